@@ -1,0 +1,86 @@
+"""Crops and flips, described without torch and drawn on the CPU.
+
+Every image of an epoch gets its own draw from the stream of that epoch, in the order of presentation. So the
+draws depend neither on the device nor on how the epoch is cut into batches or chunks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from tombola.errors import RecipeError, unknown
+from tombola.seeds import generator
+
+if TYPE_CHECKING:  # The command line reads Augmentation and must not wait for torch.
+    import torch
+    from torch import Tensor
+
+    from tombola.data.imageset import Data
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training images are varied.
+
+    pad: pixels added on each side before a random crop back to the old size. None: an eighth of the image
+        side, rounded (1 at 8x8, 4 at 28x28 and 32x32, 8 at 64x64). 0: no crop.
+    flip: whether each image is mirrored left to right with probability one half. None: as the data says.
+    fill: value of the added pixels. "black": raw pixel 0 before normalisation, as the field's loaders have
+        it. "mean": zero after normalisation.
+
+    Raises :class:`~tombola.errors.RecipeError` for a negative pad or another fill.
+    """
+
+    pad: int | None = None
+    flip: bool | None = None
+    fill: Literal["black", "mean"] = "black"
+
+    def __post_init__(self) -> None:
+        if self.pad is not None and self.pad < 0:
+            raise RecipeError(f"augmentation pad {self.pad} is negative; allowed 0 (no crop) and above")
+        if self.fill not in ("black", "mean"):
+            raise RecipeError(unknown("augmentation fill", self.fill, ("black", "mean")))
+
+    def padding(self, data: Data) -> int:
+        """Pixels added on each side of this data's images."""
+        return self.pad if self.pad is not None else (min(data.size) + 4) // 8
+
+    def flips(self, data: Data) -> bool:
+        """Whether this data's images are mirrored at random."""
+        return self.flip if self.flip is not None else data.mirrored
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """What happens to each image of an epoch, in the order of presentation.
+
+    rows, columns: int64 ``(N,)``, where the crop starts in the padded image, 0 to twice the padding.
+    flips: bool ``(N,)``, whether the crop is then mirrored left to right.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    flips: Tensor
+
+    def to(self, device: torch.device | str) -> Draws:
+        """The same draws on a device."""
+        return Draws(self.rows.to(device), self.columns.to(device), self.flips.to(device))
+
+
+def draw(
+    augmentation: Augmentation, data: Data, *, noise: int, round: int, epoch: int, count: int | None = None
+) -> Draws:
+    """The draws of one epoch, from the stream ``("augmentation", noise, round, epoch)``, on the CPU.
+
+    noise: the SGD noise's seed. round: the pruning round. epoch: from 0 on.
+    count: number of images presented; by default all of the train split.
+    """
+    import torch
+
+    count = len(data.train) if count is None else count
+    stream = generator("augmentation", noise, round, epoch)
+    # The flips come first and are drawn even if unused, so that switching one part leaves the other alone.
+    flips = torch.from_numpy(stream.integers(0, 2, size=count, dtype="int8")).bool()
+    offsets = torch.from_numpy(stream.integers(0, 2 * augmentation.padding(data) + 1, size=(2, count)))
+    return Draws(offsets[0], offsets[1], flips if augmentation.flips(data) else torch.zeros_like(flips))

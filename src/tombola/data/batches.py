@@ -1,0 +1,102 @@
+"""Batches of normalised float images, cropped and flipped on the device that holds them.
+
+The whole split lies on the device as padded bytes. One gather by computed positions does padding, crop and
+flip at once, without a loop over images, without waiting for the device, and with shapes that depend on the
+batch size alone, so that it can be part of a CUDA graph.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad as padded
+
+from tombola.data.imageset import Data, ImageSet
+
+
+class Batches:
+    """One split on a device, ready to be asked for batches.
+
+    split: the images and labels.
+    data: gives the mean and standard deviation of its train split for normalisation.
+    pad: pixels added on each side for crops.
+    fill: value of the added pixels, "black" for raw pixel 0 or "mean" for zero after normalisation.
+    device: where the images are kept and the batches are made.
+    """
+
+    def __init__(
+        self,
+        split: ImageSet,
+        data: Data,
+        *,
+        pad: int = 0,
+        fill: Literal["black", "mean"] = "black",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        channels, height, width = split.images.shape[1:]
+        rows, columns = height + 2 * pad, width + 2 * pad
+        self.pad, self.fill = pad, fill
+        self._padded = (padded(split.images, (pad,) * 4) if pad else split.images.contiguous()).to(device)
+        self._labels = split.labels.to(device)
+        # (pixel / 255 - mean) / std, as one multiplication and one addition.
+        self._scale = (1 / (255 * data.std.double())).float().view(-1, 1, 1).to(device)
+        self._shift = (-data.mean.double() / data.std.double()).float().view(-1, 1, 1).to(device)
+        self._row = torch.arange(height, device=device)
+        self._column = torch.arange(width, device=device)
+        self._plane = torch.arange(channels, device=device).view(-1, 1, 1) * (rows * columns)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def images(self, indices: Tensor, rows: Tensor, columns: Tensor, flips: Tensor | None = None) -> Tensor:
+        """Augmented, normalised images as contiguous float32 ``(B, C, H, W)``.
+
+        indices: int64 ``(B,)``, which images.
+        rows, columns: int64 ``(B,)``, where each crop starts in the padded image, 0 to ``2 * pad``.
+        flips: bool ``(B,)``, which crops are mirrored left to right; None for none.
+
+        All arguments lie on the device. An image depends on its own entries only, not on the batch.
+        """
+        _, channels, tall, wide = self._padded.shape
+        row = rows[:, None] + self._row
+        column = self._column
+        if flips is not None:
+            column = torch.where(flips[:, None], len(column) - 1 - column, column)
+        column = columns[:, None] + column
+        start = indices * (channels * tall * wide)
+        position = (start[:, None] + row * wide)[:, None, :, None] + column[:, None, None, :] + self._plane
+        # On contiguous bytes this gather takes half the time of one that makes channels-last batches.
+        pixels = self._padded.view(-1).index_select(0, position.view(-1)).view(position.shape)
+        images = self._normalised(pixels)
+        if self.pad and self.fill == "mean":
+            inside = (
+                self._inside(row, self._row)[:, None, :, None]
+                & self._inside(column, self._column)[:, None, None]
+            )
+            images.masked_fill_(~inside, 0)
+        return images
+
+    def labels(self, indices: Tensor) -> Tensor:
+        """Labels as int64 ``(B,)``."""
+        return self._labels.index_select(0, indices)
+
+    def plain(self, first: int, last: int) -> Tensor:
+        """The images from ``first`` up to but without ``last``, unaugmented, as float32 ``(B, C, H, W)``."""
+        inner = slice(self.pad, self.pad + len(self._row)), slice(self.pad, self.pad + len(self._column))
+        return self._normalised(self._padded[first:last, :, inner[0], inner[1]])
+
+    def plain_labels(self, first: int, last: int) -> Tensor:
+        """The labels that go with :meth:`plain`."""
+        return self._labels[first:last]
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        # Two roundings in two operations rather than one fused: the same bits on every device and in every
+        # place of a batch.
+        images: Tensor = pixels.float()
+        return images.mul_(self._scale).add_(self._shift)
+
+    def _inside(self, position: Tensor, side: Tensor) -> Tensor:
+        """Which rows or columns of the padded image belong to the image itself."""
+        return (position >= self.pad) & (position < self.pad + len(side))

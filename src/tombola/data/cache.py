@@ -1,0 +1,148 @@
+"""Decoded data sets kept as one safetensors file each, so that the second load takes a moment.
+
+A file is named after its source and stamped with what it was made from; another stamp means that the source
+has changed, and the file is made anew. Nothing here may stop a load: a damaged file is rebuilt, and
+where nothing can be written the data set is simply decoded again next time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import uuid
+import warnings
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tombola.data.imageset import Data, ImageSet
+from tombola.errors import DataError
+
+# Raised whenever decoding or the file's contents change meaning, so that old files are made anew.
+LAYOUT = 1
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a data set is kept.
+
+    stamp: identifies what it was made from.
+    """
+
+    file: Path
+    stamp: str
+
+
+def folder() -> Path:
+    """The user's cache folder for data sets; the environment variable TOMBOLA_CACHE moves it."""
+    root = os.environ.get("TOMBOLA_CACHE") or platformdirs.user_cache_dir("tombola")
+    return Path(root).expanduser() / "data"
+
+
+def place(name: str, source: str, origin: Path | None) -> Place:
+    """Where the data set ``name`` loaded from ``source`` is kept.
+
+    origin: the local folder it is decoded from, or None. Every file in it counts, by size and last change.
+    """
+    readable = re.sub(r"[^\w.-]", "_", name)
+    stamp = hashlib.sha256(f"layout {LAYOUT}\n{source}\n".encode())
+    for line in _listing(origin) if origin else ():
+        stamp.update(line.encode(errors="surrogateescape"))
+    tail = hashlib.sha256(source.encode(errors="surrogateescape")).hexdigest()[:16]
+    return Place(folder() / f"{readable}-{tail}.safetensors", stamp.hexdigest())
+
+
+def _listing(origin: Path) -> Iterator[str]:
+    """One line for each file below a folder, in sorted order: path, bytes, and nanoseconds of last change."""
+    for parent, folders, files in os.walk(origin, followlinks=True):
+        folders.sort()
+        for file in sorted(files):
+            path = os.path.join(parent, file)
+            try:
+                status = os.stat(path)
+            except OSError:  # a dangling link
+                continue
+            yield f"{os.path.relpath(path, origin)}\0{status.st_size}\0{status.st_mtime_ns}\n"
+
+
+def read(place: Place) -> Data | None:
+    """The data set kept there, its tensors mapped from the file; None if there is none or it is outdated.
+
+    A damaged file gives a warning and None.
+    """
+    if not place.file.is_file():
+        return None
+    try:
+        with safe_open(str(place.file), framework="pt") as file:
+            about = file.metadata() or {}
+            if about.get("stamp") != place.stamp:
+                return None
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+        if about["checksum"] != _checksum(tensors):
+            raise DataError("checksum differs")
+        data = Data(
+            about["name"],
+            ImageSet(tensors["train_images"], tensors["train_labels"]),
+            ImageSet(tensors["test_images"], tensors["test_labels"]),
+            class_names=tuple(json.loads(about["class_names"])),
+            mirrored=json.loads(about["mirrored"]),
+            source=about["source"],
+        )
+        # Into the slots of the cached properties: computing them again would read every pixel several times.
+        vars(data).update(mean=tensors["mean"], std=tensors["std"], fingerprint=about["fingerprint"])
+    except (SafetensorError, DataError, KeyError, ValueError, OSError) as error:
+        warnings.warn(f"{place.file} is damaged ({error}) and will be rebuilt", stacklevel=2)
+        return None
+    return data
+
+
+def write(place: Place, data: Data) -> None:
+    """Keep a data set; gives a warning where that is impossible."""
+    tensors = {
+        "train_images": data.train.images,
+        "train_labels": data.train.labels,
+        "test_images": data.test.images,
+        "test_labels": data.test.labels,
+        "mean": data.mean,
+        "std": data.std,
+    }
+    about = {
+        "stamp": place.stamp,
+        "checksum": _checksum(tensors),
+        "fingerprint": data.fingerprint,
+        "name": data.name,
+        "source": data.source or "",
+        "class_names": json.dumps(data.class_names),
+        "mirrored": json.dumps(data.mirrored),
+    }
+    # Written beside and renamed, so that another process never sees half a file.
+    partial = place.file.with_name(f"{place.file.name}.{uuid.uuid4().hex}.partial")
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            save_file(tensors, str(partial), metadata=about)
+            os.replace(partial, place.file)
+        finally:
+            partial.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        warnings.warn(
+            f"data sets cannot be kept in {place.file.parent} ({error}); "
+            "each load decodes anew (set TOMBOLA_CACHE to a folder that can be written)",
+            stacklevel=2,
+        )
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    """CRC-32 over all tensors: finds a damaged file at many times the speed of the fingerprint's hash."""
+    total = 0
+    for key in sorted(tensors):
+        total = zlib.crc32(tensors[key].numpy().data, total)
+    return f"{total:08x}"

@@ -1,0 +1,158 @@
+"""A data set as tensors: what every function of tombola takes as ``data``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tombola.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """One split.
+
+    images: uint8 ``(N, C, H, W)``, raw pixel values 0..255.
+    labels: int64 ``(N,)``, class indices.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+            shape = tuple(self.images.shape)
+            raise DataError(f"images must be uint8 (N, C, H, W); got {self.images.dtype} {shape}")
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+            shape = tuple(self.labels.shape)
+            raise DataError(f"labels must be int64 ({len(self.images)},); got {self.labels.dtype} {shape}")
+        if len(self.images) == 0:
+            raise DataError("a split has no images")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A train and a test split that belong together.
+
+    name: identifies the data set in job names; the fingerprint guards it against other pixels.
+    class_names: one for each class index, in order.
+    mirrored: whether a horizontally flipped image still shows its class (False for digits), so whether
+        augmentation flips by default.
+    source: where a worker loads the same data from, a name or a folder; None for tensors made by the caller.
+    """
+
+    name: str
+    train: ImageSet
+    test: ImageSet
+    class_names: tuple[str, ...]
+    mirrored: bool = True
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        train, test = tuple(self.train.images.shape[1:]), tuple(self.test.images.shape[1:])
+        if train != test:
+            raise DataError(f"{self.name}: train images are {train}, test images {test}; both must be alike")
+        for split, images in (("train", self.train), ("test", self.test)):
+            counts = torch.bincount(images.labels.clamp(min=0), minlength=self.classes)
+            if images.labels.min() < 0 or len(counts) > self.classes:
+                low, high = int(images.labels.min()), int(images.labels.max())
+                raise DataError(
+                    f"{self.name}: {split} labels run from {low} to {high}; allowed 0 to {self.classes - 1}"
+                )
+            missing = [self.class_names[i] for i in (counts == 0).nonzero().flatten().tolist()]
+            if missing:
+                some = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
+                raise DataError(
+                    f"{self.name}: the {split} split has no image of class {some}; every class needs some"
+                )
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def channels(self) -> int:
+        """Number of image channels."""
+        return int(self.train.images.shape[1])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Image height and width in pixels."""
+        return int(self.train.images.shape[2]), int(self.train.images.shape[3])
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """Per-channel mean of the train pixels as float32 ``(C,)``, on the scale 0..1."""
+        return self._moments[0]
+
+    @cached_property
+    def std(self) -> Tensor:
+        """Per-channel standard deviation of the train pixels as float32 ``(C,)``, on the scale 0..1."""
+        return self._moments[1]
+
+    @cached_property
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        # From the histogram of the 256 pixel values: exact, in one pass, without a float copy of the images.
+        images = self.train.images
+        counts = torch.stack(
+            [torch.bincount(images[:, c].flatten(), minlength=256) for c in range(self.channels)]
+        )
+        weights = counts.double() / counts.sum(dim=1, keepdim=True)
+        values = torch.arange(256, dtype=torch.float64) / 255
+        mean = (weights * values).sum(dim=1)
+        variance = (weights * (values - mean[:, None]) ** 2).sum(dim=1)
+        # A channel without any contrast is only shifted, not scaled.
+        std = torch.where(variance > 0, variance.sqrt(), torch.ones_like(variance))
+        return mean.float(), std.float()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over pixels, labels and class names of both splits, as 64 hexadecimal digits."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.test):
+            for tensor in (split.images, split.labels):
+                array = np.ascontiguousarray(tensor.numpy())
+                digest.update(f"{array.dtype.str}{array.shape}".encode())
+                digest.update(array.data)
+        digest.update("\0".join(self.class_names).encode())
+        return digest.hexdigest()
+
+
+def data_from_tensors(
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    *,
+    name: str | None = None,
+    class_names: Sequence[str] | None = None,
+    mirrored: bool = True,
+) -> Data:
+    """A data set from the caller's own tensors.
+
+    train, test: pairs of uint8 images ``(N, C, H, W)`` and int64 labels ``(N,)``.
+    name: identifies the set in a store; by default made from the fingerprint, so never mistaken for another.
+    class_names: by default the class indices as text.
+    mirrored: whether flipped images keep their class.
+
+    Raises :class:`~tombola.errors.DataError` on wrong types or shapes, or a class that a split lacks.
+    """
+    splits = ImageSet(*train), ImageSet(*test)
+    if class_names is None:
+        class_names = [str(index) for index in range(int(splits[0].labels.max()) + 1)]
+    data = Data(name or "tensors", *splits, class_names=tuple(class_names), mirrored=mirrored)
+    return (
+        data
+        if name
+        else Data(
+            f"tensors-{data.fingerprint[:12]}", *splits, class_names=data.class_names, mirrored=mirrored
+        )
+    )

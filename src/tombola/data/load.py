@@ -1,0 +1,47 @@
+"""The one way to data: by a name, from a folder, or as tensors that are there already."""
+
+from __future__ import annotations
+
+import os
+
+from tombola.data import cache, hub
+from tombola.data.catalogue import find
+from tombola.data.digits import digits
+from tombola.data.imageset import Data
+from tombola.errors import DataError
+
+
+def load_data(source: str | os.PathLike[str] | Data) -> Data:
+    """A data set with its train and test split.
+
+    source: one of
+
+    - ``"digits"``: real handwritten digits of 8x8 pixels, embedded, nothing to download;
+    - ``"cifar10"``, ``"cifar100"``, ``"tinyimagenet"``, ``"mnist"``, ``"eurosat"``, or the name of any other
+      image-classification set on the Hugging Face hub, such as ``"owner/name"``;
+    - a local folder that Hugging Face ``datasets`` reads: parquet files with an image and a label column,
+      or pictures in one folder for each class, optionally below ``train`` and ``test``;
+    - a :class:`~tombola.data.imageset.Data`, say from :func:`~tombola.data.imageset.data_from_tensors`, which
+      is handed back unchanged.
+
+    Images are uint8 ``(N, C, H, W)``, labels int64 ``(N,)``. The test split is the one called ``test``, else
+    ``valid``, ``validation`` or ``val``; a set without one gets a fixed stratified split of 80% to 20%. If
+    any image has colour, all become RGB. The decoded tensors are cached in the user's cache folder
+    (``TOMBOLA_CACHE`` moves it), so that only the first load takes long.
+
+    Raises :class:`~tombola.errors.DataError` for a name or folder that does not exist, a hub that cannot be
+    reached, images of differing sizes, no image or label column, and a class that one split lacks.
+    """
+    if isinstance(source, Data):
+        return source
+    if not isinstance(source, str | os.PathLike):
+        raise DataError(f"data is a name, a folder or a Data; got {type(source).__name__} {source!r:.60}")
+    if source == "digits":
+        return digits()
+    origin = find(source)
+    place = cache.place(origin.name, origin.source, origin.folder)
+    data = cache.read(place)
+    if data is None:
+        data = hub.load(origin)
+        cache.write(place, data)
+    return data

@@ -1,0 +1,82 @@
+"""Declared names: how functions and networks are known outside the running process.
+
+A job (see :mod:`tombola.lab`) must still mean the same after its code was moved or renamed. So a function
+or network enters it by the name declared here, together with a version that is raised by hand when its
+numbers change.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from tombola.errors import JobError, unknown
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What is known of a declared function.
+
+    ``stored`` is False for a function that is exact and cheap: it runs again wherever its result is needed.
+    """
+
+    name: str
+    version: int
+    stored: bool
+    function: Callable[..., Any]
+
+
+_declarations: dict[str, Declaration] = {}
+
+# Where the built-in functions are declared; imported on first need, so that naming a job loads no torch.
+_HOMES = {
+    "initialize": "tombola.ticket",
+    "train": "tombola.training.loop",
+    "pretrain": "tombola.training.loop",
+    "prune": "tombola.pruning.prune",
+    "permute": "tombola.pruning.controls",
+    "randomize": "tombola.pruning.controls",
+    "reinitialize": "tombola.pruning.controls",
+    "barrier": "tombola.measures.connectivity",
+    "forgetting": "tombola.measures.forgetting",
+    "convergence": "tombola.measures.convergence",
+}
+
+
+def declare(name: str, *, version: int = 1, stored: bool = True) -> Callable[[F], F]:
+    """Declare a function under a lasting name, so that calls of it can be written down as jobs.
+
+    Raises :class:`~tombola.errors.JobError` if another function holds the name already.
+    """
+
+    def register(function: F) -> F:
+        known = _declarations.get(name)
+        # The same definition may come by twice (a notebook cell run again, a module imported under two names).
+        if known is not None and known.function.__qualname__ != function.__qualname__:
+            raise JobError(f"the name {name!r} is declared already, by {known.function.__qualname__}")
+        _declarations[name] = Declaration(name, version, stored, function)
+        return function
+
+    return register
+
+
+def declaration(name: str) -> Declaration:
+    """The declaration of that name; :class:`~tombola.errors.JobError` if there is none."""
+    if name not in _declarations and name in _HOMES:
+        importlib.import_module(_HOMES[name])
+    if name not in _declarations:
+        raise JobError(unknown("declared function", name, {*_declarations, *_HOMES}))
+    return _declarations[name]
+
+
+def declaration_of(function: Callable[..., Any]) -> Declaration:
+    """The declaration of that function; :class:`~tombola.errors.JobError` with the remedy if it has none."""
+    for known in _declarations.values():
+        if known.function is function:
+            return known
+    label = getattr(function, "__qualname__", repr(function))
+    raise JobError(f"{label} is not declared and cannot be a job; put @tombola.declare('a-name') above it")

@@ -1,0 +1,42 @@
+"""Errors that tell a user what was wrong, what was seen and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TombolaError(Exception):
+    """Something the caller can mend. The message is one line and names the value and the remedy."""
+
+
+class DataError(TombolaError):
+    """A data set that cannot be found, read or used."""
+
+
+class NetworkError(TombolaError):
+    """A network that cannot be found, built or trained as asked."""
+
+
+class TicketError(TombolaError):
+    """A ticket or run that does not fit: damaged file, other network, wrong mask, missing dense start."""
+
+
+class RecipeError(TombolaError):
+    """A training recipe or search setting outside what is possible."""
+
+
+class JobError(TombolaError):
+    """A job that cannot be described, or that failed."""
+
+
+class StoreError(TombolaError):
+    """A store that cannot be read or written, or that holds results of other pixels."""
+
+
+def unknown(kind: str, value: str, known: Iterable[str]) -> str:
+    """One line for a name that does not exist, with the nearest that does."""
+    names = sorted(known)
+    near = difflib.get_close_matches(value, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+    return f"no {kind} {value!r}; {hint}"

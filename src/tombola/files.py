@@ -1,0 +1,130 @@
+"""Tensor files: one safetensors file with a description and checksums, written whole or not at all.
+
+Tickets, runs and checkpoints all use this form. Nothing in it is executed on reading: safetensors for the
+tensors, JSON in its metadata for everything else. A file that was cut short or altered is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tombola.errors import StoreError, TicketError
+
+
+def write_tensors(
+    path: str | os.PathLike[str], kind: str, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Write a tensor file of that kind, beside its place first and then renamed, so that it is never half there.
+
+    Raises :class:`~tombola.errors.StoreError` when the place cannot be written to.
+    """
+    path = Path(path)
+    whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    metadata = {
+        "kind": kind,
+        "description": json.dumps(description, sort_keys=True, allow_nan=False),
+        "checksums": json.dumps({name: checksum(tensor) for name, tensor in sorted(whole.items())}),
+    }
+    metadata["seal"] = _seal(metadata)
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            save_file(whole, beside, metadata)
+            with beside.open("rb+") as file:
+                os.fsync(file.fileno())
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        raise StoreError(f"cannot write {path}: {reason(error)}") from error
+
+
+def read_tensors(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The description and the tensors of a file that :func:`write_tensors` wrote.
+
+    Raises :class:`~tombola.errors.TicketError` when there is no such file, or it is of another kind,
+    truncated or altered.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise TicketError(f"no file {str(path)!r}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise TicketError(f"{path} is damaged or not a tensor file: {reason(error)}") from error
+    if metadata.get("kind") != kind:
+        raise TicketError(f"{path} holds {metadata.get('kind', 'something')!r}, not {kind!r}")
+    if metadata.get("seal") != _seal(metadata):
+        raise TicketError(f"{path} was altered: its description does not match its seal")
+    checksums = json.loads(metadata["checksums"])
+    for name, tensor in tensors.items():
+        if checksums.get(name) != checksum(tensor):
+            raise TicketError(f"{path} was altered: tensor {name!r} does not match its checksum")
+    if checksums.keys() != tensors.keys():
+        raise TicketError(f"{path} was altered: tensors are missing")
+    return json.loads(metadata["description"]), tensors
+
+
+def file_kind(path: str | os.PathLike[str]) -> str:
+    """What a tensor file says it holds; :class:`~tombola.errors.TicketError` if it is none of ours."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            kind = (file.metadata() or {}).get("kind")
+    except (SafetensorError, OSError) as error:
+        raise TicketError(f"{path} is damaged or not a tensor file: {reason(error)}") from error
+    if kind is None:
+        raise TicketError(f"{path} is a safetensors file, but not one of tombola's")
+    return str(kind)
+
+
+def checksum(tensor: Tensor) -> str:
+    """SHA-256 over type, shape and values of a tensor."""
+    array = tensor.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"{array.dtype} {tuple(array.shape)} ".encode())
+    digest.update(array.view(-1).view(torch.uint8).numpy().data if array.numel() else b"")
+    return digest.hexdigest()
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names and values of tensors, whatever their order."""
+    parts = {name: checksum(tensor) for name, tensor in tensors.items()}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def pack_bits(mask: Tensor) -> Tensor:
+    """A bool tensor of any shape as uint8 with eight positions a byte, the first in the highest bit."""
+    return torch.from_numpy(np.packbits(mask.cpu().contiguous().numpy().reshape(-1)))
+
+
+def unpack_bits(packed: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The bool tensor of that shape which :func:`pack_bits` packed."""
+    count = int(np.prod(shape))
+    if packed.dtype != torch.uint8 or packed.numel() != (count + 7) // 8:
+        raise TicketError(f"a packed mask of shape {shape} has {(count + 7) // 8} bytes; got {packed.numel()}")
+    return torch.from_numpy(np.unpackbits(packed.numpy(), count=count).astype(bool)).reshape(shape)
+
+
+def reason(error: BaseException) -> str:
+    """The cause of an error as one line without its path."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split())
+
+
+def _seal(metadata: Mapping[str, str]) -> str:
+    parts = [metadata.get(key, "") for key in ("kind", "description", "checksums")]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

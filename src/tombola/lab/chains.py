@@ -1,0 +1,57 @@
+"""Pruning chains as jobs: the library's own chain, written down instead of run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from tombola.data.imageset import Data
+from tombola.errors import RecipeError
+from tombola.lab.job import Job, job
+from tombola.pruning.prune import Scope, check_fraction
+from tombola.search import chain
+from tombola.ticket import initialize
+from tombola.training.loop import check_rewind, pretrain
+from tombola.training.recipe import Recipe
+
+
+def start_job(
+    network: str, data: str | os.PathLike[str] | Data, recipe: Recipe, *, rewind: int = 0, seed: int = 0
+) -> Job:
+    """The start of a chain: an initialisation, pretrained for ``rewind`` epochs under the noise of its seed."""
+    start = job(initialize, network, data, seed=seed)
+    if rewind == 0:
+        return start
+    check_rewind(rewind, recipe)
+    return job(pretrain, start, data, recipe, epochs=rewind, noise=seed)
+
+
+def imp_jobs(
+    network: str,
+    data: str | os.PathLike[str] | Data,
+    recipe: Recipe,
+    *,
+    rounds: int,
+    rewind: int = 0,
+    fraction: float = 0.2,
+    scope: Scope = "global",
+    exclude: Sequence[str] = (),
+    same_noise: bool = False,
+    seed: int = 0,
+) -> list[Job]:
+    """The ``rounds + 1`` trainings of a pruning chain, the first of them dense.
+
+    rewind: epoch that every round goes back to; 0 is the initialisation.
+    seed: number of both the initialisation and the noise.
+    The other arguments are as for :func:`tombola.imp`.
+    """
+    check_fraction(fraction)
+    if rounds < 0:
+        raise RecipeError(f"rounds is {rounds}; it must be 0 or more")
+    start = start_job(network, data, recipe, rewind=rewind, seed=seed)
+    return list(
+        chain(
+            job, start, data, recipe, rounds=rounds, fraction=fraction, noise=seed, same_noise=same_noise,
+            scope=scope, exclude=exclude,
+        )
+    )  # fmt: skip

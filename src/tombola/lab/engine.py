@@ -1,0 +1,184 @@
+"""The engine: runs a graph of jobs in this process, or on the cores of this machine through Dask.
+
+A Dask worker is a process that stands for a device, its threads are the slots of that device; on a CPU every
+core is a worker of its own. Results travel through the store, never through Dask: what a task returns is only
+whether it computed anything. Tasks are keyed by the job's name, so a job is run once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tombola.errors import JobError, StoreError, TombolaError
+from tombola.lab.execute import LeaseHeld, Settings, execute
+from tombola.lab.job import Job
+from tombola.lab.store import Store
+from tombola.training.history import Epoch
+
+
+@dataclass
+class Outcome:
+    """What became of the jobs that were asked for.
+
+    found: names of jobs that were there already; computed: by this call; failed: with the cause of each.
+    """
+
+    found: list[str] = field(default_factory=list)
+    computed: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def raise_failures(self) -> None:
+        """Raise :class:`~tombola.errors.JobError` with the first cause if any job failed."""
+        if self.failed:
+            name, cause = next(iter(self.failed.items()))
+            more = f" (and {len(self.failed) - 1} more)" if len(self.failed) > 1 else ""
+            raise JobError(f"job {name[:12]} failed{more}: {cause}")
+
+
+class Progress:
+    """Somebody to tell how a run of jobs gets on; this one does nothing."""
+
+    def begin(self, found: int, missing: int) -> None:
+        """Called once: how many jobs are there already and how many are to be computed."""
+
+    def epoch(self, job: Job, row: Epoch, epochs: int) -> None:
+        """A training in this process finished an epoch."""
+
+    def done(self, job: Job, failed: str | None) -> None:
+        """A job is finished, or failed with a cause."""
+
+
+def run_here(
+    store: Store, jobs: Mapping[str, Job], settings: Settings, progress: Progress, outcome: Outcome
+) -> None:
+    """Run jobs one after the other in this process; ``jobs`` in an order that respects their needs."""
+    for name, job in jobs.items():
+        blocked = next((need.name for need in job.needs if need.name in outcome.failed), None)
+        cause = f"needs job {blocked[:12]}, which failed" if blocked else None
+        if cause is None:
+            try:
+                _run_patiently(store, job.description(), settings, lambda row, n, job=job: progress.epoch(job, row, n))
+            except (TombolaError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                if isinstance(error, StoreError):
+                    raise  # a store that cannot be written to fails every job
+                cause = _one_line(error)
+        _note(outcome, job, cause, progress)
+
+
+def run_locally(
+    store: Store,
+    jobs: Mapping[str, Job],
+    settings: Settings,
+    progress: Progress,
+    outcome: Outcome,
+    workers: int,
+) -> None:
+    """Run jobs on worker processes of this machine, which are started and stopped here, on loopback only."""
+    from distributed import as_completed
+
+    root = str(store.root)
+    graph: dict[str, Any] = {}
+    for name, job in jobs.items():
+        needs = [need.name for need in job.needs if need.name in jobs]
+        graph[name] = (_task, root, json.dumps(job.description()), settings, needs)
+    with _local_cluster(workers) as client:
+        futures = client.get(graph, list(graph), sync=False)
+        for future in as_completed(futures):
+            error = future.exception() if future.status == "error" else None
+            if isinstance(error, StoreError):
+                raise error
+            _note(outcome, jobs[future.key], _one_line(error) if error else None, progress)
+
+
+def _note(outcome: Outcome, job: Job, cause: str | None, progress: Progress) -> None:
+    if cause is None:
+        outcome.computed.append(job.name)
+    else:
+        outcome.failed[job.name] = cause
+    progress.done(job, cause)
+
+
+def _task(root: str, description: str, settings: Settings, needs: list[bool]) -> bool:
+    """What a Dask worker does for a job; ``needs`` are the results of the tasks before it, and not looked at."""
+    return _run_patiently(Store(root), json.loads(description), settings, None)
+
+
+def _run_patiently(
+    store: Store,
+    description: Mapping[str, Any],
+    settings: Settings,
+    on_epoch: Callable[[Epoch, int], None] | None,
+) -> bool:
+    """Run a job; while another owner works on it, wait with growing pauses and without a slot."""
+    pause = 0.2
+    seceded = False
+    while True:
+        try:
+            return execute(store, description, settings, on_epoch)
+        except LeaseHeld:
+            seceded = seceded or _give_up_slot()
+            # A little chance keeps many waiters from asking all at once; it touches no result.
+            time.sleep(pause * random.uniform(0.8, 1.2))
+            pause = min(pause * 1.5, 10.0)
+
+
+def _give_up_slot() -> bool:
+    """Let the Dask worker begin another task while this one waits; False outside a worker."""
+    from distributed import get_worker, secede
+
+    try:
+        get_worker()
+    except ValueError:
+        return False
+    secede()  # type: ignore[no-untyped-call]
+    return True
+
+
+@contextmanager
+def _local_cluster(workers: int) -> Iterator[Any]:
+    import dask
+    from distributed import Client, LocalCluster
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    options = {
+        # Memory is bounded by the number of slots; a worker paused by Dask would only look hung.
+        "distributed.worker.memory.target": False,
+        "distributed.worker.memory.spill": False,
+        "distributed.worker.memory.pause": False,
+        "distributed.worker.memory.terminate": False,
+        "distributed.admin.tick.limit": "1h",
+        "distributed.comm.timeouts.connect": "60s",
+    }
+    with (
+        dask.config.set(options),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            memory_limit=0,
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def _one_line(error: BaseException) -> str:
+    """The cause of a failure as one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, TombolaError) else f"{type(error).__name__}: {text}"
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,234 @@
+"""Running one job where its parents' results are: the same in this process and in a worker."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+import tombola
+from tombola.errors import JobError, TombolaError
+from tombola.lab import lease as leases
+from tombola.lab.job import call, described_function, name_of, result_type
+from tombola.lab.result import Packed, pack, unpack
+from tombola.lab.store import Store, read_json, write_json
+from tombola.ticket import Ticket
+from tombola.training.checkpoint import Checkpoint, Checkpoints
+from tombola.training.device import resolve_device
+from tombola.training.history import Epoch
+from tombola.training.run import Run
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How jobs are run; none of it enters their names.
+
+    device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``.
+    threads: intra-op threads of a slot on a CPU. Another number gives other last bits, so it is recorded.
+    checkpoint_every: seconds of wall time between checkpoints of a training.
+    attempts: how often a job may be cut off without a trace before it is given up as one that kills its worker.
+    """
+
+    device: str = "auto"
+    threads: int = 1
+    checkpoint_every: float = 60.0
+    attempts: int = 10
+
+
+_ATTEMPTS = "attempts.json"
+
+
+class LeaseHeld(Exception):
+    """Another owner works on the job."""
+
+
+def execute(
+    store: Store,
+    description: Mapping[str, Any],
+    settings: Settings,
+    on_epoch: Callable[[Epoch, int], None] | None = None,
+) -> bool:
+    """Run one job and publish its result; False if it was there already.
+
+    Raises :class:`LeaseHeld` while another owner works on it, and whatever the job itself raises.
+    """
+    name = name_of(description)
+    if store.has(name):
+        return False
+    workplace = store.workplace(name)
+    lease = leases.acquire(workplace)
+    if lease is None:
+        raise LeaseHeld(name)
+    try:
+        if store.has(name):
+            return False
+        _count_attempt(workplace, settings.attempts, name)
+        started = time.time()
+        with _threads(settings.threads):
+            device = resolve_device(settings.device)
+            watch = LabWatch(workplace, lease, settings.checkpoint_every, on_epoch)
+            value = evaluate(store, description, {"device": device, "watch": watch})
+            packed = pack(value)
+        provenance = _provenance(store, description, settings, device, started, value)
+        lease.check()
+        if packed.start is not None:
+            fingerprint, start = packed.start
+            store.put_object(fingerprint, start, {})
+        store.publish(name, description, packed, provenance)
+    except leases.LeaseLost:
+        raise LeaseHeld(name) from None
+    except Exception as error:
+        _record_failure(workplace, error)
+        raise
+    finally:
+        # Only a sudden death leaves its attempt counted: whoever comes here was not killed.
+        (workplace / _ATTEMPTS).unlink(missing_ok=True)
+        lease.release()
+    shutil.rmtree(workplace, ignore_errors=True)
+    return True
+
+
+def evaluate(store: Store, description: Mapping[str, Any], runtime: Mapping[str, Any]) -> Any:
+    """What a described call gives, its parents' results taken from the store."""
+    arguments = {
+        key: _argument(store, value, runtime) for key, value in description["arguments"].items()
+    }
+    return call(described_function(description), arguments, runtime)
+
+
+def load_result(store: Store, name: str) -> Any:
+    """The result of a finished job as the library object it was."""
+    return _unpack(store, store.packed(name), result_type(described_function(store.description(name))))
+
+
+def _unpack(store: Store, packed: Packed, kind: Any) -> Any:
+    return unpack(packed, kind, lambda fingerprint: store.object(fingerprint)[1])
+
+
+def _argument(store: Store, value: Any, runtime: Mapping[str, Any]) -> Any:
+    """The library object that an argument of a description stands for; plain values are left as they are."""
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"data"}:
+        return store.data(value["data"])
+    if "job" in value:
+        if "call" in value:
+            return evaluate(store, value["call"], runtime)
+        return load_result(store, value["job"])
+    if value.keys() == {"value", "type"}:
+        details, tensors = store.object(value["value"])
+        packed = Packed({}, details, tensors)
+        return _unpack(store, packed, {"Ticket": Ticket, "Run": Run}[value["type"]])
+    return value
+
+
+class LabWatch(Checkpoints):
+    """Keeps checkpoints at a job's workplace and its lease alive."""
+
+    def __init__(
+        self,
+        workplace: Path,
+        lease: leases.Lease,
+        every: float,
+        on_epoch: Callable[[Epoch, int], None] | None,
+    ) -> None:
+        super().__init__(workplace, every=every)
+        self._lease = lease
+        self._on_epoch = on_epoch
+
+    def beat(self) -> None:
+        self._lease.beat()
+
+    def advanced(self, snapshot: Callable[[], Checkpoint], *, epoch_end: bool) -> None:
+        self._lease.beat()
+        super().advanced(snapshot, epoch_end=epoch_end)
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        self._lease.check()
+        super().keep(checkpoint)
+        (self._folder / _ATTEMPTS).unlink(missing_ok=True)  # whoever gets on does not kill its worker
+
+    def finished_epoch(self, row: Epoch, epochs: int) -> None:
+        if self._on_epoch is not None:
+            self._on_epoch(row, epochs)
+
+
+@contextmanager
+def _threads(count: int) -> Any:
+    """That many intra-op threads, and afterwards what there was before."""
+    before = torch.get_num_threads()
+    if before != count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if before != count:
+            torch.set_num_threads(before)
+
+
+def _count_attempt(workplace: Path, allowed: int, name: str) -> None:
+    path = workplace / _ATTEMPTS
+    begun = int(read_json(path)["begun"]) if path.exists() else 0
+    if begun >= allowed:
+        raise JobError(
+            f"job {name[:12]} was begun {begun} times and never finished (does it kill its worker?); "
+            f"to try again, delete {workplace}"
+        )
+    write_json(path, {"begun": begun + 1})
+
+
+def _record_failure(workplace: Path, error: Exception) -> None:
+    """Leave the cause at the workplace."""
+    try:
+        text = str(error) if isinstance(error, TombolaError) else traceback.format_exc()
+        (workplace / "error.txt").write_text(text + "\n")
+    except OSError:
+        pass  # a full disk, say: the error itself is on its way to the user already
+
+
+def _provenance(
+    store: Store,
+    description: Mapping[str, Any],
+    settings: Settings,
+    device: torch.device,
+    started: float,
+    value: Any,
+) -> dict[str, Any]:
+    """Where and by what a result was made."""
+    hardware = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    )
+    data = {
+        key: store.data(argument["data"]).fingerprint
+        for key, argument in description["arguments"].items()
+        if isinstance(argument, dict) and argument.keys() == {"data"}
+    }
+    return {
+        "tombola": tombola.__version__,
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+        "platform": sys.platform,
+        "host": socket.gethostname(),
+        "device": device.type,
+        "hardware": hardware,
+        "threads": settings.threads if device.type == "cpu" else None,
+        "precision": value.precision if isinstance(value, Run) else None,
+        "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.time() - started, 3),
+        "pid": os.getpid(),
+        "data": data,
+    }

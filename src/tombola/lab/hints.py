@@ -1,0 +1,32 @@
+"""What the lab reads out of type hints, to write arguments down and read results back."""
+
+from __future__ import annotations
+
+import types
+import typing
+from typing import Any
+
+
+def alternatives(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the hint itself."""
+    origin = typing.get_origin(hint)
+    return typing.get_args(hint) if origin in (typing.Union, types.UnionType) else (hint,)
+
+
+def wants_float(hint: Any) -> bool:
+    """Whether an integer given here means a float: 1 and 1.0 must not name different jobs."""
+    kinds = alternatives(hint)
+    return float in kinds and int not in kinds
+
+
+def wants_tuple(hint: Any) -> bool:
+    """Whether a JSON list given here is a tuple."""
+    return any((typing.get_origin(kind) or kind) is tuple for kind in alternatives(hint))
+
+
+def item_hint(hint: Any) -> Any:
+    """The type of the items of a list or tuple."""
+    for kind in alternatives(hint):
+        if typing.get_args(kind):
+            return typing.get_args(kind)[0]
+    return Any

@@ -1,0 +1,98 @@
+"""The lab: jobs, their store and an engine, as a user of the library meets them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from tombola.lab.engine import Outcome, Progress, run_here, run_locally
+from tombola.lab.execute import Settings, evaluate, load_result
+from tombola.lab.job import Job, all_needed, data_behind, values_behind
+from tombola.lab.store import Store
+
+
+class Lab:
+    """Runs jobs once and remembers their results.
+
+    store: a folder; by default ``TOMBOLA_STORE`` or the platform's place for user data.
+    workers: processes to run jobs in, one a CPU core; 0 runs them one after the other in this process.
+    settings: device, threads and checkpoints; see :class:`~tombola.lab.execute.Settings`.
+
+    Raises :class:`~tombola.errors.StoreError` if the store cannot be used.
+    """
+
+    def __init__(
+        self,
+        store: str | os.PathLike[str] | None = None,
+        *,
+        workers: int = 0,
+        settings: Settings | None = None,
+    ) -> None:
+        self.store = Store(store)
+        self.workers = workers
+        self.settings = settings or Settings()
+
+    def run(self, jobs: Job | Iterable[Job], *, progress: Progress | None = None) -> Outcome:
+        """See to it that these jobs, and all that they need, are in the store.
+
+        Jobs that fail are told in the outcome, and so are those that need them; the others go on.
+
+        Raises :class:`~tombola.errors.StoreError` if the store cannot be written to or holds results of other
+        pixels under a data name, and :class:`~tombola.errors.DataError` for data that cannot be loaded.
+        """
+        asked = [jobs] if isinstance(jobs, Job) else list(jobs)
+        needed = all_needed(asked)
+        outcome = Outcome(found=[name for name in needed if self.store.has(name)])
+        found = set(outcome.found)
+        missing = _wanted(asked, {name: job for name, job in needed.items() if name not in found})
+        progress = progress or Progress()
+        progress.begin(len(outcome.found), len(missing))
+        if not missing:
+            return outcome
+        for name, source in data_behind(missing.values()).items():
+            self.store.register_data(name, source)
+        for fingerprint, value in values_behind(missing.values()).items():
+            details, tensors = value.pack(start="whole")
+            self.store.put_object(fingerprint, tensors, details)
+        if self.workers:
+            workers = min(self.workers, len(missing))
+            run_locally(self.store, missing, self.settings, progress, outcome, workers)
+        else:
+            run_here(self.store, missing, self.settings, progress, outcome)
+        return outcome
+
+    def has(self, job: Job) -> bool:
+        """Whether the result is there."""
+        return self.store.has(job.name)
+
+    def result(self, job: Job) -> Any:
+        """The result of a job, computed first if it is not there.
+
+        Raises :class:`~tombola.errors.JobError` if it fails.
+        """
+        if not job.stored:
+            self.run(job.needs).raise_failures()
+            return evaluate(self.store, job.description(), {})
+        self.run(job).raise_failures()
+        return load_result(self.store, job.name)
+
+    def numbers(self, job: Job) -> dict[str, Any]:
+        """The numbers of a finished job's result, read without its tensors."""
+        return self.store.numbers(job.name)
+
+
+def _wanted(asked: list[Job], missing: dict[str, Job]) -> dict[str, Job]:
+    """Of the missing jobs, those that are asked for or that a wanted one needs, in the same order.
+
+    A finished job makes the jobs behind it unnecessary, even if they are gone.
+    """
+    wanted: set[str] = set()
+    pending = list(asked)
+    while pending:
+        job = pending.pop()
+        if job.stored and (job.name not in missing or job.name in wanted):
+            continue
+        wanted.add(job.name)
+        pending.extend(job.needs)
+    return {name: job for name, job in missing.items() if name in wanted}

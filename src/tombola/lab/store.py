@@ -1,0 +1,279 @@
+"""The store: one readable folder for each finished job, on a file system that all machines share.
+
+::
+
+    jobs/ab/abcd.../    job.json           the call, as it was written down
+                        result.json        the numbers of the result
+                        result.safetensors its tensors, if it has any
+                        history.csv        of a run: one row an epoch
+                        provenance.json    versions, device, times, data fingerprint
+    objects/            tensors that many jobs share, by fingerprint: dense starts, the caller's own data
+    data/               what each data name stands for, and the fingerprint of its pixels
+    work/abcd.../       of a job under way: lease, attempts, checkpoints, the error if it failed
+
+A job's folder is written under work/ and appears under jobs/ by one atomic rename. Nothing is a pickle.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tombola import files
+from tombola.data.imageset import Data, ImageSet
+from tombola.data.load import load_data
+from tombola.errors import DataError, JobError, StoreError, TicketError
+from tombola.lab.result import Packed
+from tombola.training.run import Run
+
+FORMAT = 1
+
+_OBJECT = "tombola.object/1"
+_RESULT = "tombola.result/1"
+
+
+def default_place() -> Path:
+    """Where the store lies unless told otherwise: ``TOMBOLA_STORE``, or the platform's place for user data."""
+    from platformdirs import user_data_path
+
+    return Path(os.environ.get("TOMBOLA_STORE") or user_data_path("tombola") / "store")
+
+
+class Store:
+    """Results by job name. Any number of processes on any number of machines may use one store at once.
+
+    Raises :class:`~tombola.errors.StoreError` if the place cannot be used or is of another format.
+    """
+
+    def __init__(self, root: str | os.PathLike[str] | None = None, *, create: bool = True) -> None:
+        self.root = Path(root).expanduser().absolute() if root is not None else default_place()
+        mark = self.root / "tombola.json"
+        try:
+            if not mark.exists():
+                if self.root.is_dir() and any(p.name not in _FOLDERS for p in self.root.iterdir()):
+                    raise StoreError(f"{self.root} holds other files; a store wants a folder of its own")
+                if not create:
+                    raise StoreError(f"no store at {self.root}; name one with --store or TOMBOLA_STORE")
+                for folder in sorted(_FOLDERS):
+                    (self.root / folder).mkdir(parents=True, exist_ok=True)
+                write_json(mark, {"format": FORMAT})
+            found = read_json(mark).get("format")
+        except OSError as error:
+            raise StoreError(f"cannot use a store at {self.root}: {files.reason(error)}") from error
+        if found != FORMAT:
+            raise StoreError(f"the store at {self.root} has format {found!r}; this is tombola for {FORMAT}")
+
+    def folder(self, name: str) -> Path:
+        """Where the finished job of that name is or will be."""
+        return self.root / "jobs" / name[:2] / name
+
+    def workplace(self, name: str) -> Path:
+        """Where a job under way keeps its lease and checkpoints."""
+        return self.root / "work" / name
+
+    def has(self, name: str) -> bool:
+        """Whether the job is finished."""
+        return self.folder(name).is_dir()
+
+    def names(self) -> Iterator[str]:
+        """The names of all finished jobs."""
+        for shelf in sorted((self.root / "jobs").iterdir()):
+            yield from sorted(path.name for path in shelf.iterdir())
+
+    def find(self, prefix: str) -> str:
+        """The one finished job whose name begins so; :class:`~tombola.errors.JobError` if none or several."""
+        found = [name for name in self.names() if name.startswith(prefix.lower())] if prefix else []
+        if len(found) != 1:
+            what = "no job" if not found else f"{len(found)} jobs"
+            raise JobError(f"{what} in {self.root} with a name that begins with {prefix!r}; see tombola ls")
+        return found[0]
+
+    def description(self, name: str) -> dict[str, Any]:
+        """The call that a finished job was."""
+        return self._read(name, "job.json")
+
+    def numbers(self, name: str) -> dict[str, Any]:
+        """The numbers of a finished job's result, read without its tensors."""
+        return self._read(name, "result.json")
+
+    def provenance(self, name: str) -> dict[str, Any]:
+        """Versions, device and times of a finished job."""
+        return self._read(name, "provenance.json")
+
+    def packed(self, name: str) -> Packed:
+        """The result of a finished job, as it was packed."""
+        path = self.folder(name) / "result.safetensors"
+        if not path.exists():
+            return Packed(self.numbers(name), {}, {})
+        try:
+            details, tensors = files.read_tensors(path, _RESULT)
+        except TicketError as error:
+            raise StoreError(f"job {name[:12]} is damaged: {error}") from error
+        return Packed(self.numbers(name), details, tensors)
+
+    def publish(
+        self, name: str, description: Mapping[str, Any], packed: Packed, provenance: Mapping[str, Any]
+    ) -> bool:
+        """Put a finished job in its place, whole or not at all; False if it was there already.
+
+        Raises :class:`~tombola.errors.StoreError` if it cannot be written.
+        """
+        staging = self.workplace(name) / f"publish.{uuid.uuid4().hex[:8]}"
+        target = self.folder(name)
+        try:
+            staging.mkdir(parents=True)
+            write_json(staging / "job.json", {"name": name, **description})
+            write_json(staging / "result.json", packed.numbers)
+            write_json(staging / "provenance.json", provenance)
+            if packed.tensors:
+                files.write_tensors(staging / "result.safetensors", _RESULT, packed.details, packed.tensors)
+            if packed.table:
+                _write_table(staging / "history.csv", packed.table)
+            _sync_folder(staging)
+            target.parent.mkdir(exist_ok=True)
+            try:
+                staging.rename(target)
+            except OSError:
+                if not target.is_dir():
+                    raise
+                return False
+            _sync_folder(target.parent)
+            return True
+        except OSError as error:
+            raise StoreError(f"cannot write to the store at {self.root}: {files.reason(error)}") from error
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def put_object(self, fingerprint: str, tensors: Mapping[str, Tensor], details: Mapping[str, Any]) -> None:
+        """Keep tensors under their fingerprint, once."""
+        path = self.root / "objects" / f"{fingerprint}.safetensors"
+        if not path.exists():
+            files.write_tensors(path, _OBJECT, details, tensors)
+
+    def object(self, fingerprint: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Details and tensors kept under a fingerprint."""
+        return _object(self.root / "objects" / f"{fingerprint}.safetensors")
+
+    def register_data(self, name: str, source: str | Data) -> Data:
+        """Make a data name known to all workers of this store, and load it.
+
+        Raises :class:`~tombola.errors.StoreError` if the store's results under that name come from other
+        pixels.
+        """
+        data = load_data(source)
+        record = self.root / "data" / f"{name}.json"
+        if record.exists():
+            known = read_json(record)["fingerprint"]
+            if known != data.fingerprint:
+                raise StoreError(
+                    f"the store at {self.root} has results for other pixels under the data name {name!r} "
+                    f"(fingerprint {known[:12]}, now {data.fingerprint[:12]}); rename the data or use another store"
+                )
+        if data.source is None:
+            tensors = {
+                "train.images": data.train.images, "train.labels": data.train.labels,
+                "test.images": data.test.images, "test.labels": data.test.labels,
+            }  # fmt: skip
+            self.put_object(data.fingerprint, tensors, {})
+        details = {
+            "name": name, "source": data.source, "fingerprint": data.fingerprint,
+            "class_names": list(data.class_names), "mirrored": data.mirrored,
+        }  # fmt: skip
+        if not record.exists() or read_json(record) != details:
+            write_json(record, details)
+        return data
+
+    def data(self, name: str) -> Data:
+        """The data set that a name stands for in this store, checked against its fingerprint."""
+        return _data(self.root, name)
+
+    def _read(self, name: str, file: str) -> dict[str, Any]:
+        try:
+            return read_json(self.folder(name) / file)
+        except FileNotFoundError:
+            raise JobError(f"job {name[:12]} is not in the store at {self.root}") from None
+        except (OSError, ValueError) as error:
+            raise StoreError(f"job {name[:12]} is damaged: {file}: {files.reason(error)}") from error
+
+
+_FOLDERS = {"jobs", "objects", "data", "work"}
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON beside its place, force it to the disk and rename it."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with beside.open("w") as file:
+            json.dump(value, file, indent=1, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file."""
+    value = json.loads(path.read_text())
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} holds no object")
+    return value
+
+
+def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force the entries of a folder to the disk, so that a rename of it outlives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# The starts of a chain are read once a process, not once a round.
+@lru_cache(maxsize=8)
+def _object(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        return files.read_tensors(path, _OBJECT)
+    except TicketError as error:
+        raise StoreError(f"the store lacks an object: {error}") from error
+
+
+@lru_cache(maxsize=4)
+def _data(root: Path, name: str) -> Data:
+    try:
+        record = read_json(root / "data" / f"{name}.json")
+    except FileNotFoundError:
+        raise StoreError(f"the store at {root} knows no data {name!r}") from None
+    if record["source"] is None:
+        _, tensors = _object(root / "objects" / f"{record['fingerprint']}.safetensors")
+        splits = (ImageSet(tensors[f"{s}.images"], tensors[f"{s}.labels"]) for s in ("train", "test"))
+        return Data(name, *splits, tuple(record["class_names"]), bool(record["mirrored"]))
+    try:
+        data = load_data(record["source"])
+    except DataError as error:
+        raise DataError(f"data {name!r} is not at hand on {os.uname().nodename}: {error}") from error
+    if data.fingerprint != record["fingerprint"]:
+        raise StoreError(f"data {name!r} at {record['source']} has other pixels than this store's results")
+    return data
+
+
+__all__ = ["Run", "Store", "default_place", "read_json", "write_json"]

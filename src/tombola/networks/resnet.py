@@ -1,0 +1,82 @@
+"""Residual networks for small images (He et al., 2016).
+
+ResNet-18 and ResNet-34 have a 3x3 stem of stride 1 and no max-pooling; ResNet-20 is the narrow one of the
+CIFAR experiments. Shortcuts that change shape are 1x1 convolutions with batch norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from tombola.networks.layers import conv3x3, initialize_convolutions
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions beside a shortcut."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(channels_in, channels, stride)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = conv3x3(channels, channels)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or channels_in != channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        out += self.shortcut(x)
+        activated: Tensor = self.relu(out)
+        return activated
+
+
+class ResNet(nn.Module):
+    """A stem, groups of residual blocks, global average pooling and one linear layer.
+
+    blocks: number of blocks in each group; every group after the first halves the image side.
+    width: channels of the first group; each further group doubles them.
+    """
+
+    def __init__(self, blocks: Sequence[int], width: int, channels: int, classes: int) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(channels, width)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        layers: list[nn.Module] = []
+        channels_in = width
+        for group, count in enumerate(blocks):
+            for index in range(count):
+                stride = 2 if group > 0 and index == 0 else 1
+                layers.append(Block(channels_in, width << group, stride))
+                channels_in = width << group
+        self.blocks = nn.Sequential(*layers)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.linear = nn.Linear(channels_in, classes)
+        initialize_convolutions(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        logits: Tensor = self.linear(self.pool(self.blocks(x)).flatten(1))
+        return logits
+
+
+def resnet18(channels: int, classes: int) -> ResNet:
+    """ResNet-18 with a 3x3 stem: 11,173,962 parameters for 3 channels and 10 classes."""
+    return ResNet((2, 2, 2, 2), 64, channels, classes)
+
+
+def resnet34(channels: int, classes: int) -> ResNet:
+    """ResNet-34 with a 3x3 stem: 21,282,122 parameters for 3 channels and 10 classes."""
+    return ResNet((3, 4, 6, 3), 64, channels, classes)
+
+
+def resnet20(channels: int, classes: int) -> ResNet:
+    """ResNet-20, of three groups of 16, 32, 64 channels: 272,474 parameters for 3 channels and 10 classes."""
+    return ResNet((3, 3, 3), 16, channels, classes)

@@ -1,0 +1,1 @@
+"""Pruning: which score, spread how over layers, made into a mask; and the controls a mask is held against."""

@@ -1,0 +1,1 @@
+"""Pictures, terminal tables and the HTML page of a summary."""

@@ -1,0 +1,196 @@
+"""Accuracy by sparsity, and the course of training: the pictures of Figures 13 to 16 and Table 1 of the paper.
+
+Each function takes the summary of a demo and returns a finished matplotlib figure; the two that show stability
+are in :mod:`tombola.report.stability`. matplotlib is imported only when a picture is drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tombola.report.style import (
+    INK,
+    PAPER,
+    configuration_of,
+    configurations,
+    drawing,
+    legend_above,
+    legend_line,
+    new_figure,
+    not_measured,
+    start_label,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Summary = Mapping[str, Any]
+
+
+def accuracy_by_sparsity(summary: Summary) -> Figure:
+    """Test accuracy (%) against sparsity (%), one panel for each rewinding point.
+
+    Means over the seeds with their sample standard deviation; filled markers are winning tickets, stars single
+    failed runs. The accuracies of the runs that did not fail set the scale: a star below it stands on the lower
+    edge with its accuracy written beside.
+    """
+    rows = summary["rows"]
+    rewinds = sorted({row["rewind"] for row in rows})
+    with drawing():
+        figure = new_figure(10.0, 5.2)
+        panels = figure.subplots(1, len(rewinds), sharey=True, squeeze=False)[0]
+        for axes, rewind in zip(panels, rewinds, strict=True):
+            axes.set_title(f"trained {start_label(rewind)}")
+            axes.set_xlabel("sparsity (% of weights pruned)")
+            _mark_rounds(axes, rows)
+        panels[0].set_ylabel("test accuracy (%)")
+        panels[0].set_ylim(*_accuracy_limits(rows))
+        for axes, rewind in zip(panels, rewinds, strict=True):
+            for configuration in configurations(rows):
+                chosen = [r for r in rows if r["rewind"] == rewind and configuration_of(r) == configuration]
+                _draw_chain(axes, sorted(chosen, key=lambda row: row["sparsity"]))
+        legend_above(figure, [legend_line(c) for c in configurations(rows)] + _mark_samples(rows))
+    return figure
+
+
+def training_curves(summary: Summary) -> Figure:
+    """Test error (%, logarithmic) and forgetting events per image and epoch, both against the epoch."""
+    training = summary["training"]
+    with drawing():
+        figure = new_figure(10.0, 4.4)
+        left, right = figure.subplots(1, 2)
+        for axes, label, key in (
+            (left, "test error (%)", "test_error"),
+            (right, "forgetting events\nper image in an epoch", "forgetting_events"),
+        ):
+            axes.set_xlabel("epoch")
+            axes.set_ylabel(label)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            for entry in sorted(training, key=configuration_of):
+                points = [(x, y) for x, y in zip(entry["epochs"], entry[key], strict=True) if y is not None]
+                axes.plot(*zip(*points, strict=True), **configuration_of(entry).line()) if points else None
+            if not training:
+                not_measured(axes)
+        _scale_error(left, [error for entry in training for error in entry["test_error"] if error is not None])
+        right.set_ylim(bottom=0)
+        if training:
+            legend_above(figure, [legend_line(c) for c in configurations(training)])
+    return figure
+
+
+def _mark_rounds(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Label the axis with the sparsities of the rounds, evenly spaced: logarithmic in what remains."""
+    from matplotlib.ticker import NullLocator
+
+    shares: dict[int, list[float]] = {}
+    for row in rows:
+        shares.setdefault(row["round"], []).append(row["sparsity"])
+    sparsities = [sum(values) / len(values) for _, values in sorted(shares.items())]
+    sparsities = sparsities[:: -(-len(sparsities) // 10)]
+    axes.set_xscale("function", functions=(_density_to_position, _position_to_density))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks([100 * share for share in sparsities], [_percent(share) for share in sparsities])
+
+
+def _density_to_position(sparsity: Any) -> Any:
+    import numpy as np
+
+    # Bounded because matplotlib also asks about its margins, and 100% has no place on this axis.
+    return -np.log(np.maximum(100.0 - np.asarray(sparsity, float), 1e-3) / 100.0)
+
+
+def _position_to_density(position: Any) -> Any:
+    import numpy as np
+
+    return 100.0 * (1.0 - np.exp(-np.asarray(position, float)))
+
+
+def _percent(share: float) -> str:
+    """A sparsity as percent: whole numbers until these would no longer tell rounds apart."""
+    return f"{100 * share:.0f}" if share < 0.9 else f"{100 * share:.1f}"
+
+
+def _accuracy_limits(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """Room for every mean and its spread where no run failed, and for the dense networks in any case."""
+    sound = [row for row in rows if not row["failed_runs"] and row["accuracy_mean"] is not None]
+    if not sound:
+        return 0.0, 100.0
+    low = min(row["accuracy_mean"] - (row["accuracy_std"] or 0.0) for row in sound)
+    high = max(row["accuracy_mean"] + (row["accuracy_std"] or 0.0) for row in sound)
+    margin = max(0.06 * (high - low), 0.2)
+    # More room below than above: failed runs stand there.
+    return max(0.0, low - 2 * margin), min(100.0, high + margin)
+
+
+def _draw_chain(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The rounds of one configuration and one rewinding point."""
+    rows = [row for row in rows if row["accuracy_mean"] is not None]
+    if not rows:
+        return
+    configuration = configuration_of(rows[0])
+    x = [100 * row["sparsity"] for row in rows]
+    mean = [row["accuracy_mean"] for row in rows]
+    axes.plot(x, mean, **configuration.line())
+    # Where a run failed its star says more than a spread that would fill the panel from top to bottom.
+    spread = [math.nan if row["failed_runs"] else row["accuracy_std"] or 0.0 for row in rows]
+    low = [m - s for m, s in zip(mean, spread, strict=True)]
+    high = [m + s for m, s in zip(mean, spread, strict=True)]
+    axes.fill_between(x, low, high, color=configuration.color, alpha=0.13, linewidth=0)
+    for row in rows:
+        axes.plot(
+            100 * row["sparsity"],
+            row["accuracy_mean"],
+            configuration.marker,
+            markersize=6 if configuration.marker == "o" else 5.5,
+            color=configuration.color,
+            markerfacecolor=configuration.color if row["winning"] else PAPER,
+            markeredgewidth=1.5,
+            zorder=3,
+        )
+        _draw_failed_runs(axes, row)
+
+
+def _draw_failed_runs(axes: Axes, row: Mapping[str, Any]) -> None:
+    """A star for each failed run, which are the runs of lowest accuracy."""
+    bottom, top = axes.get_ylim()
+    floor = bottom + 0.035 * (top - bottom)
+    for accuracy in sorted(row["accuracies"])[: row["failed_runs"]]:
+        place = 100 * row["sparsity"], max(accuracy, floor)
+        axes.plot(*place, "*", markersize=13, color=configuration_of(row).color, zorder=4)
+        if accuracy < floor:
+            axes.annotate(
+                f"{accuracy:.0f}%", place, (0, 8), textcoords="offset points", ha="center", fontsize=11
+            )
+
+
+def _mark_samples(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """What the markers mean, for the legend; the star only where a run failed."""
+    from matplotlib.lines import Line2D
+
+    shape = {"color": INK, "linestyle": "", "marker": "o", "markersize": 7, "markeredgewidth": 1.5}
+    samples = [
+        Line2D([], [], **shape, label="winning ticket"),
+        Line2D([], [], **shape, markerfacecolor=PAPER, label="not winning, or dense"),
+    ]
+    if any(row["failed_runs"] for row in rows):
+        samples.append(Line2D([], [], **{**shape, "marker": "*", "markersize": 12}, label="one failed run"))
+    return samples
+
+
+def _scale_error(axes: Axes, errors: Sequence[float]) -> None:
+    """Logarithmic, so that the start at chance does not hide the end, unless an error is exactly 0."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    if not errors or min(errors) <= 0:
+        axes.set_ylim(bottom=0)
+        return
+    decade = 10 ** math.floor(math.log10(min(errors)))
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    # Down to the next labelled line, so that the lowest error can be read between two of them.
+    axes.set_ylim(bottom=max(decade * step for step in (1, 2, 5) if decade * step <= min(errors)))

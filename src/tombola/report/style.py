@@ -1,0 +1,185 @@
+"""How a configuration looks, in every picture: its colour comes from the batch size, its line from momentum.
+
+Colours are those of Okabe and Ito (2008), told apart with any kind of colour vision and on white and on dark
+ground. Momentum 0.0 is solid and 0.9 dotted, as in the paper's figures. Nothing here touches matplotlib's
+global state for longer than a `with` block, and nothing of a user's own matplotlib settings comes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+# The page gives these three the colours of its own light or dark scheme; no data is drawn in them.
+INK = "#1f2328"
+PAPER = "#fefefe"
+RULE = "#d5d9de"
+
+STABLE_BELOW = 2.0
+"""Error barrier in percentage points under which training counts as stable (Frankle et al., 2020)."""
+
+# Upper limits of batch size: the paper's 8, 32, 100, 256, 1024 and 2048 each have a colour of their own.
+_BATCH_COLORS = (
+    (16, "#CC79A7"),
+    (48, "#D55E00"),
+    (80, "#E69F00"),
+    (180, "#0072B2"),
+    (360, "#009E73"),
+    (1440, "#56B4E9"),
+)
+_LARGER_BATCH_COLOR = "#7a7a7a"
+
+Dashes = str | tuple[float, tuple[float, ...]]
+
+
+class Configuration(NamedTuple):
+    """The two hyperparameters whose noise is compared."""
+
+    momentum: float
+    batch_size: int
+
+    @property
+    def label(self) -> str:
+        return f"μ = {momentum_text(self.momentum)}, batch {self.batch_size}"
+
+    @property
+    def color(self) -> str:
+        for limit, color in _BATCH_COLORS:
+            if self.batch_size <= limit:
+                return color
+        return _LARGER_BATCH_COLOR
+
+    @property
+    def dashes(self) -> Dashes:
+        """Solid without momentum, dotted at 0.9, between them dashes that shorten with momentum."""
+        if self.momentum == 0:
+            return "-"
+        if self.momentum == 0.9:
+            return (0.0, (0.1, 1.7))
+        if self.momentum < 0.9:
+            return (0.0, (1.5 + 6 * (0.9 - self.momentum), 2.0))
+        return (0.0, (3.0, 1.7, 0.1, 1.7))
+
+    @property
+    def marker(self) -> str:
+        """A second sign of momentum, for those points where no line can be seen."""
+        return "o" if self.momentum == 0 else "D"
+
+    def line(self, **properties: Any) -> dict[str, Any]:
+        """Keyword arguments of ``Axes.plot`` that draw this configuration."""
+        return {
+            "color": self.color,
+            "linestyle": self.dashes,
+            "linewidth": 2.6 if self.momentum == 0.9 else 2.0,
+            "dash_capstyle": "round",
+            "solid_capstyle": "round",
+            **properties,
+        }
+
+    def bar(self) -> dict[str, Any]:
+        """Keyword arguments of ``Axes.bar``: filled without momentum, else pale with this line as its edge."""
+        from matplotlib.colors import to_rgba
+
+        solid = self.momentum == 0
+        return {
+            "facecolor": to_rgba(self.color, 1.0 if solid else 0.28),
+            "edgecolor": self.color,
+            "linestyle": self.dashes,
+            "linewidth": 2.0,
+            "capstyle": "round",
+        }
+
+
+def configurations(entries: Iterable[Mapping[str, Any]]) -> list[Configuration]:
+    """The configurations that occur, by momentum and then batch size."""
+    return sorted({configuration_of(entry) for entry in entries})
+
+
+def configuration_of(entry: Mapping[str, Any]) -> Configuration:
+    """The configuration of one entry of a summary."""
+    return Configuration(float(entry["momentum"]), int(entry["batch_size"]))
+
+
+def momentum_text(momentum: float) -> str:
+    """0.0 and 0.9 as the paper writes them, without losing the digits of a 0.95."""
+    return f"{momentum:.1f}" if round(momentum, 1) == momentum else f"{momentum:g}"
+
+
+def start_label(rewind: int) -> str:
+    """Where training started: the epoch that weights were rewound to, 0 being the initialisation."""
+    return f"from epoch {rewind}" if rewind else "from initialisation"
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """matplotlib's defaults and the settings below, for the time of a picture's making and saving."""
+    import matplotlib.style
+
+    with matplotlib.style.context(["default", _SETTINGS]):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches. Call within :func:`drawing`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def legend_line(configuration: Configuration) -> Line2D:
+    """The sample of a configuration for a legend."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], **configuration.line(label=configuration.label))
+
+
+def legend_above(figure: Figure, handles: list[Any], columns: int = 4) -> None:
+    """One legend for all panels, in rows above them."""
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(columns, len(handles)))
+
+
+def not_measured(axes: Axes) -> None:
+    """Say that a panel is empty because there is nothing to draw in it."""
+    axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center")
+
+
+_SETTINGS: dict[str, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that a picture is the same everywhere
+    "font.size": 13,
+    "axes.titlesize": 13,
+    "axes.labelsize": 13,
+    "xtick.labelsize": 12,
+    "ytick.labelsize": 12,
+    "legend.fontsize": 12,
+    "legend.frameon": False,
+    "legend.handlelength": 2.6,
+    "legend.columnspacing": 1.6,
+    "legend.borderaxespad": 0.1,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.8,
+    "lines.scale_dashes": True,
+    # Without a fixed salt the names inside an SVG are random, and equal summaries would give unequal files.
+    "svg.hashsalt": "tombola",
+    "svg.fonttype": "path",
+}

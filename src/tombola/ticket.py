@@ -1,0 +1,287 @@
+"""Tickets: a start to train from, with a mask (Frankle & Carbin, 2019).
+
+A ticket keeps the whole dense start it comes from beside its mask, so that controls can ask for the weights
+at pruned positions; all tickets of one pruning chain share the same start tensors. A dense network is the
+ticket whose mask keeps everything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tombola import files
+from tombola.data.imageset import Data
+from tombola.declared import declare
+from tombola.errors import NetworkError, TicketError
+from tombola.networks.network import Factory, Network, prunable_names
+
+State = Mapping[str, Tensor]
+Mask = Mapping[str, Tensor]
+
+_KIND = "tombola.ticket/1"
+
+
+@dataclass(frozen=True, eq=False)
+class Ticket:
+    """A start with a mask.
+
+    network: what to build.
+    start: the dense start, one CPU tensor for each entry of the network's ``state_dict``. If ``complete`` is
+        False, the values at pruned positions are not known and are 0.
+    mask: one bool CPU tensor for each prunable weight, True where the weight is kept.
+    epoch: the place in the schedule at which the start was taken; 0 is the initialisation.
+    round: number of prunings so far.
+    density: the exact share of weights that ``round`` prunings should leave, from which counts are rounded.
+    start_fingerprint: names the dense start, also where its values are not all known.
+    complete: whether ``start`` is whole.
+    nonfinite: number of non-finite weights that the last pruning met (they were pruned first).
+    """
+
+    network: Network
+    start: State
+    mask: Mask
+    epoch: int = 0
+    round: int = 0
+    density: float = 1.0
+    start_fingerprint: str = ""
+    complete: bool = True
+    nonfinite: int = 0
+
+    def __post_init__(self) -> None:
+        for name, keep in self.mask.items():
+            if name not in self.start:
+                raise TicketError(f"the mask has {name!r}, which {self.network.name} does not have")
+            if keep.dtype != torch.bool or keep.shape != self.start[name].shape:
+                raise TicketError(
+                    f"the mask of {name} must be bool {tuple(self.start[name].shape)}; "
+                    f"got {keep.dtype} {tuple(keep.shape)}"
+                )
+        if not self.start_fingerprint:
+            object.__setattr__(self, "start_fingerprint", files.fingerprint(self.start))
+
+    @cached_property
+    def kept(self) -> int:
+        """Number of prunable weights that the mask keeps."""
+        return sum(int(keep.sum()) for keep in self.mask.values())
+
+    @property
+    def total(self) -> int:
+        """Number of prunable weights."""
+        return sum(keep.numel() for keep in self.mask.values())
+
+    @property
+    def sparsity(self) -> float:
+        """Share of prunable weights that are pruned, 0 to 1."""
+        return 1.0 - self.kept / self.total if self.total else 0.0
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over everything a training of this ticket depends on."""
+        parts: list[Any] = [self.network.description(), self.start_fingerprint, files.fingerprint(self.mask)]
+        parts += [self.epoch, self.round, self.density]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def weights(self) -> dict[str, Tensor]:
+        """What training starts from: the start with exactly 0 where the mask is 0."""
+        return apply_mask(self.start, self.mask)
+
+    def dense_start(self) -> State:
+        """The dense start; :class:`~tombola.errors.TicketError` if this ticket does not carry it."""
+        if not self.complete:
+            raise TicketError(
+                f"this ticket does not carry its dense start {self.start_fingerprint[:12]}; "
+                "save it with with_start=True, or give it back with ticket.with_start(...)"
+            )
+        return self.start
+
+    def with_start(self, start: State) -> Ticket:
+        """The same ticket with its dense start given back; refused if it is not the one this ticket names."""
+        found = files.fingerprint(start)
+        if found != self.start_fingerprint:
+            raise TicketError(f"that is start {found[:12]}; this ticket needs {self.start_fingerprint[:12]}")
+        return replace(self, start=start, complete=True)
+
+    def with_mask(self, mask: Mask) -> Ticket:
+        """The same start under the caller's own mask; refused where names or shapes are not the network's."""
+        if mask.keys() != self.mask.keys():
+            odd = sorted(set(mask) ^ set(self.mask))[0]
+            raise TicketError(f"the mask must have exactly the prunable weights of {self.network.name}: {odd!r}")
+        if not self.complete and any((keep & ~self.mask[name]).any() for name, keep in mask.items()):
+            self.dense_start()
+        kept = sum(int(keep.sum()) for keep in mask.values())
+        return replace(self, mask=dict(mask), density=kept / self.total if self.total else 1.0)
+
+    def save(self, path: str | os.PathLike[str], *, with_start: bool = False) -> None:
+        """Write the ticket to one safetensors file: packed mask, surviving weights, description.
+
+        with_start: also keep the pruned weights of the dense start, as controls need them.
+        """
+        if with_start:
+            self.dense_start()
+        description, tensors = self.pack(start="whole" if with_start else "surviving")
+        files.write_tensors(path, _KIND, description, tensors)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, network: str | Factory | None = None) -> Ticket:
+        """Read a ticket that :meth:`save` wrote.
+
+        network: the expected network; needed for one whose factory was never declared.
+
+        Raises :class:`~tombola.errors.TicketError` for a file that is damaged, altered or of another network.
+        """
+        return cls.unpack(*files.read_tensors(path, _KIND), network=network)
+
+    def pack(self, *, start: str = "surviving") -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Description and tensors of this ticket.
+
+        start: which weights go along: ``"surviving"`` ones, the ``"whole"`` dense start, or ``"none"`` where
+            the start is kept elsewhere under its fingerprint.
+        """
+        description = {
+            "network": self.network.description(),
+            "epoch": self.epoch,
+            "round": self.round,
+            "density": self.density,
+            "start": self.start_fingerprint,
+            "start_kept": start if self.complete or start == "none" else "surviving",
+            "nonfinite": self.nonfinite,
+            "shapes": {name: list(keep.shape) for name, keep in self.mask.items()},
+        }
+        tensors = {f"mask.{name}": files.pack_bits(keep) for name, keep in self.mask.items()}
+        if start != "none":
+            tensors |= pack_state(self.start, self.mask)
+        if start == "whole":
+            tensors |= {f"pruned.{name}": self.start[name][~keep] for name, keep in self.mask.items()}
+        return description, tensors
+
+    @classmethod
+    def unpack(
+        cls,
+        description: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        *,
+        network: str | Factory | None = None,
+        start: State | None = None,
+    ) -> Ticket:
+        """The ticket that :meth:`pack` described; ``start`` is needed if it was packed without one."""
+        try:
+            known = _described_network(description["network"], network)
+            shapes = {name: tuple(shape) for name, shape in description["shapes"].items()}
+            mask = {name: files.unpack_bits(tensors[f"mask.{name}"], shape) for name, shape in shapes.items()}
+            if description["start_kept"] != "none":
+                start = unpack_state(tensors, mask)
+                if description["start_kept"] == "whole":
+                    for name, keep in mask.items():
+                        start[name][~keep] = tensors[f"pruned.{name}"]
+            if start is None:
+                raise TicketError(f"the dense start {description['start'][:12]} is not at hand")
+            # A dense ticket's surviving weights are all of them.
+            complete = description["start_kept"] != "surviving" or all(keep.all() for keep in mask.values())
+            ticket = cls(
+                known, start, mask, int(description["epoch"]), int(description["round"]),
+                float(description["density"]), str(description["start"]),
+                complete=complete, nonfinite=int(description["nonfinite"]),
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+            raise TicketError(f"not a ticket: {type(error).__name__} {files.reason(error)}") from error
+        _check_against_network(ticket)
+        return ticket
+
+
+@declare("initialize")
+def initialize(network: str | Factory, data: Data, *, seed: int = 0) -> Ticket:
+    """A dense ticket at initialisation: a full mask over freshly drawn weights.
+
+    network: a declared name (``"resnet18"``, ``"convnet"``, ...) or any factory of an ``nn.Module``, called
+        with those of ``classes``, ``channels`` and ``size`` that it takes.
+    data: says how many channels, pixels and classes the network is for.
+    seed: number of the initialisation stream.
+
+    Raises :class:`~tombola.errors.NetworkError` for an unknown name or a network that cannot take the images.
+    """
+    described = Network.of(network, channels=data.channels, size=data.size, classes=data.classes)
+    module = described.initialized(seed)
+    _check_fits(module, described)
+    start = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    mask = {name: torch.ones(start[name].shape, dtype=torch.bool) for name in prunable_names(module)}
+    return Ticket(described, start, mask)
+
+
+def apply_mask(state: State, mask: Mask) -> dict[str, Tensor]:
+    """The state with exactly 0 where the mask is 0, whatever stood there (a diverged weight too)."""
+    return {
+        name: value.masked_fill(~mask[name], 0) if name in mask else value for name, value in state.items()
+    }
+
+
+def pack_state(state: State, mask: Mask, prefix: str = "") -> dict[str, Tensor]:
+    """A state as its surviving weights (flat, in order of position) and everything that is never pruned."""
+    packed = {f"{prefix}kept.{name}": state[name][keep] for name, keep in mask.items()}
+    return packed | {f"{prefix}state.{name}": value for name, value in state.items() if name not in mask}
+
+
+def unpack_state(tensors: State, mask: Mask, prefix: str = "") -> dict[str, Tensor]:
+    """The state that :func:`pack_state` packed, exactly 0 at pruned positions."""
+    state = {
+        name.removeprefix(f"{prefix}state."): value
+        for name, value in tensors.items()
+        if name.startswith(f"{prefix}state.")
+    }
+    for name, keep in mask.items():
+        values = tensors[f"{prefix}kept.{name}"]
+        state[name] = torch.zeros(keep.shape, dtype=values.dtype).masked_scatter_(keep, values)
+        if values.numel() != int(keep.sum()):
+            raise TicketError(f"{values.numel()} weights for {int(keep.sum())} kept positions of {name}")
+    return state
+
+
+def _described_network(description: Mapping[str, Any], expected: str | Factory | None) -> Network:
+    name = description["name"]
+    if isinstance(expected, str) and expected != name:
+        raise TicketError(f"this is a ticket of network {name!r}, not {expected!r}")
+    sizes: dict[str, Any] = {
+        "channels": int(description["channels"]),
+        "size": tuple(description["size"]),
+        "classes": int(description["classes"]),
+    }
+    try:
+        return Network.of(expected if expected is not None else name, **sizes)
+    except NetworkError as error:
+        raise TicketError(f"{error}; for a network of your own, say Ticket.load(path, network=factory)") from error
+
+
+def _check_against_network(ticket: Ticket) -> None:
+    """Refuse a ticket whose tensors are not those of the network it names."""
+    expected = ticket.network.initialized(0).state_dict()
+    for name in sorted(expected.keys() | ticket.start.keys()):
+        seen = tuple(ticket.start[name].shape) if name in ticket.start else None
+        wanted = tuple(expected[name].shape) if name in expected else None
+        if seen != wanted:
+            raise TicketError(
+                f"these tensors are not of network {ticket.network.name!r}: {name} is {seen}, not {wanted}"
+            )
+
+
+def _check_fits(module: torch.nn.Module, network: Network) -> None:
+    """Refuse a network that cannot take the images or does not give one number a class."""
+    module.eval()
+    image = torch.zeros(1, network.channels, *network.size)
+    try:
+        with torch.no_grad():
+            shape = tuple(module(image).shape)
+    except (RuntimeError, ValueError) as error:
+        height, width = network.size
+        raise NetworkError(
+            f"network {network.name} cannot take {network.channels}x{height}x{width} images: {files.reason(error)}"
+        ) from error
+    if shape != (1, network.classes):
+        raise NetworkError(f"network {network.name} gives {shape} for one image; wanted (1, {network.classes})")

@@ -1,0 +1,91 @@
+"""Checkpoints: everything that continuing to the bit needs, written while a training runs.
+
+A :class:`Watch` is handed to a training and told of its progress. The plain one does nothing;
+:class:`Checkpoints` keeps the state in a folder, at the first epoch end after an interval of wall time, and
+within an epoch only when an epoch outlasts the interval.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tombola import files
+from tombola.errors import TicketError
+from tombola.training.history import Epoch
+
+_KIND = "tombola.checkpoint/1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An interrupted training: its description as JSON values, and its tensors."""
+
+    description: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+
+class Watch:
+    """Somebody who watches a training; this one does nothing."""
+
+    def resume(self) -> Checkpoint | None:
+        """Where to continue, if the training was interrupted before."""
+        return None
+
+    def beat(self) -> None:
+        """A sign of life, from work that has nothing to snapshot."""
+
+    def advanced(self, snapshot: Callable[[], Checkpoint], *, epoch_end: bool) -> None:
+        """Called after every few steps and at each epoch's end; ``snapshot`` takes a checkpoint."""
+
+    def finished_epoch(self, row: Epoch, epochs: int) -> None:
+        """Called with each new row of the history; ``epochs`` is the length of the schedule."""
+
+
+class Checkpoints(Watch):
+    """Keeps checkpoints in a folder, the previous one until the new one is whole.
+
+    folder: made when first needed; use one for each training.
+    every: seconds of wall time between checkpoints; 0 keeps one at every opportunity.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, every: float = 60.0) -> None:
+        self._folder = Path(folder)
+        self._every = every
+        self._last = time.monotonic()
+
+    def resume(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole; a damaged one is skipped with a warning."""
+        for path in (self._folder / "checkpoint", self._folder / "checkpoint.previous"):
+            if not path.exists():
+                continue
+            try:
+                return Checkpoint(*files.read_tensors(path, _KIND))
+            except TicketError as error:
+                warnings.warn(f"skipping a checkpoint: {error}", stacklevel=2)
+        return None
+
+    def advanced(self, snapshot: Callable[[], Checkpoint], *, epoch_end: bool) -> None:
+        waited = time.monotonic() - self._last
+        # Within an epoch only if the epoch outlasts the interval: then its end would come too late.
+        if waited < (self._every if epoch_end else 2 * self._every):
+            return
+        self.keep(snapshot())
+        self._last = time.monotonic()
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint under the name of its writer, then put it in place of the last one."""
+        current = self._folder / "checkpoint"
+        written = self._folder / f"checkpoint.{uuid.uuid4().hex[:8]}"
+        files.write_tensors(written, _KIND, checkpoint.description, checkpoint.tensors)
+        if current.exists():
+            current.replace(self._folder / "checkpoint.previous")
+        written.replace(current)

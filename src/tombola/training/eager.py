@@ -1,0 +1,128 @@
+"""The eager engine: plain PyTorch steps on any device.
+
+The data set lives on the device as uint8; batches are gathered, cropped, flipped and normalised there. Only
+small results (one loss a step, one bit an image) are written down within an epoch, so that a GPU is never
+waited for.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tombola.data.batches import Batches
+from tombola.data.imageset import Data, ImageSet
+from tombola.networks.network import Network
+from tombola.training.body import Body
+from tombola.training.engine import EpochPlan, EpochTally
+from tombola.training.recipe import Recipe
+
+# Fixed, because the size of a batch may change the last bits of what a convolution gives.
+EVALUATION_BATCH = 500
+# Images are prepared for several small steps at once; preparing works image by image, so bits don't change.
+PREPARED_IMAGES = 512
+
+
+class EagerEngine:
+    """Trains a body with plain PyTorch operations; see :class:`~tombola.training.engine.Engine`."""
+
+    def __init__(
+        self, network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str
+    ) -> None:
+        self.body = Body(network, device)
+        self._recipe = recipe
+        self._device = device
+        self._precision = precision
+        self._data = data
+        augmentation = recipe.augmentation
+        pad = augmentation.padding(data)
+        self._batches = device_batches(data, data.train, device, pad=pad, fill=augmentation.fill)
+
+    def begin(self, plan: EpochPlan) -> None:
+        self._plan = plan
+        self._order = plan.order.to(self._device)
+        self._draws = plan.draws.to(self._device)
+        self._tally = EpochTally(
+            torch.zeros(plan.steps, device=self._device),
+            torch.zeros(len(plan.order), dtype=torch.bool, device=self._device),
+        )
+
+    def advance(self, first: int, last: int) -> None:
+        size = self._plan.batch_size
+        together = max(1, PREPARED_IMAGES // size)
+        self.body.module.train()
+        for start in range(first, last, together):
+            stretch = slice(start * size, min(start + together, last) * size)
+            indices = self._order[stretch]
+            draws = self._draws
+            images = channels_last(
+                self._batches.images(indices, draws.rows[stretch], draws.columns[stretch], draws.flips[stretch])
+            )
+            labels = self._batches.labels(indices)
+            parts = zip(torch.split(images, size), torch.split(labels, size), strict=True)
+            for step, (inputs, targets) in enumerate(parts, start):
+                self._step(step, inputs, targets)
+
+    def _step(self, step: int, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+        body, recipe = self.body, self._recipe
+        with torch.autocast("cuda", torch.bfloat16, enabled=self._precision == "bfloat16"):
+            outputs = body.module(inputs)
+            loss = functional.cross_entropy(outputs, targets)
+        body.gradient.zero_()
+        loss.backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            # The kernel behind torch.optim.SGD(fused=True), called on the one flat tensor.
+            torch._fused_sgd_(
+                [body.weights], [body.gradient], [body.momentum] if recipe.momentum else [],
+                weight_decay=recipe.weight_decay, momentum=recipe.momentum, lr=self._plan.rates[step],
+                dampening=0.0, nesterov=False, maximize=False, is_first_step=False,
+            )  # fmt: skip
+            body.enforce_mask()
+            place = step * self._plan.batch_size
+            self._tally.losses[step] = loss.detach()
+            self._tally.right[place : place + len(targets)] = outputs.argmax(1) == targets
+
+    def tally(self) -> EpochTally:
+        return self._tally
+
+    def evaluate(self, images: ImageSet) -> tuple[float, float]:
+        batches = device_batches(self._data, images, self._device)
+        return evaluate(self.body.module, batches, self._precision)
+
+
+@lru_cache(maxsize=6)
+def device_batches(
+    data: Data,
+    images: ImageSet,
+    device: torch.device,
+    *,
+    pad: int = 0,
+    fill: Literal["black", "mean"] = "black",
+) -> Batches:
+    """The images of a split on a device, normalised as ``data``; kept for the next training on the same data."""
+    return Batches(images, data, pad=pad, fill=fill, device=device)
+
+
+def channels_last(images: torch.Tensor) -> torch.Tensor:
+    """The images as the weights of a :class:`~tombola.training.body.Body` lie in memory."""
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def evaluate(module: nn.Module, batches: Batches, precision: str) -> tuple[float, float]:
+    """Mean cross-entropy in nats and accuracy in percent over all images, in evaluation mode."""
+    module.eval()
+    losses, right = [], []
+    for first in range(0, len(batches), EVALUATION_BATCH):
+        last = min(first + EVALUATION_BATCH, len(batches))
+        with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
+            outputs = module(channels_last(batches.plain(first, last)))
+        labels = batches.plain_labels(first, last)
+        losses.append(functional.cross_entropy(outputs.float(), labels, reduction="none").double().sum())
+        right.append((outputs.argmax(1) == labels).sum())
+    count = len(batches)
+    return float(torch.stack(losses).sum()) / count, 100 * int(torch.stack(right).sum()) / count

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import torch
+
+from tombola.data.imageset import Data, ImageSet, data_from_tensors
+from tombola.errors import DataError
+
+
+def tensors(count: int = 12, channels: int = 3, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = np.random.default_rng(seed)
+    images = torch.from_numpy(generator.integers(0, 256, (count, channels, 5, 4), dtype=np.uint8))
+    return images, torch.arange(count) % 3
+
+
+def test_moments_are_those_of_the_float_pixels() -> None:
+    data = data_from_tensors(tensors(), tensors(6, seed=1))
+    floats = data.train.images.numpy().astype(np.float64) / 255
+    assert np.allclose(data.mean.numpy(), floats.mean(axis=(0, 2, 3)), rtol=1e-6)
+    assert np.allclose(data.std.numpy(), floats.std(axis=(0, 2, 3)), rtol=1e-6)
+
+
+def test_a_channel_without_contrast_is_not_scaled() -> None:
+    images, labels = tensors(channels=1)
+    data = data_from_tensors((torch.full_like(images, 51), labels), (images, labels))
+    assert data.mean.tolist() == pytest.approx([0.2])
+    assert data.std.tolist() == [1.0]
+
+
+def test_one_pixel_or_one_class_name_changes_the_fingerprint() -> None:
+    train, test = tensors(), tensors(6, seed=1)
+    before = data_from_tensors(train, test, name="x").fingerprint
+    assert data_from_tensors(train, test, name="y").fingerprint == before
+    assert data_from_tensors(train, test, name="x", class_names="abc").fingerprint != before
+    changed = test[0].clone()
+    changed[3, 1, 2, 0] ^= 1
+    assert data_from_tensors(train, (changed, test[1]), name="x").fingerprint != before
+
+
+def test_own_tensors_are_named_after_their_fingerprint() -> None:
+    data = data_from_tensors(tensors(), tensors(6, seed=1))
+    assert data.name == f"tensors-{data.fingerprint[:12]}"
+    assert data.class_names == ("0", "1", "2")
+    assert data.source is None
+
+
+def test_a_class_missing_from_a_split_is_named() -> None:
+    train, test = tensors(), tensors(2)
+    with pytest.raises(DataError, match="x: the test split has no image of class 'c'"):
+        data_from_tensors(train, test, name="x", class_names="abc")
+
+
+def test_labels_outside_the_classes_are_refused_with_their_range() -> None:
+    train, test = tensors(), tensors(6)
+    with pytest.raises(DataError, match="train labels run from 0 to 2; allowed 0 to 1"):
+        data_from_tensors(train, test, name="x", class_names="ab")
+
+
+def test_wrong_types_and_shapes_are_refused() -> None:
+    images, labels = tensors()
+    with pytest.raises(DataError, match="images must be uint8"):
+        ImageSet(images.float(), labels)
+    with pytest.raises(DataError, match=r"labels must be int64 \(12,\)"):
+        ImageSet(images, labels[:3])
+    with pytest.raises(DataError, match="no images"):
+        ImageSet(images[:0], labels[:0])
+    with pytest.raises(DataError, match="both must be alike"):
+        Data("x", ImageSet(images, labels), ImageSet(images[:, :1], labels), ("a", "b", "c"))
