@@ -40,3 +40,9 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(value, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
     return f"no {kind} {value!r}; {hint}"
+
+
+def reason(error: BaseException) -> str:
+    """The cause of an error as one line without its path."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split())

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tombola.errors import StoreError, TicketError
+from tombola.errors import StoreError, TicketError, reason
 
 
 def write_tensors(
@@ -115,14 +115,10 @@ def unpack_bits(packed: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The bool tensor of that shape which :func:`pack_bits` packed."""
     count = int(np.prod(shape))
     if packed.dtype != torch.uint8 or packed.numel() != (count + 7) // 8:
-        raise TicketError(f"a packed mask of shape {shape} has {(count + 7) // 8} bytes; got {packed.numel()}")
+        raise TicketError(
+            f"a packed mask of shape {shape} has {(count + 7) // 8} bytes; got {packed.numel()}"
+        )
     return torch.from_numpy(np.unpackbits(packed.numpy(), count=count).astype(bool)).reshape(shape)
-
-
-def reason(error: BaseException) -> str:
-    """The cause of an error as one line without its path."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split())
 
 
 def _seal(metadata: Mapping[str, str]) -> str:

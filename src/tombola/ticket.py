@@ -21,7 +21,7 @@ from torch import Tensor
 from tombola import files
 from tombola.data.imageset import Data
 from tombola.declared import declare
-from tombola.errors import NetworkError, TicketError
+from tombola.errors import NetworkError, TicketError, reason
 from tombola.networks.network import Factory, Network, prunable_names
 
 State = Mapping[str, Tensor]
@@ -114,11 +114,14 @@ class Ticket:
         """The same start under the caller's own mask; refused where names or shapes are not the network's."""
         if mask.keys() != self.mask.keys():
             odd = sorted(set(mask) ^ set(self.mask))[0]
-            raise TicketError(f"the mask must have exactly the prunable weights of {self.network.name}: {odd!r}")
+            raise TicketError(
+                f"the mask must have exactly the prunable weights of {self.network.name}: {odd!r}"
+            )
         if not self.complete and any((keep & ~self.mask[name]).any() for name, keep in mask.items()):
             self.dense_start()
         kept = sum(int(keep.sum()) for keep in mask.values())
-        return replace(self, mask=dict(mask), density=kept / self.total if self.total else 1.0)
+        in_order = {name: mask[name] for name in self.mask}
+        return replace(self, mask=in_order, density=kept / self.total if self.total else 1.0)
 
     def save(self, path: str | os.PathLike[str], *, with_start: bool = False) -> None:
         """Write the ticket to one safetensors file: packed mask, surviving weights, description.
@@ -192,9 +195,8 @@ class Ticket:
                 complete=complete, nonfinite=int(description["nonfinite"]),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
-            raise TicketError(f"not a ticket: {type(error).__name__} {files.reason(error)}") from error
-        _check_against_network(ticket)
-        return ticket
+            raise TicketError(f"not a ticket: {type(error).__name__} {reason(error)}") from error
+        return _in_network_order(ticket)
 
 
 @declare("initialize")
@@ -256,12 +258,18 @@ def _described_network(description: Mapping[str, Any], expected: str | Factory |
     try:
         return Network.of(expected if expected is not None else name, **sizes)
     except NetworkError as error:
-        raise TicketError(f"{error}; for a network of your own, say Ticket.load(path, network=factory)") from error
+        raise TicketError(
+            f"{error}; for a network of your own, say Ticket.load(path, network=factory)"
+        ) from error
 
 
-def _check_against_network(ticket: Ticket) -> None:
-    """Refuse a ticket whose tensors are not those of the network it names."""
-    expected = ticket.network.initialized(0).state_dict()
+def _in_network_order(ticket: Ticket) -> Ticket:
+    """The ticket with its tensors in the order of the network, in which ties are broken and masks drawn.
+
+    A file keeps no order. Refused if the tensors are not those of the network that the ticket names.
+    """
+    module = ticket.network.initialized(0)
+    expected = module.state_dict()
     for name in sorted(expected.keys() | ticket.start.keys()):
         seen = tuple(ticket.start[name].shape) if name in ticket.start else None
         wanted = tuple(expected[name].shape) if name in expected else None
@@ -269,6 +277,11 @@ def _check_against_network(ticket: Ticket) -> None:
             raise TicketError(
                 f"these tensors are not of network {ticket.network.name!r}: {name} is {seen}, not {wanted}"
             )
+    prunable = prunable_names(module)
+    if odd := sorted(ticket.mask.keys() - set(prunable)):
+        raise TicketError(f"the mask has {odd[0]!r}, which is no prunable weight of {ticket.network.name!r}")
+    mask = {name: ticket.mask[name] for name in prunable if name in ticket.mask}
+    return replace(ticket, start={name: ticket.start[name] for name in expected}, mask=mask)
 
 
 def _check_fits(module: torch.nn.Module, network: Network) -> None:
@@ -281,7 +294,9 @@ def _check_fits(module: torch.nn.Module, network: Network) -> None:
     except (RuntimeError, ValueError) as error:
         height, width = network.size
         raise NetworkError(
-            f"network {network.name} cannot take {network.channels}x{height}x{width} images: {files.reason(error)}"
+            f"network {network.name} cannot take {network.channels}x{height}x{width} images: {reason(error)}"
         ) from error
     if shape != (1, network.classes):
-        raise NetworkError(f"network {network.name} gives {shape} for one image; wanted (1, {network.classes})")
+        raise NetworkError(
+            f"network {network.name} gives {shape} for one image; wanted (1, {network.classes})"
+        )

@@ -27,7 +27,11 @@ def made_up_summary() -> dict[str, Any]:
             "lr": 0.1,
             "device": "cpu",
         },
-        "units": {"sparsity": "share of weights pruned", "accuracy": "percent", "barrier": "percentage points"},
+        "units": {
+            "sparsity": "share of weights pruned",
+            "accuracy": "percent",
+            "barrier": "percentage points",
+        },
         "rows": [row for index in range(4) for rewind in (0, 2) for row in made_up_chain(index, rewind)],
         "dense": [made_up_dense(index) for index in range(4)],
         "curves": [

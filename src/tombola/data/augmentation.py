@@ -21,20 +21,19 @@ if TYPE_CHECKING:  # The command line reads Augmentation and must not wait for t
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images are varied.
+    """How training images are varied: a random crop after padding, and a random horizontal flip.
 
-    pad: pixels added on each side before a random crop back to the old size. None: an eighth of the image
-        side, rounded (1 at 8x8, 4 at 28x28 and 32x32, 8 at 64x64). 0: no crop.
-    flip: whether each image is mirrored left to right with probability one half. None: as the data says.
-    fill: value of the added pixels. "black": raw pixel 0 before normalisation, as the field's loaders have
-        it. "mean": zero after normalisation.
-
-    Raises :class:`~tombola.errors.RecipeError` for a negative pad or another fill.
+    A negative pad or another fill raises a RecipeError.
     """
 
     pad: int | None = None
+    """Pixels added on each side before the crop. None: an eighth of the image side (1 at 8x8, 4 at 28x28 and
+    32x32, 8 at 64x64); 0: no crop."""
     flip: bool | None = None
+    """Whether each image is mirrored left to right with probability one half. None: as the data says."""
     fill: Literal["black", "mean"] = "black"
+    """Added pixels: "black" is raw pixel 0 before normalisation, as the field's loaders have it; "mean" is zero
+    after normalisation."""
 
     def __post_init__(self) -> None:
         if self.pad is not None and self.pad < 0:

@@ -16,14 +16,25 @@ from tombola.training.recipe import Recipe
 
 
 def start_job(
-    network: str, data: str | os.PathLike[str] | Data, recipe: Recipe, *, rewind: int = 0, seed: int = 0
+    network: str,
+    data: str | os.PathLike[str] | Data,
+    recipe: Recipe,
+    *,
+    rewind: int = 0,
+    seed: int = 0,
+    pretraining_noise: int | None = None,
 ) -> Job:
-    """The start of a chain: an initialisation, pretrained for ``rewind`` epochs under the noise of its seed."""
+    """The start of a chain: an initialisation, pretrained for ``rewind`` epochs if that is not 0.
+
+    pretraining_noise: number of the noise of the pretraining; by default the seed. Under the chain's own
+        number a rewound dense training goes on as if there had been no rewinding (at momentum 0, to the bit).
+    """
     start = job(initialize, network, data, seed=seed)
     if rewind == 0:
         return start
     check_rewind(rewind, recipe)
-    return job(pretrain, start, data, recipe, epochs=rewind, noise=seed)
+    noise = seed if pretraining_noise is None else pretraining_noise
+    return job(pretrain, start, data, recipe, epochs=rewind, noise=noise)
 
 
 def imp_jobs(
@@ -38,17 +49,19 @@ def imp_jobs(
     exclude: Sequence[str] = (),
     same_noise: bool = False,
     seed: int = 0,
+    pretraining_noise: int | None = None,
 ) -> list[Job]:
     """The ``rounds + 1`` trainings of a pruning chain, the first of them dense.
 
     rewind: epoch that every round goes back to; 0 is the initialisation.
     seed: number of both the initialisation and the noise.
+    pretraining_noise: as for :func:`start_job`.
     The other arguments are as for :func:`tombola.imp`.
     """
     check_fraction(fraction)
     if rounds < 0:
         raise RecipeError(f"rounds is {rounds}; it must be 0 or more")
-    start = start_job(network, data, recipe, rewind=rewind, seed=seed)
+    start = start_job(network, data, recipe, rewind=rewind, seed=seed, pretraining_noise=pretraining_noise)
     return list(
         chain(
             job, start, data, recipe, rounds=rounds, fraction=fraction, noise=seed, same_noise=same_noise,

@@ -11,10 +11,13 @@ import json
 import logging
 import os
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import resource_tracker
 from typing import Any
 
 from tombola.errors import JobError, StoreError, TombolaError
@@ -22,6 +25,8 @@ from tombola.lab.execute import LeaseHeld, Settings, execute
 from tombola.lab.job import Job
 from tombola.lab.store import Store
 from tombola.training.history import Epoch
+
+_SINGLE_THREADED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass
@@ -65,7 +70,7 @@ def run_here(
         cause = f"needs job {blocked[:12]}, which failed" if blocked else None
         if cause is None:
             try:
-                _run_patiently(store, job.description(), settings, lambda row, n, job=job: progress.epoch(job, row, n))
+                _run_patiently(store, job.description(), settings, partial(progress.epoch, job))
             except (TombolaError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
                 if isinstance(error, StoreError):
                     raise  # a store that cannot be written to fails every job
@@ -156,21 +161,41 @@ def _local_cluster(workers: int) -> Iterator[Any]:
         "distributed.worker.memory.terminate": False,
         "distributed.admin.tick.limit": "1h",
         "distributed.comm.timeouts.connect": "60s",
+        # Not Dask's own MALLOC_TRIM_THRESHOLD_, which gives memory back to the system after every small step
+        # of a training: a third of its time.
+        "distributed.nanny.pre-spawn-environ": {name: 1 for name in _SINGLE_THREADED},
     }
-    with (
-        dask.config.set(options),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address=None,
-            memory_limit=0,
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    with dask.config.set(options):
+        with _interrupts_held_back():
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address=None,
+                memory_limit=0,
+                silence_logs=logging.CRITICAL,
+            )
+        with cluster, Client(cluster) as client:
+            yield client
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Start threads and processes that never see Ctrl-C: it is for the driver alone, which then ends them.
+
+    They inherit the blocked signal; one that arrives meanwhile reaches this thread afterwards.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    # Its own start would unblock the signal again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _one_line(error: BaseException) -> str:

@@ -24,6 +24,7 @@ from tombola.errors import JobError, TombolaError
 from tombola.lab import lease as leases
 from tombola.lab.job import call, described_function, name_of, result_type
 from tombola.lab.result import Packed, pack, unpack
+from tombola.lab.shared import put_object, stored_data, stored_object
 from tombola.lab.store import Store, read_json, write_json
 from tombola.ticket import Ticket
 from tombola.training.checkpoint import Checkpoint, Checkpoints
@@ -86,7 +87,7 @@ def execute(
         lease.check()
         if packed.start is not None:
             fingerprint, start = packed.start
-            store.put_object(fingerprint, start, {})
+            put_object(store, fingerprint, start, {})
         store.publish(name, description, packed, provenance)
     except leases.LeaseLost:
         raise LeaseHeld(name) from None
@@ -103,9 +104,7 @@ def execute(
 
 def evaluate(store: Store, description: Mapping[str, Any], runtime: Mapping[str, Any]) -> Any:
     """What a described call gives, its parents' results taken from the store."""
-    arguments = {
-        key: _argument(store, value, runtime) for key, value in description["arguments"].items()
-    }
+    arguments = {key: _argument(store, value, runtime) for key, value in description["arguments"].items()}
     return call(described_function(description), arguments, runtime)
 
 
@@ -115,7 +114,7 @@ def load_result(store: Store, name: str) -> Any:
 
 
 def _unpack(store: Store, packed: Packed, kind: Any) -> Any:
-    return unpack(packed, kind, lambda fingerprint: store.object(fingerprint)[1])
+    return unpack(packed, kind, lambda fingerprint: stored_object(store, fingerprint)[1])
 
 
 def _argument(store: Store, value: Any, runtime: Mapping[str, Any]) -> Any:
@@ -123,13 +122,13 @@ def _argument(store: Store, value: Any, runtime: Mapping[str, Any]) -> Any:
     if not isinstance(value, dict):
         return value
     if value.keys() == {"data"}:
-        return store.data(value["data"])
+        return stored_data(store, value["data"])
     if "job" in value:
         if "call" in value:
             return evaluate(store, value["call"], runtime)
         return load_result(store, value["job"])
     if value.keys() == {"value", "type"}:
-        details, tensors = store.object(value["value"])
+        details, tensors = stored_object(store, value["value"])
         packed = Packed({}, details, tensors)
         return _unpack(store, packed, {"Ticket": Ticket, "Run": Run}[value["type"]])
     return value
@@ -209,10 +208,12 @@ def _provenance(
 ) -> dict[str, Any]:
     """Where and by what a result was made."""
     hardware = (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else torch.backends.cpu.get_cpu_capability()
     )
     data = {
-        key: store.data(argument["data"]).fingerprint
+        key: stored_data(store, argument["data"]).fingerprint
         for key, argument in description["arguments"].items()
         if isinstance(argument, dict) and argument.keys() == {"data"}
     }

@@ -9,6 +9,7 @@ from typing import Any
 from tombola.lab.engine import Outcome, Progress, run_here, run_locally
 from tombola.lab.execute import Settings, evaluate, load_result
 from tombola.lab.job import Job, all_needed, data_behind, values_behind
+from tombola.lab.shared import put_object, register_data
 from tombola.lab.store import Store
 
 
@@ -51,10 +52,10 @@ class Lab:
         if not missing:
             return outcome
         for name, source in data_behind(missing.values()).items():
-            self.store.register_data(name, source)
+            register_data(self.store, name, source)
         for fingerprint, value in values_behind(missing.values()).items():
             details, tensors = value.pack(start="whole")
-            self.store.put_object(fingerprint, tensors, details)
+            put_object(self.store, fingerprint, tensors, details)
         if self.workers:
             workers = min(self.workers, len(missing))
             run_locally(self.store, missing, self.settings, progress, outcome, workers)

@@ -18,8 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tombola.errors import StoreError
-from tombola.files import reason
+from tombola.errors import StoreError, reason
 
 # Seconds without a heartbeat after which a lease is taken over.
 STALE = 60.0
@@ -147,7 +146,12 @@ def _server_time(folder: Path) -> float:
 
 
 def _identity() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "boot": _boot(), "pid": os.getpid(), "started": _started(os.getpid())}
+    return {
+        "host": socket.gethostname(),
+        "boot": _boot(),
+        "pid": os.getpid(),
+        "started": _started(os.getpid()),
+    }
 
 
 def _known_dead(owner: dict[str, Any]) -> bool:

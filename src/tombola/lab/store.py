@@ -22,22 +22,16 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from tombola.errors import JobError, StoreError, TicketError, reason
 
-from tombola import files
-from tombola.data.imageset import Data, ImageSet
-from tombola.data.load import load_data
-from tombola.errors import DataError, JobError, StoreError, TicketError
-from tombola.lab.result import Packed
-from tombola.training.run import Run
+if TYPE_CHECKING:  # Listing a store must not wait for torch.
+    from tombola.lab.result import Packed
 
 FORMAT = 1
 
-_OBJECT = "tombola.object/1"
 _RESULT = "tombola.result/1"
 
 
@@ -68,7 +62,7 @@ class Store:
                 write_json(mark, {"format": FORMAT})
             found = read_json(mark).get("format")
         except OSError as error:
-            raise StoreError(f"cannot use a store at {self.root}: {files.reason(error)}") from error
+            raise StoreError(f"cannot use a store at {self.root}: {reason(error)}") from error
         if found != FORMAT:
             raise StoreError(f"the store at {self.root} has format {found!r}; this is tombola for {FORMAT}")
 
@@ -111,6 +105,9 @@ class Store:
 
     def packed(self, name: str) -> Packed:
         """The result of a finished job, as it was packed."""
+        from tombola import files
+        from tombola.lab.result import Packed
+
         path = self.folder(name) / "result.safetensors"
         if not path.exists():
             return Packed(self.numbers(name), {}, {})
@@ -127,6 +124,8 @@ class Store:
 
         Raises :class:`~tombola.errors.StoreError` if it cannot be written.
         """
+        from tombola import files
+
         staging = self.workplace(name) / f"publish.{uuid.uuid4().hex[:8]}"
         target = self.folder(name)
         try:
@@ -149,52 +148,9 @@ class Store:
             _sync_folder(target.parent)
             return True
         except OSError as error:
-            raise StoreError(f"cannot write to the store at {self.root}: {files.reason(error)}") from error
+            raise StoreError(f"cannot write to the store at {self.root}: {reason(error)}") from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-
-    def put_object(self, fingerprint: str, tensors: Mapping[str, Tensor], details: Mapping[str, Any]) -> None:
-        """Keep tensors under their fingerprint, once."""
-        path = self.root / "objects" / f"{fingerprint}.safetensors"
-        if not path.exists():
-            files.write_tensors(path, _OBJECT, details, tensors)
-
-    def object(self, fingerprint: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Details and tensors kept under a fingerprint."""
-        return _object(self.root / "objects" / f"{fingerprint}.safetensors")
-
-    def register_data(self, name: str, source: str | Data) -> Data:
-        """Make a data name known to all workers of this store, and load it.
-
-        Raises :class:`~tombola.errors.StoreError` if the store's results under that name come from other
-        pixels.
-        """
-        data = load_data(source)
-        record = self.root / "data" / f"{name}.json"
-        if record.exists():
-            known = read_json(record)["fingerprint"]
-            if known != data.fingerprint:
-                raise StoreError(
-                    f"the store at {self.root} has results for other pixels under the data name {name!r} "
-                    f"(fingerprint {known[:12]}, now {data.fingerprint[:12]}); rename the data or use another store"
-                )
-        if data.source is None:
-            tensors = {
-                "train.images": data.train.images, "train.labels": data.train.labels,
-                "test.images": data.test.images, "test.labels": data.test.labels,
-            }  # fmt: skip
-            self.put_object(data.fingerprint, tensors, {})
-        details = {
-            "name": name, "source": data.source, "fingerprint": data.fingerprint,
-            "class_names": list(data.class_names), "mirrored": data.mirrored,
-        }  # fmt: skip
-        if not record.exists() or read_json(record) != details:
-            write_json(record, details)
-        return data
-
-    def data(self, name: str) -> Data:
-        """The data set that a name stands for in this store, checked against its fingerprint."""
-        return _data(self.root, name)
 
     def _read(self, name: str, file: str) -> dict[str, Any]:
         try:
@@ -202,7 +158,7 @@ class Store:
         except FileNotFoundError:
             raise JobError(f"job {name[:12]} is not in the store at {self.root}") from None
         except (OSError, ValueError) as error:
-            raise StoreError(f"job {name[:12]} is damaged: {file}: {files.reason(error)}") from error
+            raise StoreError(f"job {name[:12]} is damaged: {file}: {reason(error)}") from error
 
 
 _FOLDERS = {"jobs", "objects", "data", "work"}
@@ -246,34 +202,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-# The starts of a chain are read once a process, not once a round.
-@lru_cache(maxsize=8)
-def _object(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        return files.read_tensors(path, _OBJECT)
-    except TicketError as error:
-        raise StoreError(f"the store lacks an object: {error}") from error
-
-
-@lru_cache(maxsize=4)
-def _data(root: Path, name: str) -> Data:
-    try:
-        record = read_json(root / "data" / f"{name}.json")
-    except FileNotFoundError:
-        raise StoreError(f"the store at {root} knows no data {name!r}") from None
-    if record["source"] is None:
-        _, tensors = _object(root / "objects" / f"{record['fingerprint']}.safetensors")
-        splits = (ImageSet(tensors[f"{s}.images"], tensors[f"{s}.labels"]) for s in ("train", "test"))
-        return Data(name, *splits, tuple(record["class_names"]), bool(record["mirrored"]))
-    try:
-        data = load_data(record["source"])
-    except DataError as error:
-        raise DataError(f"data {name!r} is not at hand on {os.uname().nodename}: {error}") from error
-    if data.fingerprint != record["fingerprint"]:
-        raise StoreError(f"data {name!r} at {record['source']} has other pixels than this store's results")
-    return data
-
-
-__all__ = ["Run", "Store", "default_place", "read_json", "write_json"]

@@ -74,7 +74,9 @@ def barrier(
         raise NetworkError(f"a barrier needs two runs of one network; got {networks[0]} and {networks[1]}")
     shapes = [{name: value.shape for name, value in run.weights.items()} for run in (first, second)]
     if shapes[0] != shapes[1]:  # two factories may share a label, such as <lambda>
-        raise NetworkError(f"a barrier needs two runs of one network; these differ, yet both are {networks[0].name}")
+        raise NetworkError(
+            f"a barrier needs two runs of one network; these differ, yet both are {networks[0].name}"
+        )
     check_images(networks[0], data)
     if points < 3:
         raise RecipeError(f"points is {points}; a barrier needs at least 3: both ends and the middle")

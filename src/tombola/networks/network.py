@@ -83,7 +83,9 @@ class Network:
             return cls(network, channels, size, classes)
         if isinstance(network, nn.Module):
             label = type(network).__name__
-            raise NetworkError(f"network is a built {label}; give what builds a fresh one, such as {label} itself")
+            raise NetworkError(
+                f"network is a built {label}; give what builds a fresh one, such as {label} itself"
+            )
         for name, factory in _factories.items():
             if factory is network:
                 return cls(name, channels, size, classes)

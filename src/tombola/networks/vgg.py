@@ -19,7 +19,11 @@ class VGG(nn.Module):
         for widths in _GROUPS:
             layers: list[nn.Module] = []
             for width in widths:
-                layers += [conv3x3(channels_in, width, bias=True), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+                layers += [
+                    conv3x3(channels_in, width, bias=True),
+                    nn.BatchNorm2d(width),
+                    nn.ReLU(inplace=True),
+                ]
                 channels_in = width
             groups.append(nn.Sequential(*layers, nn.MaxPool2d(2)))
         self.groups = nn.Sequential(*groups)

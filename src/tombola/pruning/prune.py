@@ -61,7 +61,9 @@ def check_pruning(ticket: Ticket, fraction: float, scope: str, exclude: Sequence
         if name not in ticket.mask:
             raise TicketError(unknown("prunable weight", name, ticket.mask))
     if set(exclude) == set(ticket.mask):
-        raise TicketError(f"nothing to prune: {ticket.network.name} has no prunable weight that is not excluded")
+        raise TicketError(
+            f"nothing to prune: {ticket.network.name} has no prunable weight that is not excluded"
+        )
 
 
 def check_fraction(fraction: float) -> None:

@@ -1,6 +1,6 @@
-"""Accuracy by sparsity, and the course of training: the pictures of Figures 13 to 16 and Table 1 of the paper.
+"""Accuracy by sparsity (Figures 13 to 16 of the paper), and the course of training.
 
-Each function takes the summary of a demo and returns a finished matplotlib figure; the two that show stability
+Each function takes the summary of a demo and returns a finished matplotlib figure; the two about stability
 are in :mod:`tombola.report.stability`. matplotlib is imported only when a picture is drawn.
 """
 
@@ -29,13 +29,15 @@ if TYPE_CHECKING:
 
 Summary = Mapping[str, Any]
 
+_STAR = 12  # points
+
 
 def accuracy_by_sparsity(summary: Summary) -> Figure:
     """Test accuracy (%) against sparsity (%), one panel for each rewinding point.
 
-    Means over the seeds with their sample standard deviation; filled markers are winning tickets, stars single
-    failed runs. The accuracies of the runs that did not fail set the scale: a star below it stands on the lower
-    edge with its accuracy written beside.
+    Means over the seeds with their sample standard deviation; filled markers are winning tickets, stars are
+    single failed runs. The accuracies of the runs that did not fail set the scale: a star below it stands on
+    the lower edge with its accuracy written beside.
     """
     rows = summary["rows"]
     rewinds = sorted({row["rewind"] for row in rows})
@@ -52,6 +54,7 @@ def accuracy_by_sparsity(summary: Summary) -> Figure:
             for configuration in configurations(rows):
                 chosen = [r for r in rows if r["rewind"] == rewind and configuration_of(r) == configuration]
                 _draw_chain(axes, sorted(chosen, key=lambda row: row["sparsity"]))
+            _draw_failed_runs(axes, [row for row in rows if row["rewind"] == rewind])
         legend_above(figure, [legend_line(c) for c in configurations(rows)] + _mark_samples(rows))
     return figure
 
@@ -71,10 +74,13 @@ def training_curves(summary: Summary) -> Figure:
             axes.xaxis.get_major_locator().set_params(integer=True)
             for entry in sorted(training, key=configuration_of):
                 points = [(x, y) for x, y in zip(entry["epochs"], entry[key], strict=True) if y is not None]
-                axes.plot(*zip(*points, strict=True), **configuration_of(entry).line()) if points else None
+                if points:
+                    axes.plot(*zip(*points, strict=True), **configuration_of(entry).line())
             if not training:
                 not_measured(axes)
-        _scale_error(left, [error for entry in training for error in entry["test_error"] if error is not None])
+        _scale_error(
+            left, [error for entry in training for error in entry["test_error"] if error is not None]
+        )
         right.set_ylim(bottom=0)
         if training:
             legend_above(figure, [legend_line(c) for c in configurations(training)])
@@ -150,27 +156,59 @@ def _draw_chain(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
             markeredgewidth=1.5,
             zorder=3,
         )
-        _draw_failed_runs(axes, row)
 
 
-def _draw_failed_runs(axes: Axes, row: Mapping[str, Any]) -> None:
-    """A star for each failed run, which are the runs of lowest accuracy."""
-    bottom, top = axes.get_ylim()
-    floor = bottom + 0.035 * (top - bottom)
-    for accuracy in sorted(row["accuracies"])[: row["failed_runs"]]:
-        place = 100 * row["sparsity"], max(accuracy, floor)
-        axes.plot(*place, "*", markersize=13, color=configuration_of(row).color, zorder=4)
-        if accuracy < floor:
-            axes.annotate(
-                f"{accuracy:.0f}%", place, (0, 8), textcoords="offset points", ha="center", fontsize=11
-            )
+def _draw_failed_runs(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A star for each failed run of a panel, which are the runs of lowest accuracy of their row."""
+    below: dict[float, dict[str, list[float]]] = {}
+    for row in rows:
+        for accuracy in sorted(row["accuracies"])[: row["failed_runs"]]:
+            color = configuration_of(row).color
+            if accuracy >= axes.get_ylim()[0]:
+                axes.plot(100 * row["sparsity"], accuracy, "*", markersize=_STAR, color=color, zorder=4)
+            else:
+                below.setdefault(100 * row["sparsity"], {}).setdefault(color, []).append(accuracy)
+    for sparsity, by_color in below.items():
+        _draw_stars_on_edge(axes, sparsity, by_color)
+
+
+def _draw_stars_on_edge(axes: Axes, sparsity: float, by_color: Mapping[str, Sequence[float]]) -> None:
+    """Stars that the scale leaves out, side by side by colour and stacked by run: none may hide another."""
+    from matplotlib.transforms import ScaledTranslation
+
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    edge = axes.get_xaxis_transform()
+    for column, (color, accuracies) in enumerate(by_color.items()):
+        right = (column - (len(by_color) - 1) / 2) * _STAR
+        for level in range(len(accuracies)):
+            moved = ScaledTranslation(right / 72, (0.6 + level) * _STAR / 72, figure.dpi_scale_trans)
+            axes.plot(sparsity, 0, "*", markersize=_STAR, color=color, transform=edge + moved, zorder=4)
+    every = [accuracy for accuracies in by_color.values() for accuracy in accuracies]
+    low, high = f"{min(every):.0f}", f"{max(every):.0f}"
+    axes.annotate(
+        f"{low}%" if low == high else f"{low}\N{EN DASH}{high}%",
+        (sparsity, 0),
+        (0, (0.4 + max(map(len, by_color.values()))) * _STAR),
+        xycoords=edge,
+        textcoords="offset points",
+        ha="center",
+        fontsize=11,
+        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.4},
+    )
 
 
 def _mark_samples(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
     """What the markers mean, for the legend; the star only where a run failed."""
     from matplotlib.lines import Line2D
 
-    shape = {"color": INK, "linestyle": "", "marker": "o", "markersize": 7, "markeredgewidth": 1.5}
+    shape: dict[str, Any] = {
+        "color": INK,
+        "linestyle": "",
+        "marker": "o",
+        "markersize": 7,
+        "markeredgewidth": 1.5,
+    }
     samples = [
         Line2D([], [], **shape, label="winning ticket"),
         Line2D([], [], **shape, markerfacecolor=PAPER, label="not winning, or dense"),

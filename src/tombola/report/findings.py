@@ -37,21 +37,23 @@ def stability_findings(summary: Mapping[str, Any]) -> list[str]:
     if tickets:
         unstable = [c for c in tickets if c["barrier"] >= STABLE_BELOW]
         listed = "; ".join(f"{_label(c)} {start_label(c['rewind'])}: {c['barrier']:.1f}" for c in unstable)
+        highest = f"the highest is {max(c['barrier'] for c in tickets):.1f}"
         sentences.append(
-            f"All ticket barriers below {STABLE_BELOW:g} points: " + (f"no ({listed})." if unstable else "yes.")
+            f"All ticket barriers below {STABLE_BELOW:g} points: "
+            + (f"no ({listed})." if unstable else f"yes ({highest}).")
         )
     return sentences
 
 
 def training_findings(summary: Mapping[str, Any]) -> list[str]:
-    """About forgetting, convergence and recalibrated barriers of the dense networks."""
+    """About forgetting in the dense networks, and where convergence is undefined."""
     dense = [entry for entry in summary["dense"] if entry["forgetting_events"] is not None]
     sentences = []
     if len(dense) > 1:
         least, most = _extremes(dense, "forgetting_events")
         sentences.append(
-            f"Most forgetting: {_label(most)}, {most['forgetting_events']:.2f} events an image over the whole "
-            f"training; least: {_label(least)}, {least['forgetting_events']:.2f}."
+            f"Most forgetting: {_label(most)}, {most['forgetting_events']:.2f} events an image over the "
+            f"whole training; least: {_label(least)}, {least['forgetting_events']:.2f}."
         )
     sentences += _momentum_compared(dense)
     undefined = [_label(entry) for entry in summary["dense"] if entry["convergence"] is None]
@@ -71,10 +73,14 @@ def _winning(rows: Sequence[Entry]) -> list[str]:
     sentences = [f"Winning tickets: {' and '.join(counts)}."]
     winners = [row for row in tickets if row["winning"]]
     if winners:
-        sparsest = max(winners, key=lambda row: (round(row["sparsity"], 6), row["accuracy_mean"]))
+        last = max(row["round"] for row in winners)
+        sparsest = [row for row in winners if row["round"] == last]
+        listed = "; ".join(
+            f"{_label(row)} {start_label(row['rewind'])}, {row['accuracy_mean']:.1f}%" for row in sparsest
+        )
         sentences.append(
-            f"The sparsest of them: {_label(sparsest)} {start_label(sparsest['rewind'])}, with "
-            f"{100 * sparsest['sparsity']:.1f}% of the weights pruned at {sparsest['accuracy_mean']:.1f}% accuracy."
+            f"The sparsest, with {100 * sparsest[0]['sparsity']:.1f}% of the weights pruned, and their "
+            f"accuracies: {listed}."
         )
     return sentences
 
@@ -84,7 +90,8 @@ def _last_round(rows: Sequence[Entry]) -> list[str]:
     changes = []
     for key in sorted({(configuration_of(row), row["rewind"]) for row in rows}):
         chain = sorted(
-            (row for row in rows if (configuration_of(row), row["rewind"]) == key), key=lambda row: row["round"]
+            (row for row in rows if (configuration_of(row), row["rewind"]) == key),
+            key=lambda row: row["round"],
         )
         if chain[0]["round"] == 0 and len(chain) > 1:
             change = chain[-1]["accuracy_mean"] - chain[0]["accuracy_mean"]
@@ -93,17 +100,19 @@ def _last_round(rows: Sequence[Entry]) -> list[str]:
         return []
     (worst, loser), (best, keeper) = min(changes), max(changes)
     return [
-        "From the dense network to the last round, accuracy changes least unfavourably for "
-        f"{keeper} ({best:+.1f} points) and most for {loser} ({worst:+.1f} points)."
+        f"From the dense network to the last round accuracy changes by {_points(best)} in the best case "
+        f"({keeper}) and by {_points(worst)} in the worst ({loser})."
     ]
 
 
 def _failures(rows: Iterable[Entry]) -> list[str]:
     rows = list(rows)
     failed, runs = sum(row["failed_runs"] for row in rows), sum(len(row["accuracies"]) for row in rows)
+    if not runs:
+        return []
     if not failed:
         return [f"None of the {runs} runs failed."]
-    return [f"{failed} of {runs} runs failed; their accuracies are part of the means."]
+    return [f"{failed} of {runs} runs failed to train; failed runs are part of the means."]
 
 
 def _momentum_compared(dense: Sequence[Entry]) -> list[str]:
@@ -112,16 +121,22 @@ def _momentum_compared(dense: Sequence[Entry]) -> list[str]:
     if len(momenta) < 2:
         return []
     low, high = momenta[0], momenta[-1]
-    by_configuration = {configuration_of(entry): entry["forgetting_events"] for entry in dense}
-    shared = sorted({c.batch_size for c in by_configuration if {(low, c.batch_size), (high, c.batch_size)} <=
-                     by_configuration.keys()})
-    more = sum(by_configuration[high, size] > by_configuration[low, size] for size in shared)  # type: ignore[index]
+    without, with_it = (
+        {entry["batch_size"]: entry["forgetting_events"] for entry in dense if entry["momentum"] == momentum}
+        for momentum in (low, high)
+    )
+    shared = without.keys() & with_it.keys()
+    more = sum(with_it[size] > without[size] for size in shared)
     if not shared:
         return []
     return [
         f"With momentum {momentum_text(high)} images are forgotten more often than with {momentum_text(low)} "
         f"at {more} of {len(shared)} batch sizes."
     ]
+
+
+def _points(change: float) -> str:
+    return f"{change:+.1f} points".replace("-", "\N{MINUS SIGN}")
 
 
 def _extremes(entries: Sequence[Entry], key: str) -> tuple[Entry, Entry]:
@@ -133,4 +148,5 @@ def _stable_count(curves: Sequence[Entry]) -> str:
 
 
 def _label(entry: Entry) -> str:
-    return configuration_of(entry).label
+    """The label on one line: a sentence may break before it, not inside."""
+    return configuration_of(entry).label.replace(" ", "\N{NO-BREAK SPACE}")

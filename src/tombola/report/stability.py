@@ -1,7 +1,7 @@
 """Error on the straight line between two runs, and the barriers: Figures 1, 8 and 9 of the paper.
 
-The barrier is the largest error on the line minus the mean error of its two ends, in percentage points (Eq. 3).
-Both functions take the summary of a demo and return a finished matplotlib figure.
+The barrier is the largest error on the line minus the mean error of its two ends, in percentage points
+(Eq. 3). Both functions take the summary of a demo and return a finished matplotlib figure.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def interpolation(summary: Mapping[str, Any]) -> Figure:
                 axes.set_title(f"{_kind_label(kind, chosen)}, {start_label(rewind)}")
             line[0].set_ylabel("test error (%)")
         for axes in grid[-1]:
-            axes.set_xlabel("position α on the line between two runs")
+            axes.set_xlabel(r"position $\alpha$ on the line between two runs")
         grid[0, 0].set_xlim(-0.02, 1.02)
         grid[0, 0].set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
         grid[0, 0].set_ylim(bottom=0)
@@ -83,8 +83,8 @@ def barriers(summary: Mapping[str, Any]) -> Figure:
 
 
 def shown_curves(summary: Mapping[str, Any]) -> list[Curve]:
-    """All dense curves, and of the tickets' those at the highest sparsity that their start was measured at."""
-    curves: Sequence[Curve] = summary["curves"]
+    """All dense curves, and of the tickets' those at the highest sparsity measured from the same start."""
+    curves = [curve for curve in summary["curves"] if curve["barrier"] is not None]
     tickets = [curve for curve in curves if curve["kind"] == "ticket"]
     last = {
         rewind: max(curve["sparsity"] for curve in tickets if curve["rewind"] == rewind)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # The page gives these three the colours of its own light or dark scheme; no data is drawn in them.
 INK = "#1f2328"
-PAPER = "#fefefe"
+PAPER = "#ffffff"
 RULE = "#d5d9de"
 
 STABLE_BELOW = 2.0
@@ -83,12 +83,12 @@ class Configuration(NamedTuple):
         }
 
     def bar(self) -> dict[str, Any]:
-        """Keyword arguments of ``Axes.bar``: filled without momentum, else pale with this line as its edge."""
+        """Keyword arguments of ``Axes.bar``: filled without momentum, else pale with this line as edge."""
         from matplotlib.colors import to_rgba
 
         solid = self.momentum == 0
         return {
-            "facecolor": to_rgba(self.color, 1.0 if solid else 0.28),
+            "facecolor": to_rgba(self.color, 1.0 if solid else 0.35),
             "edgecolor": self.color,
             "linestyle": self.dashes,
             "linewidth": 2.0,

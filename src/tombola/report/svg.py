@@ -1,7 +1,8 @@
-"""Figures as files, and as parts of one HTML page. Equal figures give equal bytes, and no file carries a date.
+"""Figures as files, and as parts of one HTML page.
 
-Several SVGs in one page share one name space: every id gets its figure's name before it. Ink, paper and grid
-become the page's own colours, so that a picture is readable on a dark page too.
+Equal figures give equal bytes, and no file carries a date. Several SVGs in one page share one name space, so
+every id gets its figure's name before it. Ink, paper and grid become the page's own colours, so that a
+picture is readable on a dark page too.
 """
 
 from __future__ import annotations

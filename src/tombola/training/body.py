@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from tombola.errors import NetworkError
+from tombola.errors import NetworkError, TicketError
 from tombola.networks.network import Network, prunable_names
 from tombola.ticket import Mask, State
 
@@ -28,12 +28,14 @@ class Body:
     def __init__(self, network: Network, device: torch.device) -> None:
         # The values drawn here are overwritten by load(); the keyed stream keeps the global generator untouched.
         self.module: nn.Module = network.initialized(0).to(device)
-        prunable = prunable_names(self.module)
+        prunable = self._prunable = prunable_names(self.module)
         named = dict(self.module.named_parameters())
         trainable = {name: p for name, p in named.items() if p.requires_grad}
         for name, parameter in trainable.items():
             if parameter.dtype != torch.float32:
-                raise NetworkError(f"{network.name}: parameter {name} is {parameter.dtype}; it must be float32")
+                raise NetworkError(
+                    f"{network.name}: parameter {name} is {parameter.dtype}; it must be float32"
+                )
         # Prunable weights come first, so that the mask covers one contiguous stretch.
         self._order = [name for name in prunable if name in trainable]
         self._masked = sum(trainable[name].numel() for name in self._order)
@@ -74,6 +76,8 @@ class Body:
         if mask is not None:
             self._sparse = not all(bool(keep.all()) for keep in mask.values())
             for name, keep in mask.items():
+                if name not in self._prunable:
+                    raise TicketError(f"the mask has {name!r}, which is no weight that can be pruned")
                 if name in self._spans:
                     bits = torch.where(keep, -1, 0).to(torch.int32)
                     self._view(self._kept_bits, name).copy_(bits)

@@ -60,7 +60,9 @@ class EagerEngine:
             indices = self._order[stretch]
             draws = self._draws
             images = channels_last(
-                self._batches.images(indices, draws.rows[stretch], draws.columns[stretch], draws.flips[stretch])
+                self._batches.images(
+                    indices, draws.rows[stretch], draws.columns[stretch], draws.flips[stretch]
+                )
             )
             labels = self._batches.labels(indices)
             parts = zip(torch.split(images, size), torch.split(labels, size), strict=True)

@@ -64,7 +64,9 @@ class History(Sequence[Epoch]):
             raise TicketError("history columns of different lengths")
         columns["epoch"] = [int(value) for value in columns["epoch"]]
         columns["forgetting_events"] = [int(value) for value in columns["forgetting_events"]]
-        return cls([Epoch(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)])
+        return cls(
+            [Epoch(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+        )
 
     def table(self) -> list[dict[str, Any]]:
         """The rows as dictionaries."""
@@ -110,7 +112,9 @@ class ForgettingRecord:
         }
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], device: torch.device | None = None) -> ForgettingRecord:
+    def from_tensors(
+        cls, tensors: Mapping[str, Tensor], device: torch.device | None = None
+    ) -> ForgettingRecord:
         """The record that :meth:`tensors` wrote down."""
         names = ("events", "learned", "correct")
         return cls(*(tensors[f"forgetting.{name}"].to(device, copy=True) for name in names))

@@ -59,7 +59,7 @@ def train(
         trained.engine.body.state(),
         History(trained.rows),
         trained.record,
-        noise,
+        int(noise),
         trained.precision,
         trained.device.type,
     )
@@ -84,17 +84,21 @@ def pretrain(
     """
     check_rewind(epochs, recipe)
     if epochs <= start.epoch:
-        raise RecipeError(f"the start was taken at epoch {start.epoch} already; pretrain to a later one than that")
+        raise RecipeError(
+            f"the start was taken at epoch {start.epoch} already; pretrain to a later one than that"
+        )
     trained = _train_until(start, data, recipe, epochs, (noise, start.round), resolve_device(device), watch)
     state = trained.engine.body.state()
     # Pretraining a sparse ticket leaves zeros at pruned positions, which are no dense start.
     dense = start.kept == start.total
-    return replace(start, start=state, epoch=epochs, start_fingerprint=files.fingerprint(state), complete=dense)
+    return replace(
+        start, start=state, epoch=epochs, start_fingerprint=files.fingerprint(state), complete=dense
+    )
 
 
 def check_rewind(epochs: int, recipe: Recipe) -> None:
     """Refuse a rewind point outside the budget."""
-    if not 1 <= epochs < recipe.epochs:
+    if epochs not in range(1, recipe.epochs):
         raise RecipeError(
             f"rewind is to epoch {epochs}, but the recipe has {recipe.epochs} epochs; "
             f"allowed are 1 to {recipe.epochs - 1}"
@@ -189,11 +193,13 @@ def _train_until(
     engine = EagerEngine(ticket.network, data, recipe, device, precision)
     engine.body.load(ticket.weights(), ticket.mask)
     identity = {
+        "network": ticket.network.description(),
         "start": ticket.start_fingerprint,
+        "epoch": ticket.epoch,
         "mask": files.fingerprint(ticket.mask),
         "data": data.fingerprint,
         "recipe": asdict(recipe) | {"milestones": list(recipe.milestones)},
-        "streams": list(streams),
+        "streams": [int(number) for number in streams],
         "until": until,
         "environment": environment(device, precision),
     }

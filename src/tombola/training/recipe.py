@@ -12,9 +12,9 @@ from tombola.errors import RecipeError
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: SGD on cross-entropy (no dampening, no Nesterov, coupled weight decay).
+    """How to train: SGD on cross-entropy, without dampening or Nesterov.
 
-    Raises :class:`~tombola.errors.RecipeError` for a value outside what is possible.
+    A value outside what is possible raises a RecipeError.
     """
 
     epochs: int = 200
@@ -39,14 +39,18 @@ class Recipe:
     """Of convolutions and products: bfloat16 on a GPU and float32 on a CPU by default. Weights are float32."""
 
     def __post_init__(self) -> None:
-        _require(_whole(self.epochs) and self.epochs >= 1, "epochs", self.epochs, "a whole number, at least 1")
+        _require(
+            _whole(self.epochs) and self.epochs >= 1, "epochs", self.epochs, "a whole number, at least 1"
+        )
         _require(
             _whole(self.batch_size) and self.batch_size >= 1,
             "batch_size", self.batch_size, "a whole number, at least 1",
         )  # fmt: skip
         _require(0 < self.lr < math.inf, "lr", self.lr, "above 0 and finite")
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "from 0 to below 1")
-        _require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "0 or above, and finite")
+        _require(
+            0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "0 or above, and finite"
+        )
         _require(0 < self.gamma < math.inf, "gamma", self.gamma, "above 0 and finite")
         schedules = ("cosine", "constant", "step")
         _require(self.schedule in schedules, "schedule", self.schedule, " or ".join(schedules))

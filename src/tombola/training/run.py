@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from tombola import files
-from tombola.errors import TicketError
+from tombola.errors import TicketError, reason
 from tombola.networks.network import Factory
 from tombola.ticket import State, Ticket, pack_state, unpack_state
 from tombola.training.history import ForgettingRecord, History
@@ -134,4 +134,4 @@ class Run:
                 str(description["device"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise TicketError(f"not a run: {type(error).__name__} {files.reason(error)}") from error
+            raise TicketError(f"not a run: {type(error).__name__} {reason(error)}") from error

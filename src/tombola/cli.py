@@ -1,0 +1,203 @@
+"""The command line: it reads arguments, calls the floors below and prints. No torch before work is asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+
+from tombola.errors import TombolaError
+from tombola.training.recipe import Recipe
+
+Store = Annotated[
+    Path | None,
+    tyro.conf.arg(help="Folder of results; default: TOMBOLA_STORE, or the platform's place for user data."),
+]
+Device = Annotated[str, tyro.conf.arg(help="cpu, cuda, cuda:1, ... or auto: a GPU if there is one.")]
+
+
+def demo(
+    out: Annotated[Path, tyro.conf.arg(help="Folder for the report.")] = Path("tombola-demo"),
+    store: Store = None,
+    workers: Annotated[int | None, tyro.conf.arg(help="Worker processes; default: one a core.")] = None,
+) -> None:
+    """The paper in miniature, on real handwritten digits: about a minute on two cores."""
+    from tombola.lab.engine import available_cores
+    from tombola.lab.execute import Settings
+    from tombola.lab.lab import Lab
+    from tombola.lab.progress import Bar
+    from tombola.report.write import write_report
+    from tombola.studies.demo import DemoSettings, demo_cells, demo_summary
+
+    started = time.perf_counter()
+    console = Console()
+    settings = DemoSettings()
+    workers = available_cores() if workers is None else workers
+    # The same bits and the same picture on every machine, so never on a GPU that happens to be there.
+    lab = Lab(store, workers=workers, settings=Settings(device="cpu"))
+    _check_writable(out)
+    cells = demo_cells(settings)
+    console.print(f"tombola demo: {settings.network} on {settings.data}, store {lab.store.root}")
+    with Bar(console) as bar:
+        outcome = lab.run([job for cell in cells for job in cell.jobs()], progress=bar)
+    outcome.raise_failures()
+    seconds = time.perf_counter() - started
+    summary = demo_summary(lab, settings, cells, len(outcome.computed), seconds)
+    _print_demo(console, summary)
+    write_report(summary, out)
+    console.print(
+        f"report: {(out / 'report.html').absolute()} ({time.perf_counter() - started:.0f} s in all)"
+    )
+
+
+def imp(
+    network: Annotated[
+        str, tyro.conf.arg(help="resnet18, resnet34, resnet20, vgg16, convnet, ...")
+    ] = "convnet",
+    data: Annotated[str, tyro.conf.arg(help="A name (digits, cifar10, mnist, ...) or a folder.")] = "digits",
+    rounds: Annotated[int, tyro.conf.arg(help="Number of prunings; there is one training more.")] = 20,
+    rewind: Annotated[int, tyro.conf.arg(help="Epoch to rewind to; 0 is the initialisation.")] = 0,
+    fraction: Annotated[
+        float, tyro.conf.arg(help="Share of the surviving weights that a round prunes.")
+    ] = 0.2,
+    scope: Annotated[
+        Literal["global", "layerwise"], tyro.conf.arg(help="Rank all layers together or each.")
+    ] = "global",
+    exclude: Annotated[tuple[str, ...], tyro.conf.arg(help="Names of weights never to prune.")] = (),
+    same_noise: Annotated[bool, tyro.conf.arg(help="Replay the noise of round 0 in every round.")] = False,
+    seed: Annotated[int, tyro.conf.arg(help="Number of the initialisation and of the SGD noise.")] = 0,
+    recipe: Recipe = Recipe(),  # noqa: B008 (frozen)
+    store: Store = None,
+    device: Device = "auto",
+    threads: Annotated[int, tyro.conf.arg(help="CPU threads; another number gives other last bits.")] = 1,
+    checkpoint_every: Annotated[float, tyro.conf.arg(help="Seconds between checkpoints.")] = 60.0,
+    tickets: Annotated[
+        Path | None, tyro.conf.arg(help="Also save each round's ticket in this folder.")
+    ] = None,
+) -> None:
+    """Iterative magnitude pruning: one chain, its rounds as a table while it runs."""
+    from tombola.lab.chains import imp_jobs
+    from tombola.lab.execute import Settings
+    from tombola.lab.lab import Lab
+    from tombola.lab.rounds import RoundTable
+
+    settings = Settings(device=device, threads=threads, checkpoint_every=checkpoint_every)
+    lab = Lab(store, settings=settings)
+    chain = imp_jobs(
+        network, data, recipe, rounds=rounds, rewind=rewind, fraction=fraction,
+        scope=scope, exclude=exclude, same_noise=same_noise, seed=seed,
+    )  # fmt: skip
+    if tickets is not None:
+        _check_writable(tickets)
+    console = Console()
+    console.print(f"{network} on {data}, {rounds} rounds, store {lab.store.root}")
+    with RoundTable(console, rounds) as table:
+        for round_, job in enumerate(chain):
+            outcome = lab.run(job, progress=table)
+            outcome.raise_failures()
+            table.add(
+                job.name, lab.numbers(job), lab.store.provenance(job.name), computed=bool(outcome.computed)
+            )
+            if tickets is not None:
+                lab.result(job).ticket.save(tickets / f"round-{round_:02}.safetensors", with_start=True)
+
+
+def ls(
+    store: Store = None,
+    function: Annotated[
+        str | None, tyro.conf.arg(help="Only jobs of this function: train, barrier, ...")
+    ] = None,
+) -> None:
+    """What the store holds: one line a job."""
+    from tombola.lab.listing import listing
+    from tombola.lab.store import Store as StoreFolder
+
+    Console().print(listing(StoreFolder(store, create=False), function))
+
+
+def show(
+    name: Annotated[
+        str,
+        tyro.conf.Positional,
+        tyro.conf.arg(help="A job's name or its beginning, or a ticket or run file."),
+    ],
+    store: Store = None,
+) -> None:
+    """A job's description, result and parents; or what a ticket or run file holds."""
+    from tombola.lab.listing import show_file, show_job
+    from tombola.lab.store import Store as StoreFolder
+
+    if Path(name).is_file():
+        Console().print(show_file(Path(name)))
+    else:
+        Console().print(show_job(StoreFolder(store, create=False), name))
+
+
+def main() -> None:
+    """Entry point of the ``tombola`` command."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    if arguments == ["--version"]:
+        from tombola import __version__
+
+        print(__version__)
+        return
+    warnings.showwarning = _show_warning
+    commands: dict[str, Callable[..., Any]] = {"demo": demo, "imp": imp, "ls": ls, "show": show}
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            commands,
+            prog="tombola",
+            description="The laboratory for lottery tickets and SGD noise. --debug shows tracebacks.",
+            args=arguments,
+        )
+    except KeyboardInterrupt:
+        _leave("interrupted; the same command continues where it was", 130, debug)
+    except (TombolaError, OSError) as error:
+        _leave(" ".join(str(error).split()), 2, debug)
+
+
+def _leave(message: str, code: int, debug: bool) -> None:
+    """End with one line on standard error; inside an exception, with its traceback if asked for."""
+    if debug:
+        raise
+    print(f"tombola: {message}", file=sys.stderr)
+    sys.stdout.flush()
+    # Not sys.exit: worker threads must not hold up a command that was interrupted.
+    os._exit(code) if code == 130 else sys.exit(code)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """A warning as one line, without the source line that Python adds."""
+    print(f"tombola: note: {message}", file=sys.stderr)
+
+
+def _check_writable(folder: Path) -> None:
+    """Make a folder for results, before any work that would be lost without it."""
+    from tombola.errors import StoreError, reason
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".tombola-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise StoreError(f"cannot write to {folder}: {reason(error)}") from error
+
+
+def _print_demo(console: Console, summary: dict[str, Any]) -> None:
+    from tombola.report.table import accuracy_table, dense_table
+
+    console.print(accuracy_table(summary, console), "", dense_table(summary), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

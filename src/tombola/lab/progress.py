@@ -1,0 +1,66 @@
+"""Progress of a run of jobs: a live bar on a terminal, and now and then a plain line elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+from tombola.lab.engine import Progress
+from tombola.lab.job import Job
+
+# Seconds between lines where there is no terminal.
+_QUIET = 15.0
+
+
+class Bar(Progress):
+    """Shows how many jobs are done. Use as a context manager around the run."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._missing = self._done = self._failed = 0
+        self._said = time.monotonic()
+        self._bar = RichProgress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("jobs, elapsed"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting", total=None)
+
+    def __enter__(self) -> Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def begin(self, found: int, missing: int) -> None:
+        self._missing = missing
+        self._bar.update(self._task, total=missing)
+        if not missing:
+            self._console.print(f"all {found} jobs were there already; nothing to compute")
+        elif found:
+            self._console.print(f"{found} jobs were there already, {missing} to compute")
+        else:
+            self._console.print(f"{missing} jobs to compute")
+
+    def done(self, job: Job, failed: str | None) -> None:
+        self._done += 1
+        if failed is not None:
+            self._failed += 1
+            self._console.print(f"[red]job {job.name[:12]} ({job.declaration.name}) failed:[/red] {failed}")
+        self._bar.update(self._task, description=job.declaration.name, advance=1)
+        if not self._console.is_terminal and time.monotonic() - self._said > _QUIET:
+            self._said = time.monotonic()
+            self._console.print(f"{self._done} of {self._missing} jobs done")

@@ -1,0 +1,105 @@
+"""What the tests share: small data, one short training, one short pruning chain, and exact comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import hypothesis
+import pytest
+import torch
+from torch import Tensor
+
+import tombola as tb
+
+# No deadline: a slow machine is no bug. The same examples every time: a failure seen once is seen again.
+hypothesis.settings.register_profile("tombola", deadline=None, derandomize=True, max_examples=50)
+hypothesis.settings.load_profile("tombola")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def digits() -> tb.Data:
+    """1,198 train and 599 test images of 1x8x8, ten classes."""
+    return tb.load_data("digits")
+
+
+@pytest.fixture(scope="session")
+def colour() -> tb.Data:
+    """Made-up colour images of 3x8x10 that may be mirrored: four class patterns under noise; 210 and 90."""
+    draws = torch.Generator().manual_seed(5)
+    patterns = torch.randint(0, 256, (4, 3, 8, 10), generator=draws).float()
+
+    def split(count: int) -> tuple[Tensor, Tensor]:
+        labels = torch.arange(count) % 4
+        noise = 90 * torch.randn(count, 3, 8, 10, generator=draws)
+        return (patterns[labels] + noise).clamp(0, 255).to(torch.uint8), labels
+
+    return tb.data_from_tensors(split(210), split(90), name="colour")
+
+
+@pytest.fixture(scope="session")
+def recipe() -> tb.Recipe:
+    """Three epochs of twelve steps on the digits, the last of 98 images."""
+    return tb.Recipe(epochs=3, batch_size=100, lr=0.1, momentum=0.9)
+
+
+@pytest.fixture(scope="session")
+def start(digits: tb.Data) -> tb.Ticket:
+    """The dense convnet at initialisation 0."""
+    return tb.initialize("convnet", digits, seed=0)
+
+
+@pytest.fixture(scope="session")
+def run(start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe) -> tb.Run:
+    """The dense convnet trained under noise 1."""
+    return tb.train(start, digits, recipe, noise=1)
+
+
+@pytest.fixture(scope="session")
+def late(start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe) -> tb.Ticket:
+    """The dense convnet at epoch 1 of the same training."""
+    return tb.pretrain(start, digits, recipe, epochs=1, noise=1)
+
+
+@pytest.fixture(scope="session")
+def chain(late: tb.Ticket, digits: tb.Data, recipe: tb.Recipe) -> list[tb.Run]:
+    """Three runs of a pruning chain that rewinds to epoch 1: dense, at half and at a quarter of the weights."""
+    return list(tb.imp(late, digits, recipe, rounds=2, fraction=0.5, noise=3))
+
+
+@pytest.fixture(scope="session")
+def same_bits() -> Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], bool]:
+    """Whether two states have the same names and the same bits."""
+
+    def compare(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+        def plain(state: Mapping[str, Tensor]) -> dict[str, Any]:
+            return {name: (value.dtype, value.shape, value.numpy().tobytes()) for name, value in state.items()}
+
+        return plain(first) == plain(second)
+
+    return compare
+
+
+@pytest.fixture(scope="session")
+def same_run(same_bits: Callable[..., bool]) -> Callable[[tb.Run, tb.Run], bool]:
+    """Whether two runs agree in everything that is reproducible: all but the seconds of their epochs."""
+
+    def rows(run: tb.Run) -> list[str]:
+        return [repr({**row, "seconds": None}) for row in run.history.table()]
+
+    def compare(first: tb.Run, second: tb.Run) -> bool:
+        return (
+            same_bits(first.weights, second.weights)
+            and same_bits(first.forgetting.tensors(), second.forgetting.tensors())
+            and rows(first) == rows(second)
+        )
+
+    return compare

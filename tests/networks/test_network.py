@@ -1,0 +1,157 @@
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import tombola as tb
+from tombola.errors import NetworkError
+from tombola.networks import network as networks
+from tombola.networks.network import Network, network_names, prunable_names
+
+IMAGES: dict[str, Any] = {"channels": 3, "size": (8, 10), "classes": 4}
+
+
+@pytest.fixture(autouse=True)
+def _own_factories(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(networks, "_factories", {})
+    yield
+
+
+def recorder(seen: list[Any]) -> Callable[..., nn.Module]:
+    def factory(**offered: Any) -> nn.Module:
+        seen.append(offered)
+        return nn.Flatten()
+
+    return factory
+
+
+def test_the_built_in_networks_are_known_by_name() -> None:
+    assert network_names() == ["resnet18", "resnet34", "resnet20", "vgg16", "convnet"]
+
+
+@pytest.mark.parametrize("network", ["convnet", nn.Flatten])
+def test_a_description_is_plain_values(network: Any) -> None:
+    described = Network.of(network, **IMAGES).description()
+    assert described == {"name": described["name"], "channels": 3, "size": [8, 10], "classes": 4}
+    assert described["name"] in ("convnet", "<Flatten>")
+
+
+def test_a_factory_is_called_with_those_of_the_three_arguments_that_it_takes() -> None:
+    seen: list[Any] = []
+
+    def none() -> nn.Module:
+        seen.append("none")
+        return nn.Flatten()
+
+    def one(classes: int) -> nn.Module:
+        seen.append(classes)
+        return nn.Flatten()
+
+    def two(size: tuple[int, int], channels: int, width: int = 5) -> nn.Module:
+        seen.append((size, channels, width))
+        return nn.Flatten()
+
+    for factory in (none, one, two, recorder(seen)):
+        Network.of(factory, **IMAGES).build()
+    assert seen == ["none", 4, ((8, 10), 3, 5), IMAGES]
+
+
+def test_a_declared_network_is_known_by_its_name_however_it_is_asked_for() -> None:
+    @tb.declare_network("my-net")
+    def factory() -> nn.Module:
+        return nn.Flatten()
+
+    assert "my-net" in network_names()
+    assert Network.of("my-net", **IMAGES) == Network.of(factory, **IMAGES)
+    assert isinstance(Network.of("my-net", **IMAGES).build(), nn.Flatten)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "my-net"])
+def test_a_name_that_is_taken_is_refused(name: str) -> None:
+    def first() -> nn.Module:
+        return nn.Flatten()
+
+    def second() -> nn.Module:
+        return nn.Flatten()
+
+    tb.declare_network("my-net")(first)
+    with pytest.raises(NetworkError, match=f"the network name '{name}' is taken"):
+        tb.declare_network(name)(second)
+
+
+def test_the_same_definition_run_again_replaces_the_first() -> None:
+    def define() -> Callable[..., nn.Module]:
+        @tb.declare_network("my-net")
+        def factory() -> nn.Module:
+            return nn.Flatten()
+
+        return factory
+
+    define()
+    second = define()
+    assert Network.of(second, **IMAGES).name == "my-net"
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(NetworkError, match="no network 'resnet81'; did you mean 'resnet18'"):
+        Network.of("resnet81", **IMAGES)
+
+
+def test_a_built_module_is_refused_because_every_training_needs_a_fresh_one() -> None:
+    with pytest.raises(NetworkError, match="network is a built Linear; give what builds a fresh one, such as Linear"):
+        Network.of(nn.Linear(2, 2), **IMAGES)
+
+
+def test_what_a_factory_gives_must_be_a_module() -> None:
+    with pytest.raises(NetworkError, match="gave a str, not an nn.Module"):
+        Network.of(lambda: "module", **IMAGES).build()
+
+
+def failing() -> nn.Module:
+    raise ZeroDivisionError("by\nzero")
+
+
+@pytest.mark.parametrize(
+    ("factory", "words"),
+    [
+        (failing, "network <failing> cannot be built: ZeroDivisionError: by zero"),
+        (nn.Linear, "network <Linear> cannot be built: TypeError: .*in_features"),
+        (3, "network <int> cannot be built: TypeError: 3 is not a callable"),
+    ],
+)
+def test_a_factory_that_fails_is_a_one_line_error(factory: Any, words: str) -> None:
+    with pytest.raises(NetworkError, match=words) as caught:
+        Network.of(factory, **IMAGES).build()
+    assert "\n" not in str(caught.value)
+
+
+def test_networks_are_equal_when_name_and_images_are() -> None:
+    assert Network.of("convnet", **IMAGES) == Network.of("convnet", **IMAGES)
+    assert Network.of("convnet", **IMAGES) != Network.of("resnet20", **IMAGES)
+    assert Network.of("convnet", **IMAGES) != Network.of("convnet", **IMAGES | {"classes": 5})
+
+
+def test_initial_weights_depend_on_the_seed_alone() -> None:
+    network = Network.of("convnet", **IMAGES)
+    before = torch.get_rng_state()
+    first, again, other = (network.initialized(seed).state_dict()["0.weight"] for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_prunable_are_the_weights_of_convolutions_and_linear_layers_in_module_order() -> None:
+    module = nn.Sequential(
+        nn.Conv1d(1, 1, 1), nn.BatchNorm1d(1), nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)),
+        nn.ConvTranspose2d(1, 1, 1), nn.Embedding(2, 2),
+    )  # fmt: skip
+    assert prunable_names(module) == ["0.weight", "2.0.weight", "3.weight"]
+    assert prunable_names(nn.Linear(2, 2)) == ["weight"]
+
+
+def test_tied_weights_are_prunable_once() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    module[1].weight = module[0].weight
+    assert prunable_names(module) == ["0.weight"]

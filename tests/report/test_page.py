@@ -1,0 +1,102 @@
+"""The page: in one piece, escaped, with every picture and both tables."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from tombola.report.figures import accuracy_by_sparsity, training_curves
+from tombola.report.page import FIGURE_TITLES, report_html
+from tombola.report.stability import barriers, interpolation
+from tombola.report.svg import svg_text
+from tombola.report.write import PICTURES
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags in order, attributes, and which tags were left open."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def svgs(summary: dict[str, Any]) -> dict[str, str]:
+    draw = (accuracy_by_sparsity, interpolation, barriers, training_curves)
+    return {function.__name__: svg_text(function(summary)) for function in draw}
+
+
+def test_the_page_is_well_formed_and_holds_every_picture(
+    summary: dict[str, Any], svgs: dict[str, str]
+) -> None:
+    text = report_html(summary, svgs)
+    assert text.startswith("<!DOCTYPE html>")
+    assert "<title>tombola demo</title>" in text
+    page = Page(text)
+    assert page.open == []
+    assert [a["aria-label"] for tag, a in page.tags if tag == "svg"] == list(FIGURE_TITLES.values())
+    assert [tag for tag, _ in page.tags].count("table") == 2
+
+
+def test_the_page_loads_nothing_and_runs_nothing(summary: dict[str, Any], svgs: dict[str, str]) -> None:
+    text = report_html(summary, svgs)
+    page = Page(text)
+    assert not {"script", "link", "img", "iframe", "object", "image", "base"} & {tag for tag, _ in page.tags}
+    for _, attributes in page.tags:
+        for name in ("src", "href", "xlink:href", "data", "srcset"):
+            assert (attributes.get(name) or "#").startswith("#")
+    assert "@import" not in text
+    assert all(part.startswith("#") for part in text.split("url(")[1:])
+
+
+def test_no_two_elements_of_the_page_share_an_id(summary: dict[str, Any], svgs: dict[str, str]) -> None:
+    ids = [a["id"] for _, a in Page(report_html(summary, svgs)).tags if a.get("id")]
+    assert len(ids) > 50
+    assert len(ids) == len(set(ids))
+
+
+def test_names_from_outside_are_escaped(summary: dict[str, Any]) -> None:
+    summary["settings"]["data"] = "<script>alert(1)</script>"
+    summary["provenance"]["hardware"] = 'a "fast" <b>machine</b>'
+    text = report_html(summary, {})
+    assert "<script" not in text
+    assert "<b>" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_winning_and_failed_cells_are_marked(summary: dict[str, Any]) -> None:
+    text = report_html(summary, {})
+    winning = sum(bool(row["winning"]) for row in summary["rows"])
+    assert text.count('<td><span class="winning">') == winning
+    assert text.count("</span>*") == 1
+    assert "at least one run failed" in text
+
+
+def test_one_seed_and_missing_numbers_make_a_page(summary: dict[str, Any]) -> None:
+    summary["settings"]["seeds"] = 1
+    for row in summary["rows"]:
+        row |= {"accuracy_std": None, "accuracies": row["accuracies"][:1]}
+    for entry in summary["dense"]:
+        entry["convergence"] = None
+    text = report_html(summary, {})
+    assert "over 1 seed." in " ".join(text.split())
+    assert "None" not in text
+
+
+def test_every_picture_that_is_written_has_a_place_on_the_page() -> None:
+    assert list(PICTURES) == list(FIGURE_TITLES)

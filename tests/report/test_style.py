@@ -1,0 +1,65 @@
+"""A configuration looks the same everywhere, and unlike every other of the paper."""
+
+from __future__ import annotations
+
+import itertools
+
+import matplotlib
+import pytest
+
+from tombola.report.style import (
+    Configuration,
+    configurations,
+    drawing,
+    momentum_text,
+    new_figure,
+    start_label,
+)
+
+PAPER_BATCH_SIZES = (8, 32, 100, 256, 1024, 2048)
+
+
+def test_the_line_is_solid_without_momentum_and_dotted_at_0_9() -> None:
+    assert Configuration(0.0, 32).dashes == "-"
+    offset, (dot, gap) = Configuration(0.9, 32).dashes
+    assert (offset, dot < 0.5 < gap) == (0.0, True)
+
+
+def test_other_momenta_have_dashes_of_their_own() -> None:
+    dashes = [Configuration(tenth / 10, 32).dashes for tenth in range(10)] + [Configuration(0.95, 32).dashes]
+    assert all(one != other for one, other in itertools.combinations(dashes, 2))
+
+
+def test_the_colour_comes_from_the_batch_size_alone() -> None:
+    assert Configuration(0.0, 100).color == Configuration(0.9, 100).color
+    assert len({Configuration(0.0, size).color for size in PAPER_BATCH_SIZES}) == len(PAPER_BATCH_SIZES)
+    assert Configuration(0.0, 32).color != Configuration(0.0, 128).color
+
+
+@pytest.mark.parametrize(
+    ("momentum", "text"), [(0.0, "0.0"), (0, "0.0"), (0.9, "0.9"), (0.95, "0.95"), (0.99, "0.99")]
+)
+def test_momentum_is_written_with_all_its_digits(momentum: float, text: str) -> None:
+    assert momentum_text(momentum) == text
+    assert Configuration(momentum, 32).label == f"μ = {text}, batch 32"
+
+
+def test_configurations_are_sorted_and_named_once() -> None:
+    entries = [{"momentum": m, "batch_size": b} for m, b in ((0.9, 32), (0.0, 128), (0.0, 32), (0.9, 32))]
+    assert configurations(entries) == [(0.0, 32), (0.0, 128), (0.9, 32)]
+
+
+def test_the_start_is_named_by_its_epoch() -> None:
+    assert [start_label(0), start_label(2)] == ["from initialisation", "from epoch 2"]
+
+
+def test_drawing_leaves_matplotlib_as_it_was_and_ignores_its_owner() -> None:
+    matplotlib.rcParams["font.size"] = 31
+    try:
+        before = dict(matplotlib.rcParams)
+        with drawing():
+            assert matplotlib.rcParams["font.size"] != 31
+            new_figure(2, 2).subplots()
+        assert dict(matplotlib.rcParams) == before
+    finally:
+        matplotlib.rcdefaults()

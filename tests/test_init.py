@@ -1,0 +1,23 @@
+import subprocess
+import sys
+
+import pytest
+
+import tombola
+
+
+def test_names_recipes_and_augmentation_are_there_without_importing_torch() -> None:
+    program = """
+import sys
+import tombola, tombola.training.recipe, tombola.data.augmentation, tombola.declared, tombola.search
+tombola.Recipe(augmentation=tombola.Augmentation()), dir(tombola), tombola.imp, tombola.declare
+sys.exit("torch was imported" if "torch" in sys.modules else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_public_name_is_listed_and_an_unknown_one_is_an_attribute_error() -> None:
+    assert {"train", "pretrain", "imp", "barrier", "Ticket", "Recipe", "load_data"} <= set(dir(tombola))
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = tombola.trian

@@ -1,0 +1,163 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+
+import tombola as tb
+from tombola.errors import NetworkError, RecipeError, TicketError
+from tombola.search import chain as chain_of
+from tombola.training.eager import EagerEngine
+from tombola.training.engine import EpochPlan
+
+Same = Callable[..., bool]
+
+
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[EpochPlan]:
+    """Every epoch's plan that an engine is given, in order."""
+    seen: list[EpochPlan] = []
+    begin = EagerEngine.begin
+
+    def record(self: EagerEngine, plan: EpochPlan) -> None:
+        seen.append(plan)
+        begin(self, plan)
+
+    monkeypatch.setattr(EagerEngine, "begin", record)
+    return seen
+
+
+def drawn(plan: EpochPlan) -> tuple[bytes, bytes]:
+    return plan.order.numpy().tobytes(), plan.draws.rows.numpy().tobytes()
+
+
+@pytest.fixture(scope="module")
+def short() -> tb.Recipe:
+    return tb.Recipe(epochs=2, batch_size=400)
+
+
+def test_a_chain_is_dense_first_and_then_one_run_a_round(chain: list[tb.Run], late: tb.Ticket) -> None:
+    assert [run.ticket.round for run in chain] == [0, 1, 2]
+    # 8456 weights, halved twice.
+    assert [run.ticket.kept for run in chain] == [8456, 4228, 2114]
+    assert all(run.ticket.epoch == late.epoch == 1 for run in chain)
+    assert all(run.ticket.start is late.start for run in chain)
+
+
+def test_masks_only_shrink_along_a_chain(chain: list[tb.Run]) -> None:
+    for before, after in zip(chain, chain[1:], strict=False):
+        for name, keep in after.ticket.mask.items():
+            assert not (keep & ~before.ticket.mask[name]).any()
+
+
+def test_a_chain_is_lazy(start: tb.Ticket, digits: tb.Data, short: tb.Recipe, plans: list[EpochPlan]) -> None:
+    runs = tb.imp(start, digits, short, rounds=1000)
+    assert plans == []
+    next(runs)
+    assert len(plans) == short.epochs
+
+
+def test_order_and_crops_differ_between_all_rounds_and_epochs(
+    start: tb.Ticket, digits: tb.Data, short: tb.Recipe, plans: list[EpochPlan]
+) -> None:
+    list(tb.imp(start, digits, short, rounds=2))
+    assert len(plans) == 6
+    for part in zip(*map(drawn, plans), strict=True):
+        assert len(set(part)) == 6
+
+
+def test_same_noise_replays_the_first_round_in_every_round(
+    start: tb.Ticket, digits: tb.Data, short: tb.Recipe, plans: list[EpochPlan]
+) -> None:
+    list(tb.imp(start, digits, short, rounds=2, same_noise=True))
+    seen = [drawn(plan) for plan in plans]
+    assert seen[0:2] == seen[2:4] == seen[4:6]
+    assert seen[0] != seen[1]
+
+
+def test_the_first_round_is_the_same_with_and_without_same_noise(
+    start: tb.Ticket, digits: tb.Data, short: tb.Recipe, same_run: Same
+) -> None:
+    first, second = (
+        next(iter(tb.imp(start, digits, short, rounds=1, noise=4, same_noise=same))) for same in (True, False)
+    )
+    assert same_run(first, second)
+
+
+def test_training_a_chains_ticket_under_its_noise_is_the_chains_own_run(
+    chain: list[tb.Run], digits: tb.Data, recipe: tb.Recipe, same_run: Same
+) -> None:
+    for run in chain:
+        assert same_run(tb.train(run.ticket, digits, recipe, noise=3), run)
+    assert not same_run(tb.train(chain[2].ticket, digits, recipe, noise=2), chain[2])
+
+
+def test_the_dense_run_of_a_chain_is_the_plain_training(
+    start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe, run: tb.Run, same_run: Same
+) -> None:
+    assert same_run(next(iter(tb.imp(start, digits, recipe, rounds=0, noise=1))), run)
+
+
+def test_excluded_weights_are_left_alone(start: tb.Ticket, digits: tb.Data, short: tb.Recipe) -> None:
+    runs = list(tb.imp(start, digits, short, rounds=2, fraction=0.5, exclude=["0.weight", "14.weight"]))
+    mask = runs[2].ticket.mask
+    assert mask["0.weight"].all()
+    assert mask["14.weight"].all()
+    # 8456 weights but for 72 of the first and 320 of the last layer, halved twice.
+    assert sum(int(mask[name].sum()) for name in ("3.weight", "6.weight", "9.weight")) == 8064 / 4
+
+
+def test_layerwise_pruning_takes_the_same_share_of_each_layer(
+    start: tb.Ticket, digits: tb.Data, short: tb.Recipe
+) -> None:
+    runs = list(tb.imp(start, digits, short, rounds=2, fraction=0.5, scope="layerwise"))
+    assert [int(keep.sum()) for keep in runs[2].ticket.mask.values()] == [18, 288, 576, 1152, 80]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"rounds": -1}, RecipeError, "rounds is -1; it must be 0 or more"),
+        ({"fraction": 0.0}, RecipeError, r"fraction is 0\.0; it must lie between 0 and 1"),
+        ({"fraction": 1.0}, RecipeError, r"fraction is 1\.0"),
+        ({"fraction": float("nan")}, RecipeError, "fraction is nan"),
+        ({"scope": "globl"}, RecipeError, "no pruning scope 'globl'; did you mean 'global'"),
+        ({"exclude": ["14.wieght"]}, TicketError, r"no prunable weight '14\.wieght'; did you mean '14\.weight'"),
+        ({"exclude": "14.weight"}, TicketError, r"must be a list of names, such as \['14\.weight'\]"),
+    ],
+)
+def test_impossible_settings_are_refused_at_once(
+    start: tb.Ticket, digits: tb.Data, short: tb.Recipe, change: dict, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        tb.imp(start, digits, short, **{"rounds": 1, **change})
+
+
+def test_excluding_everything_is_refused(start: tb.Ticket, digits: tb.Data, short: tb.Recipe) -> None:
+    with pytest.raises(TicketError, match="nothing to prune: convnet"):
+        tb.imp(start, digits, short, rounds=1, exclude=list(start.mask))
+
+
+def test_a_chain_on_other_images_is_refused_before_the_first_step(
+    start: tb.Ticket, colour: tb.Data, short: tb.Recipe, plans: list[EpochPlan]
+) -> None:
+    with pytest.raises(NetworkError, match="convnet is for 1x8x8 images of 10 classes; colour has 3x8x10"):
+        next(tb.imp(start, colour, short, rounds=1))
+    assert plans == []
+
+
+def test_a_chain_can_be_written_down_instead_of_run() -> None:
+    calls: list[str] = []
+
+    def call(function: Callable, *arguments: object, **options: object) -> str:
+        calls.append(f"{function.__name__}({arguments[0]})")
+        return calls[-1]
+
+    list(chain_of(call, "start", "data", tb.Recipe(), rounds=2))
+    assert calls[-1] == "train(prune(train(prune(train(start)))))"
+    assert len(calls) == 5
+
+
+def test_a_chain_leaves_the_global_generator_alone(start: tb.Ticket, digits: tb.Data, short: tb.Recipe) -> None:
+    before = torch.get_rng_state()
+    list(tb.imp(start, digits, short, rounds=1))
+    assert torch.equal(before, torch.get_rng_state())

@@ -1,0 +1,148 @@
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+import tombola as tb
+from tombola.errors import NetworkError, TicketError
+from tombola.networks.network import Network
+from tombola.training.body import Body
+
+CPU = torch.device("cpu")
+Same = Callable[..., bool]
+
+
+@pytest.fixture
+def body(start: tb.Ticket) -> Body:
+    body = Body(start.network, CPU)
+    body.load(start.weights(), start.mask)
+    return body
+
+
+@pytest.fixture(scope="module")
+def half(start: tb.Ticket) -> tb.Ticket:
+    draws = np.random.default_rng(0)
+    return start.with_mask(
+        {name: torch.from_numpy(draws.random(tuple(keep.shape)) < 0.5) for name, keep in start.mask.items()}
+    )
+
+
+def test_a_loaded_state_comes_back_to_the_bit_as_a_copy(body: Body, start: tb.Ticket, same_bits: Same) -> None:
+    state = body.state()
+    assert same_bits(state, start.start)
+    assert all(value.is_contiguous() for value in state.values())
+    body.weights.fill_(7)
+    assert same_bits(state, start.start)
+
+
+def test_the_network_computes_what_a_plain_one_with_the_same_state_does(body: Body, start: tb.Ticket) -> None:
+    plain = start.network.build()
+    plain.load_state_dict(dict(start.start))
+    images = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(body.module.eval()(images), plain.eval()(images))
+
+
+def test_gradients_gather_in_the_flat_tensor(body: Body) -> None:
+    images = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    functional.cross_entropy(body.module(images), torch.arange(6)).backward()
+    gathered = body.gradient.clone()
+    assert gathered.numel() == sum(p.numel() for p in body.module.parameters())
+    total = math.sqrt(sum(float(p.grad.square().sum()) for p in body.module.parameters()))
+    assert float(gathered.norm()) == pytest.approx(total, rel=1e-5)
+    assert total > 0
+    # Momentum is read out by the same positions, so a gradient put there comes out under its parameter's name.
+    body.momentum.copy_(gathered)
+    momentum = body.momentum_state()
+    for name, parameter in body.module.named_parameters():
+        assert torch.equal(momentum[name], parameter.grad)
+
+
+@given(st.sampled_from([math.nan, math.inf, -math.inf, 3e38, -1.5]))
+def test_weight_and_momentum_are_selected_not_multiplied_where_the_mask_is_zero(
+    half: tb.Ticket, value: float
+) -> None:
+    body = Body(half.network, CPU)
+    body.load(half.weights(), half.mask)
+    body.weights.fill_(value)
+    body.momentum.fill_(-value)
+    body.enforce_mask()
+    weights, momentum = body.state(), body.momentum_state()
+    for name, keep in half.mask.items():
+        for state, kept in ((weights, value), (momentum, -value)):
+            assert not state[name].numpy().view(np.int32)[~keep.numpy()].any()
+            assert np.array_equal(
+                state[name][keep].numpy(), np.full(int(keep.sum()), kept, np.float32), equal_nan=True
+            )
+    # Everything that is not prunable is left alone.
+    assert weights["1.bias"].numpy().tobytes() == np.full(8, value, np.float32).tobytes()
+
+
+def test_loading_a_ticket_forgets_the_mask_momentum_and_gradient_before(
+    start: tb.Ticket, half: tb.Ticket, same_bits: Same
+) -> None:
+    body = Body(start.network, CPU)
+    for ticket in (half, start, half, start):
+        body.load(ticket.weights(), ticket.mask)
+        assert same_bits(body.state(), ticket.weights())
+        assert not body.momentum.any()
+        assert not body.gradient.any()
+        body.weights.fill_(1)
+        body.momentum.fill_(1)
+        body.gradient.fill_(1)
+        body.enforce_mask()
+        assert sum(int(body.state()[name].sum()) for name in ticket.mask) == ticket.kept
+
+
+def test_loading_a_state_alone_keeps_the_mask(half: tb.Ticket, start: tb.Ticket) -> None:
+    body = Body(half.network, CPU)
+    body.load(half.weights(), half.mask)
+    body.load(start.start)
+    body.enforce_mask()
+    assert all(not body.state()[name][~keep].any() for name, keep in half.mask.items())
+
+
+def test_weights_stay_at_the_same_address(body: Body, start: tb.Ticket, half: tb.Ticket) -> None:
+    places = [parameter.data_ptr() for parameter in body.module.parameters()]
+    body.load(half.weights(), half.mask)
+    assert [parameter.data_ptr() for parameter in body.module.parameters()] == places
+
+
+def test_momentum_comes_back(body: Body, same_bits: Same) -> None:
+    body.momentum.copy_(torch.arange(len(body.momentum)).float())
+    state = body.momentum_state()
+    body.momentum.zero_()
+    body.load_momentum(state)
+    assert body.momentum.tolist() == list(range(len(body.momentum)))
+    assert same_bits(body.momentum_state(), state)
+
+
+def test_frozen_parameters_take_no_part_and_keep_their_mask() -> None:
+    def frozen() -> nn.Module:
+        module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+        module[0].weight.requires_grad_(False)
+        return module
+
+    network = Network.of(frozen, channels=1, size=(2, 2), classes=2)
+    body = Body(network, CPU)
+    assert len(body.weights) == 4 + 8 + 2
+    mask = {name: torch.eye(4, dtype=torch.bool)[: 4 if name[0] == "0" else 2] for name in ("0.weight", "1.weight")}
+    state = {name: torch.ones_like(value) for name, value in body.state().items()}
+    body.load(state, mask)
+    assert body.state()["1.weight"].tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
+
+
+def test_parameters_that_are_not_float32_are_refused() -> None:
+    network = Network.of(lambda: nn.Linear(4, 2).double(), channels=1, size=(2, 2), classes=2)
+    with pytest.raises(NetworkError, match="parameter weight is torch.float64; it must be float32"):
+        Body(network, CPU)
+
+
+def test_a_mask_over_something_that_cannot_be_pruned_is_refused(body: Body, start: tb.Ticket) -> None:
+    with pytest.raises(TicketError, match=r"'1\.weight', which is no weight that can be pruned"):
+        body.load(start.start, {"1.weight": torch.zeros(8, dtype=torch.bool)})

@@ -1,0 +1,96 @@
+import math
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tombola import Augmentation, Recipe
+from tombola.errors import RecipeError
+
+
+def test_the_defaults_are_those_of_the_paper() -> None:
+    recipe = Recipe()
+    assert (recipe.epochs, recipe.lr, recipe.weight_decay, recipe.schedule) == (200, 0.1, 5e-4, "cosine")
+    assert recipe.augmentation == Augmentation(pad=None, flip=None, fill="black")
+
+
+def test_the_cosine_by_hand() -> None:
+    recipe = Recipe(epochs=2, lr=0.2)
+    rates = [recipe.rate(epoch, step, 2) for epoch in (0, 1) for step in (0, 1)]
+    # 0.1 * (1 + cos(0, 45, 90, 135 degrees))
+    assert rates == pytest.approx([0.2, 0.1 + 0.1 * math.sqrt(0.5), 0.1, 0.1 - 0.1 * math.sqrt(0.5)])
+
+
+@given(st.floats(1e-6, 1e3), st.integers(1, 300), st.integers(1, 500))
+def test_the_cosine_starts_at_the_rate_given_and_falls_towards_zero(lr: float, epochs: int, steps: int) -> None:
+    recipe = Recipe(epochs=epochs, lr=lr)
+    assert recipe.rate(0, 0, steps) == lr
+    last = recipe.rate(epochs - 1, steps - 1, steps)
+    # 1 + cos(pi - x) is about x^2 / 2 for the small x that is left of the way.
+    assert 0 < last <= lr * (math.pi / (epochs * steps)) ** 2 / 4 + 1e-12 * lr
+    assert all(a > b for a, b in pairwise(recipe.rate(0, step, steps) for step in range(steps)))
+
+
+def test_a_constant_rate_stays() -> None:
+    recipe = Recipe(epochs=9, lr=0.3, schedule="constant")
+    assert {recipe.rate(epoch, step, 4) for epoch in range(9) for step in range(4)} == {0.3}
+
+
+def test_a_rate_with_steps_drops_by_gamma_at_the_start_of_each_milestone() -> None:
+    recipe = Recipe(epochs=6, lr=1.0, schedule="step", milestones=(2, 4), gamma=0.5)
+    rates = [recipe.rate(epoch, step, 2) for epoch in range(6) for step in range(2)]
+    assert rates == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25]
+
+
+def test_milestones_may_be_a_list_and_make_the_same_recipe() -> None:
+    first, second = (Recipe(schedule="step", milestones=kind([80, 120])) for kind in (list, tuple))
+    assert first == second
+    assert hash(first) == hash(second)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("epochs", 0, "a whole number, at least 1"),
+        ("epochs", 2.5, "a whole number, at least 1"),
+        ("epochs", "2", "a whole number, at least 1"),
+        ("batch_size", 0, "a whole number, at least 1"),
+        ("batch_size", -5, "a whole number, at least 1"),
+        ("batch_size", 12.0, "a whole number, at least 1"),
+        ("lr", 0, "above 0 and finite"),
+        ("lr", -0.1, "above 0 and finite"),
+        ("lr", math.nan, "above 0 and finite"),
+        ("lr", math.inf, "above 0 and finite"),
+        ("momentum", 1.0, "from 0 to below 1"),
+        ("momentum", -0.1, "from 0 to below 1"),
+        ("momentum", math.nan, "from 0 to below 1"),
+        ("weight_decay", -1e-4, "0 or above, and finite"),
+        ("weight_decay", math.inf, "0 or above, and finite"),
+        ("gamma", 0, "above 0 and finite"),
+        ("gamma", math.nan, "above 0 and finite"),
+        ("schedule", "cosin", "cosine or constant or step"),
+        ("precision", "float16", "auto or float32 or bfloat16"),
+        ("milestones", (3, 2), "rising whole epochs above 0"),
+        ("milestones", (2, 2), "rising whole epochs above 0"),
+        ("milestones", (0, 2), "rising whole epochs above 0"),
+        ("milestones", (1.5,), "rising whole epochs above 0"),
+    ],
+)
+def test_an_impossible_value_is_refused_by_name_with_what_is_allowed(
+    name: str, value: object, allowed: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Recipe(**{name: value})  # type: ignore[arg-type]
+    assert str(caught.value) == f"{name} is {value!r}; it must be {allowed}"
+
+
+def test_milestones_and_the_step_schedule_go_together() -> None:
+    for recipe in ({"milestones": (2,)}, {"schedule": "step"}):
+        with pytest.raises(RecipeError, match="milestones must be given for schedule 'step', and for no other"):
+            Recipe(**recipe)  # type: ignore[arg-type]
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        Recipe().lr = 1.0  # type: ignore[misc]

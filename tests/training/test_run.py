@@ -1,0 +1,167 @@
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import tombola as tb
+from tombola.errors import TicketError
+from tombola.training.history import Epoch, ForgettingRecord, History
+
+Same = Callable[..., bool]
+
+
+def made_up(start: tb.Ticket, accuracies: list[float], train_loss: float = 1.0, test_loss: float = 1.0) -> tb.Run:
+    rows = [Epoch(0, math.nan, math.nan, math.nan, 2.3, accuracies[0], 0, 0.0)]
+    rows += [Epoch(i, 0.1, train_loss, 50.0, test_loss, accuracy, 0, 0.0) for i, accuracy in enumerate(
+        accuracies[1:], 1
+    )]  # fmt: skip
+    return tb.Run(start, start.start, History(rows), ForgettingRecord.empty(3), 0, "float32", "cpu")
+
+
+def with_classes(start: tb.Ticket, classes: int) -> tb.Ticket:
+    return replace(start, network=replace(start.network, classes=classes))
+
+
+@pytest.fixture(scope="module")
+def file(chain: list[tb.Run], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "run.safetensors"
+    chain[1].save(path)
+    return path
+
+
+def test_accuracy_is_the_last_and_best_accuracy_the_highest_after_any_epoch(start: tb.Ticket) -> None:
+    run = made_up(start, [99.0, 40.0, 70.0, 60.0])
+    assert (run.accuracy, run.best_accuracy) == (60.0, 70.0)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+@pytest.mark.parametrize("which", ["train_loss", "test_loss"])
+def test_a_run_with_an_infinite_or_undefined_last_loss_diverged_and_failed(
+    start: tb.Ticket, loss: float, which: str
+) -> None:
+    run = made_up(start, [10.0, 90.0], **{which: loss})
+    assert run.diverged
+    assert run.failed
+
+
+# Below twice chance; with few classes, below a quarter of the way from chance to perfect.
+@pytest.mark.parametrize(
+    ("classes", "limit"), [(200, 1.0), (100, 2.0), (10, 20.0), (5, 40.0), (4, 43.75), (3, 50.0), (2, 62.5)]
+)
+def test_a_run_that_stays_near_chance_failed(start: tb.Ticket, classes: int, limit: float) -> None:
+    for accuracy, failed in ((limit - 0.01, True), (limit + 0.01, False), (100.0, False)):
+        run = made_up(with_classes(start, classes), [10.0, accuracy])
+        assert run.failed == failed
+        assert not run.diverged
+
+
+def test_a_summary_is_plain_values(chain: list[tb.Run]) -> None:
+    summary = chain[2].summary()
+    assert summary["sparsity"] == 0.75
+    assert summary["round"] == 2
+    assert summary["accuracy"] == chain[2].history[-1].test_accuracy
+    assert summary["failed"] is summary["diverged"] is False
+    assert summary["nonfinite_at_pruning"] == 0
+
+
+@pytest.mark.parametrize("with_start", [False, True])
+def test_a_saved_run_comes_back(
+    chain: list[tb.Run], tmp_path: Path, same_run: Same, same_bits: Same, with_start: bool
+) -> None:
+    chain[1].save(tmp_path / "run", with_start=with_start)
+    loaded = tb.Run.load(tmp_path / "run")
+    assert same_run(loaded, chain[1])
+    assert same_bits(loaded.ticket.weights(), chain[1].ticket.weights())
+    assert loaded.ticket.complete == with_start
+    assert loaded.history.column("seconds") == chain[1].history.column("seconds")
+    assert (loaded.noise, loaded.precision, loaded.device) == (3, "float32", "cpu")
+
+
+def test_a_loaded_run_goes_on_in_the_chain_like_the_saved_one(
+    chain: list[tb.Run], file: Path, digits: tb.Data, recipe: tb.Recipe, same_run: Same
+) -> None:
+    ticket = tb.prune(tb.Run.load(file), fraction=0.5)
+    assert same_run(tb.train(ticket, digits, recipe, noise=3), chain[2])
+
+
+def test_a_run_without_its_dense_start_cannot_be_saved_with_it(file: Path) -> None:
+    with pytest.raises(TicketError, match="does not carry its dense start"):
+        tb.Run.load(file).save(file.with_name("again"), with_start=True)
+
+
+def test_a_diverged_run_comes_back_too(digits: tb.Data, start: tb.Ticket, tmp_path: Path, same_run: Same) -> None:
+    run = tb.train(start, digits, tb.Recipe(epochs=1, batch_size=100, lr=1e6))
+    run.save(tmp_path / "run")
+    assert run.failed
+    assert same_run(tb.Run.load(tmp_path / "run"), run)
+
+
+@given(st.data())
+def test_a_run_file_cut_short_or_altered_raises_ticket_errors_only(
+    file: Path, tmp_path_factory: pytest.TempPathFactory, chain: list[tb.Run], same_run: Same, data: st.DataObject
+) -> None:
+    whole = bytearray(file.read_bytes())
+    place = data.draw(st.integers(0, len(whole) - 1))
+    if data.draw(st.booleans()):
+        whole = whole[:place]
+    else:
+        whole[place] ^= 1 << data.draw(st.integers(0, 7))
+    path = tmp_path_factory.getbasetemp() / "altered"
+    path.write_bytes(whole)
+    try:
+        loaded = tb.Run.load(path)
+    except TicketError as error:
+        assert "\n" not in str(error)  # noqa: PT017 (either outcome is right)
+    else:
+        assert same_run(loaded, chain[1])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"final.kept.0.weight": torch.ones(1)},
+        {"final.kept.0.weight": torch.ones(1000)},
+        {"history.lr": torch.ones(1)},
+        {"history.lr": None},
+        {"forgetting.events": None},
+    ],
+)
+def test_tensors_that_make_no_run_are_a_ticket_error(
+    run: tb.Run, change: dict[str, torch.Tensor | None]
+) -> None:
+    description, tensors = run.pack()
+    changed = {name: value for name, value in (tensors | change).items() if value is not None}
+    with pytest.raises(TicketError):
+        tb.Run.unpack(description, changed)
+
+
+def test_a_run_of_no_prunable_weights_is_a_run(digits: tb.Data, tmp_path: Path, same_run: Same) -> None:
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.zeros(64, 10))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flatten(1) @ self.table
+
+    run = tb.train(tb.initialize(Shifted, digits), digits, tb.Recipe(epochs=1))
+    assert (run.ticket.total, run.ticket.sparsity) == (0, 0.0)
+    assert run.accuracy > 50
+    run.save(tmp_path / "run")
+    assert same_run(tb.Run.load(tmp_path / "run", network=Shifted), run)
+    with pytest.raises(TicketError, match="nothing to prune"):
+        tb.prune(run)
+
+
+def test_weights_of_a_run_are_exactly_zero_where_the_mask_is(chain: list[tb.Run]) -> None:
+    for run in chain:
+        for name, keep in run.ticket.mask.items():
+            assert not run.weights[name].numpy().view(np.int32)[~keep.numpy()].any()
+            assert run.weights[name][keep].all()
