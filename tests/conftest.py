@@ -81,7 +81,9 @@ def same_bits() -> Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], bool]:
 
     def compare(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
         def plain(state: Mapping[str, Tensor]) -> dict[str, Any]:
-            return {name: (value.dtype, value.shape, value.numpy().tobytes()) for name, value in state.items()}
+            return {
+                name: (value.dtype, value.shape, value.numpy().tobytes()) for name, value in state.items()
+            }
 
         return plain(first) == plain(second)
 

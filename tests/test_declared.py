@@ -51,7 +51,9 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
 
 
 def test_an_undeclared_function_is_refused_with_the_remedy() -> None:
-    with pytest.raises(JobError, match=r"<lambda> is not declared .*; put @tombola\.declare\('a-name'\) above it"):
+    with pytest.raises(
+        JobError, match=r"<lambda> is not declared .*; put @tombola\.declare\('a-name'\) above it"
+    ):
         declared.declaration_of(lambda: None)
 
 

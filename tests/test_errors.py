@@ -10,7 +10,9 @@ def test_an_unknown_name_is_answered_with_the_nearest_known_one() -> None:
 
 
 def test_an_unknown_name_near_to_none_is_answered_with_all_known_ones() -> None:
-    assert errors.unknown("network", "zzz", ["vgg16", "resnet18"]) == "no network 'zzz'; known: resnet18, vgg16"
+    assert (
+        errors.unknown("network", "zzz", ["vgg16", "resnet18"]) == "no network 'zzz'; known: resnet18, vgg16"
+    )
 
 
 @pytest.mark.parametrize(

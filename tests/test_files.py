@@ -69,7 +69,10 @@ def test_a_file_cut_short_anywhere_is_refused(written: Path, tmp_path: Path) -> 
 
 @given(st.data())
 def test_a_file_with_an_altered_byte_is_refused_unless_it_still_says_the_same(
-    written: Path, tensors: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+    written: Path,
+    tensors: dict[str, torch.Tensor],
+    tmp_path_factory: pytest.TempPathFactory,
+    data: st.DataObject,
 ) -> None:
     whole = bytearray(written.read_bytes())
     place = data.draw(st.integers(0, len(whole) - 1))

@@ -121,7 +121,11 @@ def test_layerwise_pruning_takes_the_same_share_of_each_layer(
         ({"fraction": 1.0}, RecipeError, r"fraction is 1\.0"),
         ({"fraction": float("nan")}, RecipeError, "fraction is nan"),
         ({"scope": "globl"}, RecipeError, "no pruning scope 'globl'; did you mean 'global'"),
-        ({"exclude": ["14.wieght"]}, TicketError, r"no prunable weight '14\.wieght'; did you mean '14\.weight'"),
+        (
+            {"exclude": ["14.wieght"]},
+            TicketError,
+            r"no prunable weight '14\.wieght'; did you mean '14\.weight'",
+        ),
         ({"exclude": "14.weight"}, TicketError, r"must be a list of names, such as \['14\.weight'\]"),
     ],
 )
@@ -157,7 +161,9 @@ def test_a_chain_can_be_written_down_instead_of_run() -> None:
     assert len(calls) == 5
 
 
-def test_a_chain_leaves_the_global_generator_alone(start: tb.Ticket, digits: tb.Data, short: tb.Recipe) -> None:
+def test_a_chain_leaves_the_global_generator_alone(
+    start: tb.Ticket, digits: tb.Data, short: tb.Recipe
+) -> None:
     before = torch.get_rng_state()
     list(tb.imp(start, digits, short, rounds=1))
     assert torch.equal(before, torch.get_rng_state())

@@ -27,7 +27,8 @@ def tiny(classes: int) -> nn.Module:
 def random_mask(ticket: tb.Ticket, density: float, seed: int = 0) -> dict[str, torch.Tensor]:
     draws = np.random.default_rng(seed)
     return {
-        name: torch.from_numpy(draws.random(tuple(keep.shape)) < density) for name, keep in ticket.mask.items()
+        name: torch.from_numpy(draws.random(tuple(keep.shape)) < density)
+        for name, keep in ticket.mask.items()
     }
 
 
@@ -110,7 +111,9 @@ def test_a_mask_of_the_callers_own_is_taken_with_its_density(start: tb.Ticket, s
         {"3.weight": torch.ones(16, 8, 3, 3)},
     ],
 )
-def test_a_mask_of_the_wrong_shape_or_type_is_refused(start: tb.Ticket, change: dict[str, torch.Tensor]) -> None:
+def test_a_mask_of_the_wrong_shape_or_type_is_refused(
+    start: tb.Ticket, change: dict[str, torch.Tensor]
+) -> None:
     with pytest.raises(TicketError, match=r"mask of 3\.weight must be bool \(16, 8, 3, 3\); got"):
         start.with_mask({**start.mask, **change})
 
@@ -187,7 +190,9 @@ def test_a_ticket_saved_without_its_dense_start_asks_for_it_and_takes_only_the_r
     sparse: tb.Ticket, file: Path, digits: tb.Data, same_bits: Same
 ) -> None:
     loaded = tb.Ticket.load(file)
-    with pytest.raises(TicketError, match=r"does not carry its dense start \w{12}; save it with with_start=True"):
+    with pytest.raises(
+        TicketError, match=r"does not carry its dense start \w{12}; save it with with_start=True"
+    ):
         loaded.dense_start()
     with pytest.raises(TicketError, match="with_start=True"):
         loaded.save(file.with_name("again"), with_start=True)
@@ -210,7 +215,9 @@ def test_a_dense_ticket_carries_its_start_however_it_was_saved(
     assert same_bits(tb.Ticket.load(tmp_path / "t").dense_start(), start.start)
 
 
-def test_a_mask_that_needs_unknown_weights_is_refused(start: tb.Ticket, sparse: tb.Ticket, file: Path) -> None:
+def test_a_mask_that_needs_unknown_weights_is_refused(
+    start: tb.Ticket, sparse: tb.Ticket, file: Path
+) -> None:
     loaded = tb.Ticket.load(file)
     with pytest.raises(TicketError, match="does not carry its dense start"):
         loaded.with_mask(start.mask)
@@ -234,9 +241,7 @@ def test_a_loaded_ticket_trains_to_the_same_bits(
     sparse: tb.Ticket, file: Path, digits: tb.Data, same_run: Same
 ) -> None:
     recipe = tb.Recipe(epochs=1, batch_size=100)
-    assert same_run(
-        *(tb.train(ticket, digits, recipe, noise=2) for ticket in (sparse, tb.Ticket.load(file)))
-    )
+    assert same_run(*(tb.train(ticket, digits, recipe, noise=2) for ticket in (sparse, tb.Ticket.load(file))))
 
 
 def test_a_file_of_a_very_sparse_ticket_is_much_smaller_than_a_dense_one(
@@ -255,7 +260,11 @@ def test_a_file_of_a_very_sparse_ticket_is_much_smaller_than_a_dense_one(
 
 @given(st.data())
 def test_a_ticket_file_cut_short_or_altered_raises_ticket_errors_only(
-    file: Path, tmp_path_factory: pytest.TempPathFactory, sparse: tb.Ticket, same_bits: Same, data: st.DataObject
+    file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    sparse: tb.Ticket,
+    same_bits: Same,
+    data: st.DataObject,
 ) -> None:
     whole = bytearray(file.read_bytes())
     place = data.draw(st.integers(0, len(whole) - 1))
@@ -295,13 +304,17 @@ def test_tensors_that_are_not_the_networks_are_refused(start: tb.Ticket) -> None
         tensors | {"state.1.bias": torch.zeros(9)},
         tensors | {"state.extra": torch.zeros(9)},
     ):
-        with pytest.raises(TicketError, match=r"these tensors are not of network 'convnet': (1\.bias|extra) is"):
+        with pytest.raises(
+            TicketError, match=r"these tensors are not of network 'convnet': (1\.bias|extra) is"
+        ):
             tb.Ticket.unpack(description, wrong)
 
 
 def test_a_mask_over_batch_norm_is_refused(start: tb.Ticket) -> None:
     odd = tb.Ticket(start.network, start.start, {"1.weight": torch.ones(8, dtype=torch.bool)})
-    with pytest.raises(TicketError, match=r"the mask has '1\.weight', which is no prunable weight of 'convnet'"):
+    with pytest.raises(
+        TicketError, match=r"the mask has '1\.weight', which is no prunable weight of 'convnet'"
+    ):
         tb.Ticket.unpack(*odd.pack())
 
 
@@ -320,7 +333,9 @@ def test_a_mask_over_batch_norm_is_refused(start: tb.Ticket) -> None:
         {"density": "much"},
     ],
 )
-def test_a_description_that_makes_no_sense_is_a_ticket_error(start: tb.Ticket, change: dict[str, Any]) -> None:
+def test_a_description_that_makes_no_sense_is_a_ticket_error(
+    start: tb.Ticket, change: dict[str, Any]
+) -> None:
     description, tensors = start.pack()
     with pytest.raises(TicketError):
         tb.Ticket.unpack(description | change, tensors)

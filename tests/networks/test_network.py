@@ -100,7 +100,9 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
 
 
 def test_a_built_module_is_refused_because_every_training_needs_a_fresh_one() -> None:
-    with pytest.raises(NetworkError, match="network is a built Linear; give what builds a fresh one, such as Linear"):
+    with pytest.raises(
+        NetworkError, match="network is a built Linear; give what builds a fresh one, such as Linear"
+    ):
         Network.of(nn.Linear(2, 2), **IMAGES)
 
 

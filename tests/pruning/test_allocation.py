@@ -29,14 +29,17 @@ def lowest_first(values: np.ndarray, kept: np.ndarray, count: int) -> np.ndarray
 
 
 @pytest.mark.parametrize(
-    ("total", "density", "count"), [(10, 0.8, 8), (5, 0.5, 3), (3, 0.5, 2), (7, 0.64, 4), (1, 0.4, 0), (0, 0.8, 0)]
+    ("total", "density", "count"),
+    [(10, 0.8, 8), (5, 0.5, 3), (3, 0.5, 2), (7, 0.64, 4), (1, 0.4, 0), (0, 0.8, 0)],
 )
 def test_counts_are_rounded_to_the_nearest_integer_half_up(total: int, density: float, count: int) -> None:
     assert nearest_count(total, density) == count
 
 
 @given(st.integers(1, 50_000_000), st.sampled_from([0.2, 0.1, 0.5, 0.3]))
-def test_sparsity_never_drifts_by_more_than_one_weight_over_thirty_rounds(total: int, fraction: float) -> None:
+def test_sparsity_never_drifts_by_more_than_one_weight_over_thirty_rounds(
+    total: int, fraction: float
+) -> None:
     exact = Fraction(str(fraction))
     density = 1.0
     for round_ in range(1, 31):
@@ -45,7 +48,9 @@ def test_sparsity_never_drifts_by_more_than_one_weight_over_thirty_rounds(total:
 
 
 @given(st.integers(1, 3000), st.floats(0.01, 0.99), st.integers(1, 30))
-def test_the_counts_of_a_chain_are_those_of_its_exact_density(total: int, fraction: float, rounds: int) -> None:
+def test_the_counts_of_a_chain_are_those_of_its_exact_density(
+    total: int, fraction: float, rounds: int
+) -> None:
     kept, density = np.ones(total, dtype=bool), 1.0
     for _ in range(rounds):
         kept = keep_highest(np.zeros(total, np.float32), kept, remaining_count(kept, density, fraction))

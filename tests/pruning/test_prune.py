@@ -89,7 +89,10 @@ def test_the_smallest_weight_goes_and_the_largest_stays(run: tb.Run) -> None:
 
 def test_a_mask_of_the_callers_own_loses_its_share_of_what_it_keeps(run: tb.Run) -> None:
     draws = np.random.default_rng(0)
-    mask = {name: torch.from_numpy(draws.random(tuple(keep.shape)) < 0.5) for name, keep in run.ticket.mask.items()}
+    mask = {
+        name: torch.from_numpy(draws.random(tuple(keep.shape)) < 0.5)
+        for name, keep in run.ticket.mask.items()
+    }
     ticket = run.ticket.with_mask(mask)
     kept = ticket.kept
     pruned = tb.prune(with_weights(replace(run, ticket=ticket), 1), fraction=0.2)
@@ -143,7 +146,9 @@ def test_pruning_leaves_the_run_as_it_was(run: tb.Run) -> None:
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.2, 20, math.nan])
 def test_a_fraction_outside_0_to_1_is_refused(run: tb.Run, fraction: float) -> None:
-    with pytest.raises(RecipeError, match=f"fraction is {fraction}; it must lie between 0 and 1, both excluded"):
+    with pytest.raises(
+        RecipeError, match=f"fraction is {fraction}; it must lie between 0 and 1, both excluded"
+    ):
         tb.prune(run, fraction=fraction)
 
 

@@ -33,7 +33,9 @@ def half(start: tb.Ticket) -> tb.Ticket:
     )
 
 
-def test_a_loaded_state_comes_back_to_the_bit_as_a_copy(body: Body, start: tb.Ticket, same_bits: Same) -> None:
+def test_a_loaded_state_comes_back_to_the_bit_as_a_copy(
+    body: Body, start: tb.Ticket, same_bits: Same
+) -> None:
     state = body.state()
     assert same_bits(state, start.start)
     assert all(value.is_contiguous() for value in state.values())
@@ -131,7 +133,10 @@ def test_frozen_parameters_take_no_part_and_keep_their_mask() -> None:
     network = Network.of(frozen, channels=1, size=(2, 2), classes=2)
     body = Body(network, CPU)
     assert len(body.weights) == 4 + 8 + 2
-    mask = {name: torch.eye(4, dtype=torch.bool)[: 4 if name[0] == "0" else 2] for name in ("0.weight", "1.weight")}
+    mask = {
+        name: torch.eye(4, dtype=torch.bool)[: 4 if name[0] == "0" else 2]
+        for name in ("0.weight", "1.weight")
+    }
     state = {name: torch.ones_like(value) for name, value in body.state().items()}
     body.load(state, mask)
     assert body.state()["1.weight"].tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]

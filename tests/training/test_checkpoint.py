@@ -89,7 +89,13 @@ def names(folder: Path) -> list[str]:
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("after", [1, 2, 3, 4, 6])
 def test_a_training_interrupted_anywhere_and_resumed_gives_the_bits_of_one_that_never_was(
-    chain: list[tb.Run], digits: tb.Data, recipe: tb.Recipe, tmp_path: Path, same_run: Same, after: int, kept: bool
+    chain: list[tb.Run],
+    digits: tb.Data,
+    recipe: tb.Recipe,
+    tmp_path: Path,
+    same_run: Same,
+    after: int,
+    kept: bool,
 ) -> None:
     def train(watch: Watch) -> tb.Run:
         return tb.train(chain[2].ticket, digits, recipe, noise=3, watch=watch)
@@ -264,7 +270,9 @@ def test_a_checkpoint_of_another_training_is_not_used(
 # What a watch is told, and what is kept
 
 
-def test_a_watch_is_told_of_stretches_and_epochs(start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe) -> None:
+def test_a_watch_is_told_of_stretches_and_epochs(
+    start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe
+) -> None:
     counting = Counting()
     tb.train(start, digits, recipe, watch=counting)
     assert counting.calls == [False, False, True] * 3

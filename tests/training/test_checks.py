@@ -36,7 +36,9 @@ def test_a_last_batch_of_one_image_under_batch_norm_is_refused_with_a_batch_size
     with pytest.raises(RecipeError) as caught:
         tb.train(start, data, tb.Recipe(epochs=1, batch_size=100))
     words = str(caught.value)
-    assert words.startswith("301 images in batches of 100 leave a last batch of 1, on which batch norm is undefined")
+    assert words.startswith(
+        "301 images in batches of 100 leave a last batch of 1, on which batch norm is undefined"
+    )
     better = int(re.search(r"such as (\d+)$", words)[1])  # type: ignore[index]
     assert abs(better - 100) == 1
     assert len(tb.train(start, data, tb.Recipe(epochs=1, batch_size=better)).history) == 2

@@ -39,12 +39,16 @@ def test_a_device_that_is_not_there_is_refused(device: str, words: str) -> None:
         ("float32", "cuda", "float32"), ("bfloat16", "cuda", "bfloat16"),
     ],
 )  # fmt: skip
-def test_precision_is_bfloat16_on_gpus_unless_asked_otherwise(precision: str, device: str, resolved: str) -> None:
+def test_precision_is_bfloat16_on_gpus_unless_asked_otherwise(
+    precision: str, device: str, resolved: str
+) -> None:
     assert resolve_precision(Recipe(precision=precision), torch.device(device)) == resolved  # type: ignore[arg-type]
 
 
 def test_bfloat16_on_a_cpu_is_refused() -> None:
-    with pytest.raises(RecipeError, match="precision 'bfloat16' is for GPUs; on a CPU use 'float32' or 'auto'"):
+    with pytest.raises(
+        RecipeError, match="precision 'bfloat16' is for GPUs; on a CPU use 'float32' or 'auto'"
+    ):
         resolve_precision(Recipe(precision="bfloat16"), torch.device("cpu"))
 
 

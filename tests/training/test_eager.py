@@ -103,7 +103,9 @@ def test_a_plan_clears_the_tally_of_the_one_before(engine: EagerEngine, colour: 
     assert len(engine.tally().right) == 210
 
 
-def test_the_first_loss_and_predictions_are_those_before_the_step(engine: EagerEngine, colour: tb.Data) -> None:
+def test_the_first_loss_and_predictions_are_those_before_the_step(
+    engine: EagerEngine, colour: tb.Data
+) -> None:
     plan = plan_of(colour, 210)
     plain = tb.initialize("convnet", colour).network.build().train()
     plain.load_state_dict(engine.body.state())

@@ -40,7 +40,9 @@ def test_columns_of_different_lengths_are_refused(history: History) -> None:
 
 
 @given(st.data(), st.integers(1, 8), st.integers(0, 8))
-def test_forgetting_is_right_the_last_time_and_wrong_now(data: st.DataObject, images: int, epochs: int) -> None:
+def test_forgetting_is_right_the_last_time_and_wrong_now(
+    data: st.DataObject, images: int, epochs: int
+) -> None:
     record = ForgettingRecord.empty(images)
     story: list[list[bool]] = [[] for _ in range(images)]
     for _ in range(epochs):

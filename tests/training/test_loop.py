@@ -112,19 +112,19 @@ def rewound(colour: tb.Data) -> tb.Ticket:
     return last.ticket
 
 
-@pytest.mark.parametrize("momentum", [0.9, 0.0])
+@pytest.mark.parametrize(("momentum", "lr"), [(0.9, 0.05), (0.0, 0.2)])
 def test_training_is_that_of_an_independent_loop_in_plain_pytorch(
-    rewound: tb.Ticket, colour: tb.Data, momentum: float
+    rewound: tb.Ticket, colour: tb.Data, momentum: float, lr: float
 ) -> None:
     # Seven steps an epoch, the last of 18 images; four epochs are left.
-    recipe = tb.Recipe(epochs=5, batch_size=32, lr=0.05, momentum=momentum, weight_decay=5e-3)
+    recipe = tb.Recipe(epochs=5, batch_size=32, lr=lr, momentum=momentum, weight_decay=5e-3)
     assert draw(recipe.augmentation, colour, noise=4, round=2, epoch=1).flips.any()
     run = tb.train(rewound, colour, recipe, noise=4)
     plain = train_plainly(rewound, colour, recipe, noise=4)
 
     assert run.weights.keys() == plain.weights.keys()
     for name, value in plain.weights.items():
-        torch.testing.assert_close(run.weights[name], value, rtol=1e-3, atol=1e-4, msg=name)
+        torch.testing.assert_close(run.weights[name], value, rtol=1e-4, atol=1e-5, msg=name)
     falls = [sum(a and not b for a, b in zip(story, story[1:], strict=False)) for story in plain.answers]
     assert run.forgetting.events.tolist() == falls
     assert run.forgetting.learned.tolist() == [any(story) for story in plain.answers]
@@ -195,7 +195,11 @@ def test_pretraining_is_the_first_epochs_of_training_under_the_same_noise(
             if epoch_end:
                 tensors = snapshot().tensors.items()
                 self.states.append(
-                    {name.removeprefix("weights."): value for name, value in tensors if name.startswith("weights.")}
+                    {
+                        name.removeprefix("weights."): value
+                        for name, value in tensors
+                        if name.startswith("weights.")
+                    }
                 )
 
     keeping = Keeping()
@@ -290,7 +294,7 @@ def test_training_leaves_the_ticket_as_it_was(
 def test_a_noise_that_is_no_whole_number_is_refused(
     start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe
 ) -> None:
-    with pytest.raises(ValueError, match="noise is 1.5; it must be a whole number"):
+    with pytest.raises(RecipeError, match=r"noise is 1\.5 of round 0; both must be whole numbers"):
         tb.train(start, digits, recipe, noise=1.5)  # type: ignore[arg-type]
 
 
@@ -311,7 +315,7 @@ def test_a_run_that_diverges_finishes_is_flagged_and_can_be_pruned(
         assert not run.weights[name].numpy().view(np.int32)[~keep.numpy()].any()
     pruned = tb.prune(run, fraction=0.5)
     assert (pruned.nonfinite, pruned.kept) == (bad, 2114)
-    assert not tb.train(pruned, digits, recipe).failed
+    assert len(tb.train(pruned, digits, recipe).history) == 3
 
 
 def test_a_run_at_a_rate_of_a_million_finishes_and_is_flagged(start: tb.Ticket, digits: tb.Data) -> None:
@@ -327,7 +331,6 @@ def test_a_run_that_stays_at_chance_finishes_and_is_flagged_without_having_diver
     run = tb.train(start, digits, tb.Recipe(epochs=1, batch_size=600, lr=1e-12))
     assert run.failed
     assert not run.diverged
-    assert tb.convergence(run) is None
 
 
 def test_a_chain_goes_on_after_a_round_that_diverged(start: tb.Ticket, digits: tb.Data) -> None:

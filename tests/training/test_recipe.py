@@ -23,7 +23,9 @@ def test_the_cosine_by_hand() -> None:
 
 
 @given(st.floats(1e-6, 1e3), st.integers(1, 300), st.integers(1, 500))
-def test_the_cosine_starts_at_the_rate_given_and_falls_towards_zero(lr: float, epochs: int, steps: int) -> None:
+def test_the_cosine_starts_at_the_rate_given_and_falls_towards_zero(
+    lr: float, epochs: int, steps: int
+) -> None:
     recipe = Recipe(epochs=epochs, lr=lr)
     assert recipe.rate(0, 0, steps) == lr
     last = recipe.rate(epochs - 1, steps - 1, steps)
@@ -87,7 +89,9 @@ def test_an_impossible_value_is_refused_by_name_with_what_is_allowed(
 
 def test_milestones_and_the_step_schedule_go_together() -> None:
     for recipe in ({"milestones": (2,)}, {"schedule": "step"}):
-        with pytest.raises(RecipeError, match="milestones must be given for schedule 'step', and for no other"):
+        with pytest.raises(
+            RecipeError, match="milestones must be given for schedule 'step', and for no other"
+        ):
             Recipe(**recipe)  # type: ignore[arg-type]
 
 

@@ -17,7 +17,9 @@ from tombola.training.history import Epoch, ForgettingRecord, History
 Same = Callable[..., bool]
 
 
-def made_up(start: tb.Ticket, accuracies: list[float], train_loss: float = 1.0, test_loss: float = 1.0) -> tb.Run:
+def made_up(
+    start: tb.Ticket, accuracies: list[float], train_loss: float = 1.0, test_loss: float = 1.0
+) -> tb.Run:
     rows = [Epoch(0, math.nan, math.nan, math.nan, 2.3, accuracies[0], 0, 0.0)]
     rows += [Epoch(i, 0.1, train_loss, 50.0, test_loss, accuracy, 0, 0.0) for i, accuracy in enumerate(
         accuracies[1:], 1
@@ -96,7 +98,9 @@ def test_a_run_without_its_dense_start_cannot_be_saved_with_it(file: Path) -> No
         tb.Run.load(file).save(file.with_name("again"), with_start=True)
 
 
-def test_a_diverged_run_comes_back_too(digits: tb.Data, start: tb.Ticket, tmp_path: Path, same_run: Same) -> None:
+def test_a_diverged_run_comes_back_too(
+    digits: tb.Data, start: tb.Ticket, tmp_path: Path, same_run: Same
+) -> None:
     run = tb.train(start, digits, tb.Recipe(epochs=1, batch_size=100, lr=1e6))
     run.save(tmp_path / "run")
     assert run.failed
@@ -105,7 +109,11 @@ def test_a_diverged_run_comes_back_too(digits: tb.Data, start: tb.Ticket, tmp_pa
 
 @given(st.data())
 def test_a_run_file_cut_short_or_altered_raises_ticket_errors_only(
-    file: Path, tmp_path_factory: pytest.TempPathFactory, chain: list[tb.Run], same_run: Same, data: st.DataObject
+    file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    chain: list[tb.Run],
+    same_run: Same,
+    data: st.DataObject,
 ) -> None:
     whole = bytearray(file.read_bytes())
     place = data.draw(st.integers(0, len(whole) - 1))

@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from tombola import files, seeds
@@ -98,6 +99,8 @@ def pretrain(
 
 def check_rewind(epochs: int, recipe: Recipe) -> None:
     """Refuse a rewind point outside the budget."""
+    if recipe.epochs == 1:
+        raise RecipeError(f"rewind is to epoch {epochs}, but the recipe has 1 epoch; none lies within")
     if epochs not in range(1, recipe.epochs):
         raise RecipeError(
             f"rewind is to epoch {epochs}, but the recipe has {recipe.epochs} epochs; "
@@ -187,6 +190,8 @@ def _train_until(
     watch: Watch | None,
 ) -> _Training:
     """Train from the ticket's epoch to the end of epoch ``until`` of the recipe's schedule."""
+    if not all(isinstance(number, int | np.integer) for number in streams):
+        raise RecipeError(f"noise is {streams[0]} of round {streams[1]}; both must be whole numbers")
     watch = watch or Watch()
     precision = resolve_precision(recipe, device)
     check_trainable(ticket.network, data, recipe, ticket.epoch)

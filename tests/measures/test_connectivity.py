@@ -1,0 +1,308 @@
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+import tombola as tb
+from tombola.errors import NetworkError, RecipeError
+from tombola.measures.connectivity import Barrier, interpolate, recalibrate_batch_norm
+from tombola.training.eager import device_batches
+from tombola.training.history import ForgettingRecord, History
+
+CPU = torch.device("cpu")
+
+
+def first(data: tb.Data, count: int) -> tb.Data:
+    """The data with the first images of its train split only."""
+    return tb.data_from_tensors(
+        (data.train.images[:count], data.train.labels[:count]), (data.test.images, data.test.labels)
+    )
+
+
+def run_of(factory: Callable[..., nn.Module], data: tb.Data, state: dict[str, torch.Tensor]) -> tb.Run:
+    """A run with weights made by hand."""
+    ticket = tb.initialize(factory, data)
+    return tb.Run(ticket, state, History([]), ForgettingRecord.empty(len(data.train)), 0, "float32", "cpu")
+
+
+def inputs(data: tb.Data, images: torch.Tensor) -> torch.Tensor:
+    raw = data.train.images.numpy() / 255
+    mean, std = (getattr(raw, name)(axis=(0, 2, 3))[:, None, None] for name in ("mean", "std"))
+    return torch.tensor((images.numpy() / 255 - mean) / std, dtype=torch.float32)
+
+
+def mixed(a: tb.Run, b: tb.Run, alpha: float) -> dict[str, torch.Tensor]:
+    return {
+        name: (1 - alpha) * value + alpha * b.weights[name] if value.is_floating_point() else value
+        for name, value in a.weights.items()
+    }
+
+
+def measured(module: nn.Module, data: tb.Data) -> tuple[float, float]:
+    """Error in percent and mean cross-entropy on the test split."""
+    with torch.no_grad():
+        outputs = module.eval()(inputs(data, data.test.images)).double()
+    wrong = outputs.argmax(1) != data.test.labels
+    return 100 * float(wrong.double().mean()), float(functional.cross_entropy(outputs, data.test.labels))
+
+
+@pytest.fixture(scope="module")
+def pair(digits: tb.Data, start: tb.Ticket) -> tuple[tb.Run, tb.Run]:
+    """Two runs of one initialisation without anything that would make them stable."""
+    recipe = tb.Recipe(epochs=4, batch_size=50, lr=0.1)
+    first, second = (tb.train(start, digits, recipe, noise=noise) for noise in (1, 2))
+    return first, second
+
+
+# Eq. 3
+
+
+def test_the_height_is_the_largest_error_minus_the_mean_of_the_ends() -> None:
+    barrier = Barrier((0.0, 0.5, 1.0), (10.0, 50.0, 30.0), (0.1, 0.9, 0.3))
+    assert barrier.height == 30.0
+    assert barrier.loss_height == pytest.approx(0.7)
+    # The ends count, too: with no error above them, half of their difference is left.
+    assert Barrier((0.0, 0.5, 1.0), (10.0, 5.0, 30.0), (0, 0, 0)).height == 10.0
+
+
+def test_a_run_has_no_barrier_to_itself(pair: tuple[tb.Run, tb.Run], digits: tb.Data) -> None:
+    for recalibrate in (False, True):
+        line = tb.barrier(pair[0], pair[0], digits, points=6, recalibrate=recalibrate)
+        assert line.height == 0
+        assert len(set(line.errors)) == len(set(line.losses)) == 1
+
+
+@pytest.mark.parametrize("points", [3, 4, 8])
+@pytest.mark.parametrize("recalibrate", [False, True])
+def test_swapping_the_runs_mirrors_the_line_to_the_bit(
+    pair: tuple[tb.Run, tb.Run], digits: tb.Data, points: int, recalibrate: bool
+) -> None:
+    there = tb.barrier(*pair, digits, points=points, recalibrate=recalibrate)
+    back = tb.barrier(*reversed(pair), digits, points=points, recalibrate=recalibrate)
+    assert there.errors == back.errors[::-1]
+    assert there.losses == back.losses[::-1]
+    assert there.height == back.height
+
+
+def test_the_ends_are_the_runs_own_errors(pair: tuple[tb.Run, tb.Run], digits: tb.Data) -> None:
+    line = tb.barrier(*pair, digits, points=3)
+    assert (line.errors[0], line.errors[-1]) == tuple(100 - run.accuracy for run in pair)
+    assert (line.losses[0], line.losses[-1]) == tuple(run.history[-1].test_loss for run in pair)
+    assert line.alphas == (0.0, 0.5, 1.0)
+
+
+def test_the_line_is_that_of_a_slow_independent_implementation(
+    pair: tuple[tb.Run, tb.Run], digits: tb.Data
+) -> None:
+    line = tb.barrier(*pair, digits)
+    assert line.alphas == tuple(pytest.approx(index / 20) for index in range(21))
+    expected = []
+    for alpha in line.alphas:
+        module = pair[0].ticket.network.build()
+        module.load_state_dict(mixed(*pair, alpha))
+        expected.append(measured(module, digits))
+    assert line.errors == pytest.approx([error for error, _ in expected])
+    assert line.losses == pytest.approx([loss for _, loss in expected], rel=1e-4)
+    assert line.height > 1  # there is something to measure
+
+
+def test_the_recalibrated_line_is_that_of_a_slow_independent_implementation(
+    pair: tuple[tb.Run, tb.Run], digits: tb.Data
+) -> None:
+    line = tb.barrier(*pair, digits, points=5, recalibrate=True)
+    images = inputs(digits, digits.train.images)
+    expected = []
+    for alpha in line.alphas:
+        module = pair[0].ticket.network.build()
+        module.load_state_dict(mixed(*pair, alpha))
+        norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
+        for layer in norms:
+            nn.init.zeros_(layer.running_mean)
+            nn.init.ones_(layer.running_var)
+            layer.num_batches_tracked.zero_()
+            layer.momentum = None
+        with torch.no_grad():
+            for batch in (images[:500], images[500:1000], images[1000:]):
+                module.train()(batch)
+        assert int(norms[0].num_batches_tracked) == 3
+        expected.append(measured(module, digits))
+    assert line.errors == pytest.approx([error for error, _ in expected])
+    assert line.losses == pytest.approx([loss for _, loss in expected], rel=1e-4)
+    assert line.errors != tb.barrier(*pair, digits, points=5).errors
+
+
+# Lines that can be reasoned about
+
+
+def linear(classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(4, classes, bias=False))
+
+
+@pytest.fixture(scope="module")
+def separable() -> tb.Data:
+    """Two classes of 1x2x2 images: bright above or bright below."""
+    above = torch.tensor([[[200, 200], [50, 50]]], dtype=torch.uint8)
+    below = torch.tensor([[[50, 50], [200, 200]]], dtype=torch.uint8)
+    images = torch.stack([above, below] * 10)
+    labels = torch.tensor([0, 1] * 10)
+    return tb.data_from_tensors((images, labels), (images, labels))
+
+
+def test_the_line_between_a_linear_classifier_and_its_opposite_by_hand(separable: tb.Data) -> None:
+    right = torch.tensor([[1.0, 1, -1, -1], [-1, -1, 1, 1]])
+    runs = [run_of(linear, separable, {"1.weight": sign * right}) for sign in (1, -1)]
+    line = tb.barrier(*runs, separable, points=5)
+    # All right; at the middle all logits are 0 and the first class is said, half of the images; then all wrong.
+    assert line.errors == (0, 0, 50, 100, 100)
+    assert line.height == 50
+    # Pixels are -1 and 1 after normalisation, so the logits are 4 and -4 at the end: log(1 + exp(-8 * sign)).
+    expected = [math.log1p(math.exp(-8 * share)) for share in (1, 0.5, 0, -0.5, -1)]
+    assert line.losses == pytest.approx(expected, rel=1e-3)
+
+
+@given(st.integers(0, 1000))
+def test_a_linear_model_has_no_barrier_in_the_loss(digits: tb.Data, seed: int) -> None:
+    draws = torch.Generator().manual_seed(seed)
+
+    def factory() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+    runs = [
+        run_of(factory, digits, {
+            "1.weight": torch.randn(10, 64, generator=draws), "1.bias": torch.randn(10, generator=draws),
+        })
+        for _ in range(2)
+    ]  # fmt: skip
+    # Cross-entropy is convex in the weights: no point lies above the chord, so the larger end is the largest.
+    line = tb.barrier(*runs, digits, points=5)
+    assert line.loss_height == pytest.approx(abs(line.losses[0] - line.losses[-1]) / 2)
+    for alpha, loss in zip(line.alphas, line.losses, strict=True):
+        assert loss <= (1 - alpha) * line.losses[0] + alpha * line.losses[-1] + 1e-6
+
+
+@given(st.integers(3, 30), st.data())
+def test_interpolation_is_exact_at_the_ends_and_the_same_from_both_sides(
+    points: int, data: st.DataObject
+) -> None:
+    index = data.draw(st.integers(0, points - 1))
+    draws = np.random.default_rng(points)
+    a, b = ({"w": torch.from_numpy(draws.normal(size=20).astype(np.float32))} for _ in range(2))
+    there, back = interpolate(a, b, index, points)["w"], interpolate(b, a, points - 1 - index, points)["w"]
+    assert torch.equal(there, back)
+    share = index / (points - 1)
+    torch.testing.assert_close(there, (1 - share) * a["w"] + share * b["w"])
+    if index in (0, points - 1):
+        assert torch.equal(there, (b if index else a)["w"])
+
+
+def test_masks_of_the_runs_may_differ(chain: list[tb.Run], digits: tb.Data) -> None:
+    line = tb.barrier(chain[0], chain[2], digits, points=3)
+    assert (line.errors[0], line.errors[-1]) == (100 - chain[0].accuracy, 100 - chain[2].accuracy)
+
+
+# Recalibration
+
+
+def test_recalibration_leaves_weights_and_momentum_of_batch_norm_alone(
+    pair: tuple[tb.Run, tb.Run], digits: tb.Data
+) -> None:
+    module = pair[0].ticket.network.build()
+    module.load_state_dict(dict(pair[0].weights))
+    recalibrate_batch_norm(module, device_batches(digits, digits.train, CPU), "float32")
+    assert all(layer.momentum == 0.1 for layer in module.modules() if isinstance(layer, nn.BatchNorm2d))
+    for name, value in module.named_parameters():
+        assert torch.equal(value, pair[0].weights[name])
+
+
+def test_recalibrating_anew_replaces_what_stood_there(pair: tuple[tb.Run, tb.Run], digits: tb.Data) -> None:
+    batches = device_batches(digits, digits.train, CPU)
+    states = []
+    for filled in (0.0, 123.0):
+        module = copy.deepcopy(pair[0].ticket.network.build())
+        module.load_state_dict(dict(pair[0].weights))
+        module[1].running_mean.fill_(filled)
+        recalibrate_batch_norm(module, batches, "float32")
+        states.append(module[1].running_mean.clone())
+    assert torch.equal(*states)
+
+
+def test_recalibration_takes_a_single_last_image_along_with_the_batch_before(digits: tb.Data) -> None:
+    def factory() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))
+
+    data = first(digits, 501)  # evaluation takes 500 images at a time
+    run = tb.train(tb.initialize(factory, data), data, tb.Recipe(epochs=1, batch_size=60, lr=0.01))
+    line = tb.barrier(run, run, data, points=3, recalibrate=True)
+    module = factory()
+    module.load_state_dict(dict(run.weights))
+    with torch.no_grad():
+        outputs = module[:2](inputs(data, data.train.images))
+        module[2].running_mean.copy_(outputs.mean(0))
+        module[2].running_var.copy_(outputs.var(0))
+    error, loss = measured(module, data)
+    assert line.errors[0] == pytest.approx(error)
+    assert line.losses[0] == pytest.approx(loss, rel=1e-4)
+
+
+# What is refused
+
+
+def test_runs_of_different_networks_are_refused(run: tb.Run, digits: tb.Data, separable: tb.Data) -> None:
+    other = run_of(lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), digits, {})
+    with pytest.raises(
+        NetworkError, match="a barrier needs two runs of one network; got .*convnet.* and .*lambda"
+    ):
+        tb.barrier(run, other, digits)
+
+
+def test_different_networks_of_the_same_label_are_refused(digits: tb.Data) -> None:
+    def run_with(width: int) -> tb.Run:
+        factory = lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.Linear(width, 10))  # noqa: E731
+        return run_of(factory, digits, dict(tb.initialize(factory, digits).start))
+
+    with pytest.raises(NetworkError, match="these differ, yet both are"):
+        tb.barrier(run_with(3), run_with(4), digits)
+
+
+def test_images_that_do_not_fit_are_refused(run: tb.Run, colour: tb.Data) -> None:
+    with pytest.raises(NetworkError, match="convnet is for 1x8x8 images of 10 classes; colour has 3x8x10"):
+        tb.barrier(run, run, colour)
+
+
+@pytest.mark.parametrize("points", [2, 0, -1])
+def test_fewer_than_three_points_are_refused(run: tb.Run, digits: tb.Data, points: int) -> None:
+    with pytest.raises(RecipeError, match=f"points is {points}; a barrier needs at least 3"):
+        tb.barrier(run, run, digits, points=points)
+
+
+@pytest.mark.parametrize("change", [{"precision": "bfloat16"}, {"device": "cuda"}])
+def test_runs_of_different_precisions_or_devices_are_refused(
+    run: tb.Run, digits: tb.Data, change: dict[str, str]
+) -> None:
+    with pytest.raises(RecipeError, match="trained in float32 on cpu and .*; no line mixes them"):
+        tb.barrier(run, replace(run, **change), digits)
+
+
+def test_somebody_can_be_told_of_every_point_and_nothing_is_changed(
+    pair: tuple[tb.Run, tb.Run], digits: tb.Data, same_bits: Callable[..., bool]
+) -> None:
+    before = [{name: value.clone() for name, value in run.weights.items()} for run in pair]
+    beats: list[None] = []
+
+    class Hearing(tb.Watch):
+        def beat(self) -> None:
+            beats.append(None)
+
+    generator = torch.get_rng_state()
+    tb.barrier(*pair, digits, points=4, recalibrate=True, watch=Hearing())
+    assert len(beats) == 4
+    assert all(same_bits(run.weights, kept) for run, kept in zip(pair, before, strict=True))
+    assert torch.equal(generator, torch.get_rng_state())
