@@ -26,7 +26,8 @@ import tombola as tb
 from tombola.networks.network import prunable_names
 from tombola.training.device import resolve_device
 from tombola.training.eager import EagerEngine
-from tombola.training.loop import Training
+from tombola.training.history import ForgettingRecord
+from tombola.training.under_way import Training
 
 sys.path.insert(0, str(Path(__file__).parent))
 from measure import median_ratio, report, seconds_in_turns
@@ -74,8 +75,6 @@ def _row(case: Case, repeats: int) -> dict[str, Any]:
     ticket = tb.initialize(case.network, data)
     mask = {
         name: torch.from_numpy(draws.random(keep.shape) < 0.5)
-        if keep.ndim
-        else keep
         for name, keep in ticket.mask.items()
     }
     ticket = ticket.with_mask(mask)
@@ -97,7 +96,8 @@ def _tombola_epoch(ticket: tb.Ticket, data: tb.Data, recipe: tb.Recipe) -> Calla
     engine = EagerEngine(ticket.network, data, recipe, device, "float32")
     engine.body.load(ticket.weights(), ticket.mask)
     engine.evaluate = lambda images: (0.0, 0.0)  # type: ignore[method-assign]
-    training = Training.begin(engine, ticket, data, recipe, (0, 0))
+    record = ForgettingRecord.empty(len(data.train))
+    training = Training(engine, data, recipe, (0, 0), device, "float32", {}, [], record, 0)
     return lambda: training.train_epoch(tb.Watch())
 
 

@@ -71,7 +71,7 @@ def late(start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe) -> tb.Ticket:
 
 @pytest.fixture(scope="session")
 def chain(late: tb.Ticket, digits: tb.Data, recipe: tb.Recipe) -> list[tb.Run]:
-    """Three runs of a pruning chain that rewinds to epoch 1: dense, at half and at a quarter of the weights."""
+    """Three runs of a pruning chain that rewinds to epoch 1: dense, half and a quarter of the weights."""
     return list(tb.imp(late, digits, recipe, rounds=2, fraction=0.5, noise=3))
 
 

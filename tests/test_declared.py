@@ -29,7 +29,7 @@ def test_a_name_that_is_taken_is_refused() -> None:
     def other() -> None: ...
 
     tb.declare("my-measure")(measure)
-    with pytest.raises(JobError, match="'my-measure' is declared already, by .*measure"):
+    with pytest.raises(JobError, match=r"'my-measure' is declared already, by .*measure"):
         tb.declare("my-measure")(other)
 
 

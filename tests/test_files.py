@@ -158,12 +158,13 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(
     files.write_tensors(path, KIND, {}, {"a": torch.zeros(3)})
     before = path.read_bytes()
 
-    def disk_full(tensors: Any, place: Path, metadata: Any) -> None:
-        if partly:
-            Path(place).write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device", str(place))
+    def disk_full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "save_file", disk_full)
+    if partly:
+        monkeypatch.setattr(files.os, "fsync", disk_full)
+    else:
+        monkeypatch.setattr(files, "save", disk_full)
     with pytest.raises(StoreError, match=r"^cannot write .*file: No space left on device$"):
         files.write_tensors(path, KIND, {}, {"a": torch.ones(3)})
     assert path.read_bytes() == before
@@ -172,8 +173,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(
 
 def test_a_place_that_cannot_be_written_to_is_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StoreError, match="cannot write .*Not a directory|cannot write .*exists"):
+    with pytest.raises(StoreError, match=r"cannot write .*Not a directory|cannot write .*exists"):
         files.write_tensors(tmp_path / "file" / "below", KIND, {}, {})
+
+
+def test_others_may_read_a_file_as_far_as_the_umask_lets_them(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    files.write_tensors(tmp_path / "file", KIND, {}, {"a": torch.zeros(3)})
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_folders_on_the_way_are_made(tmp_path: Path) -> None:

@@ -17,7 +17,12 @@ sys.exit("torch was imported" if "torch" in sys.modules else 0)
     assert done.returncode == 0, done.stderr
 
 
-def test_every_public_name_is_listed_and_an_unknown_one_is_an_attribute_error() -> None:
+def test_every_public_name_is_listed_and_there() -> None:
     assert {"train", "pretrain", "imp", "barrier", "Ticket", "Recipe", "load_data"} <= set(dir(tombola))
+    for name in tombola.__all__:
+        assert getattr(tombola, name).__name__ == name
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         _ = tombola.trian

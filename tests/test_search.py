@@ -1,3 +1,4 @@
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -44,7 +45,7 @@ def test_a_chain_is_dense_first_and_then_one_run_a_round(chain: list[tb.Run], la
 
 
 def test_masks_only_shrink_along_a_chain(chain: list[tb.Run]) -> None:
-    for before, after in zip(chain, chain[1:], strict=False):
+    for before, after in itertools.pairwise(chain):
         for name, keep in after.ticket.mask.items():
             assert not (keep & ~before.ticket.mask[name]).any()
 

@@ -1,5 +1,6 @@
 import hashlib
 import struct
+import sys
 import threading
 
 import numpy as np
@@ -90,9 +91,14 @@ def test_the_global_seed_does_not_reach_a_torch_stream() -> None:
 
 def test_a_torch_stream_gives_the_global_generator_back_after_an_error() -> None:
     before = torch.get_rng_state()
-    with pytest.raises(RuntimeError, match="constructor"), seeds.torch_stream("initialization", 1):
-        torch.randn(3)
-        raise RuntimeError("constructor")
+
+    def construct() -> None:
+        with seeds.torch_stream("initialization", 1):
+            torch.randn(3)
+            raise RuntimeError("constructor")
+
+    with pytest.raises(RuntimeError, match="constructor"):
+        construct()
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -102,14 +108,19 @@ def test_threads_that_borrow_torchs_generator_do_not_disturb_each_other() -> Non
 
     def draw(number: int) -> None:
         together.wait()
-        for _ in range(25):
+        for _ in range(100):
             with seeds.torch_stream("thread", number):
                 seen[number].add(tuple(torch.cat([torch.randn(3) for _ in range(5)]).tolist()))
 
     threads = [threading.Thread(target=draw, args=(number,)) for number in seen]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that threads do get in each other's way
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
     assert [len(draws) for draws in seen.values()] == [1, 1, 1, 1]
     assert len(set.union(*seen.values())) == 4

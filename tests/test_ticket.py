@@ -293,7 +293,7 @@ def test_a_file_of_a_run_is_no_ticket(run: tb.Run, file: Path, tmp_path: Path) -
 def test_a_ticket_of_another_network_than_expected_is_refused(file: Path) -> None:
     with pytest.raises(TicketError, match="this is a ticket of network 'convnet', not 'resnet20'"):
         tb.Ticket.load(file, network="resnet20")
-    with pytest.raises(TicketError, match="these tensors are not of network .*: .* is "):
+    with pytest.raises(TicketError, match=r"these tensors are not of network .*: .* is "):
         tb.Ticket.load(file, network=tiny)
 
 
@@ -347,7 +347,7 @@ def test_a_ticket_that_cannot_be_written_leaves_nothing(
     def disk_full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files, "save_file", disk_full)
+    monkeypatch.setattr(files.os, "fsync", disk_full)
     with pytest.raises(StoreError, match="No space left on device"):
         start.save(tmp_path / "ticket")
     assert list(tmp_path.iterdir()) == []

@@ -55,7 +55,7 @@ def declare(name: str, *, version: int = 1, stored: bool = True) -> Callable[[F]
 
     def register(function: F) -> F:
         known = _declarations.get(name)
-        # The same definition may come by twice (a notebook cell run again, a module imported under two names).
+        # The same definition may come by twice (a notebook cell run again, a module under two names).
         if known is not None and known.function.__qualname__ != function.__qualname__:
             raise JobError(f"the name {name!r} is declared already, by {known.function.__qualname__}")
         _declarations[name] = Declaration(name, version, stored, function)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from tombola.errors import StoreError, TicketError, reason
@@ -26,7 +26,7 @@ from tombola.errors import StoreError, TicketError, reason
 def write_tensors(
     path: str | os.PathLike[str], kind: str, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Write a tensor file of that kind, beside its place first and then renamed, so that it is never half there.
+    """Write a tensor file of that kind, beside its place first and then renamed: it is never half there.
 
     Raises :class:`~tombola.errors.StoreError` when the place cannot be written to.
     """
@@ -42,8 +42,11 @@ def write_tensors(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            save_file(whole, beside, metadata)
-            with beside.open("rb+") as file:
+            # Not save_file, whose files nobody else may read: a store is often shared.
+            content = save(whole, metadata)
+            with beside.open("xb") as file:
+                file.write(content)
+                file.flush()
                 os.fsync(file.fileno())
             beside.replace(path)
         finally:

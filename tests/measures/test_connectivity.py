@@ -160,7 +160,7 @@ def test_the_line_between_a_linear_classifier_and_its_opposite_by_hand(separable
     right = torch.tensor([[1.0, 1, -1, -1], [-1, -1, 1, 1]])
     runs = [run_of(linear, separable, {"1.weight": sign * right}) for sign in (1, -1)]
     line = tb.barrier(*runs, separable, points=5)
-    # All right; at the middle all logits are 0 and the first class is said, half of the images; then all wrong.
+    # All right; in the middle all logits are 0, the first class is said and half are right; then all wrong.
     assert line.errors == (0, 0, 50, 100, 100)
     assert line.height == 50
     # Pixels are -1 and 1 after normalisation, so the logits are 4 and -4 at the end: log(1 + exp(-8 * sign)).
@@ -258,7 +258,7 @@ def test_recalibration_takes_a_single_last_image_along_with_the_batch_before(dig
 def test_runs_of_different_networks_are_refused(run: tb.Run, digits: tb.Data, separable: tb.Data) -> None:
     other = run_of(lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), digits, {})
     with pytest.raises(
-        NetworkError, match="a barrier needs two runs of one network; got .*convnet.* and .*lambda"
+        NetworkError, match=r"a barrier needs two runs of one network; got .*convnet.* and .*lambda"
     ):
         tb.barrier(run, other, digits)
 
@@ -287,7 +287,7 @@ def test_fewer_than_three_points_are_refused(run: tb.Run, digits: tb.Data, point
 def test_runs_of_different_precisions_or_devices_are_refused(
     run: tb.Run, digits: tb.Data, change: dict[str, str]
 ) -> None:
-    with pytest.raises(RecipeError, match="trained in float32 on cpu and .*; no line mixes them"):
+    with pytest.raises(RecipeError, match=r"trained in float32 on cpu and .*; no line mixes them"):
         tb.barrier(run, replace(run, **change), digits)
 
 

@@ -1,3 +1,4 @@
+import itertools
 import math
 import statistics
 from dataclasses import replace
@@ -35,7 +36,7 @@ def test_forgetting_by_hand(run: tb.Run) -> None:
 ))  # fmt: skip
 def test_forgetting_is_that_of_an_independent_count(run: tb.Run, epochs: list[list[bool]]) -> None:
     stories = list(zip(*epochs, strict=True))
-    events = [sum(a and not b for a, b in zip(story, story[1:], strict=False)) for story in stories]
+    events = [sum(a and not b for a, b in itertools.pairwise(story)) for story in stories]
     found = tb.forgetting(presented(run, epochs))
     assert found.events_mean == pytest.approx(statistics.mean(events))
     assert found.events_std == pytest.approx(statistics.stdev(events) if len(events) > 1 else 0)

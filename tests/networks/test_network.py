@@ -16,7 +16,7 @@ IMAGES: dict[str, Any] = {"channels": 3, "size": (8, 10), "classes": 4}
 @pytest.fixture(autouse=True)
 def _own_factories(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(networks, "_factories", {})
-    yield
+    return
 
 
 def recorder(seen: list[Any]) -> Callable[..., nn.Module]:
@@ -107,7 +107,7 @@ def test_a_built_module_is_refused_because_every_training_needs_a_fresh_one() ->
 
 
 def test_what_a_factory_gives_must_be_a_module() -> None:
-    with pytest.raises(NetworkError, match="gave a str, not an nn.Module"):
+    with pytest.raises(NetworkError, match=r"gave a str, not an nn.Module"):
         Network.of(lambda: "module", **IMAGES).build()
 
 

@@ -86,7 +86,7 @@ def test_a_file_without_the_dense_start_is_refused_and_one_with_it_works(
     control: Callable[..., tb.Ticket], ticket: tb.Ticket, tmp_path: Path, same_bits: Same
 ) -> None:
     ticket.save(tmp_path / "without")
-    with pytest.raises(TicketError, match="does not carry its dense start .* save it with with_start=True"):
+    with pytest.raises(TicketError, match=r"does not carry its dense start .* save it with with_start=True"):
         control(tb.Ticket.load(tmp_path / "without"))
     ticket.save(tmp_path / "with", with_start=True)
     loaded = tb.Ticket.load(tmp_path / "with")

@@ -58,7 +58,7 @@ def test_gradients_gather_in_the_flat_tensor(body: Body) -> None:
     total = math.sqrt(sum(float(p.grad.square().sum()) for p in body.module.parameters()))
     assert float(gathered.norm()) == pytest.approx(total, rel=1e-5)
     assert total > 0
-    # Momentum is read out by the same positions, so a gradient put there comes out under its parameter's name.
+    # Momentum is read out by the same positions: a gradient put there comes out under its parameter's name.
     body.momentum.copy_(gathered)
     momentum = body.momentum_state()
     for name, parameter in body.module.named_parameters():
@@ -144,7 +144,7 @@ def test_frozen_parameters_take_no_part_and_keep_their_mask() -> None:
 
 def test_parameters_that_are_not_float32_are_refused() -> None:
     network = Network.of(lambda: nn.Linear(4, 2).double(), channels=1, size=(2, 2), classes=2)
-    with pytest.raises(NetworkError, match="parameter weight is torch.float64; it must be float32"):
+    with pytest.raises(NetworkError, match=r"parameter weight is torch.float64; it must be float32"):
         Body(network, CPU)
 
 

@@ -14,7 +14,7 @@ from tombola import files
 from tombola.errors import StoreError
 from tombola.networks.convnet import convnet
 from tombola.networks.network import Network
-from tombola.training import eager, loop
+from tombola.training import eager, loop, under_way
 from tombola.training.checkpoint import Checkpoint, Checkpoints, Watch
 from tombola.training.history import Epoch
 
@@ -66,7 +66,7 @@ def ticket(chain: list[tb.Run]) -> tb.Ticket:
 @pytest.fixture
 def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a watch be called after every single step."""
-    for module in (eager, loop):
+    for module in (eager, under_way):
         monkeypatch.setattr(module, "PREPARED_IMAGES", 1)
 
 
@@ -218,7 +218,7 @@ def test_a_checkpoint_that_was_moved_aside_is_still_found(
 
 @pytest.mark.parametrize(
     "other",
-    ["recipe", "augmentation", "noise", "noise_round", "ticket", "mask", "epoch", "network", "data", "until",
+    ["recipe", "augmentation", "noise", "noise_round", "ticket", "mask", "epoch", "network", "data",
      "environment"],
 )  # fmt: skip
 def test_a_checkpoint_of_another_training_is_not_used(
@@ -253,18 +253,19 @@ def test_a_checkpoint_of_another_training_is_not_used(
         data = tb.data_from_tensors(brighter, (digits.test.images, digits.test.labels), name="digits")
     elif other == "environment":
         monkeypatch.setattr(loop, "environment", lambda *_: {"torch": "another"})
-    if other == "until":
-        taken = [
-            tb.pretrain(start, digits, recipe, epochs=2, noise=1, watch=watch).start_fingerprint
-            for watch in (Checkpoints(tmp_path), None)
-        ]
-        assert taken[0] == taken[1]
-        return
     counting = Counting()
     counting.resume = Checkpoints(tmp_path).resume  # type: ignore[method-assign]
     again = tb.train(ticket, data, recipe, watch=counting, **options)
     assert counting.rows == [(epoch, 3) for epoch in range(ticket.epoch + 1, 4)]
     assert same_run(again, tb.train(ticket, data, recipe, **options))
+
+
+def test_a_checkpoint_beyond_the_rewind_point_is_not_used_to_pretrain(
+    start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe, late: tb.Ticket, tmp_path: Path
+) -> None:
+    interrupt(tmp_path, 6, lambda watch: tb.train(start, digits, recipe, noise=1, watch=watch))
+    again = tb.pretrain(start, digits, recipe, epochs=1, noise=1, watch=Checkpoints(tmp_path))
+    assert again.start_fingerprint == late.start_fingerprint
 
 
 # What a watch is told, and what is kept
@@ -342,7 +343,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
     def disk_full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "save_file", disk_full)
+    monkeypatch.setattr(files.os, "fsync", disk_full)
     with pytest.raises(StoreError, match="No space left on device"):
         watch.keep(Checkpoint({"step": 2}, {"a": torch.zeros(1)}))
     assert names(tmp_path) == ["checkpoint"]

@@ -105,7 +105,7 @@ def with_dropout(share: float) -> nn.Module:
 def test_a_network_that_draws_random_numbers_is_refused(digits: tb.Data) -> None:
     start = tb.initialize(lambda: with_dropout(0.5), digits)
     before = torch.get_rng_state()
-    with pytest.raises(NetworkError, match="draws random numbers in training .*set its dropout to 0"):
+    with pytest.raises(NetworkError, match=r"draws random numbers in training .*set its dropout to 0"):
         tb.train(start, digits, tb.Recipe(epochs=1))
     assert torch.equal(before, torch.get_rng_state())
 

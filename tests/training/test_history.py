@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -55,7 +56,7 @@ def test_forgetting_is_right_the_last_time_and_wrong_now(
             story[image].append(answer)
         assert record.present(torch.tensor(shown), torch.tensor(right)) == forgotten
     for image, answers in enumerate(story):
-        falls = sum(a and not b for a, b in zip(answers, answers[1:], strict=False))
+        falls = sum(a and not b for a, b in itertools.pairwise(answers))
         assert int(record.events[image]) == falls
         assert bool(record.learned[image]) == any(answers)
         assert bool(record.correct[image]) == (bool(answers) and answers[-1])

@@ -1,3 +1,4 @@
+import itertools
 import math
 import random
 from collections.abc import Callable
@@ -125,7 +126,7 @@ def test_training_is_that_of_an_independent_loop_in_plain_pytorch(
     assert run.weights.keys() == plain.weights.keys()
     for name, value in plain.weights.items():
         torch.testing.assert_close(run.weights[name], value, rtol=1e-4, atol=1e-5, msg=name)
-    falls = [sum(a and not b for a, b in zip(story, story[1:], strict=False)) for story in plain.answers]
+    falls = [sum(a and not b for a, b in itertools.pairwise(story)) for story in plain.answers]
     assert run.forgetting.events.tolist() == falls
     assert run.forgetting.learned.tolist() == [any(story) for story in plain.answers]
     assert run.forgetting.correct.tolist() == [story[-1] for story in plain.answers]

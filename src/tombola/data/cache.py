@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -43,8 +42,12 @@ class Place:
 
 def folder() -> Path:
     """The user's cache folder for data sets; the environment variable TOMBOLA_CACHE moves it."""
-    root = os.environ.get("TOMBOLA_CACHE") or platformdirs.user_cache_dir("tombola")
-    return Path(root).expanduser() / "data"
+    if root := os.environ.get("TOMBOLA_CACHE"):
+        return Path(root).expanduser() / "data"
+    # Only needed here: own tensors and digits do without it.
+    from platformdirs import user_cache_path
+
+    return user_cache_path("tombola") / "data"
 
 
 def place(name: str, source: str, origin: Path | None) -> Place:

@@ -64,7 +64,8 @@ def barrier(
     first, second: runs of one network; their masks may differ.
     points: number of evenly spaced positions, both ends included; at least 3.
     recalibrate: batch-norm statistics are interpolated like everything else; with True they are measured
-        anew at every position, ends included: reset, then cumulative averages over the unaugmented train split.
+        anew at every position, ends included: reset, then cumulative averages over the unaugmented train
+        split.
     watch: somebody to give a sign of life at every position.
 
     Raises :class:`~tombola.errors.NetworkError` for runs of different networks or images that do not fit.

@@ -132,7 +132,7 @@ def _taken(factory: Factory, offered: dict[str, Any]) -> dict[str, Any]:
 
 
 def prunable_names(module: nn.Module) -> list[str]:
-    """Names of the weights that pruning may remove: of every convolution and linear layer, in module order."""
+    """Names of the weights that pruning may remove: of convolutions and linear layers, in module order."""
     names = []
     for prefix, layer in module.named_modules():
         if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):

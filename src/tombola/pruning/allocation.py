@@ -3,7 +3,8 @@
 Counts are exact: the wanted density times the number of weights, rounded to the nearest integer (half up).
 Because the density is the exact product over all rounds, sparsity never drifts from 1 - (1 - fraction)^n by
 more than one weight. Where the weights do not stand at that density (a mask of the caller's own, layerwise
-pruning after global pruning), the count is the share of those that are there. Ties break by position: the weight that comes first is pruned first.
+pruning after global pruning), the count is the share of those that are there. Ties break by position: the
+weight that comes first is pruned first.
 """
 
 from __future__ import annotations

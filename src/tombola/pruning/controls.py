@@ -32,7 +32,7 @@ def permute(ticket: Ticket, *, seed: int = 0) -> Ticket:
 
 @declare("randomize", stored=False)
 def randomize(ticket: Ticket, *, seed: int = 0) -> Ticket:
-    """The dense start under a mask drawn uniformly over the whole network, with as many weights as the ticket.
+    """The dense start under a mask drawn uniformly over the whole network; it keeps as many weights.
 
     Raises :class:`~tombola.errors.TicketError` if the ticket does not carry its dense start.
     """

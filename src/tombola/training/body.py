@@ -26,7 +26,7 @@ class Body:
     """
 
     def __init__(self, network: Network, device: torch.device) -> None:
-        # The values drawn here are overwritten by load(); the keyed stream keeps the global generator untouched.
+        # load() overwrites the values drawn here; the keyed stream leaves the global generator untouched.
         self.module: nn.Module = network.initialized(0).to(device)
         prunable = self._prunable = prunable_names(self.module)
         named = dict(self.module.named_parameters())

@@ -67,8 +67,8 @@ def _check_forward(network: Network, recipe: Recipe, count: int, last: int) -> N
             ) from error
         if not torch.equal(before, torch.get_rng_state()):
             raise NetworkError(
-                f"network {network.name} draws random numbers in training (dropout?), which no stream covers; "
-                "set its dropout to 0"
+                f"network {network.name} draws random numbers in training (dropout?), which no stream "
+                "covers; set its dropout to 0"
             )
 
 

@@ -105,7 +105,7 @@ def device_batches(
     pad: int = 0,
     fill: Literal["black", "mean"] = "black",
 ) -> Batches:
-    """The images of a split on a device, normalised as ``data``; kept for the next training on the same data."""
+    """The images of a split on a device, normalised as ``data``; kept for the next training on them."""
     return Batches(images, data, pad=pad, fill=fill, device=device)
 
 

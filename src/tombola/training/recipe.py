@@ -36,7 +36,7 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     """Random crops and flips of the training images."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of convolutions and products: bfloat16 on a GPU and float32 on a CPU by default. Weights are float32."""
+    """Of convolutions and products; "auto" is bfloat16 on a GPU, float32 on a CPU. Weights are float32."""
 
     def __post_init__(self) -> None:
         _require(

@@ -62,7 +62,8 @@ class Run:
     def failed(self) -> bool:
         """Whether the run diverged or stayed below twice chance. A failed run is a result, shown with a star.
 
-        With fewer than five classes, below a quarter of the way from chance to perfect: twice chance is too high.
+        With fewer than five classes, where twice chance is too high: below a quarter of the way from chance
+        to perfect.
         """
         chance = 100 / self.ticket.network.classes
         return self.diverged or self.accuracy < min(2 * chance, chance + (100 - chance) / 4)

@@ -1,0 +1,117 @@
+"""A training under way: all state that an interruption must not lose, and how an epoch is trained."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tombola import seeds
+from tombola.data.augmentation import draw
+from tombola.data.imageset import Data
+from tombola.training.checkpoint import Checkpoint, Watch
+from tombola.training.eager import PREPARED_IMAGES
+from tombola.training.engine import Engine, EpochPlan
+from tombola.training.history import Epoch, ForgettingRecord, History
+from tombola.training.recipe import Recipe
+
+
+@dataclass
+class Training:
+    """A training under way: all state that an interruption must not lose."""
+
+    engine: Engine
+    data: Data
+    recipe: Recipe
+    streams: tuple[int, int]
+    device: torch.device
+    precision: str
+    identity: dict[str, Any]
+    rows: list[Epoch]
+    record: ForgettingRecord
+    epoch: int
+    step: int = 0
+    seconds: float = 0.0  # spent in the current epoch before an interruption
+
+    def train_epoch(self, watch: Watch, interrupted: Checkpoint | None = None) -> None:
+        """Train the current epoch, or what an interruption left of it, and close it."""
+        started = time.perf_counter() - self.seconds
+        plan = self.plan()
+        self.engine.begin(plan)
+        if interrupted is not None:
+            tally = self.engine.tally()
+            tally.losses.copy_(interrupted.tensors["tally.losses"])
+            tally.right.copy_(interrupted.tensors["tally.right"])
+        together = max(1, PREPARED_IMAGES // plan.batch_size)
+        while self.step < plan.steps:
+            last = min(self.step + together, plan.steps)
+            self.engine.advance(self.step, last)
+            self.step = last
+            if last < plan.steps:
+                watch.advanced(lambda: self.snapshot(time.perf_counter() - started), epoch_end=False)
+        row = self._finished(plan, time.perf_counter() - started)
+        self.rows.append(row)
+        self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
+        watch.finished_epoch(row, self.recipe.epochs)
+        watch.advanced(lambda: self.snapshot(0.0), epoch_end=True)
+
+    def plan(self) -> EpochPlan:
+        """Draw the current epoch."""
+        count, size = len(self.data.train), self.recipe.batch_size
+        steps = -(-count // size)
+        noise, round_ = self.streams
+        order = torch.from_numpy(seeds.generator("order", noise, round_, self.epoch).permutation(count))
+        draws = draw(self.recipe.augmentation, self.data, noise=noise, round=round_, epoch=self.epoch)
+        rates = [self.recipe.rate(self.epoch, step, steps) for step in range(steps)]
+        return EpochPlan(order, draws, rates, size)
+
+    def _finished(self, plan: EpochPlan, seconds: float) -> Epoch:
+        """The row of the history of an epoch whose steps are done."""
+        tally = self.engine.tally()
+        order = plan.order.to(self.device)
+        count = len(order)
+        forgotten = self.record.present(order, tally.right)
+        sizes = [min(plan.batch_size, count - step * plan.batch_size) for step in range(plan.steps)]
+        weights = torch.tensor(sizes, dtype=torch.float64, device=self.device)
+        return Epoch(
+            self.epoch + 1,
+            plan.rates[-1],
+            float((tally.losses.double() * weights).sum()) / count,
+            100 * int(tally.right.sum()) / count,
+            *self.engine.evaluate(self.data.test),
+            forgotten,
+            seconds,
+        )
+
+    def snapshot(self, seconds: float) -> Checkpoint:
+        """Everything that continuing to the bit needs."""
+        body, tally = self.engine.body, self.engine.tally()
+        tensors = {f"weights.{name}": value for name, value in body.state().items()}
+        tensors |= {f"momentum.{name}": value for name, value in body.momentum_state().items()}
+        tensors |= History(self.rows).tensors() | self.record.tensors()
+        tensors |= {"tally.losses": tally.losses.cpu().clone(), "tally.right": tally.right.cpu().clone()}
+        description = {
+            "identity": self.identity,
+            "epoch": self.epoch,
+            "step": self.step,
+            "seconds": seconds,
+        }
+        return Checkpoint(description, tensors)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue where a snapshot was taken; the current epoch's plan must be begun afterwards."""
+        tensors = checkpoint.tensors
+        self.engine.body.load(_part(tensors, "weights."))
+        self.engine.body.load_momentum(_part(tensors, "momentum."))
+        self.rows = list(History.from_tensors(tensors))
+        self.record = ForgettingRecord.from_tensors(tensors, self.device)
+        self.epoch = int(checkpoint.description["epoch"])
+        self.step = int(checkpoint.description["step"])
+        self.seconds = float(checkpoint.description["seconds"])
+
+
+def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
