@@ -1,4 +1,4 @@
-"""The command line: it reads arguments, calls the floors below and prints. No torch before work is asked for."""
+"""The command line: reads arguments, calls the floors below and prints. No torch before work is asked for."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def demo(
     lab = Lab(store, workers=workers, settings=Settings(device="cpu"))
     _check_writable(out)
     cells = demo_cells(settings)
-    console.print(f"tombola demo: {settings.network} on {settings.data}, store {lab.store.root}")
+    _say(console, f"tombola demo: {settings.network} on {settings.data}, store {lab.store.root}")
     with Bar(console) as bar:
         outcome = lab.run([job for cell in cells for job in cell.jobs()], progress=bar)
     outcome.raise_failures()
@@ -52,9 +52,8 @@ def demo(
     summary = demo_summary(lab, settings, cells, len(outcome.computed), seconds)
     _print_demo(console, summary)
     write_report(summary, out)
-    console.print(
-        f"report: {(out / 'report.html').absolute()} ({time.perf_counter() - started:.0f} s in all)"
-    )
+    took = time.perf_counter() - started
+    _say(console, f"report: {(out / 'report.html').absolute()} ({took:.0f} s in all)")
 
 
 def imp(
@@ -83,10 +82,11 @@ def imp(
     ] = None,
 ) -> None:
     """Iterative magnitude pruning: one chain, its rounds as a table while it runs."""
-    from tombola.lab.chains import imp_jobs
+    from tombola.lab.chains import imp_jobs, start_job
     from tombola.lab.execute import Settings
     from tombola.lab.lab import Lab
     from tombola.lab.rounds import RoundTable
+    from tombola.pruning.prune import check_pruning
 
     settings = Settings(device=device, threads=threads, checkpoint_every=checkpoint_every)
     lab = Lab(store, settings=settings)
@@ -97,7 +97,11 @@ def imp(
     if tickets is not None:
         _check_writable(tickets)
     console = Console()
-    console.print(f"{network} on {data}, {rounds} rounds, store {lab.store.root}")
+    _say(console, f"{network} on {data}, {rounds} rounds, store {lab.store.root}")
+    if exclude:
+        # A name that is none would come out after the first training only.
+        start = lab.result(start_job(network, data, recipe, seed=seed))
+        check_pruning(start, fraction, scope, exclude)
     with RoundTable(console, rounds) as table:
         for round_, job in enumerate(chain):
             outcome = lab.run(job, progress=table)
@@ -119,7 +123,7 @@ def ls(
     from tombola.lab.listing import listing
     from tombola.lab.store import Store as StoreFolder
 
-    Console().print(listing(StoreFolder(store, create=False), function))
+    Console().print(listing(StoreFolder(store, create=False), function), crop=False)
 
 
 def show(
@@ -135,9 +139,9 @@ def show(
     from tombola.lab.store import Store as StoreFolder
 
     if Path(name).is_file():
-        Console().print(show_file(Path(name)))
+        Console().print(show_file(Path(name)), crop=False)
     else:
-        Console().print(show_job(StoreFolder(store, create=False), name))
+        Console().print(show_job(StoreFolder(store, create=False), name), crop=False)
 
 
 def main() -> None:
@@ -163,6 +167,11 @@ def main() -> None:
         _leave("interrupted; the same command continues where it was", 130, debug)
     except (TombolaError, OSError) as error:
         _leave(" ".join(str(error).split()), 2, debug)
+
+
+def _say(console: Console, line: str) -> None:
+    """Print a line as it is: a path in it is not broken, and its brackets are no markup."""
+    console.print(line, markup=False, soft_wrap=True)
 
 
 def _leave(message: str, code: int, debug: bool) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import get_args
 
 from tombola.data.imageset import Data
-from tombola.errors import RecipeError
+from tombola.errors import RecipeError, unknown
 from tombola.lab.job import Job, job
+from tombola.networks.network import Network
 from tombola.pruning.prune import Scope, check_fraction
 from tombola.search import chain
 from tombola.ticket import initialize
@@ -29,6 +31,8 @@ def start_job(
     pretraining_noise: number of the noise of the pretraining; by default the seed. Under the chain's own
         number a rewound dense training goes on as if there had been no rewinding (at momentum 0, to the bit).
     """
+    if isinstance(network, str):
+        Network.of(network, channels=1, size=(1, 1), classes=1)  # refuses an unknown name
     start = job(initialize, network, data, seed=seed)
     if rewind == 0:
         return start
@@ -61,6 +65,10 @@ def imp_jobs(
     check_fraction(fraction)
     if rounds < 0:
         raise RecipeError(f"rounds is {rounds}; it must be 0 or more")
+    if scope not in get_args(Scope):
+        raise RecipeError(unknown("pruning scope", scope, get_args(Scope)))
+    if isinstance(exclude, str):
+        raise RecipeError(f"exclude is {exclude!r}; it must be a list of names, such as [{exclude!r}]")
     start = start_job(network, data, recipe, rewind=rewind, seed=seed, pretraining_noise=pretraining_noise)
     return list(
         chain(

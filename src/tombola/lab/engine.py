@@ -13,7 +13,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -65,15 +65,14 @@ def run_here(
     store: Store, jobs: Mapping[str, Job], settings: Settings, progress: Progress, outcome: Outcome
 ) -> None:
     """Run jobs one after the other in this process; ``jobs`` in an order that respects their needs."""
-    for name, job in jobs.items():
-        blocked = next((need.name for need in job.needs if need.name in outcome.failed), None)
-        cause = f"needs job {blocked[:12]}, which failed" if blocked else None
+    for job in jobs.values():
+        cause = _blocked(job, outcome.failed)
         if cause is None:
             try:
                 _run_patiently(store, job.description(), settings, partial(progress.epoch, job))
-            except (TombolaError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-                if isinstance(error, StoreError):
-                    raise  # a store that cannot be written to fails every job
+            except StoreError:
+                raise  # a store that cannot be written to fails every job
+            except Exception as error:  # a declared function may fail in any way
                 cause = _one_line(error)
         _note(outcome, job, cause, progress)
 
@@ -95,12 +94,22 @@ def run_locally(
         needs = [need.name for need in job.needs if need.name in jobs]
         graph[name] = (_task, root, json.dumps(job.description()), settings, needs)
     with _local_cluster(workers) as client:
-        futures = client.get(graph, list(graph), sync=False)
-        for future in as_completed(futures):
-            error = future.exception() if future.status == "error" else None
-            if isinstance(error, StoreError):
-                raise error
-            _note(outcome, jobs[future.key], _one_line(error) if error else None, progress)
+        futures = dict(zip(graph, client.get(graph, list(graph), sync=False), strict=True))
+        for future in as_completed(futures.values()):
+            cause = None
+            if future.status != "finished":
+                error = future.exception()
+                if isinstance(error, StoreError):
+                    raise error
+                broken = {name for name, other in futures.items() if other.status == "error"}
+                cause = _blocked(jobs[future.key], broken) or _one_line(error)
+            _note(outcome, jobs[future.key], cause, progress)
+
+
+def _blocked(job: Job, failed: Collection[str]) -> str | None:
+    """Why a job could not even begin, if one that it needs is among the failed."""
+    blocked = next((need.name for need in job.needs if need.name in failed), None)
+    return f"needs job {blocked[:12]}, which failed" if blocked else None
 
 
 def _note(outcome: Outcome, job: Job, cause: str | None, progress: Progress) -> None:
@@ -112,7 +121,7 @@ def _note(outcome: Outcome, job: Job, cause: str | None, progress: Progress) -> 
 
 
 def _task(root: str, description: str, settings: Settings, needs: list[bool]) -> bool:
-    """What a Dask worker does for a job; ``needs`` are the results of the tasks before it, and not looked at."""
+    """What a Dask worker does for a job; ``needs`` are results of the tasks before it, and not looked at."""
     return _run_patiently(Store(root), json.loads(description), settings, None)
 
 
@@ -163,7 +172,7 @@ def _local_cluster(workers: int) -> Iterator[Any]:
         "distributed.comm.timeouts.connect": "60s",
         # Not Dask's own MALLOC_TRIM_THRESHOLD_, which gives memory back to the system after every small step
         # of a training: a third of its time.
-        "distributed.nanny.pre-spawn-environ": {name: 1 for name in _SINGLE_THREADED},
+        "distributed.nanny.pre-spawn-environ": dict.fromkeys(_SINGLE_THREADED, 1),
     }
     with dask.config.set(options):
         with _interrupts_held_back():

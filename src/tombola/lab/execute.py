@@ -20,7 +20,7 @@ import numpy
 import torch
 
 import tombola
-from tombola.errors import JobError, TombolaError
+from tombola.errors import JobError, RecipeError, TicketError, TombolaError, reason
 from tombola.lab import lease as leases
 from tombola.lab.job import call, described_function, name_of, result_type
 from tombola.lab.result import Packed, pack, unpack
@@ -40,13 +40,21 @@ class Settings:
     device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``.
     threads: intra-op threads of a slot on a CPU. Another number gives other last bits, so it is recorded.
     checkpoint_every: seconds of wall time between checkpoints of a training.
-    attempts: how often a job may be cut off without a trace before it is given up as one that kills its worker.
+    attempts: how often a job may be cut off without a trace before it is given up as one that kills its
+        worker.
     """
 
     device: str = "auto"
     threads: int = 1
     checkpoint_every: float = 60.0
     attempts: int = 10
+
+    def __post_init__(self) -> None:
+        if self.threads < 1 or self.attempts < 1:
+            what = "threads" if self.threads < 1 else "attempts"
+            raise RecipeError(f"{what} is {getattr(self, what)}; it must be at least 1")
+        if not self.checkpoint_every >= 0:
+            raise RecipeError(f"checkpoint_every is {self.checkpoint_every}; it must be 0 seconds or more")
 
 
 _ATTEMPTS = "attempts.json"
@@ -77,29 +85,42 @@ def execute(
         if store.has(name):
             return False
         _count_attempt(workplace, settings.attempts, name)
-        started = time.time()
-        with _threads(settings.threads):
-            device = resolve_device(settings.device)
+        try:
             watch = LabWatch(workplace, lease, settings.checkpoint_every, on_epoch)
-            value = evaluate(store, description, {"device": device, "watch": watch})
-            packed = pack(value)
-        provenance = _provenance(store, description, settings, device, started, value)
-        lease.check()
-        if packed.start is not None:
-            fingerprint, start = packed.start
-            put_object(store, fingerprint, start, {})
-        store.publish(name, description, packed, provenance)
-    except leases.LeaseLost:
-        raise LeaseHeld(name) from None
-    except Exception as error:
-        _record_failure(workplace, error)
-        raise
+            _compute(store, name, description, settings, watch, lease)
+        except leases.LeaseLost:
+            raise LeaseHeld(name) from None
+        except BaseException as error:
+            if isinstance(error, Exception):
+                _record_failure(workplace, error)
+            _forget_attempts(workplace)
+            raise
     finally:
-        # Only a sudden death leaves its attempt counted: whoever comes here was not killed.
-        (workplace / _ATTEMPTS).unlink(missing_ok=True)
         lease.release()
     shutil.rmtree(workplace, ignore_errors=True)
     return True
+
+
+def _compute(
+    store: Store,
+    name: str,
+    description: Mapping[str, Any],
+    settings: Settings,
+    watch: LabWatch,
+    lease: leases.Lease,
+) -> None:
+    """Make a job's result and publish it."""
+    started = time.time()
+    with _threads(settings.threads):
+        device = resolve_device(settings.device)
+        value = evaluate(store, description, {"device": device, "watch": watch})
+        packed = pack(value)
+    provenance = _provenance(store, description, settings, device, started, value)
+    lease.check()
+    if packed.start is not None:
+        fingerprint, start = packed.start
+        put_object(store, fingerprint, start, {})
+    store.publish(name, description, packed, provenance)
 
 
 def evaluate(store: Store, description: Mapping[str, Any], runtime: Mapping[str, Any]) -> Any:
@@ -109,8 +130,18 @@ def evaluate(store: Store, description: Mapping[str, Any], runtime: Mapping[str,
 
 
 def load_result(store: Store, name: str) -> Any:
-    """The result of a finished job as the library object it was."""
-    return _unpack(store, store.packed(name), result_type(described_function(store.description(name))))
+    """The result of a finished job as the library object it was.
+
+    Raises :class:`~tombola.errors.StoreError` if it is damaged.
+    """
+    kind = result_type(described_function(store.description(name)))
+    packed = store.packed(name)
+    try:
+        return _unpack(store, packed, kind)
+    except TicketError as error:
+        raise store.damaged(name, str(error)) from error
+    except (KeyError, TypeError) as error:
+        raise store.damaged(name, f"{type(error).__name__} {reason(error)}") from error
 
 
 def _unpack(store: Store, packed: Packed, kind: Any) -> Any:
@@ -158,7 +189,7 @@ class LabWatch(Checkpoints):
     def keep(self, checkpoint: Checkpoint) -> None:
         self._lease.check()
         super().keep(checkpoint)
-        (self._folder / _ATTEMPTS).unlink(missing_ok=True)  # whoever gets on does not kill its worker
+        _forget_attempts(self._folder)  # whoever gets on does not kill its worker
 
     def finished_epoch(self, row: Epoch, epochs: int) -> None:
         if self._on_epoch is not None:
@@ -187,6 +218,11 @@ def _count_attempt(workplace: Path, allowed: int, name: str) -> None:
             f"to try again, delete {workplace}"
         )
     write_json(path, {"begun": begun + 1})
+
+
+def _forget_attempts(workplace: Path) -> None:
+    """Only a sudden death leaves its attempt counted; whoever gets here was not killed."""
+    (workplace / _ATTEMPTS).unlink(missing_ok=True)
 
 
 def _record_failure(workplace: Path, error: Exception) -> None:
@@ -228,7 +264,7 @@ def _provenance(
         "hardware": hardware,
         "threads": settings.threads if device.type == "cpu" else None,
         "precision": value.precision if isinstance(value, Run) else None,
-        "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+        "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="milliseconds"),
         "seconds": round(time.time() - started, 3),
         "pid": os.getpid(),
         "data": data,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -24,9 +25,22 @@ def wants_tuple(hint: Any) -> bool:
     return any((typing.get_origin(kind) or kind) is tuple for kind in alternatives(hint))
 
 
-def item_hint(hint: Any) -> Any:
-    """The type of the items of a list or tuple."""
+def item_hint(hint: Any, index: int) -> Any:
+    """The type of one item of a list or tuple."""
     for kind in alternatives(hint):
-        if typing.get_args(kind):
-            return typing.get_args(kind)[0]
+        origin, items = typing.get_origin(kind), typing.get_args(kind)
+        if not items or origin is typing.Literal:
+            continue
+        if origin is not tuple or items[-1] is Ellipsis:
+            return items[0]
+        return items[index] if index < len(items) else Any
+    return Any
+
+
+def value_hint(hint: Any) -> Any:
+    """The type of the values of a mapping."""
+    for kind in alternatives(hint):
+        origin = typing.get_origin(kind)
+        if isinstance(origin, type) and issubclass(origin, Mapping):
+            return typing.get_args(kind)[1]
     return Any

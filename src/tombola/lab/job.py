@@ -22,6 +22,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy
+
 from tombola.data.catalogue import find
 from tombola.data.imageset import Data
 from tombola.declared import Declaration, declaration, declaration_of
@@ -115,7 +117,11 @@ def job(function: Callable[..., Any], *arguments: Any, **options: Any) -> Job:
         encoded = scribe.write(key, value, hints.get(key, Any))
         if default is parameters[key].empty or encoded != scribe.write(key, default, hints.get(key, Any)):
             written[key] = encoded
-    return Job(declared, written, scribe.data, scribe.values)
+    made = Job(declared, written, scribe.data, scribe.values)
+    # Worked out now, while the names of its parents are known: in a chain of hundreds of rounds the last name
+    # would otherwise ask for all others at once, beyond the recursion limit.
+    _ = made.name
+    return made
 
 
 def name_of(description: Mapping[str, Any]) -> str:
@@ -201,12 +207,24 @@ def described_function(description: Mapping[str, Any]) -> Declaration:
 @cache
 def _face(function: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
     """The parameters that enter a job, and the types of all."""
+    label = getattr(function, "__qualname__", repr(function))
     parameters = {
         key: parameter
         for key, parameter in inspect.signature(function).parameters.items()
         if key not in RUNTIME
     }
-    return parameters, typing.get_type_hints(function)
+    for key, parameter in parameters.items():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise JobError(
+                f"{label} cannot be a job: {key} has no name to be given by; write each parameter out"
+            )
+    try:
+        return parameters, typing.get_type_hints(function)
+    except NameError as error:
+        raise JobError(
+            f"{label} cannot be a job: its type hints cannot be read ({error}); import what they name at the "
+            "top of its module"
+        ) from error
 
 
 class _Scribe:
@@ -217,7 +235,12 @@ class _Scribe:
         self.data: dict[str, str | Data] = {}
         self.values: dict[str, Ticket | Run] = {}
 
-    def write(self, key: str, value: Any, hint: Any) -> Any:
+    def write(self, key: str, value: Any, hint: Any, *, inner: bool = False) -> Any:
+        if inner and isinstance(value, Job | Data | Ticket | Run):
+            raise JobError(
+                f"{self._function}: {key} is a {type(value).__name__} within another value; "
+                "give it as an argument of its own"
+            )
         if isinstance(value, Job):
             return value
         if isinstance(value, Data) or (hint is Data and isinstance(value, str | os.PathLike)):
@@ -226,6 +249,8 @@ class _Scribe:
             name = value.fingerprint
             self.values[name] = value
             return {"value": name, "type": type(value).__name__}
+        if isinstance(value, numpy.generic):
+            value = value.item()
         if isinstance(value, bool | str | types.NoneType):
             return value
         if isinstance(value, int):
@@ -235,12 +260,18 @@ class _Scribe:
                 raise JobError(f"{self._function}: {key} is {value}; a job takes finite numbers only")
             return value
         if isinstance(value, list | tuple):
-            return [self.write(key, item, item_hint(hint)) for item in value]
+            return [
+                self.write(f"{key}[{index}]", item, item_hint(hint, index), inner=True)
+                for index, item in enumerate(value)
+            ]
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return self._write_fields(key, value)
         if callable(value):
             return self._write_network(value)
-        raise JobError(f"{self._function}: {key} is a {type(value).__name__}, which cannot be written down")
+        raise JobError(
+            f"{self._function}: {key} is a {type(value).__name__}, which cannot be written down; "
+            "give numbers, text, lists, dataclasses, data, tickets, runs or jobs"
+        )
 
     def _write_data(self, value: Data | str | os.PathLike[str]) -> dict[str, str]:
         if isinstance(value, Data):
@@ -259,7 +290,8 @@ class _Scribe:
         written = {}
         for entry in dataclasses.fields(value):
             hint = hints[entry.name]
-            encoded = self.write(f"{key}.{entry.name}", getattr(value, entry.name), hint)
+            place = f"{key}.{entry.name}"
+            encoded = self.write(place, getattr(value, entry.name), hint, inner=True)
             if entry.default is not dataclasses.MISSING:
                 default = entry.default
             elif entry.default_factory is not dataclasses.MISSING:
@@ -267,7 +299,7 @@ class _Scribe:
             else:
                 written[entry.name] = encoded
                 continue
-            if encoded != self.write(key, default, hint):
+            if encoded != self.write(place, default, hint, inner=True):
                 written[entry.name] = encoded
         return written
 
@@ -290,7 +322,7 @@ def _read(value: Any, hint: Any) -> Any:
                 return kind(**{key: _read(item, hints.get(key, Any)) for key, item in value.items()})
         return value
     if isinstance(value, list):
-        return tuple(_read(item, item_hint(hint)) for item in value)
+        return tuple(_read(item, item_hint(hint, index)) for index, item in enumerate(value))
     if isinstance(value, str) and Path in alternatives(hint):
         return Path(value)
     return value

@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+from tombola.errors import RecipeError
 from tombola.lab.engine import Outcome, Progress, run_here, run_locally
 from tombola.lab.execute import Settings, evaluate, load_result
 from tombola.lab.job import Job, all_needed, data_behind, values_behind
-from tombola.lab.shared import put_object, register_data
+from tombola.lab.shared import put_value, register_data
 from tombola.lab.store import Store
 
 
@@ -30,6 +31,8 @@ class Lab:
         workers: int = 0,
         settings: Settings | None = None,
     ) -> None:
+        if workers < 0:
+            raise RecipeError(f"workers is {workers}; it must be 0 (no processes of their own) or more")
         self.store = Store(store)
         self.workers = workers
         self.settings = settings or Settings()
@@ -51,17 +54,21 @@ class Lab:
         progress.begin(len(outcome.found), len(missing))
         if not missing:
             return outcome
-        for name, source in data_behind(missing.values()).items():
-            register_data(self.store, name, source)
-        for fingerprint, value in values_behind(missing.values()).items():
-            details, tensors = value.pack(start="whole")
-            put_object(self.store, fingerprint, tensors, details)
+        self._bring_in(missing.values())
         if self.workers:
             workers = min(self.workers, len(missing))
             run_locally(self.store, missing, self.settings, progress, outcome, workers)
         else:
             run_here(self.store, missing, self.settings, progress, outcome)
         return outcome
+
+    def _bring_in(self, jobs: Iterable[Job]) -> None:
+        """Put the data and the caller's own tickets and runs behind these jobs where workers find them."""
+        jobs = list(jobs)
+        for name, source in data_behind(jobs).items():
+            register_data(self.store, name, source)
+        for fingerprint, value in values_behind(jobs).items():
+            put_value(self.store, fingerprint, value)
 
     def has(self, job: Job) -> bool:
         """Whether the result is there."""
@@ -74,6 +81,7 @@ class Lab:
         """
         if not job.stored:
             self.run(job.needs).raise_failures()
+            self._bring_in([job])
             return evaluate(self.store, job.description(), {})
         self.run(job).raise_failures()
         return load_result(self.store, job.name)

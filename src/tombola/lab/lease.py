@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -72,9 +73,9 @@ def acquire(folder: Path) -> Lease | None:
     Raises :class:`~tombola.errors.StoreError` if the place cannot be written to.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / "lease"
         for _ in range(2):
+            folder.mkdir(parents=True, exist_ok=True)
             owner = _identity() | {"lease": uuid.uuid4().hex}
             if _create(path, owner):
                 lease = Lease(path, owner, time.monotonic())
@@ -82,6 +83,8 @@ def acquire(folder: Path) -> Lease | None:
                 return lease
             if not _clear_if_stale(path):
                 return None
+    except FileNotFoundError:
+        return None  # its last owner finished just now, and cleared the place away
     except OSError as error:
         raise StoreError(f"cannot write to {folder}: {reason(error)}") from error
     return None
@@ -103,13 +106,12 @@ def _create(path: Path, owner: dict[str, Any]) -> bool:
 def _clear_if_stale(path: Path) -> bool:
     """Take a dead lease out of the way; True if the place is free now."""
     owner = _owner_in(path)
-    if owner is None:
-        return True
     try:
         age = _server_time(path.parent) - path.stat().st_mtime
     except FileNotFoundError:
         return True
-    if not _known_dead(owner) and age < STALE:
+    # A lease that a power cut emptied names nobody; it is stale in time.
+    if age < STALE and (owner is None or not _known_dead(owner)):
         return False
     aside = path.with_name(f".stale.{uuid.uuid4().hex}")
     try:
@@ -119,10 +121,9 @@ def _clear_if_stale(path: Path) -> bool:
     # Between the look and the rename another may have taken over: then that lease is put back.
     mistaken = _owner_in(aside) != owner
     if mistaken:
-        try:
+        # If a third one was faster, the heartbeat of the second finds its lease gone and aborts.
+        with suppress(FileExistsError):
             os.link(aside, path)
-        except FileExistsError:
-            pass  # a third one was faster; the heartbeat of the second finds its lease gone and aborts
     aside.unlink()
     return not mistaken
 

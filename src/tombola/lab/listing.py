@@ -26,17 +26,27 @@ def listing(store: Store, function: str | None = None) -> RenderableType:
             provenance = store.provenance(name)
             rows.append((provenance["started"], name, description, store.numbers(name), provenance))
     if not rows:
-        return Text(f"no {function + ' ' if function else ''}jobs in the store at {store.root}")
+        return Group(_line(f"no {function + ' ' if function else ''}jobs in the store at {store.root}"))
     table = Table(box=None, pad_edge=False, caption_justify="left")
     for column in ("job", "function", "arguments", "result", "started", "seconds"):
-        table.add_column(column, justify="right" if column == "seconds" else "left", no_wrap=column == "job")
+        whole = column not in ("arguments", "result")
+        table.add_column(column, justify="right" if column == "seconds" else "left", no_wrap=whole)
     for started, name, description, numbers, provenance in sorted(rows, key=lambda row: row[:2]):
         table.add_row(
-            name[:12], description["function"], escape(_arguments(description)), escape(_result(numbers)),
-            started[:19].replace("T", " "), f"{provenance['seconds']:.1f}",
-        )  # fmt: skip
+            name[:12],
+            escape(description["function"]),
+            escape(_arguments(description)),
+            escape(_result(numbers)),
+            started[:19].replace("T", " "),
+            f"{provenance['seconds']:.1f}",
+        )
     total = sum(row[4]["seconds"] for row in rows)
-    return Group(table, Text(f"{len(rows)} jobs, {total:.0f} s of work, in {store.root}", style="dim"))
+    return Group(table, _line(f"{len(rows)} jobs, {total:.0f} s of work, in {store.root}"))
+
+
+def _line(text: str) -> Text:
+    """A line that is not broken, for the sake of the path in it."""
+    return Text(text, style="dim", no_wrap=True, overflow="ignore")
 
 
 def show_job(store: Store, prefix: str) -> RenderableType:
@@ -51,9 +61,7 @@ def show_job(store: Store, prefix: str) -> RenderableType:
     result = Tree("result")
     for key, value in store.numbers(name).items():
         result.add(escape(f"{key}: {_brief(value)}"))
-    return Group(
-        tree, result, provenance, Text(f"folder: {store.folder(name)}", style="dim", overflow="fold")
-    )
+    return Group(tree, result, provenance, _line(f"folder: {store.folder(name)}"))
 
 
 def show_file(path: Path) -> RenderableType:
@@ -69,7 +77,7 @@ def show_file(path: Path) -> RenderableType:
     ticket = loaded if isinstance(loaded, Ticket) else loaded.ticket
     facts = {
         "network": json.dumps(ticket.network.description()),
-        "sparsity": f"{100 * ticket.sparsity:.2f}% ({ticket.kept:,} of {ticket.total:,} prunable weights kept)",
+        "sparsity": f"{100 * ticket.sparsity:.2f}% ({ticket.kept:,} of {ticket.total:,} prunable weights)",
         "round": ticket.round,
         "start": f"{ticket.start_fingerprint[:12]}, taken at epoch {ticket.epoch}",
         "dense start": "in this file" if ticket.complete else "elsewhere",
@@ -93,7 +101,7 @@ def _add_arguments(store: Store, tree: Tree, description: Mapping[str, Any], dep
             tree.add(f"{key}: job {value['job'][:12]} (gone)")
             continue
         label = f"{key}: {known['function']}" + ("" if "call" in value else f" {value['job'][:12]}")
-        branch = tree.add(label)
+        branch = tree.add(escape(label))
         if depth > 0:
             _add_arguments(store, branch, known, depth - 1)
         else:
@@ -125,6 +133,8 @@ def _result(numbers: Mapping[str, Any]) -> str:
     if "accuracy" in numbers:
         star = "*" if numbers["failed"] else ""
         return f"{numbers['accuracy']:.2f}%{star} at {100 * numbers['sparsity']:.2f}% sparsity"
+    if "sparsity" in numbers:
+        return f"{100 * numbers['sparsity']:.2f}% sparsity at epoch {numbers['epoch']}"
     value = numbers.get("value", numbers)
     if isinstance(value, dict) and "errors" in value:
         errors = [item for item in value["errors"] if isinstance(item, float)]

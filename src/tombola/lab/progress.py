@@ -8,6 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
 from tombola.lab.engine import Progress
 from tombola.lab.job import Job
@@ -59,7 +60,8 @@ class Bar(Progress):
         self._done += 1
         if failed is not None:
             self._failed += 1
-            self._console.print(f"[red]job {job.name[:12]} ({job.declaration.name}) failed:[/red] {failed}")
+            what = f"job {job.name[:12]} ({job.declaration.name}) failed:"
+            self._console.print(Text.assemble((what, "red"), " ", failed), soft_wrap=True)
         self._bar.update(self._task, description=job.declaration.name, advance=1)
         if not self._console.is_terminal and time.monotonic() - self._said > _QUIET:
             self._said = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from functools import lru_cache
@@ -13,8 +14,10 @@ from torch import Tensor
 from tombola import files
 from tombola.data.imageset import Data, ImageSet
 from tombola.data.load import load_data
-from tombola.errors import DataError, StoreError, TicketError
+from tombola.errors import DataError, StoreError, TicketError, reason
 from tombola.lab.store import Store, read_json, write_json
+from tombola.ticket import Ticket
+from tombola.training.run import Run
 
 _KIND = "tombola.object/1"
 _SPLITS = ("train", "test")
@@ -29,6 +32,21 @@ def put_object(
         files.write_tensors(path, _KIND, details, tensors)
 
 
+def put_value(store: Store, fingerprint: str, value: Ticket | Run) -> None:
+    """Keep a ticket or run of the caller's own; one with its dense start replaces one without."""
+    details, tensors = value.pack(start="whole")
+    path = _object_path(store.root, fingerprint)
+    if path.exists() and _is_whole(details) and not _is_whole(stored_object(store, fingerprint)[0]):
+        files.write_tensors(path, _KIND, details, tensors)
+        _object.cache_clear()
+    else:
+        put_object(store, fingerprint, tensors, details)
+
+
+def _is_whole(details: Mapping[str, Any]) -> bool:
+    return bool(details.get("ticket", details)["start_kept"] == "whole")
+
+
 def stored_object(store: Store, fingerprint: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Details and tensors kept under a fingerprint."""
     return _object(_object_path(store.root, fingerprint))
@@ -37,16 +55,23 @@ def stored_object(store: Store, fingerprint: str) -> tuple[dict[str, Any], dict[
 def register_data(store: Store, name: str, source: str | Data) -> Data:
     """Make a data name known to all workers of a store, and load it.
 
-    Raises :class:`~tombola.errors.StoreError` if the store's results under that name come from other pixels.
+    Raises :class:`~tombola.errors.StoreError` if the store's results under that name come from other pixels,
+    or from the same that were mirrored otherwise.
     """
+    if name != os.path.basename(name) or len(name.encode()) > 200:
+        raise StoreError(f"data name {name!r} cannot name a file; choose a short one without slashes")
     data = load_data(source)
-    record = store.root / "data" / f"{name}.json"
-    known = read_json(record) if record.exists() else None
+    known = _known_data(store, name)
+    remedy = "rename the data or use another store"
     if known is not None and known["fingerprint"] != data.fingerprint:
         raise StoreError(
             f"the store at {store.root} has results for other pixels under the data name {name!r} "
-            f"(fingerprint {known['fingerprint'][:12]}, now {data.fingerprint[:12]}); "
-            "rename the data or use another store"
+            f"(fingerprint {known['fingerprint'][:12]}, now {data.fingerprint[:12]}); {remedy}"
+        )
+    if known is not None and known["mirrored"] != data.mirrored:
+        raise StoreError(
+            f"the store at {store.root} has results with mirrored={known['mirrored']} under the data name "
+            f"{name!r}, now it is {data.mirrored}; {remedy}"
         )
     if data.source is None:
         tensors = {
@@ -63,7 +88,7 @@ def register_data(store: Store, name: str, source: str | Data) -> Data:
         "mirrored": data.mirrored,
     }
     if known != details:
-        write_json(record, details)
+        write_json(store.root / "data" / f"{name}.json", details)
     return data
 
 
@@ -72,7 +97,21 @@ def stored_data(store: Store, name: str) -> Data:
 
     Raises :class:`~tombola.errors.DataError` if this machine cannot load it.
     """
-    return _data(store.root, name)
+    record = _known_data(store, name)
+    if record is None:
+        raise StoreError(f"the store at {store.root} knows no data {name!r}")
+    return _data(store.root, json.dumps(record))
+
+
+def _known_data(store: Store, name: str) -> dict[str, Any] | None:
+    """What a data name stands for in a store, if anything."""
+    record = store.root / "data" / f"{name}.json"
+    try:
+        return read_json(record)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{record} is damaged: {reason(error)}; delete it") from error
 
 
 def _object_path(root: Path, fingerprint: str) -> Path:
@@ -88,20 +127,19 @@ def _object(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise StoreError(f"the store lacks an object: {error}") from error
 
 
+# By what the record says: another store may come to lie at the same place.
 @lru_cache(maxsize=4)
-def _data(root: Path, name: str) -> Data:
-    try:
-        record = read_json(root / "data" / f"{name}.json")
-    except FileNotFoundError:
-        raise StoreError(f"the store at {root} knows no data {name!r}") from None
-    if record["source"] is None:
-        _, tensors = _object(_object_path(root, record["fingerprint"]))
+def _data(root: Path, text: str) -> Data:
+    record = json.loads(text)
+    name, source, fingerprint = record["name"], record["source"], record["fingerprint"]
+    if source is None:
+        _, tensors = _object(_object_path(root, fingerprint))
         train, test = (ImageSet(tensors[f"{split}.images"], tensors[f"{split}.labels"]) for split in _SPLITS)
         return Data(name, train, test, tuple(record["class_names"]), bool(record["mirrored"]))
     try:
-        data = load_data(record["source"])
+        data = load_data(source)
     except DataError as error:
         raise DataError(f"data {name!r} is not at hand on {os.uname().nodename}: {error}") from error
-    if data.fingerprint != record["fingerprint"]:
-        raise StoreError(f"data {name!r} at {record['source']} has other pixels than this store's results")
+    if data.fingerprint != fingerprint:
+        raise StoreError(f"data {name!r} at {source} has other pixels than this store's results")
     return data

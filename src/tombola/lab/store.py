@@ -36,7 +36,7 @@ _RESULT = "tombola.result/1"
 
 
 def default_place() -> Path:
-    """Where the store lies unless told otherwise: ``TOMBOLA_STORE``, or the platform's place for user data."""
+    """Where the store lies unless told otherwise: ``TOMBOLA_STORE``, or the platform's user data folder."""
     from platformdirs import user_data_path
 
     return Path(os.environ.get("TOMBOLA_STORE") or user_data_path("tombola") / "store")
@@ -49,7 +49,7 @@ class Store:
     """
 
     def __init__(self, root: str | os.PathLike[str] | None = None, *, create: bool = True) -> None:
-        self.root = Path(root).expanduser().absolute() if root is not None else default_place()
+        self.root = Path(default_place() if root is None else root).expanduser().absolute()
         mark = self.root / "tombola.json"
         try:
             if not mark.exists():
@@ -61,10 +61,10 @@ class Store:
                     (self.root / folder).mkdir(parents=True, exist_ok=True)
                 write_json(mark, {"format": FORMAT})
             found = read_json(mark).get("format")
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise StoreError(f"cannot use a store at {self.root}: {reason(error)}") from error
         if found != FORMAT:
-            raise StoreError(f"the store at {self.root} has format {found!r}; this is tombola for {FORMAT}")
+            raise StoreError(f"the store at {self.root} has format {found!r}; this tombola reads {FORMAT}")
 
     def folder(self, name: str) -> Path:
         """Where the finished job of that name is or will be."""
@@ -80,8 +80,8 @@ class Store:
 
     def names(self) -> Iterator[str]:
         """The names of all finished jobs."""
-        for shelf in sorted((self.root / "jobs").iterdir()):
-            yield from sorted(path.name for path in shelf.iterdir())
+        for shelf in sorted((self.root / "jobs").glob("??")):
+            yield from sorted(path.name for path in shelf.glob("*"))
 
     def find(self, prefix: str) -> str:
         """The one finished job whose name begins so; :class:`~tombola.errors.JobError` if none or several."""
@@ -114,7 +114,7 @@ class Store:
         try:
             details, tensors = files.read_tensors(path, _RESULT)
         except TicketError as error:
-            raise StoreError(f"job {name[:12]} is damaged: {error}") from error
+            raise self.damaged(name, str(error)) from error
         return Packed(self.numbers(name), details, tensors)
 
     def publish(
@@ -152,20 +152,29 @@ class Store:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
+    def damaged(self, name: str, cause: str) -> StoreError:
+        """The error to raise for a finished job that cannot be read."""
+        return StoreError(
+            f"job {name[:12]} is damaged: {cause}; to have it computed again, delete {self.folder(name)}"
+        )
+
     def _read(self, name: str, file: str) -> dict[str, Any]:
         try:
             return read_json(self.folder(name) / file)
-        except FileNotFoundError:
-            raise JobError(f"job {name[:12]} is not in the store at {self.root}") from None
         except (OSError, ValueError) as error:
-            raise StoreError(f"job {name[:12]} is damaged: {file}: {reason(error)}") from error
+            if not self.has(name):
+                raise JobError(f"job {name[:12]} is not in the store at {self.root}") from None
+            raise self.damaged(name, f"{file}: {reason(error)}") from error
 
 
 _FOLDERS = {"jobs", "objects", "data", "work"}
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON beside its place, force it to the disk and rename it."""
+    """Write JSON beside its place, force it to the disk and rename it.
+
+    Raises :class:`~tombola.errors.StoreError` when the place cannot be written to.
+    """
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         with beside.open("w") as file:
@@ -174,6 +183,8 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {reason(error)}") from error
     finally:
         beside.unlink(missing_ok=True)
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tombola.lab.chains import imp_jobs
-from tombola.lab.job import Job, job
+from tombola.lab.job import Job, all_needed, job
 from tombola.lab.lab import Lab
 from tombola.measures.connectivity import Barrier, barrier
 from tombola.measures.convergence import convergence
@@ -45,7 +45,8 @@ class Cell:
     """The jobs of one configuration from one kind of start.
 
     chains: for each seed, the trainings of its pruning chain, dense first.
-    dense_barriers, ticket_barriers: for each seed, between two noise copies of the first and of the last ticket.
+    dense_barriers, ticket_barriers: for each seed, between two noise copies of the first and of the last
+        ticket.
     recalibrated_barriers: the dense ones, with batch-norm statistics measured anew.
     """
 
@@ -95,7 +96,7 @@ def demo_summary(
 ) -> dict[str, Any]:
     """The finished demo as the numbers of its tables and pictures."""
     unrewound = [cell for cell in cells if cell.rewind == 0]
-    names = {job_.name for cell in cells for job_ in cell.jobs()}
+    needed = all_needed(job_ for cell in cells for job_ in cell.jobs())
     made = lab.store.provenance(cells[0].chains[0][0].name)
     return {
         "settings": asdict(settings) | {"device": made["device"]},
@@ -114,7 +115,7 @@ def demo_summary(
         "provenance": {
             **{key: made[key] for key in ("tombola", "torch", "hardware", "threads")},
             "python": platform.python_version(),
-            "jobs": len(names),
+            "jobs": len(needed),
             "computed": computed,
             "seconds": round(seconds, 1),
         },
