@@ -59,10 +59,7 @@ def main(repeats: int = 7, network: str | None = None) -> None:
     network: only cases of this network.
     """
     torch.set_num_threads(1)
-    rows = []
-    for case in CASES:
-        if network in (None, case.network):
-            rows.append(_row(case, repeats))
+    rows = [_row(case, repeats) for case in CASES if network in (None, case.network)]
     report("training epoch on the CPU, one thread, tombola against a plain PyTorch loop (target: 1.10)", rows)
 
 
@@ -73,10 +70,7 @@ def _row(case: Case, repeats: int) -> dict[str, Any]:
     labels = torch.arange(case.images) % 10
     data = tb.data_from_tensors((images, labels), (images[:100], labels[:100]), name="benchmark")
     ticket = tb.initialize(case.network, data)
-    mask = {
-        name: torch.from_numpy(draws.random(keep.shape) < 0.5)
-        for name, keep in ticket.mask.items()
-    }
+    mask = {name: torch.from_numpy(draws.random(keep.shape) < 0.5) for name, keep in ticket.mask.items()}
     ticket = ticket.with_mask(mask)
     recipe = tb.Recipe(epochs=10_000, batch_size=case.batch_size)
     times = seconds_in_turns(
@@ -127,7 +121,9 @@ def _plain_epoch(ticket: tb.Ticket, data: tb.Data, recipe: tb.Recipe) -> Callabl
             columns = torch.randint(0, 2 * pad + 1, (len(batch), 1)) + torch.arange(side)
             flip = torch.rand(len(batch), 1) < 0.5
             columns = torch.where(flip, columns.flip(1), columns)
-            pixels = padded[batch[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+            pixels = padded[batch[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(
+                0, 3, 1, 2
+            )
             inputs = (pixels.float() / 255 - mean) / std
             outputs = model(inputs)
             loss = functional.cross_entropy(outputs, data.train.labels[batch])

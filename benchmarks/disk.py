@@ -23,9 +23,7 @@ def main() -> None:
     data = tb.data_from_tensors((images, torch.arange(10)), (images, torch.arange(10)), name="benchmark")
     dense = tb.initialize("resnet18", data)
     draws = torch.Generator().manual_seed(0)
-    mask = {
-        name: torch.rand(keep.shape, generator=draws) < 0.8**20 for name, keep in dense.mask.items()
-    }
+    mask = {name: torch.rand(keep.shape, generator=draws) < 0.8**20 for name, keep in dense.mask.items()}
     ticket = dense.with_mask(mask)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -37,7 +35,10 @@ def main() -> None:
         {"what": what, "MB": sizes[name] / 1e6, "share of dense": sizes[name] / sizes["dense.pt"]}
         for name, what in (
             ("dense.pt", "dense checkpoint (torch.save of the state)"),
-            ("ticket", f"ticket, {100 * ticket.sparsity:.2f}% sparse, with the surviving weights of its start"),
+            (
+                "ticket",
+                f"ticket, {100 * ticket.sparsity:.2f}% sparse, with the surviving weights of its start",
+            ),
             ("whole", "the same with its whole dense start"),
         )
     ]

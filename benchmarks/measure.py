@@ -15,7 +15,7 @@ from rich.table import Table
 
 
 def seconds_in_turns(work: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Wall seconds of each piece of work, all of them in turn and again, so that a drifting machine is fair."""
+    """Wall seconds of each piece of work, all in turn and again: fair on a drifting machine."""
     for run in work.values():
         run()
     times: dict[str, list[float]] = {name: [] for name in work}

@@ -77,16 +77,15 @@ def imp(
     device: Device = "auto",
     threads: Annotated[int, tyro.conf.arg(help="CPU threads; another number gives other last bits.")] = 1,
     checkpoint_every: Annotated[float, tyro.conf.arg(help="Seconds between checkpoints.")] = 60.0,
-    tickets: Annotated[
-        Path | None, tyro.conf.arg(help="Also save each round's ticket in this folder.")
+    out: Annotated[
+        Path | None, tyro.conf.arg(help="Also write each round's ticket, and rounds.csv, to this folder.")
     ] = None,
 ) -> None:
     """Iterative magnitude pruning: one chain, its rounds as a table while it runs."""
-    from tombola.lab.chains import imp_jobs, start_job
+    from tombola.lab.chains import imp_jobs
     from tombola.lab.execute import Settings
     from tombola.lab.lab import Lab
     from tombola.lab.rounds import RoundTable
-    from tombola.pruning.prune import check_pruning
 
     settings = Settings(device=device, threads=threads, checkpoint_every=checkpoint_every)
     lab = Lab(store, settings=settings)
@@ -94,14 +93,11 @@ def imp(
         network, data, recipe, rounds=rounds, rewind=rewind, fraction=fraction,
         scope=scope, exclude=exclude, same_noise=same_noise, seed=seed,
     )  # fmt: skip
-    if tickets is not None:
-        _check_writable(tickets)
+    if out is not None:
+        _check_writable(out)
     console = Console()
-    _say(console, f"{network} on {data}, {rounds} rounds, store {lab.store.root}")
-    if exclude:
-        # A name that is none would come out after the first training only.
-        start = lab.result(start_job(network, data, recipe, seed=seed))
-        check_pruning(start, fraction, scope, exclude)
+    place = "a GPU" if lab.device.type == "cuda" else f"the CPU, threads {threads}"
+    _say(console, f"{network} on {data}, {rounds} rounds on {place}; store {lab.store.root}")
     with RoundTable(console, rounds) as table:
         for round_, job in enumerate(chain):
             outcome = lab.run(job, progress=table)
@@ -109,8 +105,10 @@ def imp(
             table.add(
                 job.name, lab.numbers(job), lab.store.provenance(job.name), computed=bool(outcome.computed)
             )
-            if tickets is not None:
-                lab.result(job).ticket.save(tickets / f"round-{round_:02}.safetensors", with_start=True)
+            if out is not None:
+                # The first, dense one holds the whole start, which the others refer to.
+                lab.result(job).ticket.save(out / f"round-{round_:02}.safetensors")
+                table.write(out / "rounds.csv")
 
 
 def ls(
@@ -123,7 +121,10 @@ def ls(
     from tombola.lab.listing import listing
     from tombola.lab.store import Store as StoreFolder
 
-    Console().print(listing(StoreFolder(store, create=False), function), crop=False)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # a file has room
+    console.print(listing(StoreFolder(store, create=False), function), crop=False)
 
 
 def show(

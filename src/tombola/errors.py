@@ -34,6 +34,10 @@ class StoreError(TombolaError):
     """A store that cannot be read or written, or that holds results of other pixels."""
 
 
+class StoreUnwritable(StoreError):
+    """A place that cannot be written to: every job would fail there."""
+
+
 def unknown(kind: str, value: str, known: Iterable[str]) -> str:
     """One line for a name that does not exist, with the nearest that does."""
     names = sorted(known)

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from tombola.errors import StoreError, TicketError, reason
+from tombola.errors import StoreUnwritable, TicketError, reason
 
 
 def write_tensors(
@@ -52,7 +52,7 @@ def write_tensors(
         finally:
             beside.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
-        raise StoreError(f"cannot write {path}: {reason(error)}") from error
+        raise StoreUnwritable(f"cannot write {path}: {reason(error)}") from error
 
 
 def read_tensors(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -6,6 +6,7 @@ The chain is written once, over any way of calling a function: called directly i
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tombola.data.imageset import Data
     from tombola.pruning.prune import Scope
     from tombola.ticket import Ticket
+    from tombola.training.checkpoint import Watch
     from tombola.training.recipe import Recipe
     from tombola.training.run import Run
 
@@ -33,6 +35,7 @@ def imp(
     scope: Scope = "global",
     exclude: Sequence[str] = (),
     device: str | torch.device | None = "cpu",
+    watch: Watch | None = None,
 ) -> Iterator[Run]:
     """Search for lottery tickets: yields ``rounds + 1`` runs one after the other, the first of them dense.
 
@@ -53,9 +56,9 @@ def imp(
         raise RecipeError(f"rounds is {rounds}; it must be 0 or more")
 
     def call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        if function.__name__ == "train":
-            options["device"] = device
-        return function(*arguments, **options)
+        taken = inspect.signature(function).parameters
+        runtime = {"device": device, "watch": watch}
+        return function(*arguments, **options, **{key: runtime[key] for key in runtime.keys() & taken.keys()})
 
     return chain(
         call, start, data, recipe, rounds=rounds, fraction=fraction, noise=noise, same_noise=same_noise,

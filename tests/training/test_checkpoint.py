@@ -14,7 +14,7 @@ from tombola import files
 from tombola.errors import StoreError
 from tombola.networks.convnet import convnet
 from tombola.networks.network import Network
-from tombola.training import eager, loop, under_way
+from tombola.training import eager, loop
 from tombola.training.checkpoint import Checkpoint, Checkpoints, Watch
 from tombola.training.history import Epoch
 
@@ -66,8 +66,7 @@ def ticket(chain: list[tb.Run]) -> tb.Ticket:
 @pytest.fixture
 def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a watch be called after every single step."""
-    for module in (eager, under_way):
-        monkeypatch.setattr(module, "PREPARED_IMAGES", 1)
+    monkeypatch.setattr(eager, "PREPARED_IMAGES", 1)
 
 
 def interrupt(folder: Path, after: int, train: Callable[..., Any], *, kept: bool = True) -> None:

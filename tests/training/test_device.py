@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 import torch
 
+import tombola
 from tombola import Recipe
 from tombola.errors import RecipeError
 from tombola.training.device import environment, resolve_device, resolve_precision
@@ -53,7 +55,8 @@ def test_bfloat16_on_a_cpu_is_refused() -> None:
 
 
 def test_the_environment_of_a_cpu_names_instruction_set_and_threads() -> None:
-    found = environment(torch.device("cpu"), "float32")
+    found = environment(torch.device("cpu"), "float32", "eager")
     assert found["torch"] == torch.__version__
     assert found["hardware"].endswith(", 1 threads")
-    assert found["precision"] == "float32"
+    assert (found["precision"], found["engine"]) == ("float32", "eager")
+    assert (found["numpy"], found["tombola"]) == (np.__version__, tombola.__version__)

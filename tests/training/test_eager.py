@@ -8,9 +8,10 @@ from torch.nn import functional
 
 import tombola as tb
 from tombola.data.augmentation import draw
-from tombola.training import eager
-from tombola.training.eager import EagerEngine, channels_last, device_batches, evaluate
+from tombola.training import eager, evaluation
+from tombola.training.eager import EagerEngine
 from tombola.training.engine import EpochPlan
+from tombola.training.evaluation import channels_last, device_batches, evaluate
 
 CPU = torch.device("cpu")
 Same = Callable[..., bool]
@@ -47,7 +48,7 @@ def test_evaluation_is_loss_and_accuracy_over_all_images_whatever_the_batches(
     right = int((outputs.argmax(1) == digits.test.labels).sum())
     loss = float(functional.cross_entropy(outputs.double(), digits.test.labels))
     for size in (500, 599, 7):
-        monkeypatch.setattr(eager, "EVALUATION_BATCH", size)
+        monkeypatch.setattr(evaluation, "EVALUATION_BATCH", size)
         found = evaluate(module.train(), device_batches(digits, digits.test, CPU), "float32")
         assert found == (pytest.approx(loss, rel=1e-5), 100 * right / 599)
     assert run.history[-1].test_accuracy == 100 * right / 599

@@ -32,8 +32,8 @@ class Augmentation:
     flip: bool | None = None
     """Whether each image is mirrored left to right with probability one half. None: as the data says."""
     fill: Literal["black", "mean"] = "black"
-    """Added pixels: "black" is raw pixel 0 before normalisation, as the field's loaders have it; "mean" is zero
-    after normalisation."""
+    """Added pixels: "black" is raw pixel 0 before normalisation, as the field's loaders have it; "mean" is
+    zero after normalisation."""
 
     def __post_init__(self) -> None:
         if self.pad is not None and self.pad < 0:

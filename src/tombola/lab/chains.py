@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import get_args
 
 from tombola.data.imageset import Data
-from tombola.errors import RecipeError, unknown
+from tombola.errors import RecipeError, TicketError, unknown
 from tombola.lab.job import Job, job
-from tombola.networks.network import Network
+from tombola.networks.network import Network, prunable_names
 from tombola.pruning.prune import Scope, check_fraction
 from tombola.search import chain
 from tombola.ticket import initialize
@@ -69,6 +69,8 @@ def imp_jobs(
         raise RecipeError(unknown("pruning scope", scope, get_args(Scope)))
     if isinstance(exclude, str):
         raise RecipeError(f"exclude is {exclude!r}; it must be a list of names, such as [{exclude!r}]")
+    if exclude:
+        _check_names(network, exclude)
     start = start_job(network, data, recipe, rewind=rewind, seed=seed, pretraining_noise=pretraining_noise)
     return list(
         chain(
@@ -76,3 +78,12 @@ def imp_jobs(
             scope=scope, exclude=exclude,
         )
     )  # fmt: skip
+
+
+def _check_names(network: str, exclude: Sequence[str]) -> None:
+    """Refuse names of weights that the network does not have, before anything is trained."""
+    # Which weights there are does not depend on the images.
+    known = prunable_names(Network.of(network, channels=3, size=(32, 32), classes=10).initialized(0))
+    for name in exclude:
+        if name not in known:
+            raise TicketError(unknown(f"prunable weight of {network}", name, known))

@@ -20,9 +20,12 @@ from functools import partial
 from multiprocessing import resource_tracker
 from typing import Any
 
-from tombola.errors import JobError, StoreError, TombolaError
+import torch
+
+from tombola.errors import JobError, StoreUnwritable, TombolaError
 from tombola.lab.execute import LeaseHeld, Settings, execute
-from tombola.lab.job import Job
+from tombola.lab.job import Job, name_of
+from tombola.lab.lease import free
 from tombola.lab.store import Store
 from tombola.training.history import Epoch
 
@@ -65,16 +68,17 @@ def run_here(
     store: Store, jobs: Mapping[str, Job], settings: Settings, progress: Progress, outcome: Outcome
 ) -> None:
     """Run jobs one after the other in this process; ``jobs`` in an order that respects their needs."""
-    for job in jobs.values():
-        cause = _blocked(job, outcome.failed)
-        if cause is None:
-            try:
-                _run_patiently(store, job.description(), settings, partial(progress.epoch, job))
-            except StoreError:
-                raise  # a store that cannot be written to fails every job
-            except Exception as error:  # a declared function may fail in any way
-                cause = _one_line(error)
-        _note(outcome, job, cause, progress)
+    with _threads(settings.threads):
+        for job in jobs.values():
+            cause = _blocked(job, outcome.failed)
+            if cause is None:
+                try:
+                    _run_patiently(store, job.description(), settings, partial(progress.epoch, job))
+                except StoreUnwritable:
+                    raise  # it would fail every job
+                except Exception as error:  # a declared function may fail in any way
+                    cause = _one_line(error)
+            _note(outcome, job, cause, progress)
 
 
 def run_locally(
@@ -99,7 +103,7 @@ def run_locally(
             cause = None
             if future.status != "finished":
                 error = future.exception()
-                if isinstance(error, StoreError):
+                if isinstance(error, StoreUnwritable):
                     raise error
                 broken = {name for name, other in futures.items() if other.status == "error"}
                 cause = _blocked(jobs[future.key], broken) or _one_line(error)
@@ -122,6 +126,9 @@ def _note(outcome: Outcome, job: Job, cause: str | None, progress: Progress) -> 
 
 def _task(root: str, description: str, settings: Settings, needs: list[bool]) -> bool:
     """What a Dask worker does for a job; ``needs`` are results of the tasks before it, and not looked at."""
+    # For the whole process and for good: its other slots rest on the same number.
+    if torch.get_num_threads() != settings.threads:
+        torch.set_num_threads(settings.threads)
     return _run_patiently(Store(root), json.loads(description), settings, None)
 
 
@@ -132,28 +139,32 @@ def _run_patiently(
     on_epoch: Callable[[Epoch, int], None] | None,
 ) -> bool:
     """Run a job; while another owner works on it, wait with growing pauses and without a slot."""
-    pause = 0.2
-    seceded = False
     while True:
         try:
             return execute(store, description, settings, on_epoch)
         except LeaseHeld:
-            seceded = seceded or _give_up_slot()
-            # A little chance keeps many waiters from asking all at once; it touches no result.
-            time.sleep(pause * random.uniform(0.8, 1.2))
-            pause = min(pause * 1.5, 10.0)
+            name = name_of(description)
+            with _slot_given_up():
+                pause = 0.2
+                while not store.has(name) and not free(store.workplace(name)):
+                    # A little chance keeps many waiters from asking all at once; it touches no result.
+                    time.sleep(pause * random.uniform(0.8, 1.2))
+                    pause = min(pause * 1.5, 10.0)
 
 
-def _give_up_slot() -> bool:
-    """Let the Dask worker begin another task while this one waits; False outside a worker."""
-    from distributed import get_worker, secede
+@contextmanager
+def _slot_given_up() -> Iterator[None]:
+    """Let the Dask worker begin another task meanwhile, and wait for a slot again afterwards."""
+    from distributed import get_worker, rejoin, secede
 
     try:
         get_worker()
-    except ValueError:
-        return False
-    secede()  # type: ignore[no-untyped-call]
-    return True
+    except ValueError:  # not in a worker
+        yield
+        return
+    secede()
+    yield
+    rejoin()
 
 
 @contextmanager
@@ -182,6 +193,8 @@ def _local_cluster(workers: int) -> Iterator[Any]:
                 processes=True,
                 host="127.0.0.1",
                 dashboard_address=None,
+                # Else its pages stand at a fixed port, and a second cluster complains that it is taken.
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
                 memory_limit=0,
                 silence_logs=logging.CRITICAL,
             )
@@ -205,6 +218,19 @@ def _interrupts_held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """That many intra-op threads, and afterwards what there was before."""
+    before = torch.get_num_threads()
+    if before != count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if before != count:
+            torch.set_num_threads(before)
 
 
 def _one_line(error: BaseException) -> str:

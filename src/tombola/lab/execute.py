@@ -10,7 +10,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +25,7 @@ from tombola.lab.job import call, described_function, name_of, result_type
 from tombola.lab.result import Packed, pack, unpack
 from tombola.lab.shared import put_object, stored_data, stored_object
 from tombola.lab.store import Store, read_json, write_json
+from tombola.lab.writing import face
 from tombola.ticket import Ticket
 from tombola.training.checkpoint import Checkpoint, Checkpoints
 from tombola.training.device import resolve_device
@@ -86,6 +86,7 @@ def execute(
             return False
         _count_attempt(workplace, settings.attempts, name)
         try:
+            lease.unwatched = "watch" not in face(described_function(description).function).runtime
             watch = LabWatch(workplace, lease, settings.checkpoint_every, on_epoch)
             _compute(store, name, description, settings, watch, lease)
         except leases.LeaseLost:
@@ -111,12 +112,11 @@ def _compute(
 ) -> None:
     """Make a job's result and publish it."""
     started = time.time()
-    with _threads(settings.threads):
-        device = resolve_device(settings.device)
-        value = evaluate(store, description, {"device": device, "watch": watch})
-        packed = pack(value)
+    device = resolve_device(settings.device)
+    value = evaluate(store, description, {"device": device, "watch": watch})
+    packed = pack(value)
     provenance = _provenance(store, description, settings, device, started, value)
-    lease.check()
+    # Published even if the lease was lost meanwhile: the first of two equal results stays.
     if packed.start is not None:
         fingerprint, start = packed.start
         put_object(store, fingerprint, start, {})
@@ -150,6 +150,8 @@ def _unpack(store: Store, packed: Packed, kind: Any) -> Any:
 
 def _argument(store: Store, value: Any, runtime: Mapping[str, Any]) -> Any:
     """The library object that an argument of a description stands for; plain values are left as they are."""
+    if isinstance(value, list):
+        return [_argument(store, item, runtime) for item in value]
     if not isinstance(value, dict):
         return value
     if value.keys() == {"data"}:
@@ -194,19 +196,6 @@ class LabWatch(Checkpoints):
     def finished_epoch(self, row: Epoch, epochs: int) -> None:
         if self._on_epoch is not None:
             self._on_epoch(row, epochs)
-
-
-@contextmanager
-def _threads(count: int) -> Any:
-    """That many intra-op threads, and afterwards what there was before."""
-    before = torch.get_num_threads()
-    if before != count:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        if before != count:
-            torch.set_num_threads(before)
 
 
 def _count_attempt(workplace: Path, allowed: int, name: str) -> None:

@@ -8,33 +8,19 @@ need the same ticket share it without knowing of each other.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import inspect
 import json
-import math
-import os
-import types
-import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
-import numpy
-
-from tombola.data.catalogue import find
 from tombola.data.imageset import Data
 from tombola.declared import Declaration, declaration, declaration_of
 from tombola.errors import JobError
-from tombola.lab.hints import alternatives, item_hint, wants_float
-from tombola.networks.network import Network
+from tombola.lab.writing import Scribe, face, read, same_source, written_defaults
 from tombola.ticket import Ticket
 from tombola.training.run import Run
-
-# Parameters that the lab fills in where a job runs. They say how, not what, and never enter a name.
-RUNTIME = frozenset({"device", "watch"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +28,8 @@ class Job:
     """A call of a declared function. Made by :func:`job`.
 
     declaration: the function.
-    arguments: those that differ from their defaults, as JSON values; jobs stand as :class:`Job`.
+    arguments: those that differ from their defaults, as JSON values; jobs, also within lists, stand as
+        :class:`Job`.
     data: the data sets among the arguments, by name: what each is loaded from, or the caller's own tensors.
     values: the caller's own tickets and runs among the arguments, by fingerprint.
     """
@@ -65,7 +52,7 @@ class Job:
     @cached_property
     def parents(self) -> tuple[Job, ...]:
         """The jobs among the arguments."""
-        return tuple(value for value in self.arguments.values() if isinstance(value, Job))
+        return tuple(_jobs_in(list(self.arguments.values())))
 
     @cached_property
     def needs(self) -> tuple[Job, ...]:
@@ -78,16 +65,10 @@ class Job:
 
     def description(self) -> dict[str, Any]:
         """The call as JSON values. A parent that is not stored is described in full."""
-        arguments = {}
-        for key, value in self.arguments.items():
-            if isinstance(value, Job):
-                arguments[key] = {"job": value.name} | ({} if value.stored else {"call": value.description()})
-            else:
-                arguments[key] = value
         return {
             "function": self.declaration.name,
             "version": self.declaration.version,
-            "arguments": arguments,
+            "arguments": {key: _described(value) for key, value in self.arguments.items()},
         }
 
     def __repr__(self) -> str:
@@ -105,17 +86,16 @@ def job(function: Callable[..., Any], *arguments: Any, **options: Any) -> Job:
     written down, or a call that does not fit the function.
     """
     declared = declaration_of(function)
-    parameters, hints = _face(function)
+    known, defaults = face(function), written_defaults(function)
     try:
-        bound = inspect.Signature(list(parameters.values())).bind(*arguments, **options)
+        bound = known.signature.bind(*arguments, **options)
     except TypeError as error:
         raise JobError(f"{declared.name}: {error}") from None
-    scribe = _Scribe(declared.name)
+    scribe = Scribe(declared.name, (Job,))
     written: dict[str, Any] = {}
     for key, value in bound.arguments.items():
-        default = parameters[key].default
-        encoded = scribe.write(key, value, hints.get(key, Any))
-        if default is parameters[key].empty or encoded != scribe.write(key, default, hints.get(key, Any)):
+        encoded = scribe.write(key, value, known.hints.get(key, Any))
+        if key not in defaults or encoded != defaults[key]:
             written[key] = encoded
     made = Job(declared, written, scribe.data, scribe.values)
     # Worked out now, while the names of its parents are known: in a chain of hundreds of rounds the last name
@@ -126,17 +106,13 @@ def job(function: Callable[..., Any], *arguments: Any, **options: Any) -> Job:
 
 def name_of(description: Mapping[str, Any]) -> str:
     """The name of a described job. A parent counts by its name alone."""
-
-    def named(value: Any) -> Any:
-        return {"job": value["job"]} if isinstance(value, dict) and "call" in value else value
-
-    arguments = {key: named(value) for key, value in description["arguments"].items()}
+    arguments = {key: _named(value) for key, value in description["arguments"].items()}
     called = {"function": description["function"], "version": description["version"], "arguments": arguments}
     text = json.dumps(called, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def all_needed(jobs: typing.Iterable[Job]) -> dict[str, Job]:
+def all_needed(jobs: Iterable[Job]) -> dict[str, Job]:
     """All stored jobs behind these, themselves included, every job after those that it needs."""
     ordered: dict[str, Job] = {}
     pending: list[tuple[Job, bool]] = [(job_, False) for job_ in reversed(list(jobs))]
@@ -153,20 +129,25 @@ def all_needed(jobs: typing.Iterable[Job]) -> dict[str, Job]:
     return ordered
 
 
-def data_behind(jobs: typing.Iterable[Job]) -> dict[str, str | Data]:
-    """All data sets that these jobs and those behind them take."""
+def data_behind(jobs: Iterable[Job]) -> dict[str, str | Data]:
+    """All data sets that these jobs and those behind them take.
+
+    Raises :class:`~tombola.errors.JobError` if two of them go by one name.
+    """
     found: dict[str, str | Data] = {}
     for job_ in _everything(jobs):
-        found.update(job_.data)
+        for name, source in job_.data.items():
+            if not same_source(found.setdefault(name, source), source):
+                raise JobError(f"two different data sets are called {name!r}; rename one of them")
     return found
 
 
-def values_behind(jobs: typing.Iterable[Job]) -> dict[str, Ticket | Run]:
+def values_behind(jobs: Iterable[Job]) -> dict[str, Ticket | Run]:
     """All tickets and runs of the caller's own that these jobs and those behind them take."""
     return {name: value for job_ in _everything(jobs) for name, value in job_.values.items()}
 
 
-def _everything(jobs: typing.Iterable[Job]) -> Iterator[Job]:
+def _everything(jobs: Iterable[Job]) -> Iterator[Job]:
     seen: set[int] = set()
     pending = list(jobs)
     while pending:
@@ -179,18 +160,17 @@ def _everything(jobs: typing.Iterable[Job]) -> Iterator[Job]:
 
 def call(described: Declaration, arguments: Mapping[str, Any], runtime: Mapping[str, Any]) -> Any:
     """Call a declared function with arguments as read from a description and what the lab fills in."""
-    parameters, hints = _face(described.function)
-    unknown = sorted(set(arguments) - set(parameters))
+    known = face(described.function)
+    unknown = sorted(set(arguments) - set(known.signature.parameters))
     if unknown:
         raise JobError(f"{described.name} has no parameter {unknown[0]!r}; the job is of another version")
-    read = {key: _read(value, hints.get(key, Any)) for key, value in arguments.items()}
-    taken = inspect.signature(described.function).parameters
-    return described.function(**read, **{key: value for key, value in runtime.items() if key in taken})
+    taken = {key: read(value, known.hints.get(key, Any)) for key, value in arguments.items()}
+    return described.function(**taken, **{key: runtime[key] for key in known.runtime & runtime.keys()})
 
 
 def result_type(described: Declaration) -> Any:
     """What the function is declared to return."""
-    return _face(described.function)[1].get("return", Any)
+    return face(described.function).hints.get("return", Any)
 
 
 def described_function(description: Mapping[str, Any]) -> Declaration:
@@ -204,125 +184,22 @@ def described_function(description: Mapping[str, Any]) -> Declaration:
     return declared
 
 
-@cache
-def _face(function: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
-    """The parameters that enter a job, and the types of all."""
-    label = getattr(function, "__qualname__", repr(function))
-    parameters = {
-        key: parameter
-        for key, parameter in inspect.signature(function).parameters.items()
-        if key not in RUNTIME
-    }
-    for key, parameter in parameters.items():
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise JobError(
-                f"{label} cannot be a job: {key} has no name to be given by; write each parameter out"
-            )
-    try:
-        return parameters, typing.get_type_hints(function)
-    except NameError as error:
-        raise JobError(
-            f"{label} cannot be a job: its type hints cannot be read ({error}); import what they name at the "
-            "top of its module"
-        ) from error
+def _jobs_in(value: Any) -> Iterator[Job]:
+    if isinstance(value, Job):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _jobs_in(item)
 
 
-class _Scribe:
-    """Writes the arguments of one call down as JSON values, and gathers the data and values behind them."""
-
-    def __init__(self, function: str) -> None:
-        self._function = function
-        self.data: dict[str, str | Data] = {}
-        self.values: dict[str, Ticket | Run] = {}
-
-    def write(self, key: str, value: Any, hint: Any, *, inner: bool = False) -> Any:
-        if inner and isinstance(value, Job | Data | Ticket | Run):
-            raise JobError(
-                f"{self._function}: {key} is a {type(value).__name__} within another value; "
-                "give it as an argument of its own"
-            )
-        if isinstance(value, Job):
-            return value
-        if isinstance(value, Data) or (hint is Data and isinstance(value, str | os.PathLike)):
-            return self._write_data(value)
-        if isinstance(value, Ticket | Run):
-            name = value.fingerprint
-            self.values[name] = value
-            return {"value": name, "type": type(value).__name__}
-        if isinstance(value, numpy.generic):
-            value = value.item()
-        if isinstance(value, bool | str | types.NoneType):
-            return value
-        if isinstance(value, int):
-            return float(value) if wants_float(hint) else value
-        if isinstance(value, float):
-            if not math.isfinite(value):
-                raise JobError(f"{self._function}: {key} is {value}; a job takes finite numbers only")
-            return value
-        if isinstance(value, list | tuple):
-            return [
-                self.write(f"{key}[{index}]", item, item_hint(hint, index), inner=True)
-                for index, item in enumerate(value)
-            ]
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return self._write_fields(key, value)
-        if callable(value):
-            return self._write_network(value)
-        raise JobError(
-            f"{self._function}: {key} is a {type(value).__name__}, which cannot be written down; "
-            "give numbers, text, lists, dataclasses, data, tickets, runs or jobs"
-        )
-
-    def _write_data(self, value: Data | str | os.PathLike[str]) -> dict[str, str]:
-        if isinstance(value, Data):
-            name, source = value.name, value if value.source is None else value.source
-        elif value == "digits":
-            name, source = "digits", "digits"
-        else:
-            origin = find(value)
-            name, source = origin.name, origin.source
-        self.data[name] = source
-        return {"data": name}
-
-    def _write_fields(self, key: str, value: Any) -> dict[str, Any]:
-        """The fields of a dataclass that differ from their defaults."""
-        hints = typing.get_type_hints(type(value))
-        written = {}
-        for entry in dataclasses.fields(value):
-            hint = hints[entry.name]
-            place = f"{key}.{entry.name}"
-            encoded = self.write(place, getattr(value, entry.name), hint, inner=True)
-            if entry.default is not dataclasses.MISSING:
-                default = entry.default
-            elif entry.default_factory is not dataclasses.MISSING:
-                default = entry.default_factory()
-            else:
-                written[entry.name] = encoded
-                continue
-            if encoded != self.write(place, default, hint, inner=True):
-                written[entry.name] = encoded
-        return written
-
-    def _write_network(self, factory: Callable[..., Any]) -> str:
-        known = Network.of(factory, channels=1, size=(1, 1), classes=1)
-        if known.factory is not None:
-            raise JobError(
-                f"{self._function}: {known.name} is not declared and cannot enter a job; "
-                "put @tombola.declare_network('a-name') above it"
-            )
-        return known.name
+def _described(value: Any) -> Any:
+    if isinstance(value, Job):
+        return {"job": value.name} | ({} if value.stored else {"call": value.description()})
+    return [_described(item) for item in value] if isinstance(value, list) else value
 
 
-def _read(value: Any, hint: Any) -> Any:
-    """A JSON value as the type that the parameter is declared with."""
-    if isinstance(value, dict):
-        for kind in alternatives(hint):
-            if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-                hints = typing.get_type_hints(kind)
-                return kind(**{key: _read(item, hints.get(key, Any)) for key, item in value.items()})
-        return value
+def _named(value: Any) -> Any:
+    """A described argument with its parents by name only."""
     if isinstance(value, list):
-        return tuple(_read(item, item_hint(hint, index)) for index, item in enumerate(value))
-    if isinstance(value, str) and Path in alternatives(hint):
-        return Path(value)
-    return value
+        return [_named(item) for item in value]
+    return {"job": value["job"]} if isinstance(value, dict) and "call" in value else value

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tombola.errors import RecipeError
+from tombola.errors import DataError, RecipeError
 from tombola.lab.engine import Outcome, Progress, run_here, run_locally
 from tombola.lab.execute import Settings, evaluate, load_result
 from tombola.lab.job import Job, all_needed, data_behind, values_behind
 from tombola.lab.shared import put_value, register_data
 from tombola.lab.store import Store
+from tombola.training.device import resolve_device
 
 
 class Lab:
@@ -36,6 +37,8 @@ class Lab:
         self.store = Store(store)
         self.workers = workers
         self.settings = settings or Settings()
+        self.device = resolve_device(self.settings.device)  # refused here rather than in every job
+        self._checked: dict[str, str] = {}
 
     def run(self, jobs: Job | Iterable[Job], *, progress: Progress | None = None) -> Outcome:
         """See to it that these jobs, and all that they need, are in the store.
@@ -50,11 +53,12 @@ class Lab:
         outcome = Outcome(found=[name for name in needed if self.store.has(name)])
         found = set(outcome.found)
         missing = _wanted(asked, {name: job for name, job in needed.items() if name not in found})
+        self._check_data(asked, missing)
         progress = progress or Progress()
         progress.begin(len(outcome.found), len(missing))
         if not missing:
             return outcome
-        self._bring_in(missing.values())
+        self._bring_in_values(missing.values())
         if self.workers:
             workers = min(self.workers, len(missing))
             run_locally(self.store, missing, self.settings, progress, outcome, workers)
@@ -62,11 +66,25 @@ class Lab:
             run_here(self.store, missing, self.settings, progress, outcome)
         return outcome
 
-    def _bring_in(self, jobs: Iterable[Job]) -> None:
-        """Put the data and the caller's own tickets and runs behind these jobs where workers find them."""
-        jobs = list(jobs)
-        for name, source in data_behind(jobs).items():
-            register_data(self.store, name, source)
+    def _check_data(self, asked: Iterable[Job], missing: Mapping[str, Job]) -> None:
+        """See to it that the data behind jobs is what the store's results are of, and at hand for workers.
+
+        Finished jobs too: a folder may have changed since. Only if nothing is missing may it be gone.
+        """
+        for name, source in data_behind(asked).items():
+            seen = source if isinstance(source, str) else source.fingerprint
+            if self._checked.get(name) == seen:
+                continue
+            try:
+                register_data(self.store, name, source)
+            except DataError:
+                if missing:
+                    raise
+            else:
+                self._checked[name] = seen
+
+    def _bring_in_values(self, jobs: Iterable[Job]) -> None:
+        """Put the caller's own tickets and runs behind these jobs where workers find them."""
         for fingerprint, value in values_behind(jobs).items():
             put_value(self.store, fingerprint, value)
 
@@ -81,7 +99,8 @@ class Lab:
         """
         if not job.stored:
             self.run(job.needs).raise_failures()
-            self._bring_in([job])
+            self._check_data([job], {job.name: job})
+            self._bring_in_values([job])
             return evaluate(self.store, job.description(), {})
         self.run(job).raise_failures()
         return load_result(self.store, job.name)

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tombola.errors import StoreError, reason
+from tombola.errors import StoreUnwritable, reason
 
 # Seconds without a heartbeat after which a lease is taken over.
 STALE = 60.0
@@ -41,6 +41,7 @@ class Lease:
     owner: dict[str, Any]
     alive: float
     lost: bool = False
+    unwatched: bool = False  # the work gives no signs of life, so the process speaks for it
 
     def beat(self) -> None:
         """A sign of life from the work; raises :class:`LeaseLost` if the lease is gone."""
@@ -86,8 +87,17 @@ def acquire(folder: Path) -> Lease | None:
     except FileNotFoundError:
         return None  # its last owner finished just now, and cleared the place away
     except OSError as error:
-        raise StoreError(f"cannot write to {folder}: {reason(error)}") from error
+        raise StoreUnwritable(f"cannot write to {folder}: {reason(error)}") from error
     return None
+
+
+def free(folder: Path) -> bool:
+    """Whether a lease could be had now: there is none, or a dead one."""
+    path = folder / "lease"
+    try:
+        return not path.exists() or _is_stale(path, _owner_in(path))
+    except FileNotFoundError:
+        return True
 
 
 def _create(path: Path, owner: dict[str, Any]) -> bool:
@@ -107,12 +117,10 @@ def _clear_if_stale(path: Path) -> bool:
     """Take a dead lease out of the way; True if the place is free now."""
     owner = _owner_in(path)
     try:
-        age = _server_time(path.parent) - path.stat().st_mtime
+        if not _is_stale(path, owner):
+            return False
     except FileNotFoundError:
         return True
-    # A lease that a power cut emptied names nobody; it is stale in time.
-    if age < STALE and (owner is None or not _known_dead(owner)):
-        return False
     aside = path.with_name(f".stale.{uuid.uuid4().hex}")
     try:
         path.rename(aside)
@@ -126,6 +134,12 @@ def _clear_if_stale(path: Path) -> bool:
             os.link(aside, path)
     aside.unlink()
     return not mistaken
+
+
+def _is_stale(path: Path, owner: dict[str, Any] | None) -> bool:
+    age = _server_time(path.parent) - path.stat().st_mtime
+    # A lease that a power cut emptied names nobody; it is stale in time.
+    return age >= STALE or (owner is not None and _known_dead(owner))
 
 
 def _owner_in(path: Path) -> dict[str, Any] | None:
@@ -216,7 +230,7 @@ class _Held:
             with self._lock:
                 leases = list(self._leases)
             for lease in leases:
-                if time.monotonic() - lease.alive > PATIENCE:
+                if not lease.unwatched and time.monotonic() - lease.alive > PATIENCE:
                     continue
                 try:
                     if _owner_in(lease.path) != lease.owner:

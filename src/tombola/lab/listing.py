@@ -13,35 +13,40 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from tombola.errors import JobError
+from tombola.errors import JobError, StoreError
 from tombola.lab.store import Store
 
 
 def listing(store: Store, function: str | None = None) -> RenderableType:
     """One line for each finished job, oldest first."""
     rows = []
+    damaged = []
     for name in store.names():
-        description = store.description(name)
-        if function is None or description["function"] == function:
-            provenance = store.provenance(name)
-            rows.append((provenance["started"], name, description, store.numbers(name), provenance))
-    if not rows:
+        try:
+            description = store.description(name)
+            if function is None or description["function"] == function:
+                provenance = store.provenance(name)
+                rows.append((provenance["started"], name, description, store.numbers(name), provenance))
+        except StoreError as error:
+            damaged.append(Text(str(error), style="red"))
+    if not rows and not damaged:
         return Group(_line(f"no {function + ' ' if function else ''}jobs in the store at {store.root}"))
     table = Table(box=None, pad_edge=False, caption_justify="left")
     for column in ("job", "function", "arguments", "result", "started", "seconds"):
-        whole = column not in ("arguments", "result")
-        table.add_column(column, justify="right" if column == "seconds" else "left", no_wrap=whole)
+        # One line a job: what does not fit is cut from the arguments, which tombola show has whole.
+        room = 1 if column == "arguments" else None
+        table.add_column(column, justify="right" if column == "seconds" else "left", no_wrap=True, ratio=room)
     for started, name, description, numbers, provenance in sorted(rows, key=lambda row: row[:2]):
         table.add_row(
             name[:12],
             escape(description["function"]),
             escape(_arguments(description)),
             escape(_result(numbers)),
-            started[:19].replace("T", " "),
+            started[5:16].replace("T", " "),
             f"{provenance['seconds']:.1f}",
         )
     total = sum(row[4]["seconds"] for row in rows)
-    return Group(table, _line(f"{len(rows)} jobs, {total:.0f} s of work, in {store.root}"))
+    return Group(table, *damaged, _line(f"{len(rows)} jobs, {total:.0f} s of work, in {store.root}"))
 
 
 def _line(text: str) -> Text:

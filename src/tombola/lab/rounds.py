@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +18,10 @@ from tombola.lab.engine import Progress
 from tombola.lab.job import Job
 from tombola.training.history import Epoch
 
+# Seconds between lines on a round under way where there is no terminal.
+_QUIET = 30.0
+# What makes the rounds of one chain comparable to the bit.
+_KIND = ("device", "hardware", "precision", "threads", "torch")
 _COLUMNS = ("round", "sparsity", "accuracy", "best", "seconds", "job")
 
 
@@ -27,6 +34,10 @@ class RoundTable(Progress):
         self._round = 0
         self._dense: float | None = None
         self._under_way = ""
+        self._said = time.monotonic()
+        self._nonfinite = False
+        self._rows: list[dict[str, Any]] = []
+        self._ran_on: dict[str, list[int]] = {}
         self._table = Table(title_justify="left", caption_justify="left")
         for column in _COLUMNS:
             self._table.add_column(column, justify="left" if column == "job" else "right")
@@ -49,6 +60,13 @@ class RoundTable(Progress):
         if self._dense is not None:
             self._console.print(
                 "underlined (+): winning, at least as accurate as dense; *: failed, at chance"
+                + ("; !: non-finite weights were pruned first" if self._nonfinite else ""),
+                soft_wrap=True,
+            )
+        if len(self._ran_on) > 1:
+            parts = [f"{_numbers(rounds)} on {what}" for what, rounds in self._ran_on.items()]
+            self._console.print(
+                "rounds are of different kinds: " + "; ".join(parts), highlight=False, soft_wrap=True
             )
 
     def epoch(self, job: Job, row: Epoch, epochs: int) -> None:
@@ -57,6 +75,9 @@ class RoundTable(Progress):
             f"test accuracy {row.test_accuracy:.2f}%, {row.seconds:.1f} s an epoch"
         )
         self._refresh()
+        if self._live is None and time.monotonic() - self._said > _QUIET:
+            self._said = time.monotonic()
+            self._console.print(self._under_way, highlight=False)
 
     def add(
         self, name: str, numbers: Mapping[str, Any], provenance: Mapping[str, Any], *, computed: bool
@@ -66,7 +87,12 @@ class RoundTable(Progress):
         winning = self._dense is not None and accuracy >= self._dense
         if self._dense is None:
             self._dense = accuracy
-        star = "*" if numbers["failed"] else ""
+        star = ("*" if numbers["failed"] else "") + ("!" if numbers["nonfinite_at_pruning"] else "")
+        self._nonfinite |= bool(numbers["nonfinite_at_pruning"])
+        kind = ", ".join(str(provenance[key]) for key in _KIND if provenance.get(key) is not None)
+        self._ran_on.setdefault(kind, []).append(numbers["round"])
+        kept = ("round", "sparsity", "accuracy", "best_accuracy", "failed", "diverged")
+        self._rows.append({key: numbers[key] for key in kept} | {"winning": winning, "job": name})
         seconds = f"{provenance['seconds']:.1f}" if computed else "stored"
         cells = (
             str(numbers["round"]),
@@ -85,6 +111,22 @@ class RoundTable(Progress):
         self._under_way = ""
         self._refresh()
 
+    def write(self, path: Path) -> None:
+        """Write the rounds so far as CSV."""
+        beside = path.with_name(f".{path.name}")
+        with beside.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(self._rows[0]))
+            writer.writeheader()
+            writer.writerows(self._rows)
+        beside.replace(path)
+
     def _refresh(self) -> None:
         if self._live is not None:
             self._live.update(Group(self._table, Text(self._under_way)), refresh=True)
+
+
+def _numbers(rounds: list[int]) -> str:
+    """Rounds as text, a run of them by its ends."""
+    if len(rounds) > 2 and rounds == list(range(rounds[0], rounds[-1] + 1)):
+        return f"{rounds[0]} to {rounds[-1]}"
+    return ", ".join(map(str, rounds))

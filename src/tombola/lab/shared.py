@@ -124,7 +124,7 @@ def _object(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         return files.read_tensors(path, _KIND)
     except TicketError as error:
-        raise StoreError(f"the store lacks an object: {error}") from error
+        raise StoreError(f"{error}; delete it and the job that made it, and run again") from error
 
 
 # By what the record says: another store may come to lie at the same place.

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tombola.errors import JobError, StoreError, TicketError, reason
+from tombola.errors import JobError, StoreError, StoreUnwritable, TicketError, reason
 
 if TYPE_CHECKING:  # Listing a store must not wait for torch.
     from tombola.lab.result import Packed
@@ -53,7 +53,7 @@ class Store:
         mark = self.root / "tombola.json"
         try:
             if not mark.exists():
-                if self.root.is_dir() and any(p.name not in _FOLDERS for p in self.root.iterdir()):
+                if self.root.is_dir() and any(_foreign(p.name) for p in self.root.iterdir()):
                     raise StoreError(f"{self.root} holds other files; a store wants a folder of its own")
                 if not create:
                     raise StoreError(f"no store at {self.root}; name one with --store or TOMBOLA_STORE")
@@ -62,7 +62,7 @@ class Store:
                 write_json(mark, {"format": FORMAT})
             found = read_json(mark).get("format")
         except (OSError, ValueError) as error:
-            raise StoreError(f"cannot use a store at {self.root}: {reason(error)}") from error
+            raise StoreUnwritable(f"cannot use a store at {self.root}: {reason(error)}") from error
         if found != FORMAT:
             raise StoreError(f"the store at {self.root} has format {found!r}; this tombola reads {FORMAT}")
 
@@ -148,7 +148,7 @@ class Store:
             _sync_folder(target.parent)
             return True
         except OSError as error:
-            raise StoreError(f"cannot write to the store at {self.root}: {reason(error)}") from error
+            raise StoreUnwritable(f"cannot write to the store at {self.root}: {reason(error)}") from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -170,6 +170,11 @@ class Store:
 _FOLDERS = {"jobs", "objects", "data", "work"}
 
 
+def _foreign(name: str) -> bool:
+    """Whether an entry cannot belong to a store, nor to the file system or the making of a store."""
+    return name not in _FOLDERS and name not in ("tombola.json", "lost+found") and not name.startswith(".")
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write JSON beside its place, force it to the disk and rename it.
 
@@ -184,7 +189,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {reason(error)}") from error
+        raise StoreUnwritable(f"cannot write {path}: {reason(error)}") from error
     finally:
         beside.unlink(missing_ok=True)
 

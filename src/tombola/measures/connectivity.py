@@ -20,7 +20,7 @@ from tombola.training.body import Body
 from tombola.training.checkpoint import Watch
 from tombola.training.checks import check_images
 from tombola.training.device import resolve_device
-from tombola.training.eager import EVALUATION_BATCH, channels_last, device_batches, evaluate
+from tombola.training.evaluation import EVALUATION_BATCH, channels_last, device_batches, evaluate
 from tombola.training.run import Run
 
 
@@ -83,7 +83,7 @@ def barrier(
         raise RecipeError(f"points is {points}; a barrier needs at least 3: both ends and the middle")
     where = resolve_device(device)
     watch = watch or Watch()
-    precision = _common_precision(first, second)
+    precision = _common_precision(first, second, where)
     body = Body(networks[0], where)
     test = device_batches(data, data.test, where)
     measured = []
@@ -142,10 +142,15 @@ def recalibrate_batch_norm(module: nn.Module, batches: Batches, precision: str) 
         layer.momentum = momentum
 
 
-def _common_precision(first: Run, second: Run) -> str:
+def _common_precision(first: Run, second: Run, device: torch.device) -> str:
+    """The precision the runs were trained in, in which they are evaluated too."""
     if (first.precision, first.device) != (second.precision, second.device):
         raise RecipeError(
             f"the runs were trained in {first.precision} on {first.device} and "
             f"{second.precision} on {second.device}; no line mixes them"
+        )
+    if first.precision == "bfloat16" and device.type == "cpu":
+        raise RecipeError(
+            "the runs were trained in bfloat16 on a GPU; say device='cuda' to measure them there"
         )
     return first.precision

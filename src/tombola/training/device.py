@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy
 import torch
 
+import tombola
 from tombola.errors import RecipeError
 from tombola.training.recipe import Recipe
 
@@ -37,10 +39,18 @@ def resolve_precision(recipe: Recipe, device: torch.device) -> str:
     return recipe.precision
 
 
-def environment(device: torch.device, precision: str) -> dict[str, Any]:
+def environment(device: torch.device, precision: str, engine: str) -> dict[str, Any]:
     """What must be equal for two trainings to give equal bits."""
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
     else:
         hardware = f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
-    return {"torch": torch.__version__, "device": device.type, "hardware": hardware, "precision": precision}
+    return {
+        "tombola": tombola.__version__,
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,  # its generators draw every order and augmentation
+        "device": device.type,
+        "hardware": hardware,
+        "precision": precision,
+        "engine": engine,
+    }

@@ -7,28 +7,24 @@ waited for.
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Literal
-
 import torch
-from torch import nn
 from torch.nn import functional
 
-from tombola.data.batches import Batches
 from tombola.data.imageset import Data, ImageSet
 from tombola.networks.network import Network
 from tombola.training.body import Body
 from tombola.training.engine import EpochPlan, EpochTally
+from tombola.training.evaluation import channels_last, device_batches, evaluate
 from tombola.training.recipe import Recipe
 
-# Fixed, because the size of a batch may change the last bits of what a convolution gives.
-EVALUATION_BATCH = 500
 # Images are prepared for several small steps at once; preparing works image by image, so bits don't change.
 PREPARED_IMAGES = 512
 
 
 class EagerEngine:
     """Trains a body with plain PyTorch operations; see :class:`~tombola.training.engine.Engine`."""
+
+    name = "eager"
 
     def __init__(
         self, network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str
@@ -53,7 +49,7 @@ class EagerEngine:
 
     def advance(self, first: int, last: int) -> None:
         size = self._plan.batch_size
-        together = max(1, PREPARED_IMAGES // size)
+        together = self.stretch()
         self.body.module.train()
         for start in range(first, last, together):
             stretch = slice(start * size, min(start + together, last) * size)
@@ -88,43 +84,12 @@ class EagerEngine:
             self._tally.losses[step] = loss.detach()
             self._tally.right[place : place + len(targets)] = outputs.argmax(1) == targets
 
+    def stretch(self) -> int:
+        return max(1, PREPARED_IMAGES // self._recipe.batch_size)
+
     def tally(self) -> EpochTally:
         return self._tally
 
     def evaluate(self, images: ImageSet) -> tuple[float, float]:
         batches = device_batches(self._data, images, self._device)
         return evaluate(self.body.module, batches, self._precision)
-
-
-@lru_cache(maxsize=6)
-def device_batches(
-    data: Data,
-    images: ImageSet,
-    device: torch.device,
-    *,
-    pad: int = 0,
-    fill: Literal["black", "mean"] = "black",
-) -> Batches:
-    """The images of a split on a device, normalised as ``data``; kept for the next training on them."""
-    return Batches(images, data, pad=pad, fill=fill, device=device)
-
-
-def channels_last(images: torch.Tensor) -> torch.Tensor:
-    """The images as the weights of a :class:`~tombola.training.body.Body` lie in memory."""
-    return images.contiguous(memory_format=torch.channels_last)
-
-
-@torch.no_grad()
-def evaluate(module: nn.Module, batches: Batches, precision: str) -> tuple[float, float]:
-    """Mean cross-entropy in nats and accuracy in percent over all images, in evaluation mode."""
-    module.eval()
-    losses, right = [], []
-    for first in range(0, len(batches), EVALUATION_BATCH):
-        last = min(first + EVALUATION_BATCH, len(batches))
-        with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
-            outputs = module(channels_last(batches.plain(first, last)))
-        labels = batches.plain_labels(first, last)
-        losses.append(functional.cross_entropy(outputs.float(), labels, reduction="none").double().sum())
-        right.append((outputs.argmax(1) == labels).sum())
-    count = len(batches)
-    return float(torch.stack(losses).sum()) / count, 100 * int(torch.stack(right).sum()) / count

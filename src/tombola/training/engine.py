@@ -53,6 +53,7 @@ class EpochTally:
 class Engine(Protocol):
     """Trains one body on one device."""
 
+    name: str
     body: Body
 
     def begin(self, plan: EpochPlan) -> None:
@@ -60,6 +61,9 @@ class Engine(Protocol):
 
     def advance(self, first: int, last: int) -> None:
         """Train steps ``first`` to ``last - 1`` of the plan."""
+
+    def stretch(self) -> int:
+        """Number of steps that are best taken between two looks at the clock."""
 
     def tally(self) -> EpochTally:
         """What the steps so far gave; the engine's own tensors, which a resumed epoch copies into."""

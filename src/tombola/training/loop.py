@@ -131,7 +131,7 @@ def _train_until(
         "recipe": asdict(recipe) | {"milestones": list(recipe.milestones)},
         "streams": [int(number) for number in streams],
         "until": until,
-        "environment": environment(device, precision),
+        "environment": environment(device, precision, engine.name),
     }
     record = ForgettingRecord.empty(len(data.train), device)
     training = Training(

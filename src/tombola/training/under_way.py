@@ -13,7 +13,6 @@ from tombola import seeds
 from tombola.data.augmentation import draw
 from tombola.data.imageset import Data
 from tombola.training.checkpoint import Checkpoint, Watch
-from tombola.training.eager import PREPARED_IMAGES
 from tombola.training.engine import Engine, EpochPlan
 from tombola.training.history import Epoch, ForgettingRecord, History
 from tombola.training.recipe import Recipe
@@ -45,7 +44,7 @@ class Training:
             tally = self.engine.tally()
             tally.losses.copy_(interrupted.tensors["tally.losses"])
             tally.right.copy_(interrupted.tensors["tally.right"])
-        together = max(1, PREPARED_IMAGES // plan.batch_size)
+        together = self.engine.stretch()
         while self.step < plan.steps:
             last = min(self.step + together, plan.steps)
             self.engine.advance(self.step, last)

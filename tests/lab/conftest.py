@@ -1,0 +1,65 @@
+"""What the tests of the lab share: a store of their own, short recipes, and a registry that forgets."""
+
+from collections.abc import Iterator
+
+import pytest
+
+import tombola as tb
+from tombola import declared
+from tombola.lab import lease as leases
+from tombola.lab.engine import Progress
+from tombola.lab.job import Job
+from tombola.lab.store import Store
+from tombola.training.history import Epoch
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def lab(tmp_path) -> tb.Lab:
+    """A lab in this process, with a store of its own."""
+    return tb.Lab(tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def quick() -> tb.Recipe:
+    """One epoch of three steps on the digits."""
+    return tb.Recipe(epochs=1, batch_size=400)
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test declares is forgotten after it."""
+    monkeypatch.setattr(declared, "_declarations", dict(declared._declarations))
+
+
+@pytest.fixture(autouse=True)
+def _leases_end_with_their_test() -> Iterator[None]:
+    yield
+    leases._held._leases.clear()
+
+
+class Recorder(Progress):
+    """Writes down everything that it is told."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[int, int]] = []
+        self.epochs: list[tuple[str, int]] = []
+        self.finished: list[tuple[str, str | None]] = []
+
+    def begin(self, found: int, missing: int) -> None:
+        self.begun.append((found, missing))
+
+    def epoch(self, job: Job, row: Epoch, epochs: int) -> None:
+        self.epochs.append((job.name, row.epoch))
+
+    def done(self, job: Job, failed: str | None) -> None:
+        self.finished.append((job.name, failed))
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()

@@ -1,0 +1,83 @@
+import pytest
+
+import tombola as tb
+from tombola.errors import DataError, NetworkError, RecipeError
+from tombola.lab.chains import imp_jobs, start_job
+
+
+@pytest.fixture(scope="module")
+def dozen() -> tb.Recipe:
+    return tb.Recipe(epochs=12, batch_size=100)
+
+
+def test_a_chain_is_one_training_a_round_and_the_dense_one(dozen: tb.Recipe) -> None:
+    jobs = imp_jobs("convnet", "digits", dozen, rounds=3, fraction=0.5, seed=4)
+    assert len(jobs) == 4
+    start = tb.job(tb.initialize, "convnet", "digits", seed=4)
+    by_hand = [tb.job(tb.train, start, "digits", dozen, noise=4)]
+    for _ in range(3):
+        ticket = tb.job(tb.prune, by_hand[-1], fraction=0.5)
+        by_hand.append(tb.job(tb.train, ticket, "digits", dozen, noise=4))
+    assert [made.name for made in jobs] == [made.name for made in by_hand]
+
+
+def test_a_longer_chain_begins_with_the_shorter_one(dozen: tb.Recipe) -> None:
+    short, long = ([run.name for run in imp_jobs("convnet", "digits", dozen, rounds=r)] for r in (2, 5))
+    assert long[:3] == short
+
+
+def test_rewinding_goes_back_to_a_pretrained_start(dozen: tb.Recipe) -> None:
+    start = start_job("convnet", "digits", dozen, rewind=3, seed=2)
+    dense = tb.job(tb.initialize, "convnet", "digits", seed=2)
+    assert start.name == tb.job(tb.pretrain, dense, "digits", dozen, epochs=3, noise=2).name
+    assert imp_jobs("convnet", "digits", dozen, rounds=0, rewind=3, seed=2)[0].parents[0].name == start.name
+    other = start_job("convnet", "digits", dozen, rewind=3, seed=2, pretraining_noise=7)
+    assert other.name == tb.job(tb.pretrain, dense, "digits", dozen, epochs=3, noise=7).name
+
+
+def test_without_momentum_a_rewound_dense_training_is_the_plain_one(
+    lab: tb.Lab, same_bits: object, recorder
+) -> None:
+    plain = tb.Recipe(epochs=3, batch_size=200, momentum=0.0)
+    (whole,), (rewound,) = (imp_jobs("convnet", "digits", plain, rounds=0, rewind=r, seed=5) for r in (0, 1))
+    assert whole.name != rewound.name
+    lab.run([whole, rewound]).raise_failures()
+    assert same_bits(lab.result(whole).weights, lab.result(rewound).weights)
+
+
+def test_excluded_layers_and_same_noise_enter_the_jobs(dozen: tb.Recipe) -> None:
+    made = imp_jobs(
+        "convnet", "digits", dozen, rounds=1, exclude=["0.weight"], same_noise=True, scope="layerwise"
+    )  # fmt: skip
+    assert made[1].arguments["noise_round"] == 0
+    pruned = made[1].arguments["ticket"]
+    assert {key: pruned.arguments[key] for key in ("scope", "exclude")} == {
+        "scope": "layerwise",
+        "exclude": ["0.weight"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"rounds": -1}, RecipeError, "rounds is -1; it must be 0 or more"),
+        ({"fraction": 0.0}, RecipeError, "fraction is 0.0; it must lie between 0 and 1, both excluded"),
+        ({"fraction": 1.5}, RecipeError, "fraction is 1.5"),
+        (
+            {"rewind": 12},
+            RecipeError,
+            "rewind is to epoch 12, but the recipe has 12 epochs; allowed are 1 to 11",
+        ),
+        ({"rewind": -1}, RecipeError, "rewind is to epoch -1"),
+        ({"network": "convnett"}, NetworkError, "no network 'convnett'; did you mean 'convnet'"),
+        ({"data": "./nowhere"}, DataError, "no folder './nowhere'"),
+        ({"exclude": "0.weight"}, RecipeError, r"exclude is '0.weight'; it must be a list .* \['0.weight'\]"),
+        ({"scope": "globl"}, RecipeError, "no pruning scope 'globl'; did you mean 'global'"),
+    ],
+)
+def test_impossible_chains_are_refused_before_any_job(
+    change: dict, error: type[Exception], words: str, dozen: tb.Recipe
+) -> None:
+    settings = {"network": "convnet", "data": "digits", "rounds": 1, **change}
+    with pytest.raises(error, match=words):
+        imp_jobs(settings.pop("network"), settings.pop("data"), dozen, **settings)

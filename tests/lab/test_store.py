@@ -1,0 +1,270 @@
+import errno
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import tombola as tb
+from tombola import files
+from tombola.errors import JobError, StoreError
+from tombola.lab import store as stores
+from tombola.lab.result import Packed
+from tombola.lab.store import Store, default_place, read_json, write_json
+
+NAME = "ab" + 62 * "0"
+DESCRIPTION = {"function": "one", "version": 1, "arguments": {}}
+PROVENANCE = {"started": "2026-01-01T00:00:00+00:00", "seconds": 1.0}
+
+
+def packed(value: float = 1.0) -> Packed:
+    return Packed({"value": value}, {"kept": 1}, {"t": torch.tensor([value])}, [{"epoch": 1, "loss": 0.5}])
+
+
+def everything_in(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+# The place
+
+
+def test_a_store_is_made_and_found_again(tmp_path: Path) -> None:
+    made = Store(tmp_path / "deep" / "store")
+    assert sorted(path.name for path in made.root.iterdir()) == [
+        "data",
+        "jobs",
+        "objects",
+        "tombola.json",
+        "work",
+    ]
+    assert Store(made.root, create=False).root == made.root
+    assert list(made.names()) == []
+
+
+def test_the_default_place_is_told_by_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOMBOLA_STORE", str(tmp_path / "elsewhere"))
+    assert Store().root == tmp_path / "elsewhere"
+    monkeypatch.delenv("TOMBOLA_STORE")
+    assert default_place().parts[-2:] == ("tombola", "store")
+
+
+def test_a_place_is_made_absolute_and_its_tilde_is_the_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TOMBOLA_STORE", "~/mine")
+    monkeypatch.chdir(tmp_path)
+    assert Store().root == Store("~/mine").root == Store("mine").root == tmp_path / "mine"
+
+
+def test_a_missing_store_is_not_made_where_none_is_wanted(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"no store at .*nowhere; name one with --store or TOMBOLA_STORE"):
+        Store(tmp_path / "nowhere", create=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_folder_with_other_files_is_refused(tmp_path: Path, create: bool) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(StoreError, match="holds other files; a store wants a folder of its own"):
+        Store(tmp_path, create=create)
+    assert everything_in(tmp_path) == {"thesis.tex"}
+
+
+def test_a_store_that_another_process_begins_at_this_moment_is_no_other_folder(tmp_path: Path) -> None:
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / ".tombola.json.0a1b2c3d").write_text("{")  # as write_json has it for a moment
+    assert Store(tmp_path).root == tmp_path
+
+
+def test_two_threads_begin_one_store(tmp_path: Path) -> None:
+    for place in (tmp_path / str(attempt) for attempt in range(50)):
+        gate = threading.Barrier(2, timeout=60)
+        begun: list[Store] = []
+
+        def begin(place: Path = place, gate: threading.Barrier = gate, begun: list[Store] = begun) -> None:
+            gate.wait()
+            begun.append(Store(place))
+
+        threads = [threading.Thread(target=begin) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(begun) == 2
+
+
+@pytest.mark.parametrize(
+    ("mark", "words"),
+    [
+        ('{"format": 2}', "has format 2; this tombola reads 1"),
+        ("{}", "has format None"),
+        ('{"format"', "cannot use a store at .*: Expecting"),
+        ("[1]", "cannot use a store at .*: tombola.json holds no object"),
+    ],
+)
+def test_a_store_of_another_format_is_refused(tmp_path: Path, mark: str, words: str) -> None:
+    (tmp_path / "tombola.json").write_text(mark)
+    with pytest.raises(StoreError, match=words):
+        Store(tmp_path)
+
+
+def test_a_place_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "sub"):
+        with pytest.raises(StoreError, match=f"cannot use a store at {place}: "):
+            Store(place)
+
+
+# Publication
+
+
+def test_a_published_job_is_read_back(store: Store) -> None:
+    assert not store.has(NAME)
+    assert store.publish(NAME, DESCRIPTION, packed(), PROVENANCE)
+    assert store.has(NAME)
+    assert list(store.names()) == [NAME]
+    assert store.description(NAME) == {"name": NAME, **DESCRIPTION}
+    assert store.numbers(NAME) == {"value": 1.0}
+    assert store.provenance(NAME) == PROVENANCE
+    read = store.packed(NAME)
+    assert (read.numbers, read.details) == ({"value": 1.0}, {"kept": 1})
+    assert torch.equal(read.tensors["t"], torch.tensor([1.0]))
+    assert (store.folder(NAME) / "history.csv").read_text() == "epoch,loss\n1,0.5\n"
+
+
+def test_a_result_without_tensors_and_history_has_no_files_of_them(store: Store) -> None:
+    store.publish(NAME, DESCRIPTION, Packed({"value": 2}, {}, {}), PROVENANCE)
+    assert {path.name for path in store.folder(NAME).iterdir()} == {
+        "job.json",
+        "result.json",
+        "provenance.json",
+    }
+    assert store.packed(NAME) == Packed({"value": 2}, {}, {})
+
+
+def test_a_second_publication_leaves_the_first(store: Store) -> None:
+    store.publish(NAME, DESCRIPTION, packed(1.0), PROVENANCE)
+    assert not store.publish(NAME, DESCRIPTION, packed(2.0), PROVENANCE)
+    assert store.numbers(NAME) == {"value": 1.0}
+    assert list(store.workplace(NAME).iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", range(6))
+def test_a_write_that_fails_in_the_middle_leaves_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """Full after each of the three JSON files, the tensors, the history and the folder."""
+    calls = iter(range(100))
+    really = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if next(calls) == moment:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        really(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(StoreError, match=r"cannot write .*: No space left on device") as refused:
+        store.publish(NAME, DESCRIPTION, packed(), PROVENANCE)
+    assert "\n" not in str(refused.value)
+    assert next(calls) > moment
+    assert not store.has(NAME)
+    assert everything_in(store.root) == {"tombola.json"}
+    assert store.publish(NAME, DESCRIPTION, packed(), PROVENANCE)
+
+
+def test_a_rename_that_fails_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rename(self: Path, target: Path) -> Path:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(StoreError, match=r"cannot write to the store at .*: Input/output error"):
+        store.publish(NAME, DESCRIPTION, packed(), PROVENANCE)
+    assert everything_in(store.root) == {"tombola.json"}
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "some.json"
+    write_json(place, {"a": 1})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(place, {"a": float("nan")})
+    monkeypatch.setattr(stores.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    with pytest.raises(StoreError, match=r"cannot write .*some\.json: full"):
+        write_json(place, {"a": 2})
+    assert read_json(place) == {"a": 1}
+    assert everything_in(tmp_path) == {"some.json"}
+
+
+# Reading
+
+
+def test_a_job_is_found_by_the_beginning_of_its_name(store: Store) -> None:
+    other = "ac" + 62 * "0"
+    for name in (NAME, other):
+        store.publish(name, DESCRIPTION, packed(), PROVENANCE)
+    assert store.find("ab") == store.find(NAME) == store.find("AB00") == NAME
+    for prefix, words in (("a", "2 jobs"), ("ff", "no job"), ("", "no job")):
+        with pytest.raises(
+            JobError, match=f"{words} in .* with a name that begins with '{prefix}'; see tombola ls"
+        ):
+            store.find(prefix)
+
+
+def test_files_of_others_among_the_jobs_are_passed_over(store: Store) -> None:
+    store.publish(NAME, DESCRIPTION, packed(), PROVENANCE)
+    (store.root / "jobs" / ".DS_Store").write_text("")
+    assert list(store.names()) == [NAME]
+
+
+def test_a_job_that_is_not_there_is_told(store: Store) -> None:
+    with pytest.raises(JobError, match=r"job ab0000000000 is not in the store at "):
+        store.numbers(NAME)
+
+
+@pytest.mark.parametrize(
+    ("file", "harm"),
+    [
+        ("result.json", lambda path: path.write_text('{"value": 1.')),
+        ("result.json", lambda path: path.write_text("[1]")),
+        ("result.json", lambda path: path.write_bytes(b"\xff\xfe")),
+        ("result.json", lambda path: path.unlink()),
+        ("result.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-1])),
+        ("result.safetensors", lambda path: path.write_bytes(b"")),
+        (
+            "result.safetensors",
+            lambda path: files.write_tensors(path, "tombola.ticket/1", {}, {"t": torch.ones(1)}),
+        ),
+    ],
+)
+def test_a_damaged_result_is_told_with_its_job_and_the_remedy(
+    store: Store, file: str, harm: Callable[[Path], object]
+) -> None:
+    store.publish(NAME, DESCRIPTION, packed(), PROVENANCE)
+    harm(store.folder(NAME) / file)
+    with pytest.raises(
+        StoreError, match=r"job ab0000000000 is damaged: .*; to have it computed again, delete "
+    ) as told:
+        store.packed(NAME)
+    assert file in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_nothing_in_a_store_is_a_pickle(lab: tb.Lab, colour: tb.Data) -> None:
+    start = tb.job(tb.initialize, "convnet", colour)
+    run = tb.job(tb.train, start, colour, tb.Recipe(epochs=1, batch_size=105))
+    lab.run(tb.job(tb.barrier, run, run, colour, points=3)).raise_failures()
+    seen = set()
+    for path in filter(Path.is_file, lab.store.root.rglob("*")):
+        seen.add(path.suffix)
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.suffix == ".safetensors":
+            assert files.file_kind(path) in ("tombola.result/1", "tombola.object/1")
+        else:
+            assert path.read_text().startswith("epoch,lr,train_loss")
+    assert seen == {".json", ".safetensors", ".csv"}

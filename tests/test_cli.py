@@ -1,0 +1,422 @@
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import tombola as tb
+from tombola import cli
+from tombola.lab.store import Store
+
+Result = tuple[int, str, str]
+
+
+@pytest.fixture
+def tombola(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Result]:
+    """Runs the command in this process, on a store of its own: exit code, standard output, standard error."""
+    monkeypatch.setenv("TOMBOLA_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("TOMBOLA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main replaces it
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["tombola", *map(str, arguments)])
+        code = 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            try:
+                cli.main()
+            except SystemExit as end:
+                code = int(end.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+QUICK = ("--recipe.epochs", 2, "--recipe.batch-size", 400)
+
+
+# Asking
+
+
+def child(*command: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(Path(tb.__file__).parents[1])}
+    return subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, env=environment, timeout=300
+    )
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = """
+import sys
+from tombola.cli import main
+sys.argv = ["tombola", *sys.argv[1:]]
+try:
+    main()
+finally:
+    loaded = {"torch", "distributed", "datasets", "pandas", "sklearn", "matplotlib"} & set(sys.modules)
+    print("loaded:", sorted(loaded))
+"""
+    for arguments, words in (
+        (["--help"], ("demo", "imp", "ls", "show")),
+        (["imp", "--help"], ("--recipe.lr",)),
+    ):
+        done = child("-c", code, *arguments)
+        assert done.returncode == 0
+        assert all(word in done.stdout for word in words)
+        assert done.stdout.endswith("loaded: []\n")
+
+
+@pytest.mark.parametrize("command", ["demo", "imp", "ls", "show"])
+def test_every_command_has_help(tombola: Callable[..., Result], command: str) -> None:
+    code, out, _ = tombola(command, "--help")
+    assert code == 0
+    assert f"usage: tombola {command}" in out
+
+
+def test_the_version_is_told(tombola: Callable[..., Result]) -> None:
+    assert tombola("--version") == (0, f"{tb.__version__}\n", "")
+
+
+# A chain
+
+
+def rows(out: str) -> list[list[str]]:
+    return [line.split() for line in out.splitlines() if re.match(r"\d+ \d", line)]
+
+
+def test_a_chain_is_printed_round_by_round_and_remembered(
+    tombola: Callable[..., Result], tmp_path: Path, digits: tb.Data
+) -> None:
+    arguments = ("imp", "--rounds", 2, "--fraction", 0.5, "--seed", 3, *QUICK)
+    code, out, err = tombola(*arguments)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == f"convnet on digits, 2 rounds on the CPU, threads 1; store {tmp_path / 'store'}"
+    assert lines[1] == "round sparsity accuracy best seconds job"
+    assert lines[-1] == "underlined (+): winning, at least as accurate as dense; *: failed, at chance"
+    start = tb.initialize("convnet", digits, seed=3)
+    expected = list(
+        tb.imp(start, digits, tb.Recipe(epochs=2, batch_size=400), rounds=2, fraction=0.5, noise=3)
+    )
+    assert [row[:2] for row in rows(out)] == [["0", "0.00%"], ["1", "50.00%"], ["2", "75.00%"]]
+    assert [row[2].rstrip("*+") for row in rows(out)] == [f"{run.accuracy:.2f}%" for run in expected]
+    assert [row[3] for row in rows(out)] == [f"{run.best_accuracy:.2f}%" for run in expected]
+    assert all(re.fullmatch(r"\d+\.\d", row[4]) for row in rows(out))
+    code, again, err = tombola(*arguments)
+    assert (code, err) == (0, "")
+    assert [row[4] for row in rows(again)] == ["stored"] * 3
+    assert [(*row[:4], row[5]) for row in rows(again)] == [(*row[:4], row[5]) for row in rows(out)]
+
+
+def test_tickets_of_a_chain_are_saved_and_the_first_holds_the_start_of_all(
+    tombola: Callable[..., Result], tmp_path: Path
+) -> None:
+    code, out, _ = tombola("imp", "--rounds", 1, "--rewind", 1, "--out", tmp_path / "out" / "t", *QUICK)
+    assert code == 0
+    assert sorted(path.name for path in (tmp_path / "out" / "t").iterdir()) == [
+        "round-00.safetensors",
+        "round-01.safetensors",
+        "rounds.csv",
+    ]
+    first, second = (tb.Ticket.load(tmp_path / "out" / "t" / f"round-0{n}.safetensors") for n in (0, 1))
+    assert [ticket.round for ticket in (first, second)] == [0, 1]
+    assert first.epoch == second.epoch == 1
+    assert first.complete
+    assert not second.complete
+    second = second.with_start(first.start)
+    assert tb.permute(second).kept == second.kept == round(0.8 * 8456)
+    _, out, _ = tombola("show", tmp_path / "out" / "t" / "round-01.safetensors")
+    assert "sparsity: 20.00% (6,765 of 8,456 prunable weights)" in out
+
+
+def test_other_data_and_networks_can_be_named(tombola: Callable[..., Result], tmp_path: Path) -> None:
+    folder = tmp_path / "shapes"
+    for index in range(24):
+        place = folder / ("dark", "light")[index % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (12, 12), (40 + 100 * (index % 2) + index, 9, 9)).save(place / f"{index}.png")
+    code, out, err = tombola(
+        "imp", "--data", folder, "--rounds", 0, "--store", tmp_path / "my [/store]",
+        "--recipe.epochs", 1, "--recipe.batch-size", 10, "--recipe.augmentation.pad", 2,
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert (
+        out.splitlines()[0]
+        == f"convnet on {folder}, 0 rounds on the CPU, threads 1; store {tmp_path / 'my [/store]'}"
+    )
+    assert len(rows(out)) == 1
+
+
+# Looking
+
+
+def test_the_store_can_be_listed_and_shown(tombola: Callable[..., Result], tmp_path: Path) -> None:
+    _, out, _ = tombola("imp", "--rounds", 1, *QUICK)
+    dense, sparse = (row[5] for row in rows(out))
+    code, listed, err = tombola("ls")
+    assert (code, err) == (0, "")
+    assert listed.splitlines()[0].split() == ["job", "function", "arguments", "result", "started", "seconds"]
+    assert [name in listed for name in (dense, sparse)] == [True, True]
+    assert listed.splitlines()[-1].endswith(f"s of work, in {tmp_path / 'store'}")
+    _, listed, _ = tombola("ls", "--function", "initialize", "--store", tmp_path / "store")
+    assert "initialize" in listed
+    assert dense not in listed
+    code, shown, err = tombola("show", sparse[:6])
+    assert (code, err) == (0, "")
+    assert shown.startswith(f"train {sparse}")
+    assert f"run: train {dense}" in shown
+    assert "sparsity: 0.199976" in shown  # 1,691 of 8,456
+    assert shown.splitlines()[-1].startswith(f"folder: {tmp_path / 'store'}")
+
+
+# Refusals
+
+
+def refused(result: Result) -> str:
+    """The one line of a refusal."""
+    code, _, err = result
+    assert code == 2, err
+    assert re.fullmatch(r"tombola: [^\n]+\n", err), err
+    assert "Traceback" not in err
+    return err.removeprefix("tombola: ").removesuffix("\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--network", "convnett"), "no network 'convnett'; did you mean 'convnet'?"),
+        (("--fraction", 0), "fraction is 0.0; it must lie between 0 and 1, both excluded"),
+        (("--fraction", 1), "fraction is 1.0; it must lie between 0 and 1, both excluded"),
+        (("--fraction", 1.5), "fraction is 1.5; it must lie between 0 and 1, both excluded"),
+        (("--rounds", -1), "rounds is -1; it must be 0 or more"),
+        (
+            ("--rewind", 200, "--recipe.epochs", 200),
+            "rewind is to epoch 200, but the recipe has 200 epochs; allowed are 1 to 199",
+        ),
+        (("--recipe.momentum", 1.5), "momentum is 1.5; it must be from 0 to below 1"),
+        (("--recipe.momentum", "nan"), "momentum is nan; it must be from 0 to below 1"),
+        (("--recipe.lr", 0), "lr is 0.0; it must be above 0 and finite"),
+        (("--recipe.epochs", 0), "epochs is 0; it must be a whole number, at least 1"),
+        (
+            ("--recipe.augmentation.pad", -1),
+            "augmentation pad -1 is negative; allowed 0 (no crop) and above",
+        ),
+        (
+            ("--recipe.schedule", "step"),
+            "schedule is 'step' and milestones are (); milestones must be given for schedule 'step', "
+            "and for no other",
+        ),
+        (("--threads", 0), "threads is 0; it must be at least 1"),
+        (("--checkpoint-every", -5), "checkpoint_every is -5.0; it must be 0 seconds or more"),
+        (
+            ("--exclude", "14.wieght", *QUICK),
+            "no prunable weight of convnet '14.wieght'; did you mean '14.weight'?",
+        ),
+        (
+            ("--data", "./nowhere"),
+            "no folder './nowhere'; give an existing folder, or a name",
+        ),
+    ],
+)
+def test_what_is_impossible_is_refused_in_one_line_before_any_training(
+    tombola: Callable[..., Result], arguments: tuple, words: str, tmp_path: Path
+) -> None:
+    assert refused(tombola("imp", *arguments)) == words
+    if (tmp_path / "store").exists():
+        store = Store(tmp_path / "store")
+        assert {store.description(name)["function"] for name in store.names()} <= {"initialize"}
+
+
+def test_a_training_that_cannot_run_is_refused_with_its_remedy(tombola: Callable[..., Result]) -> None:
+    line = refused(tombola("imp", "--network", "resnet18", "--recipe.batch-size", 63, "--rounds", 0))
+    assert re.fullmatch(
+        r"job \w{12} failed: 1198 images in batches of 63 leave a last batch of 1, on which batch norm is "
+        r"undefined in resnet18; choose another batch size, such as 62",
+        line,
+    )
+
+
+def test_an_unknown_device_is_refused(tombola: Callable[..., Result]) -> None:
+    line = refused(tombola("imp", "--device", "gpu", *QUICK))
+    assert line.endswith("no device 'gpu'; known: auto, cpu, cuda, cuda:0, ...")
+    if not torch.cuda.is_available():
+        line = refused(tombola("imp", "--device", "cuda", *QUICK))
+        assert line.endswith("device 'cuda' asked for, but PyTorch sees no GPU; use cpu or auto")
+
+
+def test_an_unknown_data_set_is_refused_with_the_nearest(
+    tombola: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+    import huggingface_hub
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    assert refused(tombola("imp", "--data", "digitss")) == (
+        "no data set 'digitss'; did you mean 'digits'? (the Hugging Face hub cannot be reached; offline, "
+        "give a folder or use 'digits')"
+    )
+
+
+def test_a_folder_without_images_is_refused(tombola: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert refused(tombola("imp", "--data", tmp_path / "empty")) == (
+        f"folder '{tmp_path / 'empty'}' has no images; it may hold parquet tables, or pictures in one "
+        "folder for each class"
+    )
+
+
+@pytest.mark.parametrize("command", ["imp", "demo"])
+def test_a_store_that_cannot_be_written_to_is_refused(
+    tombola: Callable[..., Result], tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    place = tmp_path / "file" / "sub"
+    assert refused(tombola(command, "--store", place)) == f"cannot use a store at {place}: Not a directory"
+
+
+def test_a_place_for_results_that_cannot_be_written_to_is_refused_before_any_work(
+    tombola: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    place = tmp_path / "file" / "sub"
+    for arguments in (("demo", "--out", place), ("imp", "--out", place)):
+        assert refused(tombola(*arguments)) == f"cannot write to {place}: Not a directory"
+    assert list(Store(tmp_path / "store").names()) == []
+
+
+def test_fewer_than_no_workers_are_refused(tombola: Callable[..., Result]) -> None:
+    assert refused(tombola("demo", "--workers", -2)).startswith("workers is -2; it must be 0")
+
+
+def test_a_folder_of_other_things_is_no_store(tombola: Callable[..., Result], tmp_path: Path) -> None:
+    for arguments in (("imp",), ("ls",)):
+        place = tmp_path / "thesis"
+        place.mkdir(exist_ok=True)
+        (place / "thesis.tex").write_text("")
+        line = refused(tombola(*arguments, "--store", place))
+        assert line == f"{place} holds other files; a store wants a folder of its own"
+
+
+def test_listing_makes_no_store(tombola: Callable[..., Result], tmp_path: Path) -> None:
+    for arguments in (("ls",), ("show", "abc")):
+        line = refused(tombola(*arguments, "--store", tmp_path / "none"))
+        assert line == f"no store at {tmp_path / 'none'}; name one with --store or TOMBOLA_STORE"
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_unknown_job_is_refused(tombola: Callable[..., Result], tmp_path: Path) -> None:
+    Store(tmp_path / "store")
+    assert refused(tombola("show", "abc")) == (
+        f"no job in {tmp_path / 'store'} with a name that begins with 'abc'; see tombola ls"
+    )
+
+
+def test_a_truncated_ticket_file_is_refused(
+    tombola: Callable[..., Result], start: tb.Ticket, tmp_path: Path
+) -> None:
+    place = tmp_path / "ticket.safetensors"
+    start.save(place)
+    place.write_bytes(place.read_bytes()[:-100])
+    assert refused(tombola("show", place)).startswith(f"{place} is damaged or not a tensor file: ")
+
+
+def test_other_pixels_under_the_same_name_are_refused(tombola: Callable[..., Result], tmp_path: Path) -> None:
+    arguments = ("--recipe.epochs", 1, "--recipe.batch-size", 10, "--rounds", 0)
+    for place, shade in (("first", 0), ("second", 1)):
+        folder = tmp_path / place / "shapes"
+        for index in range(20):
+            (folder / str(index % 2)).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), 100 * (index % 2) + index + shade).save(
+                folder / str(index % 2) / f"{index}.png"
+            )
+    assert tombola("imp", "--data", tmp_path / "first" / "shapes", *arguments)[0] == 0
+    line = refused(tombola("imp", "--data", tmp_path / "second" / "shapes", *arguments, "--seed", 1))
+    assert re.fullmatch(
+        r"the store at .*store has results for other pixels under the data name 'shapes' "
+        r"\(fingerprint \w{12}, now \w{12}\); rename the data or use another store",
+        line,
+    )
+
+
+def test_a_full_disk_is_one_line_and_finished_jobs_stay(
+    tombola: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tombola("imp", "--rounds", 0, *QUICK)[0] == 0
+    before = sorted(tmp_path.glob("store/jobs/*/*/*"))
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        )
+        line = refused(tombola("imp", "--rounds", 1, *QUICK))
+    assert re.fullmatch(r"cannot write .*: No space left on device", line)
+    assert sorted(tmp_path.glob("store/jobs/*/*/*")) == before
+    code, again, _ = tombola("imp", "--rounds", 1, *QUICK)
+    assert code == 0
+    assert [row[4] == "stored" for row in rows(again)] == [True, False]
+
+
+def test_what_cannot_be_read_as_a_value_ends_with_the_same_code(tombola: Callable[..., Result]) -> None:
+    for arguments in (("imp", "--recipe.epochs", "many"), ("imp", "--stor", "x"), ("play",), ()):
+        code, _, err = tombola(*arguments)
+        assert code == 2
+        assert "Traceback" not in err
+
+
+def test_debug_shows_where_it_happened(tombola: Callable[..., Result]) -> None:
+    with pytest.raises(tb.TombolaError, match=r"fraction is 1\.5"):
+        tombola("--debug", "imp", "--fraction", 1.5)
+    done = child("-m", "tombola.cli", "imp", "--recipe.lr", "0", "--debug")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.endswith("RecipeError: lr is 0.0; it must be above 0 and finite\n")
+
+
+def test_a_warning_is_one_line(tombola: Callable[..., Result]) -> None:
+    code, _, err = tombola("imp", "--rounds", 0, "--recipe.epochs", 1, "--recipe.batch-size", 5000)
+    assert code == 0
+    assert err == (
+        "tombola: note: batch size 5000 is larger than the 1198 training images: "
+        "every epoch is one partial batch\n"
+    )
+
+
+# Interruption
+
+
+def test_ctrl_c_ends_with_one_line_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(tb.__file__).parents[1])}
+    command = [
+        sys.executable, "-m", "tombola.cli", "imp", "--rounds", "100", "--store", str(tmp_path / "store"),
+        "--recipe.epochs", "3", "--recipe.batch-size", "100", "--checkpoint-every", "0",
+    ]  # fmt: skip
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        # A shell's background jobs ignore the signal, and their children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("1 20.00%"):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert err == "tombola: interrupted; the same command continues where it was\n"
+    store = Store(tmp_path / "store")
+    # An initialisation, the dense training and that of the first round, at least.
+    assert len(list(store.names())) >= 3
+    assert not list(tmp_path.glob("store/work/*/lease"))
