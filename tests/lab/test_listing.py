@@ -62,7 +62,7 @@ def test_every_job_has_one_line_however_narrow_the_terminal(filled: tuple[tb.Lab
     assert all(len(line) <= 80 for line in lines[:-1])
     # What is cut is the arguments, not the numbers.
     assert all(re.search(r" \d+\.\d$", line) for line in lines[1:-1])
-    assert sum("% sparsity" in line or "points" in line for line in lines) == 7
+    assert sum("% sparsity" in line or "points" in line for line in lines) == 8
 
 
 def test_a_listing_can_be_of_one_function(filled: tuple[tb.Lab, list[tb.Job]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -32,19 +32,25 @@ def listing(store: Store, function: str | None = None) -> RenderableType:
     if not rows and not damaged:
         return Group(_line(f"no {function + ' ' if function else ''}jobs in the store at {store.root}"))
     table = Table(box=None, pad_edge=False, caption_justify="left")
-    for column in ("job", "function", "arguments", "result", "started", "seconds"):
-        # One line a job: what does not fit is cut from the arguments, which tombola show has whole.
-        room = 1 if column == "arguments" else None
-        table.add_column(column, justify="right" if column == "seconds" else "left", no_wrap=True, ratio=room)
-    for started, name, description, numbers, provenance in sorted(rows, key=lambda row: row[:2]):
-        table.add_row(
+    cells = [
+        (
             name[:12],
-            escape(description["function"]),
-            escape(_arguments(description)),
-            escape(_result(numbers)),
+            description["function"],
+            _arguments(description),
+            _result(numbers),
             started[5:16].replace("T", " "),
             f"{provenance['seconds']:.1f}",
         )
+        for started, name, description, numbers, provenance in sorted(rows, key=lambda row: row[:2])
+    ]
+    columns = ("job", "function", "arguments", "result", "started", "seconds")
+    for column, *texts in zip(columns, *cells, strict=True):
+        # One line a job: what does not fit is cut from the arguments, which tombola show has whole.
+        room = None if column == "arguments" else min(30, max(map(len, texts), default=0))
+        justify: Literal["left", "right"] = "right" if column == "seconds" else "left"
+        table.add_column(column, justify=justify, no_wrap=room is not None, min_width=room)
+    for row in cells:
+        table.add_row(*(Text(text, no_wrap=True, overflow="ellipsis") for text in row))
     total = sum(row[4]["seconds"] for row in rows)
     return Group(table, *damaged, _line(f"{len(rows)} jobs, {total:.0f} s of work, in {store.root}"))
 

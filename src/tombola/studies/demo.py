@@ -47,7 +47,7 @@ class Cell:
     chains: for each seed, the trainings of its pruning chain, dense first.
     dense_barriers, ticket_barriers: for each seed, between two noise copies of the first and of the last
         ticket.
-    recalibrated_barriers: the dense ones, with batch-norm statistics measured anew.
+    recalibrated_barriers: the dense ones from initialisation, with batch-norm statistics measured anew.
     """
 
     momentum: float
@@ -85,7 +85,7 @@ def _cell(settings: DemoSettings, momentum: float, batch_size: int, rewind: int)
             # A second copy of the same ticket, under a noise number that no chain uses.
             copy = job(train, run.arguments["ticket"], settings.data, recipe, noise=settings.seeds + seed)
             barriers.append(job(barrier, run, copy, settings.data))
-            if run is chain[0]:
+            if run is chain[0] and rewind == 0:
                 recalibrated = job(barrier, run, copy, settings.data, recalibrate=True)
                 cell.recalibrated_barriers.append(recalibrated)
     return cell
