@@ -39,11 +39,12 @@ def demo(
     started = time.perf_counter()
     console = Console()
     settings = DemoSettings()
-    workers = available_cores() if workers is None else workers
+    cells = demo_cells(settings)
+    if workers is None:
+        workers = min(available_cores(), sum(len(cell.chains) for cell in cells))
     # The same bits and the same picture on every machine, so never on a GPU that happens to be there.
     lab = Lab(store, workers=workers, settings=Settings(device="cpu"))
     _check_writable(out)
-    cells = demo_cells(settings)
     _say(console, f"tombola demo: {settings.network} on {settings.data}, store {lab.store.root}")
     with Bar(console) as bar:
         outcome = lab.run([job for cell in cells for job in cell.jobs()], progress=bar)

@@ -8,8 +8,10 @@ numbers change.
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 from tombola.errors import JobError, unknown
@@ -32,19 +34,8 @@ class Declaration:
 
 _declarations: dict[str, Declaration] = {}
 
-# Where the built-in functions are declared; imported on first need, so that naming a job loads no torch.
-_HOMES = {
-    "initialize": "tombola.ticket",
-    "train": "tombola.training.loop",
-    "pretrain": "tombola.training.loop",
-    "prune": "tombola.pruning.prune",
-    "permute": "tombola.pruning.controls",
-    "randomize": "tombola.pruning.controls",
-    "reinitialize": "tombola.pruning.controls",
-    "barrier": "tombola.measures.connectivity",
-    "forgetting": "tombola.measures.forgetting",
-    "convergence": "tombola.measures.convergence",
-}
+# Where the built-in functions are declared: imported on first need, so that naming a job loads no torch.
+_BUILT_IN = ("tombola.ticket", "tombola.training", "tombola.pruning", "tombola.measures")
 
 
 def declare(name: str, *, version: int = 1, stored: bool = True) -> Callable[[F], F]:
@@ -66,11 +57,20 @@ def declare(name: str, *, version: int = 1, stored: bool = True) -> Callable[[F]
 
 def declaration(name: str) -> Declaration:
     """The declaration of that name; :class:`~tombola.errors.JobError` if there is none."""
-    if name not in _declarations and name in _HOMES:
-        importlib.import_module(_HOMES[name])
     if name not in _declarations:
-        raise JobError(unknown("declared function", name, {*_declarations, *_HOMES}))
+        _import_built_in()
+    if name not in _declarations:
+        raise JobError(unknown("declared function", name, _declarations))
     return _declarations[name]
+
+
+@cache
+def _import_built_in() -> None:
+    """Import every module that may declare a function, so that a new measure needs no entry anywhere."""
+    for name in _BUILT_IN:
+        module = importlib.import_module(name)
+        for entry in pkgutil.iter_modules(getattr(module, "__path__", [])):
+            importlib.import_module(f"{name}.{entry.name}")
 
 
 def declaration_of(function: Callable[..., Any]) -> Declaration:

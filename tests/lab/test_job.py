@@ -491,3 +491,25 @@ def test_arguments_come_back_as_the_types_that_are_declared(registry: None) -> N
     assert seen == [Window(1.0, 1.0, ("a", "b")), (1.0, 2), Path("some/where"), ("x",), 3.0, "cuda"]
     assert '"pair": [1.0, 2]' in text
     assert '"most": 3.0' in text
+
+
+def test_a_function_that_does_not_say_what_it_returns_is_refused(registry: None) -> None:
+    @tb.declare("silent")
+    def silent(run: tb.Run):
+        return 1
+
+    with pytest.raises(JobError, match="it does not say what it returns; add a return type"):
+        tb.job(silent, tb.job(tb.initialize, "convnet", "digits"))
+
+
+def test_a_dataclass_that_would_read_as_data_is_refused(registry: None) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Odd:
+        data: str = ""
+
+    @tb.declare("odd")
+    def odd(value: Odd) -> int:
+        return 1
+
+    with pytest.raises(JobError, match=r"odd: value would read as something else, .* \(data\); rename them"):
+        tb.job(odd, Odd("digits"))

@@ -73,7 +73,7 @@ def test_a_lease_says_who_holds_it(place: Path) -> None:
     written = json.loads(lease.path.read_text())
     assert written == lease.owner
     assert written["pid"] == os.getpid()
-    assert set(written) == {"host", "boot", "pid", "started", "lease"}
+    assert set(written) == {"host", "boot", "processes", "pid", "started", "lease"}
 
 
 def test_a_lease_is_not_taken_over_while_its_owner_lives_and_beats(
@@ -106,6 +106,7 @@ def test_the_lease_of_a_process_that_nobody_has_buried_yet_is_taken_over(
         ({"started": "1"}, True),
         ({"host": "elsewhere", "pid": 1, "started": "1"}, False),
         ({"pid": None}, False),
+        ({"processes": "another container", "started": "1"}, False),
     ],
 )
 def test_a_process_is_dead_if_its_machine_or_its_number_began_anew(

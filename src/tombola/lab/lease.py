@@ -164,6 +164,7 @@ def _identity() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "boot": _boot(),
+        "processes": _process_space(),
         "pid": os.getpid(),
         "started": _started(os.getpid()),
     }
@@ -175,6 +176,8 @@ def _known_dead(owner: dict[str, Any]) -> bool:
         return False
     if owner.get("boot") != _boot():
         return True
+    if owner.get("processes") != _process_space():
+        return False  # another container, whose process ids mean nothing here
     started = _started(owner["pid"])
     return started is None or (started != owner.get("started"))
 
@@ -183,6 +186,15 @@ def _known_dead(owner: dict[str, Any]) -> bool:
 def _boot() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+@cache
+def _process_space() -> str:
+    """Names the space that process ids are counted in: containers have their own."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
     except OSError:
         return ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -139,7 +140,7 @@ def _data(root: Path, text: str) -> Data:
     try:
         data = load_data(source)
     except DataError as error:
-        raise DataError(f"data {name!r} is not at hand on {os.uname().nodename}: {error}") from error
+        raise DataError(f"data {name!r} is not at hand on {platform.node()}: {error}") from error
     if data.fingerprint != fingerprint:
         raise StoreError(f"data {name!r} at {source} has other pixels than this store's results")
     return data

@@ -213,6 +213,8 @@ def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def _sync_folder(folder: Path) -> None:
     """Force the entries of a folder to the disk, so that a rename of it outlives a power cut."""
+    if os.name == "nt":  # where a folder cannot be opened
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

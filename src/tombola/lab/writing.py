@@ -30,6 +30,10 @@ from tombola.training.run import Run
 RUNTIME = frozenset({"device", "watch"})
 
 
+# How data, jobs and the caller's own values stand in a description; no dataclass may look alike.
+_REFERENCES = ({"data"}, {"job"}, {"job", "call"}, {"value", "type"})
+
+
 @dataclasses.dataclass(frozen=True)
 class Face:
     """How a function is called: the parameters that enter a job, what the lab may fill in, and all types."""
@@ -58,6 +62,8 @@ def face(function: Callable[..., Any]) -> Face:
             f"{label} cannot be a job: its type hints cannot be read ({error}); import what they name at the "
             "top of its module"
         ) from error
+    if "return" not in hints:
+        raise JobError(f"{label} cannot be a job: it does not say what it returns; add a return type")
     return Face(inspect.Signature(entering), RUNTIME & parameters.keys(), hints)
 
 
@@ -166,6 +172,11 @@ class Scribe:
             encoded = self.write(f"{key}.{entry.name}", item, hints[entry.name])
             if entry.name not in defaults or encoded != defaults[entry.name]:
                 written[entry.name] = encoded
+        if written.keys() in _REFERENCES:
+            raise JobError(
+                f"{self._function}: {key} would read as something else, for the names of its fields "
+                f"({', '.join(written)}); rename them"
+            )
         return written
 
     def _write_network(self, factory: Callable[..., Any]) -> str:

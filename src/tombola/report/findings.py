@@ -33,14 +33,21 @@ def stability_findings(summary: Mapping[str, Any]) -> list[str]:
                 f"{STABLE_BELOW:g} points. Most stable is {_label(most)} ({most['barrier']:.1f} points), "
                 f"least stable {_label(least)} ({least['barrier']:.1f} points)."
             )
+    measured = [entry for entry in summary["dense"] if entry.get("barrier_recalibrated") is not None]
+    if measured:
+        highest = max(measured, key=lambda entry: float(entry["barrier_recalibrated"]))
+        sentences.append(
+            "How much of that is batch norm: with its statistics measured anew on the line, the highest "
+            f"dense barrier {start_label(0)} is {highest['barrier_recalibrated']:.1f} points ({_label(highest)})."
+        )
     tickets = [curve for curve in curves if curve["kind"] == "ticket"]
     if tickets:
         unstable = [c for c in tickets if c["barrier"] >= STABLE_BELOW]
         listed = "; ".join(f"{_label(c)} {start_label(c['rewind'])}: {c['barrier']:.1f}" for c in unstable)
-        highest = f"the highest is {max(c['barrier'] for c in tickets):.1f}"
+        ceiling = f"the highest is {max(c['barrier'] for c in tickets):.1f}"
         sentences.append(
             f"All ticket barriers below {STABLE_BELOW:g} points: "
-            + (f"no ({listed})." if unstable else f"yes ({highest}).")
+            + (f"no ({listed})." if unstable else f"yes ({ceiling}).")
         )
     return sentences
 

@@ -44,7 +44,8 @@ def train(
     noise: number of the noise: order and augmentation are drawn from streams of this number, the ticket's
         round and the epoch, so no two rounds of a chain see the same.
     noise_round: draw the noise of this round instead of the ticket's own, as a control.
-    device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``.
+    device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``. On a CPU, another number of threads
+        (``torch.set_num_threads``) gives other last bits; the lab uses one.
     watch: somebody to tell of progress, who may keep checkpoints.
 
     Raises :class:`~tombola.errors.RecipeError` or :class:`~tombola.errors.NetworkError`, before the first
