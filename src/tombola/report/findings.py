@@ -38,7 +38,8 @@ def stability_findings(summary: Mapping[str, Any]) -> list[str]:
         highest = max(measured, key=lambda entry: float(entry["barrier_recalibrated"]))
         sentences.append(
             "How much of that is batch norm: with its statistics measured anew on the line, the highest "
-            f"dense barrier {start_label(0)} is {highest['barrier_recalibrated']:.1f} points ({_label(highest)})."
+            f"dense barrier {start_label(0)} is {highest['barrier_recalibrated']:.1f} points "
+            f"({_label(highest)})."
         )
     tickets = [curve for curve in curves if curve["kind"] == "ticket"]
     if tickets:
