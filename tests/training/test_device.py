@@ -5,7 +5,7 @@ import torch
 import tombola
 from tombola import Recipe
 from tombola.errors import RecipeError
-from tombola.training.device import environment, resolve_device, resolve_precision
+from tombola.training.device import environment, repeatable, resolve_device, resolve_precision
 
 
 @pytest.fixture
@@ -60,3 +60,32 @@ def test_the_environment_of_a_cpu_names_instruction_set_and_threads() -> None:
     assert found["hardware"].endswith(", 1 threads")
     assert (found["precision"], found["engine"]) == ("float32", "eager")
     assert (found["numpy"], found["tombola"]) == (np.__version__, tombola.__version__)
+
+
+def settings() -> list[bool]:
+    backends = torch.backends
+    return [
+        backends.cudnn.benchmark,
+        backends.cudnn.deterministic,
+        backends.cudnn.allow_tf32,
+        backends.cuda.matmul.allow_tf32,
+    ]
+
+
+def test_settings_on_which_bits_rest_hold_while_any_training_wants_them() -> None:
+    gpu, before = torch.device("cuda"), settings()
+    wanted = [False, True, False, False]
+    assert before != wanted
+    first, second = repeatable(gpu), repeatable(gpu)
+    with first:
+        assert settings() == wanted
+        second.__enter__()
+    assert settings() == wanted  # the second, begun within the first, outlasts it
+    second.__exit__(None, None, None)
+    assert settings() == before
+
+
+def test_on_a_cpu_no_setting_is_touched() -> None:
+    before = settings()
+    with repeatable(torch.device("cpu")):
+        assert settings() == before

@@ -253,6 +253,7 @@ def _provenance(
         "hardware": hardware,
         "threads": settings.threads if device.type == "cpu" else None,
         "precision": value.precision if isinstance(value, Run) else None,
+        "engine": value.engine if isinstance(value, Run) else None,
         "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="milliseconds"),
         "seconds": round(time.time() - started, 3),
         "pid": os.getpid(),

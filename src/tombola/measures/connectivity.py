@@ -19,7 +19,7 @@ from tombola.ticket import State
 from tombola.training.body import Body
 from tombola.training.checkpoint import Watch
 from tombola.training.checks import check_images
-from tombola.training.device import resolve_device
+from tombola.training.device import repeatable, resolve_device
 from tombola.training.evaluation import EVALUATION_BATCH, channels_last, device_batches, evaluate
 from tombola.training.run import Run
 
@@ -87,12 +87,13 @@ def barrier(
     body = Body(networks[0], where)
     test = device_batches(data, data.test, where)
     measured = []
-    for index in range(points):
-        body.load(interpolate(first.weights, second.weights, index, points))
-        if recalibrate:
-            recalibrate_batch_norm(body.module, device_batches(data, data.train, where), precision)
-        measured.append(evaluate(body.module, test, precision))
-        watch.beat()
+    with repeatable(where):
+        for index in range(points):
+            body.load(interpolate(first.weights, second.weights, index, points))
+            if recalibrate:
+                recalibrate_batch_norm(body.module, device_batches(data, data.train, where), precision)
+            measured.append(evaluate(body.module, test, precision))
+            watch.beat()
     return Barrier(
         tuple(index / (points - 1) for index in range(points)),
         tuple(100.0 - accuracy for _, accuracy in measured),

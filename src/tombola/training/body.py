@@ -90,7 +90,11 @@ class Body:
         twenty times faster than ``masked_fill_``.
         """
         if self._sparse:
-            self._prunable_bits.bitwise_and_(self._kept_bits)
+            self.select_kept()
+
+    def select_kept(self) -> None:
+        """The pass itself, also under a mask that keeps everything."""
+        self._prunable_bits.bitwise_and_(self._kept_bits)
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the network's ``state_dict`` on the CPU, in contiguous tensors."""

@@ -18,8 +18,8 @@ from tombola.errors import RecipeError
 from tombola.ticket import Ticket
 from tombola.training.checkpoint import Watch
 from tombola.training.checks import check_trainable
-from tombola.training.device import environment, resolve_device, resolve_precision
-from tombola.training.eager import EagerEngine
+from tombola.training.choice import engine_for
+from tombola.training.device import environment, repeatable, resolve_device, resolve_precision
 from tombola.training.history import NOT_MEASURED, Epoch, ForgettingRecord, History
 from tombola.training.recipe import Recipe
 from tombola.training.run import Run
@@ -52,7 +52,9 @@ def train(
     step, for a training that cannot run as described. A run that diverges is a result, not an error.
     """
     streams = (noise, ticket.round if noise_round is None else noise_round)
-    trained = _train_until(ticket, data, recipe, recipe.epochs, streams, resolve_device(device), watch)
+    where = resolve_device(device)
+    with repeatable(where):
+        trained = _train_until(ticket, data, recipe, recipe.epochs, streams, where, watch)
     return Run(
         ticket,
         trained.engine.body.state(),
@@ -61,6 +63,7 @@ def train(
         int(noise),
         trained.precision,
         trained.device.type,
+        trained.engine.name,
     )
 
 
@@ -86,7 +89,9 @@ def pretrain(
         raise RecipeError(
             f"the start was taken at epoch {start.epoch} already; pretrain to a later one than that"
         )
-    trained = _train_until(start, data, recipe, epochs, (noise, start.round), resolve_device(device), watch)
+    where = resolve_device(device)
+    with repeatable(where):
+        trained = _train_until(start, data, recipe, epochs, (noise, start.round), where, watch)
     state = trained.engine.body.state()
     # Pretraining a sparse ticket leaves zeros at pruned positions, which are no dense start.
     dense = start.kept == start.total
@@ -121,7 +126,7 @@ def _train_until(
     watch = watch or Watch()
     precision = resolve_precision(recipe, device)
     check_trainable(ticket.network, data, recipe, ticket.epoch)
-    engine = EagerEngine(ticket.network, data, recipe, device, precision)
+    engine = engine_for(ticket.network, data, recipe, device, precision)
     engine.body.load(ticket.weights(), ticket.mask)
     identity = {
         "network": ticket.network.description(),

@@ -32,6 +32,7 @@ class Run:
     noise: number of the noise it was trained under.
     precision: of convolutions and products, ``"float32"`` or ``"bfloat16"``.
     device: kind of device, ``"cpu"`` or ``"cuda"``.
+    engine: what took the steps, ``"eager"`` or ``"graphed"``.
     """
 
     ticket: Ticket
@@ -41,6 +42,7 @@ class Run:
     noise: int
     precision: str
     device: str
+    engine: str = "eager"
 
     @property
     def accuracy(self) -> float:
@@ -110,6 +112,7 @@ class Run:
             "noise": self.noise,
             "precision": self.precision,
             "device": self.device,
+            "engine": self.engine,
         }
         return description, tensors
 
@@ -133,6 +136,7 @@ class Run:
                 int(description["noise"]),
                 str(description["precision"]),
                 str(description["device"]),
+                str(description["engine"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise TicketError(f"not a run: {type(error).__name__} {reason(error)}") from error

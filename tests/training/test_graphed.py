@@ -1,0 +1,225 @@
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import tombola as tb
+from tombola.training import loop
+from tombola.training.checkpoint import Checkpoint, Checkpoints
+from tombola.training.eager import EagerEngine
+from tombola.training.graphed import GraphedEngine
+from tombola.training.history import ForgettingRecord
+from tombola.training.under_way import Training
+
+Same = Callable[..., bool]
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU"),
+]
+
+CUDA = torch.device("cuda")
+
+
+@pytest.fixture
+def steps(recipe: tb.Recipe) -> tb.Recipe:
+    """Three epochs of twelve steps, the last one smaller."""
+    return recipe
+
+
+def under_way(engine: object, ticket: tb.Ticket, data: tb.Data, recipe: tb.Recipe) -> Training:
+    engine.body.load(ticket.weights(), ticket.mask)  # type: ignore[attr-defined]
+    record = ForgettingRecord.empty(len(data.train), CUDA)
+    return Training(engine, data, recipe, (0, 0), CUDA, "bfloat16", {}, [], record, 0)  # type: ignore[arg-type]
+
+
+def eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let trainings on the GPU take plain steps."""
+    monkeypatch.setattr(loop, "engine_for", EagerEngine)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_graphed_and_eager_steps_give_the_same_bits(
+    start: tb.Ticket,
+    digits: tb.Data,
+    monkeypatch: pytest.MonkeyPatch,
+    same_run: Same,
+    momentum: float,
+    precision: str,
+) -> None:
+    recipe = tb.Recipe(epochs=3, batch_size=100, lr=0.1, momentum=momentum, precision=precision)  # type: ignore[arg-type]
+    graphed = tb.train(start, digits, recipe, device="cuda")
+    eagerly(monkeypatch)
+    assert same_run(graphed, tb.train(start, digits, recipe, device="cuda"))
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("float32", 2e-5), ("bfloat16", 5e-2)])
+def test_one_step_moves_the_weights_as_in_float64_on_a_cpu(
+    start: tb.Ticket, digits: tb.Data, precision: str, allowed: float
+) -> None:
+    # All images in one batch, unaugmented: the step is the gradient of the whole split, in any order.
+    recipe = tb.Recipe(
+        epochs=1, batch_size=1198, lr=0.1, momentum=0.0, weight_decay=0.0, precision=precision,  # type: ignore[arg-type]
+        augmentation=tb.Augmentation(pad=0, flip=False),
+    )  # fmt: skip
+    run = tb.train(start, digits, recipe, device="cuda")
+    module = start.network.build()
+    module.load_state_dict(dict(start.start))
+    module.double().train()
+    images = digits.train.images.double() / 255
+    inputs = (images - digits.mean.double().view(-1, 1, 1)) / digits.std.double().view(-1, 1, 1)
+    nn.functional.cross_entropy(module(inputs), digits.train.labels).backward()
+    gradients = {name: value.grad for name, value in module.named_parameters() if value.grad is not None}
+    largest = max(float(value.abs().max()) for value in gradients.values())
+    for name, expected in gradients.items():
+        found = (start.start[name].double() - run.weights[name].double()) / 0.1
+        # TensorFloat-32 would be off by 6e-3 here.
+        assert float((found - expected).abs().max()) < allowed * largest, name
+
+
+@pytest.mark.parametrize("size", [100, 599, 1198, 5000])
+def test_any_batch_size_is_captured(
+    start: tb.Ticket, digits: tb.Data, monkeypatch: pytest.MonkeyPatch, same_run: Same, size: int
+) -> None:
+    recipe = tb.Recipe(epochs=2, batch_size=size, lr=0.1)
+    graphed = tb.train(start, digits, recipe, device="cuda")
+    eagerly(monkeypatch)
+    assert same_run(graphed, tb.train(start, digits, recipe, device="cuda"))
+
+
+def test_the_learning_rate_is_read_at_every_step(start: tb.Ticket, digits: tb.Data) -> None:
+    recipe = tb.Recipe(epochs=2, batch_size=1198, lr=0.1, momentum=0.0, weight_decay=0.0)
+    engine = GraphedEngine(start.network, digits, recipe, CUDA, "float32")
+    training = under_way(engine, start, digits, recipe)
+    plan = training.plan()
+    moved = []
+    for rate in (0.0, 0.1, 0.2):
+        engine.body.load(start.weights(), start.mask)
+        engine.begin(type(plan)(plan.order, plan.draws, [rate], plan.batch_size))
+        engine.advance(0, 1)
+        weights = engine.body.state()
+        moved.append(sum(float((weights[name] - start.start[name]).double().norm()) for name in start.mask))
+    assert moved[0] == 0
+    assert moved[2] == pytest.approx(2 * moved[1], rel=1e-4)
+
+
+def test_capturing_leaves_no_trace(
+    start: tb.Ticket, digits: tb.Data, steps: tb.Recipe, same_bits: Same
+) -> None:
+    engine = GraphedEngine(start.network, digits, steps, CUDA, "bfloat16")
+    engine.body.load(start.weights(), start.mask)
+    assert same_bits(engine.body.state(), dict(start.start))
+    assert all(not value.any() for value in engine.body.momentum_state().values())
+
+
+def test_batch_norm_counts_each_step_once(start: tb.Ticket, digits: tb.Data, steps: tb.Recipe) -> None:
+    run = tb.train(start, digits, steps, device="cuda")
+    counts = [int(value) for name, value in run.weights.items() if name.endswith("num_batches_tracked")]
+    assert counts == [3 * 12] * 4
+
+
+def test_pruned_weights_and_momentum_stay_exactly_zero_over_thousands_of_steps(
+    chain: list[tb.Run], digits: tb.Data
+) -> None:
+    ticket = chain[2].ticket
+    recipe = tb.Recipe(epochs=60, batch_size=32, lr=0.3)
+    engine = GraphedEngine(ticket.network, digits, recipe, CUDA, "bfloat16")
+    training = under_way(engine, ticket, digits, recipe)
+    for _ in range(60):  # of 38 steps
+        training.train_epoch(tb.Watch())
+        for state in (engine.body.state(), engine.body.momentum_state()):
+            assert all(not state[name][~keep].any() for name, keep in ticket.mask.items())
+    assert engine.body.momentum.any()
+
+
+def test_a_dense_and_then_a_sparse_ticket_can_use_one_engine(
+    start: tb.Ticket, chain: list[tb.Run], digits: tb.Data, steps: tb.Recipe, same_bits: Same
+) -> None:
+    engine = GraphedEngine(start.network, digits, steps, CUDA, "bfloat16")
+    fresh = GraphedEngine(start.network, digits, steps, CUDA, "bfloat16")
+    under_way(engine, start, digits, steps).train_epoch(tb.Watch())
+    states: list[dict[str, Tensor]] = []
+    for each in (engine, fresh):
+        under_way(each, chain[2].ticket, digits, steps).train_epoch(tb.Watch())
+        states.append(each.body.state())
+    assert same_bits(*states)
+
+
+class Cut(Exception):
+    pass
+
+
+class CutOff(Checkpoints):
+    """Is interrupted after so many checkpoints."""
+
+    def __init__(self, folder: Path, after: int) -> None:
+        super().__init__(folder, every=0)
+        self._left = after
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        super().keep(checkpoint)
+        self._left -= 1
+        if self._left == 0:
+            raise Cut
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_run_interrupted_and_resumed_has_the_same_bits(
+    start: tb.Ticket, digits: tb.Data, tmp_path: Path, same_run: Same, after: int
+) -> None:
+    recipe = tb.Recipe(epochs=3, batch_size=8, lr=0.1)  # 150 steps an epoch, of which 64 go together
+    whole = tb.train(start, digits, recipe, device="cuda")
+    with pytest.raises(Cut):
+        tb.train(start, digits, recipe, device="cuda", watch=CutOff(tmp_path, after))
+    assert same_run(tb.train(start, digits, recipe, device="cuda", watch=Checkpoints(tmp_path)), whole)
+
+
+def test_a_run_packed_with_others_has_the_bits_it_has_alone(
+    start: tb.Ticket, digits: tb.Data, steps: tb.Recipe, same_run: Same
+) -> None:
+    alone = [tb.train(start, digits, steps, noise=noise, device="cuda") for noise in range(3)]
+    packed: dict[int, tb.Run] = {}
+
+    def train(noise: int) -> None:
+        packed[noise] = tb.train(start, digits, steps, noise=noise, device="cuda")
+
+    threads = [threading.Thread(target=train, args=(noise,)) for noise in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for noise in range(3):
+        assert same_run(packed[noise], alone[noise])
+
+
+def test_a_network_that_waits_for_the_gpu_trains_step_by_step(digits: tb.Data) -> None:
+    class Waiting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(64, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x.flatten(1)) * (1.0 if x.sum().item() > -1e9 else 0.0)
+
+    start = tb.initialize(Waiting, digits)
+    with pytest.warns(UserWarning, match="cannot be captured as a CUDA graph and trains step by step"):
+        run = tb.train(start, digits, tb.Recipe(epochs=2, batch_size=100), device="cuda")
+    assert not run.failed
+    assert not tb.train(tb.initialize("convnet", digits), digits, tb.Recipe(epochs=1), device="cuda").diverged
+
+
+@pytest.mark.parametrize("network", ["resnet18", "vgg16", "resnet20"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_networks_of_the_paper_repeat_to_the_bit(network: str, precision: str, same_run: Same) -> None:
+    draws = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (700, 3, 32, 32), dtype=torch.uint8, generator=draws)
+    data = tb.data_from_tensors((images, torch.arange(700) % 10), (images[:50], torch.arange(50) % 10))
+    recipe = tb.Recipe(epochs=2, batch_size=128, precision=precision)  # type: ignore[arg-type]
+    start = tb.initialize(network, data)
+    first, second = (tb.train(start, data, recipe, device="cuda") for _ in range(2))
+    assert same_run(first, second)
+    assert tb.barrier(first, second, data, device="cuda", points=3).height == 0
