@@ -8,7 +8,6 @@ waited for.
 from __future__ import annotations
 
 import torch
-from torch.nn import functional
 
 from tombola.data.imageset import Data, ImageSet
 from tombola.networks.network import Network
@@ -16,6 +15,7 @@ from tombola.training.body import Body
 from tombola.training.engine import EpochPlan, EpochTally
 from tombola.training.evaluation import channels_last, device_batches, evaluate
 from tombola.training.recipe import Recipe
+from tombola.training.step import take_step
 
 # Images are prepared for several small steps at once; preparing works image by image, so bits don't change.
 PREPARED_IMAGES = 512
@@ -66,23 +66,12 @@ class EagerEngine:
                 self._step(step, inputs, targets)
 
     def _step(self, step: int, inputs: torch.Tensor, targets: torch.Tensor) -> None:
-        body, recipe = self.body, self._recipe
-        with torch.autocast("cuda", torch.bfloat16, enabled=self._precision == "bfloat16"):
-            outputs = body.module(inputs)
-            loss = functional.cross_entropy(outputs, targets)
-        body.gradient.zero_()
-        loss.backward()  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            # The kernel behind torch.optim.SGD(fused=True), called on the one flat tensor.
-            torch._fused_sgd_(
-                [body.weights], [body.gradient], [body.momentum] if recipe.momentum else [],
-                weight_decay=recipe.weight_decay, momentum=recipe.momentum, lr=self._plan.rates[step],
-                dampening=0.0, nesterov=False, maximize=False, is_first_step=False,
-            )  # fmt: skip
-            body.enforce_mask()
-            place = step * self._plan.batch_size
-            self._tally.losses[step] = loss.detach()
-            self._tally.right[place : place + len(targets)] = outputs.argmax(1) == targets
+        rate = self._plan.rates[step]
+        loss, right = take_step(self.body, self._recipe, self._precision, inputs, targets, rate)
+        self.body.enforce_mask()
+        place = step * self._plan.batch_size
+        self._tally.losses[step] = loss
+        self._tally.right[place : place + len(targets)] = right
 
     def stretch(self) -> int:
         return max(1, PREPARED_IMAGES // self._recipe.batch_size)

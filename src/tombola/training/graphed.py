@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 
 import torch
-from torch.nn import functional
 
 from tombola.data.imageset import Data, ImageSet
 from tombola.networks.network import Network
@@ -19,6 +18,7 @@ from tombola.training.body import Body
 from tombola.training.engine import EpochPlan, EpochTally
 from tombola.training.evaluation import channels_last, device_batches, evaluate
 from tombola.training.recipe import Recipe
+from tombola.training.step import take_step
 
 # Steps before a capture, in which libraries choose their algorithms and take their workspaces.
 _WARM_UP_STEPS = 3
@@ -93,24 +93,13 @@ class GraphedEngine:
             self._batches.images(indices, self._rows[place], self._columns[place], self._flips[place])
         )
         targets = self._batches.labels(indices)
-        with torch.autocast("cuda", torch.bfloat16, enabled=self._precision == "bfloat16"):
-            outputs = body.module(inputs)
-            loss = functional.cross_entropy(outputs, targets)
-        body.gradient.zero_()
-        loss.backward()  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            # The rate is a tensor: a number would be captured for good.
-            torch._fused_sgd_(
-                [body.weights], [body.gradient], [body.momentum] if recipe.momentum else [],
-                weight_decay=recipe.weight_decay, momentum=recipe.momentum,
-                lr=self._rates[self._step].squeeze(0),
-                dampening=0.0, nesterov=False, maximize=False, is_first_step=False,
-            )  # fmt: skip
-            # Also under a full mask: the next round copies another one in.
-            body.select_kept()
-            self._tally.losses.index_copy_(0, self._step, loss.detach().float().view(1))
-            self._tally.right.index_copy_(0, place, outputs.argmax(1) == targets)
-            self._step += 1
+        rate = self._rates[self._step].squeeze(0)
+        loss, right = take_step(body, recipe, self._precision, inputs, targets, rate)
+        # Also under a full mask: the next round copies another one in.
+        body.select_kept()
+        self._tally.losses.index_copy_(0, self._step, loss.float().view(1))
+        self._tally.right.index_copy_(0, place, right)
+        self._step += 1
 
     def begin(self, plan: EpochPlan) -> None:
         draws = plan.draws
