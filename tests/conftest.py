@@ -8,6 +8,7 @@ from typing import Any
 import hypothesis
 import pytest
 import torch
+from hypothesis import strategies as st
 from torch import Tensor
 
 import tombola as tb
@@ -105,3 +106,18 @@ def same_run(same_bits: Callable[..., bool]) -> Callable[[tb.Run, tb.Run], bool]
         )
 
     return compare
+
+
+@pytest.fixture(scope="session")
+def damaged() -> Callable[[st.DataObject, bytes], bytes]:
+    """The content of a file cut short anywhere, or with any one bit flipped."""
+
+    def damage(data: st.DataObject, content: bytes) -> bytes:
+        whole = bytearray(content)
+        place = data.draw(st.integers(0, len(whole) - 1))
+        if data.draw(st.booleans()):
+            return bytes(whole[:place])
+        whole[place] ^= 1 << data.draw(st.integers(0, 7))
+        return bytes(whole)
+
+    return damage

@@ -18,6 +18,7 @@ from tombola.pruning.prune import prune
 from tombola.ticket import apply_mask, pack_state, unpack_state
 
 Same = Callable[..., bool]
+Damaged = Callable[[st.DataObject, bytes], bytes]
 
 
 def tiny(classes: int) -> nn.Module:
@@ -264,16 +265,11 @@ def test_a_ticket_file_cut_short_or_altered_raises_ticket_errors_only(
     tmp_path_factory: pytest.TempPathFactory,
     sparse: tb.Ticket,
     same_bits: Same,
+    damaged: Damaged,
     data: st.DataObject,
 ) -> None:
-    whole = bytearray(file.read_bytes())
-    place = data.draw(st.integers(0, len(whole) - 1))
-    if data.draw(st.booleans()):
-        whole = whole[:place]
-    else:
-        whole[place] ^= 1 << data.draw(st.integers(0, 7))
     path = tmp_path_factory.getbasetemp() / "altered"
-    path.write_bytes(whole)
+    path.write_bytes(damaged(data, file.read_bytes()))
     try:
         loaded = tb.Ticket.load(path)
     except TicketError as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from tombola.errors import StoreUnwritable, TicketError, reason
+from tombola.whole import write_whole
 
 
 def write_tensors(
@@ -38,21 +38,12 @@ def write_tensors(
         "checksums": json.dumps({name: checksum(tensor) for name, tensor in sorted(whole.items())}),
     }
     metadata["seal"] = _seal(metadata)
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # Not save_file, whose files nobody else may read: a store is often shared.
-            content = save(whole, metadata)
-            with beside.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        # Not save_file, whose files nobody else may read: a store is often shared.
+        content = save(whole, metadata)
     except (OSError, SafetensorError) as error:
         raise StoreUnwritable(f"cannot write {path}: {reason(error)}") from error
+    write_whole(path, content, make_folder=True)
 
 
 def read_tensors(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

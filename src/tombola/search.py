@@ -52,8 +52,7 @@ def imp(
     from tombola.pruning.prune import check_pruning
 
     check_pruning(start, fraction, scope, exclude)
-    if rounds < 0:
-        raise RecipeError(f"rounds is {rounds}; it must be 0 or more")
+    check_rounds(rounds)
 
     def call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         taken = inspect.signature(function).parameters
@@ -64,6 +63,12 @@ def imp(
         call, start, data, recipe, rounds=rounds, fraction=fraction, noise=noise, same_noise=same_noise,
         scope=scope, exclude=exclude,
     )  # fmt: skip
+
+
+def check_rounds(rounds: int) -> None:
+    """Refuse a negative number of prunings."""
+    if rounds < 0:
+        raise RecipeError(f"rounds is {rounds}; it must be 0 or more")
 
 
 def chain(

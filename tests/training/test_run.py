@@ -15,6 +15,7 @@ from tombola.errors import TicketError
 from tombola.training.history import Epoch, ForgettingRecord, History
 
 Same = Callable[..., bool]
+Damaged = Callable[[st.DataObject, bytes], bytes]
 
 
 def made_up(
@@ -113,16 +114,11 @@ def test_a_run_file_cut_short_or_altered_raises_ticket_errors_only(
     tmp_path_factory: pytest.TempPathFactory,
     chain: list[tb.Run],
     same_run: Same,
+    damaged: Damaged,
     data: st.DataObject,
 ) -> None:
-    whole = bytearray(file.read_bytes())
-    place = data.draw(st.integers(0, len(whole) - 1))
-    if data.draw(st.booleans()):
-        whole = whole[:place]
-    else:
-        whole[place] ^= 1 << data.draw(st.integers(0, 7))
     path = tmp_path_factory.getbasetemp() / "altered"
-    path.write_bytes(whole)
+    path.write_bytes(damaged(data, file.read_bytes()))
     try:
         loaded = tb.Run.load(path)
     except TicketError as error:

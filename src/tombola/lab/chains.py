@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import get_args
 
 from tombola.data.imageset import Data
 from tombola.errors import RecipeError, TicketError, unknown
 from tombola.lab.job import Job, job
 from tombola.networks.network import Network, prunable_names
-from tombola.pruning.prune import Scope, check_fraction
-from tombola.search import chain
+from tombola.pruning.prune import Scope, check_fraction, check_scope
+from tombola.search import chain, check_rounds
 from tombola.ticket import initialize
 from tombola.training.loop import check_rewind, pretrain
 from tombola.training.recipe import Recipe
@@ -63,10 +62,8 @@ def imp_jobs(
     The other arguments are as for :func:`tombola.imp`.
     """
     check_fraction(fraction)
-    if rounds < 0:
-        raise RecipeError(f"rounds is {rounds}; it must be 0 or more")
-    if scope not in get_args(Scope):
-        raise RecipeError(unknown("pruning scope", scope, get_args(Scope)))
+    check_rounds(rounds)
+    check_scope(scope)
     if isinstance(exclude, str):
         raise RecipeError(f"exclude is {exclude!r}; it must be a list of names, such as [{exclude!r}]")
     if exclude:

@@ -28,7 +28,7 @@ from tombola.lab.store import Store, read_json, write_json
 from tombola.lab.writing import face
 from tombola.ticket import Ticket
 from tombola.training.checkpoint import Checkpoint, Checkpoints
-from tombola.training.device import resolve_device
+from tombola.training.device import hardware_name, resolve_device
 from tombola.training.history import Epoch
 from tombola.training.run import Run
 
@@ -88,7 +88,7 @@ def execute(
         try:
             lease.unwatched = "watch" not in face(described_function(description).function).runtime
             watch = LabWatch(workplace, lease, settings.checkpoint_every, on_epoch)
-            _compute(store, name, description, settings, watch, lease)
+            _compute(store, name, description, settings, watch)
         except leases.LeaseLost:
             raise LeaseHeld(name) from None
         except BaseException as error:
@@ -108,7 +108,6 @@ def _compute(
     description: Mapping[str, Any],
     settings: Settings,
     watch: LabWatch,
-    lease: leases.Lease,
 ) -> None:
     """Make a job's result and publish it."""
     started = time.time()
@@ -232,11 +231,6 @@ def _provenance(
     value: Any,
 ) -> dict[str, Any]:
     """Where and by what a result was made."""
-    hardware = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else torch.backends.cpu.get_cpu_capability()
-    )
     data = {
         key: stored_data(store, argument["data"]).fingerprint
         for key, argument in description["arguments"].items()
@@ -250,7 +244,7 @@ def _provenance(
         "platform": sys.platform,
         "host": socket.gethostname(),
         "device": device.type,
-        "hardware": hardware,
+        "hardware": hardware_name(device),
         "threads": settings.threads if device.type == "cpu" else None,
         "precision": value.precision if isinstance(value, Run) else None,
         "engine": value.engine if isinstance(value, Run) else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from tombola.errors import DataError, RecipeError
@@ -53,7 +53,7 @@ class Lab:
         outcome = Outcome(found=[name for name in needed if self.store.has(name)])
         found = set(outcome.found)
         missing = _wanted(asked, {name: job for name, job in needed.items() if name not in found})
-        self._check_data(asked, missing)
+        self._check_data(asked, needed=bool(missing))
         progress = progress or Progress()
         progress.begin(len(outcome.found), len(missing))
         if not missing:
@@ -66,10 +66,10 @@ class Lab:
             run_here(self.store, missing, self.settings, progress, outcome)
         return outcome
 
-    def _check_data(self, asked: Iterable[Job], missing: Mapping[str, Job]) -> None:
+    def _check_data(self, asked: Iterable[Job], *, needed: bool) -> None:
         """See to it that the data behind jobs is what the store's results are of, and at hand for workers.
 
-        Finished jobs too: a folder may have changed since. Only if nothing is missing may it be gone.
+        Finished jobs too: a folder may have changed since. Only if it is not needed may it be gone.
         """
         for name, source in data_behind(asked).items():
             seen = source if isinstance(source, str) else source.fingerprint
@@ -78,7 +78,7 @@ class Lab:
             try:
                 register_data(self.store, name, source)
             except DataError:
-                if missing:
+                if needed:
                     raise
             else:
                 self._checked[name] = seen
@@ -99,7 +99,7 @@ class Lab:
         """
         if not job.stored:
             self.run(job.needs).raise_failures()
-            self._check_data([job], {job.name: job})
+            self._check_data([job], needed=True)
             self._bring_in_values([job])
             return evaluate(self.store, job.description(), {})
         self.run(job).raise_failures()

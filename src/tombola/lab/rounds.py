@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.text import Text
 
 from tombola.lab.engine import Progress
 from tombola.lab.job import Job
+from tombola.lab.store import write_table
 from tombola.training.history import Epoch
 
 # Seconds between lines on a round under way where there is no terminal.
@@ -31,8 +31,6 @@ class RoundTable(Progress):
     def __init__(self, console: Console, rounds: int) -> None:
         self._console = console
         self._rounds = rounds
-        self._round = 0
-        self._dense: float | None = None
         self._under_way = ""
         self._said = time.monotonic()
         self._nonfinite = False
@@ -57,7 +55,7 @@ class RoundTable(Progress):
         self._refresh()
         if self._live is not None:
             self._live.stop()
-        if self._dense is not None:
+        if self._rows:
             self._console.print(
                 "underlined (+): winning, at least as accurate as dense; *: failed, at chance"
                 + ("; !: non-finite weights were pruned first" if self._nonfinite else ""),
@@ -71,8 +69,9 @@ class RoundTable(Progress):
 
     def epoch(self, job: Job, row: Epoch, epochs: int) -> None:
         self._under_way = (
-            f"round {self._round} of {self._rounds}, {job.declaration.name}: epoch {row.epoch} of {epochs}, "
-            f"test accuracy {row.test_accuracy:.2f}%, {row.seconds:.1f} s an epoch"
+            f"round {len(self._rows)} of {self._rounds}, {job.declaration.name}: "
+            f"epoch {row.epoch} of {epochs}, test accuracy {row.test_accuracy:.2f}%, "
+            f"{row.seconds:.1f} s an epoch"
         )
         self._refresh()
         if self._live is None and time.monotonic() - self._said > _QUIET:
@@ -84,9 +83,7 @@ class RoundTable(Progress):
     ) -> None:
         """Add a finished round: its job's name, numbers and provenance."""
         accuracy = float(numbers["accuracy"])
-        winning = self._dense is not None and accuracy >= self._dense
-        if self._dense is None:
-            self._dense = accuracy
+        winning = bool(self._rows) and accuracy >= self._rows[0]["accuracy"]
         star = ("*" if numbers["failed"] else "") + ("!" if numbers["nonfinite_at_pruning"] else "")
         self._nonfinite |= bool(numbers["nonfinite_at_pruning"])
         kind = ", ".join(str(provenance[key]) for key in _KIND if provenance.get(key) is not None)
@@ -107,18 +104,12 @@ class RoundTable(Progress):
             self._console.print(" ".join((*cells[:2], cells[2] + mark, *cells[3:])), highlight=False)
         marked = Text(cells[2], style="underline" if winning else "")
         self._table.add_row(*cells[:2], marked, *cells[3:])
-        self._round += 1
         self._under_way = ""
         self._refresh()
 
     def write(self, path: Path) -> None:
         """Write the rounds so far as CSV."""
-        beside = path.with_name(f".{path.name}")
-        with beside.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(self._rows[0]))
-            writer.writeheader()
-            writer.writerows(self._rows)
-        beside.replace(path)
+        write_table(path, self._rows)
 
     def _refresh(self) -> None:
         if self._live is not None:

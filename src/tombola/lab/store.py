@@ -17,15 +17,17 @@ A job's folder is written under work/ and appears under jobs/ by one atomic rena
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tombola.errors import JobError, StoreError, StoreUnwritable, TicketError, reason
+from tombola.whole import write_whole
 
 if TYPE_CHECKING:  # Listing a store must not wait for torch.
     from tombola.lab.result import Packed
@@ -136,7 +138,7 @@ class Store:
             if packed.tensors:
                 files.write_tensors(staging / "result.safetensors", _RESULT, packed.details, packed.tensors)
             if packed.table:
-                _write_table(staging / "history.csv", packed.table)
+                write_table(staging / "history.csv", packed.table)
             _sync_folder(staging)
             target.parent.mkdir(exist_ok=True)
             try:
@@ -180,18 +182,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
     Raises :class:`~tombola.errors.StoreError` when the place cannot be written to.
     """
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with beside.open("w") as file:
-            json.dump(value, file, indent=1, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        raise StoreUnwritable(f"cannot write {path}: {reason(error)}") from error
-    finally:
-        beside.unlink(missing_ok=True)
+    write_whole(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -202,13 +193,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-        file.flush()
-        os.fsync(file.fileno())
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as CSV, whole or not at all; the first row names the columns.
+
+    Raises :class:`~tombola.errors.StoreError` when the place cannot be written to.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, text.getvalue().encode())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -53,8 +53,7 @@ def prune(run: Run, *, fraction: float = 0.2, scope: Scope = "global", exclude: 
 def check_pruning(ticket: Ticket, fraction: float, scope: str, exclude: Sequence[str]) -> None:
     """Refuse settings under which a ticket cannot be pruned."""
     check_fraction(fraction)
-    if scope not in ("global", "layerwise"):
-        raise RecipeError(unknown("pruning scope", scope, ("global", "layerwise")))
+    check_scope(scope)
     if isinstance(exclude, str):
         raise TicketError(f"exclude is {exclude!r}; it must be a list of names, such as [{exclude!r}]")
     for name in exclude:
@@ -70,3 +69,9 @@ def check_fraction(fraction: float) -> None:
     """Refuse a pruning fraction outside (0, 1)."""
     if not 0 < fraction < 1:
         raise RecipeError(f"fraction is {fraction}; it must lie between 0 and 1, both excluded")
+
+
+def check_scope(scope: str) -> None:
+    """Refuse a scope that there is not."""
+    if scope not in get_args(Scope):
+        raise RecipeError(unknown("pruning scope", scope, get_args(Scope)))

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tombola.errors import StoreError
 from tombola.report.figures import accuracy_by_sparsity, training_curves
 from tombola.report.page import report_html
 from tombola.report.stability import barriers, interpolation
 from tombola.report.svg import png_bytes, svg_text
+from tombola.whole import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,15 +47,5 @@ def write_report(summary: Mapping[str, Any], out_dir: Path) -> list[Path]:
 
 
 def _write(path: Path, content: bytes) -> Path:
-    """Write beside the place, then rename: a reader finds the old file or the new one, never half of one."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            beside.write_bytes(content)
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+    write_whole(path, content, make_folder=True)
     return path

@@ -95,7 +95,9 @@ def demo_summary(
     lab: Lab, settings: DemoSettings, cells: list[Cell], computed: int, seconds: float
 ) -> dict[str, Any]:
     """The finished demo as the numbers of its tables and pictures."""
-    unrewound = [cell for cell in cells if cell.rewind == 0]
+    unrewound = [
+        (cell, [lab.result(chain[0]) for chain in cell.chains]) for cell in cells if cell.rewind == 0
+    ]
     needed = all_needed(job_ for cell in cells for job_ in cell.jobs())
     made = lab.store.provenance(cells[0].chains[0][0].name)
     return {
@@ -109,9 +111,9 @@ def demo_summary(
             "convergence": "Eq. 4, 1 is instant",
         },
         "rows": [row for cell in cells for row in _rows(lab, cell)],
-        "dense": [_dense(lab, cell) for cell in unrewound],
+        "dense": [_dense(lab, cell, runs) for cell, runs in unrewound],
         "curves": [curve for cell in cells for curve in _curves(lab, cell)],
-        "training": [_training(lab, cell) for cell in unrewound],
+        "training": [_training(cell, runs) for cell, runs in unrewound],
         "provenance": {
             **{key: made[key] for key in ("tombola", "torch", "hardware", "threads")},
             "python": platform.python_version(),
@@ -145,9 +147,8 @@ def _rows(lab: Lab, cell: Cell) -> list[dict[str, Any]]:
     return rows
 
 
-def _dense(lab: Lab, cell: Cell) -> dict[str, Any]:
+def _dense(lab: Lab, cell: Cell, runs: list[Run]) -> dict[str, Any]:
     """Instability, forgetting and convergence of the dense network, means over the seeds."""
-    runs: list[Run] = [lab.result(chain[0]) for chain in cell.chains]
     forgotten = [forgetting(run) for run in runs]
     speeds = [speed for speed in map(convergence, runs) if speed is not None]
     return {
@@ -188,9 +189,8 @@ def _curves(lab: Lab, cell: Cell) -> list[dict[str, Any]]:
     return curves
 
 
-def _training(lab: Lab, cell: Cell) -> dict[str, Any]:
+def _training(cell: Cell, runs: list[Run]) -> dict[str, Any]:
     """Test error and forgetting by epoch of the dense network, means over the seeds."""
-    runs: list[Run] = [lab.result(chain[0]) for chain in cell.chains]
     histories = list(zip(*(run.history for run in runs), strict=True))
     images = len(runs[0].forgetting.events)
     return {

@@ -42,12 +42,18 @@ def resolve_precision(recipe: Recipe, device: torch.device) -> str:
     return recipe.precision
 
 
+def hardware_name(device: torch.device) -> str:
+    """The name of a GPU, or the instruction set of the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return torch.backends.cpu.get_cpu_capability()
+
+
 def environment(device: torch.device, precision: str, engine: str) -> dict[str, Any]:
     """What must be equal for two trainings to give equal bits."""
-    if device.type == "cuda":
-        hardware = torch.cuda.get_device_name(device)
-    else:
-        hardware = f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    hardware = hardware_name(device)
+    if device.type == "cpu":
+        hardware += f", {torch.get_num_threads()} threads"
     return {
         "tombola": tombola.__version__,
         "torch": torch.__version__,
