@@ -52,17 +52,31 @@ def test_every_class_gives_its_share_of_images_to_the_nearest_half_up(
     assert chosen.train.labels.tolist() == [labels[number] for number in found]
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_smaller_subsets_lie_within_larger_ones(seed: int) -> None:
+@given(
+    st.lists(st.integers(20, 60), min_size=1, max_size=5),
+    st.lists(st.floats(0.05, 1), min_size=2, max_size=4),
+    st.integers(0, 3),
+)
+def test_smaller_subsets_lie_within_larger_ones(counts: list[int], shares: list[float], seed: int) -> None:
+    data = uneven(counts)
+    drawn = [set(numbers(subset(data, share=share, seed=seed))) for share in sorted(shares)]
+    assert all(small <= large for small, large in itertools.pairwise(drawn))
+    # Each class gives at least so many to the smallest of them.
+    fewest = math.floor(min(shares) * min(counts) + 0.5)
+    assert set(numbers(subset(data, shots=fewest, seed=seed))) <= drawn[0]
+
+
+def test_the_nested_shares_of_the_paper_by_hand() -> None:
     data = uneven([200, 130, 77])
-    drawn = [set(numbers(subset(data, share=share, seed=seed))) for share in NESTED]
-    assert all(small < large for small, large in itertools.pairwise(drawn))
-    assert drawn[-1] == set(range(407))
-    # 5 of each lie within 5% of each, which are 10, 7 and 4, but for the last.
-    assert set(numbers(subset(data, shots=4, seed=seed))) < drawn[2]
+    drawn = [subset(data, share=share, seed=1) for share in NESTED]
+    assert [per_class(part) for part in drawn] == [
+        [2, 1, 1], [4, 3, 2], [10, 7, 4], [20, 13, 8], [100, 65, 39], [200, 130, 77],
+    ]  # fmt: skip
+    images = [set(numbers(part)) for part in drawn]
+    assert all(small < large for small, large in itertools.pairwise(images))
 
 
-def test_the_paper_s_shares_of_cifar_10_and_tinyimagenet_in_images_a_class() -> None:
+def test_the_papers_shares_of_cifar_10_and_tinyimagenet_in_images_a_class() -> None:
     # 5,000 and 500 a class; section 5.2 and reading H8.
     for images, expected in ((5000, [50, 100, 250, 500]), (500, [5, 10, 25, 50])):
         data = uneven([images, images])

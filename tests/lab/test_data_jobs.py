@@ -13,11 +13,12 @@ from tombola import declared
 from tombola.data.subset import subset
 from tombola.errors import JobError, StoreError
 from tombola.lab import execute as executing
+from tombola.lab.chains import imp_jobs
 from tombola.lab.job import all_needed, data_behind
 from tombola.lab.shared import register_data, stored_data
 from tombola.lab.store import Store, read_json
 from tombola.measures.difficulty import drop_by_difficulty, forgotten_subset
-from tombola.measures.forgetting import forgetting_curve, ranking
+from tombola.measures.forgetting import forgetting_curve, forgetting_ranking
 
 Same = Callable[..., bool]
 
@@ -78,6 +79,16 @@ def test_a_subset_by_forgetting_needs_the_run_behind_it(
     )
     for job, data in zip(trained, by_hand, strict=True):
         assert same_run(lab.result(job), tb.train(start, data, quick))
+
+
+def test_a_whole_chain_runs_on_a_subset(
+    lab: tb.Lab, start: tb.Ticket, digits: tb.Data, quick: tb.Recipe, same_run: Same
+) -> None:
+    jobs = imp_jobs("convnet", tb.job(subset, "digits", share=0.5), quick, rounds=2, fraction=0.5)
+    lab.run(jobs).raise_failures()
+    runs = tb.imp(start, subset(digits, share=0.5), quick, rounds=2, fraction=0.5)
+    for job, run in zip(jobs, runs, strict=True):
+        assert same_run(lab.result(job), run)
 
 
 def test_worker_processes_make_the_same_subsets(
@@ -179,7 +190,9 @@ def test_forgetting_and_its_curve_and_ranking_are_those_of_the_library(
     longer = replace(quick, epochs=2)
     run, made_run = tb.train(start, digits, longer), tb.job(tb.train, dense(), "digits", longer)
     assert lab.result(tb.job(forgetting_curve, made_run)) == forgetting_curve(run)
-    assert torch.equal(lab.result(tb.job(ranking, made_run, seed=2)), ranking(run, seed=2))
+    assert torch.equal(
+        lab.result(tb.job(forgetting_ranking, made_run, seed=2)), forgetting_ranking(run, seed=2)
+    )
 
 
 def test_names_of_jobs_over_made_data_are_hashes_of_the_calls_as_written_by_hand() -> None:

@@ -78,6 +78,14 @@ def test_more_shots_than_there_are_images_are_refused(
         few_shot(start, digits, recipe, shots=200)
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
+def test_a_few_images_of_a_single_partial_batch_train_on_a_gpu(start: tb.Ticket, digits: tb.Data) -> None:
+    with pytest.warns(UserWarning, match="every epoch is one partial batch"):
+        run = few_shot(start, digits, tb.Recipe(epochs=20, batch_size=256), shots=5, device="cuda")
+    assert run.history[-1].train_accuracy > 50
+
+
 def test_few_shot_written_down_is_the_same_training(
     tmp_path, start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe, same_run: Same
 ) -> None:

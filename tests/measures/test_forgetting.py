@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import tombola as tb
-from tombola.measures.forgetting import ForgettingCurve, forgetting_curve, ranking
+from tombola.measures.forgetting import ForgettingCurve, forgetting_curve, forgetting_ranking
 from tombola.training.history import ForgettingRecord
 
 
@@ -96,7 +96,7 @@ def test_the_ranking_is_by_events_with_the_never_learned_last(
         sum(a and not b for a, b in itertools.pairwise(story)) if any(story) else math.inf
         for story in stories
     ]
-    order = ranking(presented(run, epochs), seed=seed).tolist()
+    order = forgetting_ranking(presented(run, epochs), seed=seed).tolist()
     assert sorted(order) == list(range(len(stories)))
     assert [difficulty[image] for image in order] == sorted(difficulty)
 
@@ -104,7 +104,7 @@ def test_the_ranking_is_by_events_with_the_never_learned_last(
 def test_ties_of_the_ranking_are_broken_by_the_seed(run: tb.Run) -> None:
     # Images 0 to 39 were never forgotten, the others once.
     record = presented(run, [[True] * 80, [image < 40 for image in range(80)]])
-    first, again, other = (ranking(record, seed=seed).tolist() for seed in (0, 0, 1))
+    first, again, other = (forgetting_ranking(record, seed=seed).tolist() for seed in (0, 0, 1))
     assert first == again
     assert first != other
     for order in (first, other):
@@ -114,6 +114,6 @@ def test_ties_of_the_ranking_are_broken_by_the_seed(run: tb.Run) -> None:
 
 def test_every_image_of_a_tie_comes_first_equally_often(run: tb.Run) -> None:
     tied = presented(run, [[True] * 4])
-    first = [int(ranking(tied, seed=seed)[0]) for seed in range(400)]
+    first = [int(forgetting_ranking(tied, seed=seed)[0]) for seed in range(400)]
     # A quarter of 400, within five standard deviations of 8.7.
     assert all(abs(first.count(image) - 100) < 44 for image in range(4))

@@ -46,6 +46,18 @@ def test_it_becomes_a_job_like_any_measure(tmp_path, start: tb.Ticket, digits: t
     assert lab.has(made)
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
+@pytest.mark.parametrize("precision", ["auto", "float32"])
+def test_on_a_gpu_too_it_is_the_first_row_of_a_training(
+    late: tb.Ticket, digits: tb.Data, precision: str
+) -> None:
+    recipe = tb.Recipe(epochs=2, batch_size=400, precision=precision)
+    found = untrained(late, digits, precision=precision, device="cuda")
+    first = tb.train(late, digits, recipe, device="cuda").history[0]
+    assert (found.loss, found.accuracy) == (first.test_loss, first.test_accuracy)
+
+
 def test_images_that_do_not_fit_are_refused(start: tb.Ticket, colour: tb.Data) -> None:
     with pytest.raises(NetworkError, match="convnet is for 1x8x8 images of 10 classes; colour has 3x8x10"):
         untrained(start, colour)

@@ -183,10 +183,14 @@ def _derived_data(root: Path, call: str, behind: tuple[str, ...]) -> Data:
 
 def _is_data(argument: Any) -> bool:
     """Whether an argument of a description stands for a data set, loaded or made by a call."""
-    if not isinstance(argument, dict):
-        return False
-    made = "call" in argument and result_type(described_function(argument["call"])) is Data
-    return made or argument.keys() == {"data"}
+    if _is_call(argument):
+        return result_type(described_function(argument["call"])) is Data
+    return isinstance(argument, dict) and argument.keys() == {"data"}
+
+
+def _is_call(argument: Any) -> bool:
+    """Whether an argument is the result of a call that is not stored, described in full."""
+    return isinstance(argument, dict) and argument.keys() == {"job", "call"}
 
 
 def _data_names(value: Any) -> Iterator[str]:
@@ -194,10 +198,10 @@ def _data_names(value: Any) -> Iterator[str]:
     if isinstance(value, list):
         for item in value:
             yield from _data_names(item)
+    elif _is_call(value):
+        yield from _data_names(list(value["call"]["arguments"].values()))
     elif isinstance(value, dict) and value.keys() == {"data"}:
         yield value["data"]
-    elif isinstance(value, dict) and "call" in value:
-        yield from _data_names(list(value["call"]["arguments"].values()))
 
 
 class LabWatch(Checkpoints):

@@ -16,7 +16,7 @@ from tombola.data.imageset import Data
 from tombola.data.subset import amount, class_counts, nearest, with_images
 from tombola.declared import declare
 from tombola.errors import DataError, unknown
-from tombola.measures.forgetting import ranking
+from tombola.measures.forgetting import forgetting_ranking
 from tombola.training.run import Run
 
 Forgotten = Literal["least", "most"]
@@ -45,7 +45,7 @@ def forgotten_subset(
     """
     _check(which, get_args(Forgotten), data, run)
     counts = class_counts(data, share, shots)
-    order = ranking(run, seed=seed)
+    order = forgetting_ranking(run, seed=seed)
     if which == "most":
         order = order.flip(0)
     labels = data.train.labels[order]
@@ -73,7 +73,7 @@ def drop_by_difficulty(data: Data, run: Run, *, which: Difficulty, share: float,
         raise DataError(
             f"share is {share}, which drops {count} of {whole} images; it must drop some and leave some"
         )
-    order = ranking(run, seed=seed)
+    order = forgetting_ranking(run, seed=seed)
     kept = order[count:] if which == "easiest" else order[:-count]
     return _named(data, kept, f"without-{which}-share{share}", run, seed)
 

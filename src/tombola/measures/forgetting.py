@@ -64,7 +64,7 @@ def forgetting_curve(run: Run) -> ForgettingCurve:
 
 
 @declare("forgetting-ranking", stored=False)
-def ranking(run: Run, *, seed: int = 0) -> Tensor:
+def forgetting_ranking(run: Run, *, seed: int = 0) -> Tensor:
     """The training images of a run from the least to the most forgotten, as int64 indices ``(N,)``.
 
     An image that was never learned counts as forgotten most, before any that was (reading D9). Images with
