@@ -34,10 +34,11 @@ def subset(data: Data, *, share: float | None = None, shots: int | None = None, 
     """
     counts = class_counts(data, share, shots)
     chosen = []
-    for index, members in enumerate(members_of_classes(data)):
+    for index, count in enumerate(counts):
+        members = (data.train.labels == index).nonzero().flatten()
         # Ranks of raw words rather than a permutation: numpy promises the bit stream, but not its methods.
         words = generator("subset", seed, index).bit_generator.random_raw(len(members))
-        chosen.append(members[np.argsort(words, kind="stable")[: counts[index]]])
+        chosen.append(members[np.argsort(words, kind="stable")[:count]])
     return with_images(data, torch.cat(chosen), f"{data.name}-{amount(share, shots)}-seed{seed}")
 
 
@@ -66,11 +67,6 @@ def class_counts(data: Data, share: float | None, shots: int | None) -> list[int
             f"train images; ask for {1 / fewest:.2g}, or give shots"
         )
     return counts
-
-
-def members_of_classes(data: Data) -> list[Tensor]:
-    """The train images of each class as int64 indices ``(n,)``, in order."""
-    return [(data.train.labels == index).nonzero().flatten() for index in range(data.classes)]
 
 
 def with_images(data: Data, chosen: Tensor, name: str) -> Data:
