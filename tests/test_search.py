@@ -3,10 +3,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tombola as tb
 from tombola.errors import NetworkError, RecipeError, TicketError
+from tombola.pruning.controls import densify
 from tombola.search import chain as chain_of
+from tombola.search import mask_search, one_shot, tickets
 from tombola.training.eager import EagerEngine
 from tombola.training.engine import EpochPlan
 
@@ -168,3 +172,130 @@ def test_a_chain_leaves_the_global_generator_alone(
     before = torch.get_rng_state()
     list(tb.imp(start, digits, short, rounds=1))
     assert torch.equal(before, torch.get_rng_state())
+
+
+# Mask searches with a recipe of their own
+
+
+def test_a_mask_search_gives_the_tickets_of_the_chain(
+    chain: list[tb.Run], late: tb.Ticket, digits: tb.Data, recipe: tb.Recipe
+) -> None:
+    found = list(mask_search(late, digits, recipe, rounds=2, fraction=0.5, noise=3))
+    assert found[0] is late
+    assert [ticket.fingerprint for ticket in found] == [run.ticket.fingerprint for run in chain]
+
+
+def test_a_mask_search_is_lazy_and_does_not_train_its_last_ticket(
+    start: tb.Ticket, digits: tb.Data, short: tb.Recipe, plans: list[EpochPlan]
+) -> None:
+    search = mask_search(start, digits, short, rounds=2)
+    next(search)
+    assert plans == []
+    assert [ticket.round for ticket in search] == [1, 2]
+    assert len(plans) == 2 * short.epochs
+    assert [ticket.round for ticket in mask_search(start, digits, short, rounds=0)] == [0]
+    assert len(plans) == 2 * short.epochs
+
+
+def test_a_short_search_before_a_full_training_by_hand(
+    start: tb.Ticket, digits: tb.Data, short: tb.Recipe, same_run: Same
+) -> None:
+    full = tb.Recipe(epochs=4, batch_size=300, momentum=0.0)
+    ticket = start
+    for found in mask_search(start, digits, short, rounds=2, fraction=0.5, noise=5):
+        assert found.fingerprint == ticket.fingerprint
+        run = tb.train(found, digits, full, noise=5)
+        assert len(run.history) == 5
+        assert same_run(run, tb.train(ticket, digits, full, noise=5, noise_round=found.round))
+        ticket = tb.prune(tb.train(ticket, digits, short, noise=5), fraction=0.5)
+
+
+def test_sparse_training_sees_no_noise_that_is_behind_its_mask(
+    start: tb.Ticket, digits: tb.Data, short: tb.Recipe, plans: list[EpochPlan]
+) -> None:
+    *_, last = mask_search(start, digits, short, rounds=3)
+    tb.train(last, digits, tb.Recipe(epochs=3, batch_size=400))
+    assert len(plans) == 3 * 2 + 3
+    for part in zip(*map(drawn, plans), strict=True):
+        assert len(set(part)) == 9
+
+
+def test_one_shot_pruning_is_one_training_and_one_pruning(
+    start: tb.Ticket, digits: tb.Data, short: tb.Recipe, plans: list[EpochPlan]
+) -> None:
+    ticket = one_shot(start, digits, short, sparsity=0.9, noise=2, exclude=["14.weight"])
+    assert len(plans) == short.epochs
+    # 8456 weights but for the 320 of the last layer: a tenth of 8136, and those 320.
+    assert ticket.kept == 814 + 320
+    assert (ticket.round, ticket.epoch) == (1, 0)
+    run = tb.train(start, digits, short, noise=2)
+    ranked = {name: run.weights[name].abs() for name in ticket.mask if name != "14.weight"}
+    smallest = min(float(value[ticket.mask[name]].min()) for name, value in ranked.items())
+    assert all((value[~ticket.mask[name]] <= smallest).all() for name, value in ranked.items())
+
+
+@given(st.integers(1, 25))
+def test_one_shot_pruning_keeps_as_many_as_iterative_pruning_of_that_sparsity(
+    run: tb.Run, rounds: int
+) -> None:
+    ticket = tb.prune(run, fraction=1 - 0.8**rounds)
+    # Section 4.2: sparsity after n rounds is 1 - 0.8^n, to the nearest weight.
+    assert abs(ticket.kept - 8456 * 0.8**rounds) <= 0.5 + 1e-6
+
+
+def test_one_shot_pruning_of_a_sparse_start_is_refused(
+    chain: list[tb.Run], digits: tb.Data, recipe: tb.Recipe
+) -> None:
+    ticket = chain[1].ticket
+    with pytest.raises(TicketError, match=r"has sparsity 0\.5000 already; give a dense one, .* densify"):
+        one_shot(ticket, digits, recipe, sparsity=0.9)
+    assert one_shot(densify(ticket), digits, recipe, sparsity=0.9).kept == 846
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 1.0, -0.5, float("nan")])
+def test_an_impossible_sparsity_is_refused(
+    start: tb.Ticket, digits: tb.Data, short: tb.Recipe, sparsity: float
+) -> None:
+    with pytest.raises(RecipeError, match=f"sparsity is {sparsity}; it must lie between 0 and 1, both excl"):
+        one_shot(start, digits, short, sparsity=sparsity)
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        lambda *of: tb.imp(*of, rounds=1),
+        lambda *of: mask_search(*of, rounds=1),
+        lambda *of: one_shot(*of, sparsity=0.5),
+    ],
+)
+def test_a_budget_shorter_than_the_rewind_point_is_refused_at_once(
+    search: Callable[..., object], start: tb.Ticket, digits: tb.Data, plans: list[EpochPlan]
+) -> None:
+    rewound = tb.pretrain(start, digits, tb.Recipe(epochs=8, batch_size=400), epochs=2)
+    plans.clear()
+    for epochs in (1, 2):
+        words = (
+            f"the ticket was taken at epoch 2, but the recipe has {epochs} epochs; rewind to at most epoch"
+        )
+        with pytest.raises(RecipeError, match=words):
+            search(rewound, digits, tb.Recipe(epochs=epochs, batch_size=400))
+    assert plans == []
+
+
+def test_impossible_mask_searches_are_refused_at_once(
+    start: tb.Ticket, digits: tb.Data, short: tb.Recipe
+) -> None:
+    with pytest.raises(RecipeError, match="rounds is -1; it must be 0 or more"):
+        mask_search(start, digits, short, rounds=-1)
+    with pytest.raises(RecipeError, match=r"fraction is 1\.0"):
+        mask_search(start, digits, short, rounds=1, fraction=1.0)
+    with pytest.raises(TicketError, match=r"no prunable weight '14.wieght'"):
+        one_shot(start, digits, short, sparsity=0.5, exclude=["14.wieght"])
+
+
+def test_a_mask_search_can_be_written_down_instead_of_run() -> None:
+    def call(function: Callable, *arguments: object, **options: object) -> str:
+        return f"{function.__name__}({arguments[0]})"
+
+    found = list(tickets(call, "start", "data", tb.Recipe(), rounds=2))
+    assert found == ["start", "prune(train(start))", "prune(train(prune(train(start))))"]

@@ -35,7 +35,7 @@ class Declaration:
 _declarations: dict[str, Declaration] = {}
 
 # Where the built-in functions are declared: imported on first need, so that naming a job loads no torch.
-_BUILT_IN = ("tombola.ticket", "tombola.training", "tombola.pruning", "tombola.measures")
+_BUILT_IN = ("tombola.data", "tombola.ticket", "tombola.training", "tombola.pruning", "tombola.measures")
 
 
 def declare(name: str, *, version: int = 1, stored: bool = True) -> Callable[[F], F]:

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from tombola.data.batches import Batches
 from tombola.data.imageset import Data, ImageSet, data_from_tensors
 from tombola.errors import DataError
 
@@ -65,3 +68,23 @@ def test_wrong_types_and_shapes_are_refused() -> None:
         ImageSet(images[:0], labels[:0])
     with pytest.raises(DataError, match="both must be alike"):
         Data("x", ImageSet(images, labels), ImageSet(images[:, :1], labels), ("a", "b", "c"))
+
+
+def test_given_moments_normalise_the_images_and_count_in_the_fingerprint() -> None:
+    data = data_from_tensors(tensors(channels=2), tensors(6, channels=2, seed=1), name="x")
+    own = tuple(data.mean.tolist()), tuple(data.std.tolist())
+    other = replace(data, normalization=((0.25, 0.5), (0.125, 2.0)))
+    assert other.mean.tolist() == [0.25, 0.5]
+    assert other.std.tolist() == [0.125, 2.0]
+    # (pixel / 255 - mean) / std
+    pixels = data.test.images[:1].double() / 255
+    expected = (pixels - torch.tensor([0.25, 0.5])[:, None, None]) / torch.tensor([0.125, 2])[:, None, None]
+    assert torch.allclose(Batches(other.test, other).plain(0, 1).double(), expected, atol=1e-5)
+    assert len({each.fingerprint for each in (data, other, replace(data, normalization=own))}) == 3
+
+
+@pytest.mark.parametrize("given", [((0.5,), (1.0, 1.0)), ((0.5, 0.5), (1.0,)), ((0.5, 0.5), (1.0, 0.0))])
+def test_moments_that_do_not_fit_are_refused(given: tuple) -> None:
+    data = data_from_tensors(tensors(channels=2), tensors(6, channels=2, seed=1), name="x")
+    with pytest.raises(DataError, match=r"x: normalization is .* must be 2 means and 2 standard deviations"):
+        replace(data, normalization=given)

@@ -2,7 +2,9 @@ import pytest
 
 import tombola as tb
 from tombola.errors import DataError, NetworkError, RecipeError
-from tombola.lab.chains import imp_jobs, start_job
+from tombola.lab.chains import imp_jobs, start_job, ticket_jobs
+from tombola.lab.job import all_needed
+from tombola.search import mask_search
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +83,40 @@ def test_impossible_chains_are_refused_before_any_job(
     settings = {"network": "convnet", "data": "digits", "rounds": 1, **change}
     with pytest.raises(error, match=words):
         imp_jobs(settings.pop("network"), settings.pop("data"), dozen, **settings)
+
+
+def test_the_tickets_of_a_search_are_what_its_chain_trains(dozen: tb.Recipe) -> None:
+    settings = {"rounds": 3, "fraction": 0.5, "rewind": 2, "seed": 4, "exclude": ["0.weight"]}
+    found = ticket_jobs("convnet", "digits", dozen, **settings)
+    trained = [tb.job(tb.train, ticket, "digits", dozen, noise=4) for ticket in found]
+    chain = imp_jobs("convnet", "digits", dozen, **settings)
+    assert [made.name for made in trained] == [made.name for made in chain]
+
+
+def test_a_short_search_before_a_full_training_shares_its_tickets(dozen: tb.Recipe) -> None:
+    short = tb.Recipe(epochs=3, batch_size=100)
+    found = ticket_jobs("convnet", "digits", short, rounds=2, seed=1)
+    trained = [
+        tb.job(tb.train, found[n], "digits", recipe, noise=1) for recipe in (dozen, short) for n in (1, 2)
+    ]
+    # One start, two trainings of the search, three more: the short one of round 1 is the search's own.
+    assert len(all_needed(trained)) == 1 + 2 + 3
+
+
+def test_a_search_by_jobs_is_the_one_of_the_library(lab: tb.Lab, start: tb.Ticket, digits: tb.Data) -> None:
+    short = tb.Recipe(epochs=2, batch_size=400)
+    found = [lab.result(made).fingerprint for made in ticket_jobs("convnet", "digits", short, rounds=2)]
+    assert found == [ticket.fingerprint for ticket in mask_search(start, digits, short, rounds=2)]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rounds": -1}, "rounds is -1; it must be 0 or more"),
+        ({"fraction": 1.0}, "fraction is 1.0; it must lie between 0 and 1, both excluded"),
+        ({"rewind": 12}, "rewind is to epoch 12, but the recipe has 12 epochs; allowed are 1 to 11"),
+    ],
+)
+def test_impossible_searches_are_refused_before_any_job(change: dict, words: str, dozen: tb.Recipe) -> None:
+    with pytest.raises(RecipeError, match=words):
+        ticket_jobs("convnet", "digits", dozen, **{"rounds": 1, **change})

@@ -3,9 +3,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tombola as tb
-from tombola.errors import TicketError
+from tombola.errors import RecipeError, TicketError
+from tombola.measures.untrained import untrained
+from tombola.pruning.controls import densify
 
 Same = Callable[..., bool]
 
@@ -114,3 +118,108 @@ def test_a_control_trains_like_any_ticket(ticket: tb.Ticket, digits: tb.Data, re
     for name, keep in run.ticket.mask.items():
         assert not run.weights[name][~keep].any()
     assert run.accuracy > 20
+
+
+def test_a_layerwise_random_mask_keeps_the_count_of_each_layer(ticket: tb.Ticket, late: tb.Ticket) -> None:
+    random = tb.randomize(ticket, seed=1, scope="layerwise")
+    assert counts(random) == counts(ticket)
+    for name, keep in random.mask.items():
+        assert torch.equal(random.weights()[name], late.start[name] * keep)
+        assert not torch.equal(keep, ticket.mask[name])
+        assert not torch.equal(keep, tb.permute(ticket, seed=1).mask[name])
+
+
+@given(st.integers(0, 10), st.integers(0, 3))
+def test_masks_of_controls_keep_the_counts_of_a_slow_count(start: tb.Ticket, tenths: int, seed: int) -> None:
+    mask = {
+        name: (torch.arange(keep.numel()) % 10 < tenths).reshape(keep.shape)
+        for name, keep in start.mask.items()
+    }
+    sparse = start.with_mask(mask)
+    slow = [sum(bool(kept) for kept in keep.flatten().tolist()) for keep in mask.values()]
+    for control in (tb.permute, lambda t, seed: tb.randomize(t, seed=seed, scope="layerwise")):
+        made = control(sparse, seed=seed).mask
+        assert [sum(bool(kept) for kept in keep.flatten().tolist()) for keep in made.values()] == slow
+    assert tb.randomize(sparse, seed=seed).kept == sum(slow)
+
+
+def test_every_position_is_kept_equally_often(ticket: tb.Ticket) -> None:
+    # 72 weights in the first layer, of which so many are kept; 300 draws, within five standard deviations.
+    kept = counts(ticket)[0]
+    for control in (tb.permute, lambda t, seed: tb.randomize(t, seed=seed, scope="layerwise")):
+        hits = sum(control(ticket, seed=seed).mask["0.weight"].double() for seed in range(300))
+        share = kept / 72
+        assert (hits / 300 - share).abs().max() < 5 * (share * (1 - share) / 300) ** 0.5
+
+
+def test_reinitialisation_with_signs_takes_new_magnitudes_under_the_signs_of_the_dense_start(
+    ticket: tb.Ticket, late: tb.Ticket, digits: tb.Data
+) -> None:
+    again = tb.reinitialize(ticket, seed=5, keep_signs=True)
+    fresh = tb.initialize("convnet", digits, seed=5).start
+    assert (again.epoch, again.round, again.complete) == (0, ticket.round, True)
+    for name, value in again.start.items():
+        if name in ticket.mask:
+            assert torch.equal(value.abs(), fresh[name].abs())
+            # Pruned positions too, so that permuting it afterwards means what it says.
+            assert torch.equal(value < 0, late.start[name] < 0)
+        else:
+            assert torch.equal(value, fresh[name])
+    assert all(torch.equal(again.mask[name], keep) for name, keep in ticket.mask.items())
+    assert again.start_fingerprint != tb.reinitialize(ticket, seed=5).start_fingerprint
+
+
+def test_the_initialisation_that_a_ticket_has_already_is_refused(start: tb.Ticket) -> None:
+    half = start.with_mask(
+        {name: torch.arange(keep.numel()).reshape(keep.shape) % 2 == 0 for name, keep in start.mask.items()}
+    )
+    for keep_signs in (False, True):
+        with pytest.raises(TicketError, match="seed 0 is the initialisation that this ticket starts from"):
+            tb.reinitialize(half, seed=0, keep_signs=keep_signs)
+
+
+def test_a_densified_ticket_is_the_dense_network_it_comes_from(
+    chain: list[tb.Run], digits: tb.Data, recipe: tb.Recipe, same_run: Same, late: tb.Ticket
+) -> None:
+    dense = densify(chain[2].ticket)
+    assert dense.fingerprint == late.fingerprint
+    assert dense.sparsity == 0
+    # Under the chain's noise number, its training is the chain's own dense run.
+    assert same_run(tb.train(dense, digits, recipe, noise=3), chain[0])
+
+
+def test_a_random_dense_network_is_at_chance(ticket: tb.Ticket, digits: tb.Data, same_bits: Same) -> None:
+    random = densify(tb.reinitialize(ticket, seed=9))
+    assert same_bits(random.weights(), tb.initialize("convnet", digits, seed=9).weights())
+    assert abs(untrained(random, digits).accuracy - 10) < 6.2
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        tb.permute,
+        tb.randomize,
+        lambda ticket: tb.randomize(ticket, scope="layerwise"),
+        lambda ticket: tb.reinitialize(ticket, seed=3, keep_signs=True),
+        densify,
+    ],
+)
+def test_every_control_that_needs_the_dense_start_says_so(
+    control: Callable[..., tb.Ticket], ticket: tb.Ticket, tmp_path: Path
+) -> None:
+    ticket.save(tmp_path / "t")
+    with pytest.raises(TicketError, match=r"does not carry its dense start .* save it with with_start=True"):
+        control(tb.Ticket.load(tmp_path / "t"))
+
+
+def test_an_unknown_scope_of_a_random_mask_is_refused(ticket: tb.Ticket) -> None:
+    with pytest.raises(RecipeError, match="no pruning scope 'layers'; did you mean 'layerwise'"):
+        tb.randomize(ticket, scope="layers")
+
+
+def test_controls_are_jobs_that_leave_the_names_of_older_ones(ticket: tb.Ticket) -> None:
+    run = tb.job(tb.train, tb.job(tb.initialize, "convnet", "digits"), "digits", tb.Recipe())
+    pruned = tb.job(tb.prune, run)
+    assert tb.job(tb.randomize, pruned, scope="global").name == tb.job(tb.randomize, pruned).name
+    assert tb.job(tb.reinitialize, pruned, seed=1, keep_signs=False).arguments.keys() == {"ticket", "seed"}
+    assert tb.job(densify, pruned).needs == (run,)

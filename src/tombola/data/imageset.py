@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,6 +49,8 @@ class Data:
     mirrored: whether a horizontally flipped image still shows its class (False for digits), so whether
         augmentation flips by default.
     source: where a worker loads the same data from, a name or a folder; None for tensors made by the caller.
+    normalization: mean and standard deviation of each channel on the scale 0..1, where they are not those of
+        the train split: a subset is normalised as the whole, so that its images are the very same inputs.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Data:
     class_names: tuple[str, ...]
     mirrored: bool = True
     source: str | None = None
+    normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     def __post_init__(self) -> None:
         train, test = tuple(self.train.images.shape[1:]), tuple(self.test.images.shape[1:])
@@ -73,6 +77,13 @@ class Data:
                 some = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
                 raise DataError(
                     f"{self.name}: the {split} split has no image of class {some}; every class needs some"
+                )
+        if self.normalization is not None:
+            means, deviations = self.normalization
+            if len(means) != self.channels or len(deviations) != self.channels or min(deviations) <= 0:
+                raise DataError(
+                    f"{self.name}: normalization is {self.normalization}; it must be {self.channels} means "
+                    f"and {self.channels} standard deviations above 0, one of each a channel"
                 )
 
     @property
@@ -92,16 +103,19 @@ class Data:
 
     @cached_property
     def mean(self) -> Tensor:
-        """Per-channel mean of the train pixels as float32 ``(C,)``, on the scale 0..1."""
+        """Per-channel mean for normalisation as float32 ``(C,)``, on the scale 0..1."""
         return self._moments[0]
 
     @cached_property
     def std(self) -> Tensor:
-        """Per-channel standard deviation of the train pixels as float32 ``(C,)``, on the scale 0..1."""
+        """Per-channel standard deviation for normalisation as float32 ``(C,)``, on the scale 0..1."""
         return self._moments[1]
 
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
+        if self.normalization is not None:
+            given = [torch.tensor(values, dtype=torch.float32) for values in self.normalization]
+            return given[0], given[1]
         # From the histogram of the 256 pixel values: exact, in one pass, without a float copy of the images.
         images = self.train.images
         counts = torch.stack(
@@ -117,7 +131,10 @@ class Data:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over pixels, labels and class names of both splits, as 64 hexadecimal digits."""
+        """SHA-256 over pixels, labels and class names of both splits, as 64 hexadecimal digits.
+
+        Also over the normalization where it is given; else it follows from the pixels.
+        """
         digest = hashlib.sha256()
         for split in (self.train, self.test):
             for tensor in (split.images, split.labels):
@@ -125,6 +142,8 @@ class Data:
                 digest.update(f"{array.dtype.str}{array.shape}".encode())
                 digest.update(array.data)
         digest.update("\0".join(self.class_names).encode())
+        if self.normalization is not None:
+            digest.update(json.dumps(self.normalization).encode())
         return digest.hexdigest()
 
 

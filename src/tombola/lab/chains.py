@@ -10,7 +10,7 @@ from tombola.errors import RecipeError, TicketError, unknown
 from tombola.lab.job import Job, job
 from tombola.networks.network import Network, prunable_names
 from tombola.pruning.prune import Scope, check_fraction, check_scope
-from tombola.search import chain, check_rounds
+from tombola.search import chain, check_rounds, tickets
 from tombola.ticket import initialize
 from tombola.training.loop import check_rewind, pretrain
 from tombola.training.recipe import Recipe
@@ -18,7 +18,7 @@ from tombola.training.recipe import Recipe
 
 def start_job(
     network: str,
-    data: str | os.PathLike[str] | Data,
+    data: str | os.PathLike[str] | Data | Job,
     recipe: Recipe,
     *,
     rewind: int = 0,
@@ -42,7 +42,7 @@ def start_job(
 
 def imp_jobs(
     network: str,
-    data: str | os.PathLike[str] | Data,
+    data: str | os.PathLike[str] | Data | Job,
     recipe: Recipe,
     *,
     rounds: int,
@@ -61,6 +61,62 @@ def imp_jobs(
     pretraining_noise: as for :func:`start_job`.
     The other arguments are as for :func:`tombola.imp`.
     """
+    start = _checked_start(
+        network, data, recipe, rounds, rewind, fraction, scope, exclude, seed, pretraining_noise
+    )  # fmt: skip
+    return list(
+        chain(
+            job, start, data, recipe, rounds=rounds, fraction=fraction, noise=seed, same_noise=same_noise,
+            scope=scope, exclude=exclude,
+        )
+    )  # fmt: skip
+
+
+def ticket_jobs(
+    network: str,
+    data: str | os.PathLike[str] | Data | Job,
+    recipe: Recipe,
+    *,
+    rounds: int,
+    rewind: int = 0,
+    fraction: float = 0.2,
+    scope: Scope = "global",
+    exclude: Sequence[str] = (),
+    same_noise: bool = False,
+    seed: int = 0,
+    pretraining_noise: int | None = None,
+) -> list[Job]:
+    """The ``rounds + 1`` tickets of a mask search, the first of them its start.
+
+    recipe: of the mask search. For sparse training by another one (AIMP, section 4.3; the grid of section
+        4.4) write down ``job(train, tickets[n], data, other, noise=seed)`` for the rounds that are wanted.
+        One-shot pruning is a single round with the sparsity as its fraction.
+    The other arguments are as for :func:`imp_jobs`, whose trainings these tickets share.
+    """
+    start = _checked_start(
+        network, data, recipe, rounds, rewind, fraction, scope, exclude, seed, pretraining_noise
+    )  # fmt: skip
+    return list(
+        tickets(
+            job, start, data, recipe, rounds=rounds, fraction=fraction, noise=seed, same_noise=same_noise,
+            scope=scope, exclude=exclude,
+        )
+    )  # fmt: skip
+
+
+def _checked_start(
+    network: str,
+    data: str | os.PathLike[str] | Data | Job,
+    recipe: Recipe,
+    rounds: int,
+    rewind: int,
+    fraction: float,
+    scope: str,
+    exclude: Sequence[str],
+    seed: int,
+    pretraining_noise: int | None,
+) -> Job:
+    """The start of a chain, after everything has been refused that can be before anything is trained."""
     check_fraction(fraction)
     check_rounds(rounds)
     check_scope(scope)
@@ -68,13 +124,7 @@ def imp_jobs(
         raise RecipeError(f"exclude is {exclude!r}; it must be a list of names, such as [{exclude!r}]")
     if exclude:
         _check_names(network, exclude)
-    start = start_job(network, data, recipe, rewind=rewind, seed=seed, pretraining_noise=pretraining_noise)
-    return list(
-        chain(
-            job, start, data, recipe, rounds=rounds, fraction=fraction, noise=seed, same_noise=same_noise,
-            scope=scope, exclude=exclude,
-        )
-    )  # fmt: skip
+    return start_job(network, data, recipe, rewind=rewind, seed=seed, pretraining_noise=pretraining_noise)
 
 
 def _check_names(network: str, exclude: Sequence[str]) -> None:

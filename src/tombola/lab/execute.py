@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -9,9 +10,10 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import numpy
 import torch
 
 import tombola
+from tombola.data.imageset import Data
 from tombola.errors import JobError, RecipeError, TicketError, TombolaError, reason
 from tombola.lab import lease as leases
 from tombola.lab.job import call, described_function, name_of, result_type
@@ -156,14 +159,49 @@ def _argument(store: Store, value: Any, runtime: Mapping[str, Any]) -> Any:
     if value.keys() == {"data"}:
         return stored_data(store, value["data"])
     if "job" in value:
-        if "call" in value:
-            return evaluate(store, value["call"], runtime)
-        return load_result(store, value["job"])
+        if "call" not in value:
+            return load_result(store, value["job"])
+        if _is_data(value):
+            behind = tuple(stored_data(store, name).fingerprint for name in _data_names(value))
+            return _derived_data(store.root, json.dumps(value["call"]), behind)
+        return evaluate(store, value["call"], runtime)
     if value.keys() == {"value", "type"}:
         details, tensors = stored_object(store, value["value"])
         packed = Packed({}, details, tensors)
         return _unpack(store, packed, {"Ticket": Ticket, "Run": Run}[value["type"]])
     return value
+
+
+# Made once a process, like data that are loaded, so that one job after another shares what is on the device.
+# By what is behind it, too: another store may come to lie at the same place.
+@lru_cache(maxsize=4)
+def _derived_data(root: Path, call: str, behind: tuple[str, ...]) -> Data:
+    """The data set that a call gives; it does not depend on the device."""
+    data: Data = evaluate(Store(root), json.loads(call), {})
+    return data
+
+
+def _is_data(argument: Any) -> bool:
+    """Whether an argument of a description stands for a data set, loaded or made by a call."""
+    if _is_call(argument):
+        return result_type(described_function(argument["call"])) is Data
+    return isinstance(argument, dict) and argument.keys() == {"data"}
+
+
+def _is_call(argument: Any) -> bool:
+    """Whether an argument is the result of a call that is not stored, described in full."""
+    return isinstance(argument, dict) and argument.keys() == {"job", "call"}
+
+
+def _data_names(value: Any) -> Iterator[str]:
+    """The names of the data sets behind an argument, as far as its calls are described in full."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _data_names(item)
+    elif _is_call(value):
+        yield from _data_names(list(value["call"]["arguments"].values()))
+    elif isinstance(value, dict) and value.keys() == {"data"}:
+        yield value["data"]
 
 
 class LabWatch(Checkpoints):
@@ -232,9 +270,9 @@ def _provenance(
 ) -> dict[str, Any]:
     """Where and by what a result was made."""
     data = {
-        key: stored_data(store, argument["data"]).fingerprint
+        key: _argument(store, argument, {}).fingerprint
         for key, argument in description["arguments"].items()
-        if isinstance(argument, dict) and argument.keys() == {"data"}
+        if _is_data(argument)
     }
     return {
         "tombola": tombola.__version__,

@@ -81,13 +81,15 @@ def register_data(store: Store, name: str, source: str | Data) -> Data:
             for part in ("images", "labels")
         }
         put_object(store, data.fingerprint, tensors, {})
-    details = {
+    details: dict[str, Any] = {
         "name": name,
         "source": data.source,
         "fingerprint": data.fingerprint,
         "class_names": list(data.class_names),
         "mirrored": data.mirrored,
     }
+    if data.normalization is not None:
+        details["normalization"] = [list(values) for values in data.normalization]
     if known != details:
         write_json(store.root / "data" / f"{name}.json", details)
     return data
@@ -136,7 +138,11 @@ def _data(root: Path, text: str) -> Data:
     if source is None:
         _, tensors = _object(_object_path(root, fingerprint))
         train, test = (ImageSet(tensors[f"{split}.images"], tensors[f"{split}.labels"]) for split in _SPLITS)
-        return Data(name, train, test, tuple(record["class_names"]), bool(record["mirrored"]))
+        given = record.get("normalization")
+        return Data(
+            name, train, test, tuple(record["class_names"]), bool(record["mirrored"]),
+            normalization=None if given is None else (tuple(given[0]), tuple(given[1])),
+        )  # fmt: skip
     try:
         data = load_data(source)
     except DataError as error:

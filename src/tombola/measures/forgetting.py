@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from tombola.declared import declare
+from tombola.seeds import generator
 from tombola.training.run import Run
 
 
@@ -35,3 +40,39 @@ def forgetting(run: Run) -> Forgetting:
         unforgettable=float((record.learned & (record.events == 0)).double().mean()),
         never_learned=int((~record.learned).sum()),
     )
+
+
+@dataclass(frozen=True)
+class ForgettingCurve:
+    """Forgetting over training (Fig. 6).
+
+    epochs: the epochs trained, by their place in the schedule; a ticket taken at epoch 2 begins with 3.
+    events: forgetting events in each of these epochs, over all training images (reading E2: not cumulative).
+    """
+
+    epochs: tuple[int, ...]
+    events: tuple[int, ...]
+
+
+@declare("forgetting-curve", stored=False)
+def forgetting_curve(run: Run) -> ForgettingCurve:
+    """How much a run forgot in each epoch; nothing in the first, in which each image is new."""
+    trained = run.history[1:]
+    return ForgettingCurve(
+        tuple(row.epoch for row in trained), tuple(row.forgetting_events for row in trained)
+    )
+
+
+@declare("forgetting-ranking", stored=False)
+def forgetting_ranking(run: Run, *, seed: int = 0) -> Tensor:
+    """The training images of a run from the least to the most forgotten, as int64 indices ``(N,)``.
+
+    An image that was never learned counts as forgotten most, before any that was (reading D9). Images with
+    equally many events, on CIFAR-10 almost half of all, stand in an order drawn from the stream
+    ``("forgetting ties", seed)`` (reading H5).
+    """
+    record = run.forgetting
+    events = torch.where(record.learned, record.events.long(), torch.iinfo(torch.int64).max)
+    words = generator("forgetting ties", seed).bit_generator.random_raw(len(events))
+    # By events, and by the drawn words where these are equal.
+    return torch.from_numpy(np.lexsort((words, events.numpy())))

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from tombola import files, seeds
 from tombola.declared import declare
+from tombola.errors import TicketError
+from tombola.pruning.prune import Scope, check_scope
 from tombola.ticket import Mask, Ticket
 
 
@@ -31,24 +34,73 @@ def permute(ticket: Ticket, *, seed: int = 0) -> Ticket:
 
 
 @declare("randomize", stored=False)
-def randomize(ticket: Ticket, *, seed: int = 0) -> Ticket:
-    """The dense start under a mask drawn uniformly over the whole network; it keeps as many weights.
+def randomize(ticket: Ticket, *, seed: int = 0, scope: Scope = "global") -> Ticket:
+    """The dense start under a mask drawn uniformly at random; it keeps as many weights.
+
+    scope: ``"global"`` draws over the whole network, so that every layer comes out about equally sparse;
+        ``"layerwise"`` draws for each layer as many as the ticket keeps there. Such a mask is distributed as
+        one that :func:`permute` gives, but drawn from a stream of its own.
+
+    Raises :class:`~tombola.errors.TicketError` if the ticket does not carry its dense start.
+    """
+    check_scope(scope)
+    ticket.dense_start()
+    draws = seeds.generator("random mask", seed)
+    if scope == "layerwise":
+        mask = {
+            name: _random_mask(keep.numel(), int(keep.sum()), draws).reshape(keep.shape)
+            for name, keep in ticket.mask.items()
+        }
+        return replace(ticket, mask=mask)
+    return replace(ticket, mask=_split(_random_mask(ticket.total, ticket.kept, draws), ticket.mask))
+
+
+@declare("reinitialize", stored=False)
+def reinitialize(ticket: Ticket, *, seed: int, keep_signs: bool = False) -> Ticket:
+    """The ticket's mask over another initialisation of the same network, at epoch 0.
+
+    keep_signs: prunable weights take only their magnitude from the new initialisation and keep the sign that
+        they have in the ticket's dense start, at pruned positions too; for a rewound ticket that is the sign
+        at the rewinding point. Everything else (biases, batch norm) is new. This is the reinitialisation
+        "with signs" of Zhou et al. (2019); their signed constants keep one magnitude a layer instead.
+
+    Raises :class:`~tombola.errors.TicketError` if the new initialisation is the ticket's own start, and with
+    ``keep_signs`` if the ticket does not carry its dense start.
+    """
+    state = ticket.network.initialized(seed).state_dict()
+    start = {name: value.detach().clone() for name, value in state.items()}
+    if files.fingerprint(start) == ticket.start_fingerprint:
+        raise TicketError(f"seed {seed} is the initialisation that this ticket starts from; choose another")
+    if keep_signs:
+        signs = ticket.dense_start()
+        start |= {name: _with_signs(start[name], signs[name]) for name in ticket.mask}
+    return replace(ticket, start=start, epoch=0, start_fingerprint=files.fingerprint(start), complete=True)
+
+
+@declare("densify", stored=False)
+def densify(ticket: Ticket) -> Ticket:
+    """The dense start under a full mask: of a ticket at epoch 0 a random dense network.
+
+    It stands at round 0, so that its training under a chain's noise number is the chain's own dense run.
+    For a random dense network that the ticket does not come from, densify a reinitialised one.
 
     Raises :class:`~tombola.errors.TicketError` if the ticket does not carry its dense start.
     """
     ticket.dense_start()
-    draws = seeds.generator("random mask", seed)
-    flat = torch.zeros(ticket.total, dtype=torch.bool)
-    flat[torch.from_numpy(draws.permutation(ticket.total)[: ticket.kept])] = True
-    return replace(ticket, mask=_split(flat, ticket.mask))
+    mask = {name: torch.ones_like(keep) for name, keep in ticket.mask.items()}
+    return replace(ticket, mask=mask, round=0, density=1.0, nonfinite=0)
 
 
-@declare("reinitialize", stored=False)
-def reinitialize(ticket: Ticket, *, seed: int) -> Ticket:
-    """The ticket's mask over another initialisation of the same network, at epoch 0."""
-    state = ticket.network.initialized(seed).state_dict()
-    start = {name: value.detach().clone() for name, value in state.items()}
-    return replace(ticket, start=start, epoch=0, start_fingerprint=files.fingerprint(start), complete=True)
+def _random_mask(total: int, kept: int, draws: np.random.Generator) -> torch.Tensor:
+    """A flat mask that keeps ``kept`` of ``total`` positions, each choice of them equally likely."""
+    flat = torch.zeros(total, dtype=torch.bool)
+    flat[torch.from_numpy(draws.permutation(total)[:kept])] = True
+    return flat
+
+
+def _with_signs(magnitudes: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
+    """The absolute values of one tensor, negative where another is."""
+    return torch.where(signs < 0, -magnitudes.abs(), magnitudes.abs())
 
 
 def _split(flat: torch.Tensor, like: Mask) -> dict[str, torch.Tensor]:

@@ -21,11 +21,7 @@ def check_trainable(network: Network, data: Data, recipe: Recipe, start_epoch: i
     on the last batch, :class:`~tombola.errors.NetworkError` if images do not fit the network or the network
     draws random numbers of its own.
     """
-    if start_epoch >= recipe.epochs:
-        raise RecipeError(
-            f"the ticket was taken at epoch {start_epoch}, but the recipe has {recipe.epochs} epochs; "
-            f"rewind to at most epoch {recipe.epochs - 1}"
-        )
+    check_budget(start_epoch, recipe)
     check_images(network, data)
     count = len(data.train)
     if recipe.batch_size > count:
@@ -36,6 +32,15 @@ def check_trainable(network: Network, data: Data, recipe: Recipe, start_epoch: i
         )
     last = count % recipe.batch_size or min(recipe.batch_size, count)
     _check_forward(network, recipe, count, last)
+
+
+def check_budget(start_epoch: int, recipe: Recipe) -> None:
+    """Refuse a recipe that ends before, or at, the place in the schedule at which a start was taken."""
+    if start_epoch >= recipe.epochs:
+        raise RecipeError(
+            f"the ticket was taken at epoch {start_epoch}, but the recipe has {recipe.epochs} epochs; "
+            f"rewind to at most epoch {recipe.epochs - 1}"
+        )
 
 
 def check_images(network: Network, data: Data) -> None:

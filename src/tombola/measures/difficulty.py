@@ -1,0 +1,95 @@
+"""Subsets of a data set by difficulty: how often a run forgot each image (Appendices A.1 and F.1).
+
+The subsets are data sets like any other, normalised as the whole; see :mod:`tombola.data.subset`. All are
+taken from one ranking of the images, whose ties are broken by a keyed draw, so that of the same run and seed
+smaller subsets lie within larger ones.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from tombola.data.imageset import Data
+from tombola.data.subset import amount, class_counts, nearest, with_images
+from tombola.declared import declare
+from tombola.errors import DataError, unknown
+from tombola.measures.forgetting import forgetting_ranking
+from tombola.training.run import Run
+
+Forgotten = Literal["least", "most"]
+Difficulty = Literal["easiest", "hardest"]
+
+
+@declare("forgotten-subset", stored=False)
+def forgotten_subset(
+    data: Data,
+    run: Run,
+    *,
+    which: Forgotten,
+    share: float | None = None,
+    shots: int | None = None,
+    seed: int = 0,
+) -> Data:
+    """The least or the most forgotten train images of each class (Appendix F.1).
+
+    data: what the run was trained on.
+    run: whose forgetting record decides.
+    which: ``"least"`` or ``"most"`` forgotten; never-learned images count as forgotten most.
+    share, shots: how many of each class, as for :func:`~tombola.data.subset.subset`.
+    seed: number of the draw among images that were forgotten equally often.
+
+    Raises :class:`~tombola.errors.DataError` as ``subset`` does, and for a run on other images.
+    """
+    _check(which, get_args(Forgotten), data, run)
+    counts = class_counts(data, share, shots)
+    order = forgetting_ranking(run, seed=seed)
+    if which == "most":
+        order = order.flip(0)
+    labels = data.train.labels[order]
+    chosen = [order[labels == index][:count] for index, count in enumerate(counts)]
+    return _named(data, torch.cat(chosen), f"{which}-forgotten-{amount(share, shots)}", run, seed)
+
+
+@declare("drop-by-difficulty", stored=False)
+def drop_by_difficulty(data: Data, run: Run, *, which: Difficulty, share: float, seed: int = 0) -> Data:
+    """The data without the easiest or the hardest of its train images, whatever their classes (Fig. 7).
+
+    data, run, seed: as for :func:`forgotten_subset`.
+    which: drop the ``"easiest"`` (least forgotten) or the ``"hardest"`` (most forgotten) images.
+    share: of all train images, between 0 and 1, both excluded, rounded to whole images, half up.
+
+    Raises :class:`~tombola.errors.DataError` for another share or one that drops no image or all, for a class
+    that would be left without an image, and for a run on other images.
+    """
+    _check(which, get_args(Difficulty), data, run)
+    if not 0 < share < 1:
+        raise DataError(f"share is {share}; of the images to drop it must lie between 0 and 1, both excluded")
+    whole = len(data.train)
+    count = nearest(share * whole)
+    if count in (0, whole):
+        raise DataError(
+            f"share is {share}, which drops {count} of {whole} images; it must drop some and leave some"
+        )
+    order = forgetting_ranking(run, seed=seed)
+    kept = order[count:] if which == "easiest" else order[:-count]
+    return _named(data, kept, f"without-{which}-share{share}", run, seed)
+
+
+def _check(which: str, known: tuple[str, ...], data: Data, run: Run) -> None:
+    """Refuse an unknown end of the ranking, and a run that was not trained on these images."""
+    if which not in known:
+        raise DataError(unknown("choice", which, known))
+    presented = len(run.forgetting.events)
+    if presented != len(data.train):
+        raise DataError(
+            f"the run was trained on {presented} images, but {data.name} has {len(data.train)} train images; "
+            "give the data that it was trained on"
+        )
+
+
+def _named(data: Data, chosen: Tensor, what: str, run: Run, seed: int) -> Data:
+    """The chosen images under a name that tells what they are, and by which run."""
+    return with_images(data, chosen, f"{data.name}-{what}-of-{run.fingerprint[:12]}-seed{seed}")

@@ -1,0 +1,63 @@
+"""Little data: sparse training of a ticket on a class-balanced subset (section 5.2 and Appendix F).
+
+The mask, and with late rewinding the start, come from all the data (reading H7); only the sparse training is
+short of images. It runs as many epochs over the subset as over the whole (reading H1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from tombola.data.imageset import Data
+from tombola.data.subset import subset
+from tombola.search import directly
+from tombola.ticket import Ticket
+from tombola.training.checkpoint import Watch
+from tombola.training.loop import train
+from tombola.training.recipe import Recipe
+from tombola.training.run import Run
+
+
+def few_shot(
+    ticket: Ticket,
+    data: Data,
+    recipe: Recipe,
+    *,
+    share: float | None = None,
+    shots: int | None = None,
+    seed: int = 0,
+    noise: int = 0,
+    device: str | torch.device | None = "cpu",
+    watch: Watch | None = None,
+) -> Run:
+    """Train a ticket on a random subset, and test it on the whole test split.
+
+    ticket: a dense network is a ticket with a full mask; a control is a ticket too.
+    share, shots, seed: of the subset, as for :func:`~tombola.data.subset.subset`. One seed gives all
+        configurations the same images, and smaller subsets lie within larger ones (reading H3).
+    The other arguments and errors are as for :func:`~tombola.train`. For images of a chosen difficulty, train
+    on what :func:`~tombola.measures.difficulty.forgotten_subset` gives.
+    """
+    run: Run = few_shot_training(
+        directly(device, watch), ticket, data, recipe, share=share, shots=shots, seed=seed, noise=noise
+    )
+    return run
+
+
+def few_shot_training(
+    call: Callable[..., Any],
+    ticket: Any,
+    data: Any,
+    recipe: Recipe,
+    *,
+    share: float | None = None,
+    shots: int | None = None,
+    seed: int = 0,
+    noise: int = 0,
+) -> Any:
+    """The same, made by ``call(function, *arguments, **options)``: written down where that is ``job``."""
+    part = call(subset, data, share=share, shots=shots, seed=seed)
+    return call(train, ticket, part, recipe, noise=noise)
