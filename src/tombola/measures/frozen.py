@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tombola.data.imageset import Data
 from tombola.errors import NetworkError, RecipeError, reason, unknown
-from tombola.networks.layout import Layout, layout
+from tombola.networks.layout import chosen_layout
 from tombola.networks.network import Network
 from tombola.ticket import Ticket
 from tombola.training.body import Body
@@ -58,17 +58,17 @@ class FrozenBody:
         self._weights = subject.weights() if isinstance(subject, Ticket) else subject.weights
         self._body = Body(self.network, device)
         module = self._body.module
-        chosen = _chosen_layout(self.network.name, module, blocks, head)
+        chosen = chosen_layout(self.network.name, module, blocks, head)
         self.places, self._head = chosen.blocks or (chosen.head,), chosen.head
         self._norms = [
             layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)
         ]
-        self._seen: dict[str, list[Any]] = {name: [] for name in self.places}
-        for name in self.places:
+        for index, name in enumerate(self.places):
             if name != self._head:
-                module.get_submodule(name).register_forward_hook(self._reader(name))
+                module.get_submodule(name).register_forward_hook(self._reader(index))
         module.get_submodule(self._head).register_forward_pre_hook(self._end)
-        self._widths: tuple[int, ...] = ()
+        self._features: Tensor | None = None
+        self._tried: list[tuple[int, Any]] = []
 
     def begin(self, data: Data, batch_size: int, batch_norm: BatchNorm) -> tuple[int, ...]:
         """Load the weights and make ready for the images of a data set; returns the width of each place.
@@ -85,7 +85,76 @@ class FrozenBody:
         if batch_norm == "adapting":
             for layer in self._norms:
                 layer.train()
-        # The smallest batch is tried before the weights are loaded, so that it leaves no trace.
+        # Tried before the weights are loaded, so that it leaves no trace.
+        widths = self._try(data, batch_size)
+        self._body.load(self._weights)
+        self._features = self._room(0, 1 + max(widths))
+        return widths
+
+    def freeze(self) -> None:
+        """Evaluation mode: batch norm uses its running statistics and leaves them alone."""
+        self._body.module.eval()
+
+    def features(self, images: Tensor) -> Tensor:
+        """What each place gives, averaged over the pixels of each channel.
+
+        images: normalised float32 ``(B, C, H, W)`` on the device.
+
+        Returns float32 ``(places, B, 1 + widest)``, without gradients: a constant 1 for the bias, the
+        features of the place, and zeros up to the widest place. The next call overwrites it.
+        """
+        assert self._features is not None, "begin() comes first"
+        _, rows, columns = self._features.shape
+        if rows < len(images):
+            self._features = self._room(len(images), columns)
+        self._run(images)
+        return self._features[:, : len(images)]
+
+    def _room(self, rows: int, columns: int) -> Tensor:
+        """Where features are written, the constant 1 already there."""
+        room = torch.zeros(len(self.places), rows, columns, device=self.device)
+        room[:, :, 0] = 1
+        return room
+
+    def state(self) -> dict[str, Tensor]:
+        """A copy of the network's ``state_dict`` on the CPU, with batch norm as it has adapted so far."""
+        return self._body.state()
+
+    @torch.no_grad()
+    def _run(self, images: Tensor) -> None:
+        """Run the body, so that what the places give is read."""
+        try:
+            with torch.autocast("cuda", torch.bfloat16, enabled=self._precision == "bfloat16"):
+                self._body.module(channels_last(images))
+        except _HeadReached:
+            return
+        raise NetworkError(
+            f"network {self.network.name} never runs its head {self._head!r}; give its final linear layer"
+        )
+
+    def _reader(self, index: int) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda module, arguments, output: self._read(index, output)
+
+    def _end(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if self._head in self.places:
+            self._read(self.places.index(self._head), arguments[0])
+        raise _HeadReached
+
+    def _read(self, index: int, values: Any) -> None:
+        """Take what a place gives, at once: a later layer may work on it in place."""
+        if self._features is None:
+            self._tried.append((index, values))
+            return
+        place = self._features[index, : len(values), 1 : 1 + values.shape[1]]
+        if values.ndim == 4:
+            torch.mean(values, (2, 3), dtype=torch.float32, out=place)
+        else:
+            place.copy_(values)
+
+    def _try(self, data: Data, batch_size: int) -> tuple[int, ...]:
+        """Run the smallest batch of an epoch, and see how many features each place gives."""
+        self._features = None
+        self._tried.clear()
         count = len(data.train)
         images = torch.zeros(min(2, last_batch(count, batch_size)), data.channels, *data.size)
         try:
@@ -97,67 +166,15 @@ class FrozenBody:
             raise NetworkError(
                 f"network {self.network.name} cannot take the {shape} images of {data.name}: {reason(error)}"
             ) from error
-        self._widths = tuple(self._width(name, len(images)) for name in self.places)
-        self._body.load(self._weights)
-        return self._widths
-
-    def freeze(self) -> None:
-        """Evaluation mode: batch norm uses its running statistics and leaves them alone."""
-        self._body.module.eval()
-
-    def features(self, images: Tensor) -> Tensor:
-        """What each place gives, averaged over the pixels of a channel: float32 ``(places, B, widest)``.
-
-        images: normalised float32 ``(B, C, H, W)`` on the device.
-
-        A place of fewer channels than the widest is filled up with zeros. No gradient flows back.
-        """
-        self._run(images)
-        features = torch.zeros(len(self.places), len(images), max(self._widths), device=self.device)
-        for pooled, width, (values,) in zip(features, self._widths, self._seen.values(), strict=True):
-            pooled[:, :width] = values
-        return features
-
-    def state(self) -> dict[str, Tensor]:
-        """A copy of the network's ``state_dict`` on the CPU, with batch norm as it has adapted so far."""
-        return self._body.state()
-
-    @torch.no_grad()
-    def _run(self, images: Tensor) -> None:
-        """Run the body, so that what the places give is seen."""
-        for values in self._seen.values():
-            values.clear()
-        try:
-            with torch.autocast("cuda", torch.bfloat16, enabled=self._precision == "bfloat16"):
-                self._body.module(channels_last(images))
-        except _HeadReached:
-            return
-        raise NetworkError(
-            f"network {self.network.name} never runs its head {self._head!r}; give its final linear layer"
-        )
-
-    def _reader(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        # Pooled at once: a later layer may work in place. Forgetting the pixels also saves memory.
-        return lambda module, arguments, output: self._seen[name].append(_pooled(output))
-
-    def _end(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if self._head in self._seen:
-            self._seen[self._head].append(_pooled(arguments[0]))
-        raise _HeadReached
-
-    def _width(self, name: str, images: int) -> int:
-        """The number of features that a place gives for each image; refused if it is no such place."""
-        values = self._seen[name]
-        wrong = None
-        if len(values) != 1:
-            wrong = f"is run {len(values)} times before the head {self._head!r}; it must be run once"
-        elif values[0] is None:
-            wrong = "does not give features of the form (B, C, H, W) or (B, C)"
-        elif len(values[0]) != images:
-            wrong = f"gives {len(values[0])} rows of features for {images} images"
-        if wrong:
-            raise NetworkError(f"block {name!r} of {self.network.name} {wrong}")
-        return int(values[0].shape[1])
+        widths = []
+        for index, name in enumerate(self.places):
+            found = [values for tried, values in self._tried if tried == index]
+            wrong = _unreadable(found, len(images))
+            if wrong:
+                raise NetworkError(f"block {name!r} of {self.network.name} {wrong}")
+            widths.append(int(found[0].shape[1]))
+        self._tried.clear()
+        return tuple(widths)
 
 
 def network_of(subject: Ticket | Run) -> Network:
@@ -180,45 +197,13 @@ def body_precision(subject: Ticket | Run, recipe: Recipe, device: torch.device) 
     return subject.precision
 
 
-def _pooled(values: Any) -> Tensor | None:
-    """Features as float32 ``(B, C)``, averaged over pixels; None for what has no such form."""
-    if not isinstance(values, Tensor) or values.ndim not in (2, 4):
-        return None
-    return values.mean((2, 3), dtype=torch.float32) if values.ndim == 4 else values.float()
-
-
-def _chosen_layout(network: str, module: nn.Module, blocks: Sequence[str] | None, head: str | None) -> Layout:
-    """The caller's own names, and the network's for what is not given; refused if they do not exist."""
-    if isinstance(blocks, str):
-        raise NetworkError(f"blocks is {blocks!r}; it must be a list of names, such as [{blocks!r}]")
-    known = layout(module)
-    if known is not None:
-        blocks, head = known.blocks if blocks is None else blocks, known.head if head is None else head
-    if blocks is None or head is None:
-        missing = ["blocks=[...]"] * (blocks is None) + ["head='...'"] * (head is None)
-        children = ", ".join(name for name, _ in module.named_children())
-        raise NetworkError(
-            f"network {network} is not one of tombola's own; say {' and '.join(missing)}: names of its "
-            f"modules ({children}) or of modules within them"
-        )
-    for name in blocks:
-        _check_name(f"block of {network}", name, module)
-    _check_name(f"head of {network}", head, module)
-    if len(set(blocks)) < len(blocks):
-        raise NetworkError(f"blocks are {list(blocks)}; each must be named once")
-    layer = module.get_submodule(head)
-    if not isinstance(layer, nn.Linear):
-        linear = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
-        hint = f", such as {linear[-1]!r}" if linear else ""
-        raise NetworkError(
-            f"head {head!r} of {network} is a {type(layer).__name__}; it must be its final linear layer{hint}"
-        )
-    return Layout(tuple(blocks), head)
-
-
-def _check_name(kind: str, name: str, module: nn.Module) -> None:
-    """Refuse a name that no module has, with the nearest that one has."""
-    names = [known for known, _ in module.named_modules() if known]
-    if name not in names:
-        # Of hundreds of modules, those down to the depth that was meant.
-        raise NetworkError(unknown(kind, name, [n for n in names if n.count(".") <= name.count(".")]))
+def _unreadable(found: list[Any], images: int) -> str | None:
+    """What is wrong with a place that gave these values for one batch, if anything."""
+    if len(found) != 1:
+        return f"is run {len(found)} times before the head; it must be run once"
+    values = found[0]
+    if not isinstance(values, Tensor):
+        return f"gives a {type(values).__name__}; it must give a tensor (B, C, H, W) or (B, C)"
+    if values.ndim not in (2, 4) or len(values) != images:
+        return f"gives {tuple(values.shape)} for {images} images; it must give (B, C, H, W) or (B, C)"
+    return None
