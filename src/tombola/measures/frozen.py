@@ -32,6 +32,43 @@ class _HeadReached(Exception):
     """The body is through; whatever the network does after it is of no interest."""
 
 
+class _Readings:
+    """What hooks take from a forward pass. They know this and not the body, so nothing outlives its use.
+
+    features: float32 ``(places, rows, 1 + widest)``, where readings are written; None while tried.
+    tried: the index of the place and what it gave, as they came.
+    """
+
+    def __init__(self) -> None:
+        self.features: Tensor | None = None
+        self.tried: list[tuple[int, Any]] = []
+
+    def reader(self, index: int) -> Callable[[nn.Module, Any, Any], None]:
+        """The hook that reads the output of a place."""
+        return lambda module, arguments, output: self._read(index, output)
+
+    def end(self, index: int | None) -> Callable[[nn.Module, Any], None]:
+        """The hook that ends the pass before the head, which may be a place itself."""
+
+        def stop(module: nn.Module, arguments: Any) -> None:
+            if index is not None:
+                self._read(index, arguments[0])
+            raise _HeadReached
+
+        return stop
+
+    def _read(self, index: int, values: Any) -> None:
+        # At once: a later layer may work on the values in place.
+        if self.features is None:
+            self.tried.append((index, values))
+            return
+        place = self.features[index, : len(values), 1 : 1 + values.shape[1]]
+        if values.ndim == 4:
+            torch.mean(values, (2, 3), dtype=torch.float32, out=place)
+        else:
+            place.copy_(values)
+
+
 class FrozenBody:
     """A network with frozen parameters whose features are read at places.
 
@@ -63,12 +100,12 @@ class FrozenBody:
         self._norms = [
             layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)
         ]
+        readings = self._readings = _Readings()
         for index, name in enumerate(self.places):
             if name != self._head:
-                module.get_submodule(name).register_forward_hook(self._reader(index))
-        module.get_submodule(self._head).register_forward_pre_hook(self._end)
-        self._features: Tensor | None = None
-        self._tried: list[tuple[int, Any]] = []
+                module.get_submodule(name).register_forward_hook(readings.reader(index))
+        place = self.places.index(self._head) if self._head in self.places else None
+        module.get_submodule(self._head).register_forward_pre_hook(readings.end(place))
 
     def begin(self, data: Data, batch_size: int, batch_norm: BatchNorm) -> tuple[int, ...]:
         """Load the weights and make ready for the images of a data set; returns the width of each place.
@@ -88,7 +125,7 @@ class FrozenBody:
         # Tried before the weights are loaded, so that it leaves no trace.
         widths = self._try(data, batch_size)
         self._body.load(self._weights)
-        self._features = self._room(0, 1 + max(widths))
+        self._readings.features = self._room(0, 1 + max(widths))
         return widths
 
     def freeze(self) -> None:
@@ -103,12 +140,12 @@ class FrozenBody:
         Returns float32 ``(places, B, 1 + widest)``, without gradients: a constant 1 for the bias, the
         features of the place, and zeros up to the widest place. The next call overwrites it.
         """
-        assert self._features is not None, "begin() comes first"
-        _, rows, columns = self._features.shape
-        if rows < len(images):
-            self._features = self._room(len(images), columns)
+        features = self._readings.features
+        assert features is not None, "begin() comes first"
+        if features.shape[1] < len(images):
+            features = self._readings.features = self._room(len(images), features.shape[2])
         self._run(images)
-        return self._features[:, : len(images)]
+        return features[:, : len(images)]
 
     def _room(self, rows: int, columns: int) -> Tensor:
         """Where features are written, the constant 1 already there."""
@@ -132,29 +169,9 @@ class FrozenBody:
             f"network {self.network.name} never runs its head {self._head!r}; give its final linear layer"
         )
 
-    def _reader(self, index: int) -> Callable[[nn.Module, Any, Any], None]:
-        return lambda module, arguments, output: self._read(index, output)
-
-    def _end(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if self._head in self.places:
-            self._read(self.places.index(self._head), arguments[0])
-        raise _HeadReached
-
-    def _read(self, index: int, values: Any) -> None:
-        """Take what a place gives, at once: a later layer may work on it in place."""
-        if self._features is None:
-            self._tried.append((index, values))
-            return
-        place = self._features[index, : len(values), 1 : 1 + values.shape[1]]
-        if values.ndim == 4:
-            torch.mean(values, (2, 3), dtype=torch.float32, out=place)
-        else:
-            place.copy_(values)
-
     def _try(self, data: Data, batch_size: int) -> tuple[int, ...]:
         """Run the smallest batch of an epoch, and see how many features each place gives."""
-        self._features = None
-        self._tried.clear()
+        self._readings.features, self._readings.tried = None, []
         count = len(data.train)
         images = torch.zeros(min(2, last_batch(count, batch_size)), data.channels, *data.size)
         try:
@@ -168,12 +185,11 @@ class FrozenBody:
             ) from error
         widths = []
         for index, name in enumerate(self.places):
-            found = [values for tried, values in self._tried if tried == index]
+            found = [values for tried, values in self._readings.tried if tried == index]
             wrong = _unreadable(found, len(images))
             if wrong:
                 raise NetworkError(f"block {name!r} of {self.network.name} {wrong}")
             widths.append(int(found[0].shape[1]))
-        self._tried.clear()
         return tuple(widths)
 
 
