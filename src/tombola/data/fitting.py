@@ -6,7 +6,6 @@ like any other: its normalisation is its own, and a network can be initialised f
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -30,6 +29,7 @@ def fit_images(data: Data, *, size: tuple[int, int] = (32, 32), channels: int = 
     channels: grey images are repeated to that many; images of several channels must have that many already.
 
     Labels, classes and whether images may be mirrored stay. Data that fits already is handed back as it is.
+    For a subset of a fitted set, fit first: then it is normalised as the whole.
 
     Raises :class:`~tombola.errors.DataError` for channels that do not correspond or an impossible size.
     """
@@ -53,7 +53,7 @@ def _fitted(data: Data, size: tuple[int, int], channels: int) -> Data:
         for split in (data.train, data.test)
     )
     name = f"{data.name}-{channels}x{size[0]}x{size[1]}"
-    return replace(data, name=name, train=train, test=test, source=None)
+    return Data(name, train, test, data.class_names, data.mirrored)
 
 
 def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -19,7 +19,7 @@ from tombola.networks.layout import chosen_layout
 from tombola.networks.network import Network
 from tombola.ticket import Ticket
 from tombola.training.body import Body
-from tombola.training.checks import is_undefined_batch_norm, last_batch, undefined_batch_norm
+from tombola.training.checks import is_undefined_batch_norm, undefined_batch_norm
 from tombola.training.device import resolve_precision
 from tombola.training.evaluation import channels_last
 from tombola.training.recipe import Recipe
@@ -173,7 +173,8 @@ class FrozenBody:
         """Run the smallest batch of an epoch, and see how many features each place gives."""
         self._readings.features, self._readings.tried = None, []
         count = len(data.train)
-        images = torch.zeros(min(2, last_batch(count, batch_size)), data.channels, *data.size)
+        smallest = count % batch_size or min(count, batch_size)
+        images = torch.zeros(min(2, smallest), data.channels, *data.size)
         try:
             self._run(images.to(self.device))
         except (RuntimeError, ValueError) as error:

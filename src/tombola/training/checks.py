@@ -34,7 +34,8 @@ def check_trainable(network: Network, data: Data, recipe: Recipe, start_epoch: i
             "every epoch is one partial batch",
             stacklevel=3,
         )
-    _check_forward(network, recipe, count)
+    last = count % recipe.batch_size or min(recipe.batch_size, count)
+    _check_forward(network, recipe, count, last)
 
 
 def check_images(network: Network, data: Data) -> None:
@@ -47,10 +48,10 @@ def check_images(network: Network, data: Data) -> None:
         )
 
 
-def _check_forward(network: Network, recipe: Recipe, count: int) -> None:
+def _check_forward(network: Network, recipe: Recipe, count: int, last: int) -> None:
     """Try the smallest batch in training mode, on a copy, and see whether random numbers were drawn."""
     module = copy.deepcopy(network.initialized(0)).train()
-    images = torch.zeros(min(last_batch(count, recipe.batch_size), 2), network.channels, *network.size)
+    images = torch.zeros(min(last, 2), network.channels, *network.size)
     with seeds.torch_stream("check"):
         before = torch.get_rng_state()
         try:
@@ -67,22 +68,17 @@ def _check_forward(network: Network, recipe: Recipe, count: int) -> None:
             )
 
 
-def last_batch(count: int, batch_size: int) -> int:
-    """Number of images in the last batch of an epoch, the smallest one."""
-    return count % batch_size or min(batch_size, count)
-
-
-def is_undefined_batch_norm(error: BaseException) -> bool:
-    """Whether PyTorch refused a forward pass because batch norm is undefined on a single value."""
+def is_undefined_batch_norm(error: Exception) -> bool:
+    """Whether this is PyTorch's refusal of batch norm over a single value."""
     return isinstance(error, ValueError) and "more than 1 value per channel" in str(error)
 
 
 def undefined_batch_norm(network: Network, count: int, batch_size: int) -> RecipeError:
-    """What to tell a user whose last batch is a single image on which batch norm is undefined."""
-    sizes = f"{count} images in batches of {batch_size} leave a last batch of {last_batch(count, batch_size)}"
+    """The error for an epoch whose last batch is a single image that batch norm has no statistics of."""
     return RecipeError(
-        f"{sizes}, on which batch norm is undefined in {network.name}; "
-        f"choose another batch size, such as {_nearest_batch_size(count, batch_size)}"
+        f"{count} images in batches of {batch_size} leave a last batch of 1, on which batch norm is "
+        f"undefined in {network.name}; choose another batch size, such as "
+        f"{_nearest_batch_size(count, batch_size)}"
     )
 
 
