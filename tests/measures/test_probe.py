@@ -199,8 +199,9 @@ def test_as_a_job_it_gives_the_same_numbers(digits: tb.Data, start: tb.Ticket, t
     begun = tb.job(tb.initialize, "convnet", "digits")
     trained = tb.job(tb.train, begun, "digits", recipe)
     run = tb.train(start, digits, recipe)
-    expected = [probe(subject, digits, recipe=QUICK, seed=3) for subject in (start, run, start)]
-    jobs = [tb.job(probe, subject, "digits", recipe=QUICK, seed=3) for subject in (begun, trained, start)]
+    expected = [probe(subject, digits, recipe=QUICK, seed=3) for subject in (start, run, start, run)]
+    subjects = (begun, trained, start, run)  # of jobs, and of the caller's own
+    jobs = [tb.job(probe, subject, "digits", recipe=QUICK, seed=3) for subject in subjects]
     assert [lab.result(made) for made in jobs] == expected
     chosen = tb.job(probe, begun, "digits", recipe=QUICK, blocks=["5", "8"], batch_norm="frozen")
     assert lab.result(chosen) == probe(start, digits, recipe=QUICK, blocks=["5", "8"], batch_norm="frozen")
