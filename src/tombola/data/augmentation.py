@@ -68,18 +68,26 @@ class Draws:
 
 
 def draw(
-    augmentation: Augmentation, data: Data, *, noise: int, round: int, epoch: int, count: int | None = None
+    augmentation: Augmentation,
+    data: Data,
+    *,
+    noise: int,
+    round: int,
+    epoch: int,
+    count: int | None = None,
+    stream: str = "augmentation",
 ) -> Draws:
     """The draws of one epoch, from the stream ``("augmentation", noise, round, epoch)``, on the CPU.
 
     noise: the SGD noise's seed. round: the pruning round. epoch: from 0 on.
     count: number of images presented; by default all of the train split.
+    stream: another name for the stream, for what is not a training of the network.
     """
     import torch
 
     count = len(data.train) if count is None else count
-    stream = generator("augmentation", noise, round, epoch)
+    draws = generator(stream, noise, round, epoch)
     # The flips come first and are drawn even if unused, so that switching one part leaves the other alone.
-    flips = torch.from_numpy(stream.integers(0, 2, size=count, dtype="int8")).bool()
-    offsets = torch.from_numpy(stream.integers(0, 2 * augmentation.padding(data) + 1, size=(2, count)))
+    flips = torch.from_numpy(draws.integers(0, 2, size=count, dtype="int8")).bool()
+    offsets = torch.from_numpy(draws.integers(0, 2 * augmentation.padding(data) + 1, size=(2, count)))
     return Draws(offsets[0], offsets[1], flips if augmentation.flips(data) else torch.zeros_like(flips))

@@ -7,13 +7,17 @@ from torch import nn
 from tombola.networks.layers import conv3x3, initialize_convolutions
 
 
-def convnet(channels: int, classes: int) -> nn.Sequential:
+class ConvNet(nn.Sequential):
+    """Convolutions with batch norm and ReLU, global average pooling and one linear layer."""
+
+
+def convnet(channels: int, classes: int) -> ConvNet:
     """Four 3x3 convolutions of 8, 16, 16 and 32 channels with batch norm, pooling and one linear layer."""
     layers: list[nn.Module] = []
     channels_in = channels
     for width, stride in ((8, 1), (16, 2), (16, 1), (32, 2)):
         layers += [conv3x3(channels_in, width, stride), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         channels_in = width
-    module = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels_in, classes))
+    module = ConvNet(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels_in, classes))
     initialize_convolutions(module)
     return module

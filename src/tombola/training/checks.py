@@ -63,18 +63,28 @@ def _check_forward(network: Network, recipe: Recipe, count: int, last: int) -> N
             with torch.no_grad():
                 module(images)
         except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
+            if not is_undefined_batch_norm(error):
                 raise
-            sizes = f"{count} images in batches of {recipe.batch_size} leave a last batch of {last}"
-            raise RecipeError(
-                f"{sizes}, on which batch norm is undefined in {network.name}; "
-                f"choose another batch size, such as {_nearest_batch_size(count, recipe.batch_size)}"
-            ) from error
+            raise undefined_batch_norm(network, count, recipe.batch_size) from error
         if not torch.equal(before, torch.get_rng_state()):
             raise NetworkError(
                 f"network {network.name} draws random numbers in training (dropout?), which no stream "
                 "covers; set its dropout to 0"
             )
+
+
+def is_undefined_batch_norm(error: Exception) -> bool:
+    """Whether this is PyTorch's refusal of batch norm over a single value."""
+    return isinstance(error, ValueError) and "more than 1 value per channel" in str(error)
+
+
+def undefined_batch_norm(network: Network, count: int, batch_size: int) -> RecipeError:
+    """The error for an epoch whose last batch is a single image that batch norm has no statistics of."""
+    return RecipeError(
+        f"{count} images in batches of {batch_size} leave a last batch of 1, on which batch norm is "
+        f"undefined in {network.name}; choose another batch size, such as "
+        f"{_nearest_batch_size(count, batch_size)}"
+    )
 
 
 def _nearest_batch_size(count: int, batch_size: int) -> int:

@@ -1,0 +1,67 @@
+"""Images made to fit a network that was built for others (section 5.1 and Appendix E.2 of the paper).
+
+The paper resizes every target to 32x32 and gives grey images three channels. The fitted set is a data set
+like any other: its normalisation is its own, and a network can be initialised for it and trained on it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tombola.data.imageset import Data, ImageSet
+from tombola.declared import declare
+from tombola.errors import DataError
+
+# Images resized at a time, which bounds the memory for intermediate results.
+_TOGETHER = 4096
+
+
+@declare("fit_images", stored=False)
+def fit_images(data: Data, *, size: tuple[int, int] = (32, 32), channels: int = 3) -> Data:
+    """The same data with images of another size and number of channels.
+
+    size: height and width in pixels. Images are resized bilinearly with antialiasing, from whatever aspect
+        ratio they have.
+    channels: grey images are repeated to that many; images of several channels must have that many already.
+
+    Labels, classes and whether images may be mirrored stay. Data that fits already is handed back as it is.
+    For a subset of a fitted set, fit first: then it is normalised as the whole.
+
+    Raises :class:`~tombola.errors.DataError` for channels that do not correspond or an impossible size.
+    """
+    if data.channels not in (1, channels):
+        raise DataError(
+            f"{data.name} has images of {data.channels} channels, not {channels}; only grey images, of one "
+            "channel, can be given another number"
+        )
+    if len(size) != 2 or not all(isinstance(side, int) and side >= 1 for side in size):
+        raise DataError(f"size is {size}; it must be height and width in pixels, such as (32, 32)")
+    return _fitted(data, tuple(size), channels)
+
+
+# A body of many tickets is measured on one target: its images are fitted, and brought to a device, once.
+@lru_cache(maxsize=2)
+def _fitted(data: Data, size: tuple[int, int], channels: int) -> Data:
+    if (data.size, data.channels) == (size, channels):
+        return data
+    train, test = (
+        ImageSet(_resized(split.images, size).repeat(1, channels // data.channels, 1, 1), split.labels)
+        for split in (data.train, data.test)
+    )
+    name = f"{data.name}-{channels}x{size[0]}x{size[1]}"
+    return Data(name, train, test, data.class_names, data.mirrored)
+
+
+def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 images ``(N, C, H, W)`` at another size, rounded to whole pixel values."""
+    if tuple(images.shape[2:]) == size:
+        return images
+    parts = [
+        functional.interpolate(part, size, mode="bilinear", antialias=True, align_corners=False)
+        for part in torch.split(images, _TOGETHER)
+    ]
+    return torch.cat(parts)

@@ -1,0 +1,226 @@
+"""A frozen body: a network up to its head, its parameters left alone, read at places on the way.
+
+The untrained weights of a ticket and the final weights of a run are bodies alike. Only the running statistics
+of batch norm may move: under those of an initialisation the activations of a sparse network all but vanish,
+so by default they adapt to the images while heads are trained on top (protocol, reading G2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from tombola.data.imageset import Data
+from tombola.errors import NetworkError, RecipeError, reason, unknown
+from tombola.networks.layout import chosen_layout
+from tombola.networks.network import Network
+from tombola.ticket import Ticket
+from tombola.training.body import Body
+from tombola.training.checks import is_undefined_batch_norm, undefined_batch_norm
+from tombola.training.device import resolve_precision
+from tombola.training.evaluation import channels_last
+from tombola.training.recipe import Recipe
+from tombola.training.run import Run
+
+BatchNorm = Literal["adapting", "frozen"]
+
+
+class _HeadReached(Exception):
+    """The body is through; whatever the network does after it is of no interest."""
+
+
+class _Readings:
+    """What hooks take from a forward pass. They know this and not the body, so nothing outlives its use.
+
+    features: float32 ``(places, rows, 1 + widest)``, where readings are written; None while tried.
+    tried: the index of the place and what it gave, as they came.
+    """
+
+    def __init__(self) -> None:
+        self.features: Tensor | None = None
+        self.tried: list[tuple[int, Any]] = []
+
+    def reader(self, index: int) -> Callable[[nn.Module, Any, Any], None]:
+        """The hook that reads the output of a place."""
+        return lambda module, arguments, output: self._read(index, output)
+
+    def end(self, index: int | None) -> Callable[[nn.Module, Any], None]:
+        """The hook that ends the pass before the head, which may be a place itself."""
+
+        def stop(module: nn.Module, arguments: Any) -> None:
+            if index is not None:
+                self._read(index, arguments[0])
+            raise _HeadReached
+
+        return stop
+
+    def _read(self, index: int, values: Any) -> None:
+        # At once: a later layer may work on the values in place.
+        if self.features is None:
+            self.tried.append((index, values))
+            return
+        place = self.features[index, : len(values), 1 : 1 + values.shape[1]]
+        if values.ndim == 4:
+            torch.mean(values, (2, 3), dtype=torch.float32, out=place)
+        else:
+            place.copy_(values)
+
+
+class FrozenBody:
+    """A network with frozen parameters whose features are read at places.
+
+    subject: a ticket, for its masked start, or a run, for its final weights.
+    blocks: names of modules whose outputs are read; the name of the head stands for what goes into it. None
+        for the blocks of a network that comes with tombola, empty for the head alone.
+    head: name of the final linear layer, before which the body ends; None as for ``blocks``.
+    precision: of the body's convolutions and products; features are float32 all the same.
+
+    Raises :class:`~tombola.errors.NetworkError` for names that the network does not have.
+    """
+
+    def __init__(
+        self,
+        subject: Ticket | Run,
+        blocks: Sequence[str] | None,
+        head: str | None,
+        device: torch.device,
+        precision: str,
+    ) -> None:
+        self.network = network_of(subject)
+        self.device = device
+        self._precision = precision
+        self._weights = subject.weights() if isinstance(subject, Ticket) else subject.weights
+        self._body = Body(self.network, device)
+        module = self._body.module
+        chosen = chosen_layout(self.network.name, module, blocks, head)
+        self.places, self._head = chosen.blocks or (chosen.head,), chosen.head
+        self._norms = [
+            layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)
+        ]
+        readings = self._readings = _Readings()
+        for index, name in enumerate(self.places):
+            if name != self._head:
+                module.get_submodule(name).register_forward_hook(readings.reader(index))
+        place = self.places.index(self._head) if self._head in self.places else None
+        module.get_submodule(self._head).register_forward_pre_hook(readings.end(place))
+
+    def begin(self, data: Data, batch_size: int, batch_norm: BatchNorm) -> tuple[int, ...]:
+        """Load the weights and make ready for the images of a data set; returns the width of each place.
+
+        batch_size: of the batches that come while batch norm adapts.
+        batch_norm: whether its running statistics adapt until :meth:`freeze`.
+
+        Raises :class:`~tombola.errors.NetworkError` if the network cannot take the images or a place cannot
+        be read, and :class:`~tombola.errors.RecipeError` if batch norm is undefined on the last batch.
+        """
+        if batch_norm not in get_args(BatchNorm):
+            raise RecipeError(unknown("batch_norm", batch_norm, get_args(BatchNorm)))
+        self.freeze()
+        if batch_norm == "adapting":
+            for layer in self._norms:
+                layer.train()
+        # Tried before the weights are loaded, so that it leaves no trace.
+        widths = self._try(data, batch_size)
+        self._body.load(self._weights)
+        self._readings.features = self._room(0, 1 + max(widths))
+        return widths
+
+    def freeze(self) -> None:
+        """Evaluation mode: batch norm uses its running statistics and leaves them alone."""
+        self._body.module.eval()
+
+    def features(self, images: Tensor) -> Tensor:
+        """What each place gives, averaged over the pixels of each channel.
+
+        images: normalised float32 ``(B, C, H, W)`` on the device.
+
+        Returns float32 ``(places, B, 1 + widest)``, without gradients: a constant 1 for the bias, the
+        features of the place, and zeros up to the widest place. The next call overwrites it.
+        """
+        features = self._readings.features
+        assert features is not None, "begin() comes first"
+        if features.shape[1] < len(images):
+            features = self._readings.features = self._room(len(images), features.shape[2])
+        self._run(images)
+        return features[:, : len(images)]
+
+    def _room(self, rows: int, columns: int) -> Tensor:
+        """Where features are written, the constant 1 already there."""
+        room = torch.zeros(len(self.places), rows, columns, device=self.device)
+        room[:, :, 0] = 1
+        return room
+
+    def state(self) -> dict[str, Tensor]:
+        """A copy of the network's ``state_dict`` on the CPU, with batch norm as it has adapted so far."""
+        return self._body.state()
+
+    @torch.no_grad()
+    def _run(self, images: Tensor) -> None:
+        """Run the body, so that what the places give is read."""
+        try:
+            with torch.autocast("cuda", torch.bfloat16, enabled=self._precision == "bfloat16"):
+                self._body.module(channels_last(images))
+        except _HeadReached:
+            return
+        raise NetworkError(
+            f"network {self.network.name} never runs its head {self._head!r}; give its final linear layer"
+        )
+
+    def _try(self, data: Data, batch_size: int) -> tuple[int, ...]:
+        """Run the smallest batch of an epoch, and see how many features each place gives."""
+        self._readings.features, self._readings.tried = None, []
+        count = len(data.train)
+        smallest = count % batch_size or min(count, batch_size)
+        images = torch.zeros(min(2, smallest), data.channels, *data.size)
+        try:
+            self._run(images.to(self.device))
+        except (RuntimeError, ValueError) as error:
+            if is_undefined_batch_norm(error):
+                raise undefined_batch_norm(self.network, count, batch_size) from error
+            shape = "x".join(map(str, images.shape[1:]))
+            raise NetworkError(
+                f"network {self.network.name} cannot take the {shape} images of {data.name}: {reason(error)}"
+            ) from error
+        widths = []
+        for index, name in enumerate(self.places):
+            found = [values for tried, values in self._readings.tried if tried == index]
+            wrong = _unreadable(found, len(images))
+            if wrong:
+                raise NetworkError(f"block {name!r} of {self.network.name} {wrong}")
+            widths.append(int(found[0].shape[1]))
+        return tuple(widths)
+
+
+def network_of(subject: Ticket | Run) -> Network:
+    """The network that a ticket or a run is of."""
+    return subject.network if isinstance(subject, Ticket) else subject.ticket.network
+
+
+def body_precision(subject: Ticket | Run, recipe: Recipe, device: torch.device) -> str:
+    """The precision that a body is run in: what the recipe says, or by default what a run was trained in.
+
+    Raises :class:`~tombola.errors.RecipeError` if the device does not have it.
+    """
+    if isinstance(subject, Ticket) or recipe.precision != "auto":
+        return resolve_precision(recipe, device)
+    if subject.precision == "bfloat16" and device.type == "cpu":
+        raise RecipeError(
+            "the run was trained in bfloat16 on a GPU; say device='cuda' to measure it there, or "
+            "precision='float32' in the recipe"
+        )
+    return subject.precision
+
+
+def _unreadable(found: list[Any], images: int) -> str | None:
+    """What is wrong with a place that gave these values for one batch, if anything."""
+    if len(found) != 1:
+        return f"is run {len(found)} times before the head; it must be run once"
+    values = found[0]
+    if not isinstance(values, Tensor):
+        return f"gives a {type(values).__name__}; it must give a tensor (B, C, H, W) or (B, C)"
+    if values.ndim not in (2, 4) or len(values) != images:
+        return f"gives {tuple(values.shape)} for {images} images; it must give (B, C, H, W) or (B, C)"
+    return None

@@ -1,0 +1,84 @@
+"""Linear probes: how well each block of a network tells the classes apart (section 5.1, Appendix E.1).
+
+After every residual block, or every convolution stage of a plain network, features are averaged over each
+channel's pixels and given to a linear layer of their own. Everything below is frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tombola.data.imageset import Data
+from tombola.declared import declare
+from tombola.errors import NetworkError
+from tombola.measures.frozen import BatchNorm, FrozenBody, body_precision, network_of
+from tombola.measures.heads import HEAD_RECIPE, evaluate_heads, train_heads
+from tombola.ticket import Ticket
+from tombola.training.checkpoint import Watch
+from tombola.training.checks import check_images
+from tombola.training.device import repeatable, resolve_device
+from tombola.training.evaluation import device_batches
+from tombola.training.recipe import Recipe
+from tombola.training.run import Run
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What linear probes make of the blocks of a body.
+
+    blocks: names of the blocks, in order. ResNet-18 has 8, of which the paper tables the 4th and the 8th;
+        ResNet-34 has 16, of which its words fit the 8th and the 16th (protocol, B6).
+    accuracy: accuracy of each block's probe on the test split, in percent.
+    losses: its mean cross-entropy there, in nats.
+    """
+
+    blocks: tuple[str, ...]
+    accuracy: tuple[float, ...]
+    losses: tuple[float, ...]
+
+
+@declare("probe")
+def probe(
+    subject: Ticket | Run,
+    data: Data,
+    *,
+    recipe: Recipe = HEAD_RECIPE,
+    batch_norm: BatchNorm = "adapting",
+    blocks: Sequence[str] | None = None,
+    head: str | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = "cpu",
+    watch: Watch | None = None,
+) -> Probes:
+    """Train a linear probe after every block of a frozen network, all in one pass over the images.
+
+    subject: what is probed: the masked start of an (untrained) ticket, or the final weights of a run.
+    data: the images that the network is for; probes train on the train split, accuracy is on the test split.
+    recipe: of the probes: 5 epochs at a constant learning rate of 0.005, weight decay 1e-4 (Appendix G),
+        momentum 0.9 and batch size 100 (protocol, G1). Augmentation is that of trainings; it can be changed
+        here. Precision is the body's, ``"auto"`` for a run's own; probes are float32.
+    batch_norm: ``"adapting"`` lets the running statistics of batch norm follow the images while the probes
+        train; ``"frozen"`` keeps those that the subject has. Parameters never move.
+    blocks: names of the modules to probe after, for a network of one's own; the head's own name stands for
+        what goes into it. By default every residual block of a ResNet, every convolution stage of a VGG.
+    head: name of the final linear layer, before which the body ends; needed together with ``blocks`` for a
+        network of one's own.
+    seed: number of the streams from which the probes' initial weights, order and augmentation are drawn.
+    watch: somebody to give a sign of life at every step.
+
+    Raises :class:`~tombola.errors.NetworkError` for images that do not fit, blocks that are not known, do not
+    exist or cannot be pooled, and :class:`~tombola.errors.RecipeError` for a recipe that cannot be followed.
+    """
+    if blocks is not None and len(blocks) == 0:
+        raise NetworkError("blocks is empty; name at least one block, or leave it out for all")
+    check_images(network_of(subject), data)
+    where = resolve_device(device)
+    watch = watch or Watch()
+    body = FrozenBody(subject, blocks, head, where, body_precision(subject, recipe, where))
+    with repeatable(where):
+        heads = train_heads(body, data, recipe, batch_norm=batch_norm, seed=seed, watch=watch)
+        losses, accuracy = evaluate_heads(body, heads, device_batches(data, data.test, where), watch)
+    return Probes(body.places, accuracy, losses)

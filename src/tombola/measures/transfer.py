@@ -1,0 +1,80 @@
+"""Transfer: a frozen network under a new head, on another data set (section 5.1, Appendix E.2).
+
+The head is replaced by a fresh, dense one with the target's classes, everything else stays frozen: it is the
+linear probe in the head's place. The upper limit, a dense network retrained on the target, needs nothing of
+its own: ``target = fit_images(data)``, then ``train(initialize("resnet18", target), target, recipe)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from tombola.data.fitting import fit_images
+from tombola.data.imageset import Data
+from tombola.declared import declare
+from tombola.measures.frozen import BatchNorm, FrozenBody, body_precision, network_of
+from tombola.measures.heads import HEAD_RECIPE, evaluate_heads, train_heads
+from tombola.ticket import Ticket
+from tombola.training.checkpoint import Watch
+from tombola.training.device import repeatable, resolve_device
+from tombola.training.evaluation import device_batches
+from tombola.training.recipe import Recipe
+from tombola.training.run import Run
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What a fresh head makes of a target on a frozen body.
+
+    accuracy: accuracy on the target's test split, in percent; batch norm adapted to the target.
+    loss: mean cross-entropy there, in nats.
+    frozen_accuracy, frozen_loss: the same under the batch-norm statistics that the body came with.
+    """
+
+    accuracy: float
+    loss: float
+    frozen_accuracy: float
+    frozen_loss: float
+
+
+@declare("transfer")
+def transfer(
+    subject: Ticket | Run,
+    data: Data,
+    *,
+    recipe: Recipe = HEAD_RECIPE,
+    size: tuple[int, int] = (32, 32),
+    head: str | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = "cpu",
+    watch: Watch | None = None,
+) -> Transfer:
+    """Train a fresh head for another data set on a frozen network.
+
+    subject: the body: the masked start of a ticket, or the final weights of a run.
+    data: the target; its images are fitted by :func:`~tombola.data.fitting.fit_images` and normalised with
+        their own mean and standard deviation.
+    recipe: of the head, as for :func:`~tombola.measures.probe.probe` (protocol, G6).
+    size: height and width that the target's images are resized to.
+    head: name of the layer that is replaced, for a network of one's own: its final linear layer.
+    seed: number of the streams from which the head's initial weights, order and augmentation are drawn.
+    watch: somebody to give a sign of life at every step.
+
+    Raises :class:`~tombola.errors.DataError` for images whose channels do not correspond to the network's,
+    :class:`~tombola.errors.NetworkError` for a network that cannot take images of that size or a head that is
+    not there, and :class:`~tombola.errors.RecipeError` for a recipe that cannot be followed.
+    """
+    where = resolve_device(device)
+    watch = watch or Watch()
+    target = fit_images(data, size=size, channels=network_of(subject).channels)
+    body = FrozenBody(subject, (), head, where, body_precision(subject, recipe, where))
+
+    def measured(batch_norm: BatchNorm) -> tuple[float, float]:
+        heads = train_heads(body, target, recipe, batch_norm=batch_norm, seed=seed, watch=watch)
+        (loss,), (accuracy,) = evaluate_heads(body, heads, device_batches(target, target.test, where), watch)
+        return accuracy, loss
+
+    with repeatable(where):
+        return Transfer(*measured("adapting"), *measured("frozen"))
