@@ -53,16 +53,21 @@ def imp(
 
     check_pruning(start, fraction, scope, exclude)
     check_rounds(rounds)
+    return chain(
+        calling(device, watch), start, data, recipe, rounds=rounds, fraction=fraction, noise=noise,
+        same_noise=same_noise, scope=scope, exclude=exclude,
+    )  # fmt: skip
+
+
+def calling(device: str | torch.device | None, watch: Watch | None) -> Callable[..., Any]:
+    """A way of calling a function at once: on that device and under that watch, where it takes them."""
 
     def call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         taken = inspect.signature(function).parameters
         runtime = {"device": device, "watch": watch}
         return function(*arguments, **options, **{key: runtime[key] for key in runtime.keys() & taken.keys()})
 
-    return chain(
-        call, start, data, recipe, rounds=rounds, fraction=fraction, noise=noise, same_noise=same_noise,
-        scope=scope, exclude=exclude,
-    )  # fmt: skip
+    return call
 
 
 def check_rounds(rounds: int) -> None:
