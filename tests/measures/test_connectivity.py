@@ -140,6 +140,34 @@ def test_the_recalibrated_line_is_that_of_a_slow_independent_implementation(
     assert line.errors != tb.barrier(*pair, digits, points=5).errors
 
 
+def test_the_recalibrated_line_is_that_of_the_loss_landscapes_package(
+    pair: tuple[tb.Run, tb.Run], digits: tb.Data
+) -> None:
+    landscapes = pytest.importorskip("loss_landscapes")
+    modules = []
+    for run in pair:
+        modules.append(run.ticket.network.build())
+        modules[-1].load_state_dict(dict(run.weights))
+    batches = inputs(digits, digits.train.images).split(500)
+
+    def measure(wrapper: object) -> list[float]:
+        # The package moves the parameters of the first module, and leaves its buffers alone.
+        for layer in modules[0].modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.reset_running_stats()
+                layer.momentum = None
+        with torch.no_grad():
+            for batch in batches:
+                modules[0].train()(batch)
+        return list(measured(modules[0], digits))
+
+    # Its steps begin behind the first end.
+    theirs = landscapes.linear_interpolation(*modules, measure, steps=6)
+    ours = tb.barrier(*pair, digits, points=7, recalibrate=True)
+    assert ours.errors[1:] == pytest.approx(theirs[:, 0])
+    assert ours.losses[1:] == pytest.approx(theirs[:, 1], rel=1e-4)
+
+
 @pytest.mark.parametrize("recalibrate", [False, True])
 def test_a_line_on_the_train_split_is_of_its_images_without_augmentation(
     pair: tuple[tb.Run, tb.Run], digits: tb.Data, recalibrate: bool

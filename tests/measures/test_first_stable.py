@@ -7,7 +7,7 @@ import tombola as tb
 from tombola.errors import RecipeError
 from tombola.measures import first_stable
 from tombola.measures.connectivity import Barrier
-from tombola.measures.first_stable import FirstStable, epochs_trained, first_stable_epoch
+from tombola.measures.first_stable import FirstStable, epochs_trained, first_stable_epoch, over_starts
 from tombola.measures.instability import Instability, instability, noise_copies
 from tombola.training.under_way import Training
 
@@ -144,6 +144,22 @@ def test_failed_copies_are_counted_over_all_lengths() -> None:
     line = Barrier((0.0, 0.5, 1.0), (90.0, 90.0, 90.0), (2.0, 2.0, 2.0))
     stuck = Instability((line,), (0, 1), 2)
     assert FirstStable(0, 4, {0: stuck, 1: replace(stuck, failed=1)}, True, 10).failed == 3
+
+
+def test_several_starts_make_an_entry_of_table_15() -> None:
+    """2.3 +- 0.5 for 0.0/100 on CIFAR-10: 2, 2 and 3, whose population deviation the table prints."""
+    line = Barrier((0.0, 0.5, 1.0), (5.0, 5.0, 5.0), (0.0, 0.0, 0.0))
+    found = [
+        FirstStable(epoch, 200, {epoch: Instability((line,), (0, 1), 0)}, True, 9) for epoch in (2, 2, 3)
+    ]
+    entry = over_starts(found)
+    assert entry.values == (2.0, 2.0, 3.0)
+    assert round(entry.mean, 1) == 2.3
+    assert round((entry.std or 0) * (2 / 3) ** 0.5, 1) == 0.5
+    assert not entry.starred
+    assert over_starts(
+        [replace(found[0], instabilities={2: replace(found[0].instabilities[2], failed=1)})]
+    ).starred
 
 
 # Cost

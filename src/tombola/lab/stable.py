@@ -40,6 +40,8 @@ def first_stable_epochs(
 ) -> list[FirstStable]:
     """Search the first stable epoch of each start, all starts side by side.
 
+    :func:`~tombola.measures.first_stable.over_starts` makes an entry of the paper's table of them.
+
     at_once: lengths that are asked about together for one start. By default as many as the lab's workers have
         slots for; more at once take fewer rounds and more epochs.
     progress: told of each round of questions.

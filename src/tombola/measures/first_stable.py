@@ -23,6 +23,7 @@ from tombola.errors import RecipeError
 from tombola.measures.bisection import bracket, is_monotonic, questions
 from tombola.measures.connectivity import Recalibrate, Split, check_line
 from tombola.measures.instability import STABLE_BELOW, Instability, check_noises, instability
+from tombola.measures.statistics import Summary
 from tombola.search import calling
 from tombola.ticket import Ticket
 from tombola.training.checkpoint import Watch
@@ -193,6 +194,14 @@ def first_stable_epoch(
     while lengths := questions(stabilities(found), recipe.epochs, neighbours=neighbours):
         found |= {length: branches.instability(length) for length in lengths}
     return branches.found(found)
+
+
+def over_starts(found: Sequence[FirstStable]) -> Summary:
+    """The first stable epochs of several starts as an entry of Table 15; starred where a copy failed.
+
+    The table prints population standard deviations; a summary has the sample's, as everywhere (reading D11).
+    """
+    return Summary(tuple(float(each.epoch) for each in found), sum(each.failed > 0 for each in found))
 
 
 def stabilities(instabilities: Mapping[int, Instability]) -> dict[int, bool]:

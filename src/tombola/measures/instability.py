@@ -170,7 +170,7 @@ def _check_passes(trunk: Run, copy: Run) -> None:
     if len(seen) != 2 or seen[0] != seen[1]:
         raise TicketError(
             f"the trunk did not pass through the ticket at epoch {ticket.epoch}; "
-            "give the training from whose epochs the ticket was taken"
+            "give the training from whose epochs the ticket was taken, on the same kind of device"
         )
 
 
