@@ -459,3 +459,29 @@ def test_somebody_can_be_told_of_every_point_and_nothing_is_changed(
     assert len(beats) == 4
     assert all(same_bits(run.weights, kept) for run, kept in zip(pair, before, strict=True))
     assert torch.equal(generator, torch.get_rng_state())
+
+
+# On a GPU
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
+
+
+@pytest.mark.cuda
+@on_gpu
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_line_on_a_gpu_begins_and_ends_with_the_runs_own_errors_and_can_be_mirrored(
+    start: tb.Ticket, digits: tb.Data, precision: str
+) -> None:
+    recipe = tb.Recipe(epochs=2, batch_size=50, lr=0.1, precision=precision)  # type: ignore[arg-type]
+    runs = [tb.train(start, digits, recipe, noise=noise, device="cuda") for noise in (1, 2)]
+    there, back = (
+        tb.barrier(*some, digits, points=5, recalibrate="beside", device="cuda")
+        for some in (runs, runs[::-1])
+    )
+    assert (there.errors[0], there.errors[-1]) == tuple(100 - run.accuracy for run in runs)
+    assert there.losses == back.losses[::-1]
+    assert there.recalibrated.losses == back.recalibrated.losses[::-1]
+    if precision == "float32":
+        here = tb.barrier(*runs, digits, points=5, recalibrate="beside", device="cpu")
+        assert there.losses == pytest.approx(here.losses, rel=1e-3)
+        assert there.recalibrated.losses == pytest.approx(here.recalibrated.losses, rel=1e-3)

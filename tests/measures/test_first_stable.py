@@ -2,6 +2,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
+import torch
 
 import tombola as tb
 from tombola.errors import RecipeError
@@ -221,3 +222,20 @@ def test_settings_out_of_range_are_refused_before_anything_is_trained(
     with pytest.raises(RecipeError, match=words):
         first_stable_epoch(untrained, digits, tb.Recipe(epochs=4), **settings)
     assert epochs == []
+
+
+# On a GPU
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_search_on_a_gpu_has_the_bits_of_noise_copies(
+    untrained: tb.Ticket, digits: tb.Data, momentum: float
+) -> None:
+    recipe = tb.Recipe(epochs=4, batch_size=100, lr=0.1, momentum=momentum)
+    found = first_stable_epoch(untrained, digits, recipe, points=3, threshold=0.5, device="cuda")
+    for length, measured in found.instabilities.items():
+        ticket = tb.pretrain(untrained, digits, recipe, epochs=length, device="cuda") if length else untrained
+        apart = list(noise_copies(ticket, digits, recipe, noises=(0, 1, 2), device="cuda"))
+        assert measured == instability(apart, digits, points=3, threshold=0.5, device="cuda")
