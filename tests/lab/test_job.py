@@ -15,7 +15,9 @@ from tombola.data.augmentation import Augmentation
 from tombola.errors import DataError, JobError, NetworkError
 from tombola.lab.chains import imp_jobs
 from tombola.lab.job import all_needed, call, data_behind, described_function, name_of, values_behind
+from tombola.measures.instability import instability
 from tombola.networks import network as networks
+from tombola.training.trunk import ticket_at, trunk
 
 DIGITS = {"data": "digits"}
 RECIPE = {"epochs": 12, "batch_size": 32, "lr": 0.3}
@@ -58,6 +60,42 @@ def test_names_are_what_they_have_always_been(dense: tb.Job, dozen: tb.Recipe) -
         "26c3d353e55cde1ed1717f0d6b5c3d2a13966fc4296fe6d42daba5c56fae2b37",
         "54d47c3919cd56667e28d8150b35caff247578c0091578eb7e95cf8266d5d07a",
     ]
+
+
+def test_names_of_instability_and_trunk_are_what_they_have_always_been(
+    dense: tb.Job, dozen: tb.Recipe
+) -> None:
+    point = tb.job(trunk, dense, "digits", dozen, epochs=2)
+    later = tb.job(trunk, dense, "digits", dozen, epochs=3, after=point, noise=4)
+    ticket = tb.job(ticket_at, dense, later)
+    children = [tb.job(tb.train, ticket, "digits", dozen, noise=noise) for noise in (1, 2)]
+    end = tb.job(tb.train, dense, "digits", dozen, noise=4)
+    found = tb.job(instability, children, "digits")
+    through = tb.job(instability, children, "digits", trunk=end, points=11, recalibrate="beside")
+    assert [made.name for made in (point, later, ticket, found, through)] == [
+        sha("trunk", start={"job": dense.name}, data=DIGITS, recipe=RECIPE, epochs=2),
+        sha(
+            "trunk",
+            start={"job": dense.name}, data=DIGITS, recipe=RECIPE,
+            epochs=3, after={"job": point.name}, noise=4,
+        ),
+        sha("ticket_at", start={"job": dense.name}, point={"job": later.name}),
+        sha("instability", runs=[{"job": run.name} for run in children], data=DIGITS),
+        sha(
+            "instability",
+            runs=[{"job": run.name} for run in children], data=DIGITS,
+            trunk={"job": end.name}, points=11, recalibrate="beside",
+        ),
+    ]  # fmt: skip
+    assert found.name == "4b7de8a1fc33956d8e0cd664f448c85820a6d09040abf619b9e5962b83eb6582"
+
+
+def test_a_barrier_said_in_full_is_the_job_it_has_always_been(dense: tb.Job, dozen: tb.Recipe) -> None:
+    runs = [tb.job(tb.train, dense, "digits", dozen, noise=noise) for noise in (1, 2)]
+    plain = sha("barrier", first={"job": runs[0].name}, second={"job": runs[1].name}, data=DIGITS)
+    assert tb.job(tb.barrier, *runs, "digits").name == plain
+    assert tb.job(tb.barrier, *runs, "digits", points=21, recalibrate=False, split="test").name == plain
+    assert tb.job(tb.barrier, *runs, "digits", split="train").name != plain
 
 
 def test_a_name_is_the_hash_of_the_call_as_written_by_hand(dense: tb.Job, dozen: tb.Recipe) -> None:

@@ -1,7 +1,7 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import tombola as tb
 from tombola import files
 from tombola.errors import JobError, StoreError
 from tombola.lab.result import Packed, pack, unpack
+from tombola.measures.instability import Instability
 from tombola.ticket import State
 
 Same = Callable[..., bool]
@@ -59,6 +60,10 @@ class Number:
     float: float
 
 
+LINE = tb.Barrier((0.0, 1.0), (5.0, 90.0), (0.1, 0.2), "train", (0.0, 0.5), False)
+BOTH = replace(LINE, recalibrated=LINE)
+
+
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
@@ -86,6 +91,8 @@ class Number:
         (Point(0.5), Point | None),
         (Cloud((Point(1.0), Point(2.0, "b")), {"best": Point(3.0)}, math.inf), Cloud),
         (tb.Barrier((0.0, 0.5, 1.0), (5.0, 90.0, 4.0), (0.1, math.inf, 0.2)), tb.Barrier),
+        (BOTH, tb.Barrier),
+        (Instability((BOTH, BOTH), (1, 2), 1), Instability),
     ],
 )
 def test_plain_values_come_back_equal_and_of_their_types(value: Any, kind: Any, tmp_path: Path) -> None:
@@ -135,6 +142,13 @@ def test_a_result_that_cannot_be_kept_is_refused(value: object) -> None:
 def test_a_dataclass_that_has_changed_since_is_told() -> None:
     with pytest.raises(StoreError, match=r"a stored Point does not fit: .*'y'"):
         unpack(Packed({"value": {"x": 1.0, "y": 2.0}}, {}, {}), Point, dict[str, State]().__getitem__)
+
+
+def test_a_barrier_kept_before_it_recorded_its_masks_is_still_read() -> None:
+    value = {"alphas": [0.0, 1.0], "errors": [5.0, 6.0], "losses": [0.1, 0.2]}
+    back = unpack(Packed({"value": value}, {}, {}), tb.Barrier, dict[str, State]().__getitem__)
+    assert back == tb.Barrier((0.0, 1.0), (5.0, 6.0), (0.1, 0.2))
+    assert (back.split, back.sparsities, back.same_mask, back.recalibrated) == ("test", None, None, None)
 
 
 def test_a_ticket_comes_back_without_its_start_being_kept_again(

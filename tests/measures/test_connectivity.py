@@ -46,12 +46,13 @@ def mixed(a: tb.Run, b: tb.Run, alpha: float) -> dict[str, torch.Tensor]:
     }
 
 
-def measured(module: nn.Module, data: tb.Data) -> tuple[float, float]:
-    """Error in percent and mean cross-entropy on the test split."""
+def measured(module: nn.Module, data: tb.Data, split: str = "test") -> tuple[float, float]:
+    """Error in percent and mean cross-entropy on a split."""
+    shown = getattr(data, split)
     with torch.no_grad():
-        outputs = module.eval()(inputs(data, data.test.images)).double()
-    wrong = outputs.argmax(1) != data.test.labels
-    return 100 * float(wrong.double().mean()), float(functional.cross_entropy(outputs, data.test.labels))
+        outputs = module.eval()(inputs(data, shown.images)).double()
+    wrong = outputs.argmax(1) != shown.labels
+    return 100 * float(wrong.double().mean()), float(functional.cross_entropy(outputs, shown.labels))
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +140,133 @@ def test_the_recalibrated_line_is_that_of_a_slow_independent_implementation(
     assert line.errors != tb.barrier(*pair, digits, points=5).errors
 
 
+def test_the_recalibrated_line_is_that_of_the_loss_landscapes_package(
+    pair: tuple[tb.Run, tb.Run], digits: tb.Data
+) -> None:
+    landscapes = pytest.importorskip("loss_landscapes")
+    modules = []
+    for run in pair:
+        modules.append(run.ticket.network.build())
+        modules[-1].load_state_dict(dict(run.weights))
+    batches = inputs(digits, digits.train.images).split(500)
+
+    def measure(wrapper: object) -> list[float]:
+        # The package moves the parameters of the first module, and leaves its buffers alone.
+        for layer in modules[0].modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.reset_running_stats()
+                layer.momentum = None
+        with torch.no_grad():
+            for batch in batches:
+                modules[0].train()(batch)
+        return list(measured(modules[0], digits))
+
+    # Its steps begin behind the first end.
+    theirs = landscapes.linear_interpolation(*modules, measure, steps=6)
+    ours = tb.barrier(*pair, digits, points=7, recalibrate=True)
+    assert ours.errors[1:] == pytest.approx(theirs[:, 0])
+    assert ours.losses[1:] == pytest.approx(theirs[:, 1], rel=1e-4)
+
+
+@pytest.mark.parametrize("recalibrate", [False, True])
+def test_a_line_on_the_train_split_is_of_its_images_without_augmentation(
+    pair: tuple[tb.Run, tb.Run], digits: tb.Data, recalibrate: bool
+) -> None:
+    line = tb.barrier(*pair, digits, points=3, split="train", recalibrate=recalibrate)
+    assert line.split == "train"
+    images = inputs(digits, digits.train.images)
+    expected = []
+    for alpha in line.alphas:
+        module = pair[0].ticket.network.build()
+        module.load_state_dict(mixed(*pair, alpha))
+        if recalibrate:
+            for layer in module.modules():
+                if isinstance(layer, nn.BatchNorm2d):
+                    layer.reset_running_stats()
+                    layer.momentum = None
+            with torch.no_grad():
+                for batch in images.split(500):
+                    module.train()(batch)
+        expected.append(measured(module, digits, "train"))
+    assert line.errors == pytest.approx([error for error, _ in expected])
+    assert line.losses == pytest.approx([loss for _, loss in expected], rel=1e-4)
+
+
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_both_readings_of_batch_norm_can_be_had_at_once(
+    pair: tuple[tb.Run, tb.Run], digits: tb.Data, split: str
+) -> None:
+    both = tb.barrier(*pair, digits, points=5, split=split, recalibrate="beside")
+    assert both.recalibrated == tb.barrier(*pair, digits, points=5, split=split, recalibrate=True)
+    assert replace(both, recalibrated=None) == tb.barrier(*pair, digits, points=5, split=split)
+    assert both.recalibrated.errors != both.errors
+
+
+def test_the_network_is_built_once_however_many_points_there_are(
+    pair: tuple[tb.Run, tb.Run], digits: tb.Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[str] = []
+    build = tb.Network.build
+
+    def counting(self: tb.Network) -> nn.Module:
+        built.append(self.name)
+        return build(self)
+
+    monkeypatch.setattr(tb.Network, "build", counting)
+    tb.barrier(*pair, digits, points=15, recalibrate="beside")
+    assert built == ["convnet"]
+
+
+def test_tied_weights_are_interpolated_once(digits: tb.Data) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(64, 64, bias=False)
+            self.again = nn.Linear(64, 64, bias=False)
+            self.again.weight = self.first.weight
+            self.last = nn.Linear(64, 10)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.last(self.again(self.first(images.flatten(1)).relu()))
+
+    states = [dict(tb.initialize(Tied, digits, seed=seed).start) for seed in (1, 2)]
+    runs = [run_of(Tied, digits, state) for state in states]
+    line = tb.barrier(*runs, digits, points=4)
+    for alpha, loss in zip(line.alphas, line.losses, strict=True):
+        module = Tied()
+        module.load_state_dict(mixed(*runs, alpha))
+        assert loss == pytest.approx(measured(module, digits)[1], rel=1e-4)
+
+
 # Lines that can be reasoned about
+
+
+def test_the_barrier_of_a_moving_threshold_by_hand() -> None:
+    """A classifier of one grey pixel says 1 above a threshold, which moves along the line."""
+
+    def threshold() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+
+    def says_one_above(place: float, slope: float) -> dict[str, torch.Tensor]:
+        weight, bias = torch.tensor([[0.0], [slope]]), torch.tensor([0.0, -slope * place])
+        return {"1.weight": weight, "1.bias": bias}
+
+    def pixels(places: list[float]) -> torch.Tensor:
+        return (
+            torch.tensor([round(127.5 * (place + 1)) for place in places]).view(-1, 1, 1, 1).to(torch.uint8)
+        )
+
+    # Train pixels of 0 and 255 have mean and deviation 1/2, so pixels from 0 to 255 become -1 to 1.
+    places, labels = [-0.9, -0.6, -0.4, -0.2, 0.2, 0.5, 0.7, 0.9], [0, 1, 1, 1, 0, 0, 0, 1]
+    data = tb.data_from_tensors(
+        (pixels([-1.0, 1.0]), torch.tensor([0, 1])), (pixels(places), torch.tensor(labels))
+    )
+    runs = [run_of(threshold, data, says_one_above(*made)) for made in ((-0.8, 1.0), (0.8, 3.0))]
+    line = tb.barrier(*runs, data, points=5)
+    # At a, slope is 1 + 2a and slope times threshold -0.8 + 3.2a: thresholds -0.8, 0, 0.4, 0.64 and 0.8.
+    # Wrong are ones at or below it and zeros above it: 0 + 3, 3 + 3, 3 + 2, 3 + 1 and 3 + 0 of 8.
+    assert line.errors == (37.5, 75.0, 62.5, 50.0, 37.5)
+    assert line.height == 37.5
 
 
 def linear(classes: int) -> nn.Module:
@@ -195,7 +322,9 @@ def test_interpolation_is_exact_at_the_ends_and_the_same_from_both_sides(
     index = data.draw(st.integers(0, points - 1))
     draws = np.random.default_rng(points)
     a, b = ({"w": torch.from_numpy(draws.normal(size=20).astype(np.float32))} for _ in range(2))
-    there, back = interpolate(a, b, index, points)["w"], interpolate(b, a, points - 1 - index, points)["w"]
+    there, back = torch.empty(20), torch.empty(20)
+    interpolate({"w": there}, a, b, index, points)
+    interpolate({"w": back}, b, a, points - 1 - index, points)
     assert torch.equal(there, back)
     share = index / (points - 1)
     torch.testing.assert_close(there, (1 - share) * a["w"] + share * b["w"])
@@ -206,6 +335,17 @@ def test_interpolation_is_exact_at_the_ends_and_the_same_from_both_sides(
 def test_masks_of_the_runs_may_differ(chain: list[tb.Run], digits: tb.Data) -> None:
     line = tb.barrier(chain[0], chain[2], digits, points=3)
     assert (line.errors[0], line.errors[-1]) == (100 - chain[0].accuracy, 100 - chain[2].accuracy)
+    assert line.sparsities == (0.0, 0.75)
+    assert line.same_mask is False
+
+
+def test_equal_masks_are_recorded_as_such_and_others_of_equal_sparsity_are_not(
+    chain: list[tb.Run], digits: tb.Data
+) -> None:
+    assert tb.barrier(chain[1], chain[1], digits, points=3).same_mask is True
+    other = replace(chain[1], ticket=tb.permute(chain[1].ticket))
+    line = tb.barrier(chain[1], other, digits, points=3)
+    assert (line.sparsities, line.same_mask) == ((0.5, 0.5), False)
 
 
 # Recalibration
@@ -283,6 +423,19 @@ def test_fewer_than_three_points_are_refused(run: tb.Run, digits: tb.Data, point
         tb.barrier(run, run, digits, points=points)
 
 
+@pytest.mark.parametrize("recalibrate", ["both", None, 2])
+def test_an_unknown_reading_of_batch_norm_is_refused(
+    run: tb.Run, digits: tb.Data, recalibrate: object
+) -> None:
+    with pytest.raises(RecipeError, match=r"recalibrate is .*; it must be False, True or 'beside'"):
+        tb.barrier(run, run, digits, recalibrate=recalibrate)  # type: ignore[arg-type]
+
+
+def test_an_unknown_split_is_refused(run: tb.Run, digits: tb.Data) -> None:
+    with pytest.raises(RecipeError, match="split is 'valid'; it must be 'test' or 'train'"):
+        tb.barrier(run, run, digits, split="valid")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("change", [{"precision": "bfloat16"}, {"device": "cuda"}])
 def test_runs_of_different_precisions_or_devices_are_refused(
     run: tb.Run, digits: tb.Data, change: dict[str, str]
@@ -306,3 +459,29 @@ def test_somebody_can_be_told_of_every_point_and_nothing_is_changed(
     assert len(beats) == 4
     assert all(same_bits(run.weights, kept) for run, kept in zip(pair, before, strict=True))
     assert torch.equal(generator, torch.get_rng_state())
+
+
+# On a GPU
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
+
+
+@pytest.mark.cuda
+@on_gpu
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_line_on_a_gpu_begins_and_ends_with_the_runs_own_errors_and_can_be_mirrored(
+    start: tb.Ticket, digits: tb.Data, precision: str
+) -> None:
+    recipe = tb.Recipe(epochs=2, batch_size=50, lr=0.1, precision=precision)  # type: ignore[arg-type]
+    runs = [tb.train(start, digits, recipe, noise=noise, device="cuda") for noise in (1, 2)]
+    there, back = (
+        tb.barrier(*some, digits, points=5, recalibrate="beside", device="cuda")
+        for some in (runs, runs[::-1])
+    )
+    assert (there.errors[0], there.errors[-1]) == tuple(100 - run.accuracy for run in runs)
+    assert there.losses == back.losses[::-1]
+    assert there.recalibrated.losses == back.recalibrated.losses[::-1]
+    if precision == "float32":
+        here = tb.barrier(*runs, digits, points=5, recalibrate="beside", device="cpu")
+        assert there.losses == pytest.approx(here.losses, rel=1e-3)
+        assert there.recalibrated.losses == pytest.approx(here.recalibrated.losses, rel=1e-3)

@@ -2,11 +2,14 @@
 
 The barrier is the largest error on the line, end points included, minus the mean of the errors at the two
 ends, in percentage points. A network whose runs have a barrier of 2 points or more is called unstable.
+Batch-norm statistics on the line are interpolated like the weights, or measured anew at every point (reading
+D3).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,19 +26,30 @@ from tombola.training.device import repeatable, resolve_device
 from tombola.training.evaluation import EVALUATION_BATCH, channels_last, device_batches, evaluate
 from tombola.training.run import Run
 
+Recalibrate = bool | Literal["beside"]
+Split = Literal["test", "train"]
+
 
 @dataclass(frozen=True)
 class Barrier:
     """The line between two runs.
 
     alphas: positions on the line, 0 at the first run and 1 at the second.
-    errors: classification error on the test split at each position, in percent.
-    losses: mean cross-entropy on the test split at each position, in nats.
+    errors: classification error on the split at each position, in percent.
+    losses: mean cross-entropy on the split at each position, in nats.
+    split: which images it was measured on, ``"test"`` or unaugmented ``"train"``.
+    sparsities: of the first and of the second run's ticket; None where that was not recorded.
+    same_mask: whether the two tickets have one mask; None where that was not recorded.
+    recalibrated: the same line with batch-norm statistics measured anew, if that was asked for as well.
     """
 
     alphas: tuple[float, ...]
     errors: tuple[float, ...]
     losses: tuple[float, ...]
+    split: str = "test"
+    sparsities: tuple[float, float] | None = None
+    same_mask: bool | None = None
+    recalibrated: Barrier | None = None
 
     @property
     def height(self) -> float:
@@ -55,17 +69,19 @@ def barrier(
     data: Data,
     *,
     points: int = 21,
-    recalibrate: bool = False,
+    recalibrate: Recalibrate = False,
+    split: Split = "test",
     device: str | torch.device | None = "cpu",
     watch: Watch | None = None,
 ) -> Barrier:
     """Errors and losses along the straight line between the final weights of two runs.
 
-    first, second: runs of one network; their masks may differ.
+    first, second: runs of one network; their masks may differ, which is recorded.
     points: number of evenly spaced positions, both ends included; at least 3.
     recalibrate: batch-norm statistics are interpolated like everything else; with True they are measured
         anew at every position, ends included: reset, then cumulative averages over the unaugmented train
-        split.
+        split. With ``"beside"`` the line is the interpolated one and carries the other as a second reading.
+    split: the images that errors and losses are of, ``"test"`` or ``"train"``, without augmentation.
     watch: somebody to give a sign of life at every position.
 
     Raises :class:`~tombola.errors.NetworkError` for runs of different networks or images that do not fit.
@@ -79,49 +95,85 @@ def barrier(
             f"a barrier needs two runs of one network; these differ, yet both are {networks[0].name}"
         )
     check_images(networks[0], data)
-    if points < 3:
-        raise RecipeError(f"points is {points}; a barrier needs at least 3: both ends and the middle")
+    check_line(points, recalibrate, split)
     where = resolve_device(device)
     watch = watch or Watch()
     precision = _common_precision(first, second, where)
     body = Body(networks[0], where)
-    test = device_batches(data, data.test, where)
-    measured = []
+    ends = [_on_device(run.weights, body) for run in (first, second)]
+    images = device_batches(data, data.train if split == "train" else data.test, where)
+    interpolated, recalibrated = [], []
     with repeatable(where):
         for index in range(points):
-            body.load(interpolate(first.weights, second.weights, index, points))
+            # Asked for anew each time: a module may have put another tensor in a buffer's place.
+            interpolate(body.module.state_dict(), ends[0], ends[1], index, points)
+            if recalibrate is not True:
+                interpolated.append(evaluate(body.module, images, precision))
             if recalibrate:
                 recalibrate_batch_norm(body.module, device_batches(data, data.train, where), precision)
-            measured.append(evaluate(body.module, test, precision))
+                recalibrated.append(evaluate(body.module, images, precision))
             watch.beat()
-    return Barrier(
-        tuple(index / (points - 1) for index in range(points)),
-        tuple(100.0 - accuracy for _, accuracy in measured),
-        tuple(loss for loss, _ in measured),
-    )
+
+    def line(measured: list[tuple[float, float]], beside: Barrier | None = None) -> Barrier:
+        return Barrier(
+            tuple(index / (points - 1) for index in range(points)),
+            tuple(100.0 - accuracy for _, accuracy in measured),
+            tuple(loss for loss, _ in measured),
+            split,
+            (first.ticket.sparsity, second.ticket.sparsity),
+            all(torch.equal(keep, second.ticket.mask[name]) for name, keep in first.ticket.mask.items()),
+            beside,
+        )
+
+    if recalibrate == "beside":
+        return line(interpolated, line(recalibrated))
+    return line(recalibrated if recalibrate else interpolated)
 
 
-def interpolate(first: State, second: State, index: int, points: int) -> dict[str, Tensor]:
-    """The state at position ``index`` of ``points`` on the line from ``first`` to ``second``.
+def check_line(points: int, recalibrate: Recalibrate, split: Split) -> None:
+    """Refuse settings of a line that mean nothing."""
+    if points < 3:
+        raise RecipeError(f"points is {points}; a barrier needs at least 3: both ends and the middle")
+    if recalibrate not in (False, True, "beside"):
+        raise RecipeError(f"recalibrate is {recalibrate!r}; it must be False, True or 'beside'")
+    if split not in ("test", "train"):
+        raise RecipeError(f"split is {split!r}; it must be 'test' or 'train'")
 
-    Worked from the nearer end, so that the ends are exact and swapping the runs mirrors the line to the bit.
-    Integer buffers are taken from the first state.
+
+def interpolate(live: State, first: State, second: State, index: int, points: int) -> None:
+    """Bring ``live`` to position ``index`` of ``points`` on the line from ``first`` to ``second``, in place.
+
+    All three have the same names and lie on one device. Worked from the nearer end, so that the ends are
+    exact and swapping the runs mirrors the line to the bit. Integer buffers are taken from the nearer end.
     """
     last = points - 1
     if 2 * index > last:
-        return interpolate(second, first, last - index, points)
-    if index == 0:
-        return dict(first)
-    if 2 * index == last:
-        return {
-            name: (value + second[name]) / 2 if value.is_floating_point() else value
-            for name, value in first.items()
-        }
-    share = index / last
-    return {
-        name: value + share * (second[name] - value) if value.is_floating_point() else value
-        for name, value in first.items()
-    }
+        first, second, index = second, first, last - index
+    with torch.no_grad():
+        if index == 0:
+            torch._foreach_copy_(list(live.values()), [first[name] for name in live])
+            return
+        whole = [name for name, value in live.items() if not value.is_floating_point()]
+        names = [name for name, value in live.items() if value.is_floating_point()]
+        near, far = ([state[name] for name in names] for state in (first, second))
+        # Worked beside the live tensors: two names may stand for one of them (tied weights).
+        if 2 * index == last:
+            values = torch._foreach_add(near, far)
+            torch._foreach_div_(values, 2)
+        else:
+            values = torch._foreach_sub(far, near)
+            torch._foreach_mul_(values, index / last)
+            torch._foreach_add_(values, near)
+        if names:
+            torch._foreach_copy_([live[name] for name in names], values)
+        for name in whole:
+            live[name].copy_(first[name])
+
+
+def _on_device(state: State, body: Body) -> dict[str, Tensor]:
+    """A copy of the state where the body lies, and laid out in memory as there."""
+    body.load(state)
+    return {name: value.clone() for name, value in body.module.state_dict().items()}
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from tombola import files
 from tombola.data.imageset import Data
 from tombola.declared import declare
 from tombola.errors import RecipeError
-from tombola.ticket import Ticket
+from tombola.ticket import State, Ticket
 from tombola.training.checkpoint import Watch
 from tombola.training.checks import check_trainable
 from tombola.training.choice import engine_for
@@ -54,7 +54,7 @@ def train(
     streams = (noise, ticket.round if noise_round is None else noise_round)
     where = resolve_device(device)
     with repeatable(where):
-        trained = _train_until(ticket, data, recipe, recipe.epochs, streams, where, watch)
+        trained = train_until(ticket, data, recipe, recipe.epochs, streams, where, watch)
     return Run(
         ticket,
         trained.engine.body.state(),
@@ -91,12 +91,16 @@ def pretrain(
         )
     where = resolve_device(device)
     with repeatable(where):
-        trained = _train_until(start, data, recipe, epochs, (noise, start.round), where, watch)
-    state = trained.engine.body.state()
+        trained = train_until(start, data, recipe, epochs, (noise, start.round), where, watch)
+    return taken_at(start, trained.engine.body.state(), epochs)
+
+
+def taken_at(start: Ticket, state: State, epoch: int) -> Ticket:
+    """The ticket with the state that its pretraining has at an epoch."""
     # Pretraining a sparse ticket leaves zeros at pruned positions, which are no dense start.
     dense = start.kept == start.total
     return replace(
-        start, start=state, epoch=epochs, start_fingerprint=files.fingerprint(state), complete=dense
+        start, start=state, epoch=epoch, start_fingerprint=files.fingerprint(state), complete=dense
     )
 
 
@@ -111,7 +115,7 @@ def check_rewind(epochs: int, recipe: Recipe) -> None:
         )
 
 
-def _train_until(
+def train_until(
     ticket: Ticket,
     data: Data,
     recipe: Recipe,
@@ -119,8 +123,12 @@ def _train_until(
     streams: tuple[int, int],
     device: torch.device,
     watch: Watch | None,
+    momentum: State | None = None,
 ) -> Training:
-    """Train from the ticket's epoch to the end of epoch ``until`` of the recipe's schedule."""
+    """Train from the ticket's epoch to the end of epoch ``until`` of the recipe's schedule.
+
+    momentum: that of each trainable parameter to begin with; zero if None.
+    """
     if not all(isinstance(number, int | np.integer) for number in streams):
         raise RecipeError(f"noise is {streams[0]} of round {streams[1]}; both must be whole numbers")
     watch = watch or Watch()
@@ -139,6 +147,9 @@ def _train_until(
         "until": until,
         "environment": environment(device, precision, engine.name),
     }
+    if momentum is not None:
+        engine.body.load_momentum(momentum)
+        identity["momentum"] = files.fingerprint(momentum)
     record = ForgettingRecord.empty(len(data.train), device)
     training = Training(
         engine, data, recipe, streams, device, precision, identity, [], record, ticket.epoch

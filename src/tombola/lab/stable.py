@@ -1,0 +1,81 @@
+"""The first stable epoch in a lab: the library's own search, its questions answered by jobs.
+
+What is asked next depends on results, so the search is no single job. It is the same search whenever it is
+started anew: what was asked before is found in the store.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from tombola.data.imageset import Data
+from tombola.errors import RecipeError
+from tombola.lab.engine import Progress
+from tombola.lab.job import Job, job
+from tombola.lab.lab import Lab
+from tombola.measures.bisection import questions
+from tombola.measures.connectivity import Recalibrate, Split
+from tombola.measures.first_stable import Branches, FirstStable, check_start, shares_trunk, stabilities
+from tombola.measures.instability import STABLE_BELOW, Instability
+from tombola.ticket import Ticket
+from tombola.training.recipe import Recipe
+
+
+def first_stable_epochs(
+    lab: Lab,
+    starts: Sequence[Job | Ticket],
+    data: str | os.PathLike[str] | Data,
+    recipe: Recipe,
+    *,
+    noise: int = 0,
+    noises: Sequence[int] = (0, 1, 2),
+    neighbours: int = 1,
+    at_once: int | None = None,
+    points: int = 21,
+    recalibrate: Recalibrate = False,
+    split: Split = "test",
+    threshold: float = STABLE_BELOW,
+    progress: Progress | None = None,
+) -> list[FirstStable]:
+    """Search the first stable epoch of each start, all starts side by side.
+
+    :func:`~tombola.measures.first_stable.over_starts` makes an entry of the paper's table of them.
+
+    at_once: lengths that are asked about together for one start. By default as many as the lab's workers have
+        slots for; more at once take fewer rounds and more epochs.
+    progress: told of each round of questions.
+    The other arguments are as for :func:`~tombola.measures.first_stable.first_stable_epoch`.
+
+    Raises :class:`~tombola.errors.JobError` if a job fails.
+    """
+    if not starts:
+        raise RecipeError("no start to search from; give at least one")
+    for start in starts:
+        check_start(lab.result(start) if isinstance(start, Job) else start)
+    if at_once is None:
+        children = len(noises) - shares_trunk(recipe, noise, noises)
+        at_once = max(1, lab.workers // (len(starts) * max(1, children)))
+    searches = [
+        Branches(
+            job, start, data, recipe,
+            noise=noise, noises=noises, points=points, recalibrate=recalibrate, split=split,
+            threshold=threshold,
+        )
+        for start in starts
+    ]  # fmt: skip
+    found: list[dict[int, Instability]] = [{} for _ in starts]
+
+    def ask() -> dict[tuple[int, int], Job]:
+        """What each search asks next, by its number and the length."""
+        return {
+            (number, length): searches[number].instability(length)
+            for number, known in enumerate(found)
+            for length in questions(stabilities(known), recipe.epochs, at_once=at_once, neighbours=neighbours)
+        }
+
+    while asked := ask():
+        lab.run(asked.values(), progress=progress).raise_failures()
+        for (number, length), made in asked.items():
+            found[number][length] = lab.result(made)
+    return [search.found(known) for search, known in zip(searches, found, strict=True)]

@@ -1,0 +1,245 @@
+"""The first stable epoch: how long to pretrain until the children are stable (Table 15, Appendix C.3).
+
+One trunk grows from a start; at each length that the search asks about, a ticket is taken and several
+children are trained from it to the end under different noise. The length is stable if their mean barrier is
+below the threshold. A child of length k trains only what is left of the budget, so a search costs less than
+the full trainings by which the paper counts (9 steps of 3 copies for each of 3 starts, 81 in all).
+
+Momentum restarts in the children. At momentum 0 there is nothing to restart: the child under the trunk's own
+noise is the trunk itself, trained to its end once for all lengths.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tombola.data.imageset import Data
+from tombola.errors import RecipeError
+from tombola.measures.bisection import bracket, is_monotonic, questions
+from tombola.measures.connectivity import Recalibrate, Split, check_line
+from tombola.measures.instability import STABLE_BELOW, Instability, check_noises, instability
+from tombola.measures.statistics import Summary
+from tombola.search import directly
+from tombola.ticket import Ticket
+from tombola.training.checkpoint import Watch
+from tombola.training.loop import train
+from tombola.training.recipe import Recipe
+from tombola.training.trunk import point_before, ticket_at, trunk
+
+PAPER_STEPS = 9
+"""Lengths that the paper's search asks about for each start."""
+
+
+@dataclass(frozen=True)
+class FirstStable:
+    """What a search found for one start.
+
+    epoch: the smallest pretraining length, in epochs, from which all children that were asked about are
+        stable; the budget if no shorter one is.
+    budget: epochs of the recipe. Children of that length would be identical, so it is stable by definition.
+    instabilities: by length, in rising order, of all lengths that were asked about.
+    monotonic: whether the answers bear out what the search assumes, that there is one change from unstable to
+        stable. The neighbours of the found length are asked about for that.
+    epochs_trained: what trunk and children cost together.
+    """
+
+    epoch: int
+    budget: int
+    instabilities: Mapping[int, Instability]
+    monotonic: bool
+    epochs_trained: int
+
+    @property
+    def only_at_the_end(self) -> bool:
+        """Whether no length shorter than the budget is stable."""
+        return self.epoch == self.budget
+
+    @property
+    def heights(self) -> dict[int, float]:
+        """The mean barrier at each length, in percentage points."""
+        return {length: found.height for length, found in self.instabilities.items()}
+
+    @property
+    def failed(self) -> int:
+        """Number of copies, over all lengths, that diverged or stayed near chance."""
+        return sum(found.failed for found in self.instabilities.values())
+
+    @property
+    def copies(self) -> int:
+        """Number of copies at each length."""
+        return max((len(found.noises) for found in self.instabilities.values()), default=0)
+
+    @property
+    def asked_epochs(self) -> int:
+        """What the same lengths would cost as full trainings."""
+        return len(self.instabilities) * self.copies * self.budget
+
+    @property
+    def paper_epochs(self) -> int:
+        """What the paper counts for one start: nine steps of full trainings."""
+        return PAPER_STEPS * self.copies * self.budget
+
+
+class Branches:
+    """Instability of the children of one trunk, by length; trunk and children are made by ``call``.
+
+    call: a way of calling a function: :func:`~tombola.search.directly`, or ``job`` to write it down.
+    start: the trunk's start, at epoch 0.
+    noise: number of the trunk's noise; noises: those of the children.
+    The others are as for :func:`~tombola.measures.instability.instability`.
+    """
+
+    def __init__(
+        self,
+        call: Callable[..., Any],
+        start: Any,
+        data: Any,
+        recipe: Recipe,
+        *,
+        noise: int = 0,
+        noises: Sequence[int] = (0, 1, 2),
+        points: int = 21,
+        recalibrate: Recalibrate = False,
+        split: Split = "test",
+        threshold: float = STABLE_BELOW,
+    ) -> None:
+        check_noises(noises)
+        check_line(points, recalibrate, split)
+        self._call, self._start, self._data, self._recipe = call, start, data, recipe
+        self._noise, self._noises = noise, tuple(noises)
+        self._reading = {
+            "points": points, "recalibrate": recalibrate, "split": split, "threshold": threshold
+        }  # fmt: skip
+        self._points: dict[int, Any] = {}
+        self._trunk: Any = None  # its training to the end, where that is one of the copies
+
+    def instability(self, length: int) -> Any:
+        """The instability of the ticket that the trunk gives at a length, from 0 to below the budget."""
+        ticket = self._call(ticket_at, self._start, self._point(length)) if length else self._start
+        shared = shares_trunk(self._recipe, self._noise, self._noises)
+        if shared and self._trunk is None:
+            self._trunk = self._call(train, self._start, self._data, self._recipe, noise=self._noise)
+        branching = [noise for noise in self._noises if not (shared and noise == self._noise)]
+        runs = [self._call(train, ticket, self._data, self._recipe, noise=noise) for noise in branching]
+        if shared and length == 0:
+            runs.insert(0, self._trunk)
+        through = self._trunk if shared and length else None
+        return self._call(instability, runs, self._data, trunk=through, **self._reading)
+
+    def _point(self, length: int) -> Any:
+        if length not in self._points:
+            before = point_before(length)
+            self._points[length] = self._call(
+                trunk, self._start, self._data, self._recipe,
+                epochs=length, after=self._point(before) if before else None, noise=self._noise,
+            )  # fmt: skip
+        return self._points[length]
+
+    def found(self, instabilities: Mapping[int, Instability]) -> FirstStable:
+        """What a finished search has found."""
+        budget = self._recipe.epochs
+        answers = stabilities(instabilities)
+        return FirstStable(
+            bracket(answers, budget)[1],
+            budget,
+            dict(sorted(instabilities.items())),
+            is_monotonic(answers, budget),
+            epochs_trained(
+                instabilities, budget,
+                copies=len(self._noises), shared=shares_trunk(self._recipe, self._noise, self._noises),
+            ),
+        )  # fmt: skip
+
+
+def first_stable_epoch(
+    start: Ticket,
+    data: Data,
+    recipe: Recipe,
+    *,
+    noise: int = 0,
+    noises: Sequence[int] = (0, 1, 2),
+    neighbours: int = 1,
+    points: int = 21,
+    recalibrate: Recalibrate = False,
+    split: Split = "test",
+    threshold: float = STABLE_BELOW,
+    device: str | torch.device | None = "cpu",
+    watch: Watch | None = None,
+) -> FirstStable:
+    """Search the smallest pretraining length from which the children of one start are stable.
+
+    start: an initialisation; for the paper's table, one search for each of three.
+    recipe: of trunk and children; lengths run from 0 to its epochs.
+    noise: number of the trunk's noise.
+    noises: of the children, one copy each. At momentum 0 the copy of the trunk's own number is the trunk,
+        gone on to its end, and is trained once.
+    neighbours: how many more lengths are asked about on each side of the one found, to check that stability
+        is monotonic.
+    points, recalibrate, split, threshold: as for :func:`~tombola.measures.instability.instability`.
+
+    Raises :class:`~tombola.errors.RecipeError` for a start that is pretrained already or settings out of
+    range, and what ``train`` and ``barrier`` raise.
+    """
+    check_start(start)
+    branches = Branches(
+        directly(device, watch), start, data, recipe,
+        noise=noise, noises=noises, points=points, recalibrate=recalibrate, split=split, threshold=threshold,
+    )  # fmt: skip
+    found: dict[int, Instability] = {}
+    while lengths := questions(stabilities(found), recipe.epochs, neighbours=neighbours):
+        found |= {length: branches.instability(length) for length in lengths}
+    return branches.found(found)
+
+
+def over_starts(found: Sequence[FirstStable]) -> Summary:
+    """The first stable epochs of several starts as an entry of Table 15; starred where a copy failed.
+
+    The table prints population standard deviations; a summary has the sample's, as everywhere (reading D11).
+    """
+    return Summary(tuple(float(each.epoch) for each in found), sum(each.failed > 0 for each in found))
+
+
+def stabilities(instabilities: Mapping[int, Instability]) -> dict[int, bool]:
+    """The answers to a search: whether each length is stable."""
+    return {length: found.stable for length, found in instabilities.items()}
+
+
+def check_start(start: Ticket) -> None:
+    """Refuse a start that is not at epoch 0, from which lengths are counted."""
+    if start.epoch:
+        raise RecipeError(
+            f"the start was taken at epoch {start.epoch}; a first stable epoch is searched from epoch 0"
+        )
+
+
+def shares_trunk(recipe: Recipe, noise: int, noises: Sequence[int]) -> bool:
+    """Whether one copy is the trunk itself: under its noise, and without momentum that would restart."""
+    return recipe.momentum == 0 and noise in noises
+
+
+def epochs_trained(lengths: Iterable[int], budget: int, *, copies: int, shared: bool) -> int:
+    """Epochs of a search: the trunk's stretches, and the children of each length.
+
+    shared: whether one copy of all lengths is the trunk itself; then it is trained to its end, once.
+    """
+    asked = sorted(lengths)
+    reached = set(itertools.chain.from_iterable(map(_path, asked)))
+    stretches = sum(length - point_before(length) for length in reached)
+    branched = sum(budget - length for length in asked)
+    if not shared:
+        return stretches + copies * branched
+    return stretches + (copies - 1) * branched + (budget if asked else 0)
+
+
+def _path(length: int) -> list[int]:
+    """The points by which the trunk comes to a length, that one included."""
+    path = []
+    while length:
+        path.append(length)
+        length = point_before(length)
+    return path

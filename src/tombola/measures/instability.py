@@ -1,0 +1,253 @@
+"""Instability: how far SGD noise alone drives trainings of one ticket apart (section 3.2 of the paper).
+
+A ticket is trained several times under different noise; the error barriers between all pairs of these copies
+are averaged (reading D4). Below 2 points the ticket is called stable. The same barriers between the runs of
+consecutive rounds of a pruning chain say whether the search stays in one valley (Appendix B).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from tombola.data.imageset import Data
+from tombola.declared import declare
+from tombola.errors import RecipeError, TicketError
+from tombola.measures.connectivity import Barrier, Recalibrate, Split, barrier, check_line
+from tombola.measures.statistics import mean
+from tombola.search import directly
+from tombola.ticket import Ticket
+from tombola.training.checkpoint import Watch
+from tombola.training.loop import train
+from tombola.training.recipe import Recipe
+from tombola.training.run import Run
+
+STABLE_BELOW = 2.0
+"""Mean barrier in percentage points under which a ticket counts as stable (Frankle et al., 2020)."""
+
+
+@dataclass(frozen=True)
+class Instability:
+    """What SGD noise does to the trainings of one ticket.
+
+    lines: between all pairs of copies: first and second, first and third, ..., second and third, ...
+    noises: number of the noise of each copy.
+    failed: number of copies that diverged or stayed near chance. Two failed copies may well have no barrier,
+        so anything but 0 wants a star.
+    threshold: mean barrier in percentage points below which the ticket is stable.
+    """
+
+    lines: tuple[Barrier, ...]
+    noises: tuple[int, ...]
+    failed: int
+    threshold: float = STABLE_BELOW
+
+    @property
+    def heights(self) -> tuple[float, ...]:
+        """The barrier of each pair, in percentage points."""
+        return tuple(line.height for line in self.lines)
+
+    @property
+    def height(self) -> float:
+        """The mean barrier, in percentage points."""
+        return mean(self.heights)
+
+    @property
+    def loss_height(self) -> float:
+        """The mean barrier of the loss, in nats."""
+        return mean([line.loss_height for line in self.lines])
+
+    @property
+    def stable(self) -> bool:
+        """Whether the mean barrier is below the threshold."""
+        return self.height < self.threshold
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """Positions on the lines."""
+        return self.lines[0].alphas
+
+    @property
+    def errors(self) -> tuple[float, ...]:
+        """Error at each position, in percent, mean over the pairs."""
+        return tuple(map(mean, zip(*(line.errors for line in self.lines), strict=True)))
+
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """Cross-entropy at each position, in nats, mean over the pairs."""
+        return tuple(map(mean, zip(*(line.losses for line in self.lines), strict=True)))
+
+    @property
+    def recalibrated(self) -> Instability | None:
+        """The reading with batch-norm statistics measured anew, if the lines carry it beside."""
+        beside = tuple(line.recalibrated for line in self.lines if line.recalibrated is not None)
+        return replace(self, lines=beside) if beside else None
+
+
+@declare("instability")
+def instability(
+    runs: Sequence[Run],
+    data: Data,
+    *,
+    trunk: Run | None = None,
+    points: int = 21,
+    recalibrate: Recalibrate = False,
+    split: Split = "test",
+    threshold: float = STABLE_BELOW,
+    device: str | torch.device | None = "cpu",
+    watch: Watch | None = None,
+) -> Instability:
+    """Barriers between all pairs of finished trainings of one ticket, and their mean.
+
+    runs: trainings of one ticket under different noise, such as :func:`noise_copies` gives; at least two.
+    trunk: one more copy, put first: the training that the ticket was taken from, gone on to its end. At
+        momentum 0 it is to the bit the ticket's training under the trunk's noise; above 0 its momentum was
+        not restarted.
+    points, recalibrate, split: as for :func:`~tombola.barrier`.
+    threshold: mean barrier in percentage points below which the ticket is called stable.
+
+    Raises :class:`~tombola.errors.TicketError` for runs that do not start from one ticket,
+    :class:`~tombola.errors.RecipeError` for too few of them, and what ``barrier`` raises.
+    """
+    check_line(points, recalibrate, split)
+    if trunk is not None and runs:
+        _check_passes(trunk, runs[0])
+    copies = [*runs] if trunk is None else [trunk, *runs]
+    _check_copies(runs, copies)
+    lines = [
+        barrier(
+            first,
+            second,
+            data,
+            points=points,
+            recalibrate=recalibrate,
+            split=split,
+            device=device,
+            watch=watch,
+        )
+        for first, second in itertools.combinations(copies, 2)
+    ]
+    return Instability(
+        tuple(lines), tuple(run.noise for run in copies), sum(run.failed for run in copies), threshold
+    )
+
+
+def _check_copies(runs: Sequence[Run], copies: Sequence[Run]) -> None:
+    if len(copies) < 2:
+        raise RecipeError(f"instability of {len(copies)} run(s); it needs at least 2 copies, the paper has 3")
+    for run in runs[1:]:
+        tickets = runs[0].ticket, run.ticket
+        if tickets[0].fingerprint != tickets[1].fingerprint:
+            seen = " and ".join(
+                f"{ticket.fingerprint[:12]} (epoch {ticket.epoch}, round {ticket.round})"
+                for ticket in tickets
+            )
+            raise TicketError(
+                f"instability needs runs of one ticket; got {seen}; for other pairs there is barrier"
+            )
+    for first, second in itertools.combinations(copies, 2):
+        if first.fingerprint == second.fingerprint:
+            raise RecipeError(
+                f"the same run under noise {first.noise} was given twice; every copy needs a noise of its own"
+            )
+        ends = first.history[-1].epoch, second.history[-1].epoch
+        if ends[0] != ends[1]:
+            raise RecipeError(
+                f"the runs end at epochs {ends[0]} and {ends[1]}; copies are trained by one recipe"
+            )
+
+
+def _check_passes(trunk: Run, copy: Run) -> None:
+    """Refuse a trunk that did not pass through the ticket: there it had the very same loss and accuracy."""
+    ticket, start = copy.ticket, copy.history[0]
+    passed = [row for row in trunk.history if row.epoch == ticket.epoch]
+    # As text, in which an undefined loss is equal to itself: a diverged trunk is a result like any other.
+    seen = [repr((row.test_loss, row.test_accuracy)) for row in (start, *passed)]
+    if len(seen) != 2 or seen[0] != seen[1]:
+        raise TicketError(
+            f"the trunk did not pass through the ticket at epoch {ticket.epoch}; "
+            "give the training from whose epochs the ticket was taken, on the same kind of device"
+        )
+
+
+def noise_copies(
+    ticket: Ticket,
+    data: Data,
+    recipe: Recipe,
+    *,
+    noises: Sequence[int] = (1, 2, 3),
+    device: str | torch.device | None = "cpu",
+    watch: Watch | None = None,
+) -> Iterator[Run]:
+    """Train a ticket once under each of several noises, one after the other.
+
+    noises: number of the noise of each copy, all different.
+
+    Raises as :func:`~tombola.train` does, and :class:`~tombola.errors.RecipeError` for a noise named twice.
+    """
+    return copies(directly(device, watch), ticket, data, recipe, noises=noises)
+
+
+def copies(
+    call: Callable[..., Any], ticket: Any, data: Any, recipe: Recipe, *, noises: Sequence[int] = (1, 2, 3)
+) -> Iterator[Any]:
+    """The trainings of one ticket under several noises, each made by ``call(train, ...)``."""
+    check_noises(noises)
+    return (call(train, ticket, data, recipe, noise=noise) for noise in noises)
+
+
+def check_noises(noises: Sequence[int]) -> None:
+    """Refuse fewer than two copies, or two of one noise."""
+    if len(noises) < 2 or len(set(noises)) < len(noises):
+        raise RecipeError(f"noises are {tuple(noises)}; give at least two, all different, such as (1, 2, 3)")
+
+
+def between_rounds(
+    runs: Sequence[Run],
+    data: Data,
+    *,
+    points: int = 11,
+    recalibrate: Recalibrate = False,
+    split: Split = "test",
+    device: str | torch.device | None = "cpu",
+    watch: Watch | None = None,
+) -> Iterator[Barrier]:
+    """Barriers between the trained runs of consecutive rounds of a chain, one after the other (Appendix B).
+
+    runs: as :func:`~tombola.imp` gives them; for any other pair of them there is :func:`~tombola.barrier`.
+        Each barrier records the sparsities of its ends.
+    points, recalibrate, split: as for ``barrier``; 11 points is the paper's reading (D2).
+
+    Raises :class:`~tombola.errors.RecipeError` for fewer than two runs, and what ``barrier`` raises.
+    """
+    return consecutive(
+        directly(device, watch), runs, data, points=points, recalibrate=recalibrate, split=split
+    )
+
+
+def consecutive(
+    call: Callable[..., Any],
+    runs: Sequence[Any],
+    data: Any,
+    *,
+    points: int = 11,
+    recalibrate: Recalibrate = False,
+    split: Split = "test",
+) -> Iterator[Any]:
+    """The barriers between consecutive runs, each made by ``call(barrier, ...)``.
+
+    Written down as jobs, a longer chain only adds barriers, and every one is shared with whoever asks for it.
+    """
+    check_line(points, recalibrate, split)
+    if len(runs) < 2:
+        raise RecipeError(
+            f"barriers between the rounds of {len(runs)} run(s); give at least two runs of a chain"
+        )
+    return (
+        call(barrier, first, second, data, points=points, recalibrate=recalibrate, split=split)
+        for first, second in itertools.pairwise(runs)
+    )

@@ -1,0 +1,84 @@
+"""The trunk: one pretraining with points kept on its way, from which children branch off.
+
+A trunk is a single training, so its momentum goes on from point to point; the tickets taken at its points are
+to the bit those that ``pretrain`` gives. Momentum is zero only in the children. A point is reached on a fixed
+path through others, whatever else was asked for, so that as a job it has one name. The path goes halfway back
+each time: whoever halves an interval of epochs finds the point that he asks for next already there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from tombola.data.imageset import Data
+from tombola.declared import declare
+from tombola.errors import RecipeError
+from tombola.ticket import State, Ticket
+from tombola.training.checkpoint import Watch
+from tombola.training.device import repeatable, resolve_device
+from tombola.training.loop import check_rewind, taken_at, train_until
+from tombola.training.recipe import Recipe
+
+# A point takes as much disk as a run with its momentum; on shorter stretches training again is cheaper.
+_SHORTEST_HALF = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """All that going on from a point of a trunk needs.
+
+    epoch: its place in the schedule.
+    weights: the ``state_dict`` there, on the CPU.
+    momentum: that of each trainable parameter; empty for a recipe without momentum.
+    """
+
+    epoch: int
+    weights: State
+    momentum: State
+
+
+@declare("trunk")
+def trunk(
+    start: Ticket,
+    data: Data,
+    recipe: Recipe,
+    *,
+    epochs: int,
+    after: Point | None = None,
+    noise: int = 0,
+    device: str | torch.device | None = "cpu",
+    watch: Watch | None = None,
+) -> Point:
+    """Train a start to an epoch of the schedule, and keep there what going on needs.
+
+    epochs: place in the schedule of the point; part of the recipe's budget.
+    after: a point on the way there, of the same start, recipe and noise, to go on from.
+    The other arguments and errors are as for :func:`~tombola.pretrain`, whose ticket :func:`ticket_at` gives.
+    """
+    check_rewind(epochs, recipe)
+    ticket = start if after is None else ticket_at(start, after)
+    if epochs <= ticket.epoch:
+        raise RecipeError(f"the trunk is at epoch {ticket.epoch} already; go on to a later one than that")
+    where = resolve_device(device)
+    momentum = after.momentum if after is not None and recipe.momentum else None
+    with repeatable(where):
+        trained = train_until(ticket, data, recipe, epochs, (noise, start.round), where, watch, momentum)
+    body = trained.engine.body
+    return Point(epochs, body.state(), body.momentum_state() if recipe.momentum else {})
+
+
+@declare("ticket_at", stored=False)
+def ticket_at(start: Ticket, point: Point) -> Ticket:
+    """The ticket taken at a point of the trunk that grew from ``start``."""
+    return taken_at(start, point.weights, point.epoch)
+
+
+def point_before(epoch: int) -> int:
+    """The epoch of the point from which the trunk goes on to this one; 0 is its start.
+
+    To 48 it goes by 8, 16, 32 and 40, to 43 by 8, 16, 32, 40 and 42.
+    """
+    step = epoch & -epoch  # the largest power of two that divides it
+    return epoch - (step // 2 if step >= 2 * _SHORTEST_HALF else step)
