@@ -9,16 +9,16 @@ from tombola.studies.cells import Cell, Place
 from tombola.studies.claims import (
     dense,
     features,
+    hyperparameters,
     little_data,
     search,
-    settings,
     stability,
     tickets,
     transfer,
 )
 from tombola.studies.claims.claim import Claim, Verdict, judge
 
-_MODULES = (dense, tickets, settings, stability, search, features, transfer, little_data)
+_MODULES = (dense, tickets, hyperparameters, stability, search, features, transfer, little_data)
 
 CLAIMS: tuple[Claim, ...] = tuple(
     sorted(

@@ -25,7 +25,8 @@ Checks = Iterator[tuple[str, Comparison]]
 class Claim:
     """A testable sentence of the paper.
 
-    rests_on: the tables and figures that hold its numbers; section: where the paper says it.
+    section: where the paper says it.
+    ours: what the paper does not say and we had to choose; empty if nothing.
     checks: lists its comparisons, given a way of finding cells.
     also: lists comparisons over figures for which the paper prints no numbers, in a claim that has printed
         numbers too. They count like the others as soon as all of them can be computed.
@@ -34,7 +35,7 @@ class Claim:
     number: int
     sentence: str
     section: str
-    rests_on: str
+    ours: str
     checks: Callable[[Find], Checks]
     also: Callable[[Find], Checks] | None = None
 
@@ -48,13 +49,13 @@ def claim(
     sentence: str,
     *,
     section: str,
-    rests_on: str,
+    ours: str = "",
     also: Callable[[Find], Checks] | None = None,
 ) -> Callable[[Callable[[Find], Checks]], Claim]:
     """Make a claim of the function that lists its comparisons."""
 
     def made(checks: Callable[[Find], Checks]) -> Claim:
-        return Claim(number, sentence, section, rests_on, checks, also)
+        return Claim(number, sentence, section, ours, checks, also)
 
     return made
 
@@ -143,6 +144,11 @@ def needed(claim: Claim, *, also: bool = False) -> tuple[Place, ...]:
         for _ in claim.also(reading.find):
             pass
     return reading.missing
+
+
+def rests_on(claim: Claim) -> tuple[str, ...]:
+    """The studies that hold its numbers, in the order of its comparisons."""
+    return tuple(dict.fromkeys(place.study for place in needed(claim, also=True)))
 
 
 class _Reading:

@@ -28,7 +28,6 @@ _REMOVED = (10, 20, 30)
     "A dense ResNet-34 on TinyImageNet trained from a random initialisation is unstable to SGD noise "
     "under all four configurations.",
     section="4.1",
-    rests_on="Figure 1",
 )
 def dense_networks_are_unstable(find: Find) -> Checks:
     for configuration in CONFIGURATIONS:
@@ -39,7 +38,7 @@ def dense_networks_are_unstable(find: Find) -> Checks:
     2,
     "Two epochs of pretraining lower the barrier much for mu=0.0 and only slightly for mu=0.9.",
     section="4.1",
-    rests_on="Figure 1",
+    ours="that slightly means by less than a quarter",
 )
 def pretraining_helps_without_momentum(find: Find) -> Checks:
     def relative_drop(configuration: Configuration) -> Number:
@@ -48,14 +47,13 @@ def pretraining_helps_without_momentum(find: Find) -> Checks:
 
     with_momentum = highest(relative_drop(configuration) for configuration in MOMENTUM)
     yield "relative drops", lowest(relative_drop(configuration) for configuration in PLAIN) > with_momentum
-    yield "only slightly for mu=0.9", with_momentum < 0.25  # the limit is ours
+    yield "only slightly for mu=0.9", with_momentum < 0.25
 
 
 @claim(
     3,
     "Among runs from random initialisation, mu=0.0/BS=256 has the lowest barrier.",
     section="4.2",
-    rests_on="Figure 1",
 )
 def stable_configuration_has_the_lowest_barrier(find: Find) -> Checks:
     rest = lowest(barrier(find, R34_TIN, configuration) for configuration in others(STABLE))
@@ -67,7 +65,6 @@ def stable_configuration_has_the_lowest_barrier(find: Find) -> Checks:
     "Configurations with less instability generalise slightly worse when dense (momentum and small batch "
     "help the dense network).",
     section="4.1",
-    rests_on="Tables 2, 11, 12",
 )
 def instability_helps_the_dense_network(find: Find) -> Checks:
     for pair in PAIRS:
@@ -82,7 +79,6 @@ def instability_helps_the_dense_network(find: Find) -> Checks:
     5,
     "Momentum raises the mean number of forgetting events, and by more than a smaller batch does.",
     section="4.1",
-    rests_on="Tables 1, 8, 9, 10",
 )
 def momentum_raises_forgetting(find: Find) -> Checks:
     for pair in PAIRS:
@@ -102,7 +98,6 @@ def momentum_raises_forgetting(find: Find) -> Checks:
     "More instability goes with fewer unforgettable samples (momentum lowers the share; so does a smaller"
     " batch).",
     section="4.1",
-    rests_on="Tables 1, 8, 9, 10",
 )
 def instability_leaves_fewer_unforgettable(find: Find) -> Checks:
     for pair in PAIRS:
@@ -117,7 +112,6 @@ def instability_leaves_fewer_unforgettable(find: Find) -> Checks:
     7,
     "Training without momentum converges faster (Eq. 4 closer to 1).",
     section="4.1",
-    rests_on="Tables 1, 8, 9, 10",
 )
 def training_without_momentum_converges_faster(find: Find) -> Checks:
     for pair in PAIRS:
@@ -129,7 +123,7 @@ def training_without_momentum_converges_faster(find: Find) -> Checks:
     8,
     "Late in training mu=0.9 has clearly more forgetting events per epoch than mu=0.0.",
     section="Appendix A",
-    rests_on="Figure 6",
+    ours="that late means in the last quarter of the epochs",
 )
 def momentum_forgets_late(find: Find) -> Checks:
     for pair in PAIRS:
@@ -142,14 +136,13 @@ def momentum_forgets_late(find: Find) -> Checks:
     "Removing the least-forgotten CIFAR-10 samples leaves accuracy unchanged and does not lower the "
     "barrier; removing as many most-forgotten samples lowers accuracy and lowers the barrier.",
     section="Appendix A.1",
-    rests_on="Figure 7",
+    ours="the fractions removed, and the limits of 0.5 and 1 point",
 )
 def hard_samples_make_the_barrier(find: Find) -> Checks:
     accuracy, height = without(find, "val_accuracy"), without(find, "barrier")
     for percent in _REMOVED:
         easiest = without(find, "val_accuracy", "easiest_removed", percent)
         hardest = without(find, "val_accuracy", "hardest_removed", percent)
-        # The three limits are ours.
         yield f"accuracy, easiest {percent}% removed", abs(easiest - accuracy) < 0.5
         yield f"accuracy, hardest {percent}% removed", accuracy - hardest > 1.0
         easiest = without(find, "barrier", "easiest_removed", percent)
@@ -162,7 +155,7 @@ def hard_samples_make_the_barrier(find: Find) -> Checks:
     10,
     "With the easiest samples removed the interpolation curve reaches its barrier level earlier.",
     section="Appendix A.1",
-    rests_on="Figure 7",
+    ours="the fractions removed, and that the level is 90% of the largest error",
 )
 def barrier_comes_earlier_without_easy_samples(find: Find) -> Checks:
     full = without(find, "barrier_reached")
@@ -175,7 +168,6 @@ def barrier_comes_earlier_without_easy_samples(find: Find) -> Checks:
     "For ResNet-18/CIFAR-10 the mid-path error of mu=0.0/BS=256 exceeds chance error, unlike every other "
     "pair.",
     section="Appendix A",
-    rests_on="Figures 1, 3, 4, 5",
 )
 def path_is_worse_than_chance(find: Find) -> Checks:
     yield f"{R18_C10.name}, {STABLE}", path_error(find, R18_C10, STABLE) > R18_C10.chance_error

@@ -40,13 +40,13 @@ _PROBED = {R34_TIN: (67.23, 89.26), R18_C10: (89.26, 96.48), R18_C100: (89.26, 9
     40,
     "A layerwise-permuted ticket encodes no better features than a random dense network (TinyImageNet).",
     section="5.1",
-    rests_on="Table 5",
+    ours="that no better means within a point",
 )
 def permuted_tickets_are_as_good_as_random(find: Find) -> Checks:
     for sparsity, block in _COLUMNS:
         permuted = probe(find, R34_TIN, STABLE, sparsity, block, baseline="permuted")
         random = random_dense_probe(find, sparsity, block)
-        yield f"{sparsity}, block {block}", abs(permuted - random) < 1.0  # the limit is ours
+        yield f"{sparsity}, block {block}", abs(permuted - random) < 1.0
 
 
 @claim(
@@ -54,7 +54,7 @@ def permuted_tickets_are_as_good_as_random(find: Find) -> Checks:
     "On TinyImageNet unpretrained mu=0.9 tickets are worse than random dense; pretrained mu=0.0 tickets "
     "are much better.",
     section="5.1",
-    rests_on="Table 5",
+    ours="that much better means more than 1.5 times",
 )
 def features_lie_on_both_sides_of_random(find: Find) -> Checks:
     for sparsity, block in _COLUMNS:
@@ -62,7 +62,6 @@ def features_lie_on_both_sides_of_random(find: Find) -> Checks:
         worse = highest(probe(find, R34_TIN, c, sparsity, block) for c in MOMENTUM)
         yield f"mu=0.9, {sparsity}, block {block}", worse < random
         better = lowest(probe(find, R34_TIN, c.rewound, sparsity, block) for c in PLAIN)
-        # The factor is ours.
         yield f"mu=0.0 pretrained, {sparsity}, block {block}", better > 1.5 * random
 
 
@@ -71,7 +70,7 @@ def features_lie_on_both_sides_of_random(find: Find) -> Checks:
     "In stable tickets deeper blocks carry better features than middle ones; in unstable tickets they do "
     "not.",
     section="5.1, Appendix E.1",
-    rests_on="Tables 5, 17, 18",
+    ours="the limit of half a point",
 )
 def features_deepen_in_stable_tickets(find: Find) -> Checks:
     def deepening(pair: Pair, configuration: Configuration) -> Number:
@@ -84,7 +83,7 @@ def features_deepen_in_stable_tickets(find: Find) -> Checks:
 
     for pair in RESNETS:
         for stable in (configuration.rewound for configuration in PLAIN):
-            yield f"{pair.name}, {stable}", deepening(pair, stable) > 0.5  # the limit is ours
+            yield f"{pair.name}, {stable}", deepening(pair, stable) > 0.5
         for unstable in MOMENTUM:
             yield f"{pair.name}, {unstable}", deepening(pair, unstable) <= 0.5
 
@@ -94,14 +93,14 @@ def features_deepen_in_stable_tickets(find: Find) -> Checks:
     "On CIFAR-10 and CIFAR-100 (not on TinyImageNet) unpretrained 0.0/256 tickets are strong frozen "
     "feature extractors.",
     section="Appendix E.1",
-    rests_on="Tables 5, 17, 18",
+    ours="that strong means 30 points above the others",
 )
 def stable_tickets_extract_features_on_cifar(find: Find) -> Checks:
     def lead(pair: Pair) -> Number:
         permuted = probe(find, pair, STABLE, 89.26, baseline="permuted")
         return probe(find, pair, STABLE, 89.26) - permuted
 
-    for pair in (R18_C10, R18_C100):  # the limits are ours
+    for pair in (R18_C10, R18_C100):
         yield f"{pair.name}, over the permuted ticket", lead(pair) > 30.0
         rest = highest(probe(find, pair, configuration, 89.26) for configuration in others(STABLE))
         yield f"{pair.name}, over the others", probe(find, pair, STABLE, 89.26) - rest > 30.0
@@ -113,7 +112,6 @@ def stable_tickets_extract_features_on_cifar(find: Find) -> Checks:
     "Probing recovers more than 15% of the trained dense accuracy on TinyImageNet, independent of late "
     "rewinding.",
     section="6.3",
-    rests_on="Tables 2, 5",
 )
 def probing_recovers_dense_accuracy(find: Find) -> Checks:
     for configuration in (STABLE, STABLE.rewound):
@@ -125,7 +123,7 @@ def probing_recovers_dense_accuracy(find: Find) -> Checks:
     45,
     "Features of stable tickets grow over the first prunings and stay flat for unstable ones.",
     section="Appendix E.1",
-    rests_on="Figures 18, 19, 20",
+    ours="the limit of three standard deviations after five prunings",
 )
 def features_grow_in_stable_tickets(find: Find) -> Checks:
     for pair in RESNETS:
@@ -140,12 +138,11 @@ def features_grow_in_stable_tickets(find: Find) -> Checks:
     46,
     "No ticket of meaningful sparsity predicts better than chance with no training at all.",
     section="5.1",
-    rests_on="accuracy of untrained tickets, a figure of ours",
+    ours="that chance reaches a point above it",
 )
 def untrained_tickets_guess(find: Find) -> Checks:
     for pair in PAIRS:
         for half in HALVES:
             for configuration in half:
                 best = highest(untrained(find, pair, configuration, sparsity) for sparsity in PRUNED)
-                # The point above chance is ours.
                 yield f"{pair.name}, {configuration}", best <= 100 - pair.chance_error + 1.0

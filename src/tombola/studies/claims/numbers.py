@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tombola.measures.statistics import sample_std
 from tombola.studies.cells import Cell
@@ -176,7 +177,8 @@ def rank_correlation(first: Sequence[Number | float], second: Sequence[Number | 
     Undefined where one of them is constant.
     """
     series = [[_number(entry) for entry in one] for one in (first, second)]
-    ranks = np.array([_ranks([number.value for number in one]) for one in series])
+    values = np.array([[number.value for number in one] for one in series])
+    ranks = np.array([_ranks(one) for one in values])
     centred = ranks - ranks.mean(axis=1, keepdims=True)
     scale = math.sqrt(float((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
     # Rounded, so that a correlation of exactly 0.9 is not missed by the last bit.
@@ -185,13 +187,13 @@ def rank_correlation(first: Sequence[Number | float], second: Sequence[Number | 
     return Number(value, cells, in_cell_units=False)
 
 
-def _ranks(values: Sequence[float]) -> list[float]:
-    if any(math.isnan(value) for value in values):
-        return [math.nan] * len(values)
-    return [
-        sum(other < value for other in values) + (sum(other == value for other in values) + 1) / 2
-        for value in values
-    ]
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks from 1 on; all undefined if a value is."""
+    if np.isnan(values).any():
+        return np.full_like(values, np.nan)
+    below: NDArray[np.float64] = (values[:, None] > values).sum(axis=1, dtype=np.float64)
+    ties: NDArray[np.float64] = (values[:, None] == values).sum(axis=1, dtype=np.float64)
+    return below + (ties + 1) / 2
 
 
 def _number(value: Number | float) -> Number:

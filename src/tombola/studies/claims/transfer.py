@@ -35,7 +35,6 @@ _FROZEN = (STABLE, UNSTABLE)
     47,
     "0.0/256 tickets transfer better than mu=0.9 tickets to every target, with and without pretraining.",
     section="5.1, Appendix E.2",
-    rests_on="Tables 6, 19, 20",
 )
 def stable_tickets_transfer_better(find: Find) -> Checks:
     for pair, targets in _TARGETS.items():
@@ -51,7 +50,6 @@ def stable_tickets_transfer_better(find: Find) -> Checks:
     48,
     "From CIFAR-10, stable tickets beat the frozen trained dense network on every target.",
     section="5.1",
-    rests_on="Table 6",
 )
 def stable_tickets_beat_frozen_dense_networks(find: Find) -> Checks:
     for configuration in (STABLE, *(plain.rewound for plain in PLAIN)):
@@ -65,7 +63,6 @@ def stable_tickets_beat_frozen_dense_networks(find: Find) -> Checks:
     "The most unstable tickets beat the frozen dense network of their own configuration only on some "
     "targets.",
     section="5.1",
-    rests_on="Table 6",
 )
 def unstable_tickets_beat_it_sometimes(find: Find) -> Checks:
     leads = [
@@ -80,7 +77,6 @@ def unstable_tickets_beat_it_sometimes(find: Find) -> Checks:
     50,
     "No frozen transfer reaches the retrained dense network.",
     section="5.1",
-    rests_on="Table 6",
 )
 def retraining_is_out_of_reach(find: Find) -> Checks:
     for target in _TARGETS[R18_C10]:
@@ -93,7 +89,6 @@ def retraining_is_out_of_reach(find: Find) -> Checks:
     "Going from a more complex source to a simpler target, the frozen trained dense network mostly beats "
     "the best ticket.",
     section="Appendix E.2",
-    rests_on="Tables 19, 20",
 )
 def dense_networks_transfer_better_downwards(find: Find) -> Checks:
     leads = [
@@ -107,7 +102,6 @@ def dense_networks_transfer_better_downwards(find: Find) -> Checks:
     52,
     "CIFAR-100 tickets transfer better than TinyImageNet tickets.",
     section="Appendix E.2",
-    rests_on="Tables 19, 20",
 )
 def cifar_tickets_transfer_better(find: Find) -> Checks:
     for target in ("MNIST", "CIFAR-10", "EuroSAT"):
