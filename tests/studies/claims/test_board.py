@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from tombola.errors import StudyError
-from tombola.studies.cells import Cell, Place
+from tombola.studies.cells import Cell, Place, by_place, measured
 from tombola.studies.claims.board import CLAIMS, claim_named, judge_all
 from tombola.studies.claims.claim import Claim, judge, needed, rests_on
 from tombola.studies.paper.printed import printed_cells
@@ -432,7 +432,7 @@ def test_a_claim_compares_with_these_limits_and_needs_these_studies(
 ) -> None:
     comparisons = [one for _, one in judge(claim, confirming).comparisons]
     limits = {
-        f"{one.relation} {one.right.value:g}" if not one.right.cells else one.relation for one in comparisons
+        one.relation if one.right.cells else f"{one.relation} {one.right.value:g}" for one in comparisons
     }
     assert sorted(limits) == LIMITS[claim.name]
     assert (len(needed(claim)), len(needed(claim, also=True)), len(comparisons)) == SIZES[claim.name]
@@ -465,6 +465,18 @@ def test_a_printed_verdict_rests_on_three_runs_of_200_epochs_and_says_nothing_of
     verdict = judge(claim_named("C12"), printed_cells())
     assert (verdict.runs, verdict.epochs, verdict.within_noise) == ((3, 3), (200,), None)
     assert judge(claim_named("C23"), printed_cells()).runs == (1, 1)
+
+
+@pytest.mark.parametrize(("name", "within"), [("C15", True), ("C53", False), ("C57", None)])
+def test_on_our_runs_a_verdict_says_whether_a_gap_is_noise(name: str, within: bool | None) -> None:
+    # Three runs half a point apart. The least gap of C15 is 0.04 points, that of C53 2.99; C57 ranks.
+    ours = by_place(
+        measured(place, [cell.mean - 0.5, cell.mean, cell.mean + 0.5], epochs=20)
+        for place, cell in printed_cells().items()
+    )
+    verdict = judge(claim_named(name), ours)
+    assert (verdict.status, verdict.within_noise) == ("holds", within)
+    assert (verdict.runs, verdict.epochs) == ((3, 3), (20,))
 
 
 def test_an_unknown_claim_is_answered_with_the_nearest() -> None:

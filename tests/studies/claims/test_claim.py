@@ -47,6 +47,7 @@ def test_missing_cells_are_named_and_nothing_is_decided() -> None:
     assert verdict.missing == (SECOND, THIRD)
     assert verdict.comparisons == ()
     assert str(verdict) == "C7: not computable yet, 2 cells are missing"
+    assert str(judge(tickets_are_better, cells([90], [91]))) == "C7: not computable yet, 1 cell is missing"
 
 
 def test_an_undefined_number_decides_nothing() -> None:
@@ -56,7 +57,7 @@ def test_an_undefined_number_decides_nothing() -> None:
 
     verdict = judge(made(follows), cells([90], [90]))
     assert (verdict.status, verdict.undefined) == ("not computable yet", ("correlation",))
-    assert str(verdict) == "C7: not computable yet, a number is undefined"
+    assert str(verdict) == "C7: not computable yet, undefined: correlation"
     assert judge(made(follows), cells([90], [91])).status == "holds"
 
 

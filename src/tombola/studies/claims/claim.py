@@ -103,8 +103,10 @@ class Verdict:
 
     def __str__(self) -> str:
         if self.status == "not computable yet":
-            why = f"{len(self.missing)} cells are missing" if self.missing else "a number is undefined"
-            return f"{self.claim.name}: {self.status}, {why}"
+            if not self.missing:
+                return f"{self.claim.name}: {self.status}, undefined: {'; '.join(self.undefined)}"
+            cells = "1 cell is" if len(self.missing) == 1 else f"{len(self.missing)} cells are"
+            return f"{self.claim.name}: {self.status}, {cells} missing"
         holding = sum(comparison.holds for _, comparison in self.comparisons)
         fewest, most = self.runs or (0, 0)
         runs = f"{fewest} to {most} runs" if fewest < most else f"{most} run" + "s" * (most > 1)

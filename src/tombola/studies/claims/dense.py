@@ -95,8 +95,8 @@ def momentum_raises_forgetting(find: Find) -> Checks:
 
 @claim(
     6,
-    "More instability goes with fewer unforgettable samples (momentum lowers the share; so does a smaller"
-    " batch).",
+    "More instability goes with fewer unforgettable samples (momentum lowers the share; so does a "
+    "smaller batch).",
     section="4.1",
 )
 def instability_leaves_fewer_unforgettable(find: Find) -> Checks:

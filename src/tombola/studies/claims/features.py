@@ -74,7 +74,7 @@ def features_lie_on_both_sides_of_random(find: Find) -> Checks:
 )
 def features_deepen_in_stable_tickets(find: Find) -> Checks:
     def deepening(pair: Pair, configuration: Configuration) -> Number:
-        """Last block over middle block where that is least: at both sparsities it is at least as much."""
+        """Last block over middle block, at the one of both sparsities where that is less."""
         return lowest(
             probe(find, pair, configuration, sparsity)
             - probe(find, pair, configuration, sparsity, _MIDDLE_BLOCK)

@@ -86,8 +86,8 @@ def search_length_matters_little_between(find: Find) -> Checks:
 
 @claim(
     38,
-    "Above 67.23% the mask search parameters matter more than the sparse training parameters: any 0.0/256"
-    " ticket beats any 0.9/100 ticket.",
+    "Above 67.23% the mask search parameters matter more than the sparse training parameters: any 0.0/256 "
+    "ticket beats any 0.9/100 ticket.",
     section="4.4",
 )
 def search_matters_more_than_training(find: Find) -> Checks:
