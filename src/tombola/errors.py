@@ -34,6 +34,10 @@ class StoreError(TombolaError):
     """A store that cannot be read or written, or that holds results of other pixels."""
 
 
+class StudyError(TombolaError):
+    """A study whose numbers do not fit together, or that is asked for something it does not have."""
+
+
 class StoreUnwritable(StoreError):
     """A place that cannot be written to: every job would fail there."""
 

@@ -1,0 +1,1 @@
+"""The 61 testable claims of the paper, as checks over cells."""

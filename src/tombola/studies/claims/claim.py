@@ -1,0 +1,182 @@
+"""What a claim is, and the one rule that decides all of them.
+
+A claim is a sentence with a function that lists comparisons between cells. Every comparison holds: the claim
+holds. Some hold: partly. None: it fails. A cell is missing: not computable yet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tombola.errors import StudyError
+from tombola.studies.cells import Cell, Place
+from tombola.studies.claims.numbers import Comparison, Number
+
+Status = Literal["holds", "partly", "fails", "not computable yet"]
+Find = Callable[[Place], Number]
+Checks = Iterator[tuple[str, Comparison]]
+"""The comparisons of a claim, each with a few words that say what it is about."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A testable sentence of the paper.
+
+    section: where the paper says it.
+    ours: what the paper does not say and we had to choose; empty if nothing.
+    checks: lists its comparisons, given a way of finding cells.
+    also: lists comparisons over figures for which the paper prints no numbers, in a claim that has printed
+        numbers too. They count like the others as soon as all of them can be computed.
+    """
+
+    number: int
+    sentence: str
+    section: str
+    ours: str
+    checks: Callable[[Find], Checks]
+    also: Callable[[Find], Checks] | None = None
+
+    @property
+    def name(self) -> str:
+        return f"C{self.number}"
+
+
+def claim(
+    number: int,
+    sentence: str,
+    *,
+    section: str,
+    ours: str = "",
+    also: Callable[[Find], Checks] | None = None,
+) -> Callable[[Callable[[Find], Checks]], Claim]:
+    """Make a claim of the function that lists its comparisons."""
+
+    def made(checks: Callable[[Find], Checks]) -> Claim:
+        return Claim(number, sentence, section, ours, checks, also)
+
+    return made
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the numbers say of a claim.
+
+    comparisons: with their words. Empty while cells are missing.
+    missing: the places whose cells are needed and not there.
+    undefined: words of the comparisons with an undefined number, such as a spread of single runs.
+    cells: everything that was looked up.
+    """
+
+    claim: Claim
+    status: Status
+    comparisons: tuple[tuple[str, Comparison], ...]
+    missing: tuple[Place, ...]
+    undefined: tuple[str, ...]
+    cells: tuple[Cell, ...]
+
+    @property
+    def runs(self) -> tuple[int, int] | None:
+        """Fewest and most runs behind a cell."""
+        counts = [cell.runs for cell in self.cells]
+        return (min(counts), max(counts)) if counts else None
+
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """Budgets of the trainings it rests on, in rising order; one, unless cells of several scales mix."""
+        return tuple(sorted({cell.epochs for cell in self.cells}))
+
+    @property
+    def within_noise(self) -> bool | None:
+        """Whether the verdict would be another if gaps smaller than the pooled spread were turned around.
+
+        None where no spread is known: printed numbers, single runs, or gaps in another unit than the cells.
+        """
+        listed = [comparison for _, comparison in self.comparisons]
+        if all(comparison.noise is None for comparison in listed):
+            return None
+        clear = {comparison.holds for comparison in listed if not comparison.within_noise}
+        # Clear ones that hold beside clear ones that fail make "partly" certain, whatever the others are.
+        return any(comparison.within_noise for comparison in listed) and len(clear) < 2
+
+    def __str__(self) -> str:
+        if self.status == "not computable yet":
+            if not self.missing:
+                return f"{self.claim.name}: {self.status}, undefined: {'; '.join(self.undefined)}"
+            cells = "1 cell is" if len(self.missing) == 1 else f"{len(self.missing)} cells are"
+            return f"{self.claim.name}: {self.status}, {cells} missing"
+        holding = sum(comparison.holds for _, comparison in self.comparisons)
+        fewest, most = self.runs or (0, 0)
+        runs = f"{fewest} to {most} runs" if fewest < most else f"{most} run" + "s" * (most > 1)
+        budgets = " and ".join(str(epochs) for epochs in self.epochs)
+        noise = ", within noise" if self.within_noise else ""
+        return (
+            f"{self.claim.name}: {self.status}, {holding} of {len(self.comparisons)} comparisons hold, "
+            f"{runs} of {budgets} epochs{noise}"
+        )
+
+
+def judge(claim: Claim, cells: Mapping[Place, Cell]) -> Verdict:
+    """The verdict of some cells, ours or the paper's, on a claim."""
+    reading = _Reading(cells)
+    listed = tuple(claim.checks(reading.find))
+    if not listed:
+        raise StudyError(f"{claim.name} lists no comparison; a claim needs at least one")
+    if reading.missing:
+        return Verdict(claim, "not computable yet", (), reading.missing, (), reading.found)
+    if claim.also:
+        further = _Reading(cells)
+        comparisons = tuple(claim.also(further.find))
+        if not further.missing and all(comparison.defined for _, comparison in comparisons):
+            listed += comparisons
+            reading.asked.update(further.asked)
+    undefined = tuple(words for words, comparison in listed if not comparison.defined)
+    holding = [comparison.holds for _, comparison in listed]
+    return Verdict(claim, _status(holding, undefined), listed, (), undefined, reading.found)
+
+
+def needed(claim: Claim, *, also: bool = False) -> tuple[Place, ...]:
+    """The places whose cells a claim needs; with ``also``, of its comparisons that may be left out too."""
+    reading = _Reading({})
+    for _ in claim.checks(reading.find):
+        pass
+    if also and claim.also:
+        for _ in claim.also(reading.find):
+            pass
+    return reading.missing
+
+
+def rests_on(claim: Claim) -> tuple[str, ...]:
+    """The studies that hold its numbers, in the order of its comparisons."""
+    return tuple(dict.fromkeys(place.study for place in needed(claim, also=True)))
+
+
+class _Reading:
+    """Looks up cells for a claim and keeps what was asked for. A missing one reads as an undefined number."""
+
+    def __init__(self, cells: Mapping[Place, Cell]) -> None:
+        self._cells = cells
+        self.asked: dict[Place, Cell | None] = {}
+
+    def find(self, place: Place) -> Number:
+        cell = self.asked[place] = self._cells.get(place)
+        return Number(math.nan) if cell is None else Number(cell.mean, (cell,))
+
+    @property
+    def missing(self) -> tuple[Place, ...]:
+        return tuple(place for place, cell in self.asked.items() if cell is None)
+
+    @property
+    def found(self) -> tuple[Cell, ...]:
+        return tuple(cell for cell in self.asked.values() if cell is not None)
+
+
+def _status(holding: Sequence[bool], undefined: Sequence[str]) -> Status:
+    """The one rule."""
+    if undefined:
+        return "not computable yet"
+    if all(holding):
+        return "holds"
+    return "partly" if any(holding) else "fails"
