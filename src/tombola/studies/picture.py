@@ -1,0 +1,63 @@
+"""Pictures as data: what a figure shows, before anybody draws it.
+
+A study fills these from results; :mod:`tombola.report` draws them. What is not computed yet is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a panel.
+
+    label: what the legend says; lines of one label share an entry.
+    momentum, batch_size: the configuration, which decides colour and dashes; None for a baseline.
+    x, y: the points. spread: sample standard deviation over runs at each point, or None for single runs.
+    pretrained: whether it starts from a late rewinding point, where a panel shows both halves.
+    starred: points at which a run failed.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    momentum: float | None = None
+    batch_size: int | None = None
+    spread: Sequence[float] | None = None
+    pretrained: bool | None = None
+    starred: Sequence[bool] = ()
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes.
+
+    missing: lines that should be here and are not computed yet, by label.
+    marks: positions of vertical lines, such as the trained tickets on a path through all rounds.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    lines: Sequence[Line]
+    missing: Sequence[str] = ()
+    marks: Sequence[float] = ()
+    logarithmic_x: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the paper.
+
+    name: such as ``"fig3"``. caption: what is shown, at which budget and scale, with how many runs.
+    note: a warning that belongs on the picture itself, such as that a scale proves only the machinery.
+    """
+
+    name: str
+    title: str
+    caption: str
+    panels: Sequence[Panel]
+    note: str = ""
+    sources: Sequence[str] = field(default=())
