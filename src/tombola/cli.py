@@ -20,6 +20,12 @@ Store = Annotated[
     Path | None,
     tyro.conf.arg(help="Folder of results; default: TOMBOLA_STORE, or the platform's place for user data."),
 ]
+Mode = Annotated[
+    Literal["default", "autotuned", "deterministic"],
+    tyro.conf.arg(
+        help="On a GPU: nothing by timing; convolutions by timing, bits not promised; PyTorch's own."
+    ),
+]
 Device = Annotated[str, tyro.conf.arg(help="cpu, cuda, cuda:1, ... or auto: a GPU if there is one.")]
 
 
@@ -76,6 +82,7 @@ def imp(
     recipe: Recipe = Recipe(),  # noqa: B008 (frozen)
     store: Store = None,
     device: Device = "auto",
+    mode: Mode = "default",
     threads: Annotated[int, tyro.conf.arg(help="CPU threads; another number gives other last bits.")] = 1,
     checkpoint_every: Annotated[float, tyro.conf.arg(help="Seconds between checkpoints.")] = 60.0,
     out: Annotated[
@@ -88,7 +95,7 @@ def imp(
     from tombola.lab.lab import Lab
     from tombola.lab.rounds import RoundTable
 
-    settings = Settings(device=device, threads=threads, checkpoint_every=checkpoint_every)
+    settings = Settings(device=device, mode=mode, threads=threads, checkpoint_every=checkpoint_every)
     lab = Lab(store, settings=settings)
     chain = imp_jobs(
         network, data, recipe, rounds=rounds, rewind=rewind, fraction=fraction,
@@ -110,6 +117,50 @@ def imp(
                 # The first, dense one holds the whole start, which the others refer to.
                 lab.result(job).ticket.save(out / f"round-{round_:02}.safetensors")
                 table.write(out / "rounds.csv")
+
+
+def bench(
+    networks: Annotated[tuple[str, ...], tyro.conf.arg(help="Default: those of the paper.")] = (),
+    batch_sizes: Annotated[tuple[int, ...], tyro.conf.arg(help="Default: 100 and 256.")] = (),
+    slots: Annotated[tuple[int, ...], tyro.conf.arg(help="Trainings at once; default: 1 and 3.")] = (),
+    size: Annotated[int, tyro.conf.arg(help="Side of the images in pixels.")] = 32,
+    repeats: Annotated[int, tyro.conf.arg(help="Each figure is the median of so many.")] = 5,
+    mode: Mode = "default",
+    device: Device = "auto",
+    json: Annotated[Path | None, tyro.conf.arg(help="Also write everything to this file.")] = None,
+) -> None:
+    """How fast this machine trains: networks, batch sizes and numbers of trainings at once."""
+    from tombola.lab import speeds
+    from tombola.training.device import hardware_name, resolve_device
+
+    where = resolve_device(device)
+    gpu = where.type == "cuda"
+    cases: tuple[speeds.Case, ...] = speeds.GPU_CASES if gpu else speeds.CPU_CASES
+    if networks or batch_sizes or slots:
+        packed = slots or ((1, 3) if gpu else (1,))
+        kinds = [
+            (network, batch) for network in networks or ("resnet18",) for batch in batch_sizes or (100, 256)
+        ]
+        cases = tuple(speeds.Case(network, batch, each, size) for network, batch in kinds for each in packed)
+    console = Console()
+    _say(console, f"{hardware_name(where)}: {len(cases)} cases, each the median of {repeats}")
+    measured = speeds.bench(
+        cases, where, mode=mode, repeats=repeats,
+        on_speed=lambda each: _say(
+            console,
+            f"{each.network} batch {each.batch_size} x{each.packed}: {each.images_per_second:,.0f} images/s",
+        ),
+    )  # fmt: skip
+    console.print(speeds.speed_table(measured.speeds))
+    kind = "bfloat16" if gpu else "float32"
+    _say(
+        console,
+        f"{kind} matrix product {measured.machine.matrix_tflops:,.3g} TFLOP/s, "
+        f"copy {measured.machine.copy_gbs:,.0f} GB/s, mode {mode}",
+    )
+    for file in (json, speeds.speeds_file(where)):
+        if file is not None:
+            speeds.write_bench(measured, file)
 
 
 def ls(
@@ -157,7 +208,13 @@ def main() -> None:
         print(__version__)
         return
     warnings.showwarning = _show_warning
-    commands: dict[str, Callable[..., Any]] = {"demo": demo, "imp": imp, "ls": ls, "show": show}
+    commands: dict[str, Callable[..., Any]] = {
+        "demo": demo,
+        "imp": imp,
+        "bench": bench,
+        "ls": ls,
+        "show": show,
+    }
     try:
         tyro.extras.subcommand_cli_from_dict(
             commands,

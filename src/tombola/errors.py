@@ -26,6 +26,10 @@ class RecipeError(TombolaError):
     """A training recipe or search setting outside what is possible."""
 
 
+class DeviceError(TombolaError):
+    """A device that is not there, cannot compute what is asked, or has too little memory."""
+
+
 class JobError(TombolaError):
     """A job that cannot be described, or that failed."""
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import tombola as tb
-from tombola.errors import DataError, JobError, RecipeError, StoreError
+from tombola.errors import DataError, DeviceError, JobError, RecipeError, StoreError
 from tombola.lab.chains import imp_jobs
 from tombola.lab.execute import Settings
 from tombola.networks import network as networks
@@ -197,7 +197,7 @@ def test_device_and_checkpoints_enter_no_name(tmp_path: Path, short: tb.Recipe) 
 
 
 def test_an_unknown_device_is_told(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"no device 'gpu'; known: auto, cpu, cuda, cuda:0, \.\.\."):
+    with pytest.raises(DeviceError, match=r"no device 'gpu'; known: auto, cpu, cuda, cuda:0, \.\.\."):
         tb.Lab(tmp_path, settings=Settings(device="gpu"))
 
 

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 import tombola as tb
-from tombola.errors import NetworkError, RecipeError
+from tombola.errors import DeviceError, NetworkError, RecipeError
 from tombola.measures.heads import HEAD_RECIPE
 from tombola.measures.probe import probe
 from tombola.networks import network as networks
@@ -250,7 +250,7 @@ def test_images_of_another_network_are_refused(start: tb.Ticket, colour: tb.Data
             "head '13' of convnet is a Flatten; it must be its final linear layer",
         ),
         ({"batch_norm": "froze"}, RecipeError, "no batch_norm 'froze'; did you mean 'frozen'"),
-        ({"device": "tpu"}, RecipeError, "no device 'tpu'"),
+        ({"device": "tpu"}, DeviceError, "no device 'tpu'"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(

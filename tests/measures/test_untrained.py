@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional
 
 import tombola as tb
-from tombola.errors import NetworkError, RecipeError
+from tombola.errors import DeviceError, NetworkError, RecipeError, TombolaError
 from tombola.measures.untrained import untrained
 
 
@@ -64,14 +64,14 @@ def test_images_that_do_not_fit_are_refused(start: tb.Ticket, colour: tb.Data) -
 
 
 @pytest.mark.parametrize(
-    ("precision", "words"),
+    ("precision", "error", "words"),
     [
-        ("bfloat16", "precision 'bfloat16' is for GPUs"),
-        ("float16", "precision is 'float16'; it must be auto"),
+        ("bfloat16", DeviceError, "precision 'bfloat16' is for GPUs"),
+        ("float16", RecipeError, "precision is 'float16'; it must be auto"),
     ],
 )
 def test_a_precision_that_cannot_be_is_refused(
-    start: tb.Ticket, digits: tb.Data, precision: str, words: str
+    start: tb.Ticket, digits: tb.Data, precision: str, error: type[TombolaError], words: str
 ) -> None:
-    with pytest.raises(RecipeError, match=words):
+    with pytest.raises(error, match=words):
         untrained(start, digits, precision=precision)

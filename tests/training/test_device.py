@@ -4,8 +4,15 @@ import torch
 
 import tombola
 from tombola import Recipe
-from tombola.errors import RecipeError
-from tombola.training.device import environment, repeatable, resolve_device, resolve_precision
+from tombola.errors import DeviceError, RecipeError
+from tombola.training.device import (
+    Mode,
+    environment,
+    process_settings,
+    repeatable,
+    resolve_device,
+    resolve_precision,
+)
 
 
 @pytest.fixture
@@ -23,14 +30,14 @@ def test_without_a_gpu_everything_is_the_cpu(device: str | None) -> None:
     ("device", "words"),
     [
         ("gpu", "no device 'gpu'; known: auto, cpu, cuda, cuda:0"),
-        ("cuda", "device 'cuda' asked for, but PyTorch sees no GPU; use cpu or auto"),
+        ("cuda", r"device 'cuda' asked for, but PyTorch sees no GPU \(.+\); use cpu or auto"),
         ("cuda:1", "device 'cuda:1' asked for"),
         ("mps", "device 'mps' is not supported; use cpu or cuda"),
     ],
 )
 @pytest.mark.usefixtures("_no_gpu")
 def test_a_device_that_is_not_there_is_refused(device: str, words: str) -> None:
-    with pytest.raises(RecipeError, match=words):
+    with pytest.raises(DeviceError, match=words):
         resolve_device(device)
 
 
@@ -42,23 +49,40 @@ def test_a_device_that_is_not_there_is_refused(device: str, words: str) -> None:
     ],
 )  # fmt: skip
 def test_precision_is_bfloat16_on_gpus_unless_asked_otherwise(
-    precision: str, device: str, resolved: str
+    monkeypatch: pytest.MonkeyPatch, precision: str, device: str, resolved: str
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
     assert resolve_precision(Recipe(precision=precision), torch.device(device)) == resolved  # type: ignore[arg-type]
+
+
+def test_a_gpu_without_bfloat16_is_told_what_to_ask_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
+    with pytest.raises(DeviceError, match="Tesla T4 has no bfloat16; give the recipe precision='float32'"):
+        resolve_precision(Recipe(), torch.device("cuda"))
+    assert resolve_precision(Recipe(precision="float32"), torch.device("cuda")) == "float32"
+
+
+def test_a_gpu_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(DeviceError, match="no device 'cuda:2'; known: cuda:0, cuda:1, cpu"):
+        resolve_device("cuda:2")
+    assert resolve_device("cuda:1") == torch.device("cuda:1")
 
 
 def test_bfloat16_on_a_cpu_is_refused() -> None:
     with pytest.raises(
-        RecipeError, match="precision 'bfloat16' is for GPUs; on a CPU use 'float32' or 'auto'"
+        DeviceError, match="precision 'bfloat16' is for GPUs; on a CPU use 'float32' or 'auto'"
     ):
         resolve_precision(Recipe(precision="bfloat16"), torch.device("cpu"))
 
 
 def test_the_environment_of_a_cpu_names_instruction_set_and_threads() -> None:
-    found = environment(torch.device("cpu"), "float32", "eager")
+    found = environment(torch.device("cpu"), "float32", "eager", "default")
     assert found["torch"] == torch.__version__
     assert found["hardware"].endswith(", 1 threads")
-    assert (found["precision"], found["engine"]) == ("float32", "eager")
+    assert (found["precision"], found["engine"], found["mode"]) == ("float32", "eager", "default")
     assert (found["numpy"], found["tombola"]) == (np.__version__, tombola.__version__)
 
 
@@ -69,20 +93,57 @@ def settings() -> list[bool]:
         backends.cudnn.deterministic,
         backends.cudnn.allow_tf32,
         backends.cuda.matmul.allow_tf32,
+        torch.utils.deterministic.fill_uninitialized_memory,
+        torch.are_deterministic_algorithms_enabled(),
     ]
 
 
 def test_settings_on_which_bits_rest_hold_while_any_training_wants_them() -> None:
-    gpu, before = torch.device("cuda"), settings()
-    wanted = [False, True, False, False]
+    before = settings()
+    wanted = [False, True, False, False, False, False]
     assert before != wanted
-    first, second = repeatable(gpu), repeatable(gpu)
+    first, second = process_settings("default"), process_settings("default")
     with first:
         assert settings() == wanted
         second.__enter__()
     assert settings() == wanted  # the second, begun within the first, outlasts it
     second.__exit__(None, None, None)
     assert settings() == before
+
+
+@pytest.mark.parametrize(
+    ("mode", "wanted"),
+    [
+        ("autotuned", [True, False, False, False, False, False]),
+        ("deterministic", [False, True, False, False, False, True]),
+    ],
+)
+def test_a_mode_sets_what_it_is_named_for_and_takes_it_back(mode: Mode, wanted: list[bool]) -> None:
+    before = settings()
+    with process_settings(mode):
+        assert settings() == wanted
+    assert settings() == before
+
+
+def test_two_modes_at_once_are_refused() -> None:
+    with (
+        process_settings("default"),
+        pytest.raises(
+            RecipeError, match="mode 'autotuned' asked for while something computes in mode 'default'"
+        ),
+        process_settings("autotuned"),
+    ):
+        raise AssertionError
+    with process_settings("autotuned"):
+        assert settings()[0]
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with (
+        pytest.raises(RecipeError, match="no mode 'fast'; known: autotuned, default, deterministic"),
+        repeatable(torch.device("cpu"), "fast"),  # type: ignore[arg-type]
+    ):
+        raise AssertionError
 
 
 def test_on_a_cpu_no_setting_is_touched() -> None:

@@ -1,5 +1,7 @@
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -7,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import tombola as tb
-from tombola.training import loop
+from tombola.errors import DeviceError
+from tombola.training import evaluation
 from tombola.training.checkpoint import Checkpoint, Checkpoints
-from tombola.training.eager import EagerEngine
+from tombola.training.choice import forget_engines
+from tombola.training.device import repeatable
 from tombola.training.graphed import GraphedEngine
 from tombola.training.history import ForgettingRecord
 from tombola.training.under_way import Training
@@ -33,17 +37,55 @@ def steps(recipe: tb.Recipe) -> tb.Recipe:
 def under_way(engine: object, ticket: tb.Ticket, data: tb.Data, recipe: tb.Recipe) -> Training:
     engine.body.load(ticket.weights(), ticket.mask)  # type: ignore[attr-defined]
     record = ForgettingRecord.empty(len(data.train), CUDA)
-    return Training(engine, data, recipe, (0, 0), CUDA, "bfloat16", {}, [], record, 0)  # type: ignore[arg-type]
+    return Training(
+        engine,
+        data,
+        recipe,
+        (0, 0),
+        CUDA,
+        "bfloat16",
+        {},
+        [],
+        record,
+        0,
+        recipe.epochs,  # type: ignore[arg-type]
+    )
 
 
-def eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let trainings on the GPU take plain steps."""
-    monkeypatch.setattr(loop, "engine_for", EagerEngine)
+@pytest.fixture(autouse=True)
+def _no_engine_left() -> Iterator[None]:
+    yield
+    forget_engines()
+
+
+@pytest.fixture
+def _own_stream() -> Iterator[None]:
+    """What a training has around it, for tests that make an engine themselves."""
+    with repeatable(CUDA):
+        yield
+
+
+def uncaptured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let trainings on the GPU take the steps that would be replayed, one by one."""
+
+    def advance(self: GraphedEngine, first: int, last: int) -> None:
+        self._plan.step.fill_(first)
+        count = len(self._plan.order)
+        for step in range(first, last):
+            self._train_step(min(self._size, count - step * self._size))
+
+    monkeypatch.setattr(GraphedEngine, "advance", advance)
+
+
+def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let trainings on the GPU take steps of plain PyTorch operations."""
+    forget_engines()
+    monkeypatch.setattr(evaluation, "_fused_network", lambda *_: None)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_graphed_and_eager_steps_give_the_same_bits(
+def test_replayed_steps_give_the_bits_of_the_same_steps_taken_one_by_one(
     start: tb.Ticket,
     digits: tb.Data,
     monkeypatch: pytest.MonkeyPatch,
@@ -53,7 +95,7 @@ def test_graphed_and_eager_steps_give_the_same_bits(
 ) -> None:
     recipe = tb.Recipe(epochs=3, batch_size=100, lr=0.1, momentum=momentum, precision=precision)  # type: ignore[arg-type]
     graphed = tb.train(start, digits, recipe, device="cuda")
-    eagerly(monkeypatch)
+    uncaptured(monkeypatch)
     assert same_run(graphed, tb.train(start, digits, recipe, device="cuda"))
 
 
@@ -87,15 +129,16 @@ def test_any_batch_size_is_captured(
 ) -> None:
     recipe = tb.Recipe(epochs=2, batch_size=size, lr=0.1)
     graphed = tb.train(start, digits, recipe, device="cuda")
-    eagerly(monkeypatch)
+    uncaptured(monkeypatch)
     assert same_run(graphed, tb.train(start, digits, recipe, device="cuda"))
 
 
+@pytest.mark.usefixtures("_own_stream")
 def test_the_learning_rate_is_read_at_every_step(start: tb.Ticket, digits: tb.Data) -> None:
     recipe = tb.Recipe(epochs=2, batch_size=1198, lr=0.1, momentum=0.0, weight_decay=0.0)
     engine = GraphedEngine(start.network, digits, recipe, CUDA, "float32")
     training = under_way(engine, start, digits, recipe)
-    plan = training.plan()
+    plan = training.plan(0)
     moved = []
     for rate in (0.0, 0.1, 0.2):
         engine.body.load(start.weights(), start.mask)
@@ -107,6 +150,7 @@ def test_the_learning_rate_is_read_at_every_step(start: tb.Ticket, digits: tb.Da
     assert moved[2] == pytest.approx(2 * moved[1], rel=1e-4)
 
 
+@pytest.mark.usefixtures("_own_stream")
 def test_capturing_leaves_no_trace(
     start: tb.Ticket, digits: tb.Data, steps: tb.Recipe, same_bits: Same
 ) -> None:
@@ -122,6 +166,7 @@ def test_batch_norm_counts_each_step_once(start: tb.Ticket, digits: tb.Data, ste
     assert counts == [3 * 12] * 4
 
 
+@pytest.mark.usefixtures("_own_stream")
 def test_pruned_weights_and_momentum_stay_exactly_zero_over_thousands_of_steps(
     chain: list[tb.Run], digits: tb.Data
 ) -> None:
@@ -136,6 +181,7 @@ def test_pruned_weights_and_momentum_stay_exactly_zero_over_thousands_of_steps(
     assert engine.body.momentum.any()
 
 
+@pytest.mark.usefixtures("_own_stream")
 def test_a_dense_and_then_a_sparse_ticket_can_use_one_engine(
     start: tb.Ticket, chain: list[tb.Run], digits: tb.Data, steps: tb.Recipe, same_bits: Same
 ) -> None:
@@ -223,3 +269,120 @@ def test_the_networks_of_the_paper_repeat_to_the_bit(network: str, precision: st
     first, second = (tb.train(start, data, recipe, device="cuda") for _ in range(2))
     assert same_run(first, second)
     assert tb.barrier(first, second, data, device="cuda", points=3).height == 0
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_run_in_another_process_has_the_same_bits(
+    start: tb.Ticket, digits: tb.Data, precision: str
+) -> None:
+    program = (
+        "import tombola as tb; data = tb.load_data('digits'); "
+        "start = tb.initialize('convnet', data, seed=0); "
+        f"recipe = tb.Recipe(epochs=2, batch_size=100, precision={precision!r}); "
+        "print(tb.train(start, data, recipe, device='cuda').fingerprint)"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    recipe = tb.Recipe(epochs=2, batch_size=100, precision=precision)  # type: ignore[arg-type]
+    assert printed.strip() == tb.train(start, digits, recipe, device="cuda").fingerprint
+
+
+def test_one_engine_serves_all_recipes_that_differ_in_numbers(
+    start: tb.Ticket, chain: list[tb.Run], digits: tb.Data, monkeypatch: pytest.MonkeyPatch, same_run: Same
+) -> None:
+    made: list[int] = []
+    build = GraphedEngine.__init__
+
+    def counted(self: GraphedEngine, *arguments: object) -> None:
+        made.append(1)
+        build(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(GraphedEngine, "__init__", counted)
+    first = tb.Recipe(epochs=2, batch_size=100, lr=0.1, momentum=0.9, weight_decay=5e-4)
+    second = tb.Recipe(epochs=3, batch_size=100, lr=0.03, momentum=0.0, weight_decay=0.0, schedule="constant")
+    tb.train(start, digits, first, device="cuda")
+    after_another = tb.train(chain[2].ticket, digits, second, device="cuda")
+    assert len(made) == 1
+    forget_engines()
+    assert same_run(after_another, tb.train(chain[2].ticket, digits, second, device="cuda"))
+    tb.train(start, digits, tb.Recipe(epochs=1, batch_size=50), device="cuda")
+    assert len(made) == 3
+
+
+def test_plain_steps_take_new_numbers_too(
+    start: tb.Ticket, digits: tb.Data, monkeypatch: pytest.MonkeyPatch, same_run: Same
+) -> None:
+    plainly(monkeypatch)
+    first, second = (tb.Recipe(epochs=2, batch_size=100, momentum=momentum) for momentum in (0.9, 0.0))
+    tb.train(start, digits, first, device="cuda")
+    after_another = tb.train(start, digits, second, device="cuda")
+    assert after_another.engine == "graphed, plain"
+    forget_engines()
+    assert same_run(after_another, tb.train(start, digits, second, device="cuda"))
+
+
+def test_fused_and_plain_trainings_agree_within_rounding(
+    start: tb.Ticket, digits: tb.Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tb.Recipe(epochs=1, batch_size=100, lr=0.01, precision="float32")
+    fused = tb.train(start, digits, recipe, device="cuda")
+    plainly(monkeypatch)
+    plain = tb.train(start, digits, recipe, device="cuda")
+    assert (fused.engine, plain.engine) == ("graphed, fused", "graphed, plain")
+    for name, value in plain.weights.items():
+        assert torch.allclose(fused.weights[name].double(), value.double(), rtol=1e-3, atol=1e-4), name
+    assert abs(fused.accuracy - plain.accuracy) < 1
+
+
+def test_a_run_that_does_not_fit_fails_alone(
+    start: tb.Ticket, digits: tb.Data, steps: tb.Recipe, same_run: Same
+) -> None:
+    alone = tb.train(start, digits, steps, device="cuda")
+    images = torch.zeros(4096, 3, 64, 64, dtype=torch.uint8)
+    large = tb.data_from_tensors((images, torch.arange(4096) % 10), (images[:20], torch.arange(20) % 10))
+    outcome: dict[str, object] = {}
+
+    def too_large() -> None:
+        try:
+            tb.train(
+                tb.initialize("resnet18", large), large, tb.Recipe(epochs=1, batch_size=4096), device="cuda"
+            )
+        except DeviceError as error:
+            outcome["error"] = str(error)
+
+    def small() -> None:
+        outcome["run"] = tb.train(start, digits, steps, device="cuda")
+
+    forget_engines()
+    torch.cuda.set_per_process_memory_fraction(0.03)
+    try:
+        threads = [threading.Thread(target=work) for work in (too_large, small)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "CUDA out of memory: resnet18 at batch size 4096 does not fit" in str(outcome["error"])
+    assert same_run(outcome["run"], alone)
+
+
+def test_an_autotuned_training_says_so_and_does_not_resume(
+    start: tb.Ticket, digits: tb.Data, steps: tb.Recipe, tmp_path: Path
+) -> None:
+    with pytest.raises(Cut):
+        tb.train(start, digits, steps, device="cuda", mode="autotuned", watch=CutOff(tmp_path, 1))
+    with pytest.warns(UserWarning, match="an autotuned training does not resume"):
+        run = tb.train(start, digits, steps, device="cuda", mode="autotuned", watch=Checkpoints(tmp_path))
+    assert run.mode == "autotuned"
+    assert len(run.history) == 1 + steps.epochs
+
+
+def test_a_deterministic_training_runs_and_says_so(
+    start: tb.Ticket, digits: tb.Data, steps: tb.Recipe, same_bits: Same
+) -> None:
+    default = tb.train(start, digits, steps, device="cuda")
+    run = tb.train(start, digits, steps, device="cuda", mode="deterministic")
+    assert run.mode == "deterministic"
+    assert same_bits(run.weights, default.weights)

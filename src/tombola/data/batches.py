@@ -36,19 +36,20 @@ class Batches:
         device: torch.device | str = "cpu",
     ) -> None:
         channels, height, width = split.images.shape[1:]
+        self.size = (int(height), int(width))
         rows, columns = height + 2 * pad, width + 2 * pad
         self.pad, self.fill = pad, fill
-        self._padded = (padded(split.images, (pad,) * 4) if pad else split.images.contiguous()).to(device)
-        self._labels = split.labels.to(device)
+        self.padded = (padded(split.images, (pad,) * 4) if pad else split.images.contiguous()).to(device)
+        self.all_labels = split.labels.to(device)
         # (pixel / 255 - mean) / std, as one multiplication and one addition.
-        self._scale = (1 / (255 * data.std.double())).float().view(-1, 1, 1).to(device)
-        self._shift = (-data.mean.double() / data.std.double()).float().view(-1, 1, 1).to(device)
+        self.scale = (1 / (255 * data.std.double())).float().view(-1, 1, 1).to(device)
+        self.shift = (-data.mean.double() / data.std.double()).float().view(-1, 1, 1).to(device)
         self._row = torch.arange(height, device=device)
         self._column = torch.arange(width, device=device)
         self._plane = torch.arange(channels, device=device).view(-1, 1, 1) * (rows * columns)
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self.all_labels)
 
     def images(self, indices: Tensor, rows: Tensor, columns: Tensor, flips: Tensor | None = None) -> Tensor:
         """Augmented, normalised images as contiguous float32 ``(B, C, H, W)``.
@@ -59,7 +60,7 @@ class Batches:
 
         All arguments lie on the device. An image depends on its own entries only, not on the batch.
         """
-        _, channels, tall, wide = self._padded.shape
+        _, channels, tall, wide = self.padded.shape
         row = rows[:, None] + self._row
         column = self._column
         if flips is not None:
@@ -68,7 +69,7 @@ class Batches:
         start = indices * (channels * tall * wide)
         position = (start[:, None] + row * wide)[:, None, :, None] + column[:, None, None, :] + self._plane
         # On contiguous bytes this gather takes half the time of one that makes channels-last batches.
-        pixels = self._padded.view(-1).index_select(0, position.view(-1)).view(position.shape)
+        pixels = self.padded.view(-1).index_select(0, position.view(-1)).view(position.shape)
         images = self._normalised(pixels)
         if self.pad and self.fill == "mean":
             inside = (
@@ -80,22 +81,22 @@ class Batches:
 
     def labels(self, indices: Tensor) -> Tensor:
         """Labels as int64 ``(B,)``."""
-        return self._labels.index_select(0, indices)
+        return self.all_labels.index_select(0, indices)
 
     def plain(self, first: int, last: int) -> Tensor:
         """The images from ``first`` up to but without ``last``, unaugmented, as float32 ``(B, C, H, W)``."""
         inner = slice(self.pad, self.pad + len(self._row)), slice(self.pad, self.pad + len(self._column))
-        return self._normalised(self._padded[first:last, :, inner[0], inner[1]])
+        return self._normalised(self.padded[first:last, :, inner[0], inner[1]])
 
     def plain_labels(self, first: int, last: int) -> Tensor:
         """The labels that go with :meth:`plain`."""
-        return self._labels[first:last]
+        return self.all_labels[first:last]
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         # Two roundings in two operations rather than one fused: the same bits on every device and in every
         # place of a batch.
         images: Tensor = pixels.float()
-        return images.mul_(self._scale).add_(self._shift)
+        return images.mul_(self.scale).add_(self.shift)
 
     def _inside(self, position: Tensor, side: Tensor) -> Tensor:
         """Which rows or columns of the padded image belong to the image itself."""

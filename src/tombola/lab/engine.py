@@ -68,7 +68,7 @@ def run_here(
     store: Store, jobs: Mapping[str, Job], settings: Settings, progress: Progress, outcome: Outcome
 ) -> None:
     """Run jobs one after the other in this process; ``jobs`` in an order that respects their needs."""
-    with _threads(settings.threads):
+    with intra_op_threads(settings.threads):
         for job in jobs.values():
             cause = _blocked(job, outcome.failed)
             if cause is None:
@@ -81,13 +81,27 @@ def run_here(
             _note(outcome, job, cause, progress)
 
 
+@dataclass(frozen=True)
+class Crew:
+    """The worker processes of one machine.
+
+    processes: their number; on GPUs one for each.
+    slots: threads of each process, which each run a job at a time: one on a CPU.
+    gpus: for each process the GPU it sees, as in ``CUDA_VISIBLE_DEVICES``; empty on a CPU.
+    """
+
+    processes: int
+    slots: int = 1
+    gpus: tuple[str, ...] = ()
+
+
 def run_locally(
     store: Store,
     jobs: Mapping[str, Job],
     settings: Settings,
     progress: Progress,
     outcome: Outcome,
-    workers: int,
+    crew: Crew,
 ) -> None:
     """Run jobs on worker processes of this machine, which are started and stopped here, on loopback only."""
     from distributed import as_completed
@@ -97,7 +111,7 @@ def run_locally(
     for name, job in jobs.items():
         needs = [need.name for need in job.needs if need.name in jobs]
         graph[name] = (_task, root, json.dumps(job.description()), settings, needs)
-    with _local_cluster(workers) as client:
+    with _local_cluster(crew) as client:
         futures = dict(zip(graph, client.get(graph, list(graph), sync=False), strict=True))
         for future in as_completed(futures.values()):
             cause = None
@@ -168,9 +182,9 @@ def _slot_given_up() -> Iterator[None]:
 
 
 @contextmanager
-def _local_cluster(workers: int) -> Iterator[Any]:
+def _local_cluster(crew: Crew) -> Iterator[Any]:
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client, Nanny, Scheduler, SpecCluster
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     options = {
@@ -186,18 +200,21 @@ def _local_cluster(workers: int) -> Iterator[Any]:
         "distributed.nanny.pre-spawn-environ": dict.fromkeys(_SINGLE_THREADED, 1),
     }
     with dask.config.set(options):
+        # A dashboard at a fixed port would complain, in a second cluster, that it is taken.
+        scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
+        workers = {}
+        for place in range(crew.processes):
+            options = {
+                "host": "127.0.0.1",
+                "nthreads": crew.slots,
+                "memory_limit": 0,
+                "dashboard": False,
+                "silence_logs": logging.CRITICAL,
+                "env": {"CUDA_VISIBLE_DEVICES": crew.gpus[place]} if crew.gpus else {},
+            }
+            workers[place] = {"cls": Nanny, "options": options}
         with _interrupts_held_back():
-            cluster = LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                host="127.0.0.1",
-                dashboard_address=None,
-                # Else its pages stand at a fixed port, and a second cluster complains that it is taken.
-                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-                memory_limit=0,
-                silence_logs=logging.CRITICAL,
-            )
+            cluster = SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
         with cluster, Client(cluster) as client:
             yield client
 
@@ -221,7 +238,7 @@ def _interrupts_held_back() -> Iterator[None]:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def intra_op_threads(count: int) -> Iterator[None]:
     """That many intra-op threads, and afterwards what there was before."""
     before = torch.get_num_threads()
     if before != count:
@@ -237,6 +254,14 @@ def _one_line(error: BaseException) -> str:
     """The cause of a failure as one line."""
     text = " ".join(str(error).split())
     return text if isinstance(error, TombolaError) else f"{type(error).__name__}: {text}"
+
+
+def available_gpus() -> tuple[str, ...]:
+    """The GPUs that this process may use, each as a worker is told to see it alone."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return tuple(name.strip() for name in visible.split(",") if name.strip())
+    return tuple(str(index) for index in range(torch.cuda.device_count()))
 
 
 def available_cores() -> int:

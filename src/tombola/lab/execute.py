@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy
 import torch
 
 import tombola
 from tombola.data.imageset import Data
-from tombola.errors import JobError, RecipeError, TicketError, TombolaError, reason
+from tombola.errors import JobError, RecipeError, TicketError, TombolaError, reason, unknown
 from tombola.lab import lease as leases
 from tombola.lab.job import call, described_function, name_of, result_type
 from tombola.lab.result import Packed, pack, unpack
@@ -31,7 +31,7 @@ from tombola.lab.store import Store, read_json, write_json
 from tombola.lab.writing import face
 from tombola.ticket import Ticket
 from tombola.training.checkpoint import Checkpoint, Checkpoints
-from tombola.training.device import hardware_name, resolve_device
+from tombola.training.device import Mode, hardware_name, resolve_device
 from tombola.training.history import Epoch
 from tombola.training.run import Run
 
@@ -41,6 +41,8 @@ class Settings:
     """How jobs are run; none of it enters their names.
 
     device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``.
+    mode: what may be chosen on a GPU, as for :func:`tombola.train`; recorded with each run.
+    slots: jobs at once on each GPU; None for what suits the networks and batch sizes.
     threads: intra-op threads of a slot on a CPU. Another number gives other last bits, so it is recorded.
     checkpoint_every: seconds of wall time between checkpoints of a training.
     attempts: how often a job may be cut off without a trace before it is given up as one that kills its
@@ -48,14 +50,19 @@ class Settings:
     """
 
     device: str = "auto"
+    mode: Mode = "default"
+    slots: int | None = None
     threads: int = 1
     checkpoint_every: float = 60.0
     attempts: int = 10
 
     def __post_init__(self) -> None:
-        if self.threads < 1 or self.attempts < 1:
-            what = "threads" if self.threads < 1 else "attempts"
-            raise RecipeError(f"{what} is {getattr(self, what)}; it must be at least 1")
+        for what in ("slots", "threads", "attempts"):
+            value = getattr(self, what)
+            if value is not None and value < 1:
+                raise RecipeError(f"{what} is {value}; it must be at least 1")
+        if self.mode not in get_args(Mode):
+            raise RecipeError(unknown("mode", self.mode, get_args(Mode)))
         if not self.checkpoint_every >= 0:
             raise RecipeError(f"checkpoint_every is {self.checkpoint_every}; it must be 0 seconds or more")
 
@@ -115,7 +122,7 @@ def _compute(
     """Make a job's result and publish it."""
     started = time.time()
     device = resolve_device(settings.device)
-    value = evaluate(store, description, {"device": device, "watch": watch})
+    value = evaluate(store, description, {"device": device, "mode": settings.mode, "watch": watch})
     packed = pack(value)
     provenance = _provenance(store, description, settings, device, started, value)
     # Published even if the lease was lost meanwhile: the first of two equal results stays.

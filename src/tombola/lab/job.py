@@ -135,7 +135,7 @@ def data_behind(jobs: Iterable[Job]) -> dict[str, str | Data]:
     Raises :class:`~tombola.errors.JobError` if two of them go by one name.
     """
     found: dict[str, str | Data] = {}
-    for job_ in _everything(jobs):
+    for job_ in everything_behind(jobs):
         for name, source in job_.data.items():
             if not same_source(found.setdefault(name, source), source):
                 raise JobError(f"two different data sets are called {name!r}; rename one of them")
@@ -144,10 +144,11 @@ def data_behind(jobs: Iterable[Job]) -> dict[str, str | Data]:
 
 def values_behind(jobs: Iterable[Job]) -> dict[str, Ticket | Run]:
     """All tickets and runs of the caller's own that these jobs and those behind them take."""
-    return {name: value for job_ in _everything(jobs) for name, value in job_.values.items()}
+    return {name: value for job_ in everything_behind(jobs) for name, value in job_.values.items()}
 
 
-def _everything(jobs: Iterable[Job]) -> Iterator[Job]:
+def everything_behind(jobs: Iterable[Job]) -> Iterator[Job]:
+    """These jobs and all behind them, stored or not, each once."""
     seen: set[int] = set()
     pending = list(jobs)
     while pending:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from tombola.errors import DataError, RecipeError
-from tombola.lab.engine import Outcome, Progress, run_here, run_locally
+from tombola.lab.engine import Crew, Outcome, Progress, available_gpus, run_here, run_locally
 from tombola.lab.execute import Settings, evaluate, load_result
 from tombola.lab.job import Job, all_needed, data_behind, values_behind
 from tombola.lab.shared import put_value, register_data
+from tombola.lab.slots import default_slots
 from tombola.lab.store import Store
 from tombola.training.device import resolve_device
 
@@ -19,7 +21,9 @@ class Lab:
     """Runs jobs once and remembers their results.
 
     store: a folder; by default ``TOMBOLA_STORE`` or the platform's place for user data.
-    workers: processes to run jobs in, one a CPU core; 0 runs them one after the other in this process.
+    workers: processes to run jobs in, one a CPU core; 0 runs them one after the other in this process. On
+    GPUs
+        any other number means one process a GPU, each with ``settings.slots`` jobs at once.
     settings: device, threads and checkpoints; see :class:`~tombola.lab.execute.Settings`.
 
     Raises :class:`~tombola.errors.StoreError` if the store cannot be used.
@@ -60,11 +64,25 @@ class Lab:
             return outcome
         self._bring_in_values(missing.values())
         if self.workers:
-            workers = min(self.workers, len(missing))
-            run_locally(self.store, missing, self.settings, progress, outcome, workers)
+            crew = self._crew(missing)
+            # A worker on a GPU sees no other.
+            settings = replace(self.settings, device=self.device.type)
+            run_locally(self.store, missing, settings, progress, outcome, crew)
         else:
             run_here(self.store, missing, self.settings, progress, outcome)
         return outcome
+
+    def _crew(self, missing: Mapping[str, Job]) -> Crew:
+        """The worker processes for these jobs."""
+        if self.device.type == "cpu":
+            return Crew(min(self.workers, len(missing)))
+        slots = self.settings.slots or default_slots(missing.values())
+        gpus = available_gpus()
+        if self.device.index is not None:
+            gpus = (gpus[self.device.index],)
+        # No more GPUs than there is work for.
+        gpus = gpus[: -(-len(missing) // slots)]
+        return Crew(len(gpus), slots, gpus)
 
     def _check_data(self, asked: Iterable[Job], *, needed: bool) -> None:
         """See to it that the data behind jobs is what the store's results are of, and at hand for workers.

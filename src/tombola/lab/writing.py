@@ -27,7 +27,7 @@ from tombola.ticket import Ticket
 from tombola.training.run import Run
 
 # Parameters that the lab fills in where a job runs. They say how, not what, and never enter a name.
-RUNTIME = frozenset({"device", "watch"})
+RUNTIME = frozenset({"device", "mode", "watch"})
 
 
 # How data, jobs and the caller's own values stand in a description; no dataclass may look alike.

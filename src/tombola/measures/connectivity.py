@@ -23,7 +23,7 @@ from tombola.training.body import Body
 from tombola.training.checkpoint import Watch
 from tombola.training.checks import check_images
 from tombola.training.device import repeatable, resolve_device
-from tombola.training.evaluation import EVALUATION_BATCH, channels_last, device_batches, evaluate
+from tombola.training.evaluation import EVALUATION_BATCH, Evaluator, channels_last, device_batches
 from tombola.training.run import Run
 
 Recalibrate = bool | Literal["beside"]
@@ -99,19 +99,21 @@ def barrier(
     where = resolve_device(device)
     watch = watch or Watch()
     precision = _common_precision(first, second, where)
-    body = Body(networks[0], where)
-    ends = [_on_device(run.weights, body) for run in (first, second)]
-    images = device_batches(data, data.train if split == "train" else data.test, where)
+    images = data.train if split == "train" else data.test
     interpolated, recalibrated = [], []
     with repeatable(where):
+        body = Body(networks[0], where)
+        evaluate = Evaluator(body, precision)
+        ends = [_on_device(run.weights, body) for run in (first, second)]
         for index in range(points):
             # Asked for anew each time: a module may have put another tensor in a buffer's place.
             interpolate(body.module.state_dict(), ends[0], ends[1], index, points)
+            body.refresh_copy()
             if recalibrate is not True:
-                interpolated.append(evaluate(body.module, images, precision))
+                interpolated.append(evaluate(data, images))
             if recalibrate:
                 recalibrate_batch_norm(body.module, device_batches(data, data.train, where), precision)
-                recalibrated.append(evaluate(body.module, images, precision))
+                recalibrated.append(evaluate(data, images))
             watch.beat()
 
     def line(measured: list[tuple[float, float]], beside: Barrier | None = None) -> Barrier:

@@ -13,7 +13,7 @@ from tombola.ticket import Ticket
 from tombola.training.body import Body
 from tombola.training.checks import check_images
 from tombola.training.device import repeatable, resolve_device, resolve_precision
-from tombola.training.evaluation import device_batches, evaluate
+from tombola.training.evaluation import Evaluator
 from tombola.training.recipe import Recipe
 
 
@@ -47,8 +47,9 @@ def untrained(
     check_images(ticket.network, data)
     where = resolve_device(device)
     computed_in = resolve_precision(Recipe(precision=precision), where)
-    body = Body(ticket.network, where)
-    body.load(ticket.weights(), ticket.mask)
     with repeatable(where):
-        loss, accuracy = evaluate(body.module, device_batches(data, data.test, where), computed_in)
+        body = Body(ticket.network, where)
+        evaluate = Evaluator(body, computed_in)
+        body.load(ticket.weights(), ticket.mask)
+        loss, accuracy = evaluate(data, data.test)
     return Untrained(accuracy, loss)

@@ -1,31 +1,102 @@
-"""Which engine trains what: decided by rule, never by timing, because bits rest on it."""
+"""Which engine trains what: decided by rule, never by timing, because bits rest on it.
+
+On a CPU steps are eager. On a GPU they are captured, and what is captured are the fused passes wherever they
+can be: they were faster than plain and than compiled steps for every network, batch size and number of packed
+runs that was measured (see benchmarks/gpu.md). Engines on a GPU are kept when a training is done with them:
+capturing one takes a second, and a pruning chain needs it once.
+"""
 
 from __future__ import annotations
 
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from tombola.data.imageset import Data
-from tombola.errors import reason
+from tombola.errors import DeviceError, reason
 from tombola.networks.network import Network
+from tombola.training.device import Mode
 from tombola.training.eager import EagerEngine
 from tombola.training.engine import Engine
-from tombola.training.graphed import GraphedEngine
 from tombola.training.recipe import Recipe
 
+# Engines kept for the next training; each holds its network, its graphs and their memory.
+_KEPT = 8
 
-def engine_for(network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str) -> Engine:
-    """The engine for a training: graphed on a GPU; eager on a CPU, or if the network cannot be captured."""
-    if device.type == "cuda":
-        try:
-            return GraphedEngine(network, data, recipe, device, precision)
-        except torch.OutOfMemoryError:
+_idle: list[tuple[Any, Engine]] = []
+_lock = threading.Lock()
+
+
+@contextmanager
+def engine_for(
+    network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str, mode: Mode
+) -> Iterator[Engine]:
+    """The engine for a training, the caller's alone for as long as the context lasts.
+
+    A network whose steps cannot be captured trains eagerly on a GPU too, and says so. Raises
+    :class:`~tombola.errors.DeviceError` if the memory of the GPU does not suffice.
+    """
+    if device.type == "cpu":
+        yield EagerEngine(network, data, recipe, device, precision)
+        return
+    augmentation = recipe.augmentation
+    key = (
+        network, network.factory, id(data), recipe.batch_size,
+        augmentation.padding(data), augmentation.fill, device, precision, mode,
+    )  # fmt: skip
+    try:
+        engine = _take(key)
+        if engine is None or not engine.set_numbers(recipe):
+            engine = _captured(network, data, recipe, device, precision)
+            engine.set_numbers(recipe)
+        yield engine
+    except torch.OutOfMemoryError as error:
+        forget_engines()
+        free, total = (size / 2**30 for size in torch.cuda.mem_get_info(device))
+        raise DeviceError(
+            f"CUDA out of memory: {network.name} at batch size {recipe.batch_size} does not fit beside what "
+            f"else runs on {device} ({total:.0f} GiB, {free:.1f} free); use fewer slots or a smaller batch"
+        ) from error
+    # Not after an error: what was under way may be in any state.
+    with _lock:
+        _idle.append((key, engine))
+        del _idle[:-_KEPT]
+
+
+def _take(key: Any) -> Engine | None:
+    """The last used idle engine of that kind."""
+    with _lock:
+        for place in reversed(range(len(_idle))):
+            if _idle[place][0] == key:
+                return _idle.pop(place)[1]
+    return None
+
+
+def _captured(network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str) -> Engine:
+    from tombola.training.graphed import GraphedEngine
+
+    try:
+        return GraphedEngine(network, data, recipe, device, precision)
+    except torch.OutOfMemoryError:
+        if not _idle:
             raise
-        except RuntimeError as error:
-            warnings.warn(
-                f"network {network.name} cannot be captured as a CUDA graph and trains step by step: "
-                f"{reason(error)}",
-                stacklevel=4,
-            )
-    return EagerEngine(network, data, recipe, device, precision)
+        forget_engines()
+        return _captured(network, data, recipe, device, precision)
+    except RuntimeError as error:
+        warnings.warn(
+            f"network {network.name} cannot be captured as a CUDA graph and trains step by step: "
+            f"{reason(error)}",
+            stacklevel=5,
+        )
+        return EagerEngine(network, data, recipe, device, precision)
+
+
+def forget_engines() -> None:
+    """Free the memory of engines that nobody uses."""
+    with _lock:
+        _idle.clear()
+    torch.cuda.empty_cache()

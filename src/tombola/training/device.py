@@ -3,43 +3,67 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy
 import torch
 
 import tombola
-from tombola.errors import RecipeError
+from tombola.errors import DeviceError, RecipeError, reason, unknown
 from tombola.training.recipe import Recipe
+
+Mode = Literal["default", "autotuned", "deterministic"]
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
     """The device meant; None or ``"auto"`` takes a GPU if there is one.
 
-    Raises :class:`~tombola.errors.RecipeError` for a device that is not there.
+    Raises :class:`~tombola.errors.DeviceError` for a device that is not there.
     """
     if device is None or device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
     except RuntimeError:
-        raise RecipeError(f"no device {device!r}; known: auto, cpu, cuda, cuda:0, ...") from None
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise RecipeError(f"device {str(device)!r} asked for, but PyTorch sees no GPU; use cpu or auto")
+        raise DeviceError(f"no device {device!r}; known: auto, cpu, cuda, cuda:0, ...") from None
     if resolved.type not in ("cpu", "cuda"):
-        raise RecipeError(f"device {str(device)!r} is not supported; use cpu or cuda")
+        raise DeviceError(f"device {str(device)!r} is not supported; use cpu or cuda")
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(
+            f"device {str(device)!r} asked for, but PyTorch sees no GPU{_why_no_gpu()}; use cpu or auto"
+        )
+    if resolved.index is not None and resolved.type == "cuda" and resolved.index >= torch.cuda.device_count():
+        known = ", ".join(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+        raise DeviceError(f"no device {str(device)!r}; known: {known}, cpu")
     return resolved
 
 
+def _why_no_gpu() -> str:
+    """What PyTorch says when asked for a GPU it does not see: a driver that is too old, say."""
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        return f" ({reason(error).split('. ')[0]})"
+    return ""
+
+
 def resolve_precision(recipe: Recipe, device: torch.device) -> str:
-    """``"float32"`` or ``"bfloat16"``: what convolutions and products are computed in."""
-    if recipe.precision == "auto":
-        return "bfloat16" if device.type == "cuda" else "float32"
-    if recipe.precision == "bfloat16" and device.type == "cpu":
-        raise RecipeError("precision 'bfloat16' is for GPUs; on a CPU use 'float32' or 'auto'")
-    return recipe.precision
+    """``"float32"`` or ``"bfloat16"``: what convolutions and products are computed in.
+
+    Raises :class:`~tombola.errors.DeviceError` for bfloat16 on a device that has none.
+    """
+    if recipe.precision == "float32" or (recipe.precision == "auto" and device.type == "cpu"):
+        return "float32"
+    if device.type == "cpu":
+        raise DeviceError("precision 'bfloat16' is for GPUs; on a CPU use 'float32' or 'auto'")
+    # Emulated it would be slower than float32.
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        raise DeviceError(
+            f"{torch.cuda.get_device_name(device)} has no bfloat16; give the recipe precision='float32'"
+        )
+    return "bfloat16"
 
 
 def hardware_name(device: torch.device) -> str:
@@ -49,7 +73,7 @@ def hardware_name(device: torch.device) -> str:
     return torch.backends.cpu.get_cpu_capability()
 
 
-def environment(device: torch.device, precision: str, engine: str) -> dict[str, Any]:
+def environment(device: torch.device, precision: str, engine: str, mode: Mode) -> dict[str, Any]:
     """What must be equal for two trainings to give equal bits."""
     hardware = hardware_name(device)
     if device.type == "cpu":
@@ -62,56 +86,93 @@ def environment(device: torch.device, precision: str, engine: str) -> dict[str, 
         "hardware": hardware,
         "precision": precision,
         "engine": engine,
+        "mode": mode,
     }
 
 
-class _Repeatable:
-    """The settings of PyTorch on which equal bits on a GPU rest, and how many trainings want them now."""
+class _Settings:
+    """The settings of PyTorch on which equal bits on a GPU rest, and how many computations want them now."""
 
-    _WANTED: ClassVar[tuple[tuple[Any, str, bool], ...]] = (
-        (torch.backends.cudnn, "benchmark", False),  # chooses by timing, another day otherwise
-        (torch.backends.cudnn, "deterministic", True),
-        (torch.backends.cudnn, "allow_tf32", False),  # float32 is meant where a recipe says so
-        (torch.backends.cuda.matmul, "allow_tf32", False),
+    _PLACES: ClassVar[tuple[tuple[Any, str], ...]] = (
+        (torch.backends.cudnn, "benchmark"),  # chooses by timing, another day otherwise
+        (torch.backends.cudnn, "deterministic"),
+        (torch.backends.cudnn, "allow_tf32"),  # float32 is meant where a recipe says so
+        (torch.backends.cuda.matmul, "allow_tf32"),
+        (torch.utils.deterministic, "fill_uninitialized_memory"),  # only costs time
     )
+    _WANTED: ClassVar[dict[Mode, tuple[bool, ...]]] = {
+        "default": (False, True, False, False, False),
+        "deterministic": (False, True, False, False, False),
+        "autotuned": (True, False, False, False, False),
+    }
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
+        self._mode: Mode = "default"
         self._before: list[bool] = []
+        self._refusing = False
 
-    def enter(self) -> None:
+    def enter(self, mode: Mode) -> None:
         with self._lock:
+            if self._users and mode != self._mode:
+                raise RecipeError(
+                    f"mode {mode!r} asked for while something computes in mode {self._mode!r}; the settings "
+                    "belong to the whole process, so wait for it or use another process"
+                )
             if self._users == 0:
-                self._before = [getattr(place, name) for place, name, _ in self._WANTED]
-                for place, name, value in self._WANTED:
-                    setattr(place, name, value)
+                self._mode = mode
+                self._before = [getattr(place, name) for place, name in self._PLACES]
+                self._refusing = torch.are_deterministic_algorithms_enabled()
+                self._set(self._WANTED[mode], mode == "deterministic")
             self._users += 1
 
     def leave(self) -> None:
         with self._lock:
             self._users -= 1
             if self._users == 0:
-                for (place, name, _), value in zip(self._WANTED, self._before, strict=True):
-                    setattr(place, name, value)
+                self._set(self._before, self._refusing)
+
+    def _set(self, values: Sequence[bool], refusing: bool) -> None:
+        for (place, name), value in zip(self._PLACES, values, strict=True):
+            setattr(place, name, value)
+        torch.use_deterministic_algorithms(refusing)
 
 
-_repeatable = _Repeatable()
+_settings = _Settings()
 
 
 @contextmanager
-def repeatable(device: torch.device) -> Iterator[None]:
-    """Let PyTorch compute on a GPU so that bits repeat; afterwards its settings are what they were.
+def process_settings(mode: Mode) -> Iterator[None]:
+    """Let PyTorch compute on GPUs as a mode says; afterwards its settings are what they were.
 
-    The settings belong to the process, so trainings in several threads share them: the first brings them in,
-    the last takes them back. Measured on an H200: without cuDNN's deterministic mode float32 trainings never
+    They belong to the process, so computations in several threads share them: the first brings them in, the
+    last takes them back. Measured on an H200: without cuDNN's deterministic mode float32 trainings never
     repeated; with it all did, and bfloat16 epochs took as long as without.
     """
-    if device.type != "cuda":
-        yield
-        return
-    _repeatable.enter()
+    _settings.enter(mode)
     try:
         yield
     finally:
-        _repeatable.leave()
+        _settings.leave()
+
+
+@contextmanager
+def repeatable(device: torch.device, mode: Mode = "default") -> Iterator[None]:
+    """Compute on a GPU so that bits repeat, and in a stream of one's own; on a CPU nothing is done.
+
+    mode: ``"autotuned"`` lets cuDNN choose by timing instead; ``"deterministic"`` also lets PyTorch refuse
+        operations of which it knows no repeatable form.
+    """
+    if mode not in get_args(Mode):
+        raise RecipeError(unknown("mode", mode, get_args(Mode)))
+    if device.type != "cuda":
+        yield
+        return
+    with process_settings(mode), torch.cuda.device(device):
+        before = torch.cuda.current_stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(before)
+        with torch.cuda.stream(stream):
+            yield
+        before.wait_stream(stream)

@@ -12,8 +12,9 @@ import torch
 from tombola.data.imageset import Data, ImageSet
 from tombola.networks.network import Network
 from tombola.training.body import Body
-from tombola.training.engine import EpochPlan, EpochTally
-from tombola.training.evaluation import channels_last, device_batches, evaluate
+from tombola.training.engine import EpochTally
+from tombola.training.evaluation import Evaluator, channels_last, device_batches
+from tombola.training.plan import EpochPlan
 from tombola.training.recipe import Recipe
 from tombola.training.step import take_step
 
@@ -34,14 +35,17 @@ class EagerEngine:
         self._device = device
         self._precision = precision
         self._data = data
+        self._evaluator = Evaluator(self.body, precision)
         augmentation = recipe.augmentation
         pad = augmentation.padding(data)
         self._batches = device_batches(data, data.train, device, pad=pad, fill=augmentation.fill)
 
+    def set_numbers(self, recipe: Recipe) -> bool:
+        self._recipe = recipe
+        return True
+
     def begin(self, plan: EpochPlan) -> None:
         self._plan = plan
-        self._order = plan.order.to(self._device)
-        self._draws = plan.draws.to(self._device)
         self._tally = EpochTally(
             torch.zeros(plan.steps, device=self._device),
             torch.zeros(len(plan.order), dtype=torch.bool, device=self._device),
@@ -53,8 +57,8 @@ class EagerEngine:
         self.body.module.train()
         for start in range(first, last, together):
             stretch = slice(start * size, min(start + together, last) * size)
-            indices = self._order[stretch]
-            draws = self._draws
+            indices = self._plan.order[stretch]
+            draws = self._plan.draws
             images = channels_last(
                 self._batches.images(
                     indices, draws.rows[stretch], draws.columns[stretch], draws.flips[stretch]
@@ -80,5 +84,4 @@ class EagerEngine:
         return self._tally
 
     def evaluate(self, images: ImageSet) -> tuple[float, float]:
-        batches = device_batches(self._data, images, self._device)
-        return evaluate(self.body.module, batches, self._precision)
+        return self._evaluator(self._data, images)

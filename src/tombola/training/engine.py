@@ -12,30 +12,10 @@ from typing import Protocol
 
 from torch import Tensor
 
-from tombola.data.augmentation import Draws
 from tombola.data.imageset import ImageSet
 from tombola.training.body import Body
-
-
-@dataclass(frozen=True)
-class EpochPlan:
-    """One epoch as drawn, in order of presentation.
-
-    order: int64 ``(N,)``, which image comes when.
-    draws: crops and flips of each presentation.
-    rates: learning rate of each step.
-    batch_size: images a step; the last step may have fewer.
-    """
-
-    order: Tensor
-    draws: Draws
-    rates: list[float]
-    batch_size: int
-
-    @property
-    def steps(self) -> int:
-        """Number of steps."""
-        return len(self.rates)
+from tombola.training.plan import EpochPlan
+from tombola.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -53,11 +33,17 @@ class EpochTally:
 class Engine(Protocol):
     """Trains one body on one device."""
 
-    name: str
     body: Body
 
+    @property
+    def name(self) -> str:
+        """What takes the steps, as runs record it: bits rest on it."""
+
+    def set_numbers(self, recipe: Recipe) -> bool:
+        """Train by a recipe that differs in momentum and weight decay; False if the engine cannot."""
+
     def begin(self, plan: EpochPlan) -> None:
-        """Take in the plan of the next epoch and clear the tally."""
+        """Take in the plan of the next epoch, which lies on the device, and clear the tally."""
 
     def advance(self, first: int, last: int) -> None:
         """Train steps ``first`` to ``last - 1`` of the plan."""

@@ -1,9 +1,13 @@
-"""Evaluation: what a network makes of a whole split, in evaluation mode and without augmentation."""
+"""Evaluation: what a network makes of a whole split, in evaluation mode and without augmentation.
+
+Whoever evaluates a trained network, at the end of an epoch or at the end of a line between two runs, does it
+through an :class:`Evaluator`: so the same weights have the same error everywhere.
+"""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
@@ -11,6 +15,12 @@ from torch.nn import functional
 
 from tombola.data.batches import Batches
 from tombola.data.imageset import Data, ImageSet
+from tombola.training.body import Body
+
+if TYPE_CHECKING:  # Only a GPU needs these, and Triton with them.
+    from tombola.training.fused.evaluation import GraphedEvaluation
+    from tombola.training.fused.network import FusedNetwork
+    from tombola.training.fused.step import FusedStep
 
 # Fixed, because the size of a batch may change the last bits of what a convolution gives.
 EVALUATION_BATCH = 500
@@ -26,12 +36,64 @@ def device_batches(
     fill: Literal["black", "mean"] = "black",
 ) -> Batches:
     """The images of a split on a device, normalised as ``data``; kept for the next training on them."""
-    return Batches(images, data, pad=pad, fill=fill, device=device)
+    batches = Batches(images, data, pad=pad, fill=fill, device=device)
+    if device.type == "cuda":
+        # Other streams will read what this one has written.
+        torch.cuda.current_stream(device).synchronize()
+    return batches
 
 
 def channels_last(images: torch.Tensor) -> torch.Tensor:
     """The images as the weights of a :class:`~tombola.training.body.Body` lie in memory."""
     return images.contiguous(memory_format=torch.channels_last)
+
+
+class Evaluator:
+    """Evaluates the network of a body, whatever weights it has at the time.
+
+    On a GPU by the fused passes, where the network can be traced: by replaying captured batches.
+    """
+
+    def __init__(self, body: Body, precision: str) -> None:
+        self._body = body
+        self._precision = precision
+        self._device = body.weights.device
+        self._network = _fused_network(body, precision)
+        self._graphs: dict[ImageSet, GraphedEvaluation] = {}
+
+    def __call__(self, data: Data, images: ImageSet) -> tuple[float, float]:
+        """Mean cross-entropy in nats and accuracy in percent over a split of ``data``."""
+        batches = device_batches(data, images, self._device)
+        if self._network is None:
+            return evaluate(self._body.module, batches, self._precision)
+        from tombola.training.fused.evaluation import GraphedEvaluation
+
+        if images not in self._graphs:
+            self._graphs[images] = GraphedEvaluation(self._network, batches, EVALUATION_BATCH)
+        return self._graphs[images]()
+
+    def step(self, batches: Batches) -> FusedStep | None:
+        """Training steps of the same fused network; None where it cannot be traced."""
+        if self._network is None:
+            return None
+        from tombola.training.fused.step import FusedStep
+
+        return FusedStep(self._body, self._network, batches)
+
+
+def _fused_network(body: Body, precision: str) -> FusedNetwork | None:
+    """The fused form of a body's network, where there is a GPU that can compute it and a path to trace."""
+    device = body.weights.device
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+        return None
+    try:
+        from tombola.training.fused.network import FusedNetwork
+    except ImportError:  # PyTorch without Triton, as on Windows
+        return None
+    try:
+        return FusedNetwork(body, precision)
+    except Exception:  # tracing a network whose path depends on values may fail in any way
+        return None
 
 
 @torch.no_grad()

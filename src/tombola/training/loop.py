@@ -6,6 +6,9 @@ beyond naming one, and of storage only that somebody watches.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -19,7 +22,7 @@ from tombola.ticket import State, Ticket
 from tombola.training.checkpoint import Watch
 from tombola.training.checks import check_trainable
 from tombola.training.choice import engine_for
-from tombola.training.device import environment, repeatable, resolve_device, resolve_precision
+from tombola.training.device import Mode, environment, repeatable, resolve_device, resolve_precision
 from tombola.training.history import NOT_MEASURED, Epoch, ForgettingRecord, History
 from tombola.training.recipe import Recipe
 from tombola.training.run import Run
@@ -35,6 +38,7 @@ def train(
     noise: int = 0,
     noise_round: int | None = None,
     device: str | torch.device | None = "cpu",
+    mode: Mode = "default",
     watch: Watch | None = None,
 ) -> Run:
     """Train a ticket from its place in the schedule to the end.
@@ -46,25 +50,27 @@ def train(
     noise_round: draw the noise of this round instead of the ticket's own, as a control.
     device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``. On a CPU, another number of threads
         (``torch.set_num_threads``) gives other last bits; the lab uses one.
+    mode: what may be chosen on a GPU: by ``"default"`` nothing by timing, so that bits repeat; in
+        ``"autotuned"`` convolutions are, which promises no bits and no resuming; in ``"deterministic"``
+        PyTorch also refuses operations of which it knows no repeatable form.
     watch: somebody to tell of progress, who may keep checkpoints.
 
     Raises :class:`~tombola.errors.RecipeError` or :class:`~tombola.errors.NetworkError`, before the first
     step, for a training that cannot run as described. A run that diverges is a result, not an error.
     """
     streams = (noise, ticket.round if noise_round is None else noise_round)
-    where = resolve_device(device)
-    with repeatable(where):
-        trained = train_until(ticket, data, recipe, recipe.epochs, streams, where, watch)
-    return Run(
-        ticket,
-        trained.engine.body.state(),
-        History(trained.rows),
-        ForgettingRecord.from_tensors(trained.record.tensors()),  # on the CPU, like the weights
-        int(noise),
-        trained.precision,
-        trained.device.type,
-        trained.engine.name,
-    )
+    with train_until(ticket, data, recipe, recipe.epochs, streams, device, mode, watch) as trained:
+        return Run(
+            ticket,
+            trained.engine.body.state(),
+            History(trained.rows),
+            ForgettingRecord.from_tensors(trained.record.tensors()),  # on the CPU, like the weights
+            int(noise),
+            trained.precision,
+            trained.device.type,
+            trained.engine.name,
+            mode,
+        )
 
 
 @declare("pretrain")
@@ -76,6 +82,7 @@ def pretrain(
     epochs: int = 2,
     noise: int = 0,
     device: str | torch.device | None = "cpu",
+    mode: Mode = "default",
     watch: Watch | None = None,
 ) -> Ticket:
     """Train a dense start for its first epochs, and take a ticket there to rewind to (late rewinding).
@@ -89,10 +96,8 @@ def pretrain(
         raise RecipeError(
             f"the start was taken at epoch {start.epoch} already; pretrain to a later one than that"
         )
-    where = resolve_device(device)
-    with repeatable(where):
-        trained = train_until(start, data, recipe, epochs, (noise, start.round), where, watch)
-    return taken_at(start, trained.engine.body.state(), epochs)
+    with train_until(start, data, recipe, epochs, (noise, start.round), device, mode, watch) as trained:
+        return taken_at(start, trained.engine.body.state(), epochs)
 
 
 def taken_at(start: Ticket, state: State, epoch: int) -> Ticket:
@@ -115,55 +120,63 @@ def check_rewind(epochs: int, recipe: Recipe) -> None:
         )
 
 
+@contextmanager
 def train_until(
     ticket: Ticket,
     data: Data,
     recipe: Recipe,
     until: int,
     streams: tuple[int, int],
-    device: torch.device,
+    device: str | torch.device | None,
+    mode: Mode,
     watch: Watch | None,
     momentum: State | None = None,
-) -> Training:
+) -> Iterator[Training]:
     """Train from the ticket's epoch to the end of epoch ``until`` of the recipe's schedule.
 
     momentum: that of each trainable parameter to begin with; zero if None.
+
+    What is yielded holds the final state as long as the context lasts: then its engine trains the next.
     """
     if not all(isinstance(number, int | np.integer) for number in streams):
         raise RecipeError(f"noise is {streams[0]} of round {streams[1]}; both must be whole numbers")
     watch = watch or Watch()
-    precision = resolve_precision(recipe, device)
+    where = resolve_device(device)
+    precision = resolve_precision(recipe, where)
     check_trainable(ticket.network, data, recipe, ticket.epoch)
-    engine = engine_for(ticket.network, data, recipe, device, precision)
-    engine.body.load(ticket.weights(), ticket.mask)
-    identity = {
-        "network": ticket.network.description(),
-        "start": ticket.start_fingerprint,
-        "epoch": ticket.epoch,
-        "mask": files.fingerprint(ticket.mask),
-        "data": data.fingerprint,
-        "recipe": asdict(recipe) | {"milestones": list(recipe.milestones)},
-        "streams": [int(number) for number in streams],
-        "until": until,
-        "environment": environment(device, precision, engine.name),
-    }
-    if momentum is not None:
-        engine.body.load_momentum(momentum)
-        identity["momentum"] = files.fingerprint(momentum)
-    record = ForgettingRecord.empty(len(data.train), device)
-    training = Training(
-        engine, data, recipe, streams, device, precision, identity, [], record, ticket.epoch
-    )  # fmt: skip
-    interrupted = watch.resume()
-    if interrupted is not None and interrupted.description.get("identity") == identity:
-        training.restore(interrupted)
-    else:
-        interrupted = None
-        before = engine.evaluate(data.test)
-        training.rows.append(
-            Epoch(ticket.epoch, NOT_MEASURED, NOT_MEASURED, NOT_MEASURED, *before, 0, 0.0)
+    with repeatable(where, mode), engine_for(ticket.network, data, recipe, where, precision, mode) as engine:
+        engine.body.load(ticket.weights(), ticket.mask)
+        identity = {
+            "network": ticket.network.description(),
+            "start": ticket.start_fingerprint,
+            "epoch": ticket.epoch,
+            "mask": files.fingerprint(ticket.mask),
+            "data": data.fingerprint,
+            "recipe": asdict(recipe) | {"milestones": list(recipe.milestones)},
+            "streams": [int(number) for number in streams],
+            "until": until,
+            "environment": environment(where, precision, engine.name, mode),
+        }
+        if momentum is not None:
+            engine.body.load_momentum(momentum)
+            identity["momentum"] = files.fingerprint(momentum)
+        record = ForgettingRecord.empty(len(data.train), where)
+        training = Training(
+            engine, data, recipe, streams, where, precision, identity, [], record, ticket.epoch, until
         )  # fmt: skip
-    while training.epoch < until:
-        training.train_epoch(watch, interrupted)
-        interrupted = None
-    return training
+        interrupted = watch.resume()
+        if interrupted is not None and mode == "autotuned":
+            warnings.warn("an autotuned training does not resume: it begins anew", stacklevel=3)
+            interrupted = None
+        if interrupted is not None and interrupted.description.get("identity") == identity:
+            training.restore(interrupted)
+        else:
+            interrupted = None
+            before = engine.evaluate(data.test)
+            training.rows.append(
+                Epoch(ticket.epoch, NOT_MEASURED, NOT_MEASURED, NOT_MEASURED, *before, 0, 0.0)
+            )  # fmt: skip
+        while training.epoch < until:
+            training.train_epoch(watch, interrupted)
+            interrupted = None
+        yield training

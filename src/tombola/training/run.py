@@ -32,7 +32,8 @@ class Run:
     noise: number of the noise it was trained under.
     precision: of convolutions and products, ``"float32"`` or ``"bfloat16"``.
     device: kind of device, ``"cpu"`` or ``"cuda"``.
-    engine: what took the steps, ``"eager"`` or ``"graphed"``.
+    engine: what took the steps: ``"eager"``, ``"graphed, fused"`` or ``"graphed, plain"``.
+    mode: what could be chosen by timing: nothing in ``"default"``.
     """
 
     ticket: Ticket
@@ -43,6 +44,7 @@ class Run:
     precision: str
     device: str
     engine: str = "eager"
+    mode: str = "default"
 
     @property
     def accuracy(self) -> float:
@@ -113,6 +115,7 @@ class Run:
             "precision": self.precision,
             "device": self.device,
             "engine": self.engine,
+            "mode": self.mode,
         }
         return description, tensors
 
@@ -137,6 +140,7 @@ class Run:
                 str(description["precision"]),
                 str(description["device"]),
                 str(description["engine"]),
+                str(description.get("mode", "default")),
             )
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise TicketError(f"not a run: {type(error).__name__} {reason(error)}") from error

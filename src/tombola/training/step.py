@@ -1,13 +1,65 @@
-"""One training step, the same for every engine: forward, backward and SGD on a body's flat tensors."""
+"""A training step: what is done at one learning rate, whoever launches it.
+
+Here it is plain PyTorch, on a CPU and for networks that cannot be traced; on a GPU see
+:mod:`tombola.training.fused.step`.
+"""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tombola.data.batches import Batches
 from tombola.training.body import Body
+from tombola.training.evaluation import channels_last
+from tombola.training.plan import DevicePlan
 from tombola.training.recipe import Recipe
+
+
+class Step(Protocol):
+    """Takes steps with one body on a GPU, without ever waiting for it: steps are captured."""
+
+    name: str
+
+    def set_numbers(self, recipe: Recipe) -> bool:
+        """Take momentum and weight decay of a recipe; False if steps captured before would not."""
+
+    def inputs(self, plan: DevicePlan, size: int) -> tuple[Tensor, Tensor]:
+        """Images and labels of the batch that the plan points to."""
+
+    def learn(self, inputs: Tensor, targets: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
+        """Move the weights, masked, by one batch; loss and rights as :func:`take_step` gives them."""
+
+
+class PlainStep:
+    """Plain PyTorch operations; see :class:`Step`."""
+
+    name = "plain"
+
+    def __init__(self, body: Body, batches: Batches, precision: str, recipe: Recipe) -> None:
+        self._body = body
+        self._batches = batches
+        self._precision = precision
+        self._recipe = recipe
+
+    def set_numbers(self, recipe: Recipe) -> bool:
+        now, captured = ((each.momentum, each.weight_decay) for each in (recipe, self._recipe))
+        return now == captured
+
+    def inputs(self, plan: DevicePlan, size: int) -> tuple[Tensor, Tensor]:
+        place = plan.step * plan.batch_size + torch.arange(size, device=plan.step.device)
+        indices = plan.order[place]
+        images = self._batches.images(indices, plan.rows[place], plan.columns[place], plan.flips[place])
+        return channels_last(images), self._batches.labels(indices)
+
+    def learn(self, inputs: Tensor, targets: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
+        taken = take_step(self._body, self._recipe, self._precision, inputs, targets, rate)
+        # Also under a full mask: the next round copies another one in.
+        self._body.select_kept()
+        return taken
 
 
 def take_step(

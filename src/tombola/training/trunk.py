@@ -17,7 +17,7 @@ from tombola.declared import declare
 from tombola.errors import RecipeError
 from tombola.ticket import State, Ticket
 from tombola.training.checkpoint import Watch
-from tombola.training.device import repeatable, resolve_device
+from tombola.training.device import Mode
 from tombola.training.loop import check_rewind, taken_at, train_until
 from tombola.training.recipe import Recipe
 
@@ -49,6 +49,7 @@ def trunk(
     after: Point | None = None,
     noise: int = 0,
     device: str | torch.device | None = "cpu",
+    mode: Mode = "default",
     watch: Watch | None = None,
 ) -> Point:
     """Train a start to an epoch of the schedule, and keep there what going on needs.
@@ -61,12 +62,11 @@ def trunk(
     ticket = start if after is None else ticket_at(start, after)
     if epochs <= ticket.epoch:
         raise RecipeError(f"the trunk is at epoch {ticket.epoch} already; go on to a later one than that")
-    where = resolve_device(device)
     momentum = after.momentum if after is not None and recipe.momentum else None
-    with repeatable(where):
-        trained = train_until(ticket, data, recipe, epochs, (noise, start.round), where, watch, momentum)
-    body = trained.engine.body
-    return Point(epochs, body.state(), body.momentum_state() if recipe.momentum else {})
+    streams = (noise, start.round)
+    with train_until(ticket, data, recipe, epochs, streams, device, mode, watch, momentum) as trained:
+        body = trained.engine.body
+        return Point(epochs, body.state(), body.momentum_state() if recipe.momentum else {})
 
 
 @declare("ticket_at", stored=False)

@@ -13,8 +13,9 @@ from tombola import seeds
 from tombola.data.augmentation import draw
 from tombola.data.imageset import Data
 from tombola.training.checkpoint import Checkpoint, Watch
-from tombola.training.engine import Engine, EpochPlan
+from tombola.training.engine import Engine
 from tombola.training.history import Epoch, ForgettingRecord, History
+from tombola.training.plan import EpochPlan
 from tombola.training.recipe import Recipe
 
 
@@ -32,13 +33,15 @@ class Training:
     rows: list[Epoch]
     record: ForgettingRecord
     epoch: int
+    until: int  # the epoch of the schedule at which it ends
     step: int = 0
     seconds: float = 0.0  # spent in the current epoch before an interruption
+    ahead: EpochPlan | None = None  # the next epoch, drawn while a GPU was busy with this one
 
     def train_epoch(self, watch: Watch, interrupted: Checkpoint | None = None) -> None:
         """Train the current epoch, or what an interruption left of it, and close it."""
         started = time.perf_counter() - self.seconds
-        plan = self.plan()
+        plan = self.ahead or self.plan(self.epoch)
         self.engine.begin(plan)
         if interrupted is not None:
             tally = self.engine.tally()
@@ -51,28 +54,29 @@ class Training:
             self.step = last
             if last < plan.steps:
                 watch.advanced(lambda: self.snapshot(time.perf_counter() - started), epoch_end=False)
+        following = self.epoch + 1
+        self.ahead = self.plan(following) if following < self.until else None
         row = self._finished(plan, time.perf_counter() - started)
         self.rows.append(row)
         self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
         watch.finished_epoch(row, self.recipe.epochs)
         watch.advanced(lambda: self.snapshot(0.0), epoch_end=True)
 
-    def plan(self) -> EpochPlan:
-        """Draw the current epoch."""
+    def plan(self, epoch: int) -> EpochPlan:
+        """Draw an epoch."""
         count, size = len(self.data.train), self.recipe.batch_size
         steps = -(-count // size)
         noise, round_ = self.streams
-        order = torch.from_numpy(seeds.generator("order", noise, round_, self.epoch).permutation(count))
-        draws = draw(self.recipe.augmentation, self.data, noise=noise, round=round_, epoch=self.epoch)
-        rates = [self.recipe.rate(self.epoch, step, steps) for step in range(steps)]
-        return EpochPlan(order, draws, rates, size)
+        order = torch.from_numpy(seeds.generator("order", noise, round_, epoch).permutation(count))
+        draws = draw(self.recipe.augmentation, self.data, noise=noise, round=round_, epoch=epoch)
+        rates = [self.recipe.rate(epoch, step, steps) for step in range(steps)]
+        return EpochPlan(order, draws, rates, size).to(self.device)
 
     def _finished(self, plan: EpochPlan, seconds: float) -> Epoch:
         """The row of the history of an epoch whose steps are done."""
         tally = self.engine.tally()
-        order = plan.order.to(self.device)
-        count = len(order)
-        forgotten = self.record.present(order, tally.right)
+        count = len(plan.order)
+        forgotten = self.record.present(plan.order, tally.right)
         sizes = [min(plan.batch_size, count - step * plan.batch_size) for step in range(plan.steps)]
         weights = torch.tensor(sizes, dtype=torch.float64, device=self.device)
         return Epoch(

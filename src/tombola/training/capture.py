@@ -1,0 +1,38 @@
+"""Capturing work on a GPU as a CUDA graph, which replays it without asking Python."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+# Times that work is done before its capture, in which libraries choose their algorithms.
+_WARM_UPS = 3
+
+# Captures of several threads must not overlap.
+_capturing = threading.Lock()
+
+
+def capture(work: Callable[[], None], pool: Any, *, before: Callable[[], object]) -> torch.cuda.CUDAGraph:
+    """Work as a graph, on the current stream, which must be one's own.
+
+    before: called before each time that the work is done, which it is a few times beforehand.
+
+    Raises ``RuntimeError`` for work that waits for the GPU.
+    """
+    stream = torch.cuda.current_stream()
+    with _capturing:
+        for _ in range(_WARM_UPS):
+            before()
+            work()
+        before()
+        stream.synchronize()
+        # So that the graph has a workspace of its own: two graphs may replay at once.
+        torch._C._cuda_clearCublasWorkspaces()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
+            work()
+        torch._C._cuda_clearCublasWorkspaces()
+    return graph

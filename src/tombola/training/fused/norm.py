@@ -1,0 +1,321 @@
+"""Batch norm, the addition of a shortcut and ReLU in one pass over memory, forward and backward.
+
+In a bfloat16 training step on a GPU the convolutions are fast; the time goes into reading and writing
+activations for what stands between them. PyTorch's own kernels pass over a batch-normalised, shortcut-added,
+rectified activation twelve times forward and backward, these eight times. Statistics and sums are float32 and
+are added up in a fixed order: the same bits every time.
+
+An activation is taken as a matrix of ``rows`` (all pixels of all images) and ``channels``, as channels_last
+has it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor, nn
+from triton import next_power_of_2
+
+# Channels and rows that one program takes at a time, and how many programs share the rows of a reduction.
+# Constants, not choices by timing: bits rest on how sums are split.
+_REDUCED_CHANNELS = 32
+_REDUCED_ROWS = 128
+_REDUCING_PROGRAMS = 264
+_REDUCING_WARPS = 8
+_ELEMENTS = 4096
+
+
+@triton.jit
+def _finished_last(counter, programs):
+    """Whether this program is the last of those that count on ``counter``; the last one sets it back to 0."""
+    tl.debug_barrier()
+    last = tl.atomic_add(counter, 1, sem="acq_rel") == programs - 1
+    if last:
+        tl.atomic_xchg(counter, 0)
+    return last
+
+
+@triton.jit
+def _statistics_kernel(
+    x, partial, counters, mean_out, rstd_out, running_mean, running_var, conv_bias,
+    rows, channels, rows_each, momentum, eps,
+    HAS_CONV_BIAS: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr, MERGED: tl.constexpr,
+):  # fmt: skip
+    part, parts = tl.program_id(0), tl.num_programs(0)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    real = channel < channels
+    first = part * rows_each
+    last = tl.minimum(first + rows_each, rows)
+    # Sums of differences from a value that occurs lose nothing when the mean is far from zero.
+    pivot = tl.load(x + first.to(tl.int64) * channels + channel, mask=real, other=0).to(tl.float32)
+    total = tl.zeros((ROWS, CHANNELS), tl.float32)
+    squares = tl.zeros((ROWS, CHANNELS), tl.float32)
+    for start in range(first, last, ROWS):
+        row = start + tl.arange(0, ROWS)
+        inside = (row < last)[:, None] & real[None, :]
+        place = row.to(tl.int64)[:, None] * channels + channel[None, :]
+        value = tl.load(x + place, mask=inside, other=0).to(tl.float32) - pivot[None, :]
+        value = tl.where(inside, value, 0.0)
+        total += value
+        squares += value * value
+    count = (last - first).to(tl.float32)
+    off = tl.sum(total, 0) / count
+    mean = pivot + off
+    spread = tl.maximum(tl.sum(squares, 0) - count * off * off, 0.0)
+    tl.store(partial + part * channels + channel, mean, mask=real)
+    tl.store(partial + (parts + part) * channels + channel, spread, mask=real)
+    if _finished_last(counters + tl.program_id(1), parts):
+        _merge_statistics(
+            partial, parts, mean_out, rstd_out, running_mean, running_var, conv_bias, channel, real,
+            rows, channels, rows_each, momentum, eps, HAS_CONV_BIAS, CHANNELS, MERGED,
+        )  # fmt: skip
+
+
+@triton.jit
+def _merge_statistics(
+    partial, parts, mean_out, rstd_out, running_mean, running_var, conv_bias, channel, real,
+    rows, channels, rows_each, momentum, eps,
+    HAS_CONV_BIAS: tl.constexpr, CHANNELS: tl.constexpr, MERGED: tl.constexpr,
+):  # fmt: skip
+    """Mean and variance of all rows from those of the parts (Chan et al., 1983), and running statistics."""
+    part = tl.arange(0, MERGED)
+    size = tl.minimum(rows - part * rows_each, rows_each).to(tl.float32)[:, None]
+    inside = (part < parts)[:, None] & real[None, :]
+    place = part[:, None] * channels + channel[None, :]
+    means = tl.load(partial + place, mask=inside, other=0, cache_modifier=".cg")
+    spreads = tl.load(partial + parts * channels + place, mask=inside, other=0, cache_modifier=".cg")
+    mean = tl.sum(tl.where(inside, size * means, 0.0), 0) / rows
+    off = means - mean[None, :]
+    spread = tl.sum(tl.where(inside, spreads + size * off * off, 0.0), 0)
+    tl.store(mean_out + channel, mean, mask=real)
+    tl.store(rstd_out + channel, 1.0 / tl.sqrt(spread / rows + eps), mask=real)
+    if HAS_CONV_BIAS:  # left out of the convolution, where it would only shift the mean
+        mean += tl.load(conv_bias + channel, mask=real, other=0)
+    old_mean = tl.load(running_mean + channel, mask=real, other=0)
+    old_var = tl.load(running_var + channel, mask=real, other=0)
+    tl.store(running_mean + channel, (1 - momentum) * old_mean + momentum * mean, mask=real)
+    tl.store(running_var + channel, (1 - momentum) * old_var + momentum * spread / (rows - 1), mask=real)
+
+
+@triton.jit
+def _normalise_kernel(
+    x, residual, y, mean, spread, weight, bias, conv_bias, rows, channels, eps,
+    LEARNED: tl.constexpr, HAS_CONV_BIAS: tl.constexpr, RESIDUAL: tl.constexpr, RELU: tl.constexpr,
+    CHANNELS: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    real = channel < channels
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    inside = (row < rows)[:, None] & real[None, :]
+    place = row.to(tl.int64)[:, None] * channels + channel[None, :]
+    centre = tl.load(mean + channel, mask=real, other=0)
+    deviation = tl.load(spread + channel, mask=real, other=1)
+    if LEARNED:  # running statistics: a variance, and a mean with the bias in it
+        deviation = 1.0 / tl.sqrt(deviation + eps)
+        if HAS_CONV_BIAS:
+            centre -= tl.load(conv_bias + channel, mask=real, other=0)
+    scale = deviation * tl.load(weight + channel, mask=real, other=0)
+    value = tl.load(x + place, mask=inside, other=0).to(tl.float32) - centre[None, :]
+    value = value * scale[None, :] + tl.load(bias + channel, mask=real, other=0)[None, :]
+    if RESIDUAL:
+        value += tl.load(residual + place, mask=inside, other=0).to(tl.float32)
+    if RELU:
+        value = tl.where(value <= 0, 0.0, value)  # an undefined value stays undefined
+    tl.store(y + place, value.to(y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _gradient_sums_kernel(
+    dy, other_dy, x, y, g, partial, counters, mean, rstd, weight, bias, dweight, dbias,
+    rows, channels, rows_each,
+    TWICE: tl.constexpr, RESIDUAL: tl.constexpr, RELU: tl.constexpr, REWRITE: tl.constexpr,
+    CHANNELS: tl.constexpr, ROWS: tl.constexpr, MERGED: tl.constexpr,
+):  # fmt: skip
+    part, parts = tl.program_id(0), tl.num_programs(0)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    real = channel < channels
+    first = part * rows_each
+    last = tl.minimum(first + rows_each, rows)
+    centre = tl.load(mean + channel, mask=real, other=0)
+    deviation = tl.load(rstd + channel, mask=real, other=0)
+    scale = deviation * tl.load(weight + channel, mask=real, other=0)
+    shift = tl.load(bias + channel, mask=real, other=0)
+    total = tl.zeros((ROWS, CHANNELS), tl.float32)
+    product = tl.zeros((ROWS, CHANNELS), tl.float32)
+    for start in range(first, last, ROWS):
+        row = start + tl.arange(0, ROWS)
+        inside = (row < last)[:, None] & real[None, :]
+        place = row.to(tl.int64)[:, None] * channels + channel[None, :]
+        gradient = tl.load(dy + place, mask=inside, other=0).to(tl.float32)
+        if TWICE:
+            gradient += tl.load(other_dy + place, mask=inside, other=0).to(tl.float32)
+        centred = tl.load(x + place, mask=inside, other=0).to(tl.float32) - centre[None, :]
+        if RELU:
+            if RESIDUAL:
+                out = tl.load(y + place, mask=inside, other=0).to(tl.float32)
+            else:  # cheaper to work out again than to read
+                out = centred * scale[None, :] + shift[None, :]
+            gradient = tl.where(out <= 0, 0.0, gradient)
+        if REWRITE:
+            rounded = gradient.to(g.dtype.element_ty)
+            tl.store(g + place, rounded, mask=inside)
+            gradient = rounded.to(tl.float32)  # what the second pass will read
+        gradient = tl.where(inside, gradient, 0.0)
+        total += gradient
+        product += gradient * centred
+    own = partial + part * channels + channel
+    tl.store(own, tl.sum(total, 0), mask=real)
+    tl.store(own + parts * channels, tl.sum(product, 0), mask=real)
+    if _finished_last(counters + tl.program_id(1), parts):
+        each = tl.arange(0, MERGED)
+        written = (each < parts)[:, None] & real[None, :]
+        sums = partial + each[:, None] * channels + channel[None, :]
+        totals = tl.load(sums, mask=written, other=0, cache_modifier=".cg")
+        products = tl.load(sums + parts * channels, mask=written, other=0, cache_modifier=".cg")
+        tl.store(dbias + channel, tl.sum(totals, 0), mask=real)
+        tl.store(dweight + channel, tl.sum(products, 0) * deviation, mask=real)
+
+
+@triton.jit
+def _gradient_kernel(
+    g, x, dx, mean, rstd, weight, bias, dweight, dbias, rows, channels,
+    RELU: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    real = channel < channels
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    inside = (row < rows)[:, None] & real[None, :]
+    place = row.to(tl.int64)[:, None] * channels + channel[None, :]
+    deviation = tl.load(rstd + channel, mask=real, other=0)
+    scale = deviation * tl.load(weight + channel, mask=real, other=0)
+    centred = tl.load(x + place, mask=inside, other=0).to(tl.float32)
+    centred -= tl.load(mean + channel, mask=real, other=0)[None, :]
+    gradient = tl.load(g + place, mask=inside, other=0).to(tl.float32)
+    if RELU:  # of a gradient that was not rectified on the way
+        out = centred * scale[None, :] + tl.load(bias + channel, mask=real, other=0)[None, :]
+        gradient = tl.where(out <= 0, 0.0, gradient)
+    from_mean = tl.load(dbias + channel, mask=real, other=0) / rows
+    from_variance = tl.load(dweight + channel, mask=real, other=0) * deviation / rows
+    value = (gradient - from_mean[None, :] - centred * from_variance[None, :]) * scale[None, :]
+    tl.store(dx + place, value.to(dx.dtype.element_ty), mask=inside)
+
+
+def _reduction(rows: int, channels: int) -> tuple[tuple[int, int], int, int]:
+    """Grid, rows of a program and channels of a program for a sum over all rows."""
+    width = min(_REDUCED_CHANNELS, next_power_of_2(channels))
+    across = triton.cdiv(channels, width)
+    programs = max(1, min(triton.cdiv(rows, _REDUCED_ROWS), _REDUCING_PROGRAMS // across))
+    each = triton.cdiv(triton.cdiv(rows, programs), _REDUCED_ROWS) * _REDUCED_ROWS
+    return (triton.cdiv(rows, each), across), each, width
+
+
+def _elementwise(rows: int, channels: int) -> tuple[tuple[int, int], int, int]:
+    """Grid, rows and channels of a program that treats each element by itself."""
+    width = min(next_power_of_2(channels), 1024)
+    tall = max(1, _ELEMENTS // width)
+    return (triton.cdiv(rows, tall), triton.cdiv(channels, width)), tall, width
+
+
+class FusedNorm(nn.Module):
+    """A batch norm with what follows it: an addition, ReLU, or both.
+
+    norm: the batch norm, whose parameters and buffers are used and updated.
+    relu: whether ReLU follows.
+    conv_bias: the bias of the convolution before, if it was left out there; it shifts the running mean only,
+    and
+        its gradient is exactly zero.
+    twice: give the result out twice, because two things use it: their gradients are then added while they are
+        read.
+
+    ``num_batches_tracked`` is left to the caller, who can count all batch norms at once.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d, *, relu: bool, conv_bias: Tensor | None, twice: bool) -> None:
+        super().__init__()
+        self.norm = norm
+        self.relu = relu
+        self.conv_bias = conv_bias
+        self.twice = twice
+        # One for every 32 channels, forward and backward; the kernels leave them at zero.
+        device = norm.weight.device
+        self._counters = torch.zeros(2, triton.cdiv(norm.num_features, 16), dtype=torch.int32, device=device)
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Any:
+        """``(N, C, H, W)`` in, the same out; ``residual`` is added before ReLU."""
+        if self.training:
+            out = _FusedNorm.apply(x, residual, self.norm.weight, self.norm.bias, self)
+            return out if self.twice else out[0]
+        norm = self.norm
+        y = _normalise(self, x, residual, norm.running_mean, norm.running_var)
+        return (y, y) if self.twice else y
+
+
+def _normalise(
+    op: FusedNorm, x: Tensor, residual: Tensor | None, mean: Tensor | None, spread: Tensor | None
+) -> Tensor:
+    """The second pass forward: by a batch's own statistics in training mode, else by the running ones."""
+    norm, x = op.norm, x.contiguous(memory_format=torch.channels_last)
+    y = torch.empty_like(x)
+    if residual is not None:
+        residual = residual.contiguous(memory_format=torch.channels_last)
+    rows, channels = x.numel() // x.shape[1], x.shape[1]
+    grid, tall, wide = _elementwise(rows, channels)
+    _normalise_kernel[grid](
+        x, residual, y, mean, spread, norm.weight, norm.bias, op.conv_bias, rows, channels, norm.eps,
+        LEARNED=not op.training, HAS_CONV_BIAS=op.conv_bias is not None, RESIDUAL=residual is not None,
+        RELU=op.relu, CHANNELS=wide, ROWS=tall, num_warps=8,
+    )  # fmt: skip
+    return y
+
+
+class _FusedNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, op: FusedNorm
+    ) -> Any:
+        x = x.contiguous(memory_format=torch.channels_last)
+        rows, channels = x.numel() // x.shape[1], x.shape[1]
+        mean, rstd = torch.empty(2, channels, device=x.device, dtype=torch.float32)
+        grid, each, wide = _reduction(rows, channels)
+        partial = torch.empty(2, grid[0], channels, device=x.device, dtype=torch.float32)
+        norm = op.norm
+        _statistics_kernel[grid](
+            x, partial, op._counters[0], mean, rstd, norm.running_mean, norm.running_var,
+            op.conv_bias, rows, channels, each, norm.momentum, norm.eps,
+            HAS_CONV_BIAS=op.conv_bias is not None, CHANNELS=wide, ROWS=_REDUCED_ROWS,
+            MERGED=next_power_of_2(grid[0]), num_warps=_REDUCING_WARPS,
+        )  # fmt: skip
+        y = _normalise(op, x, residual, mean, rstd)
+        ctx.op, ctx.added = op, residual is not None
+        ctx.save_for_backward(x, y if ctx.added and op.relu else None, mean, rstd, weight, bias)
+        ctx.set_materialize_grads(False)
+        return y, y.detach() if op.twice else None
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        x, y, mean, rstd, weight, bias = ctx.saved_tensors
+        op = ctx.op
+        given = [each.contiguous(memory_format=torch.channels_last) for each in gradients if each is not None]
+        dy, other = given[0], given[-1]
+        rows, channels = x.numel() // x.shape[1], x.shape[1]
+        rewritten = len(given) == 2 or (ctx.added and op.relu)
+        g = torch.empty_like(dy) if rewritten else dy
+        dweight, dbias = torch.empty(2, channels, device=x.device, dtype=torch.float32)
+        grid, each, wide = _reduction(rows, channels)
+        partial = torch.empty(2, grid[0], channels, device=x.device, dtype=torch.float32)
+        _gradient_sums_kernel[grid](
+            dy, other, x, y, g, partial, op._counters[1], mean, rstd, weight, bias, dweight, dbias,
+            rows, channels, each,
+            TWICE=len(given) == 2, RESIDUAL=ctx.added, RELU=op.relu, REWRITE=rewritten,
+            CHANNELS=wide, ROWS=_REDUCED_ROWS, MERGED=next_power_of_2(grid[0]), num_warps=_REDUCING_WARPS,
+        )  # fmt: skip
+        dx = torch.empty_like(x)
+        grid, tall, wide = _elementwise(rows, channels)
+        _gradient_kernel[grid](
+            g, x, dx, mean, rstd, weight, bias, dweight, dbias, rows, channels,
+            RELU=op.relu and not rewritten, CHANNELS=wide, ROWS=tall, num_warps=8,
+        )  # fmt: skip
+        return dx, g if ctx.added else None, dweight, dbias, None
