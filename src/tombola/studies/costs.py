@@ -12,10 +12,14 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+import torch
+from torch.overrides import TorchFunctionMode
+
 from tombola.data.imageset import Data
 from tombola.data.load import load_data
 from tombola.lab.job import Job
 from tombola.lab.writing import read, written_defaults
+from tombola.networks.network import Network
 from tombola.training.recipe import Recipe
 
 
@@ -195,16 +199,24 @@ def _share(job: Job, whole: Size) -> float:
 
 @cache
 def weights_of(network: str) -> int:
-    """Number of weights of a declared network, built without memory, for images and classes as CIFAR-10's."""
-    import torch
+    """Number of weights of a declared network, for images and classes as CIFAR-10's.
 
-    from tombola.networks.network import Network
-
+    It is built without memory for its weights and without drawing them.
+    """
     if not network:
         return 0
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         module = Network.of(network, channels=3, size=(32, 32), classes=10).build()
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+class _Undrawn(TorchFunctionMode):
+    """Within it, nothing is drawn: even without memory, drawing makes torch import its compiler."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(function, "__name__", None) in ("normal_", "uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **(kwargs or {}))
 
 
 def _recipe(job: Job) -> Recipe:

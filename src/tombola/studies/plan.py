@@ -7,6 +7,8 @@ outcome beside.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -122,31 +124,30 @@ def plan(
     Raises :class:`~tombola.errors.StudyError` for a study that the scale does not fit.
     """
     costs = Costs()
-    found = {study.name: _jobs_of(study, work) for study in studies}
-    behind = {name: all_needed(jobs) for name, jobs in found.items()}
-    everything: dict[str, Job] = {}
-    for needed in behind.values():
-        everything |= needed
-    # In the order of needs once more: two studies may have found one job by different ways.
-    everything = all_needed(everything.values())
+    fixed = {study.name: study.jobs(work) for study in studies}
+    searched = {study.name: study.searched(work) for study in studies}
+    behind = {name: all_needed([*jobs, *_as_printed(searched[name])]) for name, jobs in fixed.items()}
+    everything = all_needed(job for needed in behind.values() for job in needed.values())
     finished = {name for name in everything if store is not None and store.has(name)}
     alone = tuple(
         StudyPlan(
-            name, len(needed), len(finished & needed.keys()),
-            sum(costs.of(job).epochs for job in needed.values()),
+            name, len(needed), len(finished & needed.keys()), _epochs(needed, costs),
         )
         for name, needed in behind.items()
     )  # fmt: skip
-    epochs = sum(costs.of(job).epochs for job in everything.values())
-    cheapest, dearest = _extremes(studies, work, everything, costs, epochs)
+    adapting = [each for found in searched.values() for each in found]
+    without = all_needed(itertools.chain.from_iterable(fixed.values())) if adapting else everything
+    cheapest, dearest = sorted(
+        _epochs(without | all_needed(_outcome(adapting, end)), costs) for end in (0, 1)
+    )
     left = {name: job for name, job in everything.items() if name not in finished}
     hours, unmeasured = _hours(left, costs, speed, slots)
     return Plan(
         scale=str(work.scale),
         studies=alone,
         kinds=_kinds(everything, finished, costs),
-        epochs=epochs,
-        epochs_left=sum(costs.of(job).epochs for job in left.values()),
+        epochs=_epochs(everything, costs),
+        epochs_left=_epochs(left, costs),
         cheapest=cheapest,
         dearest=dearest,
         heads=sum(costs.of(job).heads for job in everything.values()),
@@ -157,37 +158,28 @@ def plan(
     )
 
 
-def _jobs_of(study: Study, work: Work) -> list[Job]:
-    """The jobs of a study, its searches as printed."""
-    jobs = study.jobs(work)
-    for searched in study.searched(work):
-        for search, first in searched.as_printed():
-            jobs += [search.job(length) for length in search.simulated(first)]
-    return jobs
-
-
-def _extremes(
-    studies: Iterable[Study], work: Work, everything: Mapping[str, Job], costs: Costs, epochs: float
-) -> tuple[float, float]:
-    """The shared total if all searches had the cheapest, and if they had the dearest outcome."""
-    searched = [each for study in studies for each in study.searched(work)]
-    if not searched:
-        return epochs, epochs
-    fixed = all_needed(job for study in studies for job in study.jobs(work))
-    totals = []
-    for end in (0, 1):
-        jobs = all_needed(_outcome(searched, end))
-        totals.append(sum(costs.of(job).epochs for job in (fixed | jobs).values()))
-    return min(*totals, epochs), max(*totals, epochs)
+def _as_printed(searched: Iterable[Searched]) -> list[Job]:
+    """The jobs of searches that find what the paper prints."""
+    return [
+        search.job(length)
+        for each in searched
+        for search, first in each.as_printed()
+        for length in search.simulated(first)
+    ]
 
 
 def _outcome(searched: Iterable[Searched], end: int) -> list[Job]:
+    """The jobs of searches with the cheapest (0) or the dearest (1) outcome."""
     return [
         search.job(length)
         for each in searched
         for search in each.searches
         for length in search.simulated(search.extremes[end])
     ]
+
+
+def _epochs(jobs: Mapping[str, Job], costs: Costs) -> float:
+    return math.fsum(costs.of(job).epochs for job in jobs.values())
 
 
 def _kinds(everything: Mapping[str, Job], finished: set[str], costs: Costs) -> tuple[KindPlan, ...]:

@@ -6,9 +6,9 @@ of how far it got: the same questions, asked again of the store, lead to the sam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache
 
 from tombola.lab.job import Job
 from tombola.measures.bisection import bracket, questions
@@ -53,22 +53,14 @@ class Search:
             found |= answers
         return found, []
 
-    def simulated(self, first_stable: int) -> list[int]:
+    def simulated(self, first_stable: int) -> tuple[int, ...]:
         """The lengths that would be asked about if this were the first stable one."""
-        answers: dict[int, bool] = {}
-        while lengths := self._questions(answers):
-            answers |= {length: length >= first_stable for length in lengths}
-        return list(answers)
+        return _lengths(first_stable, self.budget, self.neighbours)
 
-    def epochs(self, lengths: Iterable[int]) -> int:
-        """What trunk and children of some lengths cost together, were nothing of it there."""
-        return epochs_trained(lengths, self.budget, copies=self.copies, shared=self.shared)
-
-    @cached_property
+    @property
     def extremes(self) -> tuple[int, int]:
-        """Lengths that would, as the first stable one, make the search cheapest and dearest."""
-        by_cost = sorted(range(self.budget + 1), key=lambda first: self.epochs(self.simulated(first)))
-        return by_cost[0], by_cost[-1]
+        """First stable lengths with which the search would be cheapest and dearest."""
+        return _extremes(self.budget, self.neighbours, self.copies, self.shared)
 
     def _questions(self, answers: Mapping[int, bool]) -> tuple[int, ...]:
         return questions(answers, self.budget, neighbours=self.neighbours)
@@ -133,6 +125,27 @@ def _search(work: Work, pair: Pair, configuration: Configuration, number: int) -
     shared = shares_trunk(work.recipe(pair, configuration), number, noises)
     branches = work.branches(pair, configuration, number)
     return Search(number, scale.epochs, scale.neighbours, branches.instability, shared, scale.copies)
+
+
+@cache
+def _lengths(first_stable: int, budget: int, neighbours: int) -> tuple[int, ...]:
+    """What a search asks about if this is the first stable length."""
+    answers: dict[int, bool] = {}
+    while lengths := questions(answers, budget, neighbours=neighbours):
+        answers |= {length: length >= first_stable for length in lengths}
+    return tuple(answers)
+
+
+@cache
+def _extremes(budget: int, neighbours: int, copies: int, shared: bool) -> tuple[int, int]:
+    """First stable lengths that take the fewest and the most epochs of training."""
+
+    def cost(first_stable: int) -> int:
+        lengths = _lengths(first_stable, budget, neighbours)
+        return epochs_trained(lengths, budget, copies=copies, shared=shared)
+
+    by_cost = sorted(range(budget + 1), key=cost)
+    return by_cost[0], by_cost[-1]
 
 
 def _whole_epochs(mean: float, std: float) -> Sequence[int]:
