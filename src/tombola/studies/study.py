@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tombola.errors import StudyError
 from tombola.lab.job import Job
-from tombola.studies.cells import Cell
+from tombola.studies.cells import Cell, Place
 from tombola.studies.entries import Entry, Filled, filled, jobs_of
 from tombola.studies.picture import Panel, Picture
 from tombola.studies.results import Results
@@ -16,6 +16,19 @@ from tombola.studies.search_for_stability import Searched
 from tombola.studies.work import Work
 
 Panels = Callable[[Sequence[Filled], Results], list[Panel]]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a study shows so far.
+
+    places: all of them, in order. cells: those that are computed. picture: None for a table.
+    """
+
+    study: Study
+    places: tuple[Place, ...]
+    cells: tuple[Cell, ...]
+    picture: Picture | None
 
 
 @dataclass(frozen=True)
@@ -55,29 +68,30 @@ class Study:
         """The jobs of its entries, each once; those of searches follow from results."""
         return jobs_of(self.entries(work))
 
-    def cells(self, work: Work, results: Results) -> list[Cell]:
-        """Its cells as far as they are computed."""
-        found = [cell for _, cell in self._filled(work, results) if cell is not None]
-        answers = [search.cell(results, epochs=work.scale.epochs) for search in self.searched(work)]
-        return found + [cell for cell in answers if cell is not None]
-
-    def picture(self, work: Work, results: Results) -> Picture | None:
-        """The figure as far as it is computed; None for a table."""
-        if self.panels is None:
-            return None
-        found = self._filled(work, results)
-        counts = {cell.runs for _, cell in found if cell is not None}
-        runs = (
-            f"{min(counts)} to {max(counts)} values"
-            if len(counts) > 1
-            else f"{max(counts, default=0)} values"
-        )
-        caption = f"{self.title}. {work.scale}: {work.scale.epochs} epochs, {runs} a point."
-        return Picture(self.name, self.title, caption, self.panels(found, results), note=work.scale.note)
-
-    def _filled(self, work: Work, results: Results) -> list[Filled]:
-        return filled(self.entries(work), results, epochs=work.scale.epochs)
+    def shown(self, work: Work, results: Results) -> Shown:
+        """What it shows so far."""
+        found = filled(self.entries(work), results, epochs=work.scale.epochs)
+        searched = self.searched(work)
+        places = [entry.place for entry, _ in found] + [search.place for search in searched]
+        cells = [cell for _, cell in found]
+        cells += [search.cell(results, epochs=work.scale.epochs) for search in searched]
+        done = tuple(cell for cell in cells if cell is not None)
+        picture = None
+        if self.panels is not None:
+            caption = f"{self.title}. {work.scale}: {work.scale.epochs} epochs, {_values(done)}."
+            panels = self.panels(found, results)
+            picture = Picture(self.name, self.title, caption, panels, note=work.scale.note)
+        return Shown(self, tuple(places), done, picture)
 
     def _without_configurations(self, work: Work) -> str:
         wanted = ", ".join(str(each) for each in work.scale.configurations or ())
         return f"{self.name} has none of the configurations {wanted}; add one that it has, or leave it out"
+
+
+def _values(cells: Sequence[Cell]) -> str:
+    """How many numbers stand behind a point, in words."""
+    counts = {len(cell.values) for cell in cells}
+    if not counts:
+        return "nothing computed yet"
+    words = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else f"{max(counts)}"
+    return f"{words} value{'s' * (max(counts) > 1)} a point"
