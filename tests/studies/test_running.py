@@ -207,11 +207,19 @@ def test_a_picture_of_instability_has_a_path_and_a_height_for_each(shown: dict[s
 def test_a_picture_over_sparsity_has_a_point_for_every_round(shown: dict[str, Shown]) -> None:
     picture = shown["fig2"].picture
     assert picture is not None
-    assert [panel.title for panel in picture.panels] == ["without late rewinding", "with late rewinding"]
+    assert [panel.title for panel in picture.panels] == [
+        "without late rewinding", "with late rewinding",
+        "path without late rewinding", "path with late rewinding",
+    ]  # fmt: skip
     line = picture.panels[0].lines[0]
     assert [round(x) for x in line.x] == [0, 20, 36, 49, 59, 67, 74, 79, 83, 87]
     assert list(picture.panels[0].marks) == list(line.x)
     assert picture.panels[0].missing == []
+    # The path goes through every trained ticket: ten lines of three points, each from round to round.
+    path = picture.panels[2].lines[0]
+    assert list(path.x) == [n + alpha for n in range(10) for alpha in (0.0, 0.5, 1.0)]
+    assert path.y[2] == path.y[3]
+    assert list(picture.panels[2].marks) == list(range(11))
 
 
 def test_the_first_stable_epoch_is_that_of_the_librarys_own_search(tmp_path: Path) -> None:

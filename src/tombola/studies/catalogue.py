@@ -6,7 +6,13 @@ from collections.abc import Iterable
 
 from tombola.errors import StudyError, unknown
 from tombola.studies.claims.names import CONFIGURATIONS, PAIRS, R18_C10, R18_C100, R34_TIN, VGG_C100
-from tombola.studies.panels import forgetting_panels, instability_panels, over_sparsity, subset_panels
+from tombola.studies.panels import (
+    consecutive_panels,
+    forgetting_panels,
+    instability_panels,
+    over_sparsity,
+    subset_panels,
+)
 from tombola.studies.rows.barriers import barriers_between_rounds, instability_of, without_samples
 from tombola.studies.rows.features import probed_rounds, probed_tickets, transferred_tickets
 from tombola.studies.rows.learning import dense_learning, late_dense_forgetting, ticket_convergence
@@ -63,12 +69,14 @@ TABLES = (
 
 _ACCURACY = over_sparsity("test accuracy (%)")
 _PROBES = over_sparsity("probe accuracy (%)")
-_BETWEEN = over_sparsity("error barrier to the next round (points)", marked=True)
 
 FIGURES = (
     Study("fig1", f"Dense instability, {_TIN}", instability_of(R34_TIN), instability_panels),
     Study(
-        "fig2", f"Barriers between consecutive tickets, {_TIN}", barriers_between_rounds(R34_TIN), _BETWEEN
+        "fig2",
+        f"Barriers between consecutive tickets, {_TIN}",
+        barriers_between_rounds(R34_TIN),
+        consecutive_panels,
     ),
     Study("fig3", f"Dense instability, {_C10}", instability_of(R18_C10), instability_panels),
     Study("fig4", f"Dense instability, {_C100}", instability_of(R18_C100), instability_panels),
@@ -93,13 +101,22 @@ FIGURES = (
         instability_panels,
     ),
     Study(
-        "fig10", f"Barriers between consecutive tickets, {_C10}", barriers_between_rounds(R18_C10), _BETWEEN
+        "fig10",
+        f"Barriers between consecutive tickets, {_C10}",
+        barriers_between_rounds(R18_C10),
+        consecutive_panels,
     ),
     Study(
-        "fig11", f"Barriers between consecutive tickets, {_C100}", barriers_between_rounds(R18_C100), _BETWEEN
+        "fig11",
+        f"Barriers between consecutive tickets, {_C100}",
+        barriers_between_rounds(R18_C100),
+        consecutive_panels,
     ),
     Study(
-        "fig12", f"Barriers between consecutive tickets, {_VGG}", barriers_between_rounds(VGG_C100), _BETWEEN
+        "fig12",
+        f"Barriers between consecutive tickets, {_VGG}",
+        barriers_between_rounds(VGG_C100),
+        consecutive_panels,
     ),
     Study("fig13", f"Accuracy of tickets of all rounds, {_C10}", round_accuracy(R18_C10), _ACCURACY),
     Study("fig14", f"Accuracy of tickets of all rounds, {_C100}", round_accuracy(R18_C100), _ACCURACY),

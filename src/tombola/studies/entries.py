@@ -23,34 +23,49 @@ class Entry:
     read: Read
 
 
-Filled = tuple[Entry, Cell | None]
-"""An entry, and its cell if all of its jobs are finished."""
+@dataclass(frozen=True)
+class Filled:
+    """An entry as far as it is computed.
+
+    finished: whether all of its jobs are; a mean of some of the runs would be no entry.
+    cell: None until then, and where the number is undefined for every run.
+    """
+
+    entry: Entry
+    finished: bool
+    cell: Cell | None
+
+    @property
+    def place(self) -> Place:
+        """Where it stands."""
+        return self.entry.place
 
 
 def filled(entries: Iterable[Entry], results: Results, *, epochs: int) -> list[Filled]:
-    """Every entry with its cell, or None where a job is missing: a mean of some of the runs is no entry.
+    """Every entry as far as it is computed, in their order.
 
     epochs: budget of the trainings behind them. Tickets at least as good as their dense network are
     underlined (reading C6).
     """
-    found = [(entry, _cell(entry, results, epochs)) for entry in entries]
-    dense = {cell.place: cell for _, cell in found if cell is not None and cell.place.sparsity == 0}
-    return [(entry, _underlined(cell, dense) if cell else None) for entry, cell in found]
+    found = [_filled(entry, results, epochs) for entry in entries]
+    dense = {each.place: each.cell for each in found if each.cell is not None and each.place.sparsity == 0}
+    return [replace(each, cell=_underlined(each.cell, dense)) if each.cell else each for each in found]
 
 
-def _cell(entry: Entry, results: Results, epochs: int) -> Cell | None:
+def _filled(entry: Entry, results: Results, epochs: int) -> Filled:
     readings: list[Reading] = []
     for job in entry.jobs:
         result = results.of(job)
         if result is None:
-            return None
+            return Filled(entry, False, None)
         readings.append(entry.read(result))
     values = [value for reading in readings for value in reading.values]
     if not values:
-        return None
+        return Filled(entry, True, None)
     notes = dict.fromkeys(reading.note for reading in readings if reading.note)
     starred = any(reading.failed for reading in readings)
-    return measured(entry.place, values, epochs=epochs, starred=starred, note="; ".join(notes))
+    cell = measured(entry.place, values, epochs=epochs, starred=starred, note="; ".join(notes))
+    return Filled(entry, True, cell)
 
 
 def _underlined(cell: Cell, dense: dict[Place, Cell]) -> Cell:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from tombola.measures.connectivity import Barrier
 from tombola.measures.instability import Instability
 from tombola.measures.learning import Learning
 from tombola.measures.statistics import mean, sample_std
@@ -13,179 +14,202 @@ from tombola.studies.entries import Filled
 from tombola.studies.picture import Line, Panel
 from tombola.studies.results import Results
 
-_SPARSITY = "sparsity (%)"
-_HALVES = {False: "without late rewinding", True: "with late rewinding"}
+Panels = Callable[[Sequence[Filled], Results], list[Panel]]
+"""Draws the entries of a study."""
+
+_SPARSITY, _ROUND = "sparsity (%)", "pruning round"
 _ALPHA = "position between the two runs"
+_ERROR, _BARRIER, _ACCURACY = "test error (%)", "error barrier (points)", "test accuracy (%)"
+_HALVES = {False: "without late rewinding", True: "with late rewinding"}
+_LETTERS = "abcdefgh"
 
 
-def over_sparsity(
-    y_label: str, *, marked: bool = False
-) -> Callable[[Sequence[Filled], Results], list[Panel]]:
+def over_sparsity(y_label: str) -> Panels:
     """A panel for each half, and for each pair, block and subset size that the entries have.
 
-    marked: with a vertical line at every trained ticket.
+    The tabulated sparsities are marked.
     """
 
     def panels(found: Sequence[Filled], results: Results) -> list[Panel]:
         drawn = []
         for key, part in _grouped(found, _panel_key).items():
-            marks = sorted({place.sparsity or 0.0 for place in _places(part)})
-            lines, missing = _lines(part, lambda place: place.sparsity or 0.0, spread=True)
-            drawn.append(
-                Panel(
-                    ", ".join(key), _SPARSITY, y_label, lines, missing,
-                    marks if marked else [each for each in TABULATED if each in marks],
-                )
-            )  # fmt: skip
+            reached = {each.place.sparsity for each in part}
+            lines, missing = _lines(part, lambda place: place.sparsity or 0.0)
+            marks = [sparsity for sparsity in TABULATED if sparsity in reached]
+            drawn.append(Panel(", ".join(key), _SPARSITY, y_label, lines, missing, marks))
         return drawn
 
     return panels
 
 
+def consecutive_panels(found: Sequence[Filled], results: Results) -> list[Panel]:
+    """For each half the barrier to the next round, and the error along the path through all trained tickets.
+
+    Both readings of the figure are drawn (E1); vertical lines mark the trained tickets.
+    """
+    barriers, paths = [], []
+    for (title,), part in _grouped(found, lambda place: (_HALVES[bool(place.pretrained)],)).items():
+        lines, missing = _lines(part, lambda place: place.sparsity or 0.0)
+        marks = sorted({each.place.sparsity or 0.0 for each in part})
+        barriers.append(Panel(title, _SPARSITY, f"{_BARRIER} to the next round", lines, missing, marks))
+        chained = []
+        for (label,), steps in _grouped(part, lambda place: (_label(place),)).items():
+            if all(each.finished for each in steps):
+                chained.append(_chained(label, steps, results))
+        rounds = [float(n) for n in range(len(marks) + 1)]
+        paths.append(Panel(f"path {title}", _ROUND, _ERROR, chained, missing, rounds))
+    return [*barriers, *paths]
+
+
+def _chained(label: str, steps: Sequence[Filled], results: Results) -> Line:
+    """The error on the straight lines from round to round, one after the other."""
+    x: list[float] = []
+    y: list[float] = []
+    for n, each in enumerate(steps):
+        line: Barrier = results.of(each.entry.jobs[0])
+        x += [n + alpha for alpha in line.alphas]
+        y += line.errors
+    place = steps[0].place
+    return Line(label, x, y, place.momentum, place.batch_size)
+
+
 def instability_panels(found: Sequence[Filled], results: Results) -> list[Panel]:
     """(a) the error along the line between noise copies; (b) the barrier of each configuration."""
-    lines, missing = [], []
-    barriers = [(entry, cell) for entry, cell in found if entry.place.metric == "barrier"]
-    for entry, cell in barriers:
-        if cell is None:
-            missing.append(_label(entry.place, both_halves=True))
-        else:
-            lines.append(_path(entry.place, results.of(entry.jobs[0])))
-    heights, without = _lines(
-        barriers, lambda place: 1.0 if place.pretrained else 0.0, spread=True, both_halves=False
-    )
+    barriers = [each for each in found if each.place.metric == "barrier"]
+    paths = [
+        _path(each.place, _label(each.place, both_halves=True), results.of(each.entry.jobs[0]))
+        for each in barriers
+        if each.finished
+    ]
+    missing = [_label(each.place, both_halves=True) for each in barriers if not each.finished]
+    heights, without = _lines(barriers, lambda place: 1.0 if place.pretrained else 0.0)
     return [
-        Panel("(a) between noise copies", _ALPHA, "test error (%)", lines, missing),
-        Panel(
-            "(b) error barrier", "start: 0 initialisation, 1 late rewinding point", "error barrier (points)",
-            heights, without,
-        ),
-    ]  # fmt: skip
+        Panel("(a) between noise copies", _ALPHA, _ERROR, paths, missing),
+        Panel("(b) error barrier", "start: 0 initialisation, 1 late rewinding", _BARRIER, heights, without),
+    ]
 
 
-def _path(place: Place, found: Instability, label: str | None = None) -> Line:
+def _path(place: Place, label: str, found: Instability) -> Line:
+    """The error between noise copies, mean and spread over their pairs."""
     errors = list(zip(*(line.errors for line in found.lines), strict=True))
-    spread = [sample_std(values) for values in errors]
+    of_subset = place.subset_criterion is not None
     return Line(
-        label or _label(place, both_halves=True), found.alphas, [mean(values) for values in errors],
-        None if label else place.momentum, None if label else place.batch_size,
-        [each for each in spread if each is not None] or None, None if label else place.pretrained,
+        label, found.alphas, [mean(values) for values in errors],
+        None if of_subset else place.momentum, None if of_subset else place.batch_size,
+        _spread(errors), None if of_subset else place.pretrained,
     )  # fmt: skip
 
 
 def forgetting_panels(found: Sequence[Filled], results: Results) -> list[Panel]:
     """A panel for each pair: forgetting events by epoch, mean over the runs (reading E2)."""
     drawn = []
-    for (name,), part in _grouped(found, lambda place: (_pair_name(place),)).items():
-        lines, missing = [], []
-        for entry, cell in part:
-            if cell is None:
-                missing.append(_label(entry.place))
-                continue
-            runs: list[Learning] = [results.of(job) for job in entry.jobs]
-            curves = [[events / run.images for events in run.curve.events] for run in runs]
-            by_epoch = list(zip(*curves, strict=True))
-            spread = [each for each in map(sample_std, by_epoch) if each is not None]
-            lines.append(
-                Line(
-                    _label(entry.place), runs[0].curve.epochs, [mean(values) for values in by_epoch],
-                    entry.place.momentum, entry.place.batch_size, spread or None,
-                    starred=[cell.starred] * len(by_epoch),
-                )
-            )  # fmt: skip
-        drawn.append(Panel(name, "epoch", "forgetting events an image", lines, missing))
+    groups = _grouped(found, lambda place: (_pair_name(place),))
+    for letter, ((name,), part) in zip(_LETTERS, groups.items(), strict=False):
+        lines = [_forgetting(each, results) for each in part if each.finished]
+        missing = [_label(each.place) for each in part if not each.finished]
+        drawn.append(Panel(f"({letter}) {name}", "epoch", "forgetting events an image", lines, missing))
     return drawn
+
+
+def _forgetting(each: Filled, results: Results) -> Line:
+    runs: list[Learning] = [results.of(job) for job in each.entry.jobs]
+    by_epoch = list(zip(*([events / run.images for events in run.curve.events] for run in runs), strict=True))
+    place = each.place
+    return Line(
+        _label(place), runs[0].curve.epochs, [mean(values) for values in by_epoch],
+        place.momentum, place.batch_size, _spread(by_epoch),
+        starred=[any(run.failed for run in runs)] * len(by_epoch),
+    )  # fmt: skip
 
 
 def subset_panels(found: Sequence[Filled], results: Results) -> list[Panel]:
     """Fig. 7: (a) error along the line, (b) barrier and (c) accuracy by how many images were removed."""
-    of = _grouped(found, lambda place: (place.metric,))
-    lines, missing = [], []
-    for entry, cell in of[("barrier",)]:
-        label = _subset_label(entry.place)
-        if cell is None:
-            missing.append(label)
-        else:
-            lines.append(_path(entry.place, results.of(entry.jobs[0]), label))
-    paths = Panel("(a) between noise copies", _ALPHA, "test error (%)", lines, missing)
-    return [
-        paths,
-        _by_removal("(b) error barrier", "error barrier (points)", of[("barrier",)]),
-        _by_removal("(c) accuracy", "test accuracy (%)", of[("val_accuracy",)]),
+    of = {metric: [each for each in found if each.place.metric == metric] for metric in _SUBSET_METRICS}
+    barriers = of["barrier"]
+    paths = [
+        _path(each.place, _subset_label(each.place), results.of(each.entry.jobs[0]))
+        for each in barriers
+        if each.finished
     ]
+    missing = [_subset_label(each.place) for each in barriers if not each.finished]
+    return [
+        Panel("(a) between noise copies", _ALPHA, _ERROR, paths, missing),
+        _by_removal("(b) error barrier", _BARRIER, barriers),
+        _by_removal("(c) accuracy", _ACCURACY, of["val_accuracy"]),
+    ]
+
+
+_SUBSET_METRICS = ("barrier", "val_accuracy")
 
 
 def _by_removal(title: str, y_label: str, found: Sequence[Filled]) -> Panel:
     """A line for either end of the ranking; both begin at the full set."""
-    whole = [pair for pair in found if pair[0].place.subset_criterion is None]
+    whole = [each for each in found if each.place.subset_criterion is None]
     lines, missing = [], []
-    for words, criterion in (("easiest removed", "easiest_removed"), ("hardest removed", "hardest_removed")):
-        part = [pair for pair in found if pair[0].place.subset_criterion == criterion]
-        cells = [cell for _, cell in (*whole, *part) if cell is not None]
-        if len(cells) < len(whole) + len(part):
-            missing.append(words)
+    for criterion in ("easiest_removed", "hardest_removed"):
+        label = criterion.replace("_", " ")
+        part = [*whole, *(each for each in found if each.place.subset_criterion == criterion)]
+        if not all(each.finished for each in part):
+            missing.append(label)
+        cells = [each.cell for each in part if each.cell is not None]
         if cells:
-            lines.append(
-                _line(
-                    words, cells, [100.0 - (cell.place.subset_percent or 100) for cell in cells], plain=True
-                )
-            )
+            removed = [100.0 - (cell.place.subset_percent or 100) for cell in cells]
+            lines.append(_line(label, cells, removed, baseline=True))
     return Panel(title, "images removed (%)", y_label, lines, missing)
 
 
-def _lines(
-    found: Sequence[Filled],
-    x_of: Callable[[Place], float],
-    *,
-    spread: bool,
-    both_halves: bool = False,
-) -> tuple[list[Line], list[str]]:
-    """A line for each configuration, and the labels of those that lack points."""
+def _lines(found: Sequence[Filled], x_of: Callable[[Place], float]) -> tuple[list[Line], list[str]]:
+    """A line for each configuration, and the labels of those that are not finished."""
     lines, missing = [], []
-    for (label,), part in _grouped(found, lambda place: (_label(place, both_halves=both_halves),)).items():
-        cells = [cell for _, cell in part if cell is not None]
-        if len(cells) < len(part):
+    for (label,), part in _grouped(found, lambda place: (_label(place),)).items():
+        if not all(each.finished for each in part):
             missing.append(label)
+        cells = [each.cell for each in part if each.cell is not None]
         if cells:
             lines.append(_line(label, cells, [x_of(cell.place) for cell in cells]))
     return lines, missing
 
 
-def _line(label: str, cells: Sequence[Cell], x: Sequence[float], *, plain: bool = False) -> Line:
+def _line(label: str, cells: Sequence[Cell], x: Sequence[float], *, baseline: bool = False) -> Line:
+    """A line through cells; as a baseline it is of no configuration."""
     place = cells[0].place
-    spread = [cell.std for cell in cells]
-    known = [each for each in spread if each is not None]
+    spread = [cell.std for cell in cells if cell.std is not None]
     return Line(
         label, x, [cell.mean for cell in cells],
-        None if plain else place.momentum, None if plain else place.batch_size,
-        known if len(known) == len(cells) else None,
+        None if baseline else place.momentum, None if baseline else place.batch_size,
+        spread if len(spread) == len(cells) else None,
         starred=[cell.starred for cell in cells],
     )  # fmt: skip
 
 
+def _spread(points: Iterable[Sequence[float]]) -> list[float] | None:
+    """Sample standard deviation at each point; None for single values."""
+    found = [sample_std(values) for values in points]
+    known = [each for each in found if each is not None]
+    return known if known and len(known) == len(found) else None
+
+
 def _panel_key(place: Place) -> tuple[str, ...]:
-    key = []
+    """What a panel over sparsity is of: everything that its lines have in common."""
+    half = _HALVES[bool(place.pretrained)]
     if place.study in ("untrained-accuracy", "ticket-convergence"):  # the only ones over several pairs
-        key.append(_pair_name(place))
-    key.append(_HALVES[bool(place.pretrained)])
+        return _pair_name(place), half
     if place.block is not None:
-        key.append({4: "middle block", 8: "last block"}[place.block])
+        return f"({_LETTERS[bool(place.pretrained)]}) {half}", {4: "middle block", 8: "last block"}[
+            place.block
+        ]
     if place.subset_percent is not None:
-        key.append(f"{place.subset_percent}% of the images")
-    return tuple(key)
+        return half, f"{place.subset_percent}% of the images"
+    return (half,)
 
 
 def _grouped(
     found: Iterable[Filled], key: Callable[[Place], tuple[str, ...]]
 ) -> dict[tuple[str, ...], list[Filled]]:
     groups: dict[tuple[str, ...], list[Filled]] = {}
-    for pair in found:
-        groups.setdefault(key(pair[0].place), []).append(pair)
+    for each in found:
+        groups.setdefault(key(each.place), []).append(each)
     return groups
-
-
-def _places(found: Iterable[Filled]) -> list[Place]:
-    return [entry.place for entry, _ in found]
 
 
 def _pair_name(place: Place) -> str:

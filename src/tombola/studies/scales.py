@@ -165,14 +165,14 @@ def _tiny() -> Scale:
     return Scale(
         "tiny",
         {
-            R18_C10: subject(images["CIFAR-10"], 0.2),
-            R18_C100: subject(images["CIFAR-100"], 0.2),
-            VGG_C100: subject(images["CIFAR-100"], 0.1),
-            R34_TIN: subject(images["TinyImageNet"], 0.4),
+            R18_C10: subject(images["CIFAR-10"], 0.5),
+            R18_C100: subject(images["CIFAR-100"], 0.5),
+            VGG_C100: subject(images["CIFAR-100"], 0.3),
+            R34_TIN: subject(images["TinyImageNet"], 0.6),
         },
         images,
         target_size=(8, 8), fitting=tuple(images),
-        epochs=4, rewind=1, seeds=2, copies=2, stride=5, points=5, points_between=3, head_epochs=1,
+        epochs=6, rewind=1, seeds=2, stride=5, points=5, points_between=3, head_epochs=1,
         note="a small network on stand-in images: proves the machinery, not the science",
     )  # fmt: skip
 

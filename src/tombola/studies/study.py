@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from tombola.errors import StudyError
 from tombola.lab.job import Job
 from tombola.studies.cells import Cell, Place
-from tombola.studies.entries import Entry, Filled, filled, jobs_of
-from tombola.studies.picture import Panel, Picture
+from tombola.studies.entries import Entry, filled, jobs_of
+from tombola.studies.panels import Panels
+from tombola.studies.picture import Picture
 from tombola.studies.results import Results
 from tombola.studies.rows.listing import Listing
 from tombola.studies.search_for_stability import Searched
 from tombola.studies.work import Work
-
-Panels = Callable[[Sequence[Filled], Results], list[Panel]]
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,8 @@ class Study:
         """What it shows so far."""
         found = filled(self.entries(work), results, epochs=work.scale.epochs)
         searched = self.searched(work)
-        places = [entry.place for entry, _ in found] + [search.place for search in searched]
-        cells = [cell for _, cell in found]
+        places = [each.place for each in found] + [search.place for search in searched]
+        cells = [each.cell for each in found]
         cells += [search.cell(results, epochs=work.scale.epochs) for search in searched]
         done = tuple(cell for cell in cells if cell is not None)
         picture = None
