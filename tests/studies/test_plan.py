@@ -93,6 +93,16 @@ def test_the_last_line_has_both_totals(whole: Plan) -> None:
     )
 
 
+def test_the_documents_give_the_totals_of_the_plan(whole: Plan) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "plan.md").read_text(encoding="utf-8")
+    assert whole.total in text
+    for number in (whole.epochs, whole.epochs_alone, whole.cheapest, whole.dearest, whole.heads):
+        assert f"{number:,.0f}" in text
+    for study in whole.studies:
+        if study.name in ("table4", "table15", "table23", "fig7", "fig17"):
+            assert f"{study.epochs:,.0f}" in text
+
+
 def test_searches_have_a_cheapest_and_a_dearest_outcome(whole: Plan) -> None:
     assert whole.cheapest < whole.epochs < whole.dearest
     assert any(line.startswith("searches adapt: between") for line in whole.lines())
@@ -165,6 +175,23 @@ def test_a_trunk_counts_from_the_point_before() -> None:
     first = job(trunk, start, "digits", recipe, epochs=8)
     second = job(trunk, start, "digits", recipe, epochs=12, after=first)
     assert [Costs().of(each).epochs for each in (first, second)] == [8, 4]
+
+
+def test_data_of_ones_own_is_loaded_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    loaded = []
+
+    def load(source: str) -> tb.Data:
+        loaded.append(source)
+        return tb.load_data("digits")
+
+    monkeypatch.setattr(costs, "load_data", load)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    start = job(tb.initialize, "convnet", folder)
+    counted = Costs()
+    runs = [job(train, start, folder, tb.Recipe(epochs=3), noise=noise) for noise in (0, 1)]
+    assert [counted.of(run).images for run in runs] == [3 * (1_198 + 599 / 3)] * 2
+    assert loaded == [str(folder)]
 
 
 @pytest.mark.parametrize("network", ["convnet", "resnet20"])

@@ -255,7 +255,7 @@ def test_data_that_cannot_be_loaded_stops_the_studies_that_need_it(
         return real(source)
 
     monkeypatch.setattr(running, "load_data", load)
-    assert unloadable(lab.store, studies, work) == {"table8": "no digits here"}
+    assert unloadable(lab, studies, work) == {"table8": "no digits here"}
     with pytest.raises(DataError, match="table8 cannot be run: no digits here"):
         run_studies(lab, studies, work)
     assert list(lab.store.names()) == []
@@ -263,6 +263,7 @@ def test_data_that_cannot_be_loaded_stops_the_studies_that_need_it(
     assert found.skipped == {"table8": "no digits here"}
     shown = collect(lab, studies, work)
     assert [len(each.cells) for each in shown] == [12, 0]
+    assert unloadable(lab, studies[:1], work) == {}
 
 
 def test_a_search_whose_jobs_fail_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

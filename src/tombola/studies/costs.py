@@ -80,6 +80,7 @@ class Costs:
     def __init__(self) -> None:
         self._lineages: dict[str, _Lineage] = {}
         self._costs: dict[str, Cost] = {}
+        self._sizes = dict(_SIZES)
 
     def of(self, job: Job) -> Cost:
         """What a job costs; any function that is not known to train or to pass images counts as free."""
@@ -111,6 +112,19 @@ class Costs:
             return replace(behind, density=behind.density * (1 - _argument(job, "fraction")))
         return behind
 
+    def size(self, job: Job, data: Any) -> Size:
+        """The size of the data set among a job's arguments, loaded only if it is none that comes by name.
+
+        Raises :class:`~tombola.errors.DataError` for a data set of the caller's own that cannot be loaded.
+        """
+        if isinstance(data, Job):
+            whole = self.size(data, data.arguments["data"])
+            return replace(whole, share=whole.share * _share(data, whole))
+        name = data["data"]
+        if name not in self._sizes:
+            self._sizes[name] = _size_of(load_data(job.data[name]))
+        return self._sizes[name]
+
     def _training(self, job: Job) -> Cost:
         behind = self.lineage(job.arguments["ticket"])
         return self._trained(job, behind, _recipe(job).epochs - behind.epoch)
@@ -125,7 +139,7 @@ class Costs:
         return replace(cost, disk=cost.disk * (2 if _recipe(job).momentum else 1))
 
     def _trained(self, job: Job, lineage: _Lineage, passes: int) -> Cost:
-        size = data_size(job, job.arguments["data"])
+        size = self.size(job, job.arguments["data"])
         images = passes * (size.train * size.share + _FORWARD * size.test)
         weights = weights_of(lineage.network)
         return Cost(
@@ -139,7 +153,7 @@ class Costs:
         return Cost(job.declaration.name, disk=4 * weights_of(job.arguments["network"]))
 
     def _heads(self, job: Job) -> Cost:
-        size = data_size(job, job.arguments["data"])
+        size = self.size(job, job.arguments["data"])
         recipe: Recipe = read(_argument(job, "recipe"), Recipe)
         times = 2 if job.declaration.name == "transfer" else 1  # with frozen batch norm, too
         images = times * _FORWARD * (recipe.epochs * size.train * size.share + size.test)
@@ -147,7 +161,7 @@ class Costs:
         return Cost(job.declaration.name, heads=True, images=images, speed=(network, _FORWARD_BATCH))
 
     def _lines(self, job: Job) -> Cost:
-        size = data_size(job, job.arguments["data"])
+        size = self.size(job, job.arguments["data"])
         runs = job.arguments.get("runs", [job.arguments.get("first")])
         copies = len(runs) + ("trunk" in job.arguments) if "runs" in job.arguments else 2
         images = _FORWARD * _argument(job, "points") * size.test * copies * (copies - 1) / 2
@@ -155,7 +169,7 @@ class Costs:
         return Cost(job.declaration.name, images=images, speed=(network, _FORWARD_BATCH))
 
     def _forward(self, job: Job) -> Cost:
-        images = _FORWARD * data_size(job, job.arguments["data"]).test
+        images = _FORWARD * self.size(job, job.arguments["data"]).test
         return Cost(job.declaration.name, images=images, speed=(self.lineage(job).network, _FORWARD_BATCH))
 
 
@@ -170,18 +184,6 @@ _COUNTED: dict[str, Callable[[Costs, Job], Cost]] = {
     "barrier": Costs._lines,
     "untrained": Costs._forward,
 }
-
-
-def data_size(job: Job, data: Any) -> Size:
-    """The size of the data set among a job's arguments, loaded only if it is none that comes by name.
-
-    Raises :class:`~tombola.errors.DataError` for a data set of the caller's own that cannot be loaded.
-    """
-    if isinstance(data, Job):
-        whole = data_size(data, data.arguments["data"])
-        return replace(whole, share=whole.share * _share(data, whole))
-    name = data["data"]
-    return _SIZES.get(name) or _size_of(load_data(job.data[name]))
 
 
 def _size_of(data: Data) -> Size:

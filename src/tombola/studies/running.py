@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from tombola.data.imageset import Data
 from tombola.data.load import load_data
 from tombola.errors import DataError
 from tombola.lab.engine import Outcome, Progress
 from tombola.lab.job import Job, data_behind
 from tombola.lab.lab import Lab
-from tombola.lab.store import Store
 from tombola.studies.cells import Cell, Place, by_place
 from tombola.studies.results import Results
 from tombola.studies.study import Shown, Study
@@ -77,7 +77,7 @@ def run_studies(
     Raises :class:`~tombola.errors.StudyError` for a study that the scale does not fit,
     :class:`~tombola.errors.DataError` as said, and what ``Lab.run`` raises.
     """
-    skipped = unloadable(lab.store, studies, work)
+    skipped = unloadable(lab, studies, work)
     if skipped and not keep_going:
         name, cause = next(iter(skipped.items()))
         raise DataError(f"{name} cannot be run: {cause} (with --keep-going the others are)")
@@ -92,27 +92,29 @@ def run_studies(
     return Ran(outcome, skipped)
 
 
-def unloadable(store: Store, studies: Iterable[Study], work: Work) -> dict[str, str]:
+def unloadable(lab: Lab, studies: Iterable[Study], work: Work) -> dict[str, str]:
     """The studies with something left to compute whose data cannot be loaded, with the cause."""
-    causes: dict[str, str | None] = {}
-    found = {}
+    results = Results(lab)
+    causes: dict[str, str] = {}  # by data set, empty for one that can be loaded
+    found: dict[str, str] = {}
     for study in studies:
-        jobs = study.jobs(work)
-        jobs += [
-            search.job(0) for each in study.searched(work) for search in each.searches
-        ]  # any length will do: all are of the same data
-        missing = [job for job in jobs if not store.has(job.name)]
+        missing = [job for job in study.jobs(work) if not lab.has(job)]
+        missing += [job for each in study.searched(work) for job in each.next_jobs(results)]
         for name, source in data_behind(missing).items():
             if name not in causes:
-                try:
-                    load_data(source)
-                except DataError as error:
-                    causes[name] = str(error)
-                else:
-                    causes[name] = None
-            if cause := causes[name]:
-                found[study.name] = cause
+                causes[name] = _cause(source)
+            if causes[name]:
+                found[study.name] = causes[name]
     return found
+
+
+def _cause(source: str | Data) -> str:
+    """Why data cannot be loaded; empty if it can."""
+    try:
+        load_data(source)
+    except DataError as error:
+        return str(error)
+    return ""
 
 
 def collect(lab: Lab, studies: Iterable[Study], work: Work) -> list[Shown]:
