@@ -1,5 +1,7 @@
 """Studies run on stand-in images, and what they show against the files of the store."""
 
+import csv
+import itertools
 import json
 import statistics
 from dataclasses import replace
@@ -23,7 +25,10 @@ from tombola.studies.scales import Scale, overridden, scale_named
 from tombola.studies.study import Shown
 from tombola.studies.work import Work
 
-NAMES = ("table1", "table2", "table5", "table7", "fig1", "fig2", "ticket-convergence")
+NAMES = (
+    "table1", "table2", "table5", "table7", "table23", "fig1", "fig2", "fig6", "fig7", "fig20",
+    "ticket-convergence",
+)  # fmt: skip
 SCALE = overridden(
     scale_named("tiny"), configs=["0.0/256", "0.9/100"], rounds=10, columns=(5, 10), epochs=2, copies=3
 )
@@ -148,16 +153,12 @@ def test_tickets_as_good_as_their_dense_network_are_underlined(cells: dict[Place
 
 
 def test_barriers_are_eq_3_on_the_stored_errors(lab: tb.Lab, cells: dict[Place, Cell]) -> None:
-    found = []
+    found = set()
     for entry in stored(lab, "instability"):
         errors = [line["errors"] for line in entry["result"]["value"]["lines"]]
-        found.append([max(line) - (line[0] + line[-1]) / 2 for line in errors])
-    heights = [
-        list(cell.values)
-        for place, cell in cells.items()
-        if place.study == "fig1" and place.metric == "barrier"
-    ]
-    assert sorted(heights) == sorted(found)
+        found.add(tuple(max(line) - (line[0] + line[-1]) / 2 for line in errors))
+    heights = {cell.values for place, cell in cells.items() if place.metric == "barrier"}
+    assert heights == found
     assert {len(each) for each in found} == {3}  # pairs of three copies
 
 
@@ -176,9 +177,10 @@ def test_the_dense_row_on_little_data_is_the_stable_configuration(
     found = [
         entry["result"]["accuracy"]
         for entry in stored(lab, "train")
-        if entry["call"]["data"] != {"data": TIN}
+        if entry["call"]["data"].get("call", {}).get("function") == "subset"
         and entry["result"]["round"] == 0
         and recipe_of(entry) == (0.0, 256)
+        and "call" not in entry["call"]["ticket"]
         and entry["call"]["data"]["call"]["arguments"]["share"] == 0.1
     ]
     assert sorted(cell.values) == sorted(found)
@@ -220,6 +222,79 @@ def test_a_picture_over_sparsity_has_a_point_for_every_round(shown: dict[str, Sh
     assert list(path.x) == [n + alpha for n in range(10) for alpha in (0.0, 0.5, 1.0)]
     assert path.y[2] == path.y[3]
     assert list(picture.panels[2].marks) == list(range(11))
+
+
+def test_forgetting_is_drawn_by_epoch_and_image(lab: tb.Lab, shown: dict[str, Shown]) -> None:
+    picture = shown["fig6"].picture
+    assert picture is not None
+    assert [panel.title for panel in picture.panels] == [
+        "(a) ResNet-18 on CIFAR-10", "(b) ResNet-18 on CIFAR-100", "(c) VGG16 on CIFAR-100",
+        "(d) ResNet-34 on TinyImageNet",
+    ]  # fmt: skip
+    histories = []
+    for entry in stored(lab, "train"):
+        with (lab.store.folder(entry["name"]) / "history.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        dense = entry["result"]["round"] == 0 and entry["call"]["data"] == {"data": TIN}
+        own = entry["call"].get("noise", 0) in (0, 1) and recipe_of(entry) == (0.9, 100)
+        if dense and own and rows[0]["epoch"] == "0":
+            histories.append([int(row["forgetting_events"]) / 360 for row in rows[1:]])
+    # Runs 0 and 1, and the copy of run 0 under noise 1, which is of one start and drawn nowhere.
+    assert len(histories) == 3
+    line = picture.panels[3].lines[1]
+    assert (line.momentum, line.batch_size, list(line.x)) == (0.9, 100, [1, 2])
+    pairs = itertools.combinations(histories, 2)
+    assert any(
+        list(line.y) == pytest.approx([statistics.mean(each) for each in zip(*pair, strict=True)])
+        for pair in pairs
+    )
+
+
+def test_removal_is_drawn_from_the_full_set_on(shown: dict[str, Shown], cells: dict[Place, Cell]) -> None:
+    picture = shown["fig7"].picture
+    assert picture is not None
+    paths, heights, accuracies = picture.panels
+    assert [line.label for line in paths.lines] == [
+        "all images",
+        *(f"{which} {share}% removed" for which in ("easiest", "hardest") for share in (10, 20, 30)),
+    ]
+    for panel in (heights, accuracies):
+        assert [line.label for line in panel.lines] == ["easiest removed", "hardest removed"]
+        assert all(list(line.x) == [0, 10, 20, 30] for line in panel.lines)
+        assert panel.lines[0].y[0] == panel.lines[1].y[0]
+    kept = cell_at(
+        cells, "fig7", metric="val_accuracy", subset_criterion="hardest_removed", subset_percent=70
+    )
+    assert accuracies.lines[1].y[3] == kept.mean
+    assert kept.runs == 3
+
+
+def test_probes_are_drawn_by_half_and_block(shown: dict[str, Shown]) -> None:
+    picture = shown["fig20"].picture
+    assert picture is not None
+    assert [panel.title for panel in picture.panels] == [
+        "(a) without late rewinding, middle block", "(a) without late rewinding, last block",
+        "(b) with late rewinding, middle block", "(b) with late rewinding, last block",
+    ]  # fmt: skip
+    assert [list(line.x) for line in picture.panels[0].lines] == [[0.0, 67.23, 89.26]] * 2
+    # Before any pruning all configurations without late rewinding have one random dense network.
+    first, second = picture.panels[1].lines
+    assert first.y[0] == second.y[0]
+
+
+def test_images_chosen_by_forgetting_are_trained_on_by_three_networks(
+    lab: tb.Lab, cells: dict[Place, Cell]
+) -> None:
+    chosen = [
+        entry
+        for entry in stored(lab, "train")
+        if entry["call"]["data"].get("call", {}).get("function") == "forgotten-subset"
+    ]
+    assert len(chosen) == 3 * 4 * 2  # networks, subsets, runs
+    kinds = [entry["call"]["ticket"].get("call", {}).get("function", "dense") for entry in chosen]
+    assert sorted(set(kinds)) == ["dense", "permute", "prune"]
+    values = [value for place, cell in cells.items() if place.study == "table23" for value in cell.values]
+    assert sorted(values) == sorted(entry["result"]["accuracy"] for entry in chosen)
 
 
 def test_the_first_stable_epoch_is_that_of_the_librarys_own_search(tmp_path: Path) -> None:
