@@ -8,7 +8,12 @@ import tombola as tb
 from tombola.data import load
 from tombola.lab.job import job
 from tombola.measures.few_shot import few_shot_training
+from tombola.measures.instability import instability
+from tombola.measures.probe import probe
+from tombola.measures.transfer import transfer
+from tombola.measures.untrained import untrained
 from tombola.networks.network import Network
+from tombola.pruning.controls import densify, permute, reinitialize
 from tombola.studies import costs
 from tombola.studies.catalogue import PAPER, STUDIES, study_named
 from tombola.studies.claims.names import R18_C10, STABLE
@@ -175,6 +180,38 @@ def test_a_trunk_counts_from_the_point_before() -> None:
     first = job(trunk, start, "digits", recipe, epochs=8)
     second = job(trunk, start, "digits", recipe, epochs=12, after=first)
     assert [Costs().of(each).epochs for each in (first, second)] == [8, 4]
+
+
+def test_images_that_only_pass_forward_count_a_third() -> None:
+    start = job(tb.initialize, "resnet18", "cifar10", seed=0)
+    recipe = tb.Recipe(epochs=20)
+    runs = [job(train, start, "cifar10", recipe, noise=noise) for noise in (0, 1, 2)]
+    third = pytest.approx
+    counted = Costs()
+    assert counted.of(job(tb.barrier, *runs[:2], "cifar10")).images == third(21 * 10_000 / 3)
+    # Three pairs of three copies, at 5 points; measured anew at each over the train images too.
+    lines = job(instability, runs, "cifar10", points=5, recalibrate=True)
+    assert counted.of(lines).images == third(3 * 5 * 60_000 / 3)
+    # Five epochs and an evaluation; on a target with frozen batch norm as well.
+    probes = counted.of(job(probe, start, "cifar10"))
+    assert (probes.heads, probes.epochs) == (True, 0)
+    assert probes.images == third((5 * 50_000 + 10_000) / 3)
+    assert counted.of(job(transfer, start, "mnist")).images == third(2 * (5 * 60_000 + 10_000) / 3)
+    assert counted.of(job(untrained, start, "cifar10")).images == third(10_000 / 3)
+
+
+def test_controls_cost_what_their_place_in_the_schedule_says() -> None:
+    recipe = tb.Recipe(epochs=20)
+    start = job(tb.initialize, "convnet", "digits", seed=0)
+    late = job(pretrain, start, "digits", recipe, epochs=2)
+    ticket = job(tb.prune, job(train, late, "digits", recipe), fraction=0.5)
+    of = {control: job(control, ticket) for control in (permute, densify)}
+    of[reinitialize] = job(reinitialize, ticket, seed=5)
+    counted = Costs()
+    epochs = {c.__name__: counted.of(job(train, made, "digits", recipe)).epochs for c, made in of.items()}
+    assert epochs == {"permute": 18, "densify": 18, "reinitialize": 20}
+    disk = {c.__name__: counted.of(job(train, made, "digits", recipe)).disk for c, made in of.items()}
+    assert disk["densify"] - disk["permute"] == pytest.approx(4 * weights_of("convnet") * 0.5)
 
 
 def test_data_of_ones_own_is_loaded_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ _SIZES = {
 
 _FORWARD = 1 / 3
 _FORWARD_BATCH = 256
-_SMALL = 4_096
-"""Bytes of a finished job without tensors."""
+_SMALL, _HEADERS = 4_096, 10_240
+"""Bytes of a finished job without tensors, and what a file of tensors says of itself."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,9 @@ class Costs:
             return replace(behind, epoch=_argument(job, "epochs"))
         if kind == "prune":
             return replace(behind, density=behind.density * (1 - _argument(job, "fraction")))
-        return behind
+        if kind == "densify":
+            return replace(behind, density=1.0)
+        return replace(behind, epoch=0) if kind == "reinitialize" else behind
 
     def size(self, job: Job, data: Any) -> Size:
         """The size of the data set among a job's arguments, loaded only if it is none that comes by name.
@@ -146,7 +148,7 @@ class Costs:
             job.declaration.name, passes * size.share, images=images,
             speed=(lineage.network, _recipe(job).batch_size),
             # Surviving weights, the mask as bits, the forgetting record.
-            disk=_SMALL + weights * (4 * lineage.density + 1 / 8) + 4 * size.train * size.share,
+            disk=_SMALL + _HEADERS + weights * (4 * lineage.density + 1 / 8) + 4 * size.train * size.share,
         )  # fmt: skip
 
     def _start(self, job: Job) -> Cost:
@@ -164,7 +166,8 @@ class Costs:
         size = self.size(job, job.arguments["data"])
         runs = job.arguments.get("runs", [job.arguments.get("first")])
         copies = len(runs) + ("trunk" in job.arguments) if "runs" in job.arguments else 2
-        images = _FORWARD * _argument(job, "points") * size.test * copies * (copies - 1) / 2
+        seen = size.test + (size.train * size.share if _argument(job, "recalibrate") else 0)
+        images = _FORWARD * _argument(job, "points") * seen * copies * (copies - 1) / 2
         network = self.lineage(runs[0]).network if isinstance(runs[0], Job) else ""
         return Cost(job.declaration.name, images=images, speed=(network, _FORWARD_BATCH))
 
