@@ -45,14 +45,14 @@ class Scale:
     subjects: what is trained for each pair. targets: the data of each target of transfer.
     target_size: pixels that targets are resized to; fitting: the targets that are so already.
     epochs: budget of each full training, late rewinding included. rewind: epochs of late rewinding.
-    seeds: number of runs, which differ in initialisation and noise; single_runs: where the paper has one.
+    seeds: number of runs, which differ in initialisation and noise.
     copies: trainings of one start under different noise, for instability.
     columns: prunings of the tabulated tickets.
     stride: rounds from point to point of the curves of probes and of few-shot training.
     points: on a line between copies; points_between: between trained tickets of consecutive rounds.
     head_epochs: of probes and transferred heads.
     neighbours: lengths asked about beside a first stable epoch, as a check that stability is monotonic.
-    configurations: only these, without their halves; None for all that a study has.
+    configurations: only these, each without and with late rewinding; None for all that a study has.
     note: a warning for every picture. changes: what was overridden.
     """
 

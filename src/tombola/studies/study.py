@@ -52,7 +52,8 @@ class Study:
         none of the study's configurations.
         """
         found = list(self.listing(work, self.name)) if self.listing else []
-        if self.listing and not any(entry.place.momentum is not None for entry in found):
+        # Rows without a configuration, such as a random dense network, make no table by themselves.
+        if self.listing and work.scale.configurations and all(e.place.momentum is None for e in found):
             raise StudyError(self._without_configurations(work))
         return found
 

@@ -1,6 +1,6 @@
 """The jobs of a scale, by what they are for; each is written down once and shared by all studies that ask.
 
-Nothing here says what a table shows: see :mod:`tombola.studies.tables` and :mod:`tombola.studies.figures`.
+Nothing here says what a table or figure shows: see :mod:`tombola.studies.rows`.
 """
 
 from __future__ import annotations
