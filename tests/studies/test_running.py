@@ -201,7 +201,9 @@ def test_a_picture_of_instability_has_a_path_and_a_height_for_each(shown: dict[s
         "μ = 0.0, batch 256, late rewinding", "μ = 0.9, batch 100, late rewinding",
     ]  # fmt: skip
     assert paths.lines[0].x == (0.0, 0.25, 0.5, 0.75, 1.0)
-    assert [(line.momentum, tuple(line.x)) for line in heights.lines] == [(0.0, (0, 1)), (0.9, (0, 1))]
+    assert [line.label for line in heights.lines] == [line.label for line in paths.lines]
+    assert [line.pretrained for line in heights.lines] == [False, False, True, True]
+    assert {len(line.y) for line in heights.lines} == {1}
     assert picture.note == "a small network on stand-in images: proves the machinery, not the science"
     assert "scale tiny, rounds 10" in picture.caption
 
@@ -273,12 +275,12 @@ def test_probes_are_drawn_by_half_and_block(shown: dict[str, Shown]) -> None:
     picture = shown["fig20"].picture
     assert picture is not None
     assert [panel.title for panel in picture.panels] == [
-        "(a) without late rewinding, middle block", "(a) without late rewinding, last block",
-        "(b) with late rewinding, middle block", "(b) with late rewinding, last block",
+        "(a) without late rewinding, middle block", "(b) with late rewinding, middle block",
+        "(a) without late rewinding, last block", "(b) with late rewinding, last block",
     ]  # fmt: skip
     assert [list(line.x) for line in picture.panels[0].lines] == [[0.0, 67.23, 89.26]] * 2
     # Before any pruning all configurations without late rewinding have one random dense network.
-    first, second = picture.panels[1].lines
+    first, second = picture.panels[2].lines
     assert first.y[0] == second.y[0]
 
 

@@ -25,7 +25,7 @@ from tombola.studies.rows.tickets import (
     untrained_accuracy,
 )
 from tombola.studies.search_for_stability import first_stable_searches
-from tombola.studies.settings import BATCH_SIZES, EIGHT, GRID_SEARCHES, MOMENTA
+from tombola.studies.settings import ALL_BATCH_SIZES, BATCH_SIZES, GRID_SEARCHES, MOMENTA
 from tombola.studies.study import Study
 
 _C10, _C100 = "ResNet-18 on CIFAR-10", "ResNet-18 on CIFAR-100"
@@ -125,7 +125,7 @@ FIGURES = (
     Study(
         "fig17",
         f"Dense instability at all batch sizes, {_C10}",
-        instability_of(R18_C10, of=(*EIGHT, *BATCH_SIZES)),
+        instability_of(R18_C10, of=ALL_BATCH_SIZES),
         instability_panels,
     ),
     Study("fig18", f"Linear probes of all rounds, {_C10}", probed_rounds(R18_C10), _PROBES),

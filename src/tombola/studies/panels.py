@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from tombola.measures.connectivity import Barrier
 from tombola.measures.instability import Instability
@@ -20,6 +21,7 @@ Panels = Callable[[Sequence[Filled], Results], list[Panel]]
 _SPARSITY, _ROUND = "sparsity (%)", "pruning round"
 _ALPHA = "position between the two runs"
 _ERROR, _BARRIER, _ACCURACY = "test error (%)", "error barrier (points)", "test accuracy (%)"
+_TO_NEXT = "error barrier to the next round (points)"
 _HALVES = {False: "without late rewinding", True: "with late rewinding"}
 _LETTERS = "abcdefgh"
 
@@ -32,7 +34,13 @@ def over_sparsity(y_label: str) -> Panels:
 
     def panels(found: Sequence[Filled], results: Results) -> list[Panel]:
         drawn = []
-        for key, part in _grouped(found, _panel_key).items():
+        # The halves of one panel come one after the other.
+        pairs = list(dict.fromkeys(_pair_name(each.place) for each in found))
+        parts = _grouped(
+            sorted(found, key=lambda each: (pairs.index(_pair_name(each.place)), *_panel_order(each.place))),
+            _panel_key,
+        )
+        for key, part in parts.items():
             reached = {each.place.sparsity for each in part}
             lines, missing = _lines(part, lambda place: place.sparsity or 0.0)
             marks = [sparsity for sparsity in TABULATED if sparsity in reached]
@@ -51,7 +59,7 @@ def consecutive_panels(found: Sequence[Filled], results: Results) -> list[Panel]
     for (title,), part in _grouped(found, lambda place: (_HALVES[bool(place.pretrained)],)).items():
         lines, missing = _lines(part, lambda place: place.sparsity or 0.0)
         marks = sorted({each.place.sparsity or 0.0 for each in part})
-        barriers.append(Panel(title, _SPARSITY, f"{_BARRIER} to the next round", lines, missing, marks))
+        barriers.append(Panel(title, _SPARSITY, _TO_NEXT, lines, missing, marks))
         chained = []
         for (label,), steps in _grouped(part, lambda place: (_label(place),)).items():
             if all(each.finished for each in steps):
@@ -74,29 +82,35 @@ def _chained(label: str, steps: Sequence[Filled], results: Results) -> Line:
 
 
 def instability_panels(found: Sequence[Filled], results: Results) -> list[Panel]:
-    """(a) the error along the line between noise copies; (b) the barrier of each configuration."""
+    """(a) the error along the line between noise copies; (b) the barrier of each configuration, as bars."""
     barriers = [each for each in found if each.place.metric == "barrier"]
     paths = [
-        _path(each.place, _label(each.place, both_halves=True), results.of(each.entry.jobs[0]))
+        _path(each, _label(each.place, both_halves=True), results.of(each.entry.jobs[0]))
         for each in barriers
         if each.finished
     ]
     missing = [_label(each.place, both_halves=True) for each in barriers if not each.finished]
-    heights, without = _lines(barriers, lambda place: 1.0 if place.pretrained else 0.0)
+    heights = [
+        replace(
+            _line(_label(each.place, both_halves=True), [each.cell], [0.0]), pretrained=each.place.pretrained
+        )
+        for each in barriers
+        if each.cell is not None
+    ]
     return [
         Panel("(a) between noise copies", _ALPHA, _ERROR, paths, missing),
-        Panel("(b) error barrier", "start: 0 initialisation, 1 late rewinding", _BARRIER, heights, without),
+        Panel("(b) error barrier", "", _BARRIER, heights, missing),
     ]
 
 
-def _path(place: Place, label: str, found: Instability) -> Line:
+def _path(each: Filled, label: str, found: Instability) -> Line:
     """The error between noise copies, mean and spread over their pairs."""
     errors = list(zip(*(line.errors for line in found.lines), strict=True))
-    of_subset = place.subset_criterion is not None
+    place = each.place
     return Line(
         label, found.alphas, [mean(values) for values in errors],
-        None if of_subset else place.momentum, None if of_subset else place.batch_size,
-        _spread(errors), None if of_subset else place.pretrained,
+        place.momentum, place.batch_size, _spread(errors), place.pretrained,
+        starred=[found.failed > 0] * len(errors),
     )  # fmt: skip
 
 
@@ -127,7 +141,12 @@ def subset_panels(found: Sequence[Filled], results: Results) -> list[Panel]:
     of = {metric: [each for each in found if each.place.metric == metric] for metric in _SUBSET_METRICS}
     barriers = of["barrier"]
     paths = [
-        _path(each.place, _subset_label(each.place), results.of(each.entry.jobs[0]))
+        replace(
+            _path(each, _subset_label(each.place), results.of(each.entry.jobs[0])),
+            momentum=None,
+            batch_size=None,
+            pretrained=None,  # all are of one configuration
+        )  # fmt: skip
         for each in barriers
         if each.finished
     ]
@@ -201,6 +220,10 @@ def _panel_key(place: Place) -> tuple[str, ...]:
     if place.subset_percent is not None:
         return half, f"{place.subset_percent}% of the images"
     return (half,)
+
+
+def _panel_order(place: Place) -> tuple[int, int, bool]:
+    return place.block or 0, place.subset_percent or 0, bool(place.pretrained)
 
 
 def _grouped(
