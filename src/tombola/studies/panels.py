@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from tombola.measures.connectivity import Barrier
 from tombola.measures.instability import Instability
@@ -140,13 +141,10 @@ def subset_panels(found: Sequence[Filled], results: Results) -> list[Panel]:
     """Fig. 7: (a) error along the line, (b) barrier and (c) accuracy by how many images were removed."""
     of = {metric: [each for each in found if each.place.metric == metric] for metric in _SUBSET_METRICS}
     barriers = of["barrier"]
+    # All are of one configuration, which tells none of them apart.
+    plain: dict[str, Any] = {"momentum": None, "batch_size": None, "pretrained": None}
     paths = [
-        replace(
-            _path(each, _subset_label(each.place), results.of(each.entry.jobs[0])),
-            momentum=None,
-            batch_size=None,
-            pretrained=None,  # all are of one configuration
-        )  # fmt: skip
+        replace(_path(each, _subset_label(each.place), results.of(each.entry.jobs[0])), **plain)
         for each in barriers
         if each.finished
     ]
