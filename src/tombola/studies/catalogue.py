@@ -1,0 +1,170 @@
+"""Tables 1-23 and Figures 1-23 by name, and two figures for claims that no table of the paper holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tombola.errors import StudyError, unknown
+from tombola.studies.claims.names import CONFIGURATIONS, PAIRS, R18_C10, R18_C100, R34_TIN, VGG_C100
+from tombola.studies.panels import (
+    consecutive_panels,
+    forgetting_panels,
+    instability_panels,
+    over_sparsity,
+    subset_panels,
+)
+from tombola.studies.rows.barriers import barriers_between_rounds, instability_of, without_samples
+from tombola.studies.rows.features import probed_rounds, probed_tickets, transferred_tickets
+from tombola.studies.rows.learning import dense_learning, late_dense_forgetting, ticket_convergence
+from tombola.studies.rows.little_data import chosen_data, little_data, little_data_by_round
+from tombola.studies.rows.tickets import (
+    grid_of_sparse_training,
+    round_accuracy,
+    short_searches,
+    ticket_accuracy,
+    untrained_accuracy,
+)
+from tombola.studies.search_for_stability import first_stable_searches
+from tombola.studies.settings import ALL_BATCH_SIZES, BATCH_SIZES, GRID_SEARCHES, MOMENTA
+from tombola.studies.study import Study
+
+_C10, _C100 = "ResNet-18 on CIFAR-10", "ResNet-18 on CIFAR-100"
+_VGG, _TIN = "VGG16 on CIFAR-100", "ResNet-34 on TinyImageNet"
+
+TABLES = (
+    Study("table1", f"Forgetting and convergence, {_TIN}", dense_learning(R34_TIN)),
+    Study("table2", f"Accuracy of tickets by sparsity, {_TIN}", ticket_accuracy(R34_TIN)),
+    Study("table3", f"Short mask searches (AIMP), {_TIN}", short_searches(R34_TIN, of=GRID_SEARCHES)),
+    Study("table4", f"Grid of sparse training, {_TIN}", grid_of_sparse_training(R34_TIN)),
+    Study("table5", f"Linear probes, {_TIN}", probed_tickets(R34_TIN, random_dense=True)),
+    Study("table6", f"Transfer of frozen tickets, {_C10}", transferred_tickets(R18_C10, retrained=True)),
+    Study("table7", f"Tickets on little data, {_TIN}", little_data(R34_TIN)),
+    Study("table8", f"Forgetting and convergence, {_C10}", dense_learning(R18_C10)),
+    Study("table9", f"Forgetting and convergence, {_C100}", dense_learning(R18_C100)),
+    Study("table10", f"Forgetting and convergence, {_VGG}", dense_learning(VGG_C100)),
+    Study(
+        "table11",
+        f"Accuracy of tickets by sparsity, {_C10} and CIFAR-100",
+        ticket_accuracy(R18_C10, R18_C100),
+    ),
+    Study("table12", f"Accuracy of tickets by sparsity, {_VGG}", ticket_accuracy(VGG_C100)),
+    Study(
+        "table13", f"Extreme batch sizes, {_C10}", ticket_accuracy(R18_C10, of=BATCH_SIZES, single_run=True)
+    ),
+    Study("table14", f"Other momenta, {_C10}", ticket_accuracy(R18_C10, of=MOMENTA)),
+    Study(
+        "table15",
+        "First stable epoch, all pairs",
+        searches=first_stable_searches(R18_C10, R18_C100, VGG_C100, R34_TIN),
+    ),
+    Study("table16", f"Short mask searches (AIMP), {_C10}", short_searches(R18_C10, of=CONFIGURATIONS)),
+    Study("table17", f"Linear probes, {_C10}", probed_tickets(R18_C10)),
+    Study("table18", f"Linear probes, {_C100}", probed_tickets(R18_C100)),
+    Study("table19", f"Transfer of frozen tickets, {_C100}", transferred_tickets(R18_C100)),
+    Study("table20", f"Transfer of frozen tickets, {_TIN}", transferred_tickets(R34_TIN)),
+    Study("table21", f"Tickets on little data, {_C10}", little_data(R18_C10)),
+    Study("table22", f"Tickets on little data, {_C100}", little_data(R18_C100)),
+    Study("table23", f"Data chosen by forgetting, {_C10}", chosen_data(R18_C10)),
+)
+
+_ACCURACY = over_sparsity("test accuracy (%)")
+_PROBES = over_sparsity("probe accuracy (%)")
+
+FIGURES = (
+    Study("fig1", f"Dense instability, {_TIN}", instability_of(R34_TIN), instability_panels),
+    Study(
+        "fig2",
+        f"Barriers between consecutive tickets, {_TIN}",
+        barriers_between_rounds(R34_TIN),
+        consecutive_panels,
+    ),
+    Study("fig3", f"Dense instability, {_C10}", instability_of(R18_C10), instability_panels),
+    Study("fig4", f"Dense instability, {_C100}", instability_of(R18_C100), instability_panels),
+    Study("fig5", f"Dense instability, {_VGG}", instability_of(VGG_C100), instability_panels),
+    Study(
+        "fig6",
+        "Forgetting during training, all pairs",
+        late_dense_forgetting(R18_C10, R18_C100, VGG_C100, R34_TIN),
+        forgetting_panels,
+    ),
+    Study("fig7", f"Images removed by difficulty, {_C10}", without_samples(R18_C10), subset_panels),
+    Study(
+        "fig8",
+        f"Instability of the 67.23% ticket, {_TIN}",
+        instability_of(R34_TIN, prunings=5),
+        instability_panels,
+    ),
+    Study(
+        "fig9",
+        f"Instability of the 89.26% ticket, {_TIN}",
+        instability_of(R34_TIN, prunings=10),
+        instability_panels,
+    ),
+    Study(
+        "fig10",
+        f"Barriers between consecutive tickets, {_C10}",
+        barriers_between_rounds(R18_C10),
+        consecutive_panels,
+    ),
+    Study(
+        "fig11",
+        f"Barriers between consecutive tickets, {_C100}",
+        barriers_between_rounds(R18_C100),
+        consecutive_panels,
+    ),
+    Study(
+        "fig12",
+        f"Barriers between consecutive tickets, {_VGG}",
+        barriers_between_rounds(VGG_C100),
+        consecutive_panels,
+    ),
+    Study("fig13", f"Accuracy of tickets of all rounds, {_C10}", round_accuracy(R18_C10), _ACCURACY),
+    Study("fig14", f"Accuracy of tickets of all rounds, {_C100}", round_accuracy(R18_C100), _ACCURACY),
+    Study("fig15", f"Accuracy of tickets of all rounds, {_VGG}", round_accuracy(VGG_C100), _ACCURACY),
+    Study("fig16", f"Accuracy of tickets of all rounds, {_TIN}", round_accuracy(R34_TIN), _ACCURACY),
+    Study(
+        "fig17",
+        f"Dense instability at all batch sizes, {_C10}",
+        instability_of(R18_C10, of=ALL_BATCH_SIZES),
+        instability_panels,
+    ),
+    Study("fig18", f"Linear probes of all rounds, {_C10}", probed_rounds(R18_C10), _PROBES),
+    Study("fig19", f"Linear probes of all rounds, {_C100}", probed_rounds(R18_C100), _PROBES),
+    Study("fig20", f"Linear probes of all rounds, {_TIN}", probed_rounds(R34_TIN), _PROBES),
+    Study("fig21", f"Little data, tickets of all rounds, {_C10}", little_data_by_round(R18_C10), _ACCURACY),
+    Study("fig22", f"Little data, tickets of all rounds, {_C100}", little_data_by_round(R18_C100), _ACCURACY),
+    Study("fig23", f"Little data, tickets of all rounds, {_TIN}", little_data_by_round(R34_TIN), _ACCURACY),
+)
+
+EXTRAS = (
+    Study(
+        "untrained-accuracy",
+        "Accuracy of tickets before any training, all pairs",
+        untrained_accuracy(*PAIRS),
+        over_sparsity("test accuracy (%)"),
+    ),
+    Study(
+        "ticket-convergence",
+        "Convergence of the trainings of tickets, all pairs",
+        ticket_convergence(*PAIRS),
+        over_sparsity("convergence (Eq. 4)"),
+    ),
+)
+"""For claims that no table or figure of the paper holds."""
+
+PAPER = (*TABLES, *FIGURES)
+"""The paper's own 46."""
+STUDIES = (*PAPER, *EXTRAS)
+
+
+def study_named(name: str) -> Study:
+    """The study of that name; :class:`~tombola.errors.StudyError` with the nearest if there is none."""
+    for study in STUDIES:
+        if study.name == name:
+            return study
+    raise StudyError(unknown("study", name, (study.name for study in STUDIES)))
+
+
+def studies_named(names: Iterable[str]) -> list[Study]:
+    """The studies of those names, each once, in the order asked for."""
+    return [study_named(name) for name in dict.fromkeys(names)]

@@ -1,0 +1,245 @@
+"""Plans: what studies would cost at a scale, before anything is run.
+
+A job that several studies need counts once in the shared total, and in each study's own. Searches, whose jobs
+follow from results, are planned as if they found what the paper prints, with the cheapest and the dearest
+outcome beside.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tombola.lab.job import Job, all_needed
+from tombola.lab.store import Store
+from tombola.studies.costs import Costs
+from tombola.studies.search_for_stability import Searched
+from tombola.studies.study import Study
+from tombola.studies.work import Work
+
+Speed = Callable[[str, int], float | None] | Mapping[tuple[str, int], float]
+"""Training images a second of a network at a batch size, on one slot; None or no entry where not measured."""
+
+
+@dataclass(frozen=True)
+class KindPlan:
+    """The jobs of one kind: how many, how many of them finished, and the epochs of all."""
+
+    kind: str
+    jobs: int
+    finished: int
+    epochs: float
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """A study by itself: all jobs behind it, how many of them are finished, and their epochs."""
+
+    name: str
+    jobs: int
+    finished: int
+    epochs: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What studies cost together.
+
+    scale: in words. studies: each by itself. kinds: the jobs behind all of them.
+    epochs: of training, each job once; epochs_left: of jobs that are not finished.
+    cheapest, dearest: the same total for the extreme outcomes of searches.
+    heads: linear heads trained on frozen bodies. disk: bytes of all results, about.
+    longest: epochs of the longest chain of jobs, which no number of slots shortens.
+    hours: of what is left, by the speeds given; None without any. unmeasured: networks and batch sizes
+        that no speed was given for, whose work is missing in the hours.
+    """
+
+    scale: str
+    studies: tuple[StudyPlan, ...]
+    kinds: tuple[KindPlan, ...]
+    epochs: float
+    epochs_left: float
+    cheapest: float
+    dearest: float
+    heads: int
+    disk: float
+    longest: float
+    hours: float | None
+    unmeasured: tuple[tuple[str, int], ...]
+
+    @property
+    def jobs(self) -> int:
+        """Number of jobs, each once."""
+        return sum(kind.jobs for kind in self.kinds)
+
+    @property
+    def finished(self) -> int:
+        """How many of them are in the store."""
+        return sum(kind.finished for kind in self.kinds)
+
+    @property
+    def epochs_alone(self) -> float:
+        """Epochs if every study were done by itself and nothing were shared."""
+        return sum(study.epochs for study in self.studies)
+
+    @property
+    def total(self) -> str:
+        """The totals, in one line."""
+        return f"total: {self.epochs:.0f} epochs shared, {self.epochs_alone:.0f} epochs alone"
+
+    def lines(self) -> list[str]:
+        """The plan as text, its totals last."""
+        told = [f"{len(self.studies)} studies, {self.scale}", *_table(self.studies, self.kinds)]
+        told.append(f"{self.jobs:,} jobs, {self.finished:,} of them in the store")
+        told.append(f"{self.heads:,} linear heads, {_bytes(self.disk)} on disk, about")
+        told.append(f"longest chain: {self.longest:,.0f} epochs one after the other")
+        if self.cheapest < self.dearest:
+            told.append(
+                f"searches adapt: between {self.cheapest:,.0f} and {self.dearest:,.0f} epochs shared, "
+                "planned as if they found what the paper prints"
+            )
+        told.append(f"left to do: {self.epochs_left:,.0f} epochs{_time(self.hours)}")
+        if self.unmeasured and self.hours is not None:
+            pairs = ", ".join(f"{network} at {size}" for network, size in self.unmeasured)
+            told.append(f"not in the hours, for want of a measured speed: {pairs}")
+        return [*told, self.total]
+
+
+def plan(
+    studies: Sequence[Study],
+    work: Work,
+    *,
+    store: Store | None = None,
+    speed: Speed | None = None,
+    slots: int = 1,
+) -> Plan:
+    """What some studies cost at the scale of ``work``.
+
+    store: where finished jobs are looked up. speed: of training on this device. slots: jobs at a time; the
+        hours are never below those of the longest chain.
+
+    Raises :class:`~tombola.errors.StudyError` for a study that the scale does not fit.
+    """
+    costs = Costs()
+    fixed = {study.name: study.jobs(work) for study in studies}
+    searched = {study.name: study.searched(work) for study in studies}
+    behind = {name: all_needed([*jobs, *_as_printed(searched[name])]) for name, jobs in fixed.items()}
+    everything = all_needed(job for needed in behind.values() for job in needed.values())
+    finished = {name for name in everything if store is not None and store.has(name)}
+    alone = tuple(
+        StudyPlan(
+            name, len(needed), len(finished & needed.keys()), _epochs(needed, costs),
+        )
+        for name, needed in behind.items()
+    )  # fmt: skip
+    adapting = [each for found in searched.values() for each in found]
+    without = all_needed(itertools.chain.from_iterable(fixed.values())) if adapting else everything
+    cheapest, dearest = sorted(
+        _epochs(without | all_needed(_outcome(adapting, end)), costs) for end in (0, 1)
+    )
+    left = {name: job for name, job in everything.items() if name not in finished}
+    hours, unmeasured = _hours(left, costs, speed, slots)
+    return Plan(
+        scale=str(work.scale),
+        studies=alone,
+        kinds=_kinds(everything, finished, costs),
+        epochs=_epochs(everything, costs),
+        epochs_left=_epochs(left, costs),
+        cheapest=cheapest,
+        dearest=dearest,
+        heads=sum(costs.of(job).heads for job in everything.values()),
+        disk=sum(costs.of(job).disk for job in everything.values()),
+        longest=_longest(everything, lambda job: costs.of(job).epochs),
+        hours=hours,
+        unmeasured=unmeasured,
+    )
+
+
+def _as_printed(searched: Iterable[Searched]) -> list[Job]:
+    """The jobs of searches that find what the paper prints."""
+    return [
+        search.job(length)
+        for each in searched
+        for search, first in each.as_printed()
+        for length in search.simulated(first)
+    ]
+
+
+def _outcome(searched: Iterable[Searched], end: int) -> list[Job]:
+    """The jobs of searches with the cheapest (0) or the dearest (1) outcome."""
+    return [
+        search.job(length)
+        for each in searched
+        for search in each.searches
+        for length in search.simulated(search.extremes[end])
+    ]
+
+
+def _epochs(jobs: Mapping[str, Job], costs: Costs) -> float:
+    return math.fsum(costs.of(job).epochs for job in jobs.values())
+
+
+def _kinds(everything: Mapping[str, Job], finished: set[str], costs: Costs) -> tuple[KindPlan, ...]:
+    jobs, done, epochs = Counter[str](), Counter[str](), Counter[str]()
+    for name, job in everything.items():
+        cost = costs.of(job)
+        jobs[cost.kind] += 1
+        done[cost.kind] += name in finished
+        epochs[cost.kind] += cost.epochs  # type: ignore[assignment]
+    return tuple(KindPlan(kind, count, done[kind], epochs[kind]) for kind, count in jobs.most_common())
+
+
+def _longest(jobs: Mapping[str, Job], length: Callable[[Job], float]) -> float:
+    """The greatest sum over a chain of jobs that need each other; every job comes after what it needs."""
+    reached: dict[str, float] = {}
+    for name, job in jobs.items():
+        reached[name] = length(job) + max((reached.get(need.name, 0.0) for need in job.needs), default=0.0)
+    return max(reached.values(), default=0.0)
+
+
+def _hours(
+    left: Mapping[str, Job], costs: Costs, speed: Speed | None, slots: int
+) -> tuple[float | None, tuple[tuple[str, int], ...]]:
+    """Hours of unfinished jobs, and the speeds that were missing."""
+    if speed is None:
+        return None, ()
+    measured = speed.get if isinstance(speed, Mapping) else lambda key: speed(*key)
+    speeds = {cost.speed: measured(cost.speed) for cost in map(costs.of, left.values()) if cost.images}
+
+    def seconds(job: Job) -> float:
+        cost = costs.of(job)
+        rate = speeds.get(cost.speed)
+        return cost.images / rate if rate else 0.0
+
+    in_turn = sum(map(seconds, left.values())) / slots
+    return max(in_turn, _longest(left, seconds)) / 3600, tuple(sorted(k for k, v in speeds.items() if not v))
+
+
+def _table(studies: Sequence[StudyPlan], kinds: Sequence[KindPlan]) -> list[str]:
+    rows: list[StudyPlan | KindPlan] = [*studies, *kinds]
+    names = [row.name if isinstance(row, StudyPlan) else row.kind for row in rows]
+    wide = max(map(len, [*names, "study alone"]))
+    told = []
+    for heading, part in (("study alone", studies), ("kind of job", kinds)):
+        told.append(f"{heading:<{wide}}  {'jobs':>7} {'in store':>9} {'epochs':>10}")
+        for row in part:
+            name = row.name if isinstance(row, StudyPlan) else row.kind
+            told.append(f"{name:<{wide}}  {row.jobs:>7,} {row.finished:>9,} {row.epochs:>10,.0f}")
+    return told
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _time(hours: float | None) -> str:
+    if hours is None:
+        return ""
+    return f", about {hours:,.1f} hours" if hours >= 1 else f", about {60 * hours:.0f} minutes"

@@ -1,0 +1,1 @@
+"""The rows that tables and figures share, a function for each kind of experiment."""

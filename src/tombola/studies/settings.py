@@ -1,0 +1,69 @@
+"""The paper's settings that no scale changes: which configurations, columns and targets it tabulates.
+
+Pairs and configurations are those of :mod:`tombola.studies.claims.names`. What a scale changes (budget,
+seeds, rounds, what stands in for a pair) is in :mod:`tombola.studies.scales`.
+"""
+
+from __future__ import annotations
+
+from tombola.studies.claims.names import (
+    CONFIGURATIONS,
+    R18_C10,
+    R18_C100,
+    R34_TIN,
+    REWOUND,
+    STABLE,
+    UNSTABLE,
+    Configuration,
+)
+
+EIGHT = (*CONFIGURATIONS, *REWOUND)
+"""The four configurations, without and with late rewinding."""
+
+
+def _halves(plain: tuple[Configuration, ...]) -> tuple[Configuration, ...]:
+    return (*plain, *(configuration.rewound for configuration in plain))
+
+
+ALL_BATCH_SIZES = _halves(
+    tuple(Configuration(mu, size) for mu in (0.0, 0.9) for size in (8, 32, 100, 256, 1024, 2048))
+)
+"""Those of Fig. 17 (reading E5)."""
+BATCH_SIZES = tuple(configuration for configuration in ALL_BATCH_SIZES if configuration not in EIGHT)
+"""The more extreme ones, of Table 13."""
+MOMENTA = _halves(tuple(Configuration(mu, 256) for mu in (0.3, 0.6, 0.95)))
+"""The other momenta of Table 14."""
+GRID_SEARCHES = (STABLE, UNSTABLE)
+"""Whose tickets Table 4 trains with each of the four configurations; also those of Table 3."""
+FROZEN_DENSE = (STABLE, UNSTABLE)
+"""Whose trained dense networks are frozen for transfer; from the unpretrained half (reading G5)."""
+RETRAINED = Configuration(0.9, 256)
+"""How the dense network of Table 6 is trained on the target itself (reading B7)."""
+CONTROL = STABLE
+"""Whose tickets are permuted (reading G4), are trained on chosen images (H5), and whose dense network stands
+for the dense row on little data (H2)."""
+
+SEARCH_SHARES = {20: 0.10, 50: 0.25}
+"""Budget of a short mask search training (AIMP) as the paper prints it, and as a share of the full budget."""
+SUBSETS = (1, 2, 5, 10)
+"""Percent of the training images in few-shot training."""
+CHOSEN_SUBSETS = (1, 10)
+"""The same where they are chosen by forgetting (Table 23)."""
+REMOVED = (10, 20, 30)
+"""Percent of the images removed by difficulty (Fig. 7; not printed, reading E3)."""
+BLOCKS = (4, 8)
+"""The tabulated blocks, as the paper numbers them: the middle one and the last (reading B6)."""
+TICKET = 10
+"""Prunings of the ticket that is transferred and trained on little data: 89.26%."""
+PROBED = {R34_TIN: (5, 10), R18_C10: (10, 15), R18_C100: (10, 15)}
+"""Prunings of the probed tickets of Tables 5, 17 and 18."""
+TARGETS = {
+    R18_C10: ("MNIST", "CIFAR-100", "TinyImageNet", "EuroSAT"),
+    R18_C100: ("MNIST", "CIFAR-10", "TinyImageNet", "EuroSAT"),
+    R34_TIN: ("MNIST", "CIFAR-10", "CIFAR-100", "EuroSAT"),
+}
+"""What the tickets of Tables 6, 19 and 20 are transferred to."""
+
+PRETRAINING_NOISE = 100
+"""Added to a run's number for the noise of its pretraining: the paper's dense networks with and without late
+rewinding are separate trainings (protocol, part 2), which at momentum 0 one noise would make the same."""
