@@ -35,6 +35,14 @@ def png_bytes(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def pdf_bytes(figure: Figure) -> bytes:
+    """The figure as a PDF file."""
+    buffer = io.BytesIO()
+    with drawing():
+        figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
+    return buffer.getvalue()
+
+
 def inline_svg(svg: str, name: str, title: str) -> str:
     """That SVG file as an element of a page, whose CSS variables --ink, --paper and --rule colour it.
 

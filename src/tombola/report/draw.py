@@ -1,0 +1,189 @@
+"""A picture of a study as a matplotlib figure, and as SVG, PNG and PDF files.
+
+A panel that shows trainings from initialisation and with late rewinding is drawn as two beside each other
+with one scale, so that a configuration keeps its colour and its line everywhere (reading E6). Bars of both
+stand in one panel, in two groups.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tombola.report.look import Look, grey, looks
+from tombola.report.panel import (
+    HALVES,
+    STABLE_LINE,
+    Looking,
+    draw_bars,
+    draw_gap,
+    draw_lines,
+    is_barrier,
+    is_bars,
+)
+from tombola.report.style import INK, STABLE_BELOW, drawing, new_figure
+from tombola.report.svg import pdf_bytes, png_bytes, svg_text
+from tombola.studies.picture import Panel, Picture
+from tombola.whole import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_WIDTH = 10.0  # inches
+_WARNING = "#D55E00"
+_SAMPLE_WIDTH = 60  # points that an entry of the legend needs beside its text
+_FACTORED_FROM = 13  # entries: fewer are listed one by one
+
+
+def draw(picture: Picture) -> Figure:
+    """The finished figure; its note, such as that of a small scale, stands below the panels in colour."""
+    look = looks(picture)
+    rows = _rows(picture.panels)
+    with drawing():
+        figure = new_figure(_WIDTH, _height(rows, picture))
+        grid = figure.add_gridspec(len(rows), 2)
+        for place, row in enumerate(rows):
+            first: Axes | None = None
+            for column, panel in enumerate(row.panels):
+                where = grid[place, :] if len(row.panels) == 1 else grid[place, column]
+                shared = first if row.halves else None
+                axes = figure.add_subplot(where, sharey=shared)
+                first = first or axes
+                axes.set_title(textwrap.fill(panel.title, 48 if len(row.panels) > 1 else 100))
+                if not panel.lines:
+                    draw_gap(axes, panel)
+                elif is_bars(panel):
+                    draw_bars(axes, panel, look)
+                else:
+                    draw_lines(axes, panel, look)
+                if shared is not None:
+                    axes.set_ylabel("")
+                    axes.tick_params(axis="y", labelleft=False)
+        _add_legend(figure, picture, look)
+        if picture.note:
+            note = textwrap.fill(picture.note, 105)
+            figure.supxlabel(note, fontsize=12, color=_WARNING, weight="bold")
+    return figure
+
+
+def save_picture(picture: Picture, folder: Path, figure: Figure | None = None) -> list[Path]:
+    """Write the picture under its name as SVG, PNG and PDF, and return the paths.
+
+    figure: the drawn picture, if it is drawn already.
+
+    Raises :class:`~tombola.errors.StoreError` when the folder cannot be written to.
+    """
+    figure = figure or draw(picture)
+    paths = []
+    for kind, content in (
+        ("svg", svg_text(figure).encode()),
+        ("png", png_bytes(figure)),
+        ("pdf", pdf_bytes(figure)),
+    ):
+        paths.append(folder / f"{picture.name}.{kind}")
+        write_whole(paths[-1], content, make_folder=True)
+    return paths
+
+
+@dataclass
+class _Row:
+    """Panels beside each other; halves: whether they are one panel of the picture, on one scale."""
+
+    panels: list[Panel]
+    halves: bool = False
+
+
+def _rows(panels: Sequence[Panel]) -> list[_Row]:
+    """Panels in rows of two; one that shows both starts is a row of its own, and so is one left over."""
+    rows: list[_Row] = []
+    for panel in panels:
+        halves = _halves(panel)
+        if len(halves) > 1:
+            rows.append(_Row(halves, halves=True))
+        elif rows and len(rows[-1].panels) == 1:
+            rows[-1].panels += halves
+        else:
+            rows.append(_Row(halves))
+    return rows
+
+
+def _halves(panel: Panel) -> list[Panel]:
+    """A panel with its start named, or the two it is drawn as. Lines of neither start are in both."""
+    starts = [half for half in (False, True) if any(line.pretrained is half for line in panel.lines)]
+    if is_bars(panel) or (len(starts) == 1 and "rewinding" in panel.title) or not starts:
+        return [panel]
+    return [
+        replace(
+            panel,
+            title=f"{panel.title}, {HALVES[half]}" if panel.title else HALVES[half],
+            lines=[line for line in panel.lines if line.pretrained in (None, half)],
+        )
+        for half in starts
+    ]
+
+
+def _height(rows: Sequence[_Row], picture: Picture) -> float:
+    """Inches: one row has the shape of a slide, more rows are lower each, and gaps are lowest."""
+    labels = {line.label for panel in picture.panels for line in panel.lines}
+    row = 2.2 if not labels else 4.0 if len(rows) == 1 else 3.1
+    return row * len(rows) + 0.25 * -(-min(len(labels), _FACTORED_FROM) // 4) + 0.3 * bool(picture.note)
+
+
+def _add_legend(figure: Figure, picture: Picture, look: Looking) -> None:
+    """One entry a label, in the order of the lines and read along rows; then what marks mean."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    panels = [panel for panel in picture.panels if panel.lines]
+    samples: dict[str, Look] = {}
+    for line in (line for panel in panels for line in panel.lines):
+        samples.setdefault(line.label, look(line))
+    only_bars = all(is_bars(panel) for panel in panels)
+    handles: list[Any] = [
+        Patch(**sample.bar(), label=label) if only_bars else Line2D([], [], **sample.line(label=label))
+        for label, sample in _factored(samples).items()
+    ]
+    if any(any(line.starred) for panel in panels for line in panel.lines):
+        star: dict[str, Any] = {"color": INK, "linestyle": "", "marker": "*", "markersize": 12}
+        handles.append(Line2D([], [], **star, label="a run failed"))
+    if any(is_barrier(panel) for panel in panels):
+        handles.append(Line2D([], [], **STABLE_LINE, label=f"stable below {STABLE_BELOW:g} points"))
+    if handles:
+        columns = _columns(handles)
+        figure.legend(handles=_by_rows(handles, columns), loc="outside upper center", ncols=columns)
+
+
+def _factored(samples: Mapping[str, Look]) -> Mapping[str, Look]:
+    """Many labels that are pairs of a configuration and, say, a block: the parts, each once."""
+    pairs = [label.rpartition(", ") for label in samples]
+    heads, tails = (list(dict.fromkeys(pair[side] for pair in pairs)) for side in (0, 2))
+    if len(samples) < _FACTORED_FROM or len(heads) * len(tails) != len(samples):
+        return samples
+    neutral = {tail: samples[f"{heads[0]}, {tail}"] for tail in tails}
+    return {head: samples[f"{head}, {tails[-1]}"] for head in heads} | {
+        tail: replace(sample, color=grey(place, len(tails)), dashes="-")
+        for place, (tail, sample) in enumerate(neutral.items())
+    }
+
+
+def _columns(handles: Sequence[Any]) -> int:
+    """As many columns as the width holds, and no more than four."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+
+    font = FontProperties(family="DejaVu Sans")
+    texts = [TextPath((0, 0), str(handle.get_label()), size=12, prop=font) for handle in handles]
+    widths = [text.get_extents().width + _SAMPLE_WIDTH for text in texts]
+    for columns in range(min(4, len(handles)), 1, -1):
+        if sum(max(widths[column::columns]) for column in range(columns)) <= 72 * _WIDTH:
+            return columns
+    return 1
+
+
+def _by_rows(handles: Sequence[Any], columns: int) -> list[Any]:
+    """matplotlib fills a legend column by column; in this order it reads along the rows."""
+    return [handle for column in range(columns) for handle in handles[column::columns]]
