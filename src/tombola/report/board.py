@@ -1,4 +1,4 @@
-"""The claims board: the verdict of the paper's own numbers and of ours on each claim, as rows, table and CSV."""
+"""The claims board: the verdicts of the paper's own numbers and of ours, as rows, terminal table and CSV."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Row:
     comparisons: how many of ours hold, such as ``"7 of 8"``; empty while it is not computable.
     rests_on: studies that hold its numbers.
     runs, epochs: behind our numbers.
-    reduced: whether one of these trainings was shorter than the paper's.
+    reduced: whether one of these trainings was shorter than the paper's; None while there is no verdict.
     noise: whether our verdict would turn with gaps below the pooled spread; None where that is unknown.
     lacking: what keeps ours from being computed.
     choice: what the paper does not say and we had to choose.
@@ -45,7 +45,7 @@ class Row:
     rests_on: str
     runs: str
     epochs: str
-    reduced: bool
+    reduced: bool | None
     noise: bool | None
     lacking: str
     choice: str
@@ -134,7 +134,7 @@ def _row(printed: Verdict, own: Verdict) -> Row:
         rests_on=", ".join(rests_on(claim)),
         runs=_runs(own) if known else "",
         epochs=" and ".join(str(epochs) for epochs in own.epochs) if known else "",
-        reduced=known and any(epochs < EPOCHS for epochs in own.epochs),
+        reduced=any(epochs < EPOCHS for epochs in own.epochs) if known else None,
         noise=own.within_noise if known else None,
         lacking=lacking,
         choice=claim.ours,

@@ -70,20 +70,21 @@ def draw(picture: Picture) -> Figure:
     return figure
 
 
-def save_picture(picture: Picture, folder: Path, figure: Figure | None = None) -> list[Path]:
+def save_picture(picture: Picture, folder: Path, figure: Figure | None = None, svg: str = "") -> list[Path]:
     """Write the picture under its name as SVG, PNG and PDF, and return the paths.
 
-    figure: the drawn picture, if it is drawn already.
+    figure, svg: the drawn picture and its SVG file, if they are made already.
 
     Raises :class:`~tombola.errors.StoreError` when the folder cannot be written to.
     """
     figure = figure or draw(picture)
+    contents = {
+        "svg": (svg or svg_text(figure)).encode(),
+        "png": png_bytes(figure),
+        "pdf": pdf_bytes(figure),
+    }
     paths = []
-    for kind, content in (
-        ("svg", svg_text(figure).encode()),
-        ("png", png_bytes(figure)),
-        ("pdf", pdf_bytes(figure)),
-    ):
+    for kind, content in contents.items():
         paths.append(folder / f"{picture.name}.{kind}")
         write_whole(paths[-1], content, make_folder=True)
     return paths

@@ -1,4 +1,4 @@
-"""Tables as pandas frames and CSV: the paper's rows and columns, with mean, spread, runs and marks of each."""
+"""Tables as pandas frames and CSV: the paper's rows and columns, with mean, spread, runs and marks."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ def frame(table: Grid, cells: Mapping[Place, Cell], theirs: Mapping[Place, Cell]
     """The table with a row index of the paper's keys, and columns under each of the paper's columns.
 
     Those are ``mean``, ``std`` (sample standard deviation), ``runs`` and ``mark`` ("underlined", "starred",
-    both or nothing); with ``theirs`` also ``paper``, ``difference`` (ours minus theirs) and ``inside`` (whether
-    theirs lies in the 95% interval of our mean). What is not there is missing: NaN, NA or an empty text.
+    both or nothing); with ``theirs`` also ``paper``, ``difference`` (ours minus theirs) and ``inside``
+    (whether theirs lies in the 95% interval of our mean). What is not there is missing: NaN, NA or an empty
+    text.
     """
     import pandas
 
