@@ -55,7 +55,7 @@ class Row:
         """What has to be known with our verdict, in a few words."""
         parts = [
             self.lacking,
-            f"{self.comparisons} comparisons" if self.comparisons else "",
+            f"{self.comparisons} comparisons hold" if self.comparisons else "",
             self.runs,
             f"{self.epochs} epochs" if self.epochs else "",
             "reduced budget" if self.reduced else "",
@@ -96,7 +96,10 @@ def board_table(rows: Sequence[Row], console: Console | None = None) -> Table:
         table.add_column("rests on", ratio=1)
     table.add_column("remarks", ratio=2)
     for row in rows:
-        verdicts = [Text(_short(status), style=_COLORS[status]) for status in (row.paper, row.ours)]
+        verdicts = [
+            Text(unknown if status == "not computable yet" else status, style=_COLORS[status])
+            for status, unknown in ((row.paper, "no number"), (row.ours, "not yet"))
+        ]
         rests = [Text(row.rests_on)] if wide else []
         table.add_row(row.claim, Text(row.sentence), *verdicts, *rests, Text(row.remarks))
     return table
@@ -144,10 +147,6 @@ def _row(printed: Verdict, own: Verdict) -> Row:
 def _runs(verdict: Verdict) -> str:
     fewest, most = verdict.runs or (0, 0)
     return f"{fewest} to {most} runs" if fewest < most else f"{most} run{'s' * (most != 1)}"
-
-
-def _short(status: str) -> str:
-    return "not yet" if status == "not computable yet" else status
 
 
 def _plural(status: str) -> str:

@@ -53,7 +53,7 @@ def draw(picture: Picture) -> Figure:
                 shared = first if row.halves else None
                 axes = figure.add_subplot(where, sharey=shared)
                 first = first or axes
-                axes.set_title(textwrap.fill(panel.title, 48 if len(row.panels) > 1 else 100))
+                axes.set_title(textwrap.fill(panel.title, 42 if len(row.panels) > 1 else 100))
                 if not panel.lines:
                     draw_gap(axes, panel)
                 elif is_bars(panel):
@@ -67,6 +67,9 @@ def draw(picture: Picture) -> Figure:
         if picture.note:
             note = textwrap.fill(picture.note, 105)
             figure.supxlabel(note, fontsize=12, color=_WARNING, weight="bold")
+        # Laid out once, where every file of the figure would do it again.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
     return figure
 
 
@@ -178,7 +181,7 @@ def _columns(handles: Sequence[Any]) -> int:
 
     font = FontProperties(family="DejaVu Sans")
     texts = [TextPath((0, 0), str(handle.get_label()), size=12, prop=font) for handle in handles]
-    widths = [text.get_extents().width + _SAMPLE_WIDTH for text in texts]
+    widths = [float(text.vertices[:, 0].max()) + _SAMPLE_WIDTH for text in texts]
     for columns in range(min(4, len(handles)), 1, -1):
         if sum(max(widths[column::columns]) for column in range(columns)) <= 72 * _WIDTH:
             return columns

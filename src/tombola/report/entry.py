@@ -68,7 +68,9 @@ def difference_text(beside: SideBySide) -> str:
     """Ours minus theirs with its sign, or nothing."""
     if beside.difference is None:
         return ""
-    return _signed(f"{beside.difference:+.{_DIGITS[beside.place.metric]}f}")
+    digits = _DIGITS[beside.place.metric]
+    # Adding 0.0 turns a negative zero that rounding leaves into a positive one.
+    return _signed(f"{round(beside.difference, digits) + 0.0:+.{digits}f}")
 
 
 def inside_text(beside: SideBySide) -> str:

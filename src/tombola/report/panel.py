@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tombola.report.look import Look
 from tombola.report.scales import space_by_round
-from tombola.report.style import INK, PAPER, STABLE_BELOW
+from tombola.report.style import INK, PAPER, SOFT, STABLE_BELOW
 from tombola.studies.picture import Line, Panel
 
 if TYPE_CHECKING:
@@ -21,12 +21,11 @@ HALVES = {None: "", False: "from initialisation", True: "with late rewinding"}
 """Where training started, by the ``pretrained`` of a line."""
 
 STABLE_LINE: dict[str, Any] = {"color": INK, "linewidth": 1.2, "linestyle": (0, (5, 3))}
-GAP_COLOR = "#59636e"
 _STAR = 13  # points
 _MARKERS_UP_TO = 12  # points of a line: more would hide it
 _NUMBERED_UP_TO = 12  # bars: more leave no room for numbers
 _CROWDED_FROM = 13  # lines: their bands are paler
-_SHORT_LABEL = 27  # characters of a y label that fit beside a low panel
+_SHORT_LABEL = 25  # characters of a y label that fit beside a low panel
 _TABULATED_EVERY = 5  # rounds: the paper's tables do
 
 
@@ -44,7 +43,7 @@ def draw_lines(axes: Axes, panel: Panel, look: Looking) -> None:
     if panel.marks:
         axes.grid(visible=False, axis="x")
     for mark in panel.marks:
-        axes.axvline(mark, color=GAP_COLOR, linewidth=0.9, alpha=0.45, zorder=0.5)
+        axes.axvline(mark, color=SOFT, linewidth=0.9, alpha=0.45, zorder=0.5)
     _scale_x(axes, panel)
     alpha = 0.13 if len(panel.lines) < _CROWDED_FROM else 0.06
     for line in panel.lines:
@@ -86,7 +85,7 @@ def draw_gap(axes: Axes, panel: Panel) -> None:
     text = "not computed yet"
     if panel.missing:
         text += ":\n" + textwrap.fill(_listed(panel.missing, 8), 40, break_on_hyphens=False)
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GAP_COLOR)
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=SOFT)
 
 
 def _draw_line(axes: Axes, line: Line, look: Look, alpha: float) -> None:
@@ -224,7 +223,7 @@ def _name_missing(axes: Axes, panel: Panel) -> None:
         textcoords="offset points",
         va="bottom",
         fontsize=10,
-        color=GAP_COLOR,
+        color=SOFT,
         style="italic",
     )
     axes.set_title(axes.get_title(), pad=10 + 13 * (text.count("\n") + 1))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING
 
-from tombola.report.board import STATUSES, Row, board, counts
+from tombola.report.board import Row, board, counts
 from tombola.report.entry import Entry, difference_text, entry, usual_runs
 from tombola.report.layout import NAMES, Grid, column_texts, grid, value_text
 from tombola.report.markup import table_note
@@ -91,6 +91,7 @@ class Exhibit:
     sheet: Sheet | None
     picture: Picture | None
     svg: Markup | None
+    caption: str
     mixtures: list[str]
     unprinted: bool
 
@@ -122,7 +123,6 @@ def results_html(results: Results, svgs: Mapping[str, str], studies: Sequence[st
         anchors=anchors,
         claims=[Judged(row, verdict.comparisons) for row, verdict in zip(rows, verdicts[1], strict=True)],
         counts=counts(rows),
-        statuses=STATUSES,
         missing=results.missing,
         missing_epochs=sum(epochs for _, epochs in results.missing),
         provenance=results.provenance,
@@ -162,6 +162,7 @@ def _exhibit(
         sheet=_sheet(table, own, printed) if table else None,
         picture=picture,
         svg=svg,
+        caption=f"{picture.caption.removesuffix('.')}." if picture else "",
         mixtures=mixtures(own, results.origins),
         unprinted=not printed,
     )

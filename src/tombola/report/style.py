@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-# The page gives these three the colours of its own light or dark scheme; no data is drawn in them.
+# The page gives these four the colours of its own light or dark scheme; no data is drawn in them.
 INK = "#1f2328"
 PAPER = "#ffffff"
 RULE = "#d5d9de"
+SOFT = "#59636e"
 
 STABLE_BELOW = 2.0
 """Error barrier in percentage points under which training counts as stable (Frankle et al., 2020)."""
