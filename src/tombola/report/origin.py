@@ -40,7 +40,7 @@ def mixtures(places: Iterable[Place], origins: Mapping[Place, Collection[Origin]
             continue
         listed = ", ".join(f"{value} ({_cells(count)})" for value, count in sorted(counts.items()))
         mixed = sum(len(values) > 1 for values in by_cell)
-        within = f" {_cells(mixed)} rest on several of them." if mixed else ""
+        within = f" {_cells(mixed)} rest{'s' * (mixed == 1)} on several of them." if mixed else ""
         sentences.append(f"Mixed {_NAMES[field.name]}: {listed}.{within}")
     return sentences
 
