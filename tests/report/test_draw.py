@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,31 @@ def test_a_single_start_is_named_unless_the_title_does() -> None:
     assert axes.get_title() == "(b) with late rewinding"
 
 
+def test_panels_that_are_halves_of_one_share_a_scale() -> None:
+    low, high = line(FOUR[0], ROUNDS[:3], [10, 11, 12]), line(FOUR[0], ROUNDS[:3], [60, 61, 62])
+    halves = panel([low], title="(a) without late rewinding"), panel([high], title="(b) with late rewinding")
+    left, right = draw(picture(*halves)).axes
+    assert left.get_ylim() == right.get_ylim()
+    left, right = draw(picture(panel([low], title="block 4"), panel([high], title="block 8"))).axes
+    assert left.get_ylim() != right.get_ylim()
+    left, right = draw(picture(halves[0], replace(halves[1], lines=[]))).axes
+    assert len(left.get_yticks()) > 2
+
+
+def test_missing_lines_stand_in_their_own_half() -> None:
+    late = f"{FOUR[1].label}, late rewinding"
+    lines = [course(FOUR[0], pretrained=half) for half in (False, True)]
+    left, right = draw(picture(panel(lines, missing=[FOUR[2].label, late]))).axes
+    assert [text.get_text() for text in left.texts] == [f"not computed yet: {FOUR[2].label}"]
+    assert [" ".join(text.get_text().split()) for text in right.texts] == [f"not computed yet: {late}"]
+
+
+def test_labels_that_differ_by_the_start_alone_share_an_entry() -> None:
+    late = f"{FOUR[0].label}, late rewinding"
+    lines = [course(FOUR[0], pretrained=False), course(FOUR[0], label=late, pretrained=True)]
+    assert legend_texts(draw(picture(panel(lines)))) == [FOUR[0].label]
+
+
 def test_the_legend_has_one_entry_a_label_and_covers_no_panel() -> None:
     halves = [course(one, pretrained=half) for half in (False, True) for one in FOUR]
     figure = draw(picture(panel(halves), panel([course(one) for one in FOUR])))
@@ -155,6 +181,12 @@ def test_a_failed_point_is_a_star_with_a_bar_for_its_spread_and_named_in_the_leg
         [(36.0, 6.0), (36.0, 66.0)]
     ]
     assert legend_texts(figure) == [FOUR[2].label, "a run failed"]
+
+
+def test_a_long_line_of_failed_points_has_one_star_at_its_end() -> None:
+    one = line(FOUR[0], list(range(200)), [0.1] * 200, starred=[True] * 200)
+    (axes,) = draw(picture(panel([one], x_label="epoch"))).axes
+    assert [list(drawn.get_xdata()) for drawn in axes.lines if drawn.get_marker() == "*"] == [[199]]
 
 
 def test_rounds_are_evenly_spaced_and_the_tabulated_ones_written() -> None:

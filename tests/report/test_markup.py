@@ -80,7 +80,7 @@ def test_a_cell_of_fewer_runs_says_so() -> None:
     text = to_markdown(grid("table6", printed_cells()), printed_cells())
     assert "| 60.15% (1 run) |" in text
     assert text.count(" run)") == 1
-    assert "Means ± standard deviation of 3 runs." in text
+    assert "Means ± standard deviation of 3 runs of 200 epochs." in text
 
 
 def mine(**keys: object) -> Place:

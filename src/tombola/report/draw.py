@@ -7,6 +7,7 @@ stand in one panel, in two groups.
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 10.0  # inches
 _WARNING = "#D55E00"
+_LATE = "late rewinding"
 _SAMPLE_WIDTH = 60  # points that an entry of the legend needs beside its text
 _FACTORED_FROM = 13  # entries: fewer are listed one by one
 
@@ -50,7 +52,7 @@ def draw(picture: Picture) -> Figure:
             first: Axes | None = None
             for column, panel in enumerate(row.panels):
                 where = grid[place, :] if len(row.panels) == 1 else grid[place, column]
-                shared = first if row.halves else None
+                shared = first if row.halves and all(half.lines for half in row.panels) else None
                 axes = figure.add_subplot(where, sharey=shared)
                 first = first or axes
                 axes.set_title(textwrap.fill(panel.title, 42 if len(row.panels) > 1 else 100))
@@ -109,6 +111,7 @@ def _rows(panels: Sequence[Panel]) -> list[_Row]:
         if len(halves) > 1:
             rows.append(_Row(halves, halves=True))
         elif rows and len(rows[-1].panels) == 1:
+            rows[-1].halves = _are_halves(rows[-1].panels[0], halves[0])
             rows[-1].panels += halves
         else:
             rows.append(_Row(halves))
@@ -118,16 +121,32 @@ def _rows(panels: Sequence[Panel]) -> list[_Row]:
 def _halves(panel: Panel) -> list[Panel]:
     """A panel with its start named, or the two it is drawn as. Lines of neither start are in both."""
     starts = [half for half in (False, True) if any(line.pretrained is half for line in panel.lines)]
-    if is_bars(panel) or (len(starts) == 1 and "rewinding" in panel.title) or not starts:
+    if is_bars(panel) or (len(starts) == 1 and _LATE in panel.title) or not starts:
         return [panel]
     return [
         replace(
             panel,
             title=f"{panel.title}, {HALVES[half]}" if panel.title else HALVES[half],
             lines=[line for line in panel.lines if line.pretrained in (None, half)],
+            missing=_missing(panel, half) if len(starts) > 1 else panel.missing,
         )
         for half in starts
     ]
+
+
+def _missing(panel: Panel, half: bool) -> list[str]:
+    """The labels of missing lines of one half, where labels name the late start; else all of them."""
+    labels = [line.label for line in panel.lines]
+    if not any(_LATE in label for label in (*labels, *panel.missing)):
+        return list(panel.missing)
+    return [label for label in panel.missing if (_LATE in label) == half]
+
+
+def _are_halves(one: Panel, other: Panel) -> bool:
+    """Whether two panels are the halves of one: alike but for "without" and "with" in the title."""
+    titles = [re.sub(r"^\([a-z]\) ", "", panel.title) for panel in (one, other)]
+    same = titles[0].replace(f"without {_LATE}", f"with {_LATE}") == titles[1]
+    return same and titles[0] != titles[1] and one.y_label == other.y_label
 
 
 def _height(rows: Sequence[_Row], picture: Picture) -> float:
@@ -145,7 +164,9 @@ def _add_legend(figure: Figure, picture: Picture, look: Looking) -> None:
     panels = [panel for panel in picture.panels if panel.lines]
     samples: dict[str, Look] = {}
     for line in (line for panel in panels for line in panel.lines):
-        samples.setdefault(line.label, look(line))
+        # The same look under another label is the same configuration from the other start.
+        if look(line) not in samples.values():
+            samples.setdefault(line.label, look(line))
     only_bars = all(is_bars(panel) for panel in panels)
     handles: list[Any] = [
         Patch(**sample.bar(), label=label) if only_bars else Line2D([], [], **sample.line(label=label))

@@ -7,6 +7,7 @@ head the columns.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -21,71 +22,46 @@ Key = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Layout:
-    """The table of one study: its title, and the keys that head rows and columns."""
+    """The keys of a place that head the rows and the columns of a table."""
 
-    title: str
     rows: tuple[str, ...]
     columns: tuple[str, ...]
 
 
 _TICKET = ("momentum", "batch_size", "pretrained")
 _KIND = (*_TICKET, "baseline")
-_SUBSET = ("subset_percent",)
-_PROBE = ("sparsity", "block")
+_DENSE = Layout(_TICKET[:2], ("metric",))
+_TICKETS = Layout(_TICKET, ("sparsity",))
+_PROBES = Layout(_KIND, ("sparsity", "block"))
+_TRANSFER = Layout(_KIND, ("target",))
+_LITTLE_DATA = Layout(_KIND, ("subset_percent",))
 
 LAYOUTS: Mapping[str, Layout] = {
-    "table1": Layout(
-        "Forgetting and convergence of dense ResNet-34 on TinyImageNet", _TICKET[:2], ("metric",)
-    ),
-    "table2": Layout("Tickets of ResNet-34 on TinyImageNet by sparsity", _TICKET, ("sparsity",)),
-    "table3": Layout(
-        "Tickets of a short mask search, ResNet-34 on TinyImageNet",
-        ("search_epochs", "momentum", "pretrained", "batch_size"),
-        ("sparsity",),
-    ),
-    "table4": Layout(
-        "Mask search with one configuration, sparse training with another, ResNet-34 on TinyImageNet",
-        (*_TICKET, "sparse_momentum", "sparse_batch_size"),
-        ("sparsity",),
-    ),
-    "table5": Layout("Linear probes in untrained tickets of ResNet-34 on TinyImageNet", _KIND, _PROBE),
-    "table6": Layout("Transfer of frozen tickets from CIFAR-10, ResNet-18", _KIND, ("target",)),
-    "table7": Layout("Tickets of ResNet-34 trained on little of TinyImageNet", _KIND, _SUBSET),
-    "table8": Layout("Forgetting and convergence of dense ResNet-18 on CIFAR-10", _TICKET[:2], ("metric",)),
-    "table9": Layout("Forgetting and convergence of dense ResNet-18 on CIFAR-100", _TICKET[:2], ("metric",)),
-    "table10": Layout("Forgetting and convergence of dense VGG16 on CIFAR-100", _TICKET[:2], ("metric",)),
-    "table11": Layout(
-        "Tickets of ResNet-18 on CIFAR-10 and CIFAR-100 by sparsity", ("dataset", *_TICKET), ("sparsity",)
-    ),
-    "table12": Layout("Tickets of VGG16 on CIFAR-100 by sparsity", _TICKET, ("sparsity",)),
-    "table13": Layout(
-        "Very small and very large batches, ResNet-18 on CIFAR-10",
-        ("momentum", "pretrained", "batch_size"),
-        ("sparsity",),
-    ),
-    "table14": Layout(
-        "Further values of momentum, ResNet-18 on CIFAR-10",
-        ("batch_size", "pretrained", "momentum"),
-        ("sparsity",),
-    ),
-    "table15": Layout(
-        "First epoch from which training is stable", ("network", "dataset"), ("momentum", "batch_size")
-    ),
-    "table16": Layout(
-        "Tickets of a short mask search, ResNet-18 on CIFAR-10", ("search_epochs", *_TICKET), ("sparsity",)
-    ),
-    "table17": Layout("Linear probes in untrained tickets of ResNet-18 on CIFAR-10", _KIND, _PROBE),
-    "table18": Layout("Linear probes in untrained tickets of ResNet-18 on CIFAR-100", _KIND, _PROBE),
-    "table19": Layout("Transfer of frozen tickets from CIFAR-100, ResNet-18", _KIND, ("target",)),
-    "table20": Layout("Transfer of frozen tickets from TinyImageNet, ResNet-34", _KIND, ("target",)),
-    "table21": Layout("Tickets of ResNet-18 trained on little of CIFAR-10", _KIND, _SUBSET),
-    "table22": Layout("Tickets of ResNet-18 trained on little of CIFAR-100", _KIND, _SUBSET),
-    "table23": Layout(
-        "Trained on the least or most forgotten images of CIFAR-10, ResNet-18",
-        ("baseline",),
-        ("subset_criterion", "subset_percent"),
-    ),
+    "table1": _DENSE,
+    "table2": _TICKETS,
+    "table3": Layout(("search_epochs", "momentum", "pretrained", "batch_size"), ("sparsity",)),
+    "table4": Layout((*_TICKET, "sparse_momentum", "sparse_batch_size"), ("sparsity",)),
+    "table5": _PROBES,
+    "table6": _TRANSFER,
+    "table7": _LITTLE_DATA,
+    "table8": _DENSE,
+    "table9": _DENSE,
+    "table10": _DENSE,
+    "table11": Layout(("dataset", *_TICKET), ("sparsity",)),
+    "table12": _TICKETS,
+    "table13": Layout(("momentum", "pretrained", "batch_size"), ("sparsity",)),
+    "table14": Layout(("batch_size", "pretrained", "momentum"), ("sparsity",)),
+    "table15": Layout(("network", "dataset"), ("momentum", "batch_size")),
+    "table16": Layout(("search_epochs", *_TICKET), ("sparsity",)),
+    "table17": _PROBES,
+    "table18": _PROBES,
+    "table19": _TRANSFER,
+    "table20": _TRANSFER,
+    "table21": _LITTLE_DATA,
+    "table22": _LITTLE_DATA,
+    "table23": Layout(("baseline",), ("subset_criterion", "subset_percent")),
 }
+"""The paper's tables by name."""
 
 _KEYS = tuple(field.name for field in fields(Place) if field.name != "study")
 _MOST_COLUMNS = 8
@@ -122,6 +98,7 @@ _METRICS = {
 class Grid:
     """A table before its numbers: which place stands where.
 
+    title: such as "Table 2: Accuracy of tickets".
     row_names, column_names: keys of a place.
     rows, columns: the values of those keys.
     places: by row and column; a pair that is not there is a gap for good.
@@ -136,7 +113,7 @@ class Grid:
     places: Mapping[tuple[Key, Key], Place]
 
 
-def grid(study: str, places: Iterable[Place]) -> Grid:
+def grid(study: str, places: Iterable[Place], title: str = "") -> Grid:
     """Lay out the places of one study; places of other studies are left out.
 
     places: in the order in which rows and columns shall stand; numbers that head columns are sorted.
@@ -148,7 +125,7 @@ def grid(study: str, places: Iterable[Place]) -> Grid:
         raise StudyError(
             f"no cell of the study {study!r}; a table needs at least one, of ours or the paper's"
         )
-    layout = LAYOUTS.get(study) or _layout_by_rule(study, own)
+    layout = LAYOUTS.get(study) or _layout_by_rule(own)
     row_names = tuple(name for name in layout.rows if name != "baseline" or _varies(own, name))
     column_names = layout.columns
     # Places that the layout would put on top of each other differ in a key that must head rows too.
@@ -159,7 +136,14 @@ def grid(study: str, places: Iterable[Place]) -> Grid:
     if all(isinstance(value, int | float) for column in columns for value in column):
         columns.sort()
     rows = tuple(dict.fromkeys(row for row, _ in placed))
-    return Grid(study, layout.title, row_names, column_names, rows, tuple(columns), placed)
+    title = f"{spoken(study)}: {title}" if title else spoken(study)
+    return Grid(study, title, row_names, column_names, rows, tuple(columns), placed)
+
+
+def spoken(study: str) -> str:
+    """``"table2"`` as "Table 2"; names that the paper does not have as they are."""
+    kind = re.fullmatch(r"(table|fig)(\d+)", study)
+    return f"{'Table' if kind[1] == 'table' else 'Figure'} {kind[2]}" if kind else study
 
 
 def value_text(name: str, value: Any) -> str:
@@ -187,7 +171,7 @@ def column_texts(names: Sequence[str], key: Key) -> list[str]:
     return [named.get(name, "") + value_text(name, value) for name, value in zip(names, key, strict=True)]
 
 
-def _layout_by_rule(study: str, places: Sequence[Place]) -> Layout:
+def _layout_by_rule(places: Sequence[Place]) -> Layout:
     varying = [name for name in _KEYS if _varies(places, name)]
     columns = ["metric"] if "metric" in varying or "sparsity" not in varying else []
     sparsities = {place.sparsity for place in places}
@@ -195,7 +179,7 @@ def _layout_by_rule(study: str, places: Sequence[Place]) -> Layout:
         columns = ["sparsity"]
     columns = columns or ["metric"]
     rows = tuple(name for name in varying if name not in columns)
-    return Layout(study, rows or ("dataset",), tuple(columns))
+    return Layout(rows or ("dataset",), tuple(columns))
 
 
 def _clashing(places: Sequence[Place], rows: tuple[str, ...], columns: tuple[str, ...]) -> str | None:

@@ -43,19 +43,14 @@ def looks(picture: Picture) -> Callable[[Line], Look]:
     tells nothing apart.
     """
     lines = [line for panel in picture.panels for line in panel.lines]
-    configured = {_key(line) for line in lines if _is_configured(line)}
-    labels = list(dict.fromkeys(line.label for line in lines))
-    single = len(configured) == 1 and len(labels) > 1
-    free = [
-        label
-        for label in labels
-        if single or any(line.label == label and not _is_configured(line) for line in lines)
-    ]
     variants: dict[tuple[Any, ...], list[str]] = {}
     for line in lines:
         known = variants.setdefault((*_key(line), line.pretrained), [])
         if line.label not in known:
             known.append(line.label)
+    configured = {_key(line) for line in lines if _is_configured(line)}
+    single = len(configured) == 1 and any(len(labels) > 1 for labels in variants.values())
+    free = list(dict.fromkeys(line.label for line in lines if single or not _is_configured(line)))
 
     def look(line: Line) -> Look:
         if single or not _is_configured(line):

@@ -108,7 +108,9 @@ def table_note(table: Grid, cells: Mapping[Place, Cell]) -> str:
     sentences = []
     if runs is not None:
         spread = " ± standard deviation" * any(cell.std is not None for cell in own)
-        sentences.append(f"Means{spread} of {runs} runs." if runs > 1 else "Single runs.")
+        budgets = " and ".join(str(epochs) for epochs in sorted({cell.epochs for cell in own}))
+        many = f"Means{spread} of {runs} runs" if runs > 1 else "Single runs"
+        sentences.append(f"{many} of {budgets} epochs.")
     if any(cell.underlined for cell in own):
         sentences.append("Underlined: winning ticket.")
     if any(cell.starred for cell in own):

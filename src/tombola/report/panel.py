@@ -181,7 +181,8 @@ def _scale_x(axes: Axes, panel: Panel) -> None:
 
     values = sorted({float(x) for line in panel.lines for x in line.x} | {float(x) for x in panel.marks})
     if _is_sparsity(panel) and values and values[-1] < 100:
-        rounds = sorted({float(x) for x in panel.marks}) or values
+        marks = sorted({float(x) for x in panel.marks})
+        rounds = marks if len(marks) > 2 else values
         if len(rounds) > 10:
             rounds = rounds[:: max(_TABULATED_EVERY, -(-len(rounds) // 6))]
         space_by_round(axes, rounds, [f"{sparsity:g}" for sparsity in rounds])
@@ -237,9 +238,12 @@ def _listed(labels: Sequence[str], at_most: int) -> str:
 
 
 def _starred(line: Line) -> list[bool]:
-    """One sign a point; a short list speaks for the first points only."""
+    """One sign a point; a long line that is starred throughout, such as one by epoch, has it at its end."""
     signs = [bool(sign) for sign in line.starred][: len(line.x)]
-    return signs + [False] * (len(line.x) - len(signs))
+    signs += [False] * (len(line.x) - len(signs))
+    if len(signs) > _MARKERS_UP_TO and all(signs):
+        return [False] * (len(signs) - 1) + [True]
+    return signs
 
 
 def _is_alone(values: Sequence[float], place: int) -> bool:

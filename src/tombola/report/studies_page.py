@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tombola.report.board import Row, board, counts
 from tombola.report.entry import Entry, difference_text, entry, usual_runs
-from tombola.report.layout import NAMES, Grid, column_texts, grid, value_text
+from tombola.report.layout import NAMES, Grid, column_texts, grid, spoken, value_text
 from tombola.report.markup import table_note
 from tombola.report.origin import Origin, mixtures
 from tombola.report.svg import inline_svg
@@ -36,10 +36,12 @@ _INSIDE = {None: "", True: "✓", False: "✗"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Results:
+class Report:
     """What a report shows.
 
     cells: our numbers, of all studies that have some.
+    places: of all cells that belong to our studies, finished or not; what is unfinished shows as a gap.
+    titles: of the studies, by name.
     pictures: the figures, as far as anything of them is known.
     missing: studies that are not finished, with the epochs of training that they still need.
     provenance: names and texts, such as ``{"torch": "2.9.0"}``.
@@ -48,6 +50,8 @@ class Results:
     """
 
     cells: Mapping[Place, Cell]
+    places: Sequence[Place] = ()
+    titles: Mapping[str, str] = field(default_factory=dict)
     pictures: Sequence[Picture] = ()
     missing: Sequence[tuple[str, int]] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
@@ -57,7 +61,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Slot:
-    """One cell of a table on the page, with the paper's below it."""
+    """One cell of a table on the page, with the paper's below it; without ours it is a gap."""
 
     ours: Entry | None
     paper: Entry | None
@@ -71,7 +75,7 @@ class Sheet:
 
     names: list[str]
     columns: list[list[str]]
-    rows: list[tuple[list[str], list[Slot]]]
+    rows: list[tuple[list[str], list[Slot | None]]]
     note: str
     beside: bool
 
@@ -104,7 +108,7 @@ class Judged:
     comparisons: Sequence[tuple[str, Comparison]]
 
 
-def results_html(results: Results, svgs: Mapping[str, str], studies: Sequence[str] | None = None) -> str:
+def studies_html(report: Report, svgs: Mapping[str, str], studies: Sequence[str] | None = None) -> str:
     """The whole page.
 
     svgs: the drawn pictures as SVG files, by their names.
@@ -112,44 +116,46 @@ def results_html(results: Results, svgs: Mapping[str, str], studies: Sequence[st
         judged on all cells in any case.
     """
     theirs = printed_cells()
-    shown = list(studies) if studies is not None else known_studies(results)
+    shown = list(studies) if studies is not None else known_studies(report)
     anchors = {name: f"s{place}_{re.sub('[^A-Za-z0-9]', '_', name)}" for place, name in enumerate(shown)}
-    exhibits = [_exhibit(name, anchors[name], results, theirs, svgs) for name in shown]
-    verdicts = judge_all(theirs), judge_all(results.cells)
+    exhibits = [_exhibit(name, anchors[name], report, theirs, svgs) for name in shown]
+    verdicts = judge_all(theirs), judge_all(report.cells)
     rows = board(*verdicts)
-    return template("results").render(
-        note=results.note,
+    return template("studies").render(
+        note=report.note,
         groups=_groups(exhibits),
         anchors=anchors,
         claims=[Judged(row, verdict.comparisons) for row, verdict in zip(rows, verdicts[1], strict=True)],
         counts=counts(rows),
-        missing=results.missing,
-        missing_epochs=sum(epochs for _, epochs in results.missing),
-        provenance=results.provenance,
+        missing=report.missing,
+        missing_epochs=sum(epochs for _, epochs in report.missing),
+        provenance=report.provenance,
         full_budget=EPOCHS,
     )
 
 
-def known_studies(results: Results) -> list[str]:
+def known_studies(report: Report) -> list[str]:
     """The paper's tables and figures, then the further studies that have cells or a picture."""
-    further = [place.study for place in results.cells] + [picture.name for picture in results.pictures]
+    further = [place.study for place in (*report.places, *report.cells)]
+    further += [picture.name for picture in report.pictures]
     return list(dict.fromkeys([*PAPER_STUDIES, *further]))
 
 
 def _exhibit(
     name: str,
     anchor: str,
-    results: Results,
+    report: Report,
     theirs: Mapping[Place, Cell],
     svgs: Mapping[str, str],
 ) -> Exhibit:
     from markupsafe import Markup
 
     printed = {place: cell for place, cell in theirs.items() if place.study == name}
-    own = {place: cell for place, cell in results.cells.items() if place.study == name}
-    picture = next((picture for picture in results.pictures if picture.name == name), None)
-    table = grid(name, [*printed, *own]) if printed or own else None
-    title = picture.title if picture else table.title if table and table.title != name else ""
+    own = {place: cell for place, cell in report.cells.items() if place.study == name}
+    expected = list(printed) or [place for place in report.places if place.study == name]
+    picture = next((picture for picture in report.pictures if picture.name == name), None)
+    title = report.titles.get(name) or (picture.title if picture else "")
+    table = grid(name, [*printed, *expected, *own], title) if expected or own else None
     svg = None
     if picture and name in svgs:
         # matplotlib escapes what it is given, and the title is escaped here.
@@ -157,27 +163,26 @@ def _exhibit(
     return Exhibit(
         name=name,
         anchor=anchor,
-        heading=": ".join(part for part in (_spoken(name), title) if part),
-        found=_found(own, printed, picture),
+        heading=": ".join(part for part in (spoken(name), title) if part),
+        found=_found(own, expected, picture),
         sheet=_sheet(table, own, printed) if table else None,
         picture=picture,
         svg=svg,
         caption=f"{picture.caption.removesuffix('.')}." if picture else "",
-        mixtures=mixtures(own, results.origins),
+        mixtures=mixtures(own, report.origins),
         unprinted=not printed,
     )
 
 
-def _found(own: Collection[Place], printed: Collection[Place], picture: Picture | None) -> str:
-    """How much there is: of the paper's cells where it prints some."""
-    if printed:
-        count = sum(place in own for place in printed)
-        return f"{count} of {len(printed)} cells" if count else "not computed yet"
-    if picture:
-        lines = sum(len(panel.lines) for panel in picture.panels)
-        missing = sum(len(panel.missing) for panel in picture.panels)
-        return f"{lines} of {lines + missing} lines" if lines else "not computed yet"
-    return f"{len(own)} cells" if own else "not computed yet"
+def _found(own: Collection[Place], expected: Collection[Place], picture: Picture | None) -> str:
+    """How much there is of what is expected, by the paper's cells where it prints some."""
+    missing = sum(len(panel.missing) for panel in picture.panels) if picture else 0
+    lines = sum(len(panel.lines) for panel in picture.panels) if picture else 0
+    if not own and not lines:
+        return "not computed yet"
+    if expected:
+        return f"{sum(place in own for place in expected)} of {len(expected)} cells"
+    return f"{lines} of {lines + missing} lines" if lines else f"{len(own)} cells"
 
 
 def _sheet(table: Grid, own: Mapping[Place, Cell], printed: Mapping[Place, Cell]) -> Sheet:
@@ -198,10 +203,13 @@ def _sheet(table: Grid, own: Mapping[Place, Cell], printed: Mapping[Place, Cell]
     )
 
 
-def _slot(place: Place | None, beside: Mapping[Place, SideBySide], runs: int | None) -> Slot:
+def _slot(place: Place | None, beside: Mapping[Place, SideBySide], runs: int | None) -> Slot | None:
+    """A cell of the table; None where no cell belongs."""
     if place is None:
+        return None
+    row = beside.get(place)
+    if row is None:
         return Slot(None, None, "", "")
-    row = beside[place]
     return Slot(
         entry(row.ours, runs) if row.ours else None,
         entry(row.theirs) if row.theirs else None,
@@ -218,9 +226,3 @@ def _groups(exhibits: Sequence[Exhibit]) -> list[tuple[str, list[Exhibit]]]:
         heading = {"table": "Tables", "fig": "Figures"}[kind[1]] if kind else "Further studies"
         groups[heading].append(exhibit)
     return [(heading, listed) for heading, listed in groups.items() if listed]
-
-
-def _spoken(name: str) -> str:
-    """``"table2"`` as "Table 2"; other names as they are."""
-    kind = re.fullmatch(r"(table|fig)(\d+)", name)
-    return f"{'Table' if kind[1] == 'table' else 'Figure'} {kind[2]}" if kind else name

@@ -12,7 +12,7 @@ import pytest
 from tombola.report.draw import draw
 from tombola.report.entry import MINUS
 from tombola.report.origin import Origin
-from tombola.report.results import PAPER_STUDIES, Results, results_html
+from tombola.report.studies_page import PAPER_STUDIES, Report, studies_html
 from tombola.report.svg import svg_text
 from tombola.studies.cells import Cell, Place, by_place, measured
 from tombola.studies.paper.printed import printed_cells
@@ -46,13 +46,20 @@ def picture(name: str = "fig3", title: str = "Instability") -> Picture:
     return Picture(name, title, "Two runs", [Panel("(a) path", "position", "error (%)", [line]), gap])
 
 
-def page(results: Results, studies: list[str] | None = None) -> str:
-    return results_html(results, {one.name: svg_text(draw(one)) for one in results.pictures}, studies)
+def page(results: Report, studies: list[str] | None = None) -> str:
+    return studies_html(results, {one.name: svg_text(draw(one)) for one in results.pictures}, studies)
 
 
 @pytest.fixture(scope="module")
 def full() -> str:
-    return page(Results(cells=cells(), pictures=[picture()], missing=[("fig3", 1200), ("table9", 2400)]))
+    return page(
+        Report(
+            cells=cells(),
+            titles={"table2": "Tickets by sparsity"},
+            pictures=[picture()],
+            missing=[("fig3", 1200), ("table9", 2400)],
+        )
+    )
 
 
 def section(text: str, heading: str) -> str:
@@ -117,7 +124,7 @@ def test_a_picture_is_inside_the_page_with_its_caption(full: str, read_page: Rea
 
 def test_the_contents_say_how_much_there_is(full: str, read_page: ReadPage) -> None:
     text = " ".join(read_page(full).text.split())
-    assert "Table 2: Tickets of ResNet-34 on TinyImageNet by sparsity 3 of 40 cells" in text
+    assert "Table 2: Tickets by sparsity 3 of 40 cells" in text
     assert "Figure 3: Instability 1 of 2 lines" in text
     assert "Figure 4 not computed yet" in text
 
@@ -125,7 +132,7 @@ def test_the_contents_say_how_much_there_is(full: str, read_page: ReadPage) -> N
 def test_claims_show_both_verdicts_and_a_reduced_budget(read_page: ReadPage) -> None:
     ours = {place: measured(place, [cell.mean], epochs=20, starred=cell.starred)
             for place, cell in printed_cells().items()}  # fmt: skip
-    text = page(Results(cells=ours), studies=["table2"])
+    text = page(Report(cells=ours), studies=["table2"])
     row = text[text.index('<tr id="C16">') : text.index('<tr id="C17">')]
     words = " ".join(read_page(row).text.split())
     assert "8 of 8 comparisons hold, 1 run, 20 epochs, reduced budget" in words
@@ -140,7 +147,7 @@ def test_what_is_missing_is_listed_with_its_cost(full: str) -> None:
     part = full[full.index('id="missing"') :]
     assert "2,400" in part
     assert "3,600" in part
-    assert "<p>Nothing.</p>" in page(Results(cells={}), studies=[])
+    assert "<p>Nothing.</p>" in page(Report(cells={}), studies=[])
 
 
 def test_mixed_origins_are_told_below_the_table(full: str) -> None:
@@ -148,28 +155,37 @@ def test_mixed_origins_are_told_below_the_table(full: str) -> None:
         PLACES[0]: [Origin("cpu", "float32", "torch 2.9.0")],
         PLACES[1]: [Origin("NVIDIA H200", "float32", "torch 2.9.0")],
     }
-    part = section(page(Results(cells=cells(), origins=origins), ["table2"]), "Table 2")
+    part = section(page(Report(cells=cells(), origins=origins), ["table2"]), "Table 2")
     assert "Mixed kinds of device: NVIDIA H200 (1 cell), cpu (1 cell)." in part
     assert "precisions" not in part
     assert "Mixed" not in full
 
 
 def test_provenance_and_the_note_are_shown() -> None:
-    text = page(Results(cells={}, provenance={"torch": "2.9.0"}, note="tiny scale"), [])
+    text = page(Report(cells={}, provenance={"torch": "2.9.0"}, note="tiny scale"), [])
     assert "<dt>torch</dt><dd>2.9.0</dd>" in text
     assert '<p class="warning">tiny scale</p>' in text
-    assert 'class="warning"' not in page(Results(cells={}), [])
+    assert 'class="warning"' not in page(Report(cells={}), [])
 
 
 def test_a_study_of_the_users_own_is_shown_after_the_papers() -> None:
     own = measured(Place(study="mine", metric="barrier", dataset="digits"), [1.5], epochs=2)
-    text = page(Results(cells={own.place: own}))
+    text = page(Report(cells={own.place: own}))
     assert text.index("Further studies") > text.index("Figure 23")
     assert "1.50" in cells_of(section(text, "mine"))
 
 
+def test_unfinished_cells_that_the_paper_does_not_print_are_gaps_too(read_page: ReadPage) -> None:
+    places = [Place(study="mine", metric="barrier", momentum=momentum) for momentum in (0.0, 0.3, 0.9)]
+    done = by_place([measured(places[1], [1.5], epochs=2)])
+    text = page(Report(cells=done, places=places), ["mine"])
+    assert "1 of 3 cells" in text
+    rows = re.findall(r"<tr>\s*<td.*?</tr>", section(text, "mine"), re.DOTALL)
+    assert ["1.50" in row for row in rows] == [False, True, False]
+
+
 def test_only_the_named_studies_are_shown_in_their_order(read_page: ReadPage) -> None:
-    text = page(Results(cells=cells(), pictures=[picture()]), studies=["fig3", "table2"])
+    text = page(Report(cells=cells(), pictures=[picture()]), studies=["fig3", "table2"])
     articles = [a["id"] for tag, a in read_page(text).tags if tag == "article"]
     assert sorted(articles) == ["s0_fig3", "s1_table2"]
 
@@ -178,7 +194,7 @@ def test_names_from_outside_are_escaped(read_page: ReadPage) -> None:
     evil = '<script>alert("1")</script>'
     place = Place(study=evil, metric="barrier", dataset=evil, network=evil)
     other = replace(place, dataset="digits")
-    results = Results(
+    results = Report(
         cells=by_place(measured(one, [1.0], epochs=2, note=evil) for one in (place, other)),
         pictures=[replace(picture("mine", evil), caption=evil)],
         missing=[(evil, 3)],
