@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ HALVES = {None: "", False: "from initialisation", True: "with late rewinding"}
 """Where training started, by the ``pretrained`` of a line."""
 
 STABLE_LINE: dict[str, Any] = {"color": INK, "linewidth": 1.2, "linestyle": (0, (5, 3))}
+_FIXED_SPACE = "\N{NO-BREAK SPACE}"
 _STAR = 13  # points
 _MARKERS_UP_TO = 12  # points of a line: more would hide it
 _NUMBERED_UP_TO = 12  # bars: more leave no room for numbers
@@ -84,7 +86,7 @@ def draw_gap(axes: Axes, panel: Panel) -> None:
     _name_axes(axes, panel)
     text = "not computed yet"
     if panel.missing:
-        text += ":\n" + textwrap.fill(_listed(panel.missing, 8), 40, break_on_hyphens=False)
+        text += ":\n" + _listed(panel.missing, 8, width=44)
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=SOFT)
 
 
@@ -169,11 +171,9 @@ def _draw_bar(axes: Axes, place: float, line: Line, look: Look, *, numbered: boo
 
 def _name_axes(axes: Axes, panel: Panel) -> None:
     axes.set_xlabel(panel.x_label)
-    quantity, bracket, unit = panel.y_label.partition(" (")
-    short = len(panel.y_label) <= _SHORT_LABEL
-    axes.set_ylabel(
-        panel.y_label if short else f"{textwrap.fill(quantity, _SHORT_LABEL)}\n{bracket[1:]}{unit}"
-    )
+    # A unit in brackets stays in one line.
+    label = re.sub(r"\([^)]*\)", lambda unit: unit[0].replace(" ", _FIXED_SPACE), panel.y_label)
+    axes.set_ylabel(textwrap.fill(label, _SHORT_LABEL))
 
 
 def _scale_x(axes: Axes, panel: Panel) -> None:
@@ -215,7 +215,7 @@ def _mark_stable(axes: Axes) -> None:
 def _name_missing(axes: Axes, panel: Panel) -> None:
     if not panel.missing:
         return
-    text = textwrap.fill("not computed yet: " + _listed(panel.missing, 4), 58, break_on_hyphens=False)
+    text = _listed(panel.missing, 4, width=58, start="not computed yet: ")
     axes.annotate(
         text,
         (0, 1),
@@ -230,11 +230,13 @@ def _name_missing(axes: Axes, panel: Panel) -> None:
     axes.set_title(axes.get_title(), pad=10 + 13 * (text.count("\n") + 1))
 
 
-def _listed(labels: Sequence[str], at_most: int) -> str:
-    rest = len(labels) - at_most
-    if rest <= 1:
-        return "; ".join(labels)
-    return "; ".join(labels[:at_most]) + f"; and {rest} more"
+def _listed(labels: Sequence[str], at_most: int, *, width: int, start: str = "") -> str:
+    """Labels in lines of so many characters that break between labels; the last ones only counted."""
+    shown = [label.replace(" ", _FIXED_SPACE) for label in labels]
+    if len(shown) > at_most + 1:
+        shown[at_most:] = [f"and {len(shown) - at_most} more"]
+    text = start + "; ".join(shown)
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _starred(line: Line) -> list[bool]:
