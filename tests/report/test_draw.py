@@ -110,6 +110,17 @@ def test_panels_that_are_halves_of_one_share_a_scale() -> None:
     assert len(left.get_yticks()) > 2
 
 
+def test_the_shared_scale_holds_the_lines_of_both_halves() -> None:
+    def high(half: bool) -> Line:
+        return line(FOUR[0], ROUNDS[:3], [1, 90 if half else 20, 5], pretrained=half)
+
+    for y_label in ("validation accuracy (%)", "error barrier (points)"):
+        left, right = draw(picture(panel([high(False), high(True)], y_label=y_label))).axes
+        assert left.get_ylim() == right.get_ylim()
+        assert left.get_ylim()[0] == 0
+        assert 90 < left.get_ylim()[1] < 100
+
+
 def test_missing_lines_stand_in_their_own_half() -> None:
     late = f"{FOUR[1].label}, late rewinding"
     lines = [course(FOUR[0], pretrained=half) for half in (False, True)]

@@ -24,6 +24,7 @@ from tombola.report.panel import (
     draw_lines,
     is_barrier,
     is_bars,
+    scale_y,
 )
 from tombola.report.style import INK, STABLE_BELOW, drawing, new_figure
 from tombola.report.svg import pdf_bytes, png_bytes, svg_text
@@ -33,9 +34,11 @@ from tombola.whole import write_whole
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.gridspec import GridSpecFromSubplotSpec
 
 _WIDTH = 10.0  # inches
 _WARNING = "#D55E00"
+_HALF_TITLE = 46  # characters of a line above half the width
 _LATE = "late rewinding"
 _SAMPLE_WIDTH = 60  # points that an entry of the legend needs beside its text
 _FACTORED_FROM = 13  # entries: fewer are listed one by one
@@ -47,24 +50,9 @@ def draw(picture: Picture) -> Figure:
     rows = _rows(picture.panels)
     with drawing():
         figure = new_figure(_WIDTH, _height(rows, picture))
-        grid = figure.add_gridspec(len(rows), 2)
+        grid = figure.add_gridspec(len(rows), 1)
         for place, row in enumerate(rows):
-            first: Axes | None = None
-            for column, panel in enumerate(row.panels):
-                where = grid[place, :] if len(row.panels) == 1 else grid[place, column]
-                shared = first if row.halves and all(half.lines for half in row.panels) else None
-                axes = figure.add_subplot(where, sharey=shared)
-                first = first or axes
-                axes.set_title(textwrap.fill(panel.title, 42 if len(row.panels) > 1 else 100))
-                if not panel.lines:
-                    draw_gap(axes, panel)
-                elif is_bars(panel):
-                    draw_bars(axes, panel, look)
-                else:
-                    draw_lines(axes, panel, look)
-                if shared is not None:
-                    axes.set_ylabel("")
-                    axes.tick_params(axis="y", labelleft=False)
+            _draw_row(figure, grid[place, :].subgridspec(1, len(row.panels)), row, look)
         _add_legend(figure, picture, look)
         if picture.note:
             note = textwrap.fill(picture.note, 105)
@@ -73,6 +61,28 @@ def draw(picture: Picture) -> Figure:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
     return figure
+
+
+def _draw_row(figure: Figure, places: GridSpecFromSubplotSpec, row: _Row, look: Looking) -> None:
+    """Panels beside each other; those that are halves of one share their scale if both have lines."""
+    shares = row.halves and all(panel.lines for panel in row.panels)
+    drawn: list[Axes] = []
+    for column, panel in enumerate(row.panels):
+        axes = figure.add_subplot(places[column], sharey=drawn[0] if shares and drawn else None)
+        axes.set_title(textwrap.fill(panel.title, _HALF_TITLE if len(row.panels) > 1 else 2 * _HALF_TITLE))
+        if not panel.lines:
+            draw_gap(axes, panel)
+        elif is_bars(panel):
+            draw_bars(axes, panel, look)
+        else:
+            draw_lines(axes, panel, look)
+        drawn.append(axes)
+    for axes, panel in zip(drawn, row.panels, strict=True):
+        if panel.lines:
+            scale_y(axes, row.panels if shares else [panel])
+    for axes in drawn[1:] if shares else ():
+        axes.set_ylabel("")
+        axes.tick_params(axis="y", labelleft=False)
 
 
 def save_picture(picture: Picture, folder: Path, figure: Figure | None = None, svg: str = "") -> list[Path]:

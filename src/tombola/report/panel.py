@@ -27,7 +27,7 @@ _STAR = 13  # points
 _MARKERS_UP_TO = 12  # points of a line: more would hide it
 _NUMBERED_UP_TO = 12  # bars: more leave no room for numbers
 _CROWDED_FROM = 13  # lines: their bands are paler
-_SHORT_LABEL = 25  # characters of a y label that fit beside a low panel
+_SHORT_LABEL = 26  # characters of a y label that fit beside a low panel
 _TABULATED_EVERY = 5  # rounds: the paper's tables do
 
 
@@ -44,6 +44,8 @@ def draw_lines(axes: Axes, panel: Panel, look: Looking) -> None:
     """Lines, bands of one standard deviation, stars on points with failed runs, and vertical marks."""
     if panel.marks:
         axes.grid(visible=False, axis="x")
+    if is_barrier(panel):
+        axes.axhline(STABLE_BELOW, **STABLE_LINE, zorder=1)
     for mark in panel.marks:
         axes.axvline(mark, color=SOFT, linewidth=0.9, alpha=0.45, zorder=0.5)
     _scale_x(axes, panel)
@@ -51,9 +53,6 @@ def draw_lines(axes: Axes, panel: Panel, look: Looking) -> None:
     for line in panel.lines:
         _draw_line(axes, line, look(line), alpha)
     _name_axes(axes, panel)
-    _scale_y(axes, panel)
-    if is_barrier(panel):
-        _mark_stable(axes)
     _name_missing(axes, panel)
 
 
@@ -63,6 +62,8 @@ def draw_bars(axes: Axes, panel: Panel, look: Looking) -> None:
     groups = [[line for line in panel.lines if line.pretrained is half] for half in halves]
     start, ticks, names = 0.0, [], []
     axes.grid(visible=False, axis="x")
+    if is_barrier(panel):
+        axes.axhline(STABLE_BELOW, **STABLE_LINE, zorder=1)
     for half, group in zip(halves, groups, strict=True):
         for place, line in enumerate(group):
             _draw_bar(axes, start + place, line, look(line), numbered=len(panel.lines) <= _NUMBERED_UP_TO)
@@ -73,9 +74,20 @@ def draw_bars(axes: Axes, panel: Panel, look: Looking) -> None:
     axes.set_xticks(ticks, names)
     axes.tick_params(axis="x", length=0)
     _name_axes(axes, panel)
-    if is_barrier(panel):
-        _mark_stable(axes)
     _name_missing(axes, panel)
+
+
+def scale_y(axes: Axes, panels: Sequence[Panel]) -> None:
+    """Set the scale of drawn panels that share it: from zero where that costs little.
+
+    Called when all of them are drawn, for matplotlib follows no line that comes after a limit is set. Barriers
+    get the line where training begins to count as stable, and room for it.
+    """
+    values = [y for panel in panels for line in panel.lines for y in line.y if math.isfinite(y)]
+    if values and 0 <= min(values) < 0.5 * max(values):
+        axes.set_ylim(bottom=0)
+    if any(is_barrier(panel) for panel in panels):
+        axes.set_ylim(top=max(axes.get_ylim()[1], 1.5 * STABLE_BELOW))
 
 
 def draw_gap(axes: Axes, panel: Panel) -> None:
@@ -196,20 +208,6 @@ def _scale_x(axes: Axes, panel: Panel) -> None:
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
     elif 1 < len(values) <= 8:
         axes.set_xticks(values, [f"{value:g}" for value in values])
-
-
-def _scale_y(axes: Axes, panel: Panel) -> None:
-    """From zero where that costs little, so that heights can be compared."""
-    low = [y for line in panel.lines for y in line.y if math.isfinite(y)]
-    if low and 0 <= min(low) < 0.5 * max(low):
-        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]) if is_barrier(panel) and min(low) < 0 else 0)
-
-
-def _mark_stable(axes: Axes) -> None:
-    """A line where training begins to count as stable, with room for it."""
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, max(high * 1.04, 1.5 * STABLE_BELOW))
-    axes.axhline(STABLE_BELOW, **STABLE_LINE, zorder=1)
 
 
 def _name_missing(axes: Axes, panel: Panel) -> None:
