@@ -288,6 +288,13 @@ def test_marks_are_vertical_lines() -> None:
     assert upright == ROUNDS[:4]
 
 
+def test_rounds_and_epochs_have_whole_numbers_at_the_axis() -> None:
+    chained = [step / 4 for step in range(33)]
+    one = line(FOUR[0], chained, [10.0] * 33)
+    (axes,) = draw(picture(panel([one], x_label="pruning round", marks=range(9)))).axes
+    assert all(float(tick).is_integer() for tick in axes.get_xticks())
+
+
 def test_positions_on_a_line_have_ticks_at_quarters() -> None:
     one = line(FOUR[0], ALPHAS, [10 + 5 * math.sin(math.pi * alpha) for alpha in ALPHAS])
     (axes,) = draw(picture(panel([one], x_label="position"))).axes

@@ -161,6 +161,14 @@ def test_mixed_origins_are_told_below_the_table(full: str) -> None:
     assert "Mixed" not in full
 
 
+def test_notes_of_cells_are_told_once_with_their_count() -> None:
+    noted = [replace(cell, note="two runs lost") for cell in cells().values()]
+    part = section(page(Report(cells=by_place(noted)), ["table2"]), "Table 2")
+    assert part.count("Ours, 3 cells: two runs lost.") == 1
+    # Of the paper's cells one says that Table 4 prints another number.
+    assert "Table 4 prints 59.98 for the same cell." in part
+
+
 def test_provenance_and_the_note_are_shown() -> None:
     text = page(Report(cells={}, provenance={"torch": "2.9.0"}, note="tiny scale"), [])
     assert "<dt>torch</dt><dd>2.9.0</dd>" in text

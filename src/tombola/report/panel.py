@@ -72,6 +72,7 @@ def draw_bars(axes: Axes, panel: Panel, look: Looking) -> None:
             names.append(HALVES[half])
         start += len(group) + 0.8
     axes.set_xticks(ticks, names)
+    axes.margins(y=0.12)  # for the numbers above the highest bars
     axes.tick_params(axis="x", length=0)
     _name_axes(axes, panel)
     _name_missing(axes, panel)
@@ -80,8 +81,8 @@ def draw_bars(axes: Axes, panel: Panel, look: Looking) -> None:
 def scale_y(axes: Axes, panels: Sequence[Panel]) -> None:
     """Set the scale of drawn panels that share it: from zero where that costs little.
 
-    Called when all of them are drawn, for matplotlib follows no line that comes after a limit is set. Barriers
-    get the line where training begins to count as stable, and room for it.
+    Called when all of them are drawn, for matplotlib follows no line that comes after a limit is set. There
+    is room for the line where training begins to count as stable.
     """
     values = [y for panel in panels for line in panel.lines for y in line.y if math.isfinite(y)]
     if values and 0 <= min(values) < 0.5 * max(values):
@@ -189,7 +190,7 @@ def _name_axes(axes: Axes, panel: Panel) -> None:
 
 
 def _scale_x(axes: Axes, panel: Panel) -> None:
-    from matplotlib.ticker import NullLocator
+    from matplotlib.ticker import MaxNLocator, NullLocator
 
     values = sorted({float(x) for line in panel.lines for x in line.x} | {float(x) for x in panel.marks})
     if _is_sparsity(panel) and values and values[-1] < 100:
@@ -208,6 +209,8 @@ def _scale_x(axes: Axes, panel: Panel) -> None:
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
     elif 1 < len(values) <= 8:
         axes.set_xticks(values, [f"{value:g}" for value in values])
+    elif all(value.is_integer() for value in map(float, panel.marks or values)):
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10], integer=True))
 
 
 def _name_missing(axes: Axes, panel: Panel) -> None:

@@ -7,7 +7,8 @@ The page has no script and loads nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING
@@ -85,6 +86,7 @@ class Exhibit:
     """One table or figure of the page.
 
     found: how much of it there is, for the contents.
+    notes: what was noted with its cells.
     unprinted: whether the paper prints no numbers for it.
     """
 
@@ -97,6 +99,7 @@ class Exhibit:
     svg: Markup | None
     caption: str
     mixtures: list[str]
+    notes: list[str]
     unprinted: bool
 
 
@@ -170,8 +173,18 @@ def _exhibit(
         svg=svg,
         caption=f"{picture.caption.removesuffix('.')}." if picture else "",
         mixtures=mixtures(own, report.origins),
+        notes=[*_notes("Paper", printed.values()), *_notes("Ours", own.values())],
         unprinted=not printed,
     )
+
+
+def _notes(whose: str, cells: Iterable[Cell]) -> list[str]:
+    """Each different note of some cells once, with the number of cells that carry it."""
+    counted = Counter(cell.note for cell in cells if cell.note)
+    return [
+        f"{whose}, {count} cell{'s' * (count != 1)}: {note.removesuffix('.')}."
+        for note, count in counted.items()
+    ]
 
 
 def _found(own: Collection[Place], expected: Collection[Place], picture: Picture | None) -> str:
