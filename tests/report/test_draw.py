@@ -172,6 +172,12 @@ def test_a_picture_about_one_configuration_tells_its_lines_apart_by_colour() -> 
         assert look(one).color != look(other).color
 
 
+def test_more_lines_than_colours_still_differ() -> None:
+    lines = [course(None, label=str(number)) for number in range(20)]
+    look = looks(picture(panel(lines)))
+    assert len({(look(one).color, look(one).dashes) for one in lines}) == 20
+
+
 def test_the_spread_is_a_band_of_one_standard_deviation() -> None:
     one = line(FOUR[0], ROUNDS[:3], [60.0, 61.0, 62.0], spread=[1.0, 2.0, 0.5])
     (axes,) = draw(picture(panel([one]))).axes

@@ -62,6 +62,17 @@ def test_places_that_would_cover_each_other_get_rows_of_their_own() -> None:
     assert set(table.places.values()) == {*printed, *ours}
 
 
+def test_several_keys_can_be_needed_to_tell_rows_apart() -> None:
+    (place,) = [place for place in printed_cells() if place.study == "table2"][:1]
+    places = [
+        replace(place, network=network, dataset=dataset)
+        for network, dataset in (("a", "c"), ("b", "c"), ("a", "d"))
+    ]
+    table = grid("table2", places)
+    assert set(table.places.values()) == set(places)
+    assert {"network", "dataset"} <= set(table.row_names)
+
+
 def own(metric: Metric = "val_accuracy", **keys: object) -> Place:
     return Place(study="mine", metric=metric, **keys)  # type: ignore[arg-type]
 
