@@ -34,7 +34,7 @@ from tombola.whole import write_whole
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.gridspec import GridSpecFromSubplotSpec
+    from matplotlib.gridspec import SubplotSpec
 
 _WIDTH = 10.0  # inches
 _WARNING = "#D55E00"
@@ -50,9 +50,10 @@ def draw(picture: Picture) -> Figure:
     rows = _rows(picture.panels)
     with drawing():
         figure = new_figure(_WIDTH, _height(rows, picture))
-        grid = figure.add_gridspec(len(rows), 1)
+        grid = figure.add_gridspec(len(rows), 2)
         for place, row in enumerate(rows):
-            _draw_row(figure, grid[place, :].subgridspec(1, len(row.panels)), row, look)
+            places = [grid[place, :]] if len(row.panels) == 1 else [grid[place, 0], grid[place, 1]]
+            _draw_row(figure, places, row, look)
         _add_legend(figure, picture, look)
         if picture.note:
             note = textwrap.fill(picture.note, 105)
@@ -63,12 +64,12 @@ def draw(picture: Picture) -> Figure:
     return figure
 
 
-def _draw_row(figure: Figure, places: GridSpecFromSubplotSpec, row: _Row, look: Looking) -> None:
+def _draw_row(figure: Figure, places: Sequence[SubplotSpec], row: _Row, look: Looking) -> None:
     """Panels beside each other; those that are halves of one share their scale if both have lines."""
     shares = row.halves and all(panel.lines for panel in row.panels)
     drawn: list[Axes] = []
-    for column, panel in enumerate(row.panels):
-        axes = figure.add_subplot(places[column], sharey=drawn[0] if shares and drawn else None)
+    for place, panel in zip(places, row.panels, strict=True):
+        axes = figure.add_subplot(place, sharey=drawn[0] if shares and drawn else None)
         axes.set_title(textwrap.fill(panel.title, _HALF_TITLE if len(row.panels) > 1 else 2 * _HALF_TITLE))
         if not panel.lines:
             draw_gap(axes, panel)

@@ -177,7 +177,7 @@ def _draw_bar(axes: Axes, place: float, line: Line, look: Look, *, numbered: boo
         textcoords="offset points",
         ha="center",
         fontsize=11,
-        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.6} if text else None,
+        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 2.5} if text else None,
         zorder=4,
     )
 
