@@ -130,5 +130,6 @@ def test_side_by_side_tells_difference_and_interval(values: list[float], shown: 
     text = to_markdown(grid("table2", printed_cells()), cells, printed_cells())
     assert shown in text
     assert "| (paper 59.33%) |" in text
+    assert r"| (paper 35.95%\*) |" in text
     latex = to_latex(grid("table2", printed_cells()), cells, printed_cells())
     assert shown.replace("%", r"\%").replace("±", r"$\pm$").replace(MINUS, "$-$") in latex

@@ -97,7 +97,8 @@ def _compared(beside: SideBySide) -> str:
     """The paper's number in brackets, with the difference and where it lies."""
     if beside.theirs is None:
         return ""
-    parts = [f"paper {entry(beside.theirs).text}", difference_text(beside), inside_text(beside)]
+    paper = f"paper {entry(beside.theirs).text}" + "*" * beside.theirs.starred
+    parts = [paper, difference_text(beside), inside_text(beside)]
     return f"({', '.join(part for part in parts if part)})"
 
 
