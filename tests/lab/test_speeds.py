@@ -4,13 +4,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from tombola.errors import RecipeError, StoreError
+from tombola.errors import DeviceError, RecipeError, StoreError
+from tombola.lab import speeds
 from tombola.lab.speeds import (
     Bench,
     Case,
     bench,
     known_speeds,
     read_bench,
+    remember_bench,
     speed_table,
     speeds_file,
     write_bench,
@@ -67,3 +69,35 @@ def test_speeds_are_kept_for_each_kind_of_device(
     assert speeds_file(CPU).is_relative_to(tmp_path)
     write_bench(measured, speeds_file(CPU))
     assert known_speeds(CPU) == measured
+
+
+def test_new_cases_stand_beside_old_ones_and_replace_their_like(
+    measured: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOMBOLA_CACHE", str(tmp_path))
+    remember_bench(measured, CPU)
+    faster = replace(ONE, step_ms=3.0)
+    other = replace(ONE, network="vgg16")
+    remember_bench(replace(measured, speeds=(faster, other)), CPU)
+    known = known_speeds(CPU)
+    assert known is not None
+    assert set(known.speeds) == {faster, other, THREE}
+    remember_bench(replace(measured, mode="autotuned", speeds=(replace(ONE, step_ms=1.0),)), CPU)
+    assert known_speeds(CPU) == known
+
+
+def test_a_case_that_does_not_fit_loses_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(network: str, *_: object, **__: object) -> Speed:
+        if network == "vgg16":
+            raise DeviceError("CUDA out of memory")
+        return replace(ONE, network=network)
+
+    monkeypatch.setattr(speeds, "measure_machine", lambda _: Machine(1.0, 1.0))
+    monkeypatch.setattr(speeds, "measure_speed", measure)
+    failed: list[str] = []
+    found = bench(
+        [Case("resnet18", 256), Case("vgg16", 256), Case("resnet20", 256)], CPU,
+        on_failure=lambda case, error: failed.append(f"{case.network}: {error}"),
+    )  # fmt: skip
+    assert [each.network for each in found.speeds] == ["resnet18", "resnet20"]
+    assert failed == ["vgg16: CUDA out of memory"]

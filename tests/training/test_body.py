@@ -155,3 +155,30 @@ def test_parameters_that_are_not_float32_are_refused() -> None:
 def test_a_mask_over_something_that_cannot_be_pruned_is_refused(body: Body, start: tb.Ticket) -> None:
     with pytest.raises(TicketError, match=r"'1\.weight', which is no weight that can be pruned"):
         body.load(start.start, {"1.weight": torch.zeros(8, dtype=torch.bool)})
+
+
+def test_a_mask_of_some_layers_leaves_nothing_of_the_last_mask_on_the_others(start: tb.Ticket) -> None:
+    body = Body(start.network, CPU)
+    first, second, *_ = start.mask
+    body.load(start.start, {name: torch.zeros_like(start.mask[name]) for name in (first, second)})
+    body.load(start.start, {first: start.mask[first]})
+    assert body.state()[second].any()
+
+
+def test_buffers_that_no_state_holds_begin_every_training_as_they_were_built() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 2)
+            self.register_buffer("seen", torch.tensor(3.0), persistent=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen += 1
+            return self.linear(x.flatten(1)) + self.seen
+
+    body = Body(Network.of(Counting, channels=1, size=(2, 2), classes=2), CPU)
+    state = body.state()
+    body.module(torch.zeros(1, 1, 2, 2))
+    assert float(body.module.get_buffer("seen")) == 4
+    body.load(state)
+    assert float(body.module.get_buffer("seen")) == 3

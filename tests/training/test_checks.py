@@ -128,3 +128,19 @@ def test_the_checks_leave_a_networks_own_errors_alone(digits: tb.Data) -> None:
 
     with pytest.raises(ValueError, match="not while training"):
         tb.train(tb.initialize(Odd, digits), digits, tb.Recipe(epochs=1))
+
+
+def test_a_network_that_needs_another_memory_layout_is_told_what_to_call(digits: tb.Data) -> None:
+    class Viewing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.linear = nn.Conv2d(1, 8, 3), nn.Linear(288, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.linear(self.conv(x).view(x.size(0), -1))
+
+    start = tb.initialize(Viewing, digits)
+    with pytest.raises(
+        NetworkError, match=r"calls view\(\) on activations, .*; let it call flatten\(\) or reshape"
+    ):
+        tb.train(start, digits, tb.Recipe(epochs=1))

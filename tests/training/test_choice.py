@@ -126,8 +126,8 @@ def test_a_gpu_that_is_full_is_told_in_one_line_and_idle_engines_make_room(
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
     assert str(caught.value) == (
-        "CUDA out of memory: convnet at batch size 100 does not fit beside what else runs on cuda:0 "
-        "(80 GiB, 3.0 free); use fewer slots or a smaller batch"
+        "CUDA out of memory on cuda:0 (80 GiB, 3.0 free now): convnet at batch size 100 does not fit beside "
+        "what else runs there; use fewer slots or a smaller batch"
     )
     assert choice._idle == []
     assert len(made) == 2

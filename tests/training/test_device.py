@@ -1,3 +1,6 @@
+import itertools
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ from tombola import Recipe
 from tombola.errors import DeviceError, RecipeError
 from tombola.training.device import (
     Mode,
+    _Streams,
     environment,
     process_settings,
     repeatable,
@@ -150,3 +154,23 @@ def test_on_a_cpu_no_setting_is_touched() -> None:
     before = settings()
     with repeatable(torch.device("cpu")):
         assert settings() == before
+
+
+def test_a_measure_computes_in_the_mode_of_the_trainings_around_it() -> None:
+    with process_settings("autotuned"), process_settings(None):
+        assert settings()[0]
+    with process_settings(None):
+        assert settings() == [False, True, False, False, False, False]
+
+
+def test_no_two_computations_have_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    handles = itertools.cycle(range(4))  # handed out in turn, used or not
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _: SimpleNamespace(cuda_stream=next(handles)))
+    streams = _Streams()
+    taken = [streams.take(0) for _ in range(4)]
+    assert len({stream.cuda_stream for stream in taken}) == 4
+    with pytest.raises(DeviceError, match="4 computations at once on cuda:0 are as many as there may be"):
+        streams.take(0)
+    streams.give_back(0, taken[2])
+    assert streams.take(0) is taken[2]
+    assert streams.take(1).cuda_stream in range(4)  # of another GPU

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from rich.table import Table
 
 import tombola
 from tombola.data import cache
-from tombola.errors import RecipeError, StoreError, reason
+from tombola.errors import DeviceError, RecipeError, StoreError, reason
 from tombola.lab.engine import intra_op_threads
 from tombola.training.device import Mode, hardware_name
 from tombola.training.speed import Machine, Speed, measure_machine, measure_speed
@@ -74,8 +74,9 @@ def bench(
     mode: Mode = "default",
     repeats: int = 5,
     on_speed: Callable[[Speed], None] = lambda speed: None,
+    on_failure: Callable[[Case, DeviceError], None] = lambda case, error: None,
 ) -> Bench:
-    """Measure the machine and each case on it; ``on_speed`` is told of each when it is done."""
+    """Measure the machine and each case on it; told of each when it is done, or does not fit into memory."""
     cases = tuple(cases)
     if device.type == "cpu" and any(case.packed > 1 for case in cases):
         raise RecipeError(
@@ -85,12 +86,16 @@ def bench(
     with intra_op_threads(1):  # as a worker has on a CPU
         machine = measure_machine(device)
         for case in cases:
-            speed = measure_speed(
-                case.network, case.batch_size, case.packed, device, machine, size=case.size, mode=mode,
-                channels=1 if case.network == "convnet" else 3, repeats=repeats,
-            )  # fmt: skip
-            on_speed(speed)
-            speeds.append(speed)
+            try:
+                speed = measure_speed(
+                    case.network, case.batch_size, case.packed, device, machine, size=case.size, mode=mode,
+                    channels=1 if case.network == "convnet" else 3, repeats=repeats,
+                )  # fmt: skip
+            except DeviceError as error:  # the others are not lost
+                on_failure(case, error)
+            else:
+                on_speed(speed)
+                speeds.append(speed)
     gpu = device.type == "cuda"
     return Bench(
         device.type,
@@ -141,6 +146,23 @@ def read_bench(file: str | os.PathLike[str]) -> Bench:
         return Bench(**found, machine=machine, speeds=tuple(speeds))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise StoreError(f"cannot read speeds from {os.fspath(file)}: {reason(error)}") from error
+
+
+def remember_bench(measured: Bench, device: torch.device) -> None:
+    """Keep what was measured for plans on this kind of device, beside other cases measured before.
+
+    Only the default mode: it is the one that trainings are planned in.
+    """
+    if measured.mode != "default":
+        return
+    before = known_speeds(device)
+    new = {_case_of(each) for each in measured.speeds}
+    kept = tuple(each for each in before.speeds if _case_of(each) not in new) if before else ()
+    write_bench(replace(measured, speeds=kept + measured.speeds), speeds_file(device))
+
+
+def _case_of(speed: Speed) -> Case:
+    return Case(speed.network, speed.batch_size, speed.packed, speed.size)
 
 
 def known_speeds(device: torch.device) -> Bench | None:

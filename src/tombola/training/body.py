@@ -24,14 +24,15 @@ class Body:
     weights, momentum: float32 ``(D,)``, the two rows of one tensor; the prunable weights are the first ``M``.
     gradient: float32 ``(D,)``, where backward passes add.
     kept: integers ``(M,)``, the mask: all bits 1 or all bits 0.
-    copy: bfloat16 ``(M,)``, the prunable weights as convolutions take them, if :meth:`keep_copy` asked for
-    it. prunable, others: names of the parameters behind the first ``M`` weights and behind the rest, in
-    order.
+    copy: bfloat16 ``(M,)``, the prunable weights as convolutions take them; None before :meth:`keep_copy`.
+    prunable, others: names of the parameters behind the first ``M`` weights and behind the rest, in order.
+    images: shape of one image, ``(C, H, W)``.
     """
 
     def __init__(self, network: Network, device: torch.device) -> None:
         # load() overwrites the values drawn here; the keyed stream leaves the global generator untouched.
         self.module: nn.Module = network.initialized(0).to(device)
+        self.images = (network.channels, *network.size)
         self._maskable = frozenset(prunable_names(self.module))
         trainable = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         for name, parameter in trainable.items():
@@ -53,6 +54,11 @@ class Body:
         width = torch.int32 if device.type == "cpu" else torch.int8
         self.kept = torch.full((masked,), -1, dtype=width, device=device)
         self.copy: Tensor | None = None
+        # Buffers that no state holds begin every training as they were built.
+        kept_in_states = self.module.state_dict().keys()
+        self._transient = {
+            name: value.clone() for name, value in self.module.named_buffers() if name not in kept_in_states
+        }
         self._sparse = False
         for name, parameter in trainable.items():
             parameter.data = self._view(self.weights, name)
@@ -83,7 +89,10 @@ class Body:
         self.module.load_state_dict(dict(state))
         self.momentum.zero_()
         self.gradient.zero_()
+        for name, value in self._transient.items():
+            self.module.get_buffer(name).copy_(value)
         if mask is not None:
+            self.kept.fill_(-1)
             self._sparse = not all(bool(keep.all()) for keep in mask.values())
             for name, keep in mask.items():
                 if name not in self._maskable:

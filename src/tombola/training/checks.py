@@ -11,6 +11,7 @@ from tombola import seeds
 from tombola.data.imageset import Data
 from tombola.errors import NetworkError, RecipeError
 from tombola.networks.network import Network
+from tombola.training.evaluation import channels_last
 from tombola.training.recipe import Recipe
 
 
@@ -55,13 +56,22 @@ def check_images(network: Network, data: Data) -> None:
 
 def _check_forward(network: Network, recipe: Recipe, count: int, last: int) -> None:
     """Try the smallest batch in training mode, on a copy, and see whether random numbers were drawn."""
+    # Laid out as in a training, where a view() that needs another layout would fail.
     module = copy.deepcopy(network.initialized(0)).train()
-    images = torch.zeros(min(last, 2), network.channels, *network.size)
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = channels_last(torch.zeros(min(last, 2), network.channels, *network.size))
     with seeds.torch_stream("check"):
         before = torch.get_rng_state()
         try:
             with torch.no_grad():
                 module(images)
+        except RuntimeError as error:
+            if "view size is not compatible" not in str(error):
+                raise
+            raise NetworkError(
+                f"network {network.name} calls view() on activations, which lie in memory as channels_last; "
+                "let it call flatten() or reshape()"
+            ) from error
         except ValueError as error:
             if not is_undefined_batch_norm(error):
                 raise

@@ -19,7 +19,7 @@ import torch
 from tombola.data.imageset import Data
 from tombola.errors import DeviceError, reason
 from tombola.networks.network import Network
-from tombola.training.device import Mode
+from tombola.training.device import Mode, out_of_memory
 from tombola.training.eager import EagerEngine
 from tombola.training.engine import Engine
 from tombola.training.recipe import Recipe
@@ -56,10 +56,9 @@ def engine_for(
         yield engine
     except torch.OutOfMemoryError as error:
         forget_engines()
-        free, total = (size / 2**30 for size in torch.cuda.mem_get_info(device))
         raise DeviceError(
-            f"CUDA out of memory: {network.name} at batch size {recipe.batch_size} does not fit beside what "
-            f"else runs on {device} ({total:.0f} GiB, {free:.1f} free); use fewer slots or a smaller batch"
+            f"{out_of_memory(device)}: {network.name} at batch size {recipe.batch_size} does not fit beside "
+            "what else runs there; use fewer slots or a smaller batch"
         ) from error
     # Not after an error: what was under way may be in any state.
     with _lock:
@@ -79,20 +78,25 @@ def _take(key: Any) -> Engine | None:
 def _captured(network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str) -> Engine:
     from tombola.training.graphed import GraphedEngine
 
+    cause = ""
     try:
         return GraphedEngine(network, data, recipe, device, precision)
     except torch.OutOfMemoryError:
         if not _idle:
             raise
+    except torch.AcceleratorError:
+        raise  # the device itself is in trouble
+    except RuntimeError as error:
+        cause = reason(error)
+    # Out here nothing refers any more to what failed, and its memory is free.
+    if not cause:
         forget_engines()
         return _captured(network, data, recipe, device, precision)
-    except RuntimeError as error:
-        warnings.warn(
-            f"network {network.name} cannot be captured as a CUDA graph and trains step by step: "
-            f"{reason(error)}",
-            stacklevel=5,
-        )
-        return EagerEngine(network, data, recipe, device, precision)
+    warnings.warn(
+        f"network {network.name} cannot be captured as a CUDA graph and trains step by step: {cause}",
+        stacklevel=5,
+    )
+    return EagerEngine(network, data, recipe, device, precision)
 
 
 def forget_engines() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -87,7 +89,15 @@ def environment(device: torch.device, precision: str, engine: str, mode: Mode) -
         "precision": precision,
         "engine": engine,
         "mode": mode,
-    }
+    } | gpu_libraries(device)
+
+
+def gpu_libraries(device: torch.device) -> dict[str, Any]:
+    """Versions of the libraries behind a GPU's bits; empty for a CPU."""
+    if device.type == "cpu":
+        return {}
+    triton = importlib.util.find_spec("triton") and importlib.metadata.version("triton")
+    return {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "triton": triton or None}  # type: ignore[no-untyped-call]
 
 
 class _Settings:
@@ -113,8 +123,9 @@ class _Settings:
         self._before: list[bool] = []
         self._refusing = False
 
-    def enter(self, mode: Mode) -> None:
+    def enter(self, mode: Mode | None) -> None:
         with self._lock:
+            mode = mode or (self._mode if self._users else "default")
             if self._users and mode != self._mode:
                 raise RecipeError(
                     f"mode {mode!r} asked for while something computes in mode {self._mode!r}; the settings "
@@ -143,8 +154,10 @@ _settings = _Settings()
 
 
 @contextmanager
-def process_settings(mode: Mode) -> Iterator[None]:
+def process_settings(mode: Mode | None) -> Iterator[None]:
     """Let PyTorch compute on GPUs as a mode says; afterwards its settings are what they were.
+
+    mode: None for that in which something computes already, else the default.
 
     They belong to the process, so computations in several threads share them: the first brings them in, the
     last takes them back. Measured on an H200: without cuDNN's deterministic mode float32 trainings never
@@ -157,22 +170,69 @@ def process_settings(mode: Mode) -> Iterator[None]:
         _settings.leave()
 
 
+class _Streams:
+    """Streams of a GPU, each lent to one computation at a time.
+
+    PyTorch hands out the same 32 in turn, whether somebody uses them or not; a capture on a stream that
+    another training replays on would take its work in.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: dict[int, list[torch.cuda.Stream]] = {}
+        self._known: dict[int, set[int]] = {}
+
+    def take(self, device: int) -> torch.cuda.Stream:
+        with self._lock:
+            idle = self._idle.setdefault(device, [])
+            if idle:
+                return idle.pop()
+            known = self._known.setdefault(device, set())
+            for _ in range(64):
+                stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+                if stream.cuda_stream not in known:
+                    known.add(stream.cuda_stream)
+                    return stream
+        raise DeviceError(f"{len(known)} computations at once on cuda:{device} are as many as there may be")
+
+    def give_back(self, device: int, stream: torch.cuda.Stream) -> None:
+        with self._lock:
+            self._idle[device].append(stream)
+
+
+_streams = _Streams()
+
+
 @contextmanager
-def repeatable(device: torch.device, mode: Mode = "default") -> Iterator[None]:
+def repeatable(device: torch.device, mode: Mode | None = None) -> Iterator[None]:
     """Compute on a GPU so that bits repeat, and in a stream of one's own; on a CPU nothing is done.
 
     mode: ``"autotuned"`` lets cuDNN choose by timing instead; ``"deterministic"`` also lets PyTorch refuse
-        operations of which it knows no repeatable form.
+        operations of which it knows no repeatable form; None is the mode this process computes in already.
+
+    Raises :class:`~tombola.errors.DeviceError` if the memory of the GPU does not suffice.
     """
-    if mode not in get_args(Mode):
+    if mode is not None and mode not in get_args(Mode):
         raise RecipeError(unknown("mode", mode, get_args(Mode)))
     if device.type != "cuda":
         yield
         return
     with process_settings(mode), torch.cuda.device(device):
-        before = torch.cuda.current_stream()
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        index = torch.cuda.current_device()
+        before, stream = torch.cuda.current_stream(), _streams.take(index)
         stream.wait_stream(before)
-        with torch.cuda.stream(stream):
-            yield
-        before.wait_stream(stream)
+        try:
+            with torch.cuda.stream(stream):
+                yield
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(f"{out_of_memory(device)}; use fewer slots or smaller batches") from error
+        finally:
+            # What was under way may still write; after an error too, nobody may have its memory before.
+            stream.synchronize()
+            _streams.give_back(index, stream)
+
+
+def out_of_memory(device: torch.device) -> str:
+    """The beginning of a line on a GPU whose memory did not suffice."""
+    free, total = (size / 2**30 for size in torch.cuda.mem_get_info(device))
+    return f"CUDA out of memory on {device} ({total:.0f} GiB, {free:.1f} free now)"

@@ -35,7 +35,8 @@ class EagerEngine:
         self._device = device
         self._precision = precision
         self._data = data
-        self._evaluator = Evaluator(self.body, precision)
+        # Not by fused passes: their copies of the weights follow the fused steps only.
+        self._evaluator = Evaluator(self.body, precision, fused=False)
         augmentation = recipe.augmentation
         pad = augmentation.padding(data)
         self._batches = device_batches(data, data.train, device, pad=pad, fill=augmentation.fill)

@@ -6,6 +6,8 @@ through an :class:`Evaluator`: so the same weights have the same error everywher
 
 from __future__ import annotations
 
+import threading
+import warnings
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +17,7 @@ from torch.nn import functional
 
 from tombola.data.batches import Batches
 from tombola.data.imageset import Data, ImageSet
+from tombola.errors import reason
 from tombola.training.body import Body
 
 if TYPE_CHECKING:  # Only a GPU needs these, and Triton with them.
@@ -25,8 +28,10 @@ if TYPE_CHECKING:  # Only a GPU needs these, and Triton with them.
 # Fixed, because the size of a batch may change the last bits of what a convolution gives.
 EVALUATION_BATCH = 500
 
+# So that slots that begin together have one copy of the images between them.
+_uploading = threading.Lock()
 
-@lru_cache(maxsize=6)
+
 def device_batches(
     data: Data,
     images: ImageSet,
@@ -36,6 +41,20 @@ def device_batches(
     fill: Literal["black", "mean"] = "black",
 ) -> Batches:
     """The images of a split on a device, normalised as ``data``; kept for the next training on them."""
+    with _uploading:
+        return _uploaded(data, images, device, pad, fill)
+
+
+def forget_batches() -> None:
+    """Free the images that are kept on devices and that nobody uses."""
+    with _uploading:
+        _uploaded.cache_clear()
+
+
+@lru_cache(maxsize=6)
+def _uploaded(
+    data: Data, images: ImageSet, device: torch.device, pad: int, fill: Literal["black", "mean"]
+) -> Batches:
     batches = Batches(images, data, pad=pad, fill=fill, device=device)
     if device.type == "cuda":
         # Other streams will read what this one has written.
@@ -54,11 +73,11 @@ class Evaluator:
     On a GPU by the fused passes, where the network can be traced: by replaying captured batches.
     """
 
-    def __init__(self, body: Body, precision: str) -> None:
+    def __init__(self, body: Body, precision: str, *, fused: bool = True) -> None:
         self._body = body
         self._precision = precision
         self._device = body.weights.device
-        self._network = _fused_network(body, precision)
+        self._network = _fused_network(body, precision) if fused else None
         self._graphs: dict[ImageSet, GraphedEvaluation] = {}
 
     def __call__(self, data: Data, images: ImageSet) -> tuple[float, float]:
@@ -82,17 +101,26 @@ class Evaluator:
 
 
 def _fused_network(body: Body, precision: str) -> FusedNetwork | None:
-    """The fused form of a body's network, where there is a GPU that can compute it and a path to trace."""
+    """The fused form of a body's network, where there is a GPU to compute it and it computes the same."""
     device = body.weights.device
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
         return None
     try:
+        from tombola.training.fused.check import check_fused
         from tombola.training.fused.network import FusedNetwork
     except ImportError:  # PyTorch without Triton, as on Windows
         return None
     try:
+        check_fused(body.module, body.images)
         return FusedNetwork(body, precision)
-    except Exception:  # tracing a network whose path depends on values may fail in any way
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # tracing a network whose path depends on values may fail in any way
+        warnings.warn(
+            f"{type(body.module).__name__} is computed by plain operations, not by fused ones: "
+            f"{reason(error)}",
+            stacklevel=2,
+        )
         return None
 
 

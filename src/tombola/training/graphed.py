@@ -52,6 +52,8 @@ class GraphedEngine:
         self._evaluator = Evaluator(self.body, precision)
         self._step = self._evaluator.step(batches) or PlainStep(self.body, batches, precision, recipe)
         self._capture_steps()
+        # Captured now, when memory that does not suffice can still be made.
+        self._evaluator(data, data.test)
 
     @property
     def name(self) -> str:

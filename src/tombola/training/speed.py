@@ -25,7 +25,7 @@ from tombola.ticket import initialize
 from tombola.training.choice import engine_for, forget_engines
 from tombola.training.device import Mode, repeatable, resolve_precision
 from tombola.training.engine import Engine
-from tombola.training.evaluation import device_batches
+from tombola.training.evaluation import forget_batches
 from tombola.training.history import ForgettingRecord
 from tombola.training.plan import EpochPlan
 from tombola.training.recipe import Recipe
@@ -121,7 +121,7 @@ def measure_speed(
     if gpu:
         # What is left of trainings before would be freed in between, and counted against these.
         forget_engines()
-        device_batches.cache_clear()
+        forget_batches()
         gc.collect()
         allocated = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)

@@ -53,14 +53,14 @@ class Training:
             self.engine.advance(self.step, last)
             self.step = last
             if last < plan.steps:
-                watch.advanced(lambda: self.snapshot(time.perf_counter() - started), epoch_end=False)
+                watch.advanced(lambda: self.snapshot(started), epoch_end=False)
         following = self.epoch + 1
         self.ahead = self.plan(following) if following < self.until else None
-        row = self._finished(plan, time.perf_counter() - started)
+        row = self._finished(plan, started)
         self.rows.append(row)
         self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
         watch.finished_epoch(row, self.recipe.epochs)
-        watch.advanced(lambda: self.snapshot(0.0), epoch_end=True)
+        watch.advanced(self.snapshot, epoch_end=True)
 
     def plan(self, epoch: int) -> EpochPlan:
         """Draw an epoch."""
@@ -72,25 +72,27 @@ class Training:
         rates = [self.recipe.rate(epoch, step, steps) for step in range(steps)]
         return EpochPlan(order, draws, rates, size).to(self.device)
 
-    def _finished(self, plan: EpochPlan, seconds: float) -> Epoch:
-        """The row of the history of an epoch whose steps are done."""
+    def _finished(self, plan: EpochPlan, started: float) -> Epoch:
+        """The row of the history of an epoch whose steps are all on their way."""
         tally = self.engine.tally()
         count = len(plan.order)
         forgotten = self.record.present(plan.order, tally.right)
         sizes = [min(plan.batch_size, count - step * plan.batch_size) for step in range(plan.steps)]
         weights = torch.tensor(sizes, dtype=torch.float64, device=self.device)
+        loss = float((tally.losses.double() * weights).sum()) / count
+        seconds = time.perf_counter() - started  # now that a GPU was waited for
         return Epoch(
             self.epoch + 1,
             plan.rates[-1],
-            float((tally.losses.double() * weights).sum()) / count,
+            loss,
             100 * int(tally.right.sum()) / count,
             *self.engine.evaluate(self.data.test),
             forgotten,
             seconds,
         )
 
-    def snapshot(self, seconds: float) -> Checkpoint:
-        """Everything that continuing to the bit needs."""
+    def snapshot(self, started: float | None = None) -> Checkpoint:
+        """Everything that continuing to the bit needs; ``started``: when the current epoch was, if one is."""
         body, tally = self.engine.body, self.engine.tally()
         tensors = {f"weights.{name}": value for name, value in body.state().items()}
         tensors |= {f"momentum.{name}": value for name, value in body.momentum_state().items()}
@@ -100,7 +102,7 @@ class Training:
             "identity": self.identity,
             "epoch": self.epoch,
             "step": self.step,
-            "seconds": seconds,
+            "seconds": 0.0 if started is None else time.perf_counter() - started,
         }
         return Checkpoint(description, tensors)
 

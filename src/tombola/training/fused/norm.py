@@ -244,7 +244,9 @@ class FusedNorm(nn.Module):
         self._counters = torch.zeros(2, triton.cdiv(norm.num_features, 16), dtype=torch.int32, device=device)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Any:
-        """``(N, C, H, W)`` in, the same out; ``residual`` is added before ReLU."""
+        """``(N, C, H, W)`` in, the same out; ``residual``, of the same shape, is added before ReLU."""
+        if residual is not None and residual.shape != x.shape:
+            raise ValueError(f"what is added has shape {tuple(residual.shape)}, not {tuple(x.shape)}")
         if self.training:
             out = _FusedNorm.apply(x, residual, self.norm.weight, self.norm.bias, self)
             return out if self.twice else out[0]

@@ -5,6 +5,7 @@ Networks stay as they are written; this reads them. What is not recognised is le
 
 from __future__ import annotations
 
+import itertools
 import operator
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from tombola.errors import NetworkError
 from tombola.training.fused.norm import FusedNorm
 from tombola.training.fused.pointwise import Pointwise
 from tombola.training.fused.pool import HalvingPool
@@ -33,44 +35,78 @@ class _Biasless(nn.Module):
 
 
 def fused(module: nn.Module) -> fx.GraphModule:
-    """The same network in training mode, on the same parameters and buffers, in fewer passes over memory.
+    """The same network, on the same parameters and buffers, in fewer passes over memory.
 
-    Its batch norms update their running statistics, but do not count batches. Raises what tracing raises for
-    a network whose path depends on values.
+    Its batch norms update their running statistics, but do not count batches.
+
+    Raises :class:`~tombola.errors.NetworkError` for a network that does more than its graph shows, and what
+    tracing raises for one whose path depends on values.
     """
+    _refuse_what_a_graph_does_not_show(module)
     rewritten = fx.GraphModule(module, fx.Tracer().trace(module))
     graph = rewritten.graph
-    for index, node in enumerate(list(graph.nodes)):
-        if _strides_over_pixels(_module(rewritten, node)) and _called_once(rewritten, node):
-            rewritten.add_submodule(f"pointwise_{index}", Pointwise(_module(rewritten, node)))
-            node.target = f"pointwise_{index}"
-        if _halves(_module(rewritten, node)):
-            rewritten.add_submodule(f"pool_{index}", HalvingPool())
-            node.target = f"pool_{index}"
-        norm = _module(rewritten, node)
-        if type(norm) is not nn.BatchNorm2d or not _plain(norm):
-            continue
-        last, residual, relu = _followers(rewritten, node)
-        source = node.args[0]
-        bias = _bias_before(rewritten, source)
-        if bias is not None:
-            rewritten.add_submodule(f"biasless_{index}", _Biasless(_module(rewritten, source)))
-            source.target = f"biasless_{index}"
-        twice = len(last.users) == 2
-        rewritten.add_submodule(f"fused_{index}", FusedNorm(norm, relu=relu, conv_bias=bias, twice=twice))
-        with graph.inserting_before(last):
-            new = graph.call_module(f"fused_{index}", (source, residual) if residual else (source,))
-            if twice:
-                outs = [graph.call_function(operator.getitem, (new, each)) for each in range(2)]
-        if twice:
-            for user, out in zip(list(last.users), outs, strict=True):
-                user.replace_input_with(last, out)
-        else:
-            last.replace_all_uses_with(new)
-        graph.eliminate_dead_code()
+    if any(not node.users and node.op not in ("placeholder", "output") for node in graph.nodes):
+        raise NetworkError("it has operations whose results nobody uses, which may work in place")
+    for node in list(graph.nodes):
+        layer = _module(rewritten, node)
+        if _strides_over_pixels(layer) and _called_once(rewritten, node):
+            node.target = _added(rewritten, Pointwise(layer))
+        elif _halves(layer):
+            node.target = _added(rewritten, HalvingPool())
+        elif type(layer) is nn.BatchNorm2d and _plain(layer):
+            _fuse(rewritten, node, layer)
     graph.lint()
     rewritten.recompile()
     return rewritten
+
+
+def _refuse_what_a_graph_does_not_show(module: nn.Module) -> None:
+    for layer in module.modules():
+        if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks:
+            raise NetworkError("it has hooks")
+        if type(layer).train is not nn.Module.train:
+            raise NetworkError(f"{type(layer).__name__} has a train() of its own")
+
+
+def _added(module: fx.GraphModule, layer: nn.Module) -> str:
+    """The name under which a layer was added; none that the network has."""
+    taken = {name for name, _ in module.named_modules(remove_duplicate=False)}
+    name = next(name for count in itertools.count() if (name := f"fused_{count}") not in taken)
+    module.add_submodule(name, layer)
+    return name
+
+
+def _fuse(module: fx.GraphModule, node: fx.Node, norm: nn.BatchNorm2d) -> None:
+    """Put one pass in the place of a batch norm and what follows it."""
+    last, residual, relu = _followers(module, node)
+    source: Any = node.args[0]
+    bias = _bias_before(module, source)
+    if bias is not None:
+        source.target = _added(module, _Biasless(_module(module, source)))
+    users = list(last.users)
+    # Given out twice, both are one tensor: whoever changes it in place would change the other's too.
+    twice = len(users) == 2 and not any(_in_place(module, user) for user in users)
+    name = _added(module, FusedNorm(norm, relu=relu, conv_bias=bias, twice=twice))
+    with module.graph.inserting_before(last):
+        new = module.graph.call_module(name, (source, residual) if residual else (source,))
+        outs = [module.graph.call_function(operator.getitem, (new, each)) for each in range(2 * twice)]
+    for user, out in zip(users, outs or [new] * len(users), strict=True):
+        user.replace_input_with(last, out)
+    while last is not node:  # the ReLU, then the addition
+        replaced = last
+        last = next(each for each in replaced.args if isinstance(each, fx.Node) and each is not residual)
+        module.graph.erase_node(replaced)
+    module.graph.erase_node(node)
+
+
+def _in_place(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node may change what it is given."""
+    if getattr(_module(module, node), "inplace", False) or node.kwargs.get("inplace"):
+        return True
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if node.op == "call_function" and hasattr(operator, name):
+        return name.startswith("i")  # iadd, imul, ...
+    return node.op != "call_module" and name.endswith("_")
 
 
 def _followers(module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, fx.Node | None, bool]:
