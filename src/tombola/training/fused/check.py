@@ -15,8 +15,9 @@ from tombola.errors import NetworkError
 from tombola.training.fused.rewrite import fused
 
 _IMAGES = 4
-# Of the norm of what is expected. Where rounding decides about a ReLU, single gradients differ altogether.
-_ALLOWED = 0.02
+# Of the norm of what is expected. Rounding decides about a ReLU here and there, and its gradient with it: deep
+# networks come to a few percent by that. What is computed otherwise is off by its own size.
+_ALLOWED = 0.15
 
 
 def check_fused(module: nn.Module, shape: tuple[int, ...]) -> None:
@@ -63,7 +64,7 @@ def _compare_gradients(found: Tensor, ours: nn.Module, expected: Tensor, plain: 
         given = gradients[name]
         # The bias of a convolution before batch norm has no gradient but rounding; it is left out altogether.
         off = float((wanted if given is None else given - wanted).norm())
-        if not off <= _ALLOWED * float(wanted.norm()) + 1e-4 * size:
+        if not off <= _ALLOWED * float(wanted.norm()) + 1e-3 * size:
             raise NetworkError(f"its fused form has other gradients of {name}")
 
 
