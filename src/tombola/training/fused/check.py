@@ -15,8 +15,8 @@ from tombola.errors import NetworkError
 from tombola.training.fused.rewrite import fused
 
 _IMAGES = 4
-# Of the norm of what is expected. Rounding decides about a ReLU here and there, and its gradient with it: deep
-# networks come to a few percent by that. What is computed otherwise is off by its own size.
+# Of the norm of what is expected. Rounding decides about a ReLU here and there, and its gradient with it: in
+# deep networks a few percent. What is computed otherwise is off by its own size.
 _ALLOWED = 0.15
 
 
