@@ -1,1 +1,1 @@
-"""Pictures, terminal tables and the HTML page of a summary."""
+"""Pictures, tables and HTML pages of results, and the claims board."""

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tombola.report.scales import space_by_round
 from tombola.report.style import (
     INK,
     PAPER,
@@ -88,35 +89,18 @@ def training_curves(summary: Summary) -> Figure:
 
 
 def _mark_rounds(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Label the axis with the sparsities of the rounds, evenly spaced: logarithmic in what remains."""
-    from matplotlib.ticker import NullLocator
-
+    """Label the axis with the sparsities of the rounds."""
     shares: dict[int, list[float]] = {}
     for row in rows:
         shares.setdefault(row["round"], []).append(row["sparsity"])
-    sparsities = [sum(values) / len(values) for _, values in sorted(shares.items())]
+    sparsities = [100 * sum(values) / len(values) for _, values in sorted(shares.items())]
     sparsities = sparsities[:: -(-len(sparsities) // 10)]
-    axes.set_xscale("function", functions=(_density_to_position, _position_to_density))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks([100 * share for share in sparsities], [_percent(share) for share in sparsities])
+    space_by_round(axes, sparsities, [_percent(sparsity) for sparsity in sparsities])
 
 
-def _density_to_position(sparsity: Any) -> Any:
-    import numpy as np
-
-    # Bounded because matplotlib also asks about its margins, and 100% has no place on this axis.
-    return -np.log(np.maximum(100.0 - np.asarray(sparsity, float), 1e-3) / 100.0)
-
-
-def _position_to_density(position: Any) -> Any:
-    import numpy as np
-
-    return 100.0 * (1.0 - np.exp(-np.asarray(position, float)))
-
-
-def _percent(share: float) -> str:
-    """A sparsity as percent: whole numbers until these would no longer tell rounds apart."""
-    return f"{100 * share:.0f}" if share < 0.9 else f"{100 * share:.1f}"
+def _percent(sparsity: float) -> str:
+    """Whole numbers until these would no longer tell rounds apart."""
+    return f"{sparsity:.0f}" if sparsity < 90 else f"{sparsity:.1f}"
 
 
 def _accuracy_limits(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tombola.report.findings import accuracy_findings, stability_findings, training_findings
 from tombola.report.style import STABLE_BELOW, configuration_of, start_label
 from tombola.report.svg import inline_svg
 from tombola.report.table import chains, dense_cells, number, rounds
-
-if TYPE_CHECKING:
-    from jinja2 import Template
+from tombola.report.template import template
 
 FIGURE_TITLES = {
     "accuracy_by_sparsity": "Test accuracy against sparsity",
@@ -52,7 +49,7 @@ def report_html(summary: Mapping[str, Any], svgs: Mapping[str, str]) -> str:
         if name in svgs
     }
     rewinds = sorted({row["rewind"] for row in summary["rows"]})
-    return _template().render(
+    return template("page").render(
         settings=summary["settings"],
         provenance=summary["provenance"],
         figures=figures,
@@ -87,18 +84,3 @@ def _provenance_rows(provenance: Mapping[str, Any]) -> Iterable[tuple[str, str]]
     names = {"jobs": "jobs in the study", "computed": "jobs computed now", "seconds": "wall time"}
     for key, value in provenance.items():
         yield names.get(key, key), f"{value:.1f} s" if key == "seconds" and value is not None else str(value)
-
-
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("tombola.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("page.html.jinja")

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-# The page gives these three the colours of its own light or dark scheme; no data is drawn in them.
+# The page gives these four the colours of its own light or dark scheme; no data is drawn in them.
 INK = "#1f2328"
 PAPER = "#ffffff"
 RULE = "#d5d9de"
+SOFT = "#59636e"
 
 STABLE_BELOW = 2.0
 """Error barrier in percentage points under which training counts as stable (Frankle et al., 2020)."""
@@ -36,6 +37,7 @@ _BATCH_COLORS = (
 _LARGER_BATCH_COLOR = "#7a7a7a"
 
 Dashes = str | tuple[float, tuple[float, ...]]
+DOTTED: Dashes = (0.0, (0.1, 1.7))
 
 
 class Configuration(NamedTuple):
@@ -61,7 +63,7 @@ class Configuration(NamedTuple):
         if self.momentum == 0:
             return "-"
         if self.momentum == 0.9:
-            return (0.0, (0.1, 1.7))
+            return DOTTED
         if self.momentum < 0.9:
             return (0.0, (1.5 + 6 * (0.9 - self.momentum), 2.0))
         return (0.0, (3.0, 1.7, 0.1, 1.7))
@@ -73,27 +75,36 @@ class Configuration(NamedTuple):
 
     def line(self, **properties: Any) -> dict[str, Any]:
         """Keyword arguments of ``Axes.plot`` that draw this configuration."""
-        return {
-            "color": self.color,
-            "linestyle": self.dashes,
-            "linewidth": 2.6 if self.momentum == 0.9 else 2.0,
-            "dash_capstyle": "round",
-            "solid_capstyle": "round",
-            **properties,
-        }
+        return stroke(self.color, self.dashes, **properties)
 
     def bar(self) -> dict[str, Any]:
         """Keyword arguments of ``Axes.bar``: filled without momentum, else pale with this line as edge."""
-        from matplotlib.colors import to_rgba
+        return filling(self.color, self.dashes, solid=self.momentum == 0)
 
-        solid = self.momentum == 0
-        return {
-            "facecolor": to_rgba(self.color, 1.0 if solid else 0.35),
-            "edgecolor": self.color,
-            "linestyle": self.dashes,
-            "linewidth": 2.0,
-            "capstyle": "round",
-        }
+
+def stroke(color: str, dashes: Dashes, **properties: Any) -> dict[str, Any]:
+    """Keyword arguments of ``Axes.plot``."""
+    return {
+        "color": color,
+        "linestyle": dashes,
+        "linewidth": 2.6 if dashes == DOTTED else 2.0,
+        "dash_capstyle": "round",
+        "solid_capstyle": "round",
+        **properties,
+    }
+
+
+def filling(color: str, dashes: Dashes, *, solid: bool) -> dict[str, Any]:
+    """Keyword arguments of ``Axes.bar``: solid, or pale with the line as edge."""
+    from matplotlib.colors import to_rgba
+
+    return {
+        "facecolor": to_rgba(color, 1.0 if solid else 0.35),
+        "edgecolor": color,
+        "linestyle": dashes,
+        "linewidth": 2.0,
+        "capstyle": "round",
+    }
 
 
 def configurations(entries: Iterable[Mapping[str, Any]]) -> list[Configuration]:

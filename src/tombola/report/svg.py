@@ -11,7 +11,7 @@ import io
 import re
 from typing import TYPE_CHECKING
 
-from tombola.report.style import INK, PAPER, RULE, drawing
+from tombola.report.style import INK, PAPER, RULE, SOFT, drawing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,8 +35,16 @@ def png_bytes(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def pdf_bytes(figure: Figure) -> bytes:
+    """The figure as a PDF file."""
+    buffer = io.BytesIO()
+    with drawing():
+        figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
+    return buffer.getvalue()
+
+
 def inline_svg(svg: str, name: str, title: str) -> str:
-    """That SVG file as an element of a page, whose CSS variables --ink, --paper and --rule colour it.
+    """That SVG file as an element of a page, whose CSS variables --ink, --paper, --rule and --soft colour it.
 
     name: unlike that of any other figure of the page; letters, digits and underscores.
     title: what the picture shows, for those who hear the page; plain text without markup.
@@ -46,7 +54,7 @@ def inline_svg(svg: str, name: str, title: str) -> str:
     element = re.sub(r'\bid="', f'id="{name}-', element)
     element = re.sub(r'href="#', f'href="#{name}-', element)
     element = element.replace("url(#", f"url(#{name}-")
-    for color, variable in ((INK, "ink"), (PAPER, "paper"), (RULE, "rule")):
+    for color, variable in ((INK, "ink"), (PAPER, "paper"), (RULE, "rule"), (SOFT, "soft")):
         element = element.replace(color, f"var(--{variable})")
     # Width and height in points would keep the picture from following the width of the page.
     head, rest = element.split(">", 1)

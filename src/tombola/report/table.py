@@ -80,7 +80,7 @@ def accuracy_table(summary: Mapping[str, Any], console: Console | None = None) -
 
 def dense_table(summary: Mapping[str, Any]) -> Table:
     """Stability, forgetting and convergence of the dense networks, trained from the initialisation."""
-    table = _empty_table(
+    table = empty_table(
         "Dense networks, trained from the initialisation",
         f"Barriers in percentage points, stable below {STABLE_BELOW:g}; the second with batch-norm "
         "statistics measured anew. Forgetting: events an image, mean ± spread over images. Unforgettable: "
@@ -118,7 +118,7 @@ def dense_cells(entry: Mapping[str, Any]) -> list[str]:
 
 def _accuracy_table(summary: Mapping[str, Any], shown: Sequence[int], padding: int, styled: bool) -> Table:
     """The accuracy table of these rounds, with so many more spaces at both sides of each column."""
-    table = _empty_table("Test accuracy (%) by sparsity", _accuracy_caption(summary, shown, styled), padding)
+    table = empty_table("Test accuracy (%) by sparsity", _accuracy_caption(summary, shown, styled), padding)
     table.add_column("μ", justify="right", no_wrap=True)
     table.add_column("batch", justify="right", no_wrap=True)
     table.add_column("start", no_wrap=True)
@@ -163,7 +163,8 @@ def _accuracy_caption(summary: Mapping[str, Any], shown: Sequence[int], styled: 
     return " ".join(sentences)
 
 
-def _empty_table(title: str, caption: str, padding: int = 1) -> Table:
+def empty_table(title: str, caption: str, padding: int = 1) -> Table:
+    """A terminal table in the one look they all have, without columns."""
     from rich import box
     from rich.table import Table
 

@@ -34,6 +34,10 @@ class Line:
 class Panel:
     """One pair of axes.
 
+    Lines of a single point each are drawn as bars, in their order, unless the axis is logarithmic or its
+    label begins with "sparsity"; such an axis is in percent and spaced evenly by round. The limit of
+    stability is drawn where ``y_label`` names a barrier.
+
     missing: lines that should be here and are not computed yet, by label.
     marks: positions of vertical lines, such as the trained tickets on a path through all rounds.
     """

@@ -1,0 +1,159 @@
+"""The claims board: the verdicts of the paper's own numbers and of ours, as rows, terminal table and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from tombola.report.table import empty_table
+from tombola.studies.claims.claim import Verdict, rests_on
+from tombola.studies.paper.printed import EPOCHS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+STATUSES = ("holds", "partly", "fails", "not computable yet")
+_COLORS = {"holds": "green", "partly": "yellow", "fails": "red", "not computable yet": "dim"}
+_WIDE = 110
+
+
+@dataclass(frozen=True)
+class Row:
+    """One claim.
+
+    paper, ours: the verdicts.
+    comparisons: how many of ours hold, such as ``"7 of 8"``; empty while it is not computable.
+    rests_on: studies that hold its numbers.
+    runs, epochs: behind our numbers.
+    reduced: whether one of these trainings was shorter than the paper's; None while there is no verdict.
+    noise: whether our verdict would turn with gaps below the pooled spread; None where that is unknown.
+    lacking: what keeps ours from being computed.
+    choice: what the paper does not say and we had to choose.
+    """
+
+    claim: str
+    sentence: str
+    section: str
+    paper: str
+    ours: str
+    comparisons: str
+    rests_on: str
+    runs: str
+    epochs: str
+    reduced: bool | None
+    noise: bool | None
+    lacking: str
+    choice: str
+
+    @property
+    def remarks(self) -> str:
+        """What has to be known with our verdict, in a few words."""
+        parts = [
+            self.lacking,
+            f"{self.comparisons} comparisons hold" if self.comparisons else "",
+            self.runs,
+            f"{self.epochs} epochs" if self.epochs else "",
+            "reduced budget" if self.reduced else "",
+            "within noise" if self.noise else "",
+        ]
+        return ", ".join(part for part in parts if part)
+
+
+def board(paper: Sequence[Verdict], ours: Sequence[Verdict]) -> list[Row]:
+    """A row for each claim; both verdicts in the same order of claims."""
+    return [_row(printed, own) for printed, own in zip(paper, ours, strict=True)]
+
+
+def board_csv(rows: Sequence[Row]) -> str:
+    """The board with a column for each field of a row."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    names = [field.name for field in fields(Row)]
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow([_plain(getattr(row, name)) for name in names])
+    return buffer.getvalue()
+
+
+def board_table(rows: Sequence[Row], console: Console | None = None) -> Table:
+    """The board for the terminal; a narrow one leaves out what the numbers rest on.
+
+    console: where it will be printed. Default: the standard output.
+    """
+    from rich import get_console
+    from rich.text import Text
+
+    wide = (console or get_console()).width >= _WIDE
+    table = empty_table("Claims", counts(rows))
+    for heading in ("", "claim", "paper", "ours"):
+        table.add_column(heading, no_wrap=heading != "claim", ratio=3 if heading == "claim" else None)
+    if wide:
+        table.add_column("rests on", ratio=1)
+    table.add_column("remarks", ratio=2)
+    for row in rows:
+        verdicts = [
+            Text(unknown if status == "not computable yet" else status, style=_COLORS[status])
+            for status, unknown in ((row.paper, "no number"), (row.ours, "not yet"))
+        ]
+        rests = [Text(row.rests_on)] if wide else []
+        table.add_row(row.claim, Text(row.sentence), *verdicts, *rests, Text(row.remarks))
+    return table
+
+
+def counts(rows: Sequence[Row]) -> str:
+    """How often each verdict was given, in a sentence for the paper and one for us."""
+    sentences = []
+    for who, given in (
+        ("The paper's own numbers", [row.paper for row in rows]),
+        ("Ours", [row.ours for row in rows]),
+    ):
+        found = Counter(given)
+        listed = ", ".join(f"{found[status]} {_plural(status)}" for status in STATUSES if found[status])
+        sentences.append(f"{who}: {listed}.")
+    return " ".join(sentences)
+
+
+def _row(printed: Verdict, own: Verdict) -> Row:
+    claim = own.claim
+    holding = sum(comparison.holds for _, comparison in own.comparisons)
+    lacking = ""
+    if own.missing:
+        lacking = f"{len(own.missing)} cell{'s' * (len(own.missing) > 1)} missing"
+    elif own.undefined:
+        lacking = f"undefined: {'; '.join(own.undefined)}"
+    known = own.status != "not computable yet"
+    return Row(
+        claim=claim.name,
+        sentence=claim.sentence,
+        section=claim.section,
+        paper=printed.status,
+        ours=own.status,
+        comparisons=f"{holding} of {len(own.comparisons)}" if known else "",
+        rests_on=", ".join(rests_on(claim)),
+        runs=_runs(own) if known else "",
+        epochs=" and ".join(str(epochs) for epochs in own.epochs) if known else "",
+        reduced=any(epochs < EPOCHS for epochs in own.epochs) if known else None,
+        noise=own.within_noise if known else None,
+        lacking=lacking,
+        choice=claim.ours,
+    )
+
+
+def _runs(verdict: Verdict) -> str:
+    fewest, most = verdict.runs or (0, 0)
+    return f"{fewest} to {most} runs" if fewest < most else f"{most} run{'s' * (most != 1)}"
+
+
+def _plural(status: str) -> str:
+    return {"holds": "hold", "fails": "fail"}.get(status, status)
+
+
+def _plain(value: str | bool | None) -> str:
+    if isinstance(value, str):
+        return value
+    return {None: "", True: "yes", False: "no"}[value]

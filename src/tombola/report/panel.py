@@ -1,0 +1,269 @@
+"""One panel of a picture on its axes: lines or bars with their spread, what failed, and what is missing."""
+
+from __future__ import annotations
+
+import math
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tombola.report.look import Look
+from tombola.report.scales import space_by_round
+from tombola.report.style import INK, PAPER, SOFT, STABLE_BELOW
+from tombola.studies.picture import Line, Panel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Looking = Callable[[Line], Look]
+
+HALVES = {None: "", False: "from initialisation", True: "with late rewinding"}
+"""Where training started, by the ``pretrained`` of a line."""
+
+STABLE_LINE: dict[str, Any] = {"color": INK, "linewidth": 1.2, "linestyle": (0, (5, 3))}
+_FIXED_SPACE = "\N{NO-BREAK SPACE}"
+_STAR = 13  # points
+_MARKERS_UP_TO = 12  # points of a line: more would hide it
+_NUMBERED_UP_TO = 12  # bars: more leave no room for numbers
+_CROWDED_FROM = 13  # lines: their bands are paler
+_SHORT_LABEL = 26  # characters of a y label that fit beside a low panel
+_TABULATED_EVERY = 5  # rounds: the paper's tables do
+
+
+def is_bars(panel: Panel) -> bool:
+    """Whether a panel is drawn as bars: each line is one number that stands for a whole configuration.
+
+    A course along sparsities or a logarithmic axis of which a single point is finished stays a course.
+    """
+    course = panel.logarithmic_x or _is_sparsity(panel)
+    return bool(panel.lines) and not course and all(len(line.x) == 1 for line in panel.lines)
+
+
+def draw_lines(axes: Axes, panel: Panel, look: Looking) -> None:
+    """Lines, bands of one standard deviation, stars on points with failed runs, and vertical marks."""
+    if panel.marks:
+        axes.grid(visible=False, axis="x")
+    if is_barrier(panel):
+        axes.axhline(STABLE_BELOW, **STABLE_LINE, zorder=1)
+    for mark in panel.marks:
+        axes.axvline(mark, color=SOFT, linewidth=0.9, alpha=0.45, zorder=0.5)
+    _scale_x(axes, panel)
+    alpha = 0.13 if len(panel.lines) < _CROWDED_FROM else 0.06
+    for line in panel.lines:
+        _draw_line(axes, line, look(line), alpha)
+    _name_axes(axes, panel)
+    _name_missing(axes, panel)
+
+
+def draw_bars(axes: Axes, panel: Panel, look: Looking) -> None:
+    """A bar for each line, in groups by where training started, each with its height written on it."""
+    halves = [half for half in HALVES if any(line.pretrained is half for line in panel.lines)]
+    groups = [[line for line in panel.lines if line.pretrained is half] for half in halves]
+    start, ticks, names = 0.0, [], []
+    axes.grid(visible=False, axis="x")
+    if is_barrier(panel):
+        axes.axhline(STABLE_BELOW, **STABLE_LINE, zorder=1)
+    for half, group in zip(halves, groups, strict=True):
+        for place, line in enumerate(group):
+            _draw_bar(axes, start + place, line, look(line), numbered=len(panel.lines) <= _NUMBERED_UP_TO)
+        if HALVES[half]:
+            ticks.append(start + (len(group) - 1) / 2)
+            names.append(HALVES[half])
+        start += len(group) + 0.8
+    axes.set_xticks(ticks, names)
+    axes.margins(y=0.12)  # for the numbers above the highest bars
+    axes.tick_params(axis="x", length=0)
+    _name_axes(axes, panel)
+    _name_missing(axes, panel)
+
+
+def scale_y(axes: Axes, panels: Sequence[Panel]) -> None:
+    """Set the scale of drawn panels that share it: from zero where that costs little.
+
+    Called when all of them are drawn, for matplotlib follows no line that comes after a limit is set. There
+    is room for the line where training begins to count as stable.
+    """
+    values = [y for panel in panels for line in panel.lines for y in line.y if math.isfinite(y)]
+    if values and 0 <= min(values) < 0.5 * max(values):
+        axes.set_ylim(bottom=0)
+    if any(is_barrier(panel) for panel in panels):
+        axes.set_ylim(top=max(axes.get_ylim()[1], 1.5 * STABLE_BELOW))
+
+
+def draw_gap(axes: Axes, panel: Panel) -> None:
+    """A panel of which nothing is computed yet."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    _name_axes(axes, panel)
+    text = "not computed yet"
+    if panel.missing:
+        text += ":\n" + _listed(panel.missing, 8, width=44)
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=SOFT)
+
+
+def _draw_line(axes: Axes, line: Line, look: Look, alpha: float) -> None:
+    """The line and its points; alpha: of the band of its spread."""
+    starred = _starred(line)
+    alone = [math.isfinite(y) and _is_alone(line.y, place) for place, y in enumerate(line.y)]
+    axes.plot(line.x, line.y, **look.line(zorder=2))
+    every = len(line.x) <= _MARKERS_UP_TO and not _is_alphas(line.x)
+    shown = [place for place in range(len(line.x)) if (every or alone[place]) and not starred[place]]
+    axes.plot(
+        [line.x[place] for place in shown],
+        [line.y[place] for place in shown],
+        look.marker,
+        markersize=6,
+        color=look.color,
+        markeredgewidth=0,
+        zorder=3,
+    )
+    if line.spread is not None:
+        _draw_spread(axes, line, look, starred, alpha)
+    failed = [place for place in range(len(line.x)) if starred[place]]
+    if failed:
+        axes.plot(
+            [line.x[place] for place in failed],
+            [line.y[place] for place in failed],
+            "*",
+            markersize=_STAR,
+            color=look.color,
+            markeredgecolor=PAPER,
+            markeredgewidth=0.8,
+            zorder=4,
+        )
+
+
+def _draw_spread(axes: Axes, line: Line, look: Look, starred: Sequence[bool], alpha: float) -> None:
+    """A band; where a run failed a bar instead, for a band would fill the panel to both neighbours."""
+    spread = [value if value is not None else math.nan for value in line.spread or ()]
+    alone = [_is_alone(line.y, place) for place in range(len(line.y))]
+    band = [math.nan if star else value for value, star in zip(spread, starred, strict=True)]
+    low = [y - s for y, s in zip(line.y, band, strict=True)]
+    high = [y + s for y, s in zip(line.y, band, strict=True)]
+    if any(math.isfinite(value) for value in low):
+        axes.fill_between(line.x, low, high, color=look.color, alpha=alpha, linewidth=0, zorder=1)
+    barred = [p for p, s in enumerate(spread) if (starred[p] or alone[p]) and math.isfinite(s)]
+    if barred:
+        axes.errorbar(
+            [line.x[place] for place in barred],
+            [line.y[place] for place in barred],
+            [spread[place] for place in barred],
+            fmt="none",
+            ecolor=look.color,
+            elinewidth=1.1,
+            alpha=0.6,
+            capsize=3,
+            zorder=1.5,
+        )
+
+
+def _draw_bar(axes: Axes, place: float, line: Line, look: Look, *, numbered: bool) -> None:
+    height = line.y[0]
+    spread = line.spread[0] if line.spread is not None else None
+    if spread is None or not math.isfinite(spread):
+        spread = 0.0
+    axes.bar(place, height, 0.8, **look.bar(), zorder=2)
+    if spread:
+        axes.errorbar(place, height, spread, fmt="none", ecolor=INK, elinewidth=1.2, capsize=3, zorder=3)
+    text = f"{height:.1f}" if numbered else ""
+    if any(_starred(line)):
+        text += "*"
+    axes.annotate(
+        text,
+        (place, max(height + spread, 0)),
+        (0, 4),
+        textcoords="offset points",
+        ha="center",
+        fontsize=11,
+        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 2.5} if text else None,
+        zorder=4,
+    )
+
+
+def _name_axes(axes: Axes, panel: Panel) -> None:
+    axes.set_xlabel(panel.x_label)
+    # A unit in brackets stays in one line.
+    label = re.sub(r"\([^)]*\)", lambda unit: unit[0].replace(" ", _FIXED_SPACE), panel.y_label)
+    axes.set_ylabel(textwrap.fill(label, _SHORT_LABEL))
+
+
+def _scale_x(axes: Axes, panel: Panel) -> None:
+    from matplotlib.ticker import MaxNLocator, NullLocator
+
+    values = sorted({float(x) for line in panel.lines for x in line.x} | {float(x) for x in panel.marks})
+    if _is_sparsity(panel) and values and values[-1] < 100:
+        marks = sorted({float(x) for x in panel.marks})
+        rounds = marks if len(marks) > 2 else values
+        if len(rounds) > 10:
+            rounds = rounds[:: max(_TABULATED_EVERY, -(-len(rounds) // 6))]
+        space_by_round(axes, rounds, [f"{sparsity:g}" for sparsity in rounds])
+    elif panel.logarithmic_x and values and values[0] > 0:
+        axes.set_xscale("log")
+        if len(values) <= 10:
+            axes.set_xticks(values, [f"{value:g}" for value in values])
+            axes.xaxis.set_minor_locator(NullLocator())
+    elif _is_alphas(values):
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+    elif 1 < len(values) <= 8:
+        axes.set_xticks(values, [f"{value:g}" for value in values])
+    elif all(value.is_integer() for value in map(float, panel.marks or values)):
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10], integer=True))
+
+
+def _name_missing(axes: Axes, panel: Panel) -> None:
+    if not panel.missing:
+        return
+    text = _listed(panel.missing, 4, width=58, start="not computed yet: ")
+    axes.annotate(
+        text,
+        (0, 1),
+        (0, 5),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        va="bottom",
+        fontsize=10,
+        color=SOFT,
+        style="italic",
+    )
+    axes.set_title(axes.get_title(), pad=10 + 13 * (text.count("\n") + 1))
+
+
+def _listed(labels: Sequence[str], at_most: int, *, width: int, start: str = "") -> str:
+    """Labels in lines of so many characters that break between labels; the last ones only counted."""
+    shown = [label.replace(" ", _FIXED_SPACE) for label in labels]
+    if len(shown) > at_most + 1:
+        shown[at_most:] = [f"and {len(shown) - at_most} more"]
+    text = start + "; ".join(shown)
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _starred(line: Line) -> list[bool]:
+    """One sign a point; a long line that is starred throughout, such as one by epoch, has it at its end."""
+    signs = [bool(sign) for sign in line.starred][: len(line.x)]
+    signs += [False] * (len(line.x) - len(signs))
+    if len(signs) > _MARKERS_UP_TO and all(signs):
+        return [False] * (len(signs) - 1) + [True]
+    return signs
+
+
+def _is_alone(values: Sequence[float], place: int) -> bool:
+    """Whether a point has no neighbour that a line could join it to."""
+    around = [values[near] for near in (place - 1, place + 1) if 0 <= near < len(values)]
+    return not any(math.isfinite(value) for value in around)
+
+
+def _is_alphas(values: Sequence[float]) -> bool:
+    """Whether these are positions on a line between two runs."""
+    return len(values) > 4 and min(values) == 0 and max(values) == 1
+
+
+def _is_sparsity(panel: Panel) -> bool:
+    return panel.x_label.lower().startswith("sparsity")
+
+
+def is_barrier(panel: Panel) -> bool:
+    """Whether the stability limit belongs in a panel."""
+    return "barrier" in panel.y_label.lower()

@@ -1,0 +1,63 @@
+"""The report on studies on disk: the page, and every table and figure as files of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tombola.report.board import board, board_csv
+from tombola.report.draw import draw, save_picture
+from tombola.report.frame import to_csv
+from tombola.report.layout import grid
+from tombola.report.markup import to_latex, to_markdown
+from tombola.report.studies_page import Report, known_studies, studies_html
+from tombola.report.svg import svg_text
+from tombola.studies.claims.board import judge_all
+from tombola.studies.paper.printed import printed_cells
+from tombola.whole import write_whole
+
+
+def write_studies(
+    report: Report, folder: Path, studies: Sequence[str] | None = None, *, files: bool = True
+) -> list[Path]:
+    """Write ``report.html`` and return the paths of everything written.
+
+    studies: which to show, as for :func:`~tombola.report.studies_page.studies_html`.
+    files: whether to write ``tables/*.csv``, ``.md`` and ``.tex`` (with the paper's numbers beside ours),
+        ``figures/*.svg``, ``.png`` and ``.pdf``, and ``claims.csv`` too. Tables of which we have nothing are
+        left out.
+
+    Raises :class:`~tombola.errors.StoreError` when the folder cannot be written to.
+    """
+    shown = set(studies if studies is not None else known_studies(report))
+    svgs: dict[str, str] = {}
+    written: list[Path] = []
+    for picture in report.pictures:
+        if picture.name in shown:
+            figure = draw(picture)
+            svgs[picture.name] = svg_text(figure)
+            if files:
+                written += save_picture(picture, folder / "figures", figure, svg=svgs[picture.name])
+    if files:
+        written += _write_tables(report, folder / "tables", shown)
+        rows = board(judge_all(printed_cells()), judge_all(report.cells))
+        written.append(_write(folder / "claims.csv", board_csv(rows)))
+    written.append(_write(folder / "report.html", studies_html(report, svgs, studies)))
+    return written
+
+
+def _write_tables(report: Report, folder: Path, shown: set[str]) -> list[Path]:
+    written = []
+    theirs = printed_cells()
+    for study in dict.fromkeys(place.study for place in report.cells if place.study in shown):
+        printed = {place: cell for place, cell in theirs.items() if place.study == study}
+        table = grid(study, [*printed, *report.places, *report.cells], report.titles.get(study, ""))
+        beside = printed or None
+        for kind, write in (("csv", to_csv), ("md", to_markdown), ("tex", to_latex)):
+            written.append(_write(folder / f"{study}.{kind}", write(table, report.cells, beside)))
+    return written
+
+
+def _write(path: Path, text: str) -> Path:
+    write_whole(path, text.encode(), make_folder=True)
+    return path
