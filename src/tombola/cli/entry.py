@@ -13,12 +13,20 @@ import tyro
 from tombola.cli.chains import imp
 from tombola.cli.demo import demo
 from tombola.cli.looking import ls, show
+from tombola.cli.reporting import claims, report
+from tombola.cli.running import run
 from tombola.cli.speeds import bench
+from tombola.cli.studies import plan, studies
 from tombola.errors import TombolaError
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,
     "imp": imp,
+    "studies": studies,
+    "plan": plan,
+    "run": run,
+    "report": report,
+    "claims": claims,
     "bench": bench,
     "ls": ls,
     "show": show,

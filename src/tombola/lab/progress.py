@@ -47,8 +47,11 @@ class Bar(Progress):
         self._bar.stop()
 
     def begin(self, found: int, missing: int) -> None:
-        self._missing = missing
-        self._bar.update(self._task, total=missing)
+        # Searches ask for more once they have answers.
+        again, self._missing = self._missing > 0, self._done + missing
+        self._bar.update(self._task, total=self._missing)
+        if again:
+            return
         if not missing:
             self._console.print(f"all {found} jobs were there already; nothing to compute")
         elif found:

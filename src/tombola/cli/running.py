@@ -1,0 +1,67 @@
+"""``tombola run``: studies of the paper, and the user's own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from tombola.cli.arguments import (
+    CheckpointEvery,
+    Device,
+    Mode,
+    Names,
+    Numbers,
+    Scale,
+    ScaleNumbers,
+    Store,
+    Threads,
+    Workers,
+)
+from tombola.cli.saying import say
+from tombola.cli.scales import PAPER, asked_scale, asked_studies
+
+
+def run(
+    names: Names = (),
+    all: Annotated[
+        bool, tyro.conf.arg(help="All 46 of the paper, and the figures for claims that none of them holds.")
+    ] = False,
+    scale: Scale = None,
+    numbers: ScaleNumbers = Numbers(),  # noqa: B008 (frozen)
+    store: Store = None,
+    workers: Workers = None,
+    device: Device = "auto",
+    mode: Mode = "default",
+    slots: Annotated[int | None, tyro.conf.arg(help="Jobs at once on each GPU.")] = None,
+    threads: Threads = 1,
+    checkpoint_every: CheckpointEvery = 60.0,
+    keep_going: Annotated[bool, tyro.conf.arg(help="Leave out studies whose data cannot be loaded.")] = False,
+) -> None:
+    """Compute whatever is missing of studies; a name may be a file of your own, .py or .toml."""
+    from tombola.lab.engine import available_cores
+    from tombola.lab.execute import Settings
+    from tombola.lab.lab import Lab
+    from tombola.lab.progress import Bar
+    from tombola.studies.asked import remember
+    from tombola.studies.catalogue import STUDIES
+    from tombola.studies.running import done, run_studies
+    from tombola.studies.work import Work
+
+    asked = asked_studies(names, all, STUDIES)
+    work = Work(asked_scale(scale, numbers))
+    settings = Settings(
+        device=device, mode=mode, slots=slots, threads=threads, checkpoint_every=checkpoint_every
+    )
+    lab = Lab(store, workers=available_cores() if workers is None else workers, settings=settings)
+    console = Console()
+    say(console, f"{len(asked)} studies, {work.scale}, store {lab.store.root}")
+    with Bar(console) as bar:
+        ran = run_studies(lab, asked, work, keep_going=keep_going, progress=bar)
+    remember(lab.store, scale or PAPER, numbers.given())
+    for study in asked:
+        skipped = ran.skipped.get(study.name)
+        say(console, f"{study.name}: skipped, {skipped}" if skipped else str(done(study, work, lab)))
+    ran.outcome.raise_failures()
+    say(console, "tombola report makes a page of what the store has, tombola claims judges the paper by it")
