@@ -13,6 +13,7 @@ import tyro
 from tombola.cli.chains import imp
 from tombola.cli.demo import demo
 from tombola.cli.looking import ls, show
+from tombola.cli.measuring import COMMAND, measure, measure_by_name
 from tombola.cli.reporting import claims, report
 from tombola.cli.running import run
 from tombola.cli.speeds import bench
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report,
     "claims": claims,
     "bench": bench,
+    COMMAND: measure,
     "ls": ls,
     "show": show,
 }
@@ -45,6 +47,9 @@ def main() -> None:
         return
     warnings.showwarning = _show_warning
     try:
+        if arguments[:1] == [COMMAND] and len(arguments) > 1 and arguments[1] not in ("-h", "--help"):
+            measure_by_name(arguments[1:])  # each measure has options of its own
+            return
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog="tombola",

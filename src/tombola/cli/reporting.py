@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import tyro
 from rich.console import Console
 
 from tombola.cli.arguments import Names, Numbers, Scale, ScaleNumbers, Store
+from tombola.cli.running import is_own, own_work
 from tombola.cli.saying import check_writable, say
 from tombola.cli.scales import shown_scale
 
@@ -28,8 +30,11 @@ def report(
 ) -> None:
     """A page of tables, figures and claims beside the paper's, of what the store has; nothing is run.
 
-    The scale is that of the last run in the store unless one is given.
+    The scale is that of the last run in the store unless one is given. Of files of your own: their tables.
     """
+    if any(map(is_own, names)):
+        _report_own([Path(name) for name in names], out, store)
+        return
     from tombola.report.gather import fitting, gather
     from tombola.report.write_studies import write_studies
     from tombola.studies.catalogue import STUDIES, studies_named
@@ -48,6 +53,23 @@ def report(
     write_studies(found, out, list(names) or None, files=not page_only)
     say(console, f"{len(found.cells):,} of {len(found.places):,} numbers are computed")
     say(console, f"report: {(out / 'report.html').absolute()}")
+
+
+def _report_own(paths: Sequence[Path], out: Path, store: Path | None) -> None:
+    from tombola.report.own import own_csv, own_table
+    from tombola.studies.own import own_cells
+    from tombola.whole import write_whole
+
+    _, rows = own_work(paths)
+    lab = _looking_lab(store)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # a file has room
+    for study, some in rows:
+        cells = own_cells(lab, some)
+        console.print(own_table(study.name, cells))
+        write_whole(out / f"{study.name}.csv", own_csv(cells).encode(), make_folder=True)
+        say(console, f"numbers: {(out / f'{study.name}.csv').absolute()}")
 
 
 def claims(

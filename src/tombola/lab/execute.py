@@ -47,6 +47,7 @@ class Settings:
     checkpoint_every: seconds of wall time between checkpoints of a training.
     attempts: how often a job may be cut off without a trace before it is given up as one that kills its
         worker.
+    files: the user's own Python files that workers import, by their hash in the store.
     """
 
     device: str = "auto"
@@ -55,6 +56,7 @@ class Settings:
     threads: int = 1
     checkpoint_every: float = 60.0
     attempts: int = 10
+    files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for what in ("slots", "threads", "attempts"):
