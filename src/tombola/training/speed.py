@@ -6,6 +6,7 @@ long a step takes does not depend on what they show.
 
 from __future__ import annotations
 
+import gc
 import statistics
 import threading
 import time
@@ -24,6 +25,7 @@ from tombola.ticket import initialize
 from tombola.training.choice import engine_for, forget_engines
 from tombola.training.device import Mode, repeatable, resolve_precision
 from tombola.training.engine import Engine
+from tombola.training.evaluation import device_batches
 from tombola.training.history import ForgettingRecord
 from tombola.training.plan import EpochPlan
 from tombola.training.recipe import Recipe
@@ -61,7 +63,7 @@ class Speed:
     evaluation_ms: evaluating 10,000 images once.
     epoch_seconds: an epoch of 50,000 images of each training, evaluation included.
     chain_seconds: 26 trainings of 200 such epochs.
-    memory_gb: largest memory of one training on a GPU, the images apart; 0 on a CPU.
+    memory_gb: largest memory of one training on a GPU, the images apart; None on a CPU.
     """
 
     network: str
@@ -79,7 +81,7 @@ class Speed:
     evaluation_ms: float
     epoch_seconds: float
     chain_seconds: float
-    memory_gb: float
+    memory_gb: float | None
 
 
 def measure_machine(device: torch.device) -> Machine:
@@ -117,7 +119,10 @@ def measure_speed(
     data = _made_up(network, size, channels, classes, EPOCH_IMAGES if gpu else 4 * batch_size, gpu)
     recipe = Recipe(epochs=200, batch_size=batch_size)
     if gpu:
+        # What is left of trainings before would be freed in between, and counted against these.
         forget_engines()
+        device_batches.cache_clear()
+        gc.collect()
         allocated = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
     runners = [_Runner(network, data, recipe, device, mode) for _ in range(packed)]
@@ -143,13 +148,15 @@ def measure_speed(
     images = 1e3 * packed * batch_size / step_ms
     tflops = images * _operations(network, data) / 1e12
     first = runners[0]
-    peak = torch.cuda.max_memory_allocated(device) if gpu else 0
-    memory = (peak - allocated - _bytes(data, recipe)) / packed if gpu else 0.0
+    memory = None
+    if gpu:
+        peak = torch.cuda.max_memory_allocated(device)
+        memory = (peak - allocated - _bytes(data, recipe)) / packed / 1e9
     epoch = EPOCH_IMAGES / batch_size * step_ms / 1e3 + first.between + first.evaluation
     return Speed(
         network, size, batch_size, packed, first.engine, step_ms, max(each) - min(each), repeats, images,
         tflops, tflops / machine.matrix_tflops, 1e3 * first.between, 1e3 * first.evaluation, epoch,
-        _CHAIN_EPOCHS * epoch, memory / 1e9,
+        _CHAIN_EPOCHS * epoch, memory,
     )  # fmt: skip
 
 

@@ -1,0 +1,69 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tombola.errors import RecipeError, StoreError
+from tombola.lab.speeds import (
+    Bench,
+    Case,
+    bench,
+    known_speeds,
+    read_bench,
+    speed_table,
+    speeds_file,
+    write_bench,
+)
+from tombola.training.speed import Machine, Speed
+
+CPU = torch.device("cpu")
+ONE = Speed(
+    "resnet18", 32, 256, 1, "graphed, fused", 3.6, 0.01, 5, 70_000.0, 236.0, 0.3, 0.5, 33.0, 0.74, 3848.0, 0.9
+)
+THREE = replace(ONE, packed=3, step_ms=8.8, images_per_second=87_000.0)
+
+
+@pytest.fixture
+def measured() -> Bench:
+    return Bench(
+        "cuda", "NVIDIA H200", "default", "2.11", "13.0", 91900, "0.1.0", Machine(786.0, 4128.0), (ONE, THREE)
+    )
+
+
+def test_what_was_written_is_read_again(measured: Bench, tmp_path: Path) -> None:
+    write_bench(measured, tmp_path / "new" / "h200.json")
+    assert read_bench(tmp_path / "new" / "h200.json") == measured
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"machine": {"matrix_tflops": 1}}'])
+def test_a_file_that_holds_no_speeds_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "bad.json").write_text(content)
+    with pytest.raises(StoreError, match=r"cannot read speeds from .*bad\.json"):
+        read_bench(tmp_path / "bad.json")
+
+
+def test_a_plan_finds_the_fastest_speed_or_that_of_a_number_of_slots(measured: Bench) -> None:
+    assert measured.speed("resnet18", 256) is THREE
+    assert measured.speed("resnet18", 256, packed=1) is ONE
+    assert measured.speed("resnet18", 256, size=64) is None
+    assert measured.speed("resnet18", 100) is None
+
+
+def test_every_speed_has_a_line(measured: Bench) -> None:
+    assert speed_table(measured.speeds).row_count == 2
+
+
+def test_on_a_cpu_nothing_is_packed() -> None:
+    with pytest.raises(RecipeError, match="on a CPU trainings are not packed"):
+        bench([Case("convnet", 32, 3, 8)], CPU)
+
+
+def test_speeds_are_kept_for_each_kind_of_device(
+    measured: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOMBOLA_CACHE", str(tmp_path))
+    assert known_speeds(CPU) is None
+    assert speeds_file(CPU).is_relative_to(tmp_path)
+    write_bench(measured, speeds_file(CPU))
+    assert known_speeds(CPU) == measured
