@@ -26,6 +26,7 @@ def import_file(path: Path) -> ModuleType:
     name = f"tombola_own_{_hash(_content(path))[:16]}"
     if name in sys.modules:
         return sys.modules[name]
+    path = path.absolute()  # as in a traceback
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise JobError(f"{path} is no Python file; its name must end in .py")
