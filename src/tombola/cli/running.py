@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,8 @@ def run(
     from tombola.lab.engine import available_cores
     from tombola.lab.execute import Settings
 
+    # Workers inherit it: a note on every job would bury what is said here.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning")
     settings = Settings(
         device=device, mode=mode, slots=slots, threads=threads, checkpoint_every=checkpoint_every
     )
@@ -92,7 +95,7 @@ def _run_paper(
     lab = Lab(store, workers=workers, settings=settings)
     console = Console()
     say(console, f"{len(asked)} studies, {work.scale}, store {lab.store.root}")
-    with Bar(console) as bar:
+    with Bar(console, lab.store) as bar:
         ran = run_studies(lab, asked, work, keep_going=keep_going, progress=bar)
     remember(lab.store, scale or PAPER, numbers.given())
     for study in asked:
@@ -115,7 +118,7 @@ def _run_own(paths: Sequence[Path], store: Path | None, workers: int, settings: 
     lab.settings = replace(settings, files=code)
     console = Console()
     say(console, f"{', '.join(study.name for study, _ in rows)}, store {lab.store.root}")
-    with Bar(console) as bar:
+    with Bar(console, lab.store) as bar:
         outcome = lab.run([job for _, some in rows for row in some for job in row.jobs], progress=bar)
     if not console.is_terminal:
         console.width = 200  # a file has room

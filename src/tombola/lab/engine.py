@@ -26,7 +26,6 @@ from tombola.errors import JobError, StoreUnwritable, TombolaError
 from tombola.lab.execute import LeaseHeld, Settings, execute
 from tombola.lab.job import Job, name_of
 from tombola.lab.lease import free
-from tombola.lab.own_files import import_stored
 from tombola.lab.store import Store
 from tombola.training.history import Epoch
 
@@ -144,10 +143,7 @@ def _task(root: str, description: str, settings: Settings, needs: list[bool]) ->
     # For the whole process and for good: its other slots rest on the same number.
     if torch.get_num_threads() != settings.threads:
         torch.set_num_threads(settings.threads)
-    store = Store(root)
-    for fingerprint in settings.files:
-        import_stored(store, fingerprint)
-    return _run_patiently(store, json.loads(description), settings, None)
+    return _run_patiently(Store(root), json.loads(description), settings, None)
 
 
 def _run_patiently(
