@@ -12,11 +12,11 @@ import tombola
 from tombola.errors import StudyError
 from tombola.lab.job import Job, result_type
 from tombola.lab.lab import Lab
-from tombola.lab.store import Store
 from tombola.report.origin import Origin
 from tombola.report.studies_page import Report
 from tombola.studies.cells import Place
 from tombola.studies.plan import plan
+from tombola.studies.results import Results
 from tombola.studies.running import cells_of, collect
 from tombola.studies.study import Study
 from tombola.studies.work import Work
@@ -54,13 +54,14 @@ def gather(lab: Lab, studies: Sequence[Study], work: Work) -> Report:
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
-        origins=_origins(lab.store, studies, work),
+        origins=_origins(lab, studies, work),
         note=work.scale.note,
     )
 
 
-def _origins(store: Store, studies: Sequence[Study], work: Work) -> dict[Place, Collection[Origin]]:
+def _origins(lab: Lab, studies: Sequence[Study], work: Work) -> dict[Place, Collection[Origin]]:
     """What the runs behind each entry were made with, as far as they are finished."""
+    store, results = lab.store, Results(lab)
     known: dict[str, Origin | None] = {}
 
     def origin(job: Job) -> Origin | None:
@@ -68,11 +69,17 @@ def _origins(store: Store, studies: Sequence[Study], work: Work) -> dict[Place, 
             known[job.name] = _origin(store.provenance(job.name)) if store.has(job.name) else None
         return known[job.name]
 
+    def origins(jobs: Iterable[Job]) -> set[Origin]:
+        runs = dict.fromkeys(run for job in jobs for run in _runs_of(job))
+        return {found for run in runs if (found := origin(run)) is not None}
+
     found: dict[Place, Collection[Origin]] = {}
     for study in studies:
-        for entry in study.entries(work):
-            runs = dict.fromkeys(run for job in entry.jobs for run in _runs_of(job))
-            found[entry.place] = {each for run in runs if (each := origin(run)) is not None}
+        found |= {entry.place: origins(entry.jobs) for entry in study.entries(work)}
+        for searched in study.searched(work):
+            found[searched.place] = origins(
+                search.job(length) for search in searched.searches for length in search.progress(results)[0]
+            )
     return found
 
 
