@@ -22,6 +22,7 @@ def tombola(
     """Runs the command in this process, on a store of its own: exit code, standard output, standard error."""
     monkeypatch.setenv("TOMBOLA_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("TOMBOLA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore::UserWarning")  # run sets it for workers
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main replaces it
 
     def run(*arguments: object) -> Result:
