@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from tombola.search import imp as imp
     from tombola.search import mask_search as mask_search
     from tombola.search import one_shot as one_shot
+    from tombola.studies.own import OwnStudy as OwnStudy
     from tombola.ticket import Ticket as Ticket
     from tombola.ticket import initialize as initialize
     from tombola.training.checkpoint import Checkpoints as Checkpoints
@@ -146,6 +147,7 @@ _HOMES = {
         "mask_search",
         "one_shot",
     ),
+    "tombola.studies.own": ("OwnStudy",),
     "tombola.ticket": (
         "Ticket",
         "initialize",

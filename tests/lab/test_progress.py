@@ -1,12 +1,16 @@
 import re
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 import tombola as tb
 from tombola.lab import progress as module
+from tombola.lab import under_way as under_way_module
 from tombola.lab.progress import Bar
+from tombola.lab.store import Store
+from tombola.lab.under_way import Teller, UnderWay, under_way
 
 
 @pytest.fixture
@@ -69,3 +73,34 @@ def test_a_failure_is_one_line_with_its_cause_as_it_is(job: tb.Job, terminal: bo
         bar.begin(0, 1)
         bar.done(job, cause)
     assert f"job {job.name[:12]} (initialize) failed: {cause}\n" in plain(text)
+
+
+def test_more_jobs_of_the_same_run_are_added_to_the_bar(job: tb.Job) -> None:
+    screen, text = console(terminal=True)
+    with Bar(screen) as bar:
+        bar.begin(0, 2)
+        bar.done(job, None)
+        bar.done(job, None)
+        bar.begin(2, 3)
+        bar.done(job, None)
+        bar._bar.refresh()
+    assert "3/5 " in plain(text)
+    assert plain(text).count("jobs to compute") == 1
+
+
+def test_trainings_under_way_are_shown_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    screen, text = console(terminal=True)
+    clock = iter([0.0, 10.0, 10.5, 14.0])
+    monkeypatch.setattr(under_way_module.time, "monotonic", lambda: next(clock))
+    for name in ("abcdef012345678", "123456789abcdef"):
+        store.workplace(name).mkdir()
+    teller = Teller(store.workplace("abcdef012345678"), "train")
+    teller.epoch(6, 20)  # at 10 s
+    teller.epoch(7, 20)  # half a second later: too soon to be told
+    teller.epoch(8, 20)  # 2 s an epoch, 12 to go
+    assert under_way(store) == {"abcdef012345678": UnderWay("train", 8, 20, 24.0)}
+    monkeypatch.undo()
+    with Bar(screen, store) as bar:
+        bar._bar.refresh()
+    assert "train abcdef012345  epoch 8 of 20, left 0:00:24" in plain(text)

@@ -35,6 +35,7 @@ def test_a_store_is_made_and_found_again(tmp_path: Path) -> None:
     made = Store(tmp_path / "deep" / "store")
     assert sorted(path.name for path in made.root.iterdir()) == [
         "data",
+        "files",
         "jobs",
         "objects",
         "tombola.json",

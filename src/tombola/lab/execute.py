@@ -25,9 +25,11 @@ from tombola.data.imageset import Data
 from tombola.errors import JobError, RecipeError, TicketError, TombolaError, reason, unknown
 from tombola.lab import lease as leases
 from tombola.lab.job import call, described_function, name_of, result_type
+from tombola.lab.own_files import import_stored
 from tombola.lab.result import Packed, pack, unpack
 from tombola.lab.shared import put_object, stored_data, stored_object
 from tombola.lab.store import Store, read_json, write_json
+from tombola.lab.under_way import Teller
 from tombola.lab.writing import face
 from tombola.ticket import Ticket
 from tombola.training.checkpoint import Checkpoint, Checkpoints
@@ -42,6 +44,7 @@ class Settings:
 
     device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``.
     mode: what may be chosen on a GPU, as for :func:`tombola.train`; recorded with each run.
+    files: the user's own Python files that are imported before a job, by their hash in the store.
     slots: jobs at once on each GPU; None for what suits the networks and batch sizes.
     threads: intra-op threads of a slot on a CPU. Another number gives other last bits, so it is recorded.
     checkpoint_every: seconds of wall time between checkpoints of a training.
@@ -51,6 +54,7 @@ class Settings:
 
     device: str = "auto"
     mode: Mode = "default"
+    files: tuple[str, ...] = ()
     slots: int | None = None
     threads: int = 1
     checkpoint_every: float = 60.0
@@ -87,6 +91,8 @@ def execute(
     name = name_of(description)
     if store.has(name):
         return False
+    for fingerprint in settings.files:
+        import_stored(store, fingerprint)
     workplace = store.workplace(name)
     lease = leases.acquire(workplace)
     if lease is None:
@@ -98,6 +104,7 @@ def execute(
         try:
             lease.unwatched = "watch" not in face(described_function(description).function).runtime
             watch = LabWatch(workplace, lease, settings.checkpoint_every, on_epoch)
+            watch.teller = Teller(workplace, description["function"])
             _compute(store, name, description, settings, watch)
         except leases.LeaseLost:
             raise LeaseHeld(name) from None
@@ -224,6 +231,7 @@ class LabWatch(Checkpoints):
         super().__init__(workplace, every=every)
         self._lease = lease
         self._on_epoch = on_epoch
+        self.teller: Teller | None = None
 
     def beat(self) -> None:
         self._lease.beat()
@@ -238,6 +246,8 @@ class LabWatch(Checkpoints):
         _forget_attempts(self._folder)  # whoever gets on does not kill its worker
 
     def finished_epoch(self, row: Epoch, epochs: int) -> None:
+        if self.teller is not None:
+            self.teller.epoch(row.epoch, epochs)
         if self._on_epoch is not None:
             self._on_epoch(row, epochs)
 

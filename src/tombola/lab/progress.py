@@ -3,28 +3,54 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from datetime import timedelta
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 from tombola.lab.engine import Progress
 from tombola.lab.job import Job
+from tombola.lab.store import Store
+from tombola.lab.under_way import under_way
 
 # Seconds between lines where there is no terminal.
 _QUIET = 15.0
+_MOST = 12
+"""Trainings that are shown one by one."""
+
+
+class _Trainings(RichProgress):
+    """The bar, and below it a line for each training under way."""
+
+    store: Store | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.store is None:
+            return
+        trainings = under_way(self.store)
+        for name, each in list(trainings.items())[:_MOST]:
+            left = timedelta(seconds=round(each.left))
+            yield Text(f"  {each.function} {name[:12]}  epoch {each.epoch} of {each.epochs}, left {left}")
+        if len(trainings) > _MOST:
+            yield Text(f"  and {len(trainings) - _MOST} more")
 
 
 class Bar(Progress):
-    """Shows how many jobs are done. Use as a context manager around the run."""
+    """Shows how many jobs are done. Use as a context manager around the run.
 
-    def __init__(self, console: Console) -> None:
+    store: whose trainings under way are shown one by one, on a terminal.
+    """
+
+    def __init__(self, console: Console, store: Store | None = None) -> None:
         self._console = console
         self._missing = self._done = self._failed = 0
         self._said = time.monotonic()
-        self._bar = RichProgress(
+        self._bar = _Trainings(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -35,6 +61,7 @@ class Bar(Progress):
             console=console,
             disable=not console.is_terminal,
         )
+        self._bar.store = store
         self._task = self._bar.add_task("starting", total=None)
 
     def __enter__(self) -> Bar:
@@ -47,8 +74,11 @@ class Bar(Progress):
         self._bar.stop()
 
     def begin(self, found: int, missing: int) -> None:
-        self._missing = missing
-        self._bar.update(self._task, total=missing)
+        # Searches ask for more once they have answers.
+        again, self._missing = self._missing > 0, self._done + missing
+        self._bar.update(self._task, total=self._missing)
+        if again:
+            return
         if not missing:
             self._console.print(f"all {found} jobs were there already; nothing to compute")
         elif found:

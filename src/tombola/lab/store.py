@@ -9,6 +9,8 @@
                         provenance.json    versions, device, times, data fingerprint
     objects/            tensors that many jobs share, by fingerprint: dense starts, the caller's own data
     data/               what each data name stands for, and the fingerprint of its pixels
+    files/              the user's own Python files by their hash, for workers to import
+    studies.json        the scale that studies were last run at
     work/abcd.../       of a job under way: lease, attempts, checkpoints, the error if it failed
 
 A job's folder is written under work/ and appears under jobs/ by one atomic rename. Nothing is a pickle.
@@ -169,12 +171,13 @@ class Store:
             raise self.damaged(name, f"{file}: {reason(error)}") from error
 
 
-_FOLDERS = {"jobs", "objects", "data", "work"}
+_FOLDERS = {"jobs", "objects", "data", "files", "work"}
+_MARKS = ("tombola.json", "studies.json")
 
 
 def _foreign(name: str) -> bool:
     """Whether an entry cannot belong to a store, nor to the file system or the making of a store."""
-    return name not in _FOLDERS and name not in ("tombola.json", "lost+found") and not name.startswith(".")
+    return name not in _FOLDERS and name not in (*_MARKS, "lost+found") and not name.startswith(".")
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

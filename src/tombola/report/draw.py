@@ -60,7 +60,7 @@ def draw(picture: Picture) -> Figure:
             figure.supxlabel(note, fontsize=12, color=_WARNING, weight="bold")
         # Laid out once, where every file of the figure would do it again.
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)
     return figure
 
 

@@ -36,12 +36,16 @@ class KindPlan:
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """A study by itself: all jobs behind it, how many of them are finished, and their epochs."""
+    """A study by itself: all jobs behind it, how many of them are finished, and their epochs.
+
+    epochs_left: of those that are not finished.
+    """
 
     name: str
     jobs: int
     finished: int
     epochs: float
+    epochs_left: float
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,8 @@ class Plan:
     cheapest, dearest: the same total for the extreme outcomes of searches.
     heads: linear heads trained on frozen bodies. disk: bytes of all results, about.
     longest: epochs of the longest chain of jobs, which no number of slots shortens.
-    hours: of what is left, by the speeds given; None without any. unmeasured: networks and batch sizes
-        that no speed was given for, whose work is missing in the hours.
+    hours: of what is left, by the speeds given; None without a single one that is needed.
+    unmeasured: networks and batch sizes that no speed was given for, whose work is missing in the hours.
     """
 
     scale: str
@@ -132,6 +136,7 @@ def plan(
     alone = tuple(
         StudyPlan(
             name, len(needed), len(finished & needed.keys()), _epochs(needed, costs),
+            _epochs({each: job for each, job in needed.items() if each not in finished}, costs),
         )
         for name, needed in behind.items()
     )  # fmt: skip
@@ -208,6 +213,9 @@ def _hours(
         return None, ()
     measured = speed.get if isinstance(speed, Mapping) else lambda key: speed(*key)
     speeds = {cost.speed: measured(cost.speed) for cost in map(costs.of, left.values()) if cost.images}
+    unmeasured = tuple(sorted(key for key, rate in speeds.items() if not rate))
+    if speeds and len(unmeasured) == len(speeds):
+        return None, unmeasured
 
     def seconds(job: Job) -> float:
         cost = costs.of(job)
@@ -215,7 +223,7 @@ def _hours(
         return cost.images / rate if rate else 0.0
 
     in_turn = sum(map(seconds, left.values())) / slots
-    return max(in_turn, _longest(left, seconds)) / 3600, tuple(sorted(k for k, v in speeds.items() if not v))
+    return max(in_turn, _longest(left, seconds)) / 3600, unmeasured
 
 
 def _table(studies: Sequence[StudyPlan], kinds: Sequence[KindPlan]) -> list[str]:

@@ -52,10 +52,12 @@ class Ran:
     skipped: dict[str, str]
 
 
-def done(study: Study, work: Work, lab: Lab) -> Done:
-    """How far a study is at a scale."""
+def done(study: Study, work: Work, lab: Lab | None) -> Done:
+    """How far a study is at a scale; without a lab nothing is done."""
     jobs = study.jobs(work)
     searches = [search for searched in study.searched(work) for search in searched.searches]
+    if lab is None:
+        return Done(study, len(jobs), 0, len(searches), 0)
     results = Results(lab)
     over = sum(not search.progress(results)[1] for search in searches)
     return Done(study, len(jobs), sum(lab.has(job) for job in jobs), len(searches), over)

@@ -4,7 +4,6 @@ import re
 import signal
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,34 +12,10 @@ import torch
 from PIL import Image
 
 import tombola as tb
-from tombola import cli
 from tombola.lab.store import Store
 
 Result = tuple[int, str, str]
-
-
-@pytest.fixture
-def tombola(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Result]:
-    """Runs the command in this process, on a store of its own: exit code, standard output, standard error."""
-    monkeypatch.setenv("TOMBOLA_STORE", str(tmp_path / "store"))
-    monkeypatch.setenv("TOMBOLA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main replaces it
-
-    def run(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["tombola", *map(str, arguments)])
-        code = 0
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")
-            try:
-                cli.main()
-            except SystemExit as end:
-                code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
+Refused = Callable[[Result], str]
 
 
 QUICK = ("--recipe.epochs", 2, "--recipe.batch-size", 400)
@@ -183,15 +158,6 @@ def test_the_store_can_be_listed_and_shown(tombola: Callable[..., Result], tmp_p
 # Refusals
 
 
-def refused(result: Result) -> str:
-    """The one line of a refusal."""
-    code, _, err = result
-    assert code == 2, err
-    assert re.fullmatch(r"tombola: [^\n]+\n", err), err
-    assert "Traceback" not in err
-    return err.removeprefix("tombola: ").removesuffix("\n")
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -230,7 +196,7 @@ def refused(result: Result) -> str:
     ],
 )
 def test_what_is_impossible_is_refused_in_one_line_before_any_training(
-    tombola: Callable[..., Result], arguments: tuple, words: str, tmp_path: Path
+    tombola: Callable[..., Result], refused: Refused, arguments: tuple, words: str, tmp_path: Path
 ) -> None:
     assert refused(tombola("imp", *arguments)) == words
     if (tmp_path / "store").exists():
@@ -238,7 +204,9 @@ def test_what_is_impossible_is_refused_in_one_line_before_any_training(
         assert {store.description(name)["function"] for name in store.names()} <= {"initialize"}
 
 
-def test_a_training_that_cannot_run_is_refused_with_its_remedy(tombola: Callable[..., Result]) -> None:
+def test_a_training_that_cannot_run_is_refused_with_its_remedy(
+    tombola: Callable[..., Result], refused: Refused
+) -> None:
     line = refused(tombola("imp", "--network", "resnet18", "--recipe.batch-size", 63, "--rounds", 0))
     assert re.fullmatch(
         r"job \w{12} failed: 1198 images in batches of 63 leave a last batch of 1, on which batch norm is "
@@ -247,7 +215,7 @@ def test_a_training_that_cannot_run_is_refused_with_its_remedy(tombola: Callable
     )
 
 
-def test_an_unknown_device_is_refused(tombola: Callable[..., Result]) -> None:
+def test_an_unknown_device_is_refused(tombola: Callable[..., Result], refused: Refused) -> None:
     line = refused(tombola("imp", "--device", "gpu", *QUICK))
     assert line.endswith("no device 'gpu'; known: auto, cpu, cuda, cuda:0, ...")
     if not torch.cuda.is_available():
@@ -257,7 +225,7 @@ def test_an_unknown_device_is_refused(tombola: Callable[..., Result]) -> None:
 
 
 def test_an_unknown_data_set_is_refused_with_the_nearest(
-    tombola: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+    tombola: Callable[..., Result], refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import datasets
     import huggingface_hub
@@ -273,7 +241,9 @@ def test_an_unknown_data_set_is_refused_with_the_nearest(
     )
 
 
-def test_a_folder_without_images_is_refused(tombola: Callable[..., Result], tmp_path: Path) -> None:
+def test_a_folder_without_images_is_refused(
+    tombola: Callable[..., Result], refused: Refused, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     assert refused(tombola("imp", "--data", tmp_path / "empty")) == (
         f"folder '{tmp_path / 'empty'}' has no images; it may hold parquet tables, or pictures in one "
@@ -283,7 +253,7 @@ def test_a_folder_without_images_is_refused(tombola: Callable[..., Result], tmp_
 
 @pytest.mark.parametrize("command", ["imp", "demo"])
 def test_a_store_that_cannot_be_written_to_is_refused(
-    tombola: Callable[..., Result], tmp_path: Path, command: str
+    tombola: Callable[..., Result], refused: Refused, tmp_path: Path, command: str
 ) -> None:
     (tmp_path / "file").write_text("")
     place = tmp_path / "file" / "sub"
@@ -291,7 +261,7 @@ def test_a_store_that_cannot_be_written_to_is_refused(
 
 
 def test_a_place_for_results_that_cannot_be_written_to_is_refused_before_any_work(
-    tombola: Callable[..., Result], tmp_path: Path
+    tombola: Callable[..., Result], refused: Refused, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
     place = tmp_path / "file" / "sub"
@@ -300,11 +270,13 @@ def test_a_place_for_results_that_cannot_be_written_to_is_refused_before_any_wor
     assert list(Store(tmp_path / "store").names()) == []
 
 
-def test_fewer_than_no_workers_are_refused(tombola: Callable[..., Result]) -> None:
+def test_fewer_than_no_workers_are_refused(tombola: Callable[..., Result], refused: Refused) -> None:
     assert refused(tombola("demo", "--workers", -2)).startswith("workers is -2; it must be 0")
 
 
-def test_a_folder_of_other_things_is_no_store(tombola: Callable[..., Result], tmp_path: Path) -> None:
+def test_a_folder_of_other_things_is_no_store(
+    tombola: Callable[..., Result], refused: Refused, tmp_path: Path
+) -> None:
     for arguments in (("imp",), ("ls",)):
         place = tmp_path / "thesis"
         place.mkdir(exist_ok=True)
@@ -313,14 +285,14 @@ def test_a_folder_of_other_things_is_no_store(tombola: Callable[..., Result], tm
         assert line == f"{place} holds other files; a store wants a folder of its own"
 
 
-def test_listing_makes_no_store(tombola: Callable[..., Result], tmp_path: Path) -> None:
+def test_listing_makes_no_store(tombola: Callable[..., Result], refused: Refused, tmp_path: Path) -> None:
     for arguments in (("ls",), ("show", "abc")):
         line = refused(tombola(*arguments, "--store", tmp_path / "none"))
         assert line == f"no store at {tmp_path / 'none'}; name one with --store or TOMBOLA_STORE"
     assert not (tmp_path / "none").exists()
 
 
-def test_an_unknown_job_is_refused(tombola: Callable[..., Result], tmp_path: Path) -> None:
+def test_an_unknown_job_is_refused(tombola: Callable[..., Result], refused: Refused, tmp_path: Path) -> None:
     Store(tmp_path / "store")
     assert refused(tombola("show", "abc")) == (
         f"no job in {tmp_path / 'store'} with a name that begins with 'abc'; see tombola ls"
@@ -328,7 +300,7 @@ def test_an_unknown_job_is_refused(tombola: Callable[..., Result], tmp_path: Pat
 
 
 def test_a_truncated_ticket_file_is_refused(
-    tombola: Callable[..., Result], start: tb.Ticket, tmp_path: Path
+    tombola: Callable[..., Result], refused: Refused, start: tb.Ticket, tmp_path: Path
 ) -> None:
     place = tmp_path / "ticket.safetensors"
     start.save(place)
@@ -336,7 +308,9 @@ def test_a_truncated_ticket_file_is_refused(
     assert refused(tombola("show", place)).startswith(f"{place} is damaged or not a tensor file: ")
 
 
-def test_other_pixels_under_the_same_name_are_refused(tombola: Callable[..., Result], tmp_path: Path) -> None:
+def test_other_pixels_under_the_same_name_are_refused(
+    tombola: Callable[..., Result], refused: Refused, tmp_path: Path
+) -> None:
     arguments = ("--recipe.epochs", 1, "--recipe.batch-size", 10, "--rounds", 0)
     for place, shade in (("first", 0), ("second", 1)):
         folder = tmp_path / place / "shapes"
@@ -355,7 +329,7 @@ def test_other_pixels_under_the_same_name_are_refused(tombola: Callable[..., Res
 
 
 def test_a_full_disk_is_one_line_and_finished_jobs_stay(
-    tombola: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tombola: Callable[..., Result], refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert tombola("imp", "--rounds", 0, *QUICK)[0] == 0
     before = sorted(tmp_path.glob("store/jobs/*/*/*"))

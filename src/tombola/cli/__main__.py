@@ -1,0 +1,5 @@
+"""``python -m tombola.cli``."""
+
+from tombola.cli.entry import main
+
+main()

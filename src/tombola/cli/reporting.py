@@ -1,0 +1,108 @@
+"""``tombola report`` and ``tombola claims``: what the store has to show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from rich.console import Console
+
+from tombola.cli.arguments import Names, Numbers, Scale, ScaleNumbers, Store
+from tombola.cli.running import is_own, own_work
+from tombola.cli.saying import check_writable, say
+from tombola.cli.scales import shown_scale
+
+if TYPE_CHECKING:
+    from tombola.lab.lab import Lab
+
+
+def report(
+    names: Names = (),
+    out: Annotated[Path, tyro.conf.arg(help="Folder for the report.")] = Path("tombola-report"),
+    scale: Scale = None,
+    numbers: ScaleNumbers = Numbers(),  # noqa: B008 (frozen)
+    store: Store = None,
+    page_only: Annotated[
+        bool, tyro.conf.arg(help="Only the page, not every table and figure as files of its own too.")
+    ] = False,
+) -> None:
+    """A page of tables, figures and claims beside the paper's, of what the store has; nothing is run.
+
+    The scale is that of the last run in the store unless one is given. Of files of your own: their tables.
+    """
+    if any(map(is_own, names)):
+        _report_own([Path(name) for name in names], out, store)
+        return
+    from tombola.report.gather import fitting, gather
+    from tombola.report.write_studies import write_studies
+    from tombola.studies.catalogue import STUDIES, studies_named
+    from tombola.studies.work import Work
+
+    lab = _looking_lab(store)
+    work = Work(shown_scale(scale, numbers, lab.store))
+    asked = studies_named(names)
+    fit, others = (asked, {}) if asked else fitting(STUDIES, work)
+    check_writable(out)
+    console = Console()
+    say(console, f"{len(fit)} studies, {work.scale}, store {lab.store.root}")
+    for cause in others.values():
+        say(console, f"left out: {cause}")
+    found = gather(lab, fit, work)
+    write_studies(found, out, list(names) or None, files=not page_only)
+    say(console, f"{len(found.cells):,} of {len(found.places):,} numbers are computed")
+    say(console, f"report: {(out / 'report.html').absolute()}")
+
+
+def _report_own(paths: Sequence[Path], out: Path, store: Path | None) -> None:
+    from tombola.report.own import own_csv, own_table
+    from tombola.studies.own import own_cells
+    from tombola.whole import write_whole
+
+    _, rows = own_work(paths)
+    lab = _looking_lab(store)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # a file has room
+    for study, some in rows:
+        cells = own_cells(lab, some)
+        console.print(own_table(study.name, cells))
+        write_whole(out / f"{study.name}.csv", own_csv(cells).encode(), make_folder=True)
+        say(console, f"numbers: {(out / f'{study.name}.csv').absolute()}")
+
+
+def claims(
+    scale: Scale = None,
+    numbers: ScaleNumbers = Numbers(),  # noqa: B008 (frozen)
+    store: Store = None,
+) -> None:
+    """The paper's 61 claims, judged on its own numbers and on those in the store."""
+    from tombola.report.board import board, board_table
+    from tombola.report.gather import fitting
+    from tombola.studies.catalogue import STUDIES
+    from tombola.studies.claims.board import judge_all
+    from tombola.studies.paper.printed import printed_cells
+    from tombola.studies.running import cells_of, collect
+    from tombola.studies.work import Work
+
+    lab = _looking_lab(store)
+    work = Work(shown_scale(scale, numbers, lab.store))
+    fit, _ = fitting(STUDIES, work)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 160  # a file has room
+    rows = board(judge_all(printed_cells()), judge_all(cells_of(collect(lab, fit, work))))
+    say(console, f"{work.scale}, store {lab.store.root}")
+    if work.scale.note:
+        say(console, work.scale.note)
+    console.print(board_table(rows, console))
+
+
+def _looking_lab(root: Path | None) -> Lab:
+    """A lab on a store that is there already; it computes nothing."""
+    from tombola.lab.execute import Settings
+    from tombola.lab.lab import Lab
+    from tombola.lab.store import Store as StoreFolder
+
+    return Lab(StoreFolder(root, create=False).root, settings=Settings(device="cpu"))

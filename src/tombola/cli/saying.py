@@ -1,0 +1,25 @@
+"""What all commands say and see to in the same way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+
+def say(console: Console, line: str) -> None:
+    """Print a line as it is: a path in it is not broken, and its brackets are no markup."""
+    console.print(line, markup=False, soft_wrap=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder for results, before any work that would be lost without it."""
+    from tombola.errors import StoreError, reason
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".tombola-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise StoreError(f"cannot write to {folder}: {reason(error)}") from error

@@ -1,0 +1,50 @@
+"""The scale and the studies that a command was asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tombola.cli.arguments import Numbers
+from tombola.errors import StudyError
+
+if TYPE_CHECKING:
+    from tombola.lab.store import Store
+    from tombola.studies.scales import Scale
+    from tombola.studies.study import Study
+
+PAPER = "paper"
+
+
+def asked_scale(name: str | None, numbers: Numbers) -> Scale:
+    """The scale of a name, the paper's own by default, with the numbers that were given."""
+    from tombola.studies.scales import overridden, scale_named
+
+    return overridden(scale_named(name or PAPER), **numbers.given())
+
+
+def shown_scale(name: str | None, numbers: Numbers, store: Store | None) -> Scale:
+    """The scale to show: that of the last run in the store unless something else is asked for."""
+    from tombola.studies.asked import last_scale
+
+    last = None if name or numbers.given() else last_scale(store)
+    return last or asked_scale(name, numbers)
+
+
+def asked_studies(names: tuple[str, ...], everything: bool, all_of_them: tuple[Study, ...]) -> list[Study]:
+    """The studies of those names, or all."""
+    from tombola.studies.catalogue import studies_named
+
+    if everything and names:
+        raise StudyError(f"--all and {names[0]!r} were given; name studies, or ask for all of them")
+    if not everything and not names:
+        raise StudyError("no study was named; name some, such as table11, or give --all")
+    return list(all_of_them) if everything else studies_named(names)
+
+
+def existing_store(root: Path | None) -> Store | None:
+    """The store at a place; None where there is none yet, for what only looks makes none."""
+    from tombola.lab.store import Store, default_place
+
+    place = default_place() if root is None else root
+    return Store(root, create=False) if (place.expanduser() / "tombola.json").exists() else None

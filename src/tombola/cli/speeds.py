@@ -1,0 +1,56 @@
+"""``tombola bench``: how fast this machine trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from tombola.cli.arguments import Device, Mode
+from tombola.cli.saying import say
+
+
+def bench(
+    networks: Annotated[tuple[str, ...], tyro.conf.arg(help="Default: those of the paper.")] = (),
+    batch_sizes: Annotated[tuple[int, ...], tyro.conf.arg(help="Default: 100 and 256.")] = (),
+    slots: Annotated[tuple[int, ...], tyro.conf.arg(help="Trainings at once; default: 1 and 3.")] = (),
+    size: Annotated[int, tyro.conf.arg(help="Side of the images in pixels.")] = 32,
+    repeats: Annotated[int, tyro.conf.arg(help="Each figure is the median of so many.")] = 5,
+    mode: Mode = "default",
+    device: Device = "auto",
+    json: Annotated[Path | None, tyro.conf.arg(help="Also write everything to this file.")] = None,
+) -> None:
+    """How fast this machine trains: networks, batch sizes and numbers of trainings at once."""
+    from tombola.lab import speeds
+    from tombola.training.device import hardware_name, resolve_device
+
+    where = resolve_device(device)
+    gpu = where.type == "cuda"
+    cases: tuple[speeds.Case, ...] = speeds.GPU_CASES if gpu else speeds.CPU_CASES
+    if networks or batch_sizes or slots:
+        packed = slots or ((1, 3) if gpu else (1,))
+        kinds = [
+            (network, batch) for network in networks or ("resnet18",) for batch in batch_sizes or (100, 256)
+        ]
+        cases = tuple(speeds.Case(network, batch, each, size) for network, batch in kinds for each in packed)
+    console = Console()
+    say(console, f"{hardware_name(where)}: {len(cases)} cases, each the median of {repeats}")
+    measured = speeds.bench(
+        cases, where, mode=mode, repeats=repeats,
+        on_speed=lambda each: say(
+            console,
+            f"{each.network} batch {each.batch_size} x{each.packed}: {each.images_per_second:,.0f} images/s",
+        ),
+    )  # fmt: skip
+    console.print(speeds.speed_table(measured.speeds))
+    kind = "bfloat16" if gpu else "float32"
+    say(
+        console,
+        f"{kind} matrix product {measured.machine.matrix_tflops:,.3g} TFLOP/s, "
+        f"copy {measured.machine.copy_gbs:,.0f} GB/s, mode {mode}",
+    )
+    for file in (json, speeds.speeds_file(where)):
+        if file is not None:
+            speeds.write_bench(measured, file)

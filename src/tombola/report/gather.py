@@ -1,0 +1,96 @@
+"""From a lab and studies to everything that a report shows of them."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import torch
+
+import tombola
+from tombola.errors import StudyError
+from tombola.lab.job import Job, result_type
+from tombola.lab.lab import Lab
+from tombola.report.origin import Origin
+from tombola.report.studies_page import Report
+from tombola.studies.cells import Place
+from tombola.studies.plan import plan
+from tombola.studies.results import Results
+from tombola.studies.running import cells_of, collect
+from tombola.studies.study import Study
+from tombola.studies.work import Work
+from tombola.training.run import Run
+
+
+def fitting(studies: Iterable[Study], work: Work) -> tuple[list[Study], dict[str, str]]:
+    """Those of some studies that a scale fits, and for the others why it does not."""
+    fit, others = [], {}
+    for study in studies:
+        try:
+            study.entries(work)
+            study.searched(work)
+            fit.append(study)
+        except StudyError as error:
+            others[study.name] = str(error)
+    return fit, others
+
+
+def gather(lab: Lab, studies: Sequence[Study], work: Work) -> Report:
+    """What some studies show so far, what they lack, and what their numbers were made with."""
+    shown = collect(lab, studies, work)
+    costs = plan(studies, work, store=lab.store).studies
+    unfinished = [(each.name, round(each.epochs_left)) for each in costs if each.finished < each.jobs]
+    return Report(
+        cells=cells_of(shown),
+        places=[place for each in shown for place in each.places],
+        titles={study.name: study.title for study in studies},
+        pictures=[each.picture for each in shown if each.picture is not None],
+        missing=unfinished,
+        provenance={
+            "scale": str(work.scale),
+            "store": str(lab.store.root),
+            "tombola": tombola.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        origins=_origins(lab, studies, work),
+        note=work.scale.note,
+    )
+
+
+def _origins(lab: Lab, studies: Sequence[Study], work: Work) -> dict[Place, Collection[Origin]]:
+    """What the runs behind each entry were made with, as far as they are finished."""
+    store, results = lab.store, Results(lab)
+    known: dict[str, Origin | None] = {}
+
+    def origin(job: Job) -> Origin | None:
+        if job.name not in known:
+            known[job.name] = _origin(store.provenance(job.name)) if store.has(job.name) else None
+        return known[job.name]
+
+    def origins(jobs: Iterable[Job]) -> set[Origin]:
+        runs = dict.fromkeys(run for job in jobs for run in _runs_of(job))
+        return {found for run in runs if (found := origin(run)) is not None}
+
+    found: dict[Place, Collection[Origin]] = {}
+    for study in studies:
+        found |= {entry.place: origins(entry.jobs) for entry in study.entries(work)}
+        for searched in study.searched(work):
+            found[searched.place] = origins(
+                search.job(length) for search in searched.searches for length in search.progress(results)[0]
+            )
+    return found
+
+
+def _runs_of(job: Job) -> Sequence[Job]:
+    """A run, or the runs that a measure was taken on; the measure itself if there are none."""
+    if result_type(job.declaration) is Run:
+        return (job,)
+    return [parent for parent in job.needs if result_type(parent.declaration) is Run] or (job,)
+
+
+def _origin(provenance: dict[str, Any]) -> Origin:
+    versions = ", ".join(f"{name} {provenance[name]}" for name in ("tombola", "torch"))
+    device = provenance["hardware"] if provenance["device"] != "cpu" else "cpu"
+    return Origin(device, provenance["precision"] or "float32", versions)

@@ -1,0 +1,84 @@
+"""Studies of one's own on the command line, and the example of the documents as it stands there."""
+
+import csv
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import tombola as tb
+from tombola.lab.finished import finished_job
+from tombola.lab.store import Store
+
+Result = tuple[int, str, str]
+Tombola = Callable[..., Result]
+Refused = Callable[[Result], str]
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "own-study.md"
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files of the document in a folder of their own, which is the present one."""
+    for text in re.findall(r"```(?:python|toml)\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL):
+        name = re.match(r"# (\S+)\n", text)
+        assert name
+        (tmp_path / name[1]).write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_example_of_the_documents_runs_as_it_stands(tombola: Tombola, example: Path) -> None:
+    commands = re.findall(r"^tombola (.+)$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+    assert commands == ["run wider.py", "report wider.py --out wider"]
+    code, out, _ = tombola(*commands[0].split(), "--workers", 1)
+    assert code == 0
+    assert len(re.findall(r"^two-layers +digits +0\.[09] +\S+", out, re.MULTILINE)) == 2 * 4
+    code, out, _ = tombola(*commands[1].split())
+    assert code == 0
+    rows = list(csv.DictReader((example / "wider" / "wider.csv").open()))
+    assert len(rows) == 2 * 2 * 3 * 4  # networks, momenta, rounds, quantities
+    store = Store(example / "store")
+    lab = tb.Lab(store.root)
+    values = {
+        float(value) for row in rows if row["quantity"] == "accuracy" for value in row["values"].split()
+    }
+    runs = [name for name in store.names() if store.description(name)["function"] == "train"]
+    assert values == {store.numbers(name)["accuracy"] for name in runs}
+    # The same measure by itself finds the finished job.
+    before = len(list(store.names()))
+    code, out, _ = tombola("measure", "distance-moved", runs[0], "--import", "wider.py")
+    assert code == 0
+    assert len(list(store.names())) == before
+    run = lab.result(finished_job(store, runs[0]))
+    start = run.ticket.weights()
+    squares = sum(float(((run.weights[name] - start[name]) ** 2).sum()) for name in run.ticket.mask)
+    assert float(out.splitlines()[1].removeprefix("value: ")) == pytest.approx(squares**0.5, rel=1e-4)
+
+    code, out, _ = tombola("run", "wider.toml", "--workers", 0)
+    assert code == 0
+    assert "jobs were there already; nothing to compute" in out
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_run(
+    tombola: Tombola, refused: Refused, example: Path
+) -> None:
+    (example / "wrong.py").write_text("import tombola as tb\nstudy = tb.OwnStudy('a', rounds=[])\n")
+    for arguments, words in (
+        (
+            ("wrong.py",),
+            "wrong.py, line 2: StudyError: a: rounds is []; it must be a whole number, at least 0",
+        ),
+        (("none.py",), "no file 'none.py'; give a study of your own that exists"),
+        (
+            ("wider.py", "table1"),
+            "'wider.py' is a file of your own; run it by itself, without studies of the paper",
+        ),
+        (
+            ("wider.py", "--scale", "tiny"),
+            "scales are of the paper's studies; write such numbers into wider.py",
+        ),
+    ):
+        assert refused(tombola("run", *arguments)) == words
+    assert not (example / "store").exists()

@@ -1,0 +1,126 @@
+"""Studies of one's own: their jobs, their numbers, and what is refused."""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tombola as tb
+from tombola.errors import StudyError, TombolaError
+from tombola.lab.chains import imp_jobs
+from tombola.studies.own import OwnStudy, own_cells, own_rows
+from tombola.studies.own_file import read_own
+
+QUICK = {"epochs": 2, "batch_size": 400}
+
+
+def test_the_grid_is_all_combinations_and_its_chains_are_those_of_imp() -> None:
+    study = OwnStudy("mine", recipe={**QUICK, "momentum": [0.0, 0.9], "lr": [0.1, 0.2]}, rounds=1, seeds=2)
+    assert [varied for varied, _ in study.recipes()] == [
+        {"momentum": mu, "lr": lr} for mu in (0.0, 0.9) for lr in (0.1, 0.2)
+    ]
+    rows = own_rows(study)
+    assert [row.round for row in rows] == [0, 1] * 4
+    assert [row.sparsity for row in rows[:2]] == [0.0, pytest.approx(0.2)]
+    recipe = tb.Recipe(epochs=2, batch_size=400, momentum=0.0, lr=0.2)
+    expected = [imp_jobs("convnet", "digits", recipe, rounds=1, seed=seed)[1].name for seed in (0, 1)]
+    assert [job.name for job in rows[3].jobs] == expected
+
+
+def test_measures_are_taken_of_every_round(tmp_path: Path, digits: tb.Data) -> None:
+    study = OwnStudy(
+        "mine", recipe=QUICK, rounds=1, seeds=2,
+        measures={"untrained": {}, "convergence": {}, "probe": {"blocks": ["5"], "head": "14"}},
+    )  # fmt: skip
+    lab = tb.Lab(tmp_path)
+    rows = own_rows(study)
+    assert own_cells(lab, rows) == []
+    lab.run([job for row in rows for job in row.jobs]).raise_failures()
+    cells = {(cell.row.round, cell.quantity): cell for cell in own_cells(lab, rows)}
+    recipe = tb.Recipe(epochs=2, batch_size=400)
+    runs = [
+        list(tb.imp(tb.initialize("convnet", digits, seed=n), digits, recipe, rounds=1, noise=n))
+        for n in (0, 1)
+    ]
+    for number in (0, 1):
+        of_round = [chain[number] for chain in runs]
+        assert cells[number, "accuracy"].values == tuple(run.accuracy for run in of_round)
+        assert cells[number, "accuracy"].starred == any(run.failed for run in of_round)
+        untrained = tuple(tb.untrained(run.ticket, digits).accuracy for run in of_round)
+        assert cells[number, "untrained.accuracy"].values == untrained
+        known = [value for run in of_round if (value := tb.convergence(run)) is not None]
+        assert cells[number, "convergence"].values == tuple(known)
+        assert statistics.mean(cells[number, "probe.accuracy[0]"].values) > 0
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"recipe": {"epoch": 3}}, "mine: no entry of a recipe 'epoch'; did you mean 'epochs'?"),
+        ({"recipe": {"epochs": 0}}, "epochs is 0; it must be a whole number, at least 1"),
+        ({"recipe": {"lr": "fast"}}, "mine: the recipe does not fit: "),
+        ({"networks": "convnet"}, "mine: networks is 'convnet'; give a list of at least one"),
+        ({"networks": ["convnett"]}, "no network 'convnett'; did you mean 'convnet'?"),
+        ({"measures": "probe"}, "mine: measures is 'probe'; give a list, ['probe']"),
+        ({"measures": ["prob"]}, "no declared function 'prob'; did you mean 'probe'?"),
+        (
+            {"measures": ["barrier"]},
+            "mine: measure 'barrier' takes first, second, data; here a measure takes one run or ticket and, "
+            "if it wants, the data, and its options are given",
+        ),
+        ({"seeds": 0}, "mine: seeds is 0; it must be a whole number, at least 1"),
+        ({"rounds": 1.5}, "mine: rounds is 1.5; it must be a whole number, at least 0"),
+        ({"fraction": "half"}, "mine: fraction is 'half'; it must be a number"),
+        ({"fraction": 2}, "fraction is 2; it must lie between 0 and 1, both excluded"),
+        ({"recipe": {"epochs": 2}, "rewind": 2}, "mine: rewind is 2 of 2 epochs"),
+        ({"name": "a/b"}, "a study is called 'a/b'; its name must do as the name of a file"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(entries: dict[str, Any], words: str) -> None:
+    with pytest.raises(TombolaError) as caught:
+        own_rows(OwnStudy(**{"name": "mine", **entries}))
+    assert str(caught.value).startswith(words)
+    assert "\n" not in str(caught.value)
+
+
+def test_toml_and_python_files_say_the_same(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(
+        'rounds = 3\nmeasures = ["untrained"]\n[recipe]\nmomentum = [0.0, 0.9]\n', encoding="utf-8"
+    )
+    (tmp_path / "mine.py").write_text(
+        "import tombola as tb\n"
+        "study = tb.OwnStudy('mine', rounds=3, measures=['untrained'], recipe={'momentum': [0.0, 0.9]})\n"
+    )
+    toml, python = (read_own(tmp_path / f"mine.{kind}") for kind in ("toml", "py"))
+    assert toml.studies == python.studies
+    assert (toml.code, python.code) == ((), (tmp_path / "mine.py",))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("mine.toml", "rounds = ", "mine.toml: Invalid value"),
+        ("mine.toml", "round = 3", "mine.toml: no entry of a study 'round'; did you mean 'rounds'?"),
+        ("mine.toml", 'import = "none.py"', "none.py: No such file or directory"),
+        (
+            "mine.py",
+            "import tombola",
+            "mine.py makes no study; write study = tombola.OwnStudy(...) at its top",
+        ),
+        ("mine.txt", "", "mine.txt is neither Python nor TOML; its name must end in .py or .toml"),
+    ],
+)
+def test_a_file_with_an_error_is_refused_in_one_line(
+    tmp_path: Path, name: str, text: str, words: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(TombolaError) as caught:
+        read_own(tmp_path / name)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"no file '.*none\.py'; give a study of your own that exists"):
+        read_own(tmp_path / "none.py")
