@@ -43,6 +43,9 @@ def bench(
             console,
             f"{each.network} batch {each.batch_size} x{each.packed}: {each.images_per_second:,.0f} images/s",
         ),
+        on_failure=lambda case, error: say(
+            console, f"{case.network} batch {case.batch_size} x{case.packed}: not measured: {error}"
+        ),
     )  # fmt: skip
     console.print(speeds.speed_table(measured.speeds))
     kind = "bfloat16" if gpu else "float32"
@@ -51,6 +54,6 @@ def bench(
         f"{kind} matrix product {measured.machine.matrix_tflops:,.3g} TFLOP/s, "
         f"copy {measured.machine.copy_gbs:,.0f} GB/s, mode {mode}",
     )
-    for file in (json, speeds.speeds_file(where)):
-        if file is not None:
-            speeds.write_bench(measured, file)
+    speeds.remember_bench(measured, where)
+    if json is not None:
+        speeds.write_bench(measured, json)
