@@ -199,7 +199,7 @@ def _run_patiently(
         except LeaseHeld:
             with _slot_given_up():
                 pause = 0.2
-                while not store.has(name) and not free(store.workplace(name)):
+                while (not store.has(name) or store.is_thin(name)) and not free(store.workplace(name)):
                     # A little chance keeps many waiters from asking all at once; it touches no result.
                     time.sleep(pause * random.uniform(0.8, 1.2))
                     pause = min(pause * 1.5, 10.0)

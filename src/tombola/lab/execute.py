@@ -82,14 +82,14 @@ def execute(
     Raises :class:`LeaseHeld` while another owner works on it, and whatever the job itself raises.
     """
     name = name_of(description)
-    if store.has(name):
+    if store.has(name) and not store.is_thin(name):
         return False
     workplace = store.workplace(name)
     lease = leases.acquire(workplace)
     if lease is None:
         raise LeaseHeld(name)
     try:
-        if store.has(name):
+        if store.has(name) and not store.is_thin(name):
             return False
         count_attempt(workplace, settings.attempts, name)
         try:

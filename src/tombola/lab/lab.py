@@ -58,8 +58,13 @@ class Lab:
         self.device = resolve_device(self.settings.device if self.scheduler is None else "cpu")
         self._checked: dict[str, str] = {}
 
-    def run(self, jobs: Job | Iterable[Job], *, progress: Progress | None = None) -> Outcome:
+    def run(
+        self, jobs: Job | Iterable[Job], *, progress: Progress | None = None, whole: bool = False
+    ) -> Outcome:
         """See to it that these jobs, and all that they need, are in the store.
+
+        whole: with their tensors, even if those of a finished job were removed (see
+            :func:`~tombola.lab.gc.gc`); otherwise its numbers are enough.
 
         Jobs that fail are told in the outcome, and so are those that need them; the others go on.
 
@@ -69,8 +74,9 @@ class Lab:
         asked = [jobs] if isinstance(jobs, Job) else list(jobs)
         needed = all_needed(asked)
         outcome = Outcome(found=[name for name in needed if self.store.has(name)])
-        found = set(outcome.found)
-        missing = _wanted(asked, {name: job for name, job in needed.items() if name not in found})
+        thin = {name for name in outcome.found if self.store.is_thin(name)}
+        missing = _wanted(asked, needed, set(outcome.found), thin, whole)
+        outcome.found = [name for name in outcome.found if name not in missing]
         self._check_data(asked, needed=bool(missing))
         progress = progress or Progress()
         progress.begin(len(outcome.found), len(missing))
@@ -150,11 +156,11 @@ class Lab:
         Raises :class:`~tombola.errors.JobError` if it fails.
         """
         if not job.stored:
-            self.run(job.needs).raise_failures()
+            self.run(job.needs, whole=True).raise_failures()
             self._check_data([job], needed=True)
             self._bring_in_values([job])
             return evaluate(self.store, job.description(), {})
-        self.run(job).raise_failures()
+        self.run(job, whole=True).raise_failures()
         return load_result(self.store, job.name)
 
     def numbers(self, job: Job) -> dict[str, Any]:
@@ -168,17 +174,21 @@ def _computes(job: Job) -> bool:
     return "device" in runtime or any(_computes(parent) for parent in job.parents if not parent.stored)
 
 
-def _wanted(asked: list[Job], missing: dict[str, Job]) -> dict[str, Job]:
-    """Of the missing jobs, those that are asked for or that a wanted one needs, in the same order.
+def _wanted(
+    asked: list[Job], needed: Mapping[str, Job], found: set[str], thin: set[str], whole: bool
+) -> dict[str, Job]:
+    """Of the needed jobs, those that are missing and asked for, or that a missing one needs, in their order.
 
-    A finished job makes the jobs behind it unnecessary, even if they are gone.
+    A finished job makes the jobs behind it unnecessary, even if they are gone. A thin one is missing for
+    whoever needs its tensors.
     """
     wanted: set[str] = set()
-    pending = list(asked)
+    pending = [(job, whole) for job in asked]
     while pending:
-        job = pending.pop()
-        if job.stored and (job.name not in missing or job.name in wanted):
+        job, tensors = pending.pop()
+        there = job.name in found and not (tensors and job.name in thin)
+        if job.stored and (there or job.name in wanted):
             continue
         wanted.add(job.name)
-        pending.extend(job.needs)
-    return {name: job for name, job in missing.items() if name in wanted}
+        pending.extend((need, True) for need in job.needs)
+    return {name: job for name, job in needed.items() if name in wanted}
