@@ -120,6 +120,11 @@ def run_on_cluster(
         if future.status == "pending":  # resumed while it stood in line here
             completed.add(future)
             continue
+        if future.status in ("cancelled", "lost"):
+            raise ClusterError(
+                "the scheduler or its connection is gone; run the same again when it is back: it goes on where "
+                "it was"
+            )
         if future.status != "finished":
             error = future.exception()
             if isinstance(error, StoreUnwritable):
