@@ -2,9 +2,10 @@
 
     python benchmarks/faults.py --kills 50
 
-Two pruning chains with a barrier and a probe of both run on a scheduler and two workers with nannies, all of them
-processes of their own on loopback. In the end every result must equal that of an undisturbed run to the bit, no job
-may be published twice, and nothing in the store may be damaged. As many passes are made as the kills need.
+Two pruning chains with the barrier between them run on a scheduler and two workers with nannies, all of
+them processes of their own on loopback. In the end every result must equal that of an undisturbed run to the
+bit, no job may be published twice, and nothing in the store may be damaged. As many passes are made as the
+kills need.
 """
 
 from __future__ import annotations
@@ -34,20 +35,17 @@ VICTIMS = ("worker", "nanny", "driver", "scheduler")
 _PATIENCE = 120.0
 
 _PRELOADED = """
-import os
-from pathlib import Path
 from tombola.lab.store import Store
 
-really = Store.take_in
-
 def take_in(self, name, staging):
-    new = really(self, name, staging)
+    new = self._take_in(name, staging)
     if new:
         with open(self.root.parent / "published.txt", "a") as file:
             file.write(name + "\\n")
     return new
 
-Store.take_in = take_in
+if not hasattr(Store, "_take_in"):  # Dask loads this more than once
+    Store._take_in, Store.take_in = Store.take_in, take_in
 """
 
 
@@ -164,7 +162,8 @@ def one_pass(
                 told.append((killed[0], now - killed[1]))
                 killed, begun, next_kill = None, now, now + draws.uniform(0, 1)
             if killed is None and kills and now >= next_kill and cluster.kill(kills[0], draws):
-                killed = kills.pop(0), time.monotonic(), finished
+                # Counted when nothing of what was killed can publish any more.
+                killed = kills.pop(0), now, sum(1 for _ in store.names())
             time.sleep(0.02)
         if killed is not None:
             told.append((killed[0], time.monotonic() - killed[1]))
@@ -223,9 +222,8 @@ def main() -> None:
         took = sorted(seconds for name, seconds in told if name == victim)
         if took:
             print(f"{victim:<10} {len(took):>5} {took[len(took) // 2]:>9.1f} {took[-1]:>10.1f}")
-    print(
-        f"{len(told)} kills, {passes} passes, {time.monotonic() - started:.0f} s; all bits equal, nothing twice"
-    )
+    seconds = time.monotonic() - started
+    print(f"{len(told)} kills, {passes} passes, {seconds:.0f} s; all bits equal, nothing published twice")
     shutil.rmtree(root)
 
 

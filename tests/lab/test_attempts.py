@@ -51,6 +51,14 @@ def deadly(place: str) -> int:
     wait_for(f"{place}/innocent-0", f"{place}/innocent-1")
     faulthandler._sigsegv()
 
+class Unsendable(Exception):
+    def __reduce__(self):
+        raise TypeError("stays here")
+
+@tb.declare("unsendable")
+def unsendable() -> int:
+    raise Unsendable("an error of\\ntwo lines")
+
 @tb.declare("sticky")
 def sticky(place: str) -> int:
     mark = Path(place) / "lost"
@@ -104,12 +112,16 @@ def test_only_the_culprit_fails_of_jobs_that_share_a_worker_that_dies(
 def test_a_lost_device_ends_its_process_and_everything_in_it_resumes_in_another(
     tmp_path: Path, store: Store, deadly: dict
 ) -> None:
+    bad = tb.job(deadly["unsendable"])
     jobs = [
         tb.job(deadly["sticky"], str(tmp_path)),
         *(tb.job(deadly["innocent"], str(tmp_path), number) for number in range(2)),
     ]
     with one_worker_of_three_slots(tmp_path) as client:
         outcome = run(client, store, jobs, Settings(device="cpu", attempts=2))
+        # And an error that cannot be sent reaches the driver all the same.
+        failed = run(client, store, [bad], Settings(device="cpu")).failed
+    assert failed == {bad.name: "Unsendable: an error of two lines"}
     assert outcome.failed == {}
     pids = {store.numbers(job.name)["value"] for job in jobs}
     assert len(pids) == 1

@@ -122,8 +122,8 @@ def run_on_cluster(
             continue
         if future.status in ("cancelled", "lost"):
             raise ClusterError(
-                "the scheduler or its connection is gone; run the same again when it is back: it goes on where "
-                "it was"
+                "the scheduler or its connection is gone; run the same again when it is back: it goes on "
+                "where it was"
             )
         if future.status != "finished":
             error = future.exception()
@@ -184,7 +184,10 @@ def _task(root: str, description: str, settings: Settings, version: str, needs: 
         if device_is_lost(error):
             # Every other slot of this process would fail too. They all resume in a new one.
             os._exit(1)
-        raise
+        if isinstance(error, TombolaError):
+            raise
+        # Anything else may not survive the way to the driver, which would wait for it for ever.
+        raise JobError(_one_line(error)) from None
 
 
 def _run_patiently(

@@ -1,7 +1,7 @@
 """What a listing says of each finished job, remembered in the store so that ten thousand are listed at once.
 
 Finished jobs do not change, so what was read of one stays true for as long as its folder is as old as then.
-The index is only ever a shortcut: it is written whole or not at all, and made again when it is gone or damaged.
+The index is only ever a shortcut: it is written whole or not at all, and made again when it is gone.
 """
 
 from __future__ import annotations
