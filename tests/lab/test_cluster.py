@@ -14,17 +14,22 @@ import tombola as tb
 from tombola.errors import ClusterError, DeviceError, RecipeError
 from tombola.lab import cluster, workers
 from tombola.lab.chains import imp_jobs
+from tombola.lab.engine import Progress
 from tombola.lab.execute import Settings
 
 Same = Callable[..., bool]
 
 PRELOADED = """
-import os
+import os, time
 import tombola as tb
 
 @tb.declare("who")
 def who(number: int) -> int:
     return os.getpid()
+
+@tb.declare("linger")
+def linger() -> int:
+    time.sleep(600)
 """
 
 
@@ -212,3 +217,22 @@ def test_a_damaged_scheduler_file_is_told(tmp_path: Path, monkeypatch: pytest.Mo
 def test_workers_and_a_scheduler_exclude_each_other(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="exclude each other"):
         tb.Lab(tmp_path, workers=2, scheduler="tcp://127.0.0.1:9")
+
+
+@pytest.mark.filterwarnings("ignore:no workers at")
+def test_a_scheduler_that_dies_under_a_run_is_told_at_once(tmp_path: Path, preloaded: dict) -> None:
+    one = Started(tmp_path)
+    one.worker()
+
+    class Killer(Progress):
+        def done(self, job: tb.Job, failed: str | None) -> None:
+            one.processes[0].kill()
+
+    jobs = [tb.job(preloaded["who"], 1), tb.job(preloaded["linger"])]
+    try:
+        with pytest.raises(
+            ClusterError, match=r"^the scheduler or its connection is gone; run the same again"
+        ):
+            tb.Lab(tmp_path / "store", scheduler_file=one.file).run(jobs, progress=Killer())
+    finally:
+        one.end()

@@ -113,6 +113,7 @@ def remote_cluster(scheduler: str | Path, store: Store) -> Iterator[tuple[Any, b
 
     from tombola.lab.workers import Slots
 
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     address = _address_in(scheduler) if isinstance(scheduler, Path) else scheduler
     try:
         client = Client(address, timeout=_PATIENCE, set_as_default=False)

@@ -184,10 +184,10 @@ def _task(root: str, description: str, settings: Settings, version: str, needs: 
         if device_is_lost(error):
             # Every other slot of this process would fail too. They all resume in a new one.
             os._exit(1)
-        if isinstance(error, TombolaError):
-            raise
-        # Anything else may not survive the way to the driver, which would wait for it for ever.
-        raise JobError(_one_line(error)) from None
+        # Only what surely survives the way to the driver, which would wait for anything else for ever.
+        told = error if isinstance(error, TombolaError) else JobError(_one_line(error))
+        told.__cause__ = told.__context__ = told.__traceback__ = None
+    raise told
 
 
 def _run_patiently(
