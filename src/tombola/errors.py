@@ -42,6 +42,10 @@ class StudyError(TombolaError):
     """A study whose numbers do not fit together, or that is asked for something it does not have."""
 
 
+class ClusterError(TombolaError):
+    """A scheduler that does not answer, or a worker that does not fit."""
+
+
 class StoreUnwritable(StoreError):
     """A place that cannot be written to: every job would fail there."""
 

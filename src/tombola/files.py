@@ -74,6 +74,22 @@ def read_tensors(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any
     return json.loads(metadata["description"]), tensors
 
 
+def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The description in a tensor file, checked against its seal and read without the tensors.
+
+    Raises :class:`~tombola.errors.TicketError` if it is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise TicketError(f"{path} is damaged or not a tensor file: {reason(error)}") from error
+    if metadata.get("seal") != _seal(metadata):
+        raise TicketError(f"{path} was altered: its description does not match its seal")
+    description: dict[str, Any] = json.loads(metadata["description"])
+    return description
+
+
 def file_kind(path: str | os.PathLike[str]) -> str:
     """What a tensor file says it holds; :class:`~tombola.errors.TicketError` if it is none of ours."""
     try:

@@ -159,7 +159,8 @@ def test_an_owner_whose_lease_was_taken_over_stops_at_its_next_checkpoint(
         execute(store, job.description(), Settings(checkpoint_every=0.0))
     assert not store.has(job.name)
     # What is the new owner's stays.
-    assert sorted(path.name for path in store.workplace(job.name).iterdir()) == ["attempts.json", "lease"]
+    left = sorted(path.name for path in store.workplace(job.name).iterdir())
+    assert left == ["attempts.json", "lease", "log.txt"]
 
 
 def test_finished_work_is_published_even_if_the_lease_was_lost_meanwhile(

@@ -4,6 +4,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
 import tombola as tb
@@ -176,3 +177,64 @@ def test_a_file_of_another_kind_is_refused(lab: tb.Lab, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a ticket")
     with pytest.raises(TicketError, match=r"notes\.txt is damaged or not a tensor file"):
         show_file(tmp_path / "notes.txt")
+
+
+# What is remembered
+
+
+def test_a_second_listing_reads_no_job_again_and_is_the_same(
+    filled: tuple[tb.Lab, list[tb.Job]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = filled[0].store
+    (store.root / ".index.json").unlink(missing_ok=True)
+    first = text_of(listing(store))
+    monkeypatch.setattr(type(store), "_read", lambda self, name, file: pytest.fail(f"{file} is read again"))
+    assert text_of(listing(store)) == first
+
+
+def test_what_is_new_gone_or_made_again_since_is_noticed(lab: tb.Lab, tmp_path: Path) -> None:
+    jobs = [tb.job(tb.initialize, "convnet", "digits", seed=seed) for seed in range(3)]
+    lab.run(jobs[:2])
+    assert len(text_of(listing(lab.store))) == 2 + 2
+    lab.run(jobs[2])
+    assert len(text_of(listing(lab.store))) == 3 + 2
+    folder = lab.store.folder(jobs[0].name)
+    folder.rename(tmp_path / "aside")
+    assert len(text_of(listing(lab.store))) == 2 + 2
+    lab.run(jobs[0])
+    (folder / "job.json").unlink()  # a change of the folder
+    assert any(line.startswith(f"job {folder.name[:12]} is damaged") for line in text_of(listing(lab.store)))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"tombola": "0", "rows": []}', '{"tombola": "', "null"])
+def test_a_damaged_index_or_one_of_another_version_is_made_again(
+    filled: tuple[tb.Lab, list[tb.Job]], content: str
+) -> None:
+    store = filled[0].store
+    first = text_of(listing(store))
+    (store.root / ".index.json").write_text(content)
+    assert text_of(listing(store)) == first
+    assert '"rows": [[' in (store.root / ".index.json").read_text()
+
+
+def test_a_store_that_cannot_be_written_to_is_listed_all_the_same(
+    filled: tuple[tb.Lab, list[tb.Job]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = filled[0].store
+    first = text_of(listing(store))
+    (store.root / ".index.json").unlink()
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    assert text_of(listing(store)) == first
+    assert not (store.root / ".index.json").exists()
+
+
+def test_wide_characters_and_a_very_narrow_terminal_keep_one_line_a_job(lab: tb.Lab, registry: None) -> None:
+    @tb.declare("long" * 12)
+    def wide(word: str) -> str:
+        return word
+
+    lab.run([tb.job(wide, "紙" * 40), tb.job(wide, "x" * 200)]).raise_failures()
+    for width in (40, 120, 400):
+        assert len(text_of(listing(lab.store), width=width)) == 1 + 2 + 1
+    lines = text_of(listing(lab.store), width=120)
+    assert all(cell_len(line) <= 120 for line in lines[:-1])

@@ -1,4 +1,4 @@
-"""The engine: runs a graph of jobs in this process, or on the cores of this machine through Dask.
+"""The engine: runs a graph of jobs in this process, or on the workers of a Dask cluster.
 
 A Dask worker is a process that stands for a device, its threads are the slots of that device; on a CPU every
 core is a worker of its own. Results travel through the store, never through Dask: what a task returns is only
@@ -8,28 +8,28 @@ whether it computed anything. Tasks are keyed by the job's name, so a job is run
 from __future__ import annotations
 
 import json
-import logging
 import os
 import random
-import signal
+import socket
 import time
+import uuid
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import resource_tracker
 from typing import Any
 
 import torch
 
-from tombola.errors import JobError, StoreUnwritable, TombolaError
+import tombola
+from tombola.errors import ClusterError, DeviceError, JobError, StoreUnwritable, TombolaError
+from tombola.lab.attempts import apart_from_suspects, device_is_lost
 from tombola.lab.execute import LeaseHeld, Settings, execute
 from tombola.lab.job import Job, name_of
 from tombola.lab.lease import free
 from tombola.lab.store import Store
 from tombola.training.history import Epoch
-
-_SINGLE_THREADED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass
@@ -77,51 +77,78 @@ def run_here(
                 except StoreUnwritable:
                     raise  # it would fail every job
                 except Exception as error:  # a declared function may fail in any way
+                    if device_is_lost(error):  # it would fail every job
+                        raise DeviceError(
+                            f"the GPU failed this process for good ({_one_line(error)}); run the same again, "
+                            "it goes on where it was"
+                        ) from error
                     cause = _one_line(error)
             _note(outcome, job, cause, progress)
 
 
-@dataclass(frozen=True)
-class Crew:
-    """The worker processes of one machine.
-
-    processes: their number; on GPUs one for each.
-    slots: threads of each process, which each run a job at a time: one on a CPU.
-    gpus: for each process the GPU it sees, as in ``CUDA_VISIBLE_DEVICES``; empty on a CPU.
-    """
-
-    processes: int
-    slots: int = 1
-    gpus: tuple[str, ...] = ()
-
-
-def run_locally(
+def run_on_cluster(
+    client: Any,
     store: Store,
     jobs: Mapping[str, Job],
     settings: Settings,
     progress: Progress,
     outcome: Outcome,
-    crew: Crew,
+    gpus: Collection[str] = (),
 ) -> None:
-    """Run jobs on worker processes of this machine, which are started and stopped here, on loopback only."""
-    from distributed import as_completed
+    """Run jobs on the workers of a Dask cluster, all of them in one submission.
 
-    root = str(store.root)
+    client: of the cluster; see :mod:`tombola.lab.cluster`.
+    gpus: names of the jobs that ask for a GPU of their worker.
+    """
+    from distributed import KilledWorker, as_completed
+
+    root, version = str(store.root), tombola.__version__
+    # Of this run alone: another driver's may be of another store or other settings. Leases join the two.
+    token = uuid.uuid4().hex[:8]
+    keys = {name: f"{job.declaration.name}-{name}-{token}" for name, job in jobs.items()}
     graph: dict[str, Any] = {}
     for name, job in jobs.items():
-        needs = [need.name for need in job.needs if need.name in jobs]
-        graph[name] = (_task, root, json.dumps(job.description()), settings, needs)
-    with _local_cluster(crew) as client:
-        futures = dict(zip(graph, client.get(graph, list(graph), sync=False), strict=True))
-        for future in as_completed(futures.values()):
-            cause = None
-            if future.status != "finished":
-                error = future.exception()
-                if isinstance(error, StoreUnwritable):
-                    raise error
-                broken = {name for name, other in futures.items() if other.status == "error"}
-                cause = _blocked(jobs[future.key], broken) or _one_line(error)
-            _note(outcome, jobs[future.key], cause, progress)
+        needs = [keys[need.name] for need in job.needs if need.name in jobs]
+        graph[keys[name]] = (_task, root, json.dumps(job.description()), settings, version, needs)
+    resources = partial(_resources, frozenset(keys[name] for name in gpus)) if gpus else None
+    futures = dict(zip(keys, client.get(graph, list(graph), sync=False, resources=resources), strict=True))
+    names = {future.key: name for name, future in futures.items()}
+    resumed: Counter[str] = Counter()
+    completed = as_completed(futures.values())
+    for future in completed:
+        name, cause = names[future.key], None
+        if future.status == "pending":  # resumed while it stood in line here
+            completed.add(future)
+            continue
+        if future.status in ("cancelled", "lost"):
+            raise ClusterError(
+                "the scheduler or its connection is gone; run the same again when it is back: it goes on "
+                "where it was"
+            )
+        if future.status != "finished":
+            error = future.exception()
+            if isinstance(error, StoreUnwritable):
+                raise error
+            if isinstance(error, KilledWorker) and error.task in names:
+                # Dask counts whoever shared a worker with the culprit; the store knows better who it is.
+                blamed = names[error.task]
+                if blamed == name and resumed[name] < settings.attempts:
+                    resumed[name] += 1
+                    future.retry()
+                    completed.add(future)
+                    continue
+                if blamed != name and blamed not in outcome.failed:
+                    completed.add(future)  # until that one is resumed, or has failed
+                    continue
+                cause = f"every worker that took it died, at last {error.last_worker.address}; see its log"
+            broken = {name for name, other in futures.items() if other.status == "error"}
+            cause = _blocked(jobs[name], broken) or cause or _one_line(error)
+        _note(outcome, jobs[name], cause, progress)
+
+
+def _resources(gpus: Collection[str], key: str) -> dict[str, float]:
+    """What a task asks of its worker."""
+    return {"GPU": 1} if key in gpus else {}
 
 
 def _blocked(job: Job, failed: Collection[str]) -> str | None:
@@ -138,12 +165,29 @@ def _note(outcome: Outcome, job: Job, cause: str | None, progress: Progress) -> 
     progress.done(job, cause)
 
 
-def _task(root: str, description: str, settings: Settings, needs: list[bool]) -> bool:
-    """What a Dask worker does for a job; ``needs`` are results of the tasks before it, and not looked at."""
+def _task(root: str, description: str, settings: Settings, version: str, needs: list[bool]) -> bool:
+    """What a Dask worker does for a job; ``needs`` are results of the tasks before it, and not looked at.
+
+    version: of the driver's tombola. Workers that come later were not there to be asked.
+    """
+    if version != tombola.__version__:
+        raise ClusterError(
+            f"the worker on {socket.gethostname()} has tombola {tombola.__version__}, here is {version}; "
+            "install the same version on all machines"
+        )
     # For the whole process and for good: its other slots rest on the same number.
     if torch.get_num_threads() != settings.threads:
         torch.set_num_threads(settings.threads)
-    return _run_patiently(Store(root), json.loads(description), settings, None)
+    try:
+        return _run_patiently(Store(root, create=False), json.loads(description), settings, None)
+    except Exception as error:
+        if device_is_lost(error):
+            # Every other slot of this process would fail too. They all resume in a new one.
+            os._exit(1)
+        # Only what surely survives the way to the driver, which would wait for anything else for ever.
+        told = error if isinstance(error, TombolaError) else JobError(_one_line(error))
+        told.__cause__ = told.__context__ = told.__traceback__ = None
+    raise told
 
 
 def _run_patiently(
@@ -153,14 +197,17 @@ def _run_patiently(
     on_epoch: Callable[[Epoch, int], None] | None,
 ) -> bool:
     """Run a job; while another owner works on it, wait with growing pauses and without a slot."""
+    name = name_of(description)
     while True:
         try:
-            return execute(store, description, settings, on_epoch)
+            if not _in_worker():
+                return execute(store, description, settings, on_epoch)
+            with apart_from_suspects(store.workplace(name), _slot_given_up):
+                return execute(store, description, settings, on_epoch)
         except LeaseHeld:
-            name = name_of(description)
             with _slot_given_up():
                 pause = 0.2
-                while not store.has(name) and not free(store.workplace(name)):
+                while (not store.has(name) or store.is_thin(name)) and not free(store.workplace(name)):
                     # A little chance keeps many waiters from asking all at once; it touches no result.
                     time.sleep(pause * random.uniform(0.8, 1.2))
                     pause = min(pause * 1.5, 10.0)
@@ -169,11 +216,9 @@ def _run_patiently(
 @contextmanager
 def _slot_given_up() -> Iterator[None]:
     """Let the Dask worker begin another task meanwhile, and wait for a slot again afterwards."""
-    from distributed import get_worker, rejoin, secede
+    from distributed import rejoin, secede
 
-    try:
-        get_worker()
-    except ValueError:  # not in a worker
+    if not _in_worker():
         yield
         return
     secede()
@@ -181,60 +226,15 @@ def _slot_given_up() -> Iterator[None]:
     rejoin()
 
 
-@contextmanager
-def _local_cluster(crew: Crew) -> Iterator[Any]:
-    import dask
-    from distributed import Client, Nanny, Scheduler, SpecCluster
+def _in_worker() -> bool:
+    """Whether this thread is a slot of a Dask worker."""
+    from distributed import get_worker
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    options = {
-        # Memory is bounded by the number of slots; a worker paused by Dask would only look hung.
-        "distributed.worker.memory.target": False,
-        "distributed.worker.memory.spill": False,
-        "distributed.worker.memory.pause": False,
-        "distributed.worker.memory.terminate": False,
-        "distributed.admin.tick.limit": "1h",
-        "distributed.comm.timeouts.connect": "60s",
-        # Not Dask's own MALLOC_TRIM_THRESHOLD_, which gives memory back to the system after every small step
-        # of a training: a third of its time.
-        "distributed.nanny.pre-spawn-environ": dict.fromkeys(_SINGLE_THREADED, 1),
-    }
-    with dask.config.set(options):
-        # A dashboard at a fixed port would complain, in a second cluster, that it is taken.
-        scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
-        workers = {}
-        for place in range(crew.processes):
-            options = {
-                "host": "127.0.0.1",
-                "nthreads": crew.slots,
-                "memory_limit": 0,
-                "dashboard": False,
-                "silence_logs": logging.CRITICAL,
-                "env": {"CUDA_VISIBLE_DEVICES": crew.gpus[place]} if crew.gpus else {},
-            }
-            workers[place] = {"cls": Nanny, "options": options}
-        with _interrupts_held_back():
-            cluster = SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
-        with cluster, Client(cluster) as client:
-            yield client
-
-
-@contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Start threads and processes that never see Ctrl-C: it is for the driver alone, which then ends them.
-
-    They inherit the blocked signal; one that arrives meanwhile reaches this thread afterwards.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    # Its own start would unblock the signal again.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        get_worker()
+    except ValueError:
+        return False
+    return True
 
 
 @contextmanager

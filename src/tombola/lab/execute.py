@@ -22,18 +22,19 @@ import torch
 
 import tombola
 from tombola.data.imageset import Data
-from tombola.errors import JobError, RecipeError, TicketError, TombolaError, reason, unknown
+from tombola.errors import RecipeError, TicketError, TombolaError, reason, unknown
 from tombola.lab import lease as leases
+from tombola.lab.attempts import count_attempt, device_is_lost, forget_attempts, forget_log, note
 from tombola.lab.job import call, described_function, name_of, result_type
 from tombola.lab.own_files import import_stored
 from tombola.lab.result import Packed, pack, unpack
 from tombola.lab.shared import put_object, stored_data, stored_object
-from tombola.lab.store import Store, read_json, write_json
+from tombola.lab.store import Store
 from tombola.lab.under_way import Teller
 from tombola.lab.writing import face
 from tombola.ticket import Ticket
 from tombola.training.checkpoint import Checkpoint, Checkpoints
-from tombola.training.device import Mode, hardware_name, resolve_device
+from tombola.training.device import Mode, gpu_libraries, hardware_name, process_settings, resolve_device
 from tombola.training.history import Epoch
 from tombola.training.run import Run
 
@@ -48,8 +49,7 @@ class Settings:
     slots: jobs at once on each GPU; None for what suits the networks and batch sizes.
     threads: intra-op threads of a slot on a CPU. Another number gives other last bits, so it is recorded.
     checkpoint_every: seconds of wall time between checkpoints of a training.
-    attempts: how often a job may be cut off without a trace before it is given up as one that kills its
-        worker.
+    attempts: how often a job's process may die under it before it is given up as one that kills its worker.
     """
 
     device: str = "auto"
@@ -58,7 +58,7 @@ class Settings:
     slots: int | None = None
     threads: int = 1
     checkpoint_every: float = 60.0
-    attempts: int = 10
+    attempts: int = 5
 
     def __post_init__(self) -> None:
         for what in ("slots", "threads", "attempts"):
@@ -69,9 +69,6 @@ class Settings:
             raise RecipeError(unknown("mode", self.mode, get_args(Mode)))
         if not self.checkpoint_every >= 0:
             raise RecipeError(f"checkpoint_every is {self.checkpoint_every}; it must be 0 seconds or more")
-
-
-_ATTEMPTS = "attempts.json"
 
 
 class LeaseHeld(Exception):
@@ -89,7 +86,7 @@ def execute(
     Raises :class:`LeaseHeld` while another owner works on it, and whatever the job itself raises.
     """
     name = name_of(description)
-    if store.has(name):
+    if store.has(name) and not store.is_thin(name):
         return False
     for fingerprint in settings.files:
         import_stored(store, fingerprint)
@@ -98,9 +95,9 @@ def execute(
     if lease is None:
         raise LeaseHeld(name)
     try:
-        if store.has(name):
+        if store.has(name) and not store.is_thin(name):
             return False
-        _count_attempt(workplace, settings.attempts, name)
+        count_attempt(workplace, settings.attempts, name)
         try:
             lease.unwatched = "watch" not in face(described_function(description).function).runtime
             watch = LabWatch(workplace, lease, settings.checkpoint_every, on_epoch)
@@ -111,7 +108,11 @@ def execute(
         except BaseException as error:
             if isinstance(error, Exception):
                 _record_failure(workplace, error)
-            _forget_attempts(workplace)
+            if device_is_lost(error):  # the process will have to end, like one that was killed
+                note(workplace, _first_line(error))
+            else:
+                forget_attempts(workplace)
+                forget_log(workplace)
             raise
     finally:
         lease.release()
@@ -129,7 +130,9 @@ def _compute(
     """Make a job's result and publish it."""
     started = time.time()
     device = resolve_device(settings.device)
-    value = evaluate(store, description, {"device": device, "mode": settings.mode, "watch": watch})
+    # Measures compute in the mode of the trainings beside them.
+    with process_settings(settings.mode) if device.type == "cuda" else nullcontext():
+        value = evaluate(store, description, {"device": device, "mode": settings.mode, "watch": watch})
     packed = pack(value)
     provenance = _provenance(store, description, settings, device, started, value)
     # Published even if the lease was lost meanwhile: the first of two equal results stays.
@@ -243,29 +246,14 @@ class LabWatch(Checkpoints):
     def keep(self, checkpoint: Checkpoint) -> None:
         self._lease.check()
         super().keep(checkpoint)
-        _forget_attempts(self._folder)  # whoever gets on does not kill its worker
+        forget_attempts(self._folder)  # whoever gets on does not kill its worker
 
     def finished_epoch(self, row: Epoch, epochs: int) -> None:
+        note(self._folder, f"finished epoch {row.epoch} of {epochs}")
         if self.teller is not None:
             self.teller.epoch(row.epoch, epochs)
         if self._on_epoch is not None:
             self._on_epoch(row, epochs)
-
-
-def _count_attempt(workplace: Path, allowed: int, name: str) -> None:
-    path = workplace / _ATTEMPTS
-    begun = int(read_json(path)["begun"]) if path.exists() else 0
-    if begun >= allowed:
-        raise JobError(
-            f"job {name[:12]} was begun {begun} times and never finished (does it kill its worker?); "
-            f"to try again, delete {workplace}"
-        )
-    write_json(path, {"begun": begun + 1})
-
-
-def _forget_attempts(workplace: Path) -> None:
-    """Only a sudden death leaves its attempt counted; whoever gets here was not killed."""
-    (workplace / _ATTEMPTS).unlink(missing_ok=True)
 
 
 def _record_failure(workplace: Path, error: Exception) -> None:
@@ -275,6 +263,10 @@ def _record_failure(workplace: Path, error: Exception) -> None:
         (workplace / "error.txt").write_text(text + "\n")
     except OSError:
         pass  # a full disk, say: the error itself is on its way to the user already
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def _provenance(
@@ -307,4 +299,4 @@ def _provenance(
         "seconds": round(time.time() - started, 3),
         "pid": os.getpid(),
         "data": data,
-    }
+    } | ({"mode": settings.mode} | gpu_libraries(device) if device.type == "cuda" else {})

@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from tombola.errors import DataError, RecipeError
-from tombola.lab.engine import Crew, Outcome, Progress, available_gpus, run_here, run_locally
+import torch
+
+from tombola.errors import DataError, DeviceError, RecipeError
+from tombola.lab.cluster import Crew, local_cluster, remote_cluster
+from tombola.lab.engine import Outcome, Progress, available_gpus, run_here, run_on_cluster
 from tombola.lab.execute import Settings, evaluate, load_result
 from tombola.lab.job import Job, all_needed, data_behind, values_behind
 from tombola.lab.shared import put_value, register_data
 from tombola.lab.slots import default_slots
 from tombola.lab.store import Store
+from tombola.lab.writing import face
 from tombola.training.device import resolve_device
 
 
@@ -25,6 +30,9 @@ class Lab:
     GPUs
         any other number means one process a GPU, each with ``settings.slots`` jobs at once.
     settings: device, threads and checkpoints; see :class:`~tombola.lab.execute.Settings`.
+    scheduler, scheduler_file: instead of ``workers``, the address of a Dask scheduler whose workers share the
+        store's file system, or the file it wrote; see :func:`~tombola.lab.cluster.remote_cluster`. The
+        device is then the workers': "auto" takes their GPUs if any of them has one.
 
     Raises :class:`~tombola.errors.StoreError` if the store cannot be used.
     """
@@ -35,17 +43,28 @@ class Lab:
         *,
         workers: int = 0,
         settings: Settings | None = None,
+        scheduler: str | None = None,
+        scheduler_file: str | os.PathLike[str] | None = None,
     ) -> None:
         if workers < 0:
             raise RecipeError(f"workers is {workers}; it must be 0 (no processes of their own) or more")
+        if bool(workers) + (scheduler is not None) + (scheduler_file is not None) > 1:
+            raise RecipeError("workers, scheduler and scheduler_file exclude each other; give one of them")
         self.store = Store(store)
         self.workers = workers
         self.settings = settings or Settings()
-        self.device = resolve_device(self.settings.device)  # refused here rather than in every job
+        self.scheduler = Path(scheduler_file).absolute() if scheduler_file is not None else scheduler
+        # Refused here rather than in every job. The machine that drives a cluster may have no GPU itself.
+        self.device = resolve_device(self.settings.device if self.scheduler is None else "cpu")
         self._checked: dict[str, str] = {}
 
-    def run(self, jobs: Job | Iterable[Job], *, progress: Progress | None = None) -> Outcome:
+    def run(
+        self, jobs: Job | Iterable[Job], *, progress: Progress | None = None, whole: bool = False
+    ) -> Outcome:
         """See to it that these jobs, and all that they need, are in the store.
+
+        whole: with their tensors, even if those of a finished job were removed (see
+            :func:`~tombola.lab.gc.gc`); otherwise its numbers are enough.
 
         Jobs that fail are told in the outcome, and so are those that need them; the others go on.
 
@@ -55,22 +74,43 @@ class Lab:
         asked = [jobs] if isinstance(jobs, Job) else list(jobs)
         needed = all_needed(asked)
         outcome = Outcome(found=[name for name in needed if self.store.has(name)])
-        found = set(outcome.found)
-        missing = _wanted(asked, {name: job for name, job in needed.items() if name not in found})
+        thin = {name for name in outcome.found if self.store.is_thin(name)}
+        missing = _wanted(asked, needed, set(outcome.found), thin, whole)
+        outcome.found = [name for name in outcome.found if name not in missing]
         self._check_data(asked, needed=bool(missing))
         progress = progress or Progress()
         progress.begin(len(outcome.found), len(missing))
         if not missing:
             return outcome
         self._bring_in_values(missing.values())
-        if self.workers:
-            crew = self._crew(missing)
+        if self.scheduler is not None:
+            self._run_remotely(self.scheduler, missing, progress, outcome)
+        elif self.workers:
             # A worker on a GPU sees no other.
             settings = replace(self.settings, device=self.device.type)
-            run_locally(self.store, missing, settings, progress, outcome, crew)
+            with local_cluster(self._crew(missing)) as client:
+                run_on_cluster(client, self.store, missing, settings, progress, outcome)
         else:
             run_here(self.store, missing, self.settings, progress, outcome)
         return outcome
+
+    def _run_remotely(
+        self, scheduler: str | Path, missing: Mapping[str, Job], progress: Progress, outcome: Outcome
+    ) -> None:
+        """Run jobs on the workers of a cluster that is not this lab's."""
+        with remote_cluster(scheduler, self.store) as (client, gpus):
+            device = self.settings.device
+            if device == "auto":
+                device = "cuda" if gpus else "cpu"
+            kind = torch.device(device).type
+            if kind == "cuda" and not gpus:
+                raise DeviceError(
+                    f"device {device!r} asked for, but no worker of {scheduler} sees a GPU; start one where "
+                    "there is one, or use cpu or auto"
+                )
+            computing = [name for name, job in missing.items() if kind == "cuda" and _computes(job)]
+            settings = replace(self.settings, device=kind)
+            run_on_cluster(client, self.store, missing, settings, progress, outcome, computing)
 
     def _crew(self, missing: Mapping[str, Job]) -> Crew:
         """The worker processes for these jobs."""
@@ -116,11 +156,11 @@ class Lab:
         Raises :class:`~tombola.errors.JobError` if it fails.
         """
         if not job.stored:
-            self.run(job.needs).raise_failures()
+            self.run(job.needs, whole=True).raise_failures()
             self._check_data([job], needed=True)
             self._bring_in_values([job])
             return evaluate(self.store, job.description(), {})
-        self.run(job).raise_failures()
+        self.run(job, whole=True).raise_failures()
         return load_result(self.store, job.name)
 
     def numbers(self, job: Job) -> dict[str, Any]:
@@ -128,17 +168,27 @@ class Lab:
         return self.store.numbers(job.name)
 
 
-def _wanted(asked: list[Job], missing: dict[str, Job]) -> dict[str, Job]:
-    """Of the missing jobs, those that are asked for or that a wanted one needs, in the same order.
+def _computes(job: Job) -> bool:
+    """Whether a job, or a call that is made again within it, computes on a device."""
+    runtime = face(job.declaration.function).runtime
+    return "device" in runtime or any(_computes(parent) for parent in job.parents if not parent.stored)
 
-    A finished job makes the jobs behind it unnecessary, even if they are gone.
+
+def _wanted(
+    asked: list[Job], needed: Mapping[str, Job], found: set[str], thin: set[str], whole: bool
+) -> dict[str, Job]:
+    """Of the needed jobs, those that are missing and asked for, or that a missing one needs, in their order.
+
+    A finished job makes the jobs behind it unnecessary, even if they are gone. A thin one is missing for
+    whoever needs its tensors.
     """
     wanted: set[str] = set()
-    pending = list(asked)
+    pending = [(job, whole) for job in asked]
     while pending:
-        job = pending.pop()
-        if job.stored and (job.name not in missing or job.name in wanted):
+        job, tensors = pending.pop()
+        there = job.name in found and not (tensors and job.name in thin)
+        if job.stored and (there or job.name in wanted):
             continue
         wanted.add(job.name)
-        pending.extend(job.needs)
-    return {name: job for name, job in missing.items() if name in wanted}
+        pending.extend((need, True) for need in job.needs)
+    return {name: job for name, job in needed.items() if name in wanted}

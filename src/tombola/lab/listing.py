@@ -3,56 +3,79 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markup import escape
-from rich.table import Table
+from rich.segment import Segment
+from rich.style import Style
 from rich.text import Text
 from rich.tree import Tree
 
-from tombola.errors import JobError, StoreError
+from tombola.errors import JobError
+from tombola.lab.index import Row, indexed
 from tombola.lab.store import Store
+
+# Between two columns of a listing.
+_GAP = "  "
 
 
 def listing(store: Store, function: str | None = None) -> RenderableType:
     """One line for each finished job, oldest first."""
-    rows = []
-    damaged = []
-    for name in store.names():
-        try:
-            description = store.description(name)
-            if function is None or description["function"] == function:
-                provenance = store.provenance(name)
-                rows.append((provenance["started"], name, description, store.numbers(name), provenance))
-        except StoreError as error:
-            damaged.append(Text(str(error), style="red"))
+    rows, damaged = indexed(store, _arguments, _result)
+    rows = [row for row in rows if function is None or row.function == function]
     if not rows and not damaged:
         return Group(_line(f"no {function + ' ' if function else ''}jobs in the store at {store.root}"))
-    table = Table(box=None, pad_edge=False, caption_justify="left")
-    cells = [
-        (
-            name[:12],
-            description["function"],
-            _arguments(description),
-            _result(numbers),
-            started[5:16].replace("T", " "),
-            f"{provenance['seconds']:.1f}",
-        )
-        for started, name, description, numbers, provenance in sorted(rows, key=lambda row: row[:2])
-    ]
-    columns = ("job", "function", "arguments", "result", "started", "seconds")
-    for column, *texts in zip(columns, *cells, strict=True):
+    rows.sort(key=lambda row: (row.started, row.name))
+    total = sum(row.seconds for row in rows)
+    return Group(
+        _Lines(rows),
+        *(Text(str(error), style="red") for error in damaged),
+        _line(f"{len(rows)} jobs, {total:.0f} s of work, in {store.root}"),
+    )
+
+
+class _Lines:
+    """A table of jobs as wide as the terminal. Rich's own takes seconds for thousands of rows."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._cells = [
+            (
+                row.name[:12],
+                row.function,
+                row.arguments,
+                row.result,
+                row.started[5:16].replace("T", " "),
+                f"{row.seconds:.1f}",
+            )
+            for row in rows
+        ]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        header = ("job", "function", "arguments", "result", "started", "seconds")
+        widths = [max(map(cell_len, column)) for column in zip(header, *self._cells, strict=True)]
         # One line a job: what does not fit is cut from the arguments, which tombola show has whole.
-        room = None if column == "arguments" else min(30, max(map(len, texts), default=0))
-        justify: Literal["left", "right"] = "right" if column == "seconds" else "left"
-        table.add_column(column, justify=justify, no_wrap=room is not None, min_width=room)
-    for row in cells:
-        table.add_row(*(Text(text, no_wrap=True, overflow="ellipsis") for text in row))
-    total = sum(row[4]["seconds"] for row in rows)
-    return Group(table, *damaged, _line(f"{len(rows)} jobs, {total:.0f} s of work, in {store.root}"))
+        room = options.max_width - sum(widths) + widths[2] - len(_GAP) * (len(header) - 1)
+        if room < min(widths[2], 20):
+            widths = [width if column == 2 else min(width, 30) for column, width in enumerate(widths)]
+            room = options.max_width - sum(widths) + widths[2] - len(_GAP) * (len(header) - 1)
+        widths[2] = max(1, min(widths[2], room))
+        yield Segment(_row_of(header, widths) + "\n", Style(bold=True))
+        yield Segment("".join(_row_of(cells, widths) + "\n" for cells in self._cells))
+
+
+def _row_of(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """One line of a table, its last column to the right."""
+    fitted = [_fit(cell, width) for cell, width in zip(cells, widths, strict=True)]
+    return _GAP.join([*fitted[:-1], cells[-1].rjust(widths[-1])])
+
+
+def _fit(cell: str, width: int) -> str:
+    length = cell_len(cell)
+    return cell + " " * (width - length) if length <= width else set_cell_size(cell, width - 1) + "…"
 
 
 def _line(text: str) -> Text:

@@ -20,7 +20,7 @@ from tombola.lab.store import Store, read_json, write_json
 from tombola.ticket import Ticket
 from tombola.training.run import Run
 
-_KIND = "tombola.object/1"
+OBJECT = "tombola.object/1"
 _SPLITS = ("train", "test")
 
 
@@ -30,7 +30,7 @@ def put_object(
     """Keep tensors under their fingerprint, once."""
     path = _object_path(store.root, fingerprint)
     if not path.exists():
-        files.write_tensors(path, _KIND, details, tensors)
+        files.write_tensors(path, OBJECT, details, tensors)
 
 
 def put_value(store: Store, fingerprint: str, value: Ticket | Run) -> None:
@@ -38,7 +38,7 @@ def put_value(store: Store, fingerprint: str, value: Ticket | Run) -> None:
     details, tensors = value.pack(start="whole")
     path = _object_path(store.root, fingerprint)
     if path.exists() and _is_whole(details) and not _is_whole(stored_object(store, fingerprint)[0]):
-        files.write_tensors(path, _KIND, details, tensors)
+        files.write_tensors(path, OBJECT, details, tensors)
         _object.cache_clear()
     else:
         put_object(store, fingerprint, tensors, details)
@@ -125,7 +125,7 @@ def _object_path(root: Path, fingerprint: str) -> Path:
 @lru_cache(maxsize=8)
 def _object(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
-        return files.read_tensors(path, _KIND)
+        return files.read_tensors(path, OBJECT)
     except TicketError as error:
         raise StoreError(f"{error}; delete it and the job that made it, and run again") from error
 

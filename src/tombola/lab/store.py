@@ -6,6 +6,7 @@
                         result.json        the numbers of the result
                         result.safetensors its tensors, if it has any
                         history.csv        of a run: one row an epoch
+                        ticket.safetensors of a run whose weights were removed, in place of its tensors
                         provenance.json    versions, device, times, data fingerprint
     objects/            tensors that many jobs share, by fingerprint: dense starts, the caller's own data
     data/               what each data name stands for, and the fingerprint of its pixels
@@ -37,6 +38,9 @@ if TYPE_CHECKING:  # Listing a store must not wait for torch.
 FORMAT = 1
 
 _RESULT = "tombola.result/1"
+_TENSORS, _TICKET = "result.safetensors", "ticket.safetensors"
+# Marks a job whose tensors were removed on purpose: its numbers are all there is.
+_THIN = "thin"
 
 
 def default_place() -> Path:
@@ -82,6 +86,10 @@ class Store:
         """Whether the job is finished."""
         return self.folder(name).is_dir()
 
+    def is_thin(self, name: str) -> bool:
+        """Whether only the numbers of a finished job are left: its tensors were removed, or left behind."""
+        return (self.folder(name) / _THIN).exists()
+
     def names(self) -> Iterator[str]:
         """The names of all finished jobs."""
         for shelf in sorted((self.root / "jobs").glob("??")):
@@ -112,14 +120,55 @@ class Store:
         from tombola import files
         from tombola.lab.result import Packed
 
-        path = self.folder(name) / "result.safetensors"
+        path = self.folder(name) / _TENSORS
         if not path.exists():
+            if self.is_thin(name):
+                raise StoreError(
+                    f"of job {name[:12]} only the numbers are left; run it again to have the rest"
+                )
             return Packed(self.numbers(name), {}, {})
         try:
             details, tensors = files.read_tensors(path, _RESULT)
         except TicketError as error:
             raise self.damaged(name, str(error)) from error
         return Packed(self.numbers(name), details, tensors)
+
+    def details(self, name: str) -> dict[str, Any]:
+        """How the tensors of a finished job fit together, read without them; of a thin one, of its ticket."""
+        from tombola import files
+
+        thin = self.is_thin(name)
+        path = self.folder(name) / (_TICKET if thin else _TENSORS)
+        if not path.exists():
+            return {}
+        try:
+            return files.read_description(path)
+        except TicketError as error:
+            raise self.damaged(name, str(error)) from error
+
+    def thin(self, name: str) -> None:
+        """Remove the tensors of a finished job; of a run, all but those of its ticket.
+
+        Raises :class:`~tombola.errors.StoreError` if it is damaged or cannot be written to.
+        """
+        from tombola import files
+
+        folder = self.folder(name)
+        packed = self.packed(name)
+        if "ticket" in packed.details:
+            ticket = {
+                key: value
+                for key, value in packed.tensors.items()
+                if key.partition(".")[0] not in ("final", "history", "forgetting")
+            }
+            files.write_tensors(folder / _TICKET, "tombola.ticket/1", packed.details["ticket"], ticket)
+        # In this order: a job that is cut off in between is thin, and never damaged.
+        self.mark_thin(name)
+        (folder / _TENSORS).unlink(missing_ok=True)
+
+    def mark_thin(self, name: str) -> None:
+        """Say of a finished job that its tensors are not here on purpose."""
+        write_whole(self.folder(name) / _THIN, b"")
 
     def publish(
         self, name: str, description: Mapping[str, Any], packed: Packed, provenance: Mapping[str, Any]
@@ -131,30 +180,46 @@ class Store:
         from tombola import files
 
         staging = self.workplace(name) / f"publish.{uuid.uuid4().hex[:8]}"
-        target = self.folder(name)
         try:
             staging.mkdir(parents=True)
             write_json(staging / "job.json", {"name": name, **description})
             write_json(staging / "result.json", packed.numbers)
             write_json(staging / "provenance.json", provenance)
             if packed.tensors:
-                files.write_tensors(staging / "result.safetensors", _RESULT, packed.details, packed.tensors)
+                files.write_tensors(staging / _TENSORS, _RESULT, packed.details, packed.tensors)
             if packed.table:
                 write_table(staging / "history.csv", packed.table)
-            _sync_folder(staging)
-            target.parent.mkdir(exist_ok=True)
-            try:
-                staging.rename(target)
-            except OSError:
-                if not target.is_dir():
-                    raise
-                return False
-            _sync_folder(target.parent)
-            return True
+            return self.take_in(name, staging)
         except OSError as error:
             raise StoreUnwritable(f"cannot write to the store at {self.root}: {reason(error)}") from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+    def take_in(self, name: str, staging: Path) -> bool:
+        """Give a job's folder, written on the same file system, its place; False if it has it already."""
+        target = self.folder(name)
+        _sync_folder(staging)
+        target.parent.mkdir(exist_ok=True)
+        try:
+            staging.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+            return self._thicken(name, staging)
+        _sync_folder(target.parent)
+        return True
+
+    def _thicken(self, name: str, staging: Path) -> bool:
+        """Give a thin job its tensors back; False if it has them."""
+        if not self.is_thin(name) or (staging / _THIN).exists():
+            return False
+        folder = self.folder(name)
+        if (staging / _TENSORS).exists():
+            (staging / _TENSORS).replace(folder / _TENSORS)
+            _sync_folder(folder)
+        (folder / _THIN).unlink(missing_ok=True)
+        (folder / _TICKET).unlink(missing_ok=True)
+        return True
 
     def damaged(self, name: str, cause: str) -> StoreError:
         """The error to raise for a finished job that cannot be read."""

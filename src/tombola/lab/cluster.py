@@ -1,0 +1,179 @@
+"""Clusters of Dask workers: those of this machine, started and ended here, and any other, by its address.
+
+Workers of another cluster are plain ``dask worker`` processes that share the store's file system: as many
+slots as ``--nthreads``, and the GPU that ``CUDA_VISIBLE_DEVICES`` leaves them. See docs/cluster.md.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import time
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import Any
+
+import tombola
+from tombola.errors import ClusterError, StoreUnwritable, reason
+from tombola.lab.store import Store
+
+_SINGLE_THREADED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# Seconds that a scheduler, or the file that names it, may take to appear: they are often started together.
+_PATIENCE = 30.0
+
+
+@dataclass(frozen=True)
+class Crew:
+    """The worker processes of one machine.
+
+    processes: their number; on GPUs one for each.
+    slots: threads of each process, which each run a job at a time: one on a CPU.
+    gpus: for each process the GPU it sees, as in ``CUDA_VISIBLE_DEVICES``; empty on a CPU.
+    """
+
+    processes: int
+    slots: int = 1
+    gpus: tuple[str, ...] = ()
+
+
+@contextmanager
+def local_cluster(crew: Crew) -> Iterator[Any]:
+    """A client of worker processes of this machine, which are ended afterwards; on loopback only."""
+    import dask
+    from distributed import Client, Nanny, Scheduler, SpecCluster
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    options = {
+        # Memory is bounded by the number of slots; a worker paused by Dask would only look hung.
+        "distributed.worker.memory.target": False,
+        "distributed.worker.memory.spill": False,
+        "distributed.worker.memory.pause": False,
+        "distributed.worker.memory.terminate": False,
+        "distributed.admin.tick.limit": "1h",
+        "distributed.comm.timeouts.connect": "60s",
+        # Not Dask's own MALLOC_TRIM_THRESHOLD_, which gives memory back to the system after every small step
+        # of a training: a third of its time.
+        "distributed.nanny.pre-spawn-environ": dict.fromkeys(_SINGLE_THREADED, 1),
+    }
+    with dask.config.set(options):
+        # A dashboard at a fixed port would complain, in a second cluster, that it is taken.
+        scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
+        workers = {}
+        for place in range(crew.processes):
+            options = {
+                "host": "127.0.0.1",
+                "nthreads": crew.slots,
+                "memory_limit": 0,
+                "dashboard": False,
+                "silence_logs": logging.CRITICAL,
+                "env": {"CUDA_VISIBLE_DEVICES": crew.gpus[place]} if crew.gpus else {},
+            }
+            workers[place] = {"cls": Nanny, "options": options}
+        with _interrupts_held_back():
+            cluster = SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
+        with cluster, Client(cluster) as client:
+            yield client
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Start threads and processes that never see Ctrl-C: it is for the driver alone, which then ends them.
+
+    They inherit the blocked signal; one that arrives meanwhile reaches this thread afterwards.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    # Its own start would unblock the signal again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def remote_cluster(scheduler: str | Path, store: Store) -> Iterator[tuple[Any, bool]]:
+    """A client of a cluster that somebody else started, and whether any of its workers sees a GPU.
+
+    scheduler: its address, ``tcp://host:port`` or ``tls://host:port``, or the file it wrote with
+        ``--scheduler-file``. TLS is set up in Dask's own configuration.
+
+    Raises :class:`~tombola.errors.ClusterError` if it does not answer, or if a worker has another environment
+    or does not see the store.
+    """
+    from distributed import Client
+
+    from tombola.lab.workers import Slots
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    address = _address_in(scheduler) if isinstance(scheduler, Path) else scheduler
+    try:
+        client = Client(address, timeout=_PATIENCE, set_as_default=False)
+    except (OSError, ValueError, ImportError, TypeError) as error:
+        raise ClusterError(
+            f"no Dask scheduler answers at {address}: {reason(error) or type(error).__name__}; start one "
+            "with dask scheduler, or leave the scheduler out to use this machine"
+        ) from error
+    with client, client.as_current():
+        if not client.nthreads():
+            warnings.warn(f"no workers at {address} yet; jobs begin when the first is there", stacklevel=2)
+            client.wait_for_workers(1)
+        client.register_plugin(Slots(), name="tombola")
+        yield client, _checked_workers(client, store)
+
+
+def _address_in(file: Path) -> str:
+    """The address in a scheduler file, which may be about to appear."""
+    give_up = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return str(json.loads(file.read_text())["address"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if time.monotonic() > give_up:
+                raise ClusterError(
+                    f"no scheduler named in {file}: {reason(error)}; start one with dask scheduler "
+                    f"--scheduler-file {file}"
+                ) from error
+        time.sleep(0.1)
+
+
+def _checked_workers(client: Any, store: Store) -> bool:
+    """Ask every worker what it is, before hours are spent; whether any sees a GPU."""
+    from tombola.lab.workers import environment
+
+    token = store.root / "work" / f".seen.{uuid.uuid4().hex[:8]}"
+    try:
+        token.touch()
+    except OSError as error:
+        raise StoreUnwritable(f"cannot write to the store at {store.root}: {reason(error)}") from error
+    try:
+        answers = client.run(environment, str(token), on_error="return")
+    finally:
+        token.unlink(missing_ok=True)
+    here = environment(str(token))
+    for address, there in answers.items():
+        if isinstance(there, BaseException):
+            raise ClusterError(
+                f"the worker at {address} cannot run tombola: {type(there).__name__}: {reason(there)}; "
+                f"install tombola {tombola.__version__} there"
+            )
+        for what in ("tombola", "torch", "numpy", "python"):
+            if there[what] != here[what]:
+                raise ClusterError(
+                    f"the worker on {there['host']} ({address}) has {what} {there[what]}, here is "
+                    f"{here[what]}; install the same versions on all machines"
+                )
+        if not there["store"]:
+            raise ClusterError(
+                f"the worker on {there['host']} ({address}) does not see the store at {store.root}; it must "
+                "be on a file system that all machines share, under the same path"
+            )
+    return any(there["gpu"] for there in answers.values())

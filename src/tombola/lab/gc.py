@@ -1,0 +1,132 @@
+"""Removing what nothing needs from a store: weights by a policy, places of dead owners, loose tensors.
+
+A finished job is never removed, only thinned: its numbers, history, provenance and ticket stay, its other
+tensors go, and are computed again if a new job asks for them. What any result needs to be read stays.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from tombola.errors import RecipeError, StoreError, StoreUnwritable, reason, unknown
+from tombola.lab.lease import free
+from tombola.lab.references import own_values, parents, shared_start
+from tombola.lab.store import Store, read_json
+
+Keep = Literal["all", "needed", "tickets"]
+
+# Seconds that everything stays: somebody may be about to need it.
+_GRACE = 86400.0
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Something that nothing needs.
+
+    place: the file or folder, below the store's root; cause: why it can go; size: in bytes.
+    """
+
+    place: str
+    cause: str
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.cause} ({self.size:,} bytes)"
+
+
+def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float = _GRACE) -> list[Removal]:
+    """What nothing in a store needs; removed unless ``dry_run``.
+
+    keep: "all" leaves every result whole; "needed" takes the weights of runs that other finished jobs were
+        made from; "tickets" those of all runs. The ticket of a run always stays.
+    grace: seconds for which everything stays that was written. While a job is under way, only places of dead
+        owners go: a driver may be about to need the rest.
+
+    Raises :class:`~tombola.errors.StoreError` if something cannot be removed, or a job cannot be read: then
+    nobody knows what it needs (see :func:`~tombola.lab.verify.verify`).
+    """
+    if keep not in get_args(Keep):
+        raise RecipeError(unknown("policy of what to keep", keep, get_args(Keep)))
+    oldest = time.time() - grace
+    found = list(_dead_places(store, oldest))
+    if not _busy(store):
+        if keep != "all":
+            found += _weights(store, keep, oldest)
+        found += _loose_objects(store, oldest)
+    if not dry_run:
+        try:
+            for removal in found:
+                _remove(store, removal)
+        except OSError as error:
+            raise StoreUnwritable(f"cannot remove from {store.root}: {reason(error)}") from error
+    return found
+
+
+def _busy(store: Store) -> bool:
+    """Whether anybody works on a job in a store."""
+    return any(not free(place) for place in (store.root / "work").iterdir() if place.is_dir())
+
+
+def _dead_places(store: Store, oldest: float) -> Iterator[Removal]:
+    """Places whose owners are dead; a checkpoint of an unfinished job stays, since it goes on from there."""
+    for place in sorted((store.root / "work").iterdir()):
+        if not place.is_dir() or not free(place) or place.stat().st_mtime > oldest:
+            continue
+        if store.has(place.name) and not store.is_thin(place.name):
+            yield _removal(store, place, "its job is finished")
+        elif not any(place.glob("checkpoint*")):
+            yield _removal(store, place, "its owner is gone and left no checkpoint")
+        else:
+            for half in sorted(place.glob("publish.*")):
+                yield _removal(store, half, "a publication that was cut off")
+
+
+def _weights(store: Store, keep: Keep, oldest: float) -> Iterator[Removal]:
+    """Tensors of runs that the policy does not keep."""
+    names = list(store.names())
+    behind = set().union(*(parents(store.description(name)) for name in names))
+    for name in names:
+        path = store.folder(name) / "result.safetensors"
+        if (keep == "needed" and name not in behind) or not path.exists() or path.stat().st_mtime > oldest:
+            continue
+        if "ticket" in store.details(name):  # a run; a ticket is what stays
+            why = "weights of a run that others were made from" if name in behind else "weights of a run"
+            yield _removal(store, path, why)
+
+
+def _loose_objects(store: Store, oldest: float) -> Iterator[Removal]:
+    """Shared tensors that no finished job, no data set and no ticket of a thinned run refers to."""
+    needed: set[str] = set()
+    for name in store.names():
+        needed |= own_values(store.description(name))
+        start = shared_start(store.details(name))
+        if start is not None:
+            needed.add(start)
+    for record in (store.root / "data").glob("*.json"):
+        try:
+            needed.add(str(read_json(record)["fingerprint"]))
+        except (OSError, ValueError, KeyError) as error:
+            raise StoreError(f"{record} is damaged: {reason(error)}; delete it") from error
+    for path in sorted((store.root / "objects").iterdir()):
+        if path.stem not in needed and path.stat().st_mtime <= oldest:
+            yield _removal(store, path, "no job refers to it")
+
+
+def _removal(store: Store, path: Path, cause: str) -> Removal:
+    inside = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
+    return Removal(str(path.relative_to(store.root)), cause, sum(each.stat().st_size for each in inside))
+
+
+def _remove(store: Store, removal: Removal) -> None:
+    path = store.root / removal.place
+    if path.name == "result.safetensors":
+        store.thin(path.parent.name)
+    elif not path.is_dir():
+        path.unlink(missing_ok=True)
+    elif free(path if path.parent.name == "work" else path.parent):  # still, at this moment
+        shutil.rmtree(path)

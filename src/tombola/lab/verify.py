@@ -1,0 +1,108 @@
+"""Walking a store for damage: checksums, half folders, and jobs whose parents or shared tensors are gone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tombola import files
+from tombola.errors import JobError, StoreError, TicketError, TombolaError, reason
+from tombola.lab.execute import load_result
+from tombola.lab.job import name_of
+from tombola.lab.lease import free
+from tombola.lab.references import own_values, parents
+from tombola.lab.shared import OBJECT
+from tombola.lab.store import Store, read_json
+
+_NAME = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something that is wrong in a store.
+
+    place: the file or folder, below the store's root; cause: what is wrong, and what to do about it.
+    """
+
+    place: str
+    cause: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.cause}"
+
+
+def verify(store: Store) -> Iterator[Damage]:
+    """Read everything in a store, and yield what is damaged as it is found.
+
+    A job that can still be read, but whose parents are gone, is told too: it could not be computed again from
+    what is there.
+    """
+    for shelf in sorted((store.root / "jobs").iterdir()):
+        for folder in sorted(shelf.iterdir()) if shelf.is_dir() else [shelf]:
+            if folder.name.startswith("."):
+                continue
+            yield from (
+                Damage(str(folder.relative_to(store.root)), cause) for cause in _wrong_with(store, folder)
+            )
+    for path in sorted((store.root / "objects").iterdir()):
+        if path.name.startswith("."):
+            continue
+        try:
+            files.read_tensors(path, OBJECT)
+        except TicketError as error:
+            yield Damage(f"objects/{path.name}", f"{error}; delete it and the jobs that need it")
+    for path in sorted((store.root / "data").glob("*.json")):
+        try:
+            if not isinstance(read_json(path)["fingerprint"], str):
+                raise ValueError("no fingerprint")
+        except (OSError, ValueError, KeyError) as error:
+            yield Damage(f"data/{path.name}", f"damaged: {reason(error)}; delete it")
+    for workplace in sorted((store.root / "work").iterdir()):
+        for half in sorted(workplace.glob("publish.*")) if workplace.is_dir() else ():
+            if free(workplace):
+                yield Damage(
+                    str(half.relative_to(store.root)), "a publication that was cut off; tombola gc removes it"
+                )
+
+
+def _wrong_with(store: Store, folder: Path) -> Iterator[str]:
+    """What is wrong with a job's folder."""
+    name = folder.name
+    if not folder.is_dir() or not _NAME.fullmatch(name) or folder.parent.name != name[:2]:
+        yield "no job; it does not belong here"
+        return
+    try:
+        description = store.description(name)
+        if name_of(description) != name:
+            yield f"its description is of another job, {name_of(description)[:12]}; delete it"
+            return
+        behind, values = parents(description), own_values(description)
+        store.numbers(name)
+        store.provenance(name)
+        if not store.is_thin(name):
+            _read(store, name)
+    except TombolaError as error:
+        yield str(error)
+        return
+    except (KeyError, TypeError, AttributeError) as error:
+        yield f"job.json has another form: {type(error).__name__} {reason(error)}; delete {folder}"
+        return
+    for parent in sorted(behind):
+        if not store.has(parent):
+            yield f"made from job {parent[:12]}, which is gone; it is computed again when it is needed"
+    for value in sorted(values):
+        if not (store.root / "objects" / f"{value}.safetensors").exists():
+            yield f"made from a ticket or run {value[:12]} of the caller's own, which is gone"
+
+
+def _read(store: Store, name: str) -> None:
+    """Read a result whole, as whoever needs it would; raises what that would raise."""
+    packed = store.packed(name)  # checks the checksums, whoever declared the function
+    try:
+        load_result(store, name)
+    except JobError:
+        # Of a function that is not known here, or of another version.
+        if not packed.tensors and "{'tensor'" in str(packed.numbers):
+            raise StoreError(f"job {name[:12]} is damaged: its tensors are gone") from None
