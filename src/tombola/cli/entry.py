@@ -12,6 +12,7 @@ import tyro
 
 from tombola.cli.chains import imp
 from tombola.cli.demo import demo
+from tombola.cli.keeping import export, gc, import_, verify
 from tombola.cli.looking import ls, show
 from tombola.cli.measuring import COMMAND, measure, measure_by_name
 from tombola.cli.reporting import claims, report
@@ -32,6 +33,10 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     COMMAND: measure,
     "ls": ls,
     "show": show,
+    "verify": verify,
+    "gc": gc,
+    "export": export,
+    "import": import_,
 }
 
 

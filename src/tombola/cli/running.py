@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import tyro
 from rich.console import Console
@@ -33,6 +33,14 @@ if TYPE_CHECKING:
     from tombola.studies.own_file import OwnFile
 
 
+class Crew(TypedDict, total=False):
+    """Who runs the jobs: processes of this machine, or the workers of a scheduler."""
+
+    workers: int
+    scheduler: str | None
+    scheduler_file: Path | None
+
+
 def run(
     names: Names = (),
     all: Annotated[
@@ -48,6 +56,12 @@ def run(
     threads: Threads = 1,
     checkpoint_every: CheckpointEvery = 60.0,
     keep_going: Annotated[bool, tyro.conf.arg(help="Leave out studies whose data cannot be loaded.")] = False,
+    scheduler: Annotated[
+        str | None, tyro.conf.arg(help="Address of a Dask scheduler whose workers share the store.")
+    ] = None,
+    scheduler_file: Annotated[
+        Path | None, tyro.conf.arg(help="File in which such a scheduler wrote its address.")
+    ] = None,
 ) -> None:
     """Compute whatever is missing of studies; a name may be a file of your own, .py or .toml."""
     from tombola.lab.engine import available_cores
@@ -58,16 +72,20 @@ def run(
     settings = Settings(
         device=device, mode=mode, slots=slots, threads=threads, checkpoint_every=checkpoint_every
     )
-    workers = available_cores() if workers is None else workers
+    crew: Crew = {"scheduler": scheduler, "scheduler_file": scheduler_file}
+    if scheduler is None and scheduler_file is None:
+        crew = {"workers": available_cores() if workers is None else workers}
+    elif workers is not None:
+        crew["workers"] = workers  # refused, with both names
     own = [name for name in names if is_own(name)]
     if not own:
-        _run_paper(names, all, scale, numbers, store, workers, settings, keep_going)
+        _run_paper(names, all, scale, numbers, store, crew, settings, keep_going)
         return
     if all or len(own) < len(names):
         raise StudyError(f"{own[0]!r} is a file of your own; run it by itself, without studies of the paper")
     if scale or numbers.given():
         raise StudyError(f"scales are of the paper's studies; write such numbers into {own[0]}")
-    _run_own([Path(name) for name in own], store, workers, settings)
+    _run_own([Path(name) for name in own], store, crew, settings)
 
 
 def _run_paper(
@@ -76,7 +94,7 @@ def _run_paper(
     scale: str | None,
     numbers: Numbers,
     store: Path | None,
-    workers: int,
+    crew: Crew,
     settings: Settings,
     keep_going: bool,
 ) -> None:
@@ -92,7 +110,7 @@ def _run_paper(
     for study in asked:
         study.entries(work)  # refuses what the scale does not fit before a store is made
         study.searched(work)
-    lab = Lab(store, workers=workers, settings=settings)
+    lab = Lab(store, settings=settings, **crew)
     console = Console()
     say(console, f"{len(asked)} studies, {work.scale}, store {lab.store.root}")
     with Bar(console, lab.store) as bar:
@@ -105,7 +123,7 @@ def _run_paper(
     say(console, "tombola report makes a page of what the store has, tombola claims judges the paper by it")
 
 
-def _run_own(paths: Sequence[Path], store: Path | None, workers: int, settings: Settings) -> None:
+def _run_own(paths: Sequence[Path], store: Path | None, crew: Crew, settings: Settings) -> None:
     from tombola.lab.lab import Lab
     from tombola.lab.own_files import put_file
     from tombola.lab.progress import Bar
@@ -113,7 +131,7 @@ def _run_own(paths: Sequence[Path], store: Path | None, workers: int, settings: 
     from tombola.studies.own import own_cells
 
     files, rows = own_work(paths)
-    lab = Lab(store, workers=workers, settings=settings)
+    lab = Lab(store, settings=settings, **crew)
     code = tuple(put_file(lab.store, path) for file in files for path in file.code)
     lab.settings = replace(settings, files=code)
     console = Console()
