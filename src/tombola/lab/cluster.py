@@ -6,9 +6,11 @@ slots as ``--nthreads``, and the GPU that ``CUDA_VISIBLE_DEVICES`` leaves them. 
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import signal
+import socket
 import time
 import uuid
 import warnings
@@ -115,19 +117,37 @@ def remote_cluster(scheduler: str | Path, store: Store) -> Iterator[tuple[Any, b
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     address = _address_in(scheduler) if isinstance(scheduler, Path) else scheduler
+    silent = ""
     try:
+        _knock(address)
         client = Client(address, timeout=_PATIENCE, set_as_default=False)
     except (OSError, ValueError, ImportError, TypeError) as error:
+        silent = reason(error) or type(error).__name__
+    if silent:
+        # A client that did not come up goes now: collected while another starts, it would wait for that one's
+        # lock, and that one for it.
+        gc.collect()
         raise ClusterError(
-            f"no Dask scheduler answers at {address}: {reason(error) or type(error).__name__}; start one "
-            "with dask scheduler, or leave the scheduler out to use this machine"
-        ) from error
+            f"no Dask scheduler answers at {address}: {silent}; start one with dask scheduler, or leave the "
+            "scheduler out to use this machine"
+        )
     with client, client.as_current():
         if not client.nthreads():
             warnings.warn(f"no workers at {address} yet; jobs begin when the first is there", stacklevel=2)
             client.wait_for_workers(1)
         client.register_plugin(Slots(), name="tombola")
         yield client, _checked_workers(client, store)
+
+
+def _knock(address: str) -> None:
+    """See that somebody listens at an address, before a client is made that could not be ended cleanly."""
+    from distributed.comm.addressing import parse_address, parse_host_port
+    from distributed.comm.registry import get_backend
+
+    scheme, place = parse_address(address)
+    get_backend(scheme)
+    host, port = parse_host_port(place)
+    socket.create_connection((host, port), timeout=_PATIENCE).close()
 
 
 def _address_in(file: Path) -> str:
