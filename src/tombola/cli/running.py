@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tombola.studies.own_file import OwnFile
 
 
-class Crew(TypedDict, total=False):
+class Runners(TypedDict, total=False):
     """Who runs the jobs: processes of this machine, or the workers of a scheduler."""
 
     workers: int
@@ -72,20 +72,20 @@ def run(
     settings = Settings(
         device=device, mode=mode, slots=slots, threads=threads, checkpoint_every=checkpoint_every
     )
-    crew: Crew = {"scheduler": scheduler, "scheduler_file": scheduler_file}
+    runners: Runners = {"scheduler": scheduler, "scheduler_file": scheduler_file}
     if scheduler is None and scheduler_file is None:
-        crew = {"workers": available_cores() if workers is None else workers}
+        runners = {"workers": available_cores() if workers is None else workers}
     elif workers is not None:
-        crew["workers"] = workers  # refused, with both names
+        runners["workers"] = workers  # refused, with both names
     own = [name for name in names if is_own(name)]
     if not own:
-        _run_paper(names, all, scale, numbers, store, crew, settings, keep_going)
+        _run_paper(names, all, scale, numbers, store, runners, settings, keep_going)
         return
     if all or len(own) < len(names):
         raise StudyError(f"{own[0]!r} is a file of your own; run it by itself, without studies of the paper")
     if scale or numbers.given():
         raise StudyError(f"scales are of the paper's studies; write such numbers into {own[0]}")
-    _run_own([Path(name) for name in own], store, crew, settings)
+    _run_own([Path(name) for name in own], store, runners, settings)
 
 
 def _run_paper(
@@ -94,7 +94,7 @@ def _run_paper(
     scale: str | None,
     numbers: Numbers,
     store: Path | None,
-    crew: Crew,
+    runners: Runners,
     settings: Settings,
     keep_going: bool,
 ) -> None:
@@ -110,7 +110,7 @@ def _run_paper(
     for study in asked:
         study.entries(work)  # refuses what the scale does not fit before a store is made
         study.searched(work)
-    lab = Lab(store, settings=settings, **crew)
+    lab = Lab(store, settings=settings, **runners)
     console = Console()
     say(console, f"{len(asked)} studies, {work.scale}, store {lab.store.root}")
     with Bar(console, lab.store) as bar:
@@ -123,7 +123,7 @@ def _run_paper(
     say(console, "tombola report makes a page of what the store has, tombola claims judges the paper by it")
 
 
-def _run_own(paths: Sequence[Path], store: Path | None, crew: Crew, settings: Settings) -> None:
+def _run_own(paths: Sequence[Path], store: Path | None, runners: Runners, settings: Settings) -> None:
     from tombola.lab.lab import Lab
     from tombola.lab.own_files import put_file
     from tombola.lab.progress import Bar
@@ -131,7 +131,7 @@ def _run_own(paths: Sequence[Path], store: Path | None, crew: Crew, settings: Se
     from tombola.studies.own import own_cells
 
     files, rows = own_work(paths)
-    lab = Lab(store, settings=settings, **crew)
+    lab = Lab(store, settings=settings, **runners)
     code = tuple(put_file(lab.store, path) for file in files for path in file.code)
     lab.settings = replace(settings, files=code)
     console = Console()

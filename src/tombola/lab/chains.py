@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from tombola.data.imageset import Data
 from tombola.errors import RecipeError, TicketError, unknown
@@ -61,14 +61,9 @@ def imp_jobs(
     pretraining_noise: as for :func:`start_job`.
     The other arguments are as for :func:`tombola.imp`.
     """
-    start = _checked_start(
-        network, data, recipe, rounds, rewind, fraction, scope, exclude, seed, pretraining_noise
-    )  # fmt: skip
-    return list(
-        chain(
-            job, start, data, recipe, rounds=rounds, fraction=fraction, noise=seed, same_noise=same_noise,
-            scope=scope, exclude=exclude,
-        )
+    return _written(
+        chain, network, data, recipe, rounds, rewind, fraction, scope, exclude, same_noise, seed,
+        pretraining_noise,
     )  # fmt: skip
 
 
@@ -93,18 +88,14 @@ def ticket_jobs(
         One-shot pruning is a single round with the sparsity as its fraction.
     The other arguments are as for :func:`imp_jobs`, whose trainings these tickets share.
     """
-    start = _checked_start(
-        network, data, recipe, rounds, rewind, fraction, scope, exclude, seed, pretraining_noise
-    )  # fmt: skip
-    return list(
-        tickets(
-            job, start, data, recipe, rounds=rounds, fraction=fraction, noise=seed, same_noise=same_noise,
-            scope=scope, exclude=exclude,
-        )
+    return _written(
+        tickets, network, data, recipe, rounds, rewind, fraction, scope, exclude, same_noise, seed,
+        pretraining_noise,
     )  # fmt: skip
 
 
-def _checked_start(
+def _written(
+    search: Callable[..., Iterator[Job]],
     network: str,
     data: str | os.PathLike[str] | Data | Job,
     recipe: Recipe,
@@ -113,10 +104,11 @@ def _checked_start(
     fraction: float,
     scope: str,
     exclude: Sequence[str],
+    same_noise: bool,
     seed: int,
     pretraining_noise: int | None,
-) -> Job:
-    """The start of a chain, after everything has been refused that can be before anything is trained."""
+) -> list[Job]:
+    """What a search gives, as jobs, after everything was refused that can be before anything is trained."""
     check_fraction(fraction)
     check_rounds(rounds)
     check_scope(scope)
@@ -124,7 +116,13 @@ def _checked_start(
         raise RecipeError(f"exclude is {exclude!r}; it must be a list of names, such as [{exclude!r}]")
     if exclude:
         _check_names(network, exclude)
-    return start_job(network, data, recipe, rewind=rewind, seed=seed, pretraining_noise=pretraining_noise)
+    start = start_job(network, data, recipe, rewind=rewind, seed=seed, pretraining_noise=pretraining_noise)
+    return list(
+        search(
+            job, start, data, recipe, rounds=rounds, fraction=fraction, noise=seed, same_noise=same_noise,
+            scope=scope, exclude=exclude,
+        )
+    )  # fmt: skip
 
 
 def _check_names(network: str, exclude: Sequence[str]) -> None:

@@ -33,7 +33,8 @@ class Body:
         # load() overwrites the values drawn here; the keyed stream leaves the global generator untouched.
         self.module: nn.Module = network.initialized(0).to(device)
         self.images = (network.channels, *network.size)
-        self._maskable = frozenset(prunable_names(self.module))
+        maskable = prunable_names(self.module)
+        self._maskable = frozenset(maskable)
         trainable = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         for name, parameter in trainable.items():
             if parameter.dtype != torch.float32:
@@ -41,7 +42,7 @@ class Body:
                     f"{network.name}: parameter {name} is {parameter.dtype}; it must be float32"
                 )
         # Prunable weights come first, so that the mask covers one contiguous stretch.
-        self.prunable = [name for name in prunable_names(self.module) if name in trainable]
+        self.prunable = [name for name in maskable if name in trainable]
         self.others = [name for name in trainable if name not in self._maskable]
         self._spans: dict[str, tuple[int, torch.Size]] = {}
         masked = self._lay_out(self.prunable, trainable, 0)

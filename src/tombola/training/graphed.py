@@ -38,7 +38,6 @@ class GraphedEngine:
         self.body = Body(network, device)
         self._data = data
         self._device = device
-        self._precision = precision
         augmentation = recipe.augmentation
         batches = device_batches(
             data, data.train, device, pad=augmentation.padding(data), fill=augmentation.fill

@@ -116,7 +116,7 @@ def measure_speed(
     Raises :class:`~tombola.errors.DeviceError` if they do not fit into memory.
     """
     gpu = device.type == "cuda"
-    data = _made_up(network, size, channels, classes, EPOCH_IMAGES if gpu else 4 * batch_size, gpu)
+    data = _made_up(size, channels, classes, EPOCH_IMAGES if gpu else 4 * batch_size, gpu)
     recipe = Recipe(epochs=200, batch_size=batch_size)
     if gpu:
         # What is left of trainings before would be freed in between, and counted against these.
@@ -164,13 +164,8 @@ class _Runner:
     """One of the trainings that are timed, in a thread of its own."""
 
     def __init__(self, network: str, data: Data, recipe: Recipe, device: torch.device, mode: Mode) -> None:
-        self._network, self._data, self._recipe, self._device, self._mode = (
-            network,
-            data,
-            recipe,
-            device,
-            mode,
-        )
+        self._network, self._data, self._recipe = network, data, recipe
+        self._device, self._mode = device, mode
         self.error: BaseException | None = None
         self.steps = 0
         self.between = self.evaluation = 0.0
@@ -253,21 +248,18 @@ def _meet(ready: threading.Barrier, runners: list[_Runner]) -> None:
 
 def _raise_first(runners: list[_Runner]) -> None:
     """Raise what went wrong in one of the threads; the others were only told that something did."""
-    errors = [runner.error for runner in runners if runner.error is not None]
-    for error in errors:
-        if not isinstance(error, threading.BrokenBarrierError):
+    for runner in runners:
+        if runner.error is not None and not isinstance(runner.error, threading.BrokenBarrierError):
             forget_engines()
-            raise error
+            raise runner.error
 
 
-def _made_up(network: str, size: int, channels: int, classes: int, count: int, gpu: bool) -> Data:
+def _made_up(size: int, channels: int, classes: int, count: int, gpu: bool) -> Data:
     draws = torch.Generator().manual_seed(0)
 
     def split(images: int) -> tuple[torch.Tensor, torch.Tensor]:
-        shape = (images, channels, size, size)
-        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=draws), torch.arange(
-            images
-        ) % classes
+        pixels = torch.randint(0, 256, (images, channels, size, size), dtype=torch.uint8, generator=draws)
+        return pixels, torch.arange(images) % classes
 
     return data_from_tensors(split(count), split(TEST_IMAGES if gpu else 500), name=f"made-{channels}x{size}")
 
