@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,13 @@ from torch.nn import functional
 import tombola as tb
 from tombola import seeds
 from tombola.data.augmentation import draw
+from tombola.measures import heads
+from tombola.measures.captured_steps import CapturedSteps
 from tombola.measures.frozen import FrozenBody
 from tombola.measures.heads import HEAD_RECIPE, evaluate_heads, initial_heads, train_heads
+from tombola.training.device import repeatable
 from tombola.training.evaluation import device_batches
+from tombola.training.plan import EpochPlan
 
 CPU = torch.device("cpu")
 WIDTHS = (8, 16, 16, 32)
@@ -188,26 +193,48 @@ def test_life_is_shown_in_every_epoch_and_in_evaluation(start: tb.Ticket, digits
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_nothing_waits_for_the_gpu_within_a_step(
+def test_on_a_gpu_steps_are_captured_and_nothing_is_waited_for(
     start: tb.Ticket, digits: tb.Data, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cuda = torch.device("cuda")
     body = FrozenBody(start, None, None, cuda, precision)
-    features = body.features
+    features, replay = body.features, CapturedSteps.replay
     seen = []
 
-    def guarded(images: Tensor) -> Tensor:
-        torch.cuda.set_sync_debug_mode("error")
-        seen.append(images.shape)
+    def counted(images: Tensor) -> Tensor:
+        seen.append(len(images))
         return features(images)
 
-    class Guard(tb.Watch):
-        def beat(self) -> None:
-            torch.cuda.set_sync_debug_mode("default")
+    def guarded(steps: CapturedSteps, plan: EpochPlan) -> Iterator[None]:
+        torch.cuda.set_sync_debug_mode("error")
+        yield from replay(steps, plan)
+        torch.cuda.set_sync_debug_mode("default")
 
-    monkeypatch.setattr(body, "features", guarded)
+    monkeypatch.setattr(body, "features", counted)
+    monkeypatch.setattr(CapturedSteps, "replay", guarded)
     try:
-        train_heads(body, digits, HEAD_RECIPE, batch_norm="adapting", seed=0, watch=Guard())
+        with repeatable(cuda):
+            train_heads(body, digits, HEAD_RECIPE, batch_norm="adapting", seed=0, watch=tb.Watch())
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert len(seen) == 60
+    last = len(digits.train) % 100
+    assert set(seen) == {100, last}
+    assert len(seen) < 12  # of 60 steps
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
+def test_captured_steps_are_those_that_would_have_been_launched(
+    start: tb.Ticket, digits: tb.Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda = torch.device("cuda")
+
+    def trained() -> Tensor:
+        body = FrozenBody(start, None, None, cuda, "float32")
+        with repeatable(cuda):
+            return train_heads(body, digits, HEAD_RECIPE, batch_norm="adapting", seed=0, watch=tb.Watch())
+
+    captured = trained()
+    monkeypatch.setattr(heads, "_captured", lambda *arguments: None)
+    # Not to the bit: a captured step reads its learning rate as float32.
+    torch.testing.assert_close(captured, trained(), rtol=1e-5, atol=1e-7)

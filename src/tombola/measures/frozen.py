@@ -124,9 +124,13 @@ class FrozenBody:
                 layer.train()
         # Tried before the weights are loaded, so that it leaves no trace.
         widths = self._try(data, batch_size)
-        self._body.load(self._weights)
+        self.restart()
         self._readings.features = self._room(0, 1 + max(widths))
         return widths
+
+    def restart(self) -> None:
+        """Load the weights once more, and with them the running statistics as they were."""
+        self._body.load(self._weights)
 
     def freeze(self) -> None:
         """Evaluation mode: batch norm uses its running statistics and leaves them alone."""

@@ -7,6 +7,9 @@ up with zeros to the widest place; what a head has beyond its own width stays ze
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,10 +18,14 @@ from tombola import seeds
 from tombola.data.augmentation import draw
 from tombola.data.batches import Batches
 from tombola.data.imageset import Data
+from tombola.errors import reason
+from tombola.measures.captured_steps import CapturedSteps
 from tombola.measures.frozen import BatchNorm, FrozenBody
 from tombola.training.checkpoint import Watch
 from tombola.training.eager import PREPARED_IMAGES
-from tombola.training.evaluation import EVALUATION_BATCH, channels_last, device_batches
+from tombola.training.evaluation import EVALUATION_BATCH, device_batches
+from tombola.training.gather import gathered
+from tombola.training.plan import EpochPlan, TakeStep
 from tombola.training.recipe import Recipe
 
 # How heads on a frozen body are trained: 5 epochs at a constant rate of 0.005 with weight decay 1e-4 are the
@@ -51,38 +58,55 @@ def train_heads(
     depend on the seed and the epoch alone, so that all bodies are compared under the same presentations.
     Raises as :meth:`FrozenBody.begin` does, before the first step.
     """
-    heads = initial_heads(body, body.begin(data, recipe.batch_size, batch_norm), data.classes, seed)
-    momentum = torch.zeros_like(heads)
+    first = initial_heads(body, body.begin(data, recipe.batch_size, batch_norm), data.classes, seed)
+    heads, momentum = first.clone(), torch.zeros_like(first)
     augmentation = recipe.augmentation
     pad = augmentation.padding(data)
     batches = device_batches(data, data.train, body.device, pad=pad, fill=augmentation.fill)
     classes = torch.arange(data.classes, device=body.device)
-    count, size = len(data.train), recipe.batch_size
-    steps = -(-count // size)
-    together = max(1, PREPARED_IMAGES // size)
+    steps = -(-len(data.train) // recipe.batch_size)
+
+    def take(images: Tensor, labels: Tensor, rate: float | Tensor) -> None:
+        targets = (labels[:, None] == classes).float()
+        _take_step(heads, momentum, body.features(images), targets, recipe, rate)
+
+    captured = _captured(take, batches, recipe) if body.device.type == "cuda" else None
+    if captured is not None:  # the steps taken in doing so leave no trace
+        body.restart()
+        heads.copy_(first)
+        momentum.zero_()
     for epoch in range(recipe.epochs):
-        order = torch.from_numpy(seeds.generator("probe order", seed, epoch).permutation(count))
-        order = order.to(body.device)
+        order = torch.from_numpy(seeds.generator("probe order", seed, epoch).permutation(len(data.train)))
         draws = draw(augmentation, data, noise=seed, round=0, epoch=epoch, stream="probe augmentation")
-        draws = draws.to(body.device)
-        for first in range(0, steps, together):
-            stretch = slice(first * size, (first + together) * size)
-            indices = order[stretch]
-            images = channels_last(
-                batches.images(indices, draws.rows[stretch], draws.columns[stretch], draws.flips[stretch])
-            )
-            wanted = (batches.labels(indices)[:, None] == classes).float()
-            parts = zip(torch.split(images, size), torch.split(wanted, size), strict=True)
-            for step, (inputs, targets) in enumerate(parts, first):
-                rate = recipe.rate(epoch, step, steps)
-                _take_step(heads, momentum, body.features(inputs), targets, recipe, rate)
+        rates = [recipe.rate(epoch, step, steps) for step in range(steps)]
+        plan = EpochPlan(order, draws, rates, recipe.batch_size).to(body.device)
+        for _ in _taken(take, plan, batches) if captured is None else captured.replay(plan):
             watch.beat()
     return heads
 
 
+def _taken(take: TakeStep, plan: EpochPlan, batches: Batches) -> Iterator[None]:
+    """Do an epoch, with a pause at every step."""
+    together = max(1, PREPARED_IMAGES // plan.batch_size)
+    for step, images, labels in gathered(plan, batches, 0, plan.steps, together):
+        take(images, labels, plan.rates[step])
+        yield
+
+
+def _captured(take: TakeStep, batches: Batches, recipe: Recipe) -> CapturedSteps | None:
+    """Steps as CUDA graphs; None, with a warning, for a body that waits for the GPU."""
+    try:
+        return CapturedSteps(take, batches, recipe.batch_size)
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
+    except RuntimeError as error:
+        warnings.warn(f"heads are trained without CUDA graphs: {reason(error)}", stacklevel=2)
+        return None
+
+
 @torch.no_grad()
 def _take_step(
-    heads: Tensor, momentum: Tensor, features: Tensor, targets: Tensor, recipe: Recipe, rate: float
+    heads: Tensor, momentum: Tensor, features: Tensor, targets: Tensor, recipe: Recipe, rate: float | Tensor
 ) -> None:
     """One step of SGD on each head's own mean cross-entropy; ``targets`` are one-hot ``(B, classes)``."""
     gradient = outputs_of(heads, features).softmax(2).sub_(targets).div_(len(targets))

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from tombola.errors import reason
+
 # Times that work is done before its capture, in which libraries choose their algorithms.
 _WARM_UPS = 3
 
@@ -23,6 +25,7 @@ def capture(work: Callable[[], None], pool: Any, *, before: Callable[[], object]
     Raises ``RuntimeError`` for work that waits for the GPU.
     """
     stream = torch.cuda.current_stream()
+    cause = ""
     with _capturing:
         for _ in range(_WARM_UPS):
             before()
@@ -32,7 +35,15 @@ def capture(work: Callable[[], None], pool: Any, *, before: Callable[[], object]
         # So that the graph has a workspace of its own: two graphs may replay at once.
         torch._C._cuda_clearCublasWorkspaces()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
-            work()
+        try:
+            with torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
+                work()
+        except torch.AcceleratorError as error:
+            if "cudaErrorStreamCapture" not in str(error):
+                raise  # the device itself is in trouble
+            cause = reason(error)
         torch._C._cuda_clearCublasWorkspaces()
+    # Out here, so that nobody finds the device's error behind this one and gives the device up.
+    if cause:
+        raise RuntimeError(cause)
     return graph

@@ -13,12 +13,13 @@ from tombola.data.imageset import Data, ImageSet
 from tombola.networks.network import Network
 from tombola.training.body import Body
 from tombola.training.engine import EpochTally
-from tombola.training.evaluation import Evaluator, channels_last, device_batches
+from tombola.training.evaluation import Evaluator, device_batches
+from tombola.training.gather import gathered
 from tombola.training.plan import EpochPlan
 from tombola.training.recipe import Recipe
 from tombola.training.step import take_step
 
-# Images are prepared for several small steps at once; preparing works image by image, so bits don't change.
+# Images that are prepared for several small steps at once.
 PREPARED_IMAGES = 512
 
 
@@ -53,22 +54,9 @@ class EagerEngine:
         )
 
     def advance(self, first: int, last: int) -> None:
-        size = self._plan.batch_size
-        together = self.stretch()
         self.body.module.train()
-        for start in range(first, last, together):
-            stretch = slice(start * size, min(start + together, last) * size)
-            indices = self._plan.order[stretch]
-            draws = self._plan.draws
-            images = channels_last(
-                self._batches.images(
-                    indices, draws.rows[stretch], draws.columns[stretch], draws.flips[stretch]
-                )
-            )
-            labels = self._batches.labels(indices)
-            parts = zip(torch.split(images, size), torch.split(labels, size), strict=True)
-            for step, (inputs, targets) in enumerate(parts, start):
-                self._step(step, inputs, targets)
+        for step, inputs, targets in gathered(self._plan, self._batches, first, last, self.stretch()):
+            self._step(step, inputs, targets)
 
     def _step(self, step: int, inputs: torch.Tensor, targets: torch.Tensor) -> None:
         rate = self._plan.rates[step]

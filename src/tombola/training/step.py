@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from tombola.data.batches import Batches
 from tombola.training.body import Body
-from tombola.training.evaluation import channels_last
+from tombola.training.gather import gathered_at_step
 from tombola.training.plan import DevicePlan
 from tombola.training.recipe import Recipe
 
@@ -50,10 +50,7 @@ class PlainStep:
         return now == captured
 
     def inputs(self, plan: DevicePlan, size: int) -> tuple[Tensor, Tensor]:
-        place = plan.step * plan.batch_size + torch.arange(size, device=plan.step.device)
-        indices = plan.order[place]
-        images = self._batches.images(indices, plan.rows[place], plan.columns[place], plan.flips[place])
-        return channels_last(images), self._batches.labels(indices)
+        return gathered_at_step(plan, self._batches, size)
 
     def learn(self, inputs: Tensor, targets: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
         taken = take_step(self._body, self._recipe, self._precision, inputs, targets, rate)

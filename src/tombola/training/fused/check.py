@@ -69,8 +69,8 @@ def _compare_gradients(found: Tensor, ours: nn.Module, expected: Tensor, plain: 
 
 
 def _compare(what: str, found: Tensor, expected: Tensor) -> None:
-    off = float((found.double() - expected.double()).norm())
-    if found.shape != expected.shape or not off <= 1e-3 * float(expected.double().norm()) + 1e-6:
+    off = float((found.detach().double() - expected.detach().double()).norm())
+    if found.shape != expected.shape or not off <= 1e-3 * float(expected.detach().double().norm()) + 1e-6:
         raise NetworkError(f"its fused form has other {what}")
 
 

@@ -17,6 +17,7 @@ from tombola.errors import NetworkError
 from tombola.training.fused.norm import FusedNorm
 from tombola.training.fused.pointwise import Pointwise
 from tombola.training.fused.pool import HalvingPool
+from tombola.training.tracing import traced
 
 _RELUS = (functional.relu, functional.relu_, torch.relu, torch.relu_)
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
@@ -43,7 +44,7 @@ def fused(module: nn.Module) -> fx.GraphModule:
     tracing raises for one whose path depends on values.
     """
     _refuse_what_a_graph_does_not_show(module)
-    rewritten = fx.GraphModule(module, fx.Tracer().trace(module))
+    rewritten = traced(module)
     graph = rewritten.graph
     if any(not node.users and node.op not in ("placeholder", "output") for node in graph.nodes):
         raise NetworkError("it has operations whose results nobody uses, which may work in place")
