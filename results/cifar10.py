@@ -1,0 +1,132 @@
+"""The jobs behind this folder: ResNet-18 on CIFAR-10, one seed.
+
+``full``: dense trainings of 200 epochs in the four configurations (Table 8, Fig. 6a), and one of them under
+the other weight decay of reading A1.
+``copies``: second noise copies of the two extremes, and the barriers to them (part of Fig. 3).
+``tenth``: six pruning chains of 20 epochs a training to 89.26% sparsity, and what the paper measures there
+(Tables 6, 11, 17, 21 and Figs. 3, 10, 13, 18, 21).
+
+Whatever is finished in the store is not computed again, so both can be stopped and called again at any time.
+
+Run: python results/cifar10.py full|copies|tenth --store DIR [--device cuda] [--scheduler tcp://...]
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+
+from tombola.lab.execute import Settings
+from tombola.lab.job import Job, job
+from tombola.lab.lab import Lab
+from tombola.lab.progress import Bar
+from tombola.measures.instability import instability
+from tombola.studies.catalogue import studies_named
+from tombola.studies.cells import Place, sparsity_after
+from tombola.studies.claims.names import CONFIGURATIONS, R18_C10, STABLE, UNSTABLE, Configuration
+from tombola.studies.entries import jobs_of
+from tombola.studies.scales import overridden, scale_named
+from tombola.studies.work import Work
+from tombola.training.loop import train
+
+OTHER_DECAY = Configuration(0.9, 256)
+"""Trained at weight decay 1e-4 too (reading A1)."""
+CHAINS = (*CONFIGURATIONS, STABLE.rewound, UNSTABLE.rewound)
+TENTH = ("table11", "fig13", "fig3", "fig10", "table17", "fig18", "table21", "fig21", "table6")
+BESIDE = ("untrained-accuracy", "ticket-convergence")
+
+
+def full(work: Work) -> Iterator[Job]:
+    """What is trained at the paper's budget."""
+    dense = {each: work.runs(R18_C10, each, 0)[0] for each in work.scale.chosen(CONFIGURATIONS)}
+    yield from (work.learning(run) for run in dense.values())
+    decay = replace(work.recipe(R18_C10, OTHER_DECAY), weight_decay=1e-4)
+    other = job(train, work.start(R18_C10, 0), work.subject(R18_C10).data, decay, noise=0)
+    yield work.learning(other)
+
+
+def copies(work: Work) -> Iterator[Job]:
+    """The instability of the two extremes at that budget."""
+    for each in work.scale.chosen((STABLE, UNSTABLE)):
+        yield from _both_readings(work, each, prunings=0)
+
+
+def tenth(work: Work, until: int) -> Iterator[Job]:
+    """What is trained and measured at a tenth of it, up to so many prunings."""
+    entries = [
+        entry
+        for study in studies_named((*TENTH, *BESIDE))
+        for entry in study.entries(work)
+        if _wanted(entry.place, until)
+    ]
+    yield from jobs_of(entries)
+    yield work.probe(R18_C10, work.start(R18_C10, 0), 0)
+    for each in work.scale.chosen(CHAINS):
+        yield work.probe(R18_C10, work.permuted(work.tickets(R18_C10, each, 0)[until], 0), 0)
+        for prunings in (0, until):
+            yield from _both_readings(work, each, prunings)
+
+
+def _both_readings(work: Work, configuration: Configuration, prunings: int) -> Iterator[Job]:
+    """Instability with batch-norm statistics interpolated, and measured anew beside it (reading D1)."""
+    plain = work.instability(R18_C10, configuration, prunings)
+    yield plain
+    yield job(
+        instability, plain.arguments["runs"], work.subject(R18_C10).data,
+        points=work.scale.points, recalibrate="beside",
+    )  # fmt: skip
+
+
+def _wanted(place: Place, until: int) -> bool:
+    """Whether a place of a study is among what is run here."""
+    last = sparsity_after(until - 1 if place.metric == "barrier_to_next" else until)
+    chosen = {(each.momentum, each.batch_size, each.pretrained) for each in CHAINS}
+    return (
+        place.network == R18_C10.network
+        and (place.dataset == R18_C10.dataset or place.baseline == "retrained_dense")
+        and (place.momentum is None or (place.momentum, place.batch_size, place.pretrained) in chosen)
+        and (place.sparsity or 0.0) <= last
+        and "MNIST" in (place.target or "MNIST", place.dataset)
+        and place.subset_percent in (None, 1, 10)
+    )
+
+
+def main(
+    part: tyro.conf.Positional[Literal["full", "copies", "tenth"]],
+    store: Path,
+    device: str = "auto",
+    slots: int | None = None,
+    workers: int = 1,
+    scheduler: str | None = None,
+    epochs: int | None = None,
+    until: int = 10,
+    configs: tuple[str, ...] | None = None,
+) -> None:
+    """Compute whatever is missing.
+
+    slots: trainings at once on each GPU.
+    scheduler: of a Dask cluster, instead of worker processes of this machine.
+    epochs: another budget, for a trial. until: prunings of each chain. configs: only these, such as 0.0/256.
+    """
+    scale = scale_named("short" if part == "tenth" else "paper")
+    work = Work(overridden(scale, seeds=1, copies=2, stride=5, epochs=epochs, configs=configs))
+    jobs: dict[str, Callable[[], Iterator[Job]]] = {
+        "full": lambda: full(work), "copies": lambda: copies(work), "tenth": lambda: tenth(work, until),
+    }  # fmt: skip
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning")
+    lab = Lab(
+        store, workers=0 if scheduler else workers, scheduler=scheduler,
+        settings=Settings(device=device, slots=slots),
+    )  # fmt: skip
+    with Bar(Console(), lab.store) as bar:
+        lab.run(jobs[part](), progress=bar).raise_failures()
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
