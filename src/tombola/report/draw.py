@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from tombola.report.panel import (
     scale_y,
 )
 from tombola.report.style import INK, STABLE_BELOW, drawing, new_figure
-from tombola.report.svg import pdf_bytes, png_bytes, svg_text
+from tombola.report.svg import pdf_bytes, png_bytes, svg_bytes
 from tombola.studies.picture import Panel, Picture
 from tombola.whole import write_whole
 
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.gridspec import SubplotSpec
+
+_MADE: Mapping[str, Callable[[Figure], bytes]] = {"svg": svg_bytes, "png": png_bytes, "pdf": pdf_bytes}
+KINDS = tuple(_MADE)
+"""The kinds of files that a picture is saved as."""
 
 _WIDTH = 10.0  # inches
 _WARNING = "#D55E00"
@@ -59,7 +63,9 @@ def draw(picture: Picture) -> Figure:
             note = textwrap.fill(picture.note, 105)
             figure.supxlabel(note, fontsize=12, color=_WARNING, weight="bold")
         # Laid out once, where every file of the figure would do it again.
-        figure.draw_without_rendering()
+        layout = figure.get_layout_engine()
+        assert layout is not None
+        layout.execute(figure)
         figure.set_layout_engine(None)
     return figure
 
@@ -86,21 +92,21 @@ def _draw_row(figure: Figure, places: Sequence[SubplotSpec], row: _Row, look: Lo
         axes.tick_params(axis="y", labelleft=False)
 
 
-def save_picture(picture: Picture, folder: Path, figure: Figure | None = None, svg: str = "") -> list[Path]:
+def picture_files(picture: Picture, kinds: Sequence[str] = KINDS) -> dict[str, bytes]:
+    """The drawn picture as files of those kinds."""
+    figure = draw(picture)
+    return {kind: _MADE[kind](figure) for kind in kinds}
+
+
+def save_picture(picture: Picture, folder: Path, files: Mapping[str, bytes] | None = None) -> list[Path]:
     """Write the picture under its name as SVG, PNG and PDF, and return the paths.
 
-    figure, svg: the drawn picture and its SVG file, if they are made already.
+    files: those of :func:`picture_files`, if they are made already.
 
     Raises :class:`~tombola.errors.StoreError` when the folder cannot be written to.
     """
-    figure = figure or draw(picture)
-    contents = {
-        "svg": (svg or svg_text(figure)).encode(),
-        "png": png_bytes(figure),
-        "pdf": pdf_bytes(figure),
-    }
     paths = []
-    for kind, content in contents.items():
+    for kind, content in (files or picture_files(picture)).items():
         paths.append(folder / f"{picture.name}.{kind}")
         write_whole(paths[-1], content, make_folder=True)
     return paths

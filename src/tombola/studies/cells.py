@@ -7,7 +7,7 @@ themselves where they are ours, and the budget. Claims and comparisons read cell
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -136,6 +136,14 @@ def by_place(cells: Iterable[Cell]) -> dict[Place, Cell]:
         if cell.place in found:
             raise StudyError(f"two cells stand at {cell.place}; each place holds one")
         found[cell.place] = cell
+    return found
+
+
+def by_study(cells: Mapping[Place, Cell]) -> dict[str, dict[Place, Cell]]:
+    """Cells under their places, study by study."""
+    found: dict[str, dict[Place, Cell]] = {}
+    for place, cell in cells.items():
+        found.setdefault(place.study, {})[place] = cell
     return found
 
 

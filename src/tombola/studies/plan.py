@@ -96,7 +96,8 @@ class Plan:
 
     def lines(self) -> list[str]:
         """The plan as text, its totals last."""
-        told = [f"{len(self.studies)} studies, {self.scale}", *_table(self.studies, self.kinds)]
+        studies = f"{len(self.studies)} stud{'ies' if len(self.studies) != 1 else 'y'}"
+        told = [f"{studies}, {self.scale}", *_table(self.studies, self.kinds)]
         told.append(f"{self.jobs:,} jobs, {self.finished:,} of them in the store")
         told.append(f"{self.heads:,} linear heads, {_bytes(self.disk)} on disk, about")
         told.append(f"longest chain: {self.longest:,.0f} epochs one after the other")
@@ -127,10 +128,32 @@ def plan(
 
     Raises :class:`~tombola.errors.StudyError` for a study that the scale does not fit.
     """
-    costs = Costs()
     fixed = {study.name: study.jobs(work) for study in studies}
     searched = {study.name: study.searched(work) for study in studies}
-    behind = {name: all_needed([*jobs, *_as_printed(searched[name])]) for name, jobs in fixed.items()}
+    return _planned(str(work.scale), fixed, searched, store, speed, slots)
+
+
+def plan_jobs(
+    jobs: Mapping[str, Sequence[Job]],
+    *,
+    store: Store | None = None,
+    speed: Speed | None = None,
+    slots: int = 1,
+) -> Plan:
+    """What the jobs of some studies of one's own cost, by the names of the studies; else as :func:`plan`."""
+    return _planned("of your own", jobs, {}, store, speed, slots)
+
+
+def _planned(
+    scale: str,
+    fixed: Mapping[str, Sequence[Job]],
+    searched: Mapping[str, Sequence[Searched]],
+    store: Store | None,
+    speed: Speed | None,
+    slots: int,
+) -> Plan:
+    costs = Costs()
+    behind = {name: all_needed([*jobs, *_as_printed(searched.get(name, ()))]) for name, jobs in fixed.items()}
     everything = all_needed(job for needed in behind.values() for job in needed.values())
     finished = {name for name in everything if store is not None and store.has(name)}
     alone = tuple(
@@ -148,7 +171,7 @@ def plan(
     left = {name: job for name, job in everything.items() if name not in finished}
     hours, unmeasured = _hours(left, costs, speed, slots)
     return Plan(
-        scale=str(work.scale),
+        scale=scale,
         studies=alone,
         kinds=_kinds(everything, finished, costs),
         epochs=_epochs(everything, costs),
