@@ -1,9 +1,20 @@
 from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from tombola.errors import StudyError
-from tombola.studies.catalogue import EXTRAS, FIGURES, PAPER, STUDIES, TABLES, studies_named, study_named
+from tombola.studies.catalogue import (
+    EXTRA_FIGURES,
+    EXTRA_TABLES,
+    FIGURES,
+    PAPER,
+    STUDIES,
+    TABLES,
+    studies_named,
+    study_named,
+)
 from tombola.studies.cells import Place
 from tombola.studies.claims.board import CLAIMS
 from tombola.studies.claims.claim import needed
@@ -11,6 +22,8 @@ from tombola.studies.claims.names import R18_C10, R34_TIN, Configuration
 from tombola.studies.paper.printed import printed_cells
 from tombola.studies.scales import overridden, scale_named
 from tombola.studies.work import Work
+
+MEASURED = ("barrier", "recalibrated_barrier")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +45,10 @@ def test_all_tables_and_figures_of_the_paper_are_there() -> None:
     assert [study.name for study in TABLES] == [f"table{number}" for number in range(1, 24)]
     assert [study.name for study in FIGURES] == [f"fig{number}" for number in range(1, 24)]
     assert len(PAPER) == 46
-    assert len(STUDIES) == 46 + len(EXTRAS)
+    assert [study.name for study in (*EXTRA_FIGURES, *EXTRA_TABLES)] == [
+        "untrained-accuracy", "ticket-convergence", "recalibrated-barriers", "literal-blocks",
+    ]  # fmt: skip
+    assert len({study.name for study in STUDIES}) == 46 + 4
 
 
 def test_every_printed_number_has_a_study_that_fills_its_place(places: Counter[Place]) -> None:
@@ -67,8 +83,33 @@ def test_runs_are_as_many_as_the_paper_has(work: Work) -> None:
 
 
 def test_figures_are_drawn_and_tables_are_not() -> None:
-    assert all(study.panels for study in (*FIGURES, *EXTRAS))
-    assert not any(study.panels for study in TABLES)
+    assert all(study.panels for study in (*FIGURES, *EXTRA_FIGURES))
+    assert not any(study.panels for study in (*TABLES, *EXTRA_TABLES))
+
+
+def test_recalibrated_barriers_are_of_the_same_copies_as_those_of_the_figures(work: Work) -> None:
+    entries = study_named("recalibrated-barriers").entries(work)
+    jobs = {metric: [e.jobs[0] for e in entries if e.place.metric == metric] for metric in MEASURED}
+    figures = {job.name for n in (1, 3, 4, 5, 8, 9) for job in study_named(f"fig{n}").jobs(work)}
+    assert {job.name for job in jobs["barrier"]} == figures
+    for plain, anew in zip(jobs["barrier"], jobs["recalibrated_barrier"], strict=True):
+        assert anew.arguments["recalibrate"] is True
+        runs = [[run.name for run in each.arguments["runs"]] for each in (plain, anew)]
+        assert runs[0] == runs[1]
+
+
+def test_blocks_of_resnet34_are_also_read_by_its_own_numbers(work: Work) -> None:
+    table, literal = (
+        {(replace(e.place, study="", block=None), e.place.block): e for e in study_named(name).entries(work)}
+        for name in ("table5", "literal-blocks")
+    )
+    for (place, block), entry in literal.items():
+        assert block in (4, 8, 16)
+        assert entry.jobs == table[place, 4].jobs
+        probes = SimpleNamespace(accuracy=list(range(1, 17)))  # that of block n is n percent
+        assert entry.read(probes).values == (block,)
+        if block > 4:  # the table's 4 and 8 are these
+            assert table[place, block // 2].read(probes).values == (block,)
 
 
 def test_what_studies_share_is_one_job(work: Work) -> None:

@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 
 def run(
     names: Names = (),
-    all: Annotated[
-        bool, tyro.conf.arg(help="All 46 of the paper, and the figures for claims that none of them holds.")
-    ] = False,
+    all: Annotated[bool, tyro.conf.arg(help="All 46 of the paper, and our four beside them.")] = False,
     scale: Scale = None,
     numbers: ScaleNumbers = Numbers(),  # noqa: B008 (frozen)
     store: Store = None,

@@ -25,7 +25,8 @@ class Subject:
     network: declared name; data: name, or the set itself.
     lr: learning rate at the start, the same for every configuration.
     rounds: number of prunings.
-    blocks: for each block that the paper numbers, its place among the probed ones, from 0.
+    blocks: for each block that the paper numbers, the middle one and the last (reading B6), its place among
+        the probed ones, from 0.
     probed: names of the probed modules, where the network does not know its own; head: its final layer.
     """
 
