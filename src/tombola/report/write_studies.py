@@ -9,8 +9,9 @@ from tombola.report.board import board, board_csv
 from tombola.report.draw import KINDS, save_picture
 from tombola.report.drawing import drawn
 from tombola.report.frame import to_csv
+from tombola.report.latex import to_latex
 from tombola.report.layout import grid
-from tombola.report.markup import to_latex, to_markdown
+from tombola.report.markup import to_markdown
 from tombola.report.studies_page import Report, known_studies, studies_html
 from tombola.studies.cells import by_study
 from tombola.studies.claims.board import judge_all
