@@ -139,7 +139,7 @@ def test_what_is_run_is_shown_without_being_told_the_scale_again(tombola: Tombol
     _, listed, _ = tombola("studies")
     assert listed.splitlines()[0].startswith(heading.removeprefix("2 studies, "))
     assert re.search(r"^table2 .*: 4 of 4 jobs done$", listed, re.MULTILINE)
-    assert re.search(r"^table5 .*: not at this scale \(table5 has a column of 89\.26%", listed, re.MULTILINE)
+    assert re.search(r"^table6 .*: not at this scale \(table6 has a column of 89\.26%", listed, re.MULTILINE)
 
     code, out, err = tombola("report", "table2", "fig1", "--out", tmp_path / "page", "--page-only")
     assert (code, err) == (0, "")

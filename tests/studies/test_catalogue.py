@@ -170,3 +170,16 @@ def test_with_other_columns_fewer_rounds_are_enough() -> None:
     assert [(entry.place.pretrained, entry.place.sparsity) for entry in entries] == [
         (False, 0.0), (False, 67.23), (False, 89.26), (True, 0.0), (True, 67.23), (True, 89.26),
     ]  # fmt: skip
+
+
+def test_fixed_columns_beyond_the_last_round_go_where_the_scale_does_without_them() -> None:
+    for change, columns in (
+        ({"rounds": 10, "columns": (5, 10)}, {89.26}),
+        ({"rounds": 15, "columns": (5, 10)}, {89.26, 96.48}),
+    ):
+        work = Work(overridden(scale_named("paper"), **change))
+        assert {entry.place.sparsity for entry in study_named("table17").entries(work)} == columns
+    with pytest.raises(
+        StudyError, match=r"table17 has a column of 96\.48% sparsity, which takes 15 prunings"
+    ):
+        study_named("table17").entries(Work(overridden(scale_named("paper"), rounds=10)))

@@ -95,9 +95,9 @@ def _run_paper(
     lab = Lab(store, settings=settings, **runners)
     console = Console()
     say(console, f"{len(asked)} studies, {work.scale}, store {lab.store.root}")
+    remember(lab.store, scale or PAPER, numbers.given())  # first, for a run that is interrupted
     with Bar(console, lab.store) as bar:
         ran = run_studies(lab, asked, work, keep_going=keep_going, progress=bar)
-    remember(lab.store, scale or PAPER, numbers.given())
     for study in asked:
         skipped = ran.skipped.get(study.name)
         say(console, f"{study.name}: skipped, {skipped}" if skipped else str(done(study, work, lab)))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from tombola.report.entry import MINUS, Entry, difference_text, entry
-from tombola.report.layout import Grid
+from tombola.report.layout import Grid, spoken
 from tombola.report.markup import beside_each_other, headings, row_heads, table_note
 from tombola.studies.cells import Cell, Place
 from tombola.studies.side_by_side import SideBySide
@@ -37,18 +37,26 @@ _BESIDE = (
 )
 
 
-def to_latex(table: Grid, cells: Mapping[Place, Cell], theirs: Mapping[Place, Cell] | None = None) -> str:
+def to_latex(
+    table: Grid, cells: Mapping[Place, Cell], theirs: Mapping[Place, Cell] | None = None, note: str = ""
+) -> str:
     """A table labelled ``tab:`` and the study's name, never wider than the line.
 
     It needs the packages booktabs, amssymb and graphicx; one of more than 40 lines longtable, too, which
     breaks it over pages. With ``theirs`` the paper's number stands below each entry.
+
+    note: a warning for the caption.
     """
-    caption = " ".join(filter(None, [f"{table.title}.", table_note(table, cells), _BESIDE if theirs else ""]))
+    # LaTeX numbers the table itself.
+    title = table.title.removeprefix(f"{spoken(table.study)}: ")
+    caption = " ".join(filter(None, [f"{title}.", table_note(table, cells, note), _BESIDE if theirs else ""]))
     titled = rf"\caption{{{_latex(caption)}}}\label{{tab:{re.sub(r'[^A-Za-z0-9-]', '-', table.study)}}}"
     shape = f"{{{'l' * len(table.row_names)}{'r' * len(table.columns)}}}"
     head = [r"\toprule", _row(map(_latex, headings(table))), r"\midrule"]
     body = list(_rows(table, cells, theirs))
+    packages = "booktabs, amssymb, graphicx"
     if len(body) > _MOST_LINES:
+        packages += ", longtable"
         lines = [
             r"{\footnotesize", rf"\begin{{longtable}}{shape}", rf"{titled}\\", *head, r"\endhead",
             *body, r"\bottomrule", r"\end{longtable}}",
@@ -59,7 +67,7 @@ def to_latex(table: Grid, cells: Mapping[Place, Cell], theirs: Mapping[Place, Ce
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{shape}", *head, *body, r"\bottomrule", r"\end{tabular}}", r"\end{table}",
         ]  # fmt: skip
-    return "\n".join(lines) + "\n"
+    return "\n".join([f"% Packages: {packages}", *lines]) + "\n"
 
 
 def _rows(table: Grid, cells: Mapping[Place, Cell], theirs: Mapping[Place, Cell] | None) -> Iterator[str]:

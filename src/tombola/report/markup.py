@@ -11,8 +11,13 @@ from tombola.studies.cells import Cell, Place
 from tombola.studies.side_by_side import SideBySide, side_by_side
 
 
-def to_markdown(table: Grid, cells: Mapping[Place, Cell], theirs: Mapping[Place, Cell] | None = None) -> str:
-    """A table of GitHub's Markdown; with ``theirs`` each entry ends with the paper's number in brackets."""
+def to_markdown(
+    table: Grid, cells: Mapping[Place, Cell], theirs: Mapping[Place, Cell] | None = None, note: str = ""
+) -> str:
+    """A table of GitHub's Markdown; with ``theirs`` each entry ends with the paper's number in brackets.
+
+    note: a warning below it.
+    """
     lines = [
         _markdown(table.title),
         "",
@@ -20,7 +25,7 @@ def to_markdown(table: Grid, cells: Mapping[Place, Cell], theirs: Mapping[Place,
         _markdown_row(["---"] * len(table.row_names) + ["---:"] * len(table.columns)),
         *map(_markdown_row, _markdown_rows(table, cells, theirs)),
         "",
-        _markdown(table_note(table, cells)),
+        _markdown(table_note(table, cells, note)),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -74,8 +79,8 @@ def _compared(beside: SideBySide) -> str:
     return f"({', '.join(part for part in parts if part)})"
 
 
-def table_note(table: Grid, cells: Mapping[Place, Cell]) -> str:
-    """What the marks and numbers of a table mean, as far as they occur."""
+def table_note(table: Grid, cells: Mapping[Place, Cell], note: str = "") -> str:
+    """What the marks and numbers of a table mean, as far as they occur, and a warning if there is one."""
     own = [cells[place] for place in table.places.values() if place in cells]
     runs = usual_runs(own)
     sentences = []
@@ -88,6 +93,8 @@ def table_note(table: Grid, cells: Mapping[Place, Cell]) -> str:
         sentences.append("Underlined: winning ticket.")
     if any(cell.starred for cell in own):
         sentences.append("*: at least one run failed to train.")
+    if note and own:
+        sentences.append(f"{note[0].upper()}{note[1:].removesuffix('.')}.")
     return " ".join(sentences)
 
 

@@ -63,8 +63,13 @@ def _write_tables(report: Report, folder: Path, shown: set[str]) -> list[Path]:
             continue
         printed = theirs.get(study, {})
         table = grid(study, [*printed, *report.places, *own], report.titles.get(study, ""))
-        for kind, write in (("csv", to_csv), ("md", to_markdown), ("tex", to_latex)):
-            written.append(_write(folder / f"{study}.{kind}", write(table, own, printed or None)))
+        beside = printed or None
+        for kind, text in (
+            ("csv", to_csv(table, own, beside)),
+            ("md", to_markdown(table, own, beside, report.note)),
+            ("tex", to_latex(table, own, beside, report.note)),
+        ):
+            written.append(_write(folder / f"{study}.{kind}", text))
     return written
 
 
