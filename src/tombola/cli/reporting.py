@@ -50,7 +50,7 @@ def report(
     say(console, f"{len(fit)} studies, {work.scale}, store {lab.store.root}")
     for cause in others.values():
         say(console, f"left out: {cause}")
-    found = gather(lab, fit, work)
+    found = gather(lab, fit, work, others)
     write_studies(found, out, list(names) or None, files=not page_only, processes=available_cores())
     say(console, f"{len(found.cells):,} of {len(found.places):,} numbers are computed")
     say(console, f"report: {(out / 'report.html').absolute()}")
@@ -77,9 +77,9 @@ def claims(
     if not console.is_terminal:
         console.width = 160  # a file has room
     rows = board(judge_all(printed_cells()), judge_all(cells_of(collect(lab, fit, work))))
-    say(console, f"{work.scale}, store {lab.store.root}")
-    if work.scale.note:
-        say(console, work.scale.note)
+    say(console, f"{work.scale.budget}, store {lab.store.root}")
+    if work.scale.warning:
+        say(console, work.scale.warning)
     console.print(board_table(rows, console))
 
 

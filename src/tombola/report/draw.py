@@ -26,7 +26,7 @@ from tombola.report.panel import (
     is_bars,
     scale_y,
 )
-from tombola.report.style import INK, STABLE_BELOW, drawing, new_figure
+from tombola.report.style import INK, SOFT, STABLE_BELOW, drawing, new_figure
 from tombola.report.svg import pdf_bytes, png_bytes, svg_bytes
 from tombola.studies.picture import Panel, Picture
 from tombola.whole import write_whole
@@ -49,7 +49,7 @@ _FACTORED_FROM = 13  # entries: fewer are listed one by one
 
 
 def draw(picture: Picture) -> Figure:
-    """The finished figure; its note, such as that of a small scale, stands below the panels in colour."""
+    """The finished figure; budget and note, such as that of a small scale, stand below the panels."""
     look = looks(picture)
     rows = _rows(picture.panels)
     with drawing():
@@ -59,9 +59,9 @@ def draw(picture: Picture) -> Figure:
             places = [grid[place, :]] if len(row.panels) == 1 else [grid[place, 0], grid[place, 1]]
             _draw_row(figure, places, row, look)
         _add_legend(figure, picture, look)
-        if picture.note:
-            note = textwrap.fill(picture.note, 105)
-            figure.supxlabel(note, fontsize=12, color=_WARNING, weight="bold")
+        if below := _below(picture):
+            color, weight = (_WARNING, "bold") if picture.note else (SOFT, "normal")
+            figure.supxlabel("\n".join(below), fontsize=11, color=color, weight=weight)
         # Laid out once, where every file of the figure would do it again.
         layout = figure.get_layout_engine()
         assert layout is not None
@@ -166,11 +166,16 @@ def _are_halves(one: Panel, other: Panel) -> bool:
     return same and titles[0] != titles[1] and one.y_label == other.y_label
 
 
+def _below(picture: Picture) -> list[str]:
+    """What is written below the panels, in lines."""
+    return [line for text in (picture.note, picture.budget) for line in textwrap.wrap(text, 105)]
+
+
 def _height(rows: Sequence[_Row], picture: Picture) -> float:
     """Inches: one row has the shape of a slide, more rows are lower each, and gaps are lowest."""
     labels = {line.label for panel in picture.panels for line in panel.lines}
     row = 2.2 if not labels else 4.0 if len(rows) == 1 else 3.1
-    return row * len(rows) + 0.25 * -(-min(len(labels), _FACTORED_FROM) // 4) + 0.3 * bool(picture.note)
+    return row * len(rows) + 0.25 * -(-min(len(labels), _FACTORED_FROM) // 4) + 0.25 * len(_below(picture))
 
 
 def _add_legend(figure: Figure, picture: Picture, look: Looking) -> None:
