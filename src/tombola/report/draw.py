@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tombola.measures.limits import STABLE_BELOW
 from tombola.report.look import Look, grey, looks
 from tombola.report.panel import (
     HALVES,
@@ -26,7 +27,7 @@ from tombola.report.panel import (
     is_bars,
     scale_y,
 )
-from tombola.report.style import INK, SOFT, STABLE_BELOW, drawing, new_figure
+from tombola.report.style import INK, SOFT, drawing, new_figure
 from tombola.report.svg import pdf_bytes, png_bytes, svg_bytes
 from tombola.studies.picture import Panel, Picture
 from tombola.whole import write_whole

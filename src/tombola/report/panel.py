@@ -8,9 +8,10 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tombola.measures.limits import STABLE_BELOW
 from tombola.report.look import Look
 from tombola.report.scales import space_by_round
-from tombola.report.style import INK, PAPER, SOFT, STABLE_BELOW
+from tombola.report.style import INK, PAPER, SOFT
 from tombola.studies.picture import Line, Panel
 
 if TYPE_CHECKING:
@@ -177,6 +178,7 @@ def _draw_bar(axes: Axes, place: float, line: Line, look: Look, *, numbered: boo
         (0, 4),
         textcoords="offset points",
         ha="center",
+        va="bottom",
         fontsize=11,
         bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 2.5} if text else None,
         zorder=4,
