@@ -10,11 +10,16 @@ from rich.console import Console
 
 from tombola.cli.arguments import Names, Numbers, Scale, ScaleNumbers, Store
 from tombola.cli.own import own_paths, report_own
-from tombola.cli.saying import check_writable, say
+from tombola.cli.saying import check_writable, many_studies, say
 from tombola.cli.scales import shown_scale
 
 if TYPE_CHECKING:
     from tombola.lab.lab import Lab
+
+
+_NOTHING = (
+    "nothing of this scale is in the store; give the --scale, and the numbers, that studies were run with"
+)
 
 
 def report(
@@ -47,12 +52,14 @@ def report(
     fit, others = (asked, {}) if asked else fitting(STUDIES, work)
     check_writable(out)
     console = Console()
-    say(console, f"{len(fit)} studies, {work.scale}, store {lab.store.root}")
+    say(console, f"{many_studies(len(fit))}, {work.scale}, store {lab.store.root}")
     for cause in others.values():
         say(console, f"left out: {cause}")
     found = gather(lab, fit, work, others)
     write_studies(found, out, list(names) or None, files=not page_only, processes=available_cores())
     say(console, f"{len(found.cells):,} of {len(found.places):,} numbers are computed")
+    if not found.cells:
+        say(console, _NOTHING)
     say(console, f"report: {(out / 'report.html').absolute()}")
 
 
@@ -76,10 +83,13 @@ def claims(
     console = Console()
     if not console.is_terminal:
         console.width = 160  # a file has room
-    rows = board(judge_all(printed_cells()), judge_all(cells_of(collect(lab, fit, work))))
+    cells = cells_of(collect(lab, fit, work))
+    rows = board(judge_all(printed_cells()), judge_all(cells))
     say(console, f"{work.scale.budget}, store {lab.store.root}")
     if work.scale.warning:
         say(console, work.scale.warning)
+    if not cells:
+        say(console, _NOTHING)
     console.print(board_table(rows, console))
 
 

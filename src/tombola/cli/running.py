@@ -22,7 +22,7 @@ from tombola.cli.arguments import (
     Workers,
 )
 from tombola.cli.own import Runners, own_paths, run_own
-from tombola.cli.saying import say
+from tombola.cli.saying import many_studies, say
 from tombola.cli.scales import PAPER, asked_scale, asked_studies
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _run_paper(
         study.searched(work)
     lab = Lab(store, settings=settings, **runners)
     console = Console()
-    say(console, f"{len(asked)} studies, {work.scale}, store {lab.store.root}")
+    say(console, f"{many_studies(len(asked))}, {work.scale}, store {lab.store.root}")
     remember(lab.store, scale or PAPER, numbers.given())  # first, for a run that is interrupted
     with Bar(console, lab.store) as bar:
         ran = run_studies(lab, asked, work, keep_going=keep_going, progress=bar)

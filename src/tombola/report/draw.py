@@ -43,7 +43,7 @@ KINDS = tuple(_MADE)
 
 _WIDTH = 10.0  # inches
 _WARNING = "#D55E00"
-_HALF_TITLE = 46  # characters of a line above half the width
+_HALF_TITLE = 48  # characters of a line above half the width
 _LATE = "late rewinding"
 _SAMPLE_WIDTH = 60  # points that an entry of the legend needs beside its text
 _FACTORED_FROM = 13  # entries: fewer are listed one by one

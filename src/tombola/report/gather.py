@@ -69,7 +69,7 @@ def gather(
 
 def _origins(lab: Lab, studies: Sequence[Study], work: Work) -> dict[Place, Collection[Origin]]:
     """What the runs behind each entry were made with, as far as they are finished."""
-    store, results = lab.store, Results(lab)
+    store, results = lab.store, Results(lab.store)
     known: dict[str, Origin | None] = {}
 
     def origin(job: Job) -> Origin | None:

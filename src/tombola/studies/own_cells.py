@@ -31,7 +31,7 @@ class OwnCell:
 
 def own_cells(lab: Lab, rows: Sequence[Row]) -> list[OwnCell]:
     """The numbers of rows as far as their jobs are finished; of runs the accuracy alone."""
-    results = Results(lab)
+    results = Results(lab.store)
     return [cell for row in rows for cell in _cells(lab, results, row)]
 
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from tombola.lab.job import Job, all_needed
 from tombola.lab.store import Store
 from tombola.studies.costs import Costs
-from tombola.studies.search_for_stability import Searched
+from tombola.studies.results import Results
+from tombola.studies.search_for_stability import Search, Searched
 from tombola.studies.study import Study
 from tombola.studies.work import Work
 
@@ -153,7 +154,11 @@ def _planned(
     slots: int,
 ) -> Plan:
     costs = Costs()
-    behind = {name: all_needed([*jobs, *_as_printed(searched.get(name, ()))]) for name, jobs in fixed.items()}
+    results = None if store is None else Results(store)
+    behind = {
+        name: all_needed([*jobs, *_as_printed(searched.get(name, ()), results)])
+        for name, jobs in fixed.items()
+    }
     everything = all_needed(job for needed in behind.values() for job in needed.values())
     finished = {name for name in everything if store is not None and store.has(name)}
     alone = tuple(
@@ -166,7 +171,7 @@ def _planned(
     adapting = [each for found in searched.values() for each in found]
     without = all_needed(itertools.chain.from_iterable(fixed.values())) if adapting else everything
     cheapest, dearest = sorted(
-        _epochs(without | all_needed(_outcome(adapting, end)), costs) for end in (0, 1)
+        _epochs(without | all_needed(_outcome(adapting, end, results)), costs) for end in (0, 1)
     )
     left = {name: job for name, job in everything.items() if name not in finished}
     hours, unmeasured = _hours(left, costs, speed, slots)
@@ -186,24 +191,33 @@ def _planned(
     )
 
 
-def _as_printed(searched: Iterable[Searched]) -> list[Job]:
-    """The jobs of searches that find what the paper prints."""
+def _as_printed(searched: Iterable[Searched], results: Results | None) -> list[Job]:
+    """The jobs of searches that find what the paper prints, unless they have found something."""
     return [
-        search.job(length)
+        job
         for each in searched
         for search, first in each.as_printed()
-        for length in search.simulated(first)
+        for job in _asked(search, first, results)
     ]
 
 
-def _outcome(searched: Iterable[Searched], end: int) -> list[Job]:
-    """The jobs of searches with the cheapest (0) or the dearest (1) outcome."""
+def _outcome(searched: Iterable[Searched], end: int, results: Results | None) -> list[Job]:
+    """The jobs of searches with the cheapest (0) or the dearest (1) outcome that is still possible."""
     return [
-        search.job(length)
+        job
         for each in searched
         for search in each.searches
-        for length in search.simulated(search.extremes[end])
+        for job in _asked(search, search.extremes[end], results)
     ]
+
+
+def _asked(search: Search, first: int, results: Results | None) -> list[Job]:
+    """The jobs of a search: of one that is over those that it asked, else as if ``first`` were found."""
+    if results is not None:
+        found, left = search.progress(results)
+        if not left:
+            return [search.job(length) for length in found]
+    return [search.job(length) for length in search.simulated(first)]
 
 
 def _epochs(jobs: Mapping[str, Job], costs: Costs) -> float:

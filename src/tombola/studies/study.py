@@ -81,7 +81,9 @@ class Study:
             budget = f"{work.scale}: {work.scale.epochs} epochs, {_values(done)}"
             panels = self.panels(found, results)
             note = work.scale.warning
-            picture = Picture(self.name, self.title, f"{self.title}. {budget}.", panels, budget, note)
+            picture = Picture(
+                self.name, self.title, f"{self.title}. {budget[0].upper()}{budget[1:]}.", panels, budget, note
+            )
         return Shown(self, tuple(places), done, picture)
 
     def _without_configurations(self, work: Work) -> str:

@@ -46,6 +46,6 @@ def columns(work: Work, study: str, pair: Pair, *wanted: int) -> tuple[int, ...]
     rounds = scale.subjects[pair].rounds
     kept = tuple(prunings for prunings in wanted if prunings <= rounds or prunings in scale.columns)
     found = kept or wanted or scale.columns
-    for prunings in found:
+    for prunings in sorted(found, reverse=True):  # the message names what is enough for all
         work.scale.check_round(study, pair, prunings)
     return found
