@@ -31,21 +31,29 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_example_of_the_documents_runs_as_it_stands(tombola: Tombola, example: Path) -> None:
     commands = re.findall(r"^tombola (.+)$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
-    assert commands == ["run wider.py", "report wider.py --out wider"]
-    code, out, _ = tombola(*commands[0].split(), "--workers", 1)
+    assert commands == ["plan wider.py", "run wider.py", "report wider.py --out wider"]
+    code, out, _ = tombola(*commands[0].split())
     assert code == 0
-    assert len(re.findall(r"^two-layers +digits +0\.[09] +\S+", out, re.MULTILINE)) == 2 * 4
-    code, out, _ = tombola(*commands[1].split())
+    # Networks, momenta, seeds, rounds, copies, and epochs of each.
+    epochs = 2 * 2 * 2 * 3 * 2 * 2
+    assert out.splitlines()[-1] == f"total: {epochs} epochs shared, {epochs} epochs alone"
+    assert not (example / "store").exists()
+    code, out, _ = tombola(*commands[1].split(), "--workers", 1)
+    assert code == 0
+    assert len(re.findall(r"^two-layers +digits +0\.[09] +\S+", out, re.MULTILINE)) == 2 * 6
+    code, out, _ = tombola(*commands[2].split())
     assert code == 0
     rows = list(csv.DictReader((example / "wider" / "wider.csv").open()))
-    assert len(rows) == 2 * 2 * 3 * 4  # networks, momenta, rounds, quantities
+    assert len(rows) == 2 * 2 * (3 * 5 + 2)  # networks, momenta, quantities of each round and between rounds
     store = Store(example / "store")
     lab = tb.Lab(store.root)
     values = {
         float(value) for row in rows if row["quantity"] == "accuracy" for value in row["values"].split()
     }
     runs = [name for name in store.names() if store.description(name)["function"] == "train"]
-    assert values == {store.numbers(name)["accuracy"] for name in runs}
+    # Networks, momenta, rounds, and of each of two chains its own run and a copy.
+    assert len(runs) == 2 * 2 * 3 * 4
+    assert values <= {store.numbers(name)["accuracy"] for name in runs}
     # The same measure by itself finds the finished job.
     before = len(list(store.names()))
     code, out, _ = tombola("measure", "distance-moved", runs[0], "--import", "wider.py")
@@ -73,12 +81,13 @@ def test_what_does_not_fit_is_refused_before_anything_is_run(
         (("none.py",), "no file 'none.py'; give a study of your own that exists"),
         (
             ("wider.py", "table1"),
-            "'wider.py' is a file of your own; run it by itself, without studies of the paper",
+            "'wider.py' is a file of your own; name it by itself, without studies of the paper",
         ),
         (
             ("wider.py", "--scale", "tiny"),
             "scales are of the paper's studies; write such numbers into wider.py",
         ),
     ):
-        assert refused(tombola("run", *arguments)) == words
+        for command in ("run", "plan"):
+            assert refused(tombola(command, *arguments)) == words
     assert not (example / "store").exists()

@@ -12,8 +12,9 @@ import pytest
 from rich.console import Console
 
 from tombola.report.board import Row, board, board_csv, board_table, counts
-from tombola.studies.cells import Cell, Place, measured
-from tombola.studies.claims.board import CLAIMS, judge_all
+from tombola.studies.cells import Cell, Place, by_place, measured
+from tombola.studies.claims.board import CLAIMS, claim_named, judge_all
+from tombola.studies.claims.claim import needed
 from tombola.studies.paper.printed import printed_cells
 
 
@@ -76,6 +77,15 @@ def test_what_cannot_be_computed_names_what_it_lacks(rows: dict[str, Row]) -> No
     assert (row.ours, row.remarks) == ("not computable yet", "4 cells missing")
     assert (row.reduced, row.noise, row.runs) == (None, None, "")
     assert rows_for({})["C16"].remarks == "40 cells missing"
+
+
+def test_of_some_of_its_cells_a_claim_tells_how_it_stands() -> None:
+    # C8 compares momentum 0.9 with 0.0 once in each of four pairs.
+    places = [place for place in needed(claim_named("C8")) if place.dataset == "CIFAR-10"]
+    cells = by_place(measured(place, [1.0 + (place.momentum or 0)], epochs=20) for place in places)
+    row = rows_for(cells)["C8"]
+    assert (row.ours, row.noise) == ("not computable yet", None)
+    assert row.remarks == "12 cells missing, so far 1 of 1 hold, 4 in all, 1 run, 20 epochs, reduced budget"
 
 
 def test_csv_has_a_line_for_each_claim(rows: dict[str, Row]) -> None:

@@ -324,9 +324,21 @@ def test_any_number_of_panels_has_axes_with_labels_that_do_not_overlap(count: in
         assert not one.get_tightbbox().overlaps(other.get_tightbbox())
 
 
-def test_the_note_stands_on_the_picture() -> None:
-    figure = draw(picture(panel([course(FOUR[0])]), note="tiny scale: proves the machinery"))
-    assert figure._supxlabel.get_text() == "tiny scale: proves the machinery"
+def test_note_and_budget_stand_on_the_picture() -> None:
+    figure = draw(picture(panel([course(FOUR[0])]), note="proves the machinery", budget="tiny: 6 epochs"))
+    assert figure._supxlabel.get_text() == "proves the machinery\ntiny: 6 epochs"
+    figure = draw(picture(panel([course(FOUR[0])]), budget="tiny: 6 epochs"))
+    assert figure._supxlabel.get_text() == "tiny: 6 epochs"
+
+
+@pytest.mark.parametrize("rounds", [4, 7, 10, 11, 21, 26])
+def test_sparsities_at_an_axis_are_few_enough_to_be_read(rounds: int) -> None:
+    one = line(FOUR[0], [round(100 * (1 - 0.8**place), 2) for place in range(rounds)], [60.0] * rounds)
+    figure = draw(picture(panel([one]), panel([one])))
+    for axes in figure.axes:
+        boxes = [text.get_window_extent() for text in axes.get_xticklabels()]
+        assert len(boxes) > 2
+        assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
 
 
 def test_a_picture_is_written_in_three_formats_and_equal_ones_in_equal_bytes(tmp_path: Path) -> None:

@@ -89,5 +89,5 @@ def test_studies_that_a_scale_does_not_fit_are_told_apart(work: Work, tmp_path: 
         others["table14"]
         == "table14 has none of the configurations 0.0/256; add one that it has, or leave it out"
     )
-    assert "takes 10 prunings" in others["table5"]
+    assert "takes 10 prunings" in others["table6"]
     assert "table2" in {study.name for study in fit}

@@ -30,7 +30,7 @@ def test_the_papers_tables_have_its_rows_and_columns_without_a_gap(study: str) -
 
 
 def test_every_table_of_the_paper_has_a_layout() -> None:
-    assert list(LAYOUTS) == list(SHAPES)
+    assert [study for study in LAYOUTS if study.startswith("table")] == list(SHAPES)
 
 
 def test_columns_are_headed_as_in_the_paper() -> None:

@@ -7,8 +7,9 @@ import re
 import pytest
 
 from tombola.report.entry import MINUS
+from tombola.report.latex import to_latex
 from tombola.report.layout import grid
-from tombola.report.markup import to_latex, to_markdown
+from tombola.report.markup import to_markdown
 from tombola.studies.cells import Cell, Place, by_place, measured
 from tombola.studies.paper.printed import printed_cells
 
@@ -109,6 +110,14 @@ def test_gaps_stay_empty() -> None:
     assert r"0.9 &  & 50.00\% \\" in to_latex(table, cells)
 
 
+def test_a_long_table_is_broken_over_pages() -> None:
+    for rows, environment in ((40, "tabular"), (41, "longtable")):
+        cells = by_place(measured(mine(batch_size=size), [50.0], epochs=2) for size in range(1, rows + 1))
+        text = to_latex(grid("my_study", cells), cells)
+        assert rf"\begin{{{environment}}}{{lr}}" in text
+        assert text.count(r"\caption") == text.count(r"\label{tab:my-study}") == 1
+
+
 PLACE = Place(
     study="table2", metric="val_accuracy", network="ResNet-34", dataset="TinyImageNet",
     momentum=0.0, batch_size=256, pretrained=False, sparsity=89.26,
@@ -132,4 +141,10 @@ def test_side_by_side_tells_difference_and_interval(values: list[float], shown: 
     assert "| (paper 59.33%) |" in text
     assert r"| (paper 35.95%\*) |" in text
     latex = to_latex(grid("table2", printed_cells()), cells, printed_cells())
-    assert shown.replace("%", r"\%").replace("±", r"$\pm$").replace(MINUS, "$-$") in latex
+    own, _, compared = shown.removesuffix(")").partition(" (paper ")
+    signs = {"%": r"\%", "±": r"$\pm$", MINUS: "$-$", ", inside": r" $\checkmark$", ", outside": r" $\times$"}
+    for sign, written in signs.items():
+        own, compared = own.replace(sign, written), compared.replace(sign, written)
+    above, below = (line.split(" & ") for line in latex.splitlines() if own in line or compared in line)
+    assert [above[5], below[5]] == [own, rf"{{\scriptsize {compared}}}"]
+    assert (above[3], below[:3], below[3]) == ("", ["", "", ""], r"{\scriptsize 59.33\%}")

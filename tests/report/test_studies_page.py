@@ -170,10 +170,19 @@ def test_notes_of_cells_are_told_once_with_their_count() -> None:
 
 
 def test_provenance_and_the_note_are_shown() -> None:
-    text = page(Report(cells={}, provenance={"torch": "2.9.0"}, note="tiny scale"), [])
+    budget = "scale tiny: 6 epochs a training, 1 run"
+    text = page(Report(cells={}, provenance={"torch": "2.9.0"}, budget=budget, note="tiny scale"), [])
     assert "<dt>torch</dt><dd>2.9.0</dd>" in text
-    assert '<p class="warning">tiny scale</p>' in text
+    assert '<p class="lead">Scale tiny: 6 epochs a training, 1 run.</p>' in text
+    assert '<p class="warning">Tiny scale.</p>' in text
     assert 'class="warning"' not in page(Report(cells={}), [])
+
+
+def test_a_study_that_the_scale_does_not_fit_says_so_under_its_title() -> None:
+    title, why = "Extreme batch sizes", "table13 has none of the configurations 0.0/256"
+    part = section(page(Report(cells={}, titles={"table13": title}, left_out={"table13": why})), "Table 13")
+    assert title in part
+    assert f"Not at this scale: {why}." in part
 
 
 def test_a_study_of_the_users_own_is_shown_after_the_papers() -> None:

@@ -1,9 +1,20 @@
 from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from tombola.errors import StudyError
-from tombola.studies.catalogue import EXTRAS, FIGURES, PAPER, STUDIES, TABLES, studies_named, study_named
+from tombola.studies.catalogue import (
+    EXTRA_FIGURES,
+    EXTRA_TABLES,
+    FIGURES,
+    PAPER,
+    STUDIES,
+    TABLES,
+    studies_named,
+    study_named,
+)
 from tombola.studies.cells import Place
 from tombola.studies.claims.board import CLAIMS
 from tombola.studies.claims.claim import needed
@@ -11,6 +22,8 @@ from tombola.studies.claims.names import R18_C10, R34_TIN, Configuration
 from tombola.studies.paper.printed import printed_cells
 from tombola.studies.scales import overridden, scale_named
 from tombola.studies.work import Work
+
+MEASURED = ("barrier", "recalibrated_barrier")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +45,10 @@ def test_all_tables_and_figures_of_the_paper_are_there() -> None:
     assert [study.name for study in TABLES] == [f"table{number}" for number in range(1, 24)]
     assert [study.name for study in FIGURES] == [f"fig{number}" for number in range(1, 24)]
     assert len(PAPER) == 46
-    assert len(STUDIES) == 46 + len(EXTRAS)
+    assert [study.name for study in (*EXTRA_FIGURES, *EXTRA_TABLES)] == [
+        "untrained-accuracy", "ticket-convergence", "recalibrated-barriers", "literal-blocks",
+    ]  # fmt: skip
+    assert len({study.name for study in STUDIES}) == 46 + 4
 
 
 def test_every_printed_number_has_a_study_that_fills_its_place(places: Counter[Place]) -> None:
@@ -67,8 +83,33 @@ def test_runs_are_as_many_as_the_paper_has(work: Work) -> None:
 
 
 def test_figures_are_drawn_and_tables_are_not() -> None:
-    assert all(study.panels for study in (*FIGURES, *EXTRAS))
-    assert not any(study.panels for study in TABLES)
+    assert all(study.panels for study in (*FIGURES, *EXTRA_FIGURES))
+    assert not any(study.panels for study in (*TABLES, *EXTRA_TABLES))
+
+
+def test_recalibrated_barriers_are_of_the_same_copies_as_those_of_the_figures(work: Work) -> None:
+    entries = study_named("recalibrated-barriers").entries(work)
+    jobs = {metric: [e.jobs[0] for e in entries if e.place.metric == metric] for metric in MEASURED}
+    figures = {job.name for n in (1, 3, 4, 5, 8, 9) for job in study_named(f"fig{n}").jobs(work)}
+    assert {job.name for job in jobs["barrier"]} == figures
+    for plain, anew in zip(jobs["barrier"], jobs["recalibrated_barrier"], strict=True):
+        assert anew.arguments["recalibrate"] is True
+        runs = [[run.name for run in each.arguments["runs"]] for each in (plain, anew)]
+        assert runs[0] == runs[1]
+
+
+def test_blocks_of_resnet34_are_also_read_by_its_own_numbers(work: Work) -> None:
+    table, literal = (
+        {(replace(e.place, study="", block=None), e.place.block): e for e in study_named(name).entries(work)}
+        for name in ("table5", "literal-blocks")
+    )
+    for (place, block), entry in literal.items():
+        assert block in (4, 8, 16)
+        assert entry.jobs == table[place, 4].jobs
+        probes = SimpleNamespace(accuracy=list(range(1, 17)))  # that of block n is n percent
+        assert entry.read(probes).values == (block,)
+        if block > 4:  # the table's 4 and 8 are these
+            assert table[place, block // 2].read(probes).values == (block,)
 
 
 def test_what_studies_share_is_one_job(work: Work) -> None:
@@ -103,8 +144,8 @@ def test_an_unknown_study_is_refused_with_the_nearest() -> None:
     [
         (
             "table11", {"rounds": 10},
-            r"table11 has a column of 96.48% sparsity, which takes 15 prunings; here R18/C10 has 10 rounds: "
-            r"give rounds of at least 15, or columns up to 10",
+            r"table11 has a column of 98.85% sparsity, which takes 20 prunings; here R18/C10 has 10 rounds: "
+            r"give rounds of at least 20, or columns up to 10",
         ),
         ("table6", {"rounds": 5}, "table6 .* 89.26% .*; here .* 5 rounds: give rounds of at least 10"),
         ("fig8", {"rounds": 3}, "fig8 has a column of 67.23% sparsity, which takes 5 prunings"),
@@ -129,3 +170,16 @@ def test_with_other_columns_fewer_rounds_are_enough() -> None:
     assert [(entry.place.pretrained, entry.place.sparsity) for entry in entries] == [
         (False, 0.0), (False, 67.23), (False, 89.26), (True, 0.0), (True, 67.23), (True, 89.26),
     ]  # fmt: skip
+
+
+def test_fixed_columns_beyond_the_last_round_go_where_the_scale_does_without_them() -> None:
+    for change, columns in (
+        ({"rounds": 10, "columns": (5, 10)}, {89.26}),
+        ({"rounds": 15, "columns": (5, 10)}, {89.26, 96.48}),
+    ):
+        work = Work(overridden(scale_named("paper"), **change))
+        assert {entry.place.sparsity for entry in study_named("table17").entries(work)} == columns
+    with pytest.raises(
+        StudyError, match=r"table17 has a column of 96\.48% sparsity, which takes 15 prunings"
+    ):
+        study_named("table17").entries(Work(overridden(scale_named("paper"), rounds=10)))

@@ -9,8 +9,10 @@ import pytest
 import tombola as tb
 from tombola.errors import StudyError, TombolaError
 from tombola.lab.chains import imp_jobs
-from tombola.studies.own import OwnStudy, own_cells, own_rows
+from tombola.studies.own import OwnStudy
+from tombola.studies.own_cells import own_cells
 from tombola.studies.own_file import read_own
+from tombola.studies.own_rows import own_rows
 
 QUICK = {"epochs": 2, "batch_size": 400}
 
@@ -54,6 +56,46 @@ def test_measures_are_taken_of_every_round(tmp_path: Path, digits: tb.Data) -> N
         assert statistics.mean(cells[number, "probe.accuracy[0]"].values) > 0
 
 
+def test_measures_between_copies_and_rounds_are_those_of_the_library(tmp_path: Path, digits: tb.Data) -> None:
+    of_three = {"points": 3}
+    study = OwnStudy(
+        "mine", recipe=QUICK, rounds=1, seeds=2, copies=2,
+        between={"copies": {"instability.height": of_three}, "rounds": {"barrier.height": of_three}},
+    )  # fmt: skip
+    lab = tb.Lab(tmp_path)
+    rows = own_rows(study)
+    lab.run([job for row in rows for job in row.jobs]).raise_failures()
+    cells = {(cell.row.round, cell.quantity): cell for cell in own_cells(lab, rows)}
+    assert {key for key in cells if key[1] != "accuracy"} == {
+        (0, "instability.height between copies"),
+        (1, "instability.height between copies"),
+        (0, "barrier.height between rounds"),  # from the last round there is no next
+    }
+    recipe = tb.Recipe(epochs=2, batch_size=400)
+    copied: dict[int, list[float]] = {0: [], 1: []}
+    stepped = []
+    for seed in (0, 1):
+        start = tb.initialize("convnet", digits, seed=seed)
+        first, second = tb.imp(start, digits, recipe, rounds=1, noise=seed)
+        stepped.append(tb.barrier(first, second, digits, points=3).height)
+        for number, run in enumerate((first, second)):
+            other = tb.train(run.ticket, digits, recipe, noise=seed + 1)
+            copied[number].append(tb.barrier(run, other, digits, points=3).height)
+    assert cells[0, "barrier.height between rounds"].values == tuple(stepped)
+    for number in (0, 1):
+        assert cells[number, "instability.height between copies"].values == tuple(copied[number])
+        assert cells[number, "instability.height between copies"].starred == cells[number, "accuracy"].starred
+
+
+def test_a_measure_of_two_runs_is_taken_of_every_pair_of_copies() -> None:
+    study = OwnStudy("mine", recipe=QUICK, seeds=2, copies=3, between={"copies": ["barrier"]})
+    (row,) = [row for row in own_rows(study) if row.between]
+    noises = [
+        tuple(job.arguments[end].arguments.get("noise", 0) for end in ("first", "second")) for job in row.jobs
+    ]
+    assert noises == [(0, 1), (0, 2), (1, 2), (1, 2), (1, 3), (2, 3)]
+
+
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
@@ -66,9 +108,28 @@ def test_measures_are_taken_of_every_round(tmp_path: Path, digits: tb.Data) -> N
         ({"measures": ["prob"]}, "no declared function 'prob'; did you mean 'probe'?"),
         (
             {"measures": ["barrier"]},
-            "mine: measure 'barrier' takes first, second, data; here a measure takes one run or ticket and, "
-            "if it wants, the data, and its options are given",
+            "mine: measure 'barrier' takes first, second; here a measure takes one run or ticket and, if it "
+            "wants, the data; one of several runs belongs under between",
         ),
+        (
+            {"measures": ["untrained.los"]},
+            "mine: no number of measure 'untrained' 'los'; did you mean 'loss'?",
+        ),
+        (
+            {"between": {"copies": ["untrained"]}},
+            "mine: measure 'untrained' takes ticket; between runs a measure takes two of them, or a list, "
+            "and, if it wants, the data",
+        ),
+        (
+            {"between": {"copy": ["barrier"]}},
+            "mine: no kind of runs to measure between 'copy'; did you mean 'copies'?",
+        ),
+        (
+            {"between": ["barrier"]},
+            "mine: between is ['barrier']; give measures for each of copies and rounds",
+        ),
+        ({"between": {"rounds": "barrier"}}, "mine: rounds is 'barrier'; give a list, ['barrier']"),
+        ({"copies": 1}, "mine: copies is 1; it must be a whole number, at least 2"),
         ({"seeds": 0}, "mine: seeds is 0; it must be a whole number, at least 1"),
         ({"rounds": 1.5}, "mine: rounds is 1.5; it must be a whole number, at least 0"),
         ({"fraction": "half"}, "mine: fraction is 'half'; it must be a number"),
@@ -86,11 +147,14 @@ def test_what_does_not_fit_is_refused_in_one_line(entries: dict[str, Any], words
 
 def test_toml_and_python_files_say_the_same(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(
-        'rounds = 3\nmeasures = ["untrained"]\n[recipe]\nmomentum = [0.0, 0.9]\n', encoding="utf-8"
+        'rounds = 3\nmeasures = ["untrained"]\nbetween = {rounds = ["barrier"]}\n'
+        "[recipe]\nmomentum = [0.0, 0.9]\n",
+        encoding="utf-8",
     )
     (tmp_path / "mine.py").write_text(
         "import tombola as tb\n"
-        "study = tb.OwnStudy('mine', rounds=3, measures=['untrained'], recipe={'momentum': [0.0, 0.9]})\n"
+        "study = tb.OwnStudy('mine', rounds=3, measures=['untrained'], between={'rounds': ['barrier']},\n"
+        "    recipe={'momentum': [0.0, 0.9]})\n"
     )
     toml, python = (read_own(tmp_path / f"mine.{kind}") for kind in ("toml", "py"))
     assert toml.studies == python.studies

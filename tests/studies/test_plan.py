@@ -157,7 +157,7 @@ def test_a_tiny_plan_needs_no_speed_and_no_store() -> None:
     found = plan(STUDIES, Work(scale_named("tiny")))
     assert found.hours is None
     assert found.finished == 0
-    assert found.lines()[0] == "48 studies, scale tiny"
+    assert found.lines()[0] == "50 studies, scale tiny"
 
 
 def test_epochs_on_a_subset_are_counted_in_passes_over_the_whole() -> None:

@@ -20,6 +20,7 @@ from tombola.studies.cells import Cell, Place
 from tombola.studies.claims.board import claim_named, judge_all
 from tombola.studies.claims.claim import judge
 from tombola.studies.claims.names import R34_TIN, Configuration
+from tombola.studies.plan import plan
 from tombola.studies.running import cells_of, collect, done, run_studies, unloadable
 from tombola.studies.scales import Scale, overridden, scale_named
 from tombola.studies.study import Shown
@@ -205,7 +206,7 @@ def test_a_picture_of_instability_has_a_path_and_a_height_for_each(shown: dict[s
     assert [line.pretrained for line in heights.lines] == [False, False, True, True]
     assert {len(line.y) for line in heights.lines} == {1}
     assert picture.note == "a small network on stand-in images: proves the machinery, not the science"
-    assert "scale tiny, rounds 10" in picture.caption
+    assert "Scale tiny, rounds 10" in picture.caption
 
 
 def test_a_picture_over_sparsity_has_a_point_for_every_round(shown: dict[str, Shown]) -> None:
@@ -317,6 +318,10 @@ def test_the_first_stable_epoch_is_that_of_the_librarys_own_search(tmp_path: Pat
     assert [cell.values for cell in shown.cells] == [(float(found.epoch),)] * 4
     status = done(study, work, lab)
     assert (status.searches, status.over) == (4, 4)
+    # Of a search that is over the plan knows what it asked, whatever the paper found.
+    cost = plan([study], work, store=lab.store)
+    assert (cost.epochs_left, cost.finished) == (0.0, cost.jobs)
+    assert cost.cheapest == cost.dearest == cost.epochs
 
 
 def test_data_that_cannot_be_loaded_stops_the_studies_that_need_it(

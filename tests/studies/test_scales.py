@@ -29,6 +29,16 @@ def test_the_short_scale_is_a_tenth_of_it() -> None:
     assert short.subjects == PAPER.subjects
 
 
+def test_a_budget_below_the_papers_is_told_with_its_own_number() -> None:
+    assert PAPER.warning == ""
+    assert scale_named("short").warning == "20 of the paper's 200 epochs a training"
+    assert overridden(PAPER, epochs=40).warning == "40 of the paper's 200 epochs a training"
+    assert overridden(PAPER, epochs=40, seeds=1).budget == (
+        "scale paper, epochs 40, seeds 1: 40 epochs a training, 1 run"
+    )
+    assert scale_named("tiny").warning == scale_named("tiny").note
+
+
 def test_the_tiny_scale_says_what_it_is_not() -> None:
     tiny = scale_named("tiny")
     assert "proves the machinery, not the science" in tiny.note

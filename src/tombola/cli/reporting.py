@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,12 +9,17 @@ import tyro
 from rich.console import Console
 
 from tombola.cli.arguments import Names, Numbers, Scale, ScaleNumbers, Store
-from tombola.cli.running import is_own, own_work
-from tombola.cli.saying import check_writable, say
+from tombola.cli.own import own_paths, report_own
+from tombola.cli.saying import check_writable, many_studies, say
 from tombola.cli.scales import shown_scale
 
 if TYPE_CHECKING:
     from tombola.lab.lab import Lab
+
+
+_NOTHING = (
+    "nothing of this scale is in the store; give the --scale, and the numbers, that studies were run with"
+)
 
 
 def report(
@@ -32,9 +36,11 @@ def report(
 
     The scale is that of the last run in the store unless one is given. Of files of your own: their tables.
     """
-    if any(map(is_own, names)):
-        _report_own([Path(name) for name in names], out, store)
+    own = own_paths(names, scale=scale, numbers=numbers)
+    if own:
+        report_own(own, out, _looking_lab(store))
         return
+    from tombola.lab.engine import available_cores
     from tombola.report.gather import fitting, gather
     from tombola.report.write_studies import write_studies
     from tombola.studies.catalogue import STUDIES, studies_named
@@ -46,30 +52,15 @@ def report(
     fit, others = (asked, {}) if asked else fitting(STUDIES, work)
     check_writable(out)
     console = Console()
-    say(console, f"{len(fit)} studies, {work.scale}, store {lab.store.root}")
+    say(console, f"{many_studies(len(fit))}, {work.scale}, store {lab.store.root}")
     for cause in others.values():
         say(console, f"left out: {cause}")
-    found = gather(lab, fit, work)
-    write_studies(found, out, list(names) or None, files=not page_only)
+    found = gather(lab, fit, work, others)
+    write_studies(found, out, list(names) or None, files=not page_only, processes=available_cores())
     say(console, f"{len(found.cells):,} of {len(found.places):,} numbers are computed")
+    if not found.cells:
+        say(console, _NOTHING)
     say(console, f"report: {(out / 'report.html').absolute()}")
-
-
-def _report_own(paths: Sequence[Path], out: Path, store: Path | None) -> None:
-    from tombola.report.own import own_csv, own_table
-    from tombola.studies.own import own_cells
-    from tombola.whole import write_whole
-
-    _, rows = own_work(paths)
-    lab = _looking_lab(store)
-    console = Console()
-    if not console.is_terminal:
-        console.width = 200  # a file has room
-    for study, some in rows:
-        cells = own_cells(lab, some)
-        console.print(own_table(study.name, cells))
-        write_whole(out / f"{study.name}.csv", own_csv(cells).encode(), make_folder=True)
-        say(console, f"numbers: {(out / f'{study.name}.csv').absolute()}")
 
 
 def claims(
@@ -92,10 +83,13 @@ def claims(
     console = Console()
     if not console.is_terminal:
         console.width = 160  # a file has room
-    rows = board(judge_all(printed_cells()), judge_all(cells_of(collect(lab, fit, work))))
-    say(console, f"{work.scale}, store {lab.store.root}")
-    if work.scale.note:
-        say(console, work.scale.note)
+    cells = cells_of(collect(lab, fit, work))
+    rows = board(judge_all(printed_cells()), judge_all(cells))
+    say(console, f"{work.scale.budget}, store {lab.store.root}")
+    if work.scale.warning:
+        say(console, work.scale.warning)
+    if not cells:
+        say(console, _NOTHING)
     console.print(board_table(rows, console))
 
 

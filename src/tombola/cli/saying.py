@@ -12,6 +12,11 @@ def say(console: Console, line: str) -> None:
     console.print(line, markup=False, soft_wrap=True)
 
 
+def many_studies(count: int) -> str:
+    """A number of studies in words."""
+    return f"{count} stud{'ies' if count != 1 else 'y'}"
+
+
 def check_writable(folder: Path) -> None:
     """Make a folder for results, before any work that would be lost without it."""
     from tombola.errors import StoreError, reason

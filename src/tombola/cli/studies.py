@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import tyro
 from rich.console import Console
 
 from tombola.cli.arguments import Device, Names, Numbers, Scale, ScaleNumbers, Store, Workers
+from tombola.cli.own import own_paths, own_work
 from tombola.cli.saying import say
 from tombola.cli.scales import asked_scale, asked_studies, existing_store, shown_scale
 from tombola.errors import StudyError
@@ -15,9 +18,9 @@ from tombola.errors import StudyError
 if TYPE_CHECKING:
     import torch
 
+    from tombola.lab.job import Job
+    from tombola.lab.store import Store as StoreFolder
     from tombola.studies.plan import Plan
-    from tombola.studies.study import Study
-    from tombola.studies.work import Work
 
 
 def studies(
@@ -55,14 +58,25 @@ def plan(
     device: Device = "auto",
     slots: Annotated[int | None, tyro.conf.arg(help="Trainings at once on each GPU.")] = None,
 ) -> None:
-    """What studies would cost: jobs, epochs, hours on this device, disk. Nothing is run."""
+    """What studies would cost: jobs, epochs, hours on this device, disk. Nothing is run.
+
+    A name may be a file of your own, .py or .toml.
+    """
     from tombola.studies.catalogue import PAPER
+    from tombola.studies.plan import plan as plan_studies
+    from tombola.studies.plan import plan_jobs
     from tombola.studies.work import Work
     from tombola.training.device import resolve_device
 
-    asked = asked_studies(names, all, PAPER)
-    work = Work(asked_scale(scale, numbers))
-    found = planned(asked, work, resolve_device(device), store, workers=workers, slots=slots)
+    place = resolve_device(device)
+    if own := own_paths(names, all, scale, numbers):
+        _, rows = own_work(own)
+        jobs = {study.name: [job for row in some for job in row.jobs] for study, some in rows}
+        found = plan_jobs(jobs, **_costing(place, jobs.values(), store, workers, slots))
+    else:
+        asked, work = asked_studies(names, all, PAPER), Work(asked_scale(scale, numbers))
+        asked_jobs = [study.jobs(work) for study in asked]
+        found = plan_studies(asked, work, **_costing(place, asked_jobs, store, workers, slots))
     console = Console()
     lines = found.lines()
     if found.hours is None:
@@ -71,26 +85,31 @@ def plan(
         say(console, line)
 
 
-def planned(
-    asked: list[Study],
-    work: Work,
+class _Costing(TypedDict):
+    """What a plan is told of this machine: what is in the store, speeds, and jobs at a time."""
+
+    store: StoreFolder | None
+    speed: Callable[[str, int], float | None] | None
+    slots: int
+
+
+def _costing(
     device: torch.device,
-    store: Store = None,
-    *,
-    workers: int | None = None,
-    slots: int | None = None,
-) -> Plan:
-    """The plan of studies on a device, with hours if its speed has been measured."""
+    jobs: Iterable[Sequence[Job]],
+    store: Path | None,
+    workers: int | None,
+    slots: int | None,
+) -> _Costing:
+    """The same for a device, with its speeds if they have been measured."""
     from tombola.lab.engine import available_cores, available_gpus
     from tombola.lab.slots import default_slots
     from tombola.lab.speeds import known_speeds
-    from tombola.studies.plan import plan as plan_studies
 
     measured = known_speeds(device)
     if device.type == "cpu":
         each, processes = 1, available_cores() if workers is None else max(workers, 1)
     else:
-        each = slots or default_slots(job for study in asked for job in study.jobs(work))
+        each = slots or default_slots(job for some in jobs for job in some)
         processes = len(available_gpus()) if device.index is None else 1
 
     def speed(network: str, batch_size: int) -> float | None:
@@ -102,9 +121,11 @@ def planned(
         packed = [one for one in together if one.packed == each] or together
         return max((one.images_per_second / each for one in packed), default=None)
 
-    return plan_studies(
-        asked, work, store=existing_store(store), speed=speed if measured else None, slots=each * processes
-    )
+    return {
+        "store": existing_store(store),
+        "speed": speed if measured else None,
+        "slots": each * processes,
+    }
 
 
 def _how_to_measure(found: Plan) -> str:

@@ -35,12 +35,14 @@ def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
         for index, item in enumerate(value):
             yield from _numbers(f"{name}[{index}]", item)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for key in (*(each.name for each in dataclasses.fields(value)), *_properties(type(value))):
+        for key in number_names(type(value)):
             yield from _numbers(_dotted(name, key), getattr(value, key))
 
 
-def _properties(kind: type) -> list[str]:
-    return [key for key, value in vars(kind).items() if isinstance(value, property)]
+def number_names(kind: type) -> list[str]:
+    """The fields and properties of a dataclass, in which its results have their numbers."""
+    fields = [each.name for each in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+    return fields + [key for key, value in vars(kind).items() if isinstance(value, property)]
 
 
 def _dotted(name: str, key: str) -> str:

@@ -17,7 +17,8 @@ from tombola.lab.lab import Lab
 from tombola.measures.bisection import questions
 from tombola.measures.connectivity import Recalibrate, Split
 from tombola.measures.first_stable import Branches, FirstStable, check_start, shares_trunk, stabilities
-from tombola.measures.instability import STABLE_BELOW, Instability
+from tombola.measures.instability import Instability
+from tombola.measures.limits import STABLE_BELOW
 from tombola.ticket import Ticket
 from tombola.training.recipe import Recipe
 

@@ -22,7 +22,8 @@ from tombola.data.imageset import Data
 from tombola.errors import RecipeError
 from tombola.measures.bisection import bracket, is_monotonic, questions
 from tombola.measures.connectivity import Recalibrate, Split, check_line
-from tombola.measures.instability import STABLE_BELOW, Instability, check_noises, instability
+from tombola.measures.instability import Instability, check_noises, instability
+from tombola.measures.limits import STABLE_BELOW
 from tombola.measures.statistics import Summary
 from tombola.search import directly
 from tombola.ticket import Ticket

@@ -18,6 +18,7 @@ from tombola.data.imageset import Data
 from tombola.declared import declare
 from tombola.errors import RecipeError, TicketError
 from tombola.measures.connectivity import Barrier, Recalibrate, Split, barrier, check_line
+from tombola.measures.limits import STABLE_BELOW
 from tombola.measures.statistics import mean
 from tombola.search import directly
 from tombola.ticket import Ticket
@@ -25,9 +26,6 @@ from tombola.training.checkpoint import Watch
 from tombola.training.loop import train
 from tombola.training.recipe import Recipe
 from tombola.training.run import Run
-
-STABLE_BELOW = 2.0
-"""Mean barrier in percentage points under which a ticket counts as stable (Frankle et al., 2020)."""
 
 
 @dataclass(frozen=True)

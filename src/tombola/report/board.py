@@ -27,10 +27,11 @@ class Row:
     """One claim.
 
     paper, ours: the verdicts.
-    comparisons: how many of ours hold, such as ``"7 of 8"``; empty while it is not computable.
+    comparisons: how many of ours hold, such as ``"7 of 8"``; while cells are missing, of those that can be
+        made without them.
     rests_on: studies that hold its numbers.
     runs, epochs: behind our numbers.
-    reduced: whether one of these trainings was shorter than the paper's; None while there is no verdict.
+    reduced: whether one of these trainings was shorter than the paper's; None without a comparison.
     noise: whether our verdict would turn with gaps below the pooled spread; None where that is unknown.
     lacking: what keeps ours from being computed.
     choice: what the paper does not say and we had to choose.
@@ -55,7 +56,7 @@ class Row:
         """What has to be known with our verdict, in a few words."""
         parts = [
             self.lacking,
-            f"{self.comparisons} comparisons hold" if self.comparisons else "",
+            f"{self.comparisons} comparisons hold" if self.comparisons and not self.lacking else "",
             self.runs,
             f"{self.epochs} epochs" if self.epochs else "",
             "reduced budget" if self.reduced else "",
@@ -120,25 +121,25 @@ def counts(rows: Sequence[Row]) -> str:
 
 def _row(printed: Verdict, own: Verdict) -> Row:
     claim = own.claim
-    holding = sum(comparison.holds for _, comparison in own.comparisons)
     lacking = ""
     if own.missing:
         lacking = f"{len(own.missing)} cell{'s' * (len(own.missing) > 1)} missing"
+        lacking += f", {own.so_far}" * bool(own.comparisons)
     elif own.undefined:
         lacking = f"undefined: {'; '.join(own.undefined)}"
-    known = own.status != "not computable yet"
+    known = bool(own.comparisons) and not own.undefined
     return Row(
         claim=claim.name,
         sentence=claim.sentence,
         section=claim.section,
         paper=printed.status,
         ours=own.status,
-        comparisons=f"{holding} of {len(own.comparisons)}" if known else "",
+        comparisons=f"{own.holding} of {len(own.comparisons)}" if known else "",
         rests_on=", ".join(rests_on(claim)),
         runs=_runs(own) if known else "",
         epochs=" and ".join(str(epochs) for epochs in own.epochs) if known else "",
         reduced=any(epochs < EPOCHS for epochs in own.epochs) if known else None,
-        noise=own.within_noise if known else None,
+        noise=own.within_noise if known and not own.missing else None,
         lacking=lacking,
         choice=claim.ours,
     )

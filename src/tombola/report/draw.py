@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tombola.measures.limits import STABLE_BELOW
 from tombola.report.look import Look, grey, looks
 from tombola.report.panel import (
     HALVES,
@@ -26,8 +27,8 @@ from tombola.report.panel import (
     is_bars,
     scale_y,
 )
-from tombola.report.style import INK, STABLE_BELOW, drawing, new_figure
-from tombola.report.svg import pdf_bytes, png_bytes, svg_text
+from tombola.report.style import INK, SOFT, drawing, new_figure
+from tombola.report.svg import pdf_bytes, png_bytes, svg_bytes
 from tombola.studies.picture import Panel, Picture
 from tombola.whole import write_whole
 
@@ -36,16 +37,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.gridspec import SubplotSpec
 
+_MADE: Mapping[str, Callable[[Figure], bytes]] = {"svg": svg_bytes, "png": png_bytes, "pdf": pdf_bytes}
+KINDS = tuple(_MADE)
+"""The kinds of files that a picture is saved as."""
+
 _WIDTH = 10.0  # inches
 _WARNING = "#D55E00"
-_HALF_TITLE = 46  # characters of a line above half the width
+_HALF_TITLE = 48  # characters of a line above half the width
 _LATE = "late rewinding"
 _SAMPLE_WIDTH = 60  # points that an entry of the legend needs beside its text
 _FACTORED_FROM = 13  # entries: fewer are listed one by one
 
 
 def draw(picture: Picture) -> Figure:
-    """The finished figure; its note, such as that of a small scale, stands below the panels in colour."""
+    """The finished figure; budget and note, such as that of a small scale, stand below the panels."""
     look = looks(picture)
     rows = _rows(picture.panels)
     with drawing():
@@ -55,11 +60,13 @@ def draw(picture: Picture) -> Figure:
             places = [grid[place, :]] if len(row.panels) == 1 else [grid[place, 0], grid[place, 1]]
             _draw_row(figure, places, row, look)
         _add_legend(figure, picture, look)
-        if picture.note:
-            note = textwrap.fill(picture.note, 105)
-            figure.supxlabel(note, fontsize=12, color=_WARNING, weight="bold")
+        if below := _below(picture):
+            color, weight = (_WARNING, "bold") if picture.note else (SOFT, "normal")
+            figure.supxlabel("\n".join(below), fontsize=11, color=color, weight=weight)
         # Laid out once, where every file of the figure would do it again.
-        figure.draw_without_rendering()
+        layout = figure.get_layout_engine()
+        assert layout is not None
+        layout.execute(figure)
         figure.set_layout_engine(None)
     return figure
 
@@ -86,21 +93,21 @@ def _draw_row(figure: Figure, places: Sequence[SubplotSpec], row: _Row, look: Lo
         axes.tick_params(axis="y", labelleft=False)
 
 
-def save_picture(picture: Picture, folder: Path, figure: Figure | None = None, svg: str = "") -> list[Path]:
+def picture_files(picture: Picture, kinds: Sequence[str] = KINDS) -> dict[str, bytes]:
+    """The drawn picture as files of those kinds."""
+    figure = draw(picture)
+    return {kind: _MADE[kind](figure) for kind in kinds}
+
+
+def save_picture(picture: Picture, folder: Path, files: Mapping[str, bytes] | None = None) -> list[Path]:
     """Write the picture under its name as SVG, PNG and PDF, and return the paths.
 
-    figure, svg: the drawn picture and its SVG file, if they are made already.
+    files: those of :func:`picture_files`, if they are made already.
 
     Raises :class:`~tombola.errors.StoreError` when the folder cannot be written to.
     """
-    figure = figure or draw(picture)
-    contents = {
-        "svg": (svg or svg_text(figure)).encode(),
-        "png": png_bytes(figure),
-        "pdf": pdf_bytes(figure),
-    }
     paths = []
-    for kind, content in contents.items():
+    for kind, content in (files or picture_files(picture)).items():
         paths.append(folder / f"{picture.name}.{kind}")
         write_whole(paths[-1], content, make_folder=True)
     return paths
@@ -160,11 +167,16 @@ def _are_halves(one: Panel, other: Panel) -> bool:
     return same and titles[0] != titles[1] and one.y_label == other.y_label
 
 
+def _below(picture: Picture) -> list[str]:
+    """What is written below the panels, in lines."""
+    return [line for text in (picture.note, picture.budget) for line in textwrap.wrap(text, 105)]
+
+
 def _height(rows: Sequence[_Row], picture: Picture) -> float:
     """Inches: one row has the shape of a slide, more rows are lower each, and gaps are lowest."""
     labels = {line.label for panel in picture.panels for line in panel.lines}
     row = 2.2 if not labels else 4.0 if len(rows) == 1 else 3.1
-    return row * len(rows) + 0.25 * -(-min(len(labels), _FACTORED_FROM) // 4) + 0.3 * bool(picture.note)
+    return row * len(rows) + 0.25 * -(-min(len(labels), _FACTORED_FROM) // 4) + 0.25 * len(_below(picture))
 
 
 def _add_legend(figure: Figure, picture: Picture, look: Looking) -> None:

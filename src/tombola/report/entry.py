@@ -19,6 +19,7 @@ _DIGITS: dict[Metric, int] = {
     "convergence": 3,
     "first_stable_epoch": 1,
     "barrier": 2,
+    "recalibrated_barrier": 2,
     "barrier_to_next": 2,
     "highest_path_error": 2,
     "barrier_reached": 2,

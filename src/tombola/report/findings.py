@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tombola.measures.limits import STABLE_BELOW
 from tombola.report.stability import shown_curves
-from tombola.report.style import STABLE_BELOW, configuration_of, momentum_text, start_label
+from tombola.report.style import configuration_of, momentum_text, start_label
 
 Entry = Mapping[str, Any]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from tombola.lab.job import Job, result_type
 from tombola.lab.lab import Lab
 from tombola.report.origin import Origin
 from tombola.report.studies_page import Report
+from tombola.studies.catalogue import studies_named
 from tombola.studies.cells import Place
 from tombola.studies.plan import plan
 from tombola.studies.results import Results
@@ -36,15 +37,21 @@ def fitting(studies: Iterable[Study], work: Work) -> tuple[list[Study], dict[str
     return fit, others
 
 
-def gather(lab: Lab, studies: Sequence[Study], work: Work) -> Report:
-    """What some studies show so far, what they lack, and what their numbers were made with."""
+def gather(
+    lab: Lab, studies: Sequence[Study], work: Work, left_out: Mapping[str, str] | None = None
+) -> Report:
+    """What some studies show so far, what they lack, and what their numbers were made with.
+
+    left_out: further studies that the scale does not fit, and why, as :func:`fitting` tells them.
+    """
     shown = collect(lab, studies, work)
     costs = plan(studies, work, store=lab.store).studies
     unfinished = [(each.name, round(each.epochs_left)) for each in costs if each.finished < each.jobs]
     return Report(
         cells=cells_of(shown),
         places=[place for each in shown for place in each.places],
-        titles={study.name: study.title for study in studies},
+        titles={study.name: study.title for study in (*studies, *studies_named(left_out or ()))},
+        left_out=left_out or {},
         pictures=[each.picture for each in shown if each.picture is not None],
         missing=unfinished,
         provenance={
@@ -55,13 +62,14 @@ def gather(lab: Lab, studies: Sequence[Study], work: Work) -> Report:
             "python": platform.python_version(),
         },
         origins=_origins(lab, studies, work),
-        note=work.scale.note,
+        budget=work.scale.budget,
+        note=work.scale.warning,
     )
 
 
 def _origins(lab: Lab, studies: Sequence[Study], work: Work) -> dict[Place, Collection[Origin]]:
     """What the runs behind each entry were made with, as far as they are finished."""
-    store, results = lab.store, Results(lab)
+    store, results = lab.store, Results(lab.store)
     known: dict[str, Origin | None] = {}
 
     def origin(job: Job) -> Origin | None:

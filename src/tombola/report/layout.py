@@ -60,8 +60,10 @@ LAYOUTS: Mapping[str, Layout] = {
     "table21": _LITTLE_DATA,
     "table22": _LITTLE_DATA,
     "table23": Layout(("baseline",), ("subset_criterion", "subset_percent")),
+    "recalibrated-barriers": Layout(("network", "dataset", "sparsity", *_TICKET), ("metric",)),
+    "literal-blocks": _PROBES,
 }
-"""The paper's tables by name."""
+"""The paper's tables by name, and our own."""
 
 _KEYS = tuple(field.name for field in fields(Place) if field.name != "study")
 _MOST_COLUMNS = 8
@@ -91,6 +93,8 @@ _METRICS = {
     "unforgettable_percent": "unforgettable",
     "first_stable_epoch": "first stable epoch",
     "barrier_to_next": "barrier to the next ticket",
+    "barrier": "barrier (points)",
+    "recalibrated_barrier": "recalibrated barrier (points)",
 }
 
 

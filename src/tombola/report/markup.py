@@ -1,96 +1,73 @@
-"""Tables as Markdown and LaTeX: winning tickets underlined, failed runs starred, gaps empty."""
+"""Tables as Markdown: winning tickets underlined, failed runs starred, gaps empty."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from tombola.report.entry import MINUS, Entry, difference_text, entry, inside_text, usual_runs
-from tombola.report.layout import NAMES, Grid, column_texts, value_text
+from tombola.report.entry import Entry, difference_text, entry, inside_text, usual_runs
+from tombola.report.layout import NAMES, Grid, Key, column_texts, value_text
 from tombola.studies.cells import Cell, Place
 from tombola.studies.side_by_side import SideBySide, side_by_side
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "μ": r"$\mu$",
-    "✓": r"$\checkmark$",
-    "✗": r"$\times$",
-    MINUS: "$-$",
-}
 
+def to_markdown(
+    table: Grid, cells: Mapping[Place, Cell], theirs: Mapping[Place, Cell] | None = None, note: str = ""
+) -> str:
+    """A table of GitHub's Markdown; with ``theirs`` each entry ends with the paper's number in brackets.
 
-def to_markdown(table: Grid, cells: Mapping[Place, Cell], theirs: Mapping[Place, Cell] | None = None) -> str:
-    """A table of GitHub's Markdown; with ``theirs`` each entry ends with the paper's number in brackets."""
+    note: a warning below it.
+    """
     lines = [
         _markdown(table.title),
         "",
-        _markdown_row(_headings(table, _markdown, " ")),
+        _markdown_row([_markdown(heading) for heading in headings(table)]),
         _markdown_row(["---"] * len(table.row_names) + ["---:"] * len(table.columns)),
-        *(_markdown_row(row) for row in _rows(table, cells, theirs, _markdown, _marked_in_markdown)),
+        *map(_markdown_row, _markdown_rows(table, cells, theirs)),
         "",
-        _markdown(table_note(table, cells)),
+        _markdown(table_note(table, cells, note)),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def to_latex(table: Grid, cells: Mapping[Place, Cell], theirs: Mapping[Place, Cell] | None = None) -> str:
-    """A floating table for the packages booktabs and amssymb, labelled ``tab:`` and the study's name."""
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{_latex(f'{table.title}. {table_note(table, cells)}')}}}",
-        rf"\label{{tab:{re.sub(r'[^A-Za-z0-9-]', '-', table.study)}}}",
-        rf"\begin{{tabular}}{{{'l' * len(table.row_names)}{'r' * len(table.columns)}}}",
-        r"\toprule",
-        _latex_row(_headings(table, _latex, " ")),
-        r"\midrule",
-        *(_latex_row(row) for row in _rows(table, cells, theirs, _latex, _marked_in_latex)),
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
+def headings(table: Grid) -> list[str]:
+    """What stands above the columns, those of the row heads first."""
+    columns = [" ".join(column_texts(table.column_names, key)) for key in table.columns]
+    return [*(NAMES[name] for name in table.row_names), *columns]
 
 
-def _headings(table: Grid, escape: Callable[[str], str], join: str) -> list[str]:
-    names = [NAMES[name] for name in table.row_names]
-    return [
-        escape(text)
-        for text in (*names, *(join.join(column_texts(table.column_names, key)) for key in table.columns))
-    ]
+def row_heads(table: Grid, row: Key) -> list[str]:
+    """What stands at the beginning of a row."""
+    return [value_text(name, value) for name, value in zip(table.row_names, row, strict=True)]
 
 
-def _rows(
-    table: Grid,
-    cells: Mapping[Place, Cell],
-    theirs: Mapping[Place, Cell] | None,
-    escape: Callable[[str], str],
-    marked: Callable[[Entry], str],
-) -> list[list[str]]:
+def beside_each_other(
+    table: Grid, cells: Mapping[Place, Cell], theirs: Mapping[Place, Cell] | None
+) -> Iterator[tuple[Key, list[tuple[Entry | None, SideBySide | None]]]]:
+    """Row by row our entries and, with ``theirs``, what the paper has beside; None where nothing stands."""
     own = {place: cells[place] for place in table.places.values() if place in cells}
     runs = usual_runs(own.values())
-    beside = {row.place: row for row in side_by_side(own, theirs or {})}
-    rows = []
+    beside = {found.place: found for found in side_by_side(own, theirs)} if theirs is not None else {}
     for row in table.rows:
-        texts = [escape(value_text(name, value)) for name, value in zip(table.row_names, row, strict=True)]
-        for column in table.columns:
-            place = table.places.get((row, column))
-            text = marked(entry(own[place], runs)) if place in own else ""
-            if theirs is not None and place in beside:
-                text = f"{text} {escape(_compared(beside[place]))}".strip()
-            texts.append(text)
-        rows.append(texts)
-    return rows
+        places = [table.places.get((row, column)) for column in table.columns]
+        yield (
+            row,
+            [
+                (entry(own[place], runs) if place in own else None, beside.get(place) if place else None)
+                for place in places
+            ],
+        )
+
+
+def _markdown_rows(
+    table: Grid, cells: Mapping[Place, Cell], theirs: Mapping[Place, Cell] | None
+) -> Iterator[list[str]]:
+    for row, slots in beside_each_other(table, cells, theirs):
+        texts = [_markdown(head) for head in row_heads(table, row)]
+        for ours, beside in slots:
+            parts = [_marked(ours) if ours else "", _markdown(_compared(beside)) if beside else ""]
+            texts.append(" ".join(filter(None, parts)))
+        yield texts
 
 
 def _compared(beside: SideBySide) -> str:
@@ -102,8 +79,8 @@ def _compared(beside: SideBySide) -> str:
     return f"({', '.join(part for part in parts if part)})"
 
 
-def table_note(table: Grid, cells: Mapping[Place, Cell]) -> str:
-    """What the marks and numbers of a table mean, as far as they occur."""
+def table_note(table: Grid, cells: Mapping[Place, Cell], note: str = "") -> str:
+    """What the marks and numbers of a table mean, as far as they occur, and a warning if there is one."""
     own = [cells[place] for place in table.places.values() if place in cells]
     runs = usual_runs(own)
     sentences = []
@@ -116,6 +93,8 @@ def table_note(table: Grid, cells: Mapping[Place, Cell]) -> str:
         sentences.append("Underlined: winning ticket.")
     if any(cell.starred for cell in own):
         sentences.append("*: at least one run failed to train.")
+    if note and own:
+        sentences.append(f"{note[0].upper()}{note[1:].removesuffix('.')}.")
     return " ".join(sentences)
 
 
@@ -123,7 +102,7 @@ def _markdown(text: str) -> str:
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
 
 
-def _marked_in_markdown(shown: Entry) -> str:
+def _marked(shown: Entry) -> str:
     text = _markdown(shown.text)
     text = (f"<u>{text}</u>" if shown.underlined else text) + r"\*" * shown.starred
     return f"{text} ({shown.runs})" if shown.runs else text
@@ -131,17 +110,3 @@ def _marked_in_markdown(shown: Entry) -> str:
 
 def _markdown_row(texts: Sequence[str]) -> str:
     return f"| {' | '.join(texts)} |"
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
-
-
-def _marked_in_latex(shown: Entry) -> str:
-    text = _latex(shown.text)
-    text = (rf"\underline{{{text}}}" if shown.underlined else text) + "$^*$" * shown.starred
-    return f"{text} ({shown.runs})" if shown.runs else text
-
-
-def _latex_row(texts: Sequence[str]) -> str:
-    return " & ".join(texts) + r" \\"

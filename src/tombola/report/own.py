@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tombola.measures.statistics import mean, sample_std
 from tombola.report.table import MISSING
-from tombola.studies.own import OwnCell
+from tombola.studies.own_cells import OwnCell
 
 if TYPE_CHECKING:
     from rich.table import Table

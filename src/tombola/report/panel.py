@@ -8,9 +8,10 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tombola.measures.limits import STABLE_BELOW
 from tombola.report.look import Look
 from tombola.report.scales import space_by_round
-from tombola.report.style import INK, PAPER, SOFT, STABLE_BELOW
+from tombola.report.style import INK, PAPER, SOFT
 from tombola.studies.picture import Line, Panel
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ _STAR = 13  # points
 _MARKERS_UP_TO = 12  # points of a line: more would hide it
 _NUMBERED_UP_TO = 12  # bars: more leave no room for numbers
 _CROWDED_FROM = 13  # lines: their bands are paler
-_SHORT_LABEL = 26  # characters of a y label that fit beside a low panel
+_SHORT_LABEL = 24  # characters of a y label that fit beside a low panel
+_LABELLED_UP_TO = 6  # rounds on an axis: their sparsities are long
 _TABULATED_EVERY = 5  # rounds: the paper's tables do
 
 
@@ -176,6 +178,7 @@ def _draw_bar(axes: Axes, place: float, line: Line, look: Look, *, numbered: boo
         (0, 4),
         textcoords="offset points",
         ha="center",
+        va="bottom",
         fontsize=11,
         bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 2.5} if text else None,
         zorder=4,
@@ -196,8 +199,9 @@ def _scale_x(axes: Axes, panel: Panel) -> None:
     if _is_sparsity(panel) and values and values[-1] < 100:
         marks = sorted({float(x) for x in panel.marks})
         rounds = marks if len(marks) > 2 else values
-        if len(rounds) > 10:
-            rounds = rounds[:: max(_TABULATED_EVERY, -(-len(rounds) // 6))]
+        if len(rounds) > _LABELLED_UP_TO:
+            least = _TABULATED_EVERY if len(rounds) > 2 * _TABULATED_EVERY else 1
+            rounds = rounds[:: max(least, -(-len(rounds) // _LABELLED_UP_TO))]
         space_by_round(axes, rounds, [f"{sparsity:g}" for sparsity in rounds])
     elif panel.logarithmic_x and values and values[0] > 0:
         axes.set_xscale("log")

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tombola.measures.limits import STABLE_BELOW
 from tombola.report.style import (
     INK,
     PAPER,
-    STABLE_BELOW,
     Configuration,
     configuration_of,
     configurations,

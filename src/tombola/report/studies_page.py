@@ -47,6 +47,8 @@ class Report:
     missing: studies that are not finished, with the epochs of training that they still need.
     provenance: names and texts, such as ``{"torch": "2.9.0"}``.
     origins: what the runs behind each cell were made with.
+    left_out: studies that are not shown at this scale, and why.
+    budget: how long and how often is trained.
     note: a warning about all of it, such as that a scale proves only the machinery.
     """
 
@@ -57,6 +59,8 @@ class Report:
     missing: Sequence[tuple[str, int]] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
     origins: Mapping[Place, Collection[Origin]] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    budget: str = ""
     note: str = ""
 
 
@@ -88,6 +92,7 @@ class Exhibit:
     found: how much of it there is, for the contents.
     notes: what was noted with its cells.
     unprinted: whether the paper prints no numbers for it.
+    left_out: why it is not shown; empty if it is.
     """
 
     name: str
@@ -101,6 +106,7 @@ class Exhibit:
     mixtures: list[str]
     notes: list[str]
     unprinted: bool
+    left_out: str
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,7 @@ def studies_html(report: Report, svgs: Mapping[str, str], studies: Sequence[str]
     verdicts = judge_all(theirs), judge_all(report.cells)
     rows = board(*verdicts)
     return template("studies").render(
+        budget=report.budget,
         note=report.note,
         groups=_groups(exhibits),
         anchors=anchors,
@@ -167,7 +174,7 @@ def _exhibit(
         name=name,
         anchor=anchor,
         heading=": ".join(part for part in (spoken(name), title) if part),
-        found=_found(own, expected, picture),
+        found="not at this scale" if name in report.left_out else _found(own, expected, picture),
         sheet=_sheet(table, own, printed) if table else None,
         picture=picture,
         svg=svg,
@@ -175,6 +182,7 @@ def _exhibit(
         mixtures=mixtures(own, report.origins),
         notes=[*_notes("Paper", printed.values()), *_notes("Ours", own.values())],
         unprinted=not printed,
+        left_out=report.left_out.get(name, ""),
     )
 
 

@@ -22,9 +22,6 @@ PAPER = "#ffffff"
 RULE = "#d5d9de"
 SOFT = "#59636e"
 
-STABLE_BELOW = 2.0
-"""Error barrier in percentage points under which training counts as stable (Frankle et al., 2020)."""
-
 # Upper limits of batch size: the paper's 8, 32, 100, 256, 1024 and 2048 each have a colour of their own.
 _BATCH_COLORS = (
     (16, "#CC79A7"),

@@ -27,6 +27,11 @@ def svg_text(figure: Figure) -> str:
     return buffer.getvalue()
 
 
+def svg_bytes(figure: Figure) -> bytes:
+    """The same as the bytes of a file."""
+    return svg_text(figure).encode()
+
+
 def png_bytes(figure: Figure) -> bytes:
     """The figure as a PNG file."""
     buffer = io.BytesIO()

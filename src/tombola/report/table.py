@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tombola.report.style import STABLE_BELOW, configuration_of, momentum_text
+from tombola.measures.limits import STABLE_BELOW
+from tombola.report.style import configuration_of, momentum_text
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -1,4 +1,7 @@
-"""Tables 1-23 and Figures 1-23 by name, and two figures for claims that no table of the paper holds."""
+"""Tables 1-23 and Figures 1-23 by name, and what the paper does not have.
+
+That is two figures for claims that no table of the paper holds, and two tables for second readings of it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,12 @@ from tombola.studies.panels import (
     over_sparsity,
     subset_panels,
 )
-from tombola.studies.rows.barriers import barriers_between_rounds, instability_of, without_samples
+from tombola.studies.rows.barriers import (
+    barriers_between_rounds,
+    instability_of,
+    recalibrated_instability,
+    without_samples,
+)
 from tombola.studies.rows.features import probed_rounds, probed_tickets, transferred_tickets
 from tombola.studies.rows.learning import dense_learning, late_dense_forgetting, ticket_convergence
 from tombola.studies.rows.little_data import chosen_data, little_data, little_data_by_round
@@ -136,7 +144,7 @@ FIGURES = (
     Study("fig23", f"Little data, tickets of all rounds, {_TIN}", little_data_by_round(R34_TIN), _ACCURACY),
 )
 
-EXTRAS = (
+EXTRA_FIGURES = (
     Study(
         "untrained-accuracy",
         "Accuracy of tickets before any training, all pairs",
@@ -152,9 +160,25 @@ EXTRAS = (
 )
 """For claims that no table or figure of the paper holds."""
 
+EXTRA_TABLES = (
+    Study(
+        "recalibrated-barriers",
+        "Barriers with batch-norm statistics as interpolated, and measured anew, all pairs",
+        recalibrated_instability(
+            (R18_C10, 0), (R18_C100, 0), (VGG_C100, 0), *((R34_TIN, n) for n in (0, 5, 10))
+        ),
+    ),
+    Study(
+        "literal-blocks",
+        f"Linear probes by the network's own block numbers, of which Table 5 takes the last two, {_TIN}",
+        probed_tickets(R34_TIN, random_dense=True, literal=True),
+    ),
+)
+"""For second readings of the paper, beside those that its own tables and figures are given."""
+
 PAPER = (*TABLES, *FIGURES)
 """The paper's own 46."""
-STUDIES = (*PAPER, *EXTRAS)
+STUDIES = (*PAPER, *EXTRA_FIGURES, *EXTRA_TABLES)
 
 
 def study_named(name: str) -> Study:

@@ -7,7 +7,7 @@ themselves where they are ours, and the budget. Claims and comparisons read cell
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -24,6 +24,7 @@ Metric = Literal[
     "convergence",  # Eq. 4
     "first_stable_epoch",  # epochs of pretraining
     "barrier",  # percentage points (Eq. 3), between runs that differ in their noise
+    "recalibrated_barrier",  # the same with batch-norm statistics measured anew on the line
     "barrier_to_next",  # percentage points, between the trained tickets of this round and of the next
     "highest_path_error",  # percent, the largest error on the line between two runs
     "barrier_reached",  # smallest position on that line (0 to 1) with at least 90% of the largest error
@@ -44,7 +45,8 @@ class Place:
     momentum, batch_size, pretrained: of the mask search; pretrained means two epochs of late rewinding.
     search_epochs: budget of each mask search training where it is shortened (AIMP).
     sparse_momentum, sparse_batch_size: of the sparse training where it differs from the mask search.
-    block: as the paper numbers them; a probe of "block 8" of ResNet-34 is one after its last block.
+    block: as the paper numbers them; a probe of "block 8" of ResNet-34 is one after its last block. In the
+        study "literal-blocks" as the network has them.
     sparsity: percent of the prunable weights, with two decimals as the paper heads its columns; 0.0 is dense.
     subset_percent, subset_criterion: how much of the training images was kept, and how they were chosen.
     baseline: None is the ticket or network of the row itself.
@@ -136,6 +138,14 @@ def by_place(cells: Iterable[Cell]) -> dict[Place, Cell]:
         if cell.place in found:
             raise StudyError(f"two cells stand at {cell.place}; each place holds one")
         found[cell.place] = cell
+    return found
+
+
+def by_study(cells: Mapping[Place, Cell]) -> dict[str, dict[Place, Cell]]:
+    """Cells under their places, study by study."""
+    found: dict[str, dict[Place, Cell]] = {}
+    for place, cell in cells.items():
+        found.setdefault(place.study, {})[place] = cell
     return found
 
 

@@ -22,6 +22,7 @@ Panels = Callable[[Sequence[Filled], Results], list[Panel]]
 _SPARSITY, _ROUND = "sparsity (%)", "pruning round"
 _ALPHA = "position between the two runs"
 _ERROR, _BARRIER, _ACCURACY = "test error (%)", "error barrier (points)", "test accuracy (%)"
+_FORGETTING = "forgetting events an\N{NO-BREAK SPACE}image"
 _TO_NEXT = "error barrier to the next round (points)"
 _HALVES = {False: "without late rewinding", True: "with late rewinding"}
 _LETTERS = "abcdefgh"
@@ -122,7 +123,7 @@ def forgetting_panels(found: Sequence[Filled], results: Results) -> list[Panel]:
     for letter, ((name,), part) in zip(_LETTERS, groups.items(), strict=False):
         lines = [_forgetting(each, results) for each in part if each.finished]
         missing = [_label(each.place) for each in part if not each.finished]
-        drawn.append(Panel(f"({letter}) {name}", "epoch", "forgetting events an image", lines, missing))
+        drawn.append(Panel(f"({letter}) {name}", "epoch", _FORGETTING, lines, missing))
     return drawn
 
 

@@ -56,12 +56,14 @@ class Picture:
     """A figure of the paper.
 
     name: such as ``"fig3"``. caption: what is shown, at which budget and scale, with how many runs.
-    note: a warning that belongs on the picture itself, such as that a scale proves only the machinery.
+    budget: the latter in short, which stands on the picture itself.
+    note: a warning that stands there, too, such as that a scale proves only the machinery.
     """
 
     name: str
     title: str
     caption: str
     panels: Sequence[Panel]
+    budget: str = ""
     note: str = ""
     sources: Sequence[str] = field(default=())

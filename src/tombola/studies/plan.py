@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from tombola.lab.job import Job, all_needed
 from tombola.lab.store import Store
 from tombola.studies.costs import Costs
-from tombola.studies.search_for_stability import Searched
+from tombola.studies.results import Results
+from tombola.studies.search_for_stability import Search, Searched
 from tombola.studies.study import Study
 from tombola.studies.work import Work
 
@@ -96,7 +97,8 @@ class Plan:
 
     def lines(self) -> list[str]:
         """The plan as text, its totals last."""
-        told = [f"{len(self.studies)} studies, {self.scale}", *_table(self.studies, self.kinds)]
+        studies = f"{len(self.studies)} stud{'ies' if len(self.studies) != 1 else 'y'}"
+        told = [f"{studies}, {self.scale}", *_table(self.studies, self.kinds)]
         told.append(f"{self.jobs:,} jobs, {self.finished:,} of them in the store")
         told.append(f"{self.heads:,} linear heads, {_bytes(self.disk)} on disk, about")
         told.append(f"longest chain: {self.longest:,.0f} epochs one after the other")
@@ -127,10 +129,36 @@ def plan(
 
     Raises :class:`~tombola.errors.StudyError` for a study that the scale does not fit.
     """
-    costs = Costs()
     fixed = {study.name: study.jobs(work) for study in studies}
     searched = {study.name: study.searched(work) for study in studies}
-    behind = {name: all_needed([*jobs, *_as_printed(searched[name])]) for name, jobs in fixed.items()}
+    return _planned(str(work.scale), fixed, searched, store, speed, slots)
+
+
+def plan_jobs(
+    jobs: Mapping[str, Sequence[Job]],
+    *,
+    store: Store | None = None,
+    speed: Speed | None = None,
+    slots: int = 1,
+) -> Plan:
+    """What the jobs of some studies of one's own cost, by the names of the studies; else as :func:`plan`."""
+    return _planned("of your own", jobs, {}, store, speed, slots)
+
+
+def _planned(
+    scale: str,
+    fixed: Mapping[str, Sequence[Job]],
+    searched: Mapping[str, Sequence[Searched]],
+    store: Store | None,
+    speed: Speed | None,
+    slots: int,
+) -> Plan:
+    costs = Costs()
+    results = None if store is None else Results(store)
+    behind = {
+        name: all_needed([*jobs, *_as_printed(searched.get(name, ()), results)])
+        for name, jobs in fixed.items()
+    }
     everything = all_needed(job for needed in behind.values() for job in needed.values())
     finished = {name for name in everything if store is not None and store.has(name)}
     alone = tuple(
@@ -143,12 +171,12 @@ def plan(
     adapting = [each for found in searched.values() for each in found]
     without = all_needed(itertools.chain.from_iterable(fixed.values())) if adapting else everything
     cheapest, dearest = sorted(
-        _epochs(without | all_needed(_outcome(adapting, end)), costs) for end in (0, 1)
+        _epochs(without | all_needed(_outcome(adapting, end, results)), costs) for end in (0, 1)
     )
     left = {name: job for name, job in everything.items() if name not in finished}
     hours, unmeasured = _hours(left, costs, speed, slots)
     return Plan(
-        scale=str(work.scale),
+        scale=scale,
         studies=alone,
         kinds=_kinds(everything, finished, costs),
         epochs=_epochs(everything, costs),
@@ -163,24 +191,33 @@ def plan(
     )
 
 
-def _as_printed(searched: Iterable[Searched]) -> list[Job]:
-    """The jobs of searches that find what the paper prints."""
+def _as_printed(searched: Iterable[Searched], results: Results | None) -> list[Job]:
+    """The jobs of searches that find what the paper prints, unless they have found something."""
     return [
-        search.job(length)
+        job
         for each in searched
         for search, first in each.as_printed()
-        for length in search.simulated(first)
+        for job in _asked(search, first, results)
     ]
 
 
-def _outcome(searched: Iterable[Searched], end: int) -> list[Job]:
-    """The jobs of searches with the cheapest (0) or the dearest (1) outcome."""
+def _outcome(searched: Iterable[Searched], end: int, results: Results | None) -> list[Job]:
+    """The jobs of searches with the cheapest (0) or the dearest (1) outcome that is still possible."""
     return [
-        search.job(length)
+        job
         for each in searched
         for search in each.searches
-        for length in search.simulated(search.extremes[end])
+        for job in _asked(search, search.extremes[end], results)
     ]
+
+
+def _asked(search: Search, first: int, results: Results | None) -> list[Job]:
+    """The jobs of a search: of one that is over those that it asked, else as if ``first`` were found."""
+    if results is not None:
+        found, left = search.progress(results)
+        if not left:
+            return [search.job(length) for length in found]
+    return [search.job(length) for length in search.simulated(first)]
 
 
 def _epochs(jobs: Mapping[str, Job], costs: Costs) -> float:

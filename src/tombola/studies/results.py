@@ -8,7 +8,7 @@ from typing import Any
 
 from tombola.lab.execute import load_result
 from tombola.lab.job import Job, result_type
-from tombola.lab.lab import Lab
+from tombola.lab.store import Store
 from tombola.measures.connectivity import Barrier
 from tombola.measures.instability import Instability
 from tombola.measures.learning import Learning
@@ -21,10 +21,10 @@ _LATE = 0.75
 
 
 class Results:
-    """What a lab's store has of jobs: the numbers of a run, or the whole result of a measure."""
+    """What a store has of jobs: the numbers of a run, or the whole result of a measure."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._store = lab.store
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self._known: dict[str, Any] = {}
 
     def of(self, job: Job) -> Any:

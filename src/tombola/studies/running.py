@@ -58,7 +58,7 @@ def done(study: Study, work: Work, lab: Lab | None) -> Done:
     searches = [search for searched in study.searched(work) for search in searched.searches]
     if lab is None:
         return Done(study, len(jobs), 0, len(searches), 0)
-    results = Results(lab)
+    results = Results(lab.store)
     over = sum(not search.progress(results)[1] for search in searches)
     return Done(study, len(jobs), sum(lab.has(job) for job in jobs), len(searches), over)
 
@@ -87,7 +87,7 @@ def run_studies(
     searched = [each for study in chosen for each in study.searched(work)]
     outcome = Outcome()
     asked = [job for study in chosen for job in study.jobs(work)]
-    results = Results(lab)
+    results = Results(lab.store)
     while asked := _untried(asked + [job for each in searched for job in each.next_jobs(results)], outcome):
         _add(outcome, lab.run(asked, progress=progress))
         asked = []
@@ -96,7 +96,7 @@ def run_studies(
 
 def unloadable(lab: Lab, studies: Iterable[Study], work: Work) -> dict[str, str]:
     """The studies with something left to compute whose data cannot be loaded, with the cause."""
-    results = Results(lab)
+    results = Results(lab.store)
     causes: dict[str, str] = {}  # by data set, empty for one that can be loaded
     found: dict[str, str] = {}
     for study in studies:
@@ -121,7 +121,7 @@ def _cause(source: str | Data) -> str:
 
 def collect(lab: Lab, studies: Iterable[Study], work: Work) -> list[Shown]:
     """What studies have to show so far; each result is read once."""
-    results = Results(lab)
+    results = Results(lab.store)
     return [study.shown(work, results) for study in studies]
 
 

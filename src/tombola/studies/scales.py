@@ -15,6 +15,7 @@ from tombola.data.imageset import Data
 from tombola.errors import StudyError, unknown
 from tombola.studies.cells import sparsity_after
 from tombola.studies.claims.names import R18_C10, R18_C100, R34_TIN, VGG_C100, Configuration, Pair
+from tombola.studies.paper.printed import EPOCHS
 from tombola.studies.settings import SEARCH_SHARES
 
 
@@ -25,7 +26,8 @@ class Subject:
     network: declared name; data: name, or the set itself.
     lr: learning rate at the start, the same for every configuration.
     rounds: number of prunings.
-    blocks: for each block that the paper numbers, its place among the probed ones, from 0.
+    blocks: for each block that the paper numbers, the middle one and the last (reading B6), its place among
+        the probed ones, from 0.
     probed: names of the probed modules, where the network does not know its own; head: its final layer.
     """
 
@@ -53,7 +55,7 @@ class Scale:
     head_epochs: of probes and transferred heads.
     neighbours: lengths asked about beside a first stable epoch, as a check that stability is monotonic.
     configurations: only these, each without and with late rewinding; None for all that a study has.
-    note: a warning for every picture. changes: what was overridden.
+    note: of stand-ins, for every picture. changes: what was overridden.
     """
 
     name: str
@@ -61,7 +63,7 @@ class Scale:
     targets: Mapping[str, str | Data]
     target_size: tuple[int, int] = (32, 32)
     fitting: tuple[str, ...] = ("CIFAR-10", "CIFAR-100")
-    epochs: int = 200
+    epochs: int = EPOCHS
     rewind: int = 2
     seeds: int = 3
     copies: int = 3
@@ -95,6 +97,19 @@ class Scale:
 
     def __str__(self) -> str:
         return ", ".join([f"scale {self.name}", *self.changes])
+
+    @property
+    def warning(self) -> str:
+        """What has to be known with every number of it; empty for the paper's own budget."""
+        if self.note or self.epochs >= EPOCHS:
+            return self.note
+        return f"{self.epochs} of the paper's {EPOCHS} epochs a training"
+
+    @property
+    def budget(self) -> str:
+        """How long and how often it trains, in words."""
+        runs = f"{self.seeds} run{'s' * (self.seeds != 1)}"
+        return f"{self}: {self.epochs} epochs a training, {runs}"
 
     def chosen(self, configurations: Iterable[Configuration]) -> tuple[Configuration, ...]:
         """Those of the configurations that were not deselected."""
@@ -143,10 +158,7 @@ def _paper() -> Scale:
 
 
 def _short() -> Scale:
-    return Scale(
-        "short", _SUBJECTS, _DATA, epochs=20, seeds=2,
-        note="a tenth of the paper's budget",
-    )  # fmt: skip
+    return Scale("short", _SUBJECTS, _DATA, epochs=20, seeds=2)
 
 
 def _tiny() -> Scale:

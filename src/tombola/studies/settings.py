@@ -51,8 +51,6 @@ CHOSEN_SUBSETS = (1, 10)
 """The same where they are chosen by forgetting (Table 23)."""
 REMOVED = (10, 20, 30)
 """Percent of the images removed by difficulty (Fig. 7; not printed, reading E3)."""
-BLOCKS = (4, 8)
-"""The tabulated blocks, as the paper numbers them: the middle one and the last (reading B6)."""
 TICKET = 10
 """Prunings of the ticket that is transferred and trained on little data: 89.26%."""
 PROBED = {R34_TIN: (5, 10), R18_C10: (10, 15), R18_C100: (10, 15)}

@@ -78,9 +78,12 @@ class Study:
         done = tuple(cell for cell in cells if cell is not None)
         picture = None
         if self.panels is not None:
-            caption = f"{self.title}. {work.scale}: {work.scale.epochs} epochs, {_values(done)}."
+            budget = f"{work.scale}: {work.scale.epochs} epochs, {_values(done)}"
             panels = self.panels(found, results)
-            picture = Picture(self.name, self.title, caption, panels, note=work.scale.note)
+            note = work.scale.warning
+            picture = Picture(
+                self.name, self.title, f"{self.title}. {budget[0].upper()}{budget[1:]}.", panels, budget, note
+            )
         return Shown(self, tuple(places), done, picture)
 
     def _without_configurations(self, work: Work) -> str:

@@ -109,19 +109,28 @@ class Work:
         """Sparse training of any ticket; of a chain's own by its own recipe it is the chain's training."""
         return job(train, ticket, self.subject(pair).data, self.recipe(pair, sparse), noise=number)
 
-    def instability(self, pair: Pair, configuration: Configuration, prunings: int = 0) -> Job:
-        """Instability of a ticket of the first run."""
+    def instability(
+        self, pair: Pair, configuration: Configuration, prunings: int = 0, *, recalibrated: bool = False
+    ) -> Job:
+        """Instability of a ticket of the first run.
+
+        recalibrated: with batch-norm statistics measured anew on the lines, the other reading (D3).
+        """
 
         def make() -> Job:
             ticket = self.tickets(pair, configuration, 0)[prunings]
-            return self._copies(pair, configuration, ticket, self.subject(pair).data)
+            return self._copies(pair, configuration, ticket, self.subject(pair).data, recalibrated)
 
-        return self._once(("instability", pair, configuration, prunings), make)
+        return self._once(("instability", pair, configuration, prunings, recalibrated), make)
 
-    def _copies(self, pair: Pair, configuration: Configuration, ticket: Job, data: Any) -> Job:
+    def _copies(
+        self, pair: Pair, configuration: Configuration, ticket: Job, data: Any, recalibrated: bool = False
+    ) -> Job:
         recipe, noises = self.recipe(pair, configuration), range(self.scale.copies)
         runs = list(copies(job, ticket, data, recipe, noises=noises))
-        return job(instability, runs, self.subject(pair).data, points=self.scale.points)
+        return job(
+            instability, runs, self.subject(pair).data, points=self.scale.points, recalibrate=recalibrated
+        )
 
     def without(self, pair: Pair, configuration: Configuration, which: Difficulty, percent: int) -> Job:
         """Instability of the dense network on the images without its easiest or hardest ones (Fig. 7)."""

@@ -47,7 +47,15 @@ def test_missing_cells_are_named_and_nothing_is_decided() -> None:
     assert verdict.missing == (SECOND, THIRD)
     assert verdict.comparisons == ()
     assert str(verdict) == "C7: not computable yet, 2 cells are missing"
-    assert str(judge(tickets_are_better, cells([90], [91]))) == "C7: not computable yet, 1 cell is missing"
+
+
+def test_what_can_be_compared_without_the_missing_cells_is_told_and_decides_nothing() -> None:
+    for second, holding in ((91, 1), (89, 0)):
+        verdict = judge(tickets_are_better, cells([90], [second]))
+        assert (verdict.status, verdict.missing) == ("not computable yet", (THIRD,))
+        assert [words for words, _ in verdict.comparisons] == ["at 67.23"]
+        words = f"C7: not computable yet, 1 cell is missing; so far {holding} of 1 hold, 2 in all"
+        assert str(verdict) == words
 
 
 def test_an_undefined_number_decides_nothing() -> None:

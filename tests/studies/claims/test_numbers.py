@@ -78,6 +78,8 @@ def test_the_chosen_number_decides_alone() -> None:
     assert highest([low, high, mid]) is high
     assert lowest([low, high, mid]) is low
     assert middle([low, high, mid]) is mid
+    for choose in (highest, lowest, middle):
+        assert math.isnan(choose([low, Number(math.nan), high]).value)
     with pytest.raises(ValueError, match="asked of 2 numbers; their count must be odd"):
         middle([low, high])
 

@@ -64,7 +64,8 @@ def claim(
 class Verdict:
     """What the numbers say of a claim.
 
-    comparisons: with their words. Empty while cells are missing.
+    comparisons: with their words; while cells are missing, those that can be made without them.
+    listed: how many comparisons the claim has.
     missing: the places whose cells are needed and not there.
     undefined: words of the comparisons with an undefined number, such as a spread of single runs.
     cells: everything that was looked up.
@@ -76,6 +77,12 @@ class Verdict:
     missing: tuple[Place, ...]
     undefined: tuple[str, ...]
     cells: tuple[Cell, ...]
+    listed: int
+
+    @property
+    def holding(self) -> int:
+        """How many of the comparisons hold."""
+        return sum(comparison.holds for _, comparison in self.comparisons)
 
     @property
     def runs(self) -> tuple[int, int] | None:
@@ -101,19 +108,24 @@ class Verdict:
         # Clear ones that hold beside clear ones that fail make "partly" certain, whatever the others are.
         return any(comparison.within_noise for comparison in listed) and len(clear) < 2
 
+    @property
+    def so_far(self) -> str:
+        """What the comparisons that can be made come to, while cells are missing."""
+        return f"so far {self.holding} of {len(self.comparisons)} hold, {self.listed} in all"
+
     def __str__(self) -> str:
         if self.status == "not computable yet":
             if not self.missing:
                 return f"{self.claim.name}: {self.status}, undefined: {'; '.join(self.undefined)}"
             cells = "1 cell is" if len(self.missing) == 1 else f"{len(self.missing)} cells are"
-            return f"{self.claim.name}: {self.status}, {cells} missing"
-        holding = sum(comparison.holds for _, comparison in self.comparisons)
+            so_far = f"; {self.so_far}" if self.comparisons else ""
+            return f"{self.claim.name}: {self.status}, {cells} missing{so_far}"
         fewest, most = self.runs or (0, 0)
         runs = f"{fewest} to {most} runs" if fewest < most else f"{most} run" + "s" * (most > 1)
         budgets = " and ".join(str(epochs) for epochs in self.epochs)
         noise = ", within noise" if self.within_noise else ""
         return (
-            f"{self.claim.name}: {self.status}, {holding} of {len(self.comparisons)} comparisons hold, "
+            f"{self.claim.name}: {self.status}, {self.holding} of {len(self.comparisons)} comparisons hold, "
             f"{runs} of {budgets} epochs{noise}"
         )
 
@@ -125,7 +137,9 @@ def judge(claim: Claim, cells: Mapping[Place, Cell]) -> Verdict:
     if not listed:
         raise StudyError(f"{claim.name} lists no comparison; a claim needs at least one")
     if reading.missing:
-        return Verdict(claim, "not computable yet", (), reading.missing, (), reading.found)
+        possible = tuple((words, comparison) for words, comparison in listed if comparison.defined)
+        status: Status = "not computable yet"
+        return Verdict(claim, status, possible, reading.missing, (), reading.found, len(listed))
     if claim.also:
         further = _Reading(cells)
         comparisons = tuple(claim.also(further.find))
@@ -134,7 +148,7 @@ def judge(claim: Claim, cells: Mapping[Place, Cell]) -> Verdict:
             reading.asked.update(further.asked)
     undefined = tuple(words for words, comparison in listed if not comparison.defined)
     holding = [comparison.holds for _, comparison in listed]
-    return Verdict(claim, _status(holding, undefined), listed, (), undefined, reading.found)
+    return Verdict(claim, _status(holding, undefined), listed, (), undefined, reading.found, len(listed))
 
 
 def needed(claim: Claim, *, also: bool = False) -> tuple[Place, ...]:

@@ -138,11 +138,14 @@ def lowest(numbers: Iterable[Number]) -> Number:
 
 
 def middle(numbers: Iterable[Number]) -> Number:
-    """The median of an odd count of numbers: it is below zero where more than half of them are."""
-    ordered = sorted(numbers, key=lambda number: number.value)
+    """The median of an odd count of numbers: it is below zero where more than half of them are.
+
+    Undefined if one of them is.
+    """
+    ordered = sorted(numbers, key=lambda number: -math.inf if math.isnan(number.value) else number.value)
     if len(ordered) % 2 == 0:
         raise ValueError(f"middle is asked of {len(ordered)} numbers; their count must be odd")
-    return ordered[len(ordered) // 2]
+    return ordered[0] if math.isnan(ordered[0].value) else ordered[len(ordered) // 2]
 
 
 def average(*numbers: Number) -> Number:

@@ -26,6 +26,7 @@ _BARRIERS: tuple[tuple[Metric, Read], ...] = (
     ("barrier", barrier_heights),
     ("highest_path_error", highest_errors),
 )
+_READINGS: tuple[tuple[Metric, bool], ...] = (("barrier", False), ("recalibrated_barrier", True))
 _ENDS: tuple[tuple[Criterion, Difficulty], ...] = (
     ("easiest_removed", "easiest"),
     ("hardest_removed", "hardest"),
@@ -42,6 +43,22 @@ def instability_of(pair: Pair, *, prunings: int = 0, of: tuple[Configuration, ..
             jobs = (work.instability(pair, configuration, prunings),)
             for metric, read in _BARRIERS:
                 yield Entry(place_of(study, metric, pair, configuration, prunings), jobs, read)
+
+    return listed
+
+
+def recalibrated_instability(*subjects: tuple[Pair, int]) -> Listing:
+    """Both readings of the barrier (D3) beside each other, of dense networks and of tickets by prunings."""
+
+    def listed(work: Work, study: str) -> Iterator[Entry]:
+        for pair, prunings in subjects:
+            if prunings:
+                columns(work, study, pair, prunings)
+            for configuration in work.scale.chosen(EIGHT):
+                for metric, recalibrated in _READINGS:
+                    job = work.instability(pair, configuration, prunings, recalibrated=recalibrated)
+                    place = place_of(study, metric, pair, configuration, prunings)
+                    yield Entry(place, (job,), barrier_heights)
 
     return listed
 

@@ -38,9 +38,14 @@ def numbers(work: Work) -> range:
 def columns(work: Work, study: str, pair: Pair, *wanted: int) -> tuple[int, ...]:
     """The prunings of a study's columns, those of the scale unless others are given.
 
+    Of several given ones those are left out that no round reaches and that the scale's columns do without.
+
     Raises :class:`~tombola.errors.StudyError` where the scale has no such round.
     """
-    found = wanted or work.scale.columns
-    for prunings in found:
+    scale = work.scale
+    rounds = scale.subjects[pair].rounds
+    kept = tuple(prunings for prunings in wanted if prunings <= rounds or prunings in scale.columns)
+    found = kept or wanted or scale.columns
+    for prunings in sorted(found, reverse=True):  # the message names what is enough for all
         work.scale.check_round(study, pair, prunings)
     return found
