@@ -35,7 +35,7 @@ def count_attempt(workplace: Path, allowed: int, name: str) -> None:
     if begun >= allowed:
         told = last_lines(workplace)
         raise JobError(
-            f"job {name[:12]} was begun {begun} times and never finished (does it kill its worker?); "
+            f"job {name[:12]} was begun {begun} times and never finished (does it kill its worker or hang?); "
             f"{f'its last lines: {told}; ' if told else ''}to try again, delete {workplace}"
         )
     write_json(workplace / _COUNT, {"begun": begun + 1})

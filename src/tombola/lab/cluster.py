@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import tombola
-from tombola.errors import ClusterError, StoreUnwritable, reason
+from tombola.errors import ClusterError, reason, unwritable
 from tombola.lab.store import Store
 
 _SINGLE_THREADED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -173,7 +173,7 @@ def _checked_workers(client: Any, store: Store) -> bool:
     try:
         token.touch()
     except OSError as error:
-        raise StoreUnwritable(f"cannot write to the store at {store.root}: {reason(error)}") from error
+        raise unwritable(f"the store at {store.root}", error) from error
     try:
         answers = client.run(environment, str(token), on_error="return")
     finally:
@@ -196,4 +196,6 @@ def _checked_workers(client: Any, store: Store) -> bool:
                 f"the worker on {there['host']} ({address}) does not see the store at {store.root}; it must "
                 "be on a file system that all machines share, under the same path"
             )
+        if there["trouble"] is not None:
+            raise ClusterError(f"the worker at {address} cannot use the store: {there['trouble']}")
     return any(there["gpu"] for there in answers.values())

@@ -36,7 +36,8 @@ from tombola.training.history import Epoch
 class Outcome:
     """What became of the jobs that were asked for.
 
-    found: names of jobs that were there already; computed: by this call; failed: with the cause of each.
+    found: names of jobs that were there already; computed: by this call, or by
+    another driver while this one waited for it; failed: with the cause of each.
     """
 
     found: list[str] = field(default_factory=list)
@@ -182,8 +183,7 @@ def _task(root: str, description: str, settings: Settings, version: str, needs: 
         return _run_patiently(Store(root, create=False), json.loads(description), settings, None)
     except Exception as error:
         if device_is_lost(error):
-            # Every other slot of this process would fail too. They all resume in a new one.
-            os._exit(1)
+            _end_process()  # every other slot of it would fail too
         # Only what surely survives the way to the driver, which would wait for anything else for ever.
         told = error if isinstance(error, TombolaError) else JobError(_one_line(error))
         told.__cause__ = told.__context__ = told.__traceback__ = None
@@ -202,8 +202,9 @@ def _run_patiently(
         try:
             if not _in_worker():
                 return execute(store, description, settings, on_epoch)
+            end_process = _end_process if _has_nanny() else None
             with apart_from_suspects(store.workplace(name), _slot_given_up):
-                return execute(store, description, settings, on_epoch)
+                return execute(store, description, settings, on_epoch, end_process=end_process)
         except LeaseHeld:
             with _slot_given_up():
                 pause = 0.2
@@ -235,6 +236,18 @@ def _in_worker() -> bool:
     except ValueError:
         return False
     return True
+
+
+def _has_nanny() -> bool:
+    """Whether somebody starts another process if that of this Dask worker ends."""
+    from distributed import get_worker
+
+    return get_worker().nanny is not None
+
+
+def _end_process() -> None:
+    """End this process at once; the jobs in it resume in the one that its nanny starts."""
+    os._exit(1)
 
 
 @contextmanager

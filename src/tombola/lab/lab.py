@@ -14,6 +14,7 @@ from tombola.errors import DataError, DeviceError, RecipeError
 from tombola.lab.cluster import Crew, local_cluster, remote_cluster
 from tombola.lab.engine import Outcome, Progress, available_gpus, run_here, run_on_cluster
 from tombola.lab.execute import Settings, evaluate, load_result
+from tombola.lab.file_system import check_file_system
 from tombola.lab.job import Job, all_needed, data_behind, values_behind
 from tombola.lab.shared import put_value, register_data
 from tombola.lab.slots import default_slots
@@ -27,8 +28,7 @@ class Lab:
 
     store: a folder; by default ``TOMBOLA_STORE`` or the platform's place for user data.
     workers: processes to run jobs in, one a CPU core; 0 runs them one after the other in this process. On
-    GPUs
-        any other number means one process a GPU, each with ``settings.slots`` jobs at once.
+        GPUs any other number means one process a GPU, each with ``settings.slots`` jobs at once.
     settings: device, threads and checkpoints; see :class:`~tombola.lab.execute.Settings`.
     scheduler, scheduler_file: instead of ``workers``, the address of a Dask scheduler whose workers share the
         store's file system, or the file it wrote; see :func:`~tombola.lab.cluster.remote_cluster`. The
@@ -82,6 +82,7 @@ class Lab:
         progress.begin(len(outcome.found), len(missing))
         if not missing:
             return outcome
+        check_file_system(self.store.root / "work")
         self._bring_in_values(missing.values())
         if self.scheduler is not None:
             self._run_remotely(self.scheduler, missing, progress, outcome)

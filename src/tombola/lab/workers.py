@@ -6,6 +6,7 @@ import os
 import platform
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -13,6 +14,8 @@ import torch
 from distributed import WorkerPlugin
 
 import tombola
+from tombola.errors import StoreError
+from tombola.lab.file_system import check_file_system
 
 
 class Slots(WorkerPlugin):
@@ -26,7 +29,13 @@ class Slots(WorkerPlugin):
 
 
 def environment(token: str) -> Mapping[str, Any]:
-    """What results depend on, and whether a file of the store is seen here."""
+    """What results depend on, whether a file of the store is seen here, and why the store cannot be used."""
+    seen, trouble = os.path.exists(token), None
+    if seen:
+        try:
+            check_file_system(Path(token).parent)
+        except StoreError as error:
+            trouble = str(error)
     return {
         "host": socket.gethostname(),
         "tombola": tombola.__version__,
@@ -34,5 +43,6 @@ def environment(token: str) -> Mapping[str, Any]:
         "numpy": numpy.__version__,
         "python": ".".join(platform.python_version_tuple()[:2]),
         "gpu": torch.cuda.is_available(),
-        "store": os.path.exists(token),
+        "store": seen,
+        "trouble": trouble,
     }
