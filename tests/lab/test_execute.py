@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -290,6 +291,20 @@ def test_a_ticket_whose_dense_start_is_gone_is_told(lab: tb.Lab) -> None:
     shared._object.cache_clear()
     with pytest.raises(StoreError, match=r"no file .*; delete it and the job that made it, and run again"):
         lab.result(start)
+
+
+def test_a_dense_start_that_is_gone_comes_back_once_the_job_that_made_it_is_deleted(
+    lab: tb.Lab, quick: tb.Recipe, same_run: Same
+) -> None:
+    start = tb.job(tb.initialize, "convnet", "digits")
+    trained = tb.job(tb.train, start, "digits", quick)
+    before = lab.result(trained)
+    (lab.store.root / "objects" / f"{before.ticket.start_fingerprint}.safetensors").unlink()
+    shutil.rmtree(lab.store.folder(start.name))
+    shared._object.cache_clear()
+    assert lab.run(trained).computed == []  # its numbers are there
+    assert lab.run(trained, whole=True).computed == [start.name]
+    assert same_run(lab.result(trained), before)
 
 
 def test_the_dense_start_of_a_chain_is_kept_once(lab: tb.Lab, quick: tb.Recipe) -> None:

@@ -299,6 +299,17 @@ def test_whoever_hangs_is_called_once_it_does_and_not_before(
     assert all(called)
 
 
+def test_a_lease_that_could_not_be_removed_is_free_again_when_it_can(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = held(place)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError(30, "Read-only")))
+        lease.release()
+    assert lease.path.exists()
+    held(place).check()
+
+
 # Clocks that jump
 
 

@@ -16,7 +16,7 @@ from tombola.lab.engine import Outcome, Progress, available_gpus, run_here, run_
 from tombola.lab.execute import Settings, evaluate, load_result
 from tombola.lab.file_system import check_file_system
 from tombola.lab.job import Job, all_needed, data_behind, values_behind
-from tombola.lab.shared import put_value, register_data
+from tombola.lab.shared import lacks_start, put_value, register_data
 from tombola.lab.slots import default_slots
 from tombola.lab.store import Store
 from tombola.lab.writing import face
@@ -74,8 +74,7 @@ class Lab:
         asked = [jobs] if isinstance(jobs, Job) else list(jobs)
         needed = all_needed(asked)
         outcome = Outcome(found=[name for name in needed if self.store.has(name)])
-        thin = {name for name in outcome.found if self.store.is_thin(name)}
-        missing = _wanted(asked, needed, set(outcome.found), thin, whole)
+        missing = _wanted(self.store, asked, needed, set(outcome.found), whole)
         outcome.found = [name for name in outcome.found if name not in missing]
         self._check_data(asked, needed=bool(missing))
         progress = progress or Progress()
@@ -176,20 +175,25 @@ def _computes(job: Job) -> bool:
 
 
 def _wanted(
-    asked: list[Job], needed: Mapping[str, Job], found: set[str], thin: set[str], whole: bool
+    store: Store, asked: list[Job], needed: Mapping[str, Job], found: set[str], whole: bool
 ) -> dict[str, Job]:
     """Of the needed jobs, those that are missing and asked for, or that a missing one needs, in their order.
 
     A finished job makes the jobs behind it unnecessary, even if they are gone. A thin one is missing for
-    whoever needs its tensors.
+    whoever needs its tensors, and so are the jobs behind one whose dense start is gone, if they are.
     """
     wanted: set[str] = set()
+    looked: set[tuple[str, bool]] = set()
     pending = [(job, whole) for job in asked]
     while pending:
         job, tensors = pending.pop()
-        there = job.name in found and not (tensors and job.name in thin)
-        if job.stored and (there or job.name in wanted):
+        if (job.name, tensors) in looked:
             continue
-        wanted.add(job.name)
+        looked.add((job.name, tensors))
+        there = job.stored and job.name in found and not (tensors and store.is_thin(job.name))
+        if there and not (tensors and lacks_start(store, job.name)):
+            continue
+        if not there:
+            wanted.add(job.name)
         pending.extend((need, True) for need in job.needs)
     return {name: job for name, job in needed.items() if name in wanted}

@@ -73,10 +73,13 @@ class Lease:
         self.beat()
 
     def release(self) -> None:
-        """Give the lease back."""
+        """Give the lease back; one that cannot be removed is at least not this process's any more."""
         _held.discard(self)
-        if _look(self.path).owner == self.owner:
-            self.path.unlink(missing_ok=True)
+        try:
+            if _look(self.path).owner == self.owner:
+                self.path.unlink(missing_ok=True)
+        except OSError:
+            _given_up.add(self.owner["lease"])
 
     def __hash__(self) -> int:
         return id(self)
@@ -181,6 +184,10 @@ def _look(path: Path) -> _Seen:
 _known: dict[Path, tuple[_Seen, float]] = {}
 
 
+# Leases that this process could not remove. To others they are stale in time, since nothing beats for them.
+_given_up: set[str] = set()
+
+
 def _unchanged(path: Path, seen: _Seen) -> float:
     """Seconds for which this process has seen a lease as it is, on a clock that never jumps."""
     before, since = _known.get(path, (None, 0.0))
@@ -195,6 +202,8 @@ def _is_stale(path: Path, seen: _Seen) -> bool:
     if seen.beaten is None:
         _known.pop(path, None)
         raise FileNotFoundError(path)
+    if seen.owner is not None and seen.owner.get("lease") in _given_up:
+        return True
     runs = process.runs(seen.owner) if seen.owner is not None else None
     if runs is False or _unchanged(path, seen) >= STALE:
         return True

@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from tombola import files
-from tombola.errors import TicketError
+from tombola.errors import TicketError, unwritable
 from tombola.training.history import Epoch
 
 _KIND = "tombola.checkpoint/1"
@@ -86,13 +86,19 @@ class Checkpoints(Watch):
         self._last = time.monotonic()
 
     def keep(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint under the name of its writer, then put it in place of the last one."""
+        """Write a checkpoint under the name of its writer, then put it in place of the last one.
+
+        Raises :class:`~tombola.errors.StoreUnwritable` if that cannot be done.
+        """
         written = self._folder / f"{_NEWEST}.{uuid.uuid4().hex[:8]}"
         files.write_tensors(written, _KIND, checkpoint.description, checkpoint.tensors)
         try:
-            self.put(written)
-        finally:
-            written.unlink(missing_ok=True)
+            try:
+                self.put(written)
+            finally:
+                written.unlink(missing_ok=True)
+        except OSError as error:
+            raise unwritable(self._folder, error) from error
 
     def put(self, written: Path) -> None:
         """Give a checkpoint that is written its place, and the one that was there that of the previous."""
