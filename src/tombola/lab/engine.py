@@ -18,17 +18,18 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
-import tombola
 from tombola.errors import ClusterError, DeviceError, JobError, StoreUnwritable, TombolaError
 from tombola.lab.attempts import apart_from_suspects, device_is_lost
 from tombola.lab.execute import LeaseHeld, Settings, execute
 from tombola.lab.job import Job, name_of
 from tombola.lab.lease import free
 from tombola.lab.store import Store
+from tombola.lab.versions import different_here, versions
 from tombola.training.history import Epoch
 
 
@@ -103,14 +104,14 @@ def run_on_cluster(
     """
     from distributed import KilledWorker, as_completed
 
-    root, version = str(store.root), tombola.__version__
+    root, ours = str(store.root), versions()
     # Of this run alone: another driver's may be of another store or other settings. Leases join the two.
     token = uuid.uuid4().hex[:8]
     keys = {name: f"{job.declaration.name}-{name}-{token}" for name, job in jobs.items()}
     graph: dict[str, Any] = {}
     for name, job in jobs.items():
         needs = [keys[need.name] for need in job.needs if need.name in jobs]
-        graph[keys[name]] = (_task, root, json.dumps(job.description()), settings, version, needs)
+        graph[keys[name]] = (_task, root, json.dumps(job.description()), settings, ours, needs)
     resources = partial(_resources, frozenset(keys[name] for name in gpus)) if gpus else None
     futures = dict(zip(keys, client.get(graph, list(graph), sync=False, resources=resources), strict=True))
     names = {future.key: name for name, future in futures.items()}
@@ -166,15 +167,20 @@ def _note(outcome: Outcome, job: Job, cause: str | None, progress: Progress) -> 
     progress.done(job, cause)
 
 
-def _task(root: str, description: str, settings: Settings, version: str, needs: list[bool]) -> bool:
+def _task(
+    root: str, description: str, settings: Settings, driver: Mapping[str, str], needs: list[bool]
+) -> bool:
     """What a Dask worker does for a job; ``needs`` are results of the tasks before it, and not looked at.
 
-    version: of the driver's tombola. Workers that come later were not there to be asked.
+    driver: its versions. Workers that come later were not asked for theirs, nor whether they see the store.
     """
-    if version != tombola.__version__:
+    differs = different_here(driver)
+    if differs is not None:
+        raise ClusterError(differs)
+    if not (Path(root) / "work").is_dir():
         raise ClusterError(
-            f"the worker on {socket.gethostname()} has tombola {tombola.__version__}, here is {version}; "
-            "install the same version on all machines"
+            f"the worker on {socket.gethostname()} does not see the store at {root}; it must be on a file "
+            "system that all machines share, under the same path"
         )
     # For the whole process and for good: its other slots rest on the same number.
     if torch.get_num_threads() != settings.threads:
@@ -186,6 +192,8 @@ def _task(root: str, description: str, settings: Settings, version: str, needs: 
             _end_process()  # every other slot of it would fail too
         # Only what surely survives the way to the driver, which would wait for anything else for ever.
         told = error if isinstance(error, TombolaError) else JobError(_one_line(error))
+        if isinstance(error, StoreUnwritable):
+            told = StoreUnwritable(f"{error} (on {socket.gethostname()})")
         told.__cause__ = told.__context__ = told.__traceback__ = None
     raise told
 

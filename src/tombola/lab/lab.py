@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from tombola.errors import DataError, DeviceError, RecipeError
-from tombola.lab.cluster import Crew, local_cluster, remote_cluster
+from tombola.lab.cluster import Crew, check_data, local_cluster, remote_cluster
 from tombola.lab.engine import Outcome, Progress, available_gpus, run_here, run_on_cluster
 from tombola.lab.execute import Settings, evaluate, load_result
 from tombola.lab.file_system import check_file_system
@@ -108,6 +108,7 @@ class Lab:
                     f"device {device!r} asked for, but no worker of {scheduler} sees a GPU; start one where "
                     "there is one, or use cpu or auto"
                 )
+            check_data(client, self.store, data_behind(missing.values()))
             computing = [name for name, job in missing.items() if kind == "cuda" and _computes(job)]
             settings = replace(self.settings, device=kind)
             run_on_cluster(client, self.store, missing, settings, progress, outcome, computing)

@@ -156,7 +156,13 @@ def _data(root: Path, text: str) -> Data:
     try:
         data = load_data(source)
     except DataError as error:
-        raise DataError(f"data {name!r} is not at hand on {platform.node()}: {error}") from error
+        raise DataError(
+            f"data {name!r} is not at hand on {platform.node()}: {error}; load it there once, or keep "
+            "it where all machines see it (TOMBOLA_CACHE names the cache)"
+        ) from error
     if data.fingerprint != fingerprint:
-        raise StoreError(f"data {name!r} at {source} has other pixels than this store's results")
+        raise StoreError(
+            f"data {name!r} at {source} on {platform.node()} has other pixels than this store's results; "
+            "give that machine the same files and an empty cache (TOMBOLA_CACHE names it)"
+        )
     return data
