@@ -194,7 +194,7 @@ def test_the_process_speaks_for_work_that_cannot_be_watched(store: Store, regist
 
     for function in (silent, telling):
         execute(store, tb.job(function).description(), Settings())
-    assert seen == [None, 1800.0]
+    assert seen == [None, 7200.0]
 
 
 def test_a_second_publication_by_a_late_owner_changes_nothing(store: Store, registry: None) -> None:

@@ -56,7 +56,7 @@ def run(
     slots: Annotated[int | None, tyro.conf.arg(help="Jobs at once on each GPU.")] = None,
     threads: Threads = 1,
     checkpoint_every: CheckpointEvery = 60.0,
-    hung_after: HungAfter = 1800.0,
+    hung_after: HungAfter = 7200.0,
     keep_going: Annotated[bool, tyro.conf.arg(help="Leave out studies whose data cannot be loaded.")] = False,
     scheduler: Annotated[
         str | None, tyro.conf.arg(help="Address of a Dask scheduler whose workers share the store.")

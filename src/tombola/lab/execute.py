@@ -51,9 +51,9 @@ class Settings:
     slots: jobs at once on each GPU; None for what suits the networks and batch sizes.
     threads: intra-op threads of a slot on a CPU. Another number gives other last bits, so it is recorded.
     checkpoint_every: seconds of wall time between checkpoints of a training.
-    hung_after: seconds without a sign of life (some steps, an evaluation, an epoch) after which a job counts
-        as hung and its worker process is ended, as if the job had killed it; ``math.inf`` for never. Loading
-        what a job needs does not count, and a function that takes no ``watch`` never hangs.
+    hung_after: seconds without a sign of life (a few steps, a pass over the test images) after which a job
+        counts as hung and its worker process is ended, as if the job had killed it; ``math.inf`` for never.
+        Loading what a job needs does not count, and of a function that takes no ``watch`` nothing is known.
     attempts: how often a job's process may die under it before it is given up as one that kills its worker.
     """
 
@@ -63,7 +63,7 @@ class Settings:
     slots: int | None = None
     threads: int = 1
     checkpoint_every: float = 60.0
-    hung_after: float = 1800.0
+    hung_after: float = 7200.0
     attempts: int = 5
 
     def __post_init__(self) -> None:
