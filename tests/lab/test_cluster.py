@@ -268,15 +268,20 @@ def test_a_worker_that_comes_later_and_does_not_see_the_store_says_so(tmp_path: 
         engine._task(str(tmp_path / "none"), "{}", Settings(), versions.versions(), [])
 
 
-def test_a_full_disk_on_a_worker_is_told_with_its_machine(store: Store, monkeypatch) -> None:
-    def full(*_: object, **__: object) -> bool:
-        raise StoreUnwritable("cannot write to x: No space left on device; make room")
+@pytest.mark.parametrize(
+    "error",
+    [StoreUnwritable("cannot write to x: full; make room"), DeviceError("PyTorch sees no GPU; use cpu")],
+)
+def test_what_a_worker_lacks_is_told_with_its_machine(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> bool:
+        raise error
 
-    monkeypatch.setattr(engine, "_run_patiently", full)
-    with pytest.raises(StoreUnwritable, match=rf"make room \(on {socket.gethostname()}\)$"):
-        engine._task(
-            str(store.root), "{}", Settings(threads=torch.get_num_threads()), versions.versions(), []
-        )
+    monkeypatch.setattr(engine, "_run_patiently", fail)
+    settings = Settings(threads=torch.get_num_threads())
+    with pytest.raises(type(error), match=rf"^{error} \(on {socket.gethostname()}\)$"):
+        engine._task(str(store.root), "{}", settings, versions.versions(), [])
 
 
 def test_a_worker_that_comes_later_with_another_version_fails_its_job(

@@ -192,8 +192,8 @@ def _task(
             _end_process()  # every other slot of it would fail too
         # Only what surely survives the way to the driver, which would wait for anything else for ever.
         told = error if isinstance(error, TombolaError) else JobError(_one_line(error))
-        if isinstance(error, StoreUnwritable):
-            told = StoreUnwritable(f"{error} (on {socket.gethostname()})")
+        if isinstance(error, StoreUnwritable | DeviceError):  # a fault of the machine more than of the job
+            told = type(error)(f"{error} (on {socket.gethostname()})")
         told.__cause__ = told.__context__ = told.__traceback__ = None
     raise told
 
