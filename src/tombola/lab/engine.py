@@ -37,8 +37,8 @@ from tombola.training.history import Epoch
 class Outcome:
     """What became of the jobs that were asked for.
 
-    found: names of jobs that were there already; computed: by this call, or by
-    another driver while this one waited for it; failed: with the cause of each.
+    found: names of jobs that were there already; computed: by this call, or by another driver that it waited
+        for; failed: with the cause of each.
     """
 
     found: list[str] = field(default_factory=list)

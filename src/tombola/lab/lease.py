@@ -182,8 +182,6 @@ def _look(path: Path) -> _Seen:
 
 # The leases of others that this process has looked at: what it saw, and since when.
 _known: dict[Path, tuple[_Seen, float]] = {}
-
-
 # Leases that this process could not remove. To others they are stale in time, since nothing beats for them.
 _given_up: set[str] = set()
 
