@@ -165,7 +165,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(
         monkeypatch.setattr(files.os, "fsync", disk_full)
     else:
         monkeypatch.setattr(files, "save", disk_full)
-    with pytest.raises(StoreError, match=r"^cannot write .*file: No space left on device$"):
+    with pytest.raises(StoreError, match=r"^cannot write to .*file: No space left on device; make room "):
         files.write_tensors(path, KIND, {}, {"a": torch.ones(3)})
     assert path.read_bytes() == before
     assert [found.name for found in tmp_path.iterdir()] == ["file"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 
 
@@ -56,6 +58,23 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(value, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
     return f"no {kind} {value!r}; {hint}"
+
+
+def unwritable(place: str | os.PathLike[str], error: BaseException) -> StoreUnwritable:
+    """The error for a place that could not be written to, with what to do about its cause."""
+    return StoreUnwritable(f"cannot write to {os.fspath(place)}: {reason(error)}; {remedy(error)}")
+
+
+def remedy(error: BaseException) -> str:
+    """What to do when a place cannot be written to; what is finished is found when the same is run again."""
+    code = error.errno if isinstance(error, OSError) else None
+    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "make room (tombola gc shows what a store can spare) and run the same again"
+    if code in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return "make it writable or choose another place, and run the same again"
+    if code in (errno.ENOTDIR, errno.EEXIST):
+        return "choose another place"
+    return "run the same again when it can be written to"
 
 
 def reason(error: BaseException) -> str:

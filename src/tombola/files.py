@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from tombola.errors import StoreUnwritable, TicketError, reason
+from tombola.errors import TicketError, reason, unwritable
 from tombola.whole import write_whole
 
 
@@ -42,7 +42,7 @@ def write_tensors(
         # Not save_file, whose files nobody else may read: a store is often shared.
         content = save(whole, metadata)
     except (OSError, SafetensorError) as error:
-        raise StoreUnwritable(f"cannot write {path}: {reason(error)}") from error
+        raise unwritable(path, error) from error
     write_whole(path, content, make_folder=True)
 
 

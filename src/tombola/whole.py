@@ -6,7 +6,7 @@ import os
 import uuid
 from pathlib import Path
 
-from tombola.errors import StoreUnwritable, reason
+from tombola.errors import unwritable
 
 
 def write_whole(path: Path, content: bytes, *, make_folder: bool = False) -> None:
@@ -29,4 +29,4 @@ def write_whole(path: Path, content: bytes, *, make_folder: bool = False) -> Non
         finally:
             beside.unlink(missing_ok=True)
     except OSError as error:
-        raise StoreUnwritable(f"cannot write {path}: {reason(error)}") from error
+        raise unwritable(path, error) from error

@@ -257,7 +257,9 @@ def test_a_store_that_cannot_be_written_to_is_refused(
 ) -> None:
     (tmp_path / "file").write_text("")
     place = tmp_path / "file" / "sub"
-    assert refused(tombola(command, "--store", place)) == f"cannot use a store at {place}: Not a directory"
+    assert refused(tombola(command, "--store", place)) == (
+        f"cannot use a store at {place}: Not a directory; choose another place"
+    )
 
 
 def test_a_place_for_results_that_cannot_be_written_to_is_refused_before_any_work(
@@ -338,7 +340,9 @@ def test_a_full_disk_is_one_line_and_finished_jobs_stay(
             os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         )
         line = refused(tombola("imp", "--rounds", 1, *QUICK))
-    assert re.fullmatch(r"cannot write .*: No space left on device", line)
+    assert re.fullmatch(
+        r"cannot write to .*: No space left on device; make room .* and run the same again", line
+    )
     assert sorted(tmp_path.glob("store/jobs/*/*/*")) == before
     code, again, _ = tombola("imp", "--rounds", 1, *QUICK)
     assert code == 0

@@ -70,16 +70,25 @@ def sticky(place: str) -> int:
 """
 
 
+HUNG = """
+@tb.declare("hangs")
+def hangs(place: str, watch: tb.Watch | None = None) -> int:
+    wait_for(f"{place}/innocent-0", f"{place}/innocent-1")
+    while True:
+        time.sleep(600)
+"""
+
+
 @pytest.fixture
 def deadly(registry: None) -> dict:
     names: dict = {}
-    exec(DEADLY, names)
+    exec(DEADLY + HUNG, names)
     return names
 
 
 @contextmanager
 def one_worker_of_three_slots(place: Path) -> Iterator[distributed.Client]:
-    (place / "deadly_jobs.py").write_text(DEADLY)
+    (place / "deadly_jobs.py").write_text(DEADLY + HUNG)
     with (
         dask.config.set({"distributed.worker.preload": [str(place / "deadly_jobs.py")]}),
         local_cluster(Crew(1, slots=3)) as client,
@@ -106,6 +115,22 @@ def test_only_the_culprit_fails_of_jobs_that_share_a_worker_that_dies(
     assert told.startswith(f"job {culprit.name[:12]} was begun 2 times and never finished")
     assert "Fatal Python error: Segmentation fault" in told
     assert "in deadly" in told
+    assert "\n" not in told
+
+
+def test_a_job_that_sleeps_for_ever_ends_its_worker_and_its_neighbours_resume(
+    tmp_path: Path, store: Store, deadly: dict
+) -> None:
+    culprit = tb.job(deadly["hangs"], str(tmp_path))
+    innocents = [tb.job(deadly["innocent"], str(tmp_path), number) for number in range(2)]
+    settings = Settings(device="cpu", attempts=2, hung_after=0.5)
+    with one_worker_of_three_slots(tmp_path) as client:
+        outcome = run(client, store, [culprit, *innocents], settings)
+    assert set(outcome.failed) == {culprit.name}
+    assert set(outcome.computed) == {job.name for job in innocents}
+    told = outcome.failed[culprit.name]
+    assert told.startswith(f"job {culprit.name[:12]} was begun 2 times and never finished (does it kill its")
+    assert "no sign of life for too long, in hangs (deadly_jobs.py:" in told
     assert "\n" not in told
 
 

@@ -3,19 +3,24 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from PIL import Image
 
 import tombola as tb
-from tombola.errors import ClusterError, DeviceError, RecipeError
-from tombola.lab import cluster, workers
+from tombola.errors import ClusterError, DeviceError, RecipeError, StoreUnwritable
+from tombola.lab import cluster, engine, versions, workers
 from tombola.lab.chains import imp_jobs
 from tombola.lab.engine import Progress
 from tombola.lab.execute import Settings
+from tombola.lab.store import Store
 
 Same = Callable[..., bool]
 
@@ -180,6 +185,103 @@ def test_a_worker_of_another_environment_is_refused_in_one_line(
     with pytest.raises(ClusterError, match=words) as told:
         lab.run(tb.job(tb.initialize, "convnet", "digits"))
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            {"store": False},
+            r"^the worker on node7 \(tcp://there\) does not see the store at .*share, under the",
+        ),
+        (
+            {"trouble": "the file system of /x on node7 cannot link"},
+            r"^the worker at tcp://there cannot use the",
+        ),
+        (
+            ModuleNotFoundError("No module named 'tombola'"),
+            r"^the worker at tcp://there cannot run tombola: .*; ",
+        ),
+    ],
+)
+def test_a_worker_that_cannot_use_the_store_or_run_tombola_is_refused_in_one_line(
+    store: Store, answer: object, words: str
+) -> None:
+    def run(function: Callable, token: str, on_error: str) -> dict:
+        assert Path(token).exists()  # what the worker looks for
+        here = {**function(token), "host": "node7"}
+        return {"tcp://there": answer if isinstance(answer, Exception) else {**here, **answer}}
+
+    with pytest.raises(ClusterError, match=words) as told:
+        cluster._checked_workers(SimpleNamespace(run=run), store)
+    assert "\n" not in str(told.value)
+    assert list((store.root / "work").iterdir()) == []
+
+
+def test_a_machine_without_the_data_is_told_before_anything_is_computed(
+    started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = tmp_path / "shapes"
+    for kind, value in (("dark", 0), ("light", 255)):
+        (pictures / kind).mkdir(parents=True)
+        for number in range(10):
+            Image.new("L", (8, 8), value).save(pictures / kind / f"{number}.png")
+    lab = tb.Lab(tmp_path / "store", scheduler=started.address)
+    really = cluster.check_data
+
+    def elsewhere(*arguments: object) -> None:
+        pictures.rename(tmp_path / "moved")  # as if it lay on the driver's disk only
+        really(*arguments)
+
+    monkeypatch.setattr("tombola.lab.lab.check_data", elsewhere)
+    words = (
+        rf"^the worker at tcp://.* lacks data: data 'shapes' is not at hand on {socket.gethostname()}: no "
+    )
+    with pytest.raises(ClusterError, match=words) as told:
+        lab.run(tb.job(tb.initialize, "convnet", str(pictures)))
+    assert "; load it there once, or keep it where all machines see it" in str(told.value)
+    assert "\n" not in str(told.value)
+    assert list(lab.store.names()) == []
+
+
+def test_one_worker_of_each_machine_is_asked_for_the_data(store: Store) -> None:
+    asked = []
+
+    def run(function: Callable, *arguments: object, workers: list[str] | None = None) -> dict:
+        if workers is None:
+            return {"tcp://a:1": "a", "tcp://a:2": "a", "tcp://b:1": "b"}
+        asked.append(workers)
+        return dict.fromkeys(workers)
+
+    cluster.check_data(SimpleNamespace(run=run), store, [])
+    assert asked == []
+    cluster.check_data(SimpleNamespace(run=run), store, ["digits"])
+    ((first, second),) = asked
+    assert first.startswith("tcp://a:")
+    assert second == "tcp://b:1"
+
+
+def test_a_worker_that_comes_later_and_does_not_see_the_store_says_so(tmp_path: Path) -> None:
+    with pytest.raises(
+        ClusterError, match=rf"^the worker on {socket.gethostname()} does not see the store at"
+    ):
+        engine._task(str(tmp_path / "none"), "{}", Settings(), versions.versions(), [])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [StoreUnwritable("cannot write to x: full; make room"), DeviceError("PyTorch sees no GPU; use cpu")],
+)
+def test_what_a_worker_lacks_is_told_with_its_machine(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> bool:
+        raise error
+
+    monkeypatch.setattr(engine, "_run_patiently", fail)
+    settings = Settings(threads=torch.get_num_threads())
+    with pytest.raises(type(error), match=rf"^{error} \(on {socket.gethostname()}\)$"):
+        engine._task(str(store.root), "{}", settings, versions.versions(), [])
 
 
 def test_a_worker_that_comes_later_with_another_version_fails_its_job(

@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +20,9 @@ from tombola.errors import JobError, RecipeError, StoreError
 from tombola.lab import lease as leases
 from tombola.lab import shared
 from tombola.lab.chains import imp_jobs
-from tombola.lab.execute import LabWatch, LeaseHeld, Settings, execute, load_result
+from tombola.lab.execute import LeaseHeld, Settings, execute, load_result
 from tombola.lab.store import Store, read_json, write_json
+from tombola.lab.watch import LabWatch
 from tombola.training.checkpoint import Checkpoint
 from tombola.training.eager import EagerEngine
 
@@ -137,7 +139,7 @@ def test_whoever_gets_on_does_not_kill_its_worker(store: Store) -> None:
     lease = leases.acquire(workplace)
     assert lease is not None
     write_json(workplace / "attempts.json", {"begun": 9})
-    LabWatch(workplace, lease, 0.0, None).keep(Checkpoint({}, {"t": torch.ones(1)}))
+    LabWatch(workplace, lease, every=0.0, hung_after=60.0).keep(Checkpoint({}, {"t": torch.ones(1)}))
     assert sorted(path.name for path in workplace.iterdir()) == ["checkpoint", "lease"]
 
 
@@ -182,21 +184,17 @@ def test_the_process_speaks_for_work_that_cannot_be_watched(store: Store, regist
 
     @tb.declare("silent")
     def silent() -> int:
-        seen.extend(
-            lease.unwatched for lease in leases._held._leases if lease.path.is_relative_to(store.root)
-        )
+        seen.extend(lease.patience for lease in leases._held._leases if lease.path.is_relative_to(store.root))
         return 1
 
     @tb.declare("telling")
     def telling(watch: tb.Watch | None = None) -> int:
-        seen.extend(
-            lease.unwatched for lease in leases._held._leases if lease.path.is_relative_to(store.root)
-        )
+        seen.extend(lease.patience for lease in leases._held._leases if lease.path.is_relative_to(store.root))
         return 1
 
     for function in (silent, telling):
         execute(store, tb.job(function).description(), Settings())
-    assert seen == [True, False]
+    assert seen == [None, 7200.0]
 
 
 def test_a_second_publication_by_a_late_owner_changes_nothing(store: Store, registry: None) -> None:
@@ -257,6 +255,7 @@ def test_the_threads_of_a_job_are_those_of_its_settings_and_then_as_before(
         ({"threads": 0}, "threads is 0; it must be at least 1"),
         ({"attempts": 0}, "attempts is 0; it must be at least 1"),
         ({"checkpoint_every": -1.0}, "checkpoint_every is -1.0; it must be 0 seconds or more"),
+        ({"hung_after": 0.0}, "hung_after is 0.0; it must be more than 0 seconds"),
         ({"checkpoint_every": float("nan")}, "checkpoint_every is nan"),
     ],
 )
@@ -292,6 +291,20 @@ def test_a_ticket_whose_dense_start_is_gone_is_told(lab: tb.Lab) -> None:
     shared._object.cache_clear()
     with pytest.raises(StoreError, match=r"no file .*; delete it and the job that made it, and run again"):
         lab.result(start)
+
+
+def test_a_dense_start_that_is_gone_comes_back_once_the_job_that_made_it_is_deleted(
+    lab: tb.Lab, quick: tb.Recipe, same_run: Same
+) -> None:
+    start = tb.job(tb.initialize, "convnet", "digits")
+    trained = tb.job(tb.train, start, "digits", quick)
+    before = lab.result(trained)
+    (lab.store.root / "objects" / f"{before.ticket.start_fingerprint}.safetensors").unlink()
+    shutil.rmtree(lab.store.folder(start.name))
+    shared._object.cache_clear()
+    assert lab.run(trained).computed == []  # its numbers are there
+    assert lab.run(trained, whole=True).computed == [start.name]
+    assert same_run(lab.result(trained), before)
 
 
 def test_the_dense_start_of_a_chain_is_kept_once(lab: tb.Lab, quick: tb.Recipe) -> None:

@@ -119,6 +119,18 @@ def test_a_publication_that_was_cut_off_is_found_and_removed(filled: tuple[tb.La
 # Collecting
 
 
+def test_files_that_were_cut_off_are_removed_and_no_others(store: Store) -> None:
+    cut = [store.root / ".index.json.0a1b2c3d", store.root / "data" / ".digits.json.0a1b2c3d"]
+    whole = [store.root / ".index.json", store.root / "data" / "digits.json", store.root / ".hidden"]
+    for path in cut + whole:
+        path.write_text('{"fingerprint": "x"}')
+    assert gc(store, dry_run=False) == []  # they are young
+    found = gc(store, dry_run=False, grace=0)
+    assert {removal.place for removal in found} == {".index.json.0a1b2c3d", "data/.digits.json.0a1b2c3d"}
+    assert not any(path.exists() for path in cut)
+    assert all(path.exists() for path in whole)
+
+
 def test_a_dry_run_removes_nothing(filled: tuple[tb.Lab, list[tb.Job]]) -> None:
     lab, _ = filled
     before = everything_in(lab.store.root)

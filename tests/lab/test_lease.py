@@ -59,6 +59,14 @@ def age(lease: Lease, seconds: float) -> None:
     os.utime(lease.path, (then, then))
 
 
+def elsewhere(place: Path) -> Lease:
+    """A lease that a process of another machine holds."""
+    lease = held(place)
+    lease.owner["host"] = "elsewhere"
+    lease.path.write_text(json.dumps(lease.owner))
+    return lease
+
+
 def test_a_lease_is_exclusive_and_free_again_when_released(place: Path) -> None:
     first = held(place)
     assert acquire(place) is None
@@ -118,7 +126,7 @@ def test_a_process_is_dead_if_its_machine_or_its_number_began_anew(
 
 
 def test_a_lease_whose_heart_stopped_is_taken_over_and_its_old_owner_notices(place: Path) -> None:
-    old = held(place)
+    old = elsewhere(place)
     age(old, STALE - 20)
     assert acquire(place) is None
     age(old, STALE + 1)
@@ -154,7 +162,7 @@ def test_of_two_threads_exactly_one_gets_a_free_lease(tmp_path: Path) -> None:
 
 def test_of_two_threads_exactly_one_gets_a_stale_lease(tmp_path: Path) -> None:
     for place in (tmp_path / str(attempt) for attempt in range(50)):
-        age(held(place), STALE + 1)
+        age(elsewhere(place), STALE + 1)
         (won,) = race(place)
         won.check()
         assert [path.name for path in place.iterdir()] == ["lease"]
@@ -181,7 +189,7 @@ def race(place: Path) -> list[Lease]:
 def test_a_lease_that_was_taken_over_between_the_look_and_the_rename_is_put_back(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = held(place)
+    old = elsewhere(place)
     age(old, STALE + 1)
     new: list[Lease] = []
     really = leases._server_time
@@ -211,19 +219,18 @@ def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
 
 
 class Turns:
-    """Stands in for the clock of the heartbeat: a few turns without waiting, and then the end."""
+    """Stands in for the clock of the heartbeat: a few beats without waiting, and then the end."""
 
     def __init__(self, turns: int) -> None:
-        self.left = turns
+        self.slept, self.end = 0.0, turns * leases.HEARTBEAT
 
     def sleep(self, seconds: float) -> None:
-        self.left -= 1
-        if self.left < 0:
+        if self.slept >= self.end:
             raise StopIteration
+        self.slept += seconds
 
-    @staticmethod
-    def monotonic() -> float:
-        return time.monotonic()
+    def monotonic(self) -> float:
+        return time.monotonic() + self.slept
 
 
 def beat(lease: Lease, monkeypatch: pytest.MonkeyPatch, turns: int = 1) -> None:
@@ -249,7 +256,8 @@ def test_the_heartbeat_stops_when_the_work_shows_no_sign_of_life(
     lease = held(place)
     age(lease, STALE - 1)
     before = lease.path.stat().st_mtime
-    lease.alive -= leases.PATIENCE + 1
+    lease.watch(1800.0)
+    lease.alive -= 1801
     beat(lease, monkeypatch)
     assert lease.path.stat().st_mtime == before
     lease.beat()
@@ -258,7 +266,7 @@ def test_the_heartbeat_stops_when_the_work_shows_no_sign_of_life(
 
 
 def test_the_heartbeat_notices_that_a_lease_is_lost(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lease = held(place)
+    lease = elsewhere(place)
     age(lease, STALE + 1)
     held(place)
     beat(lease, monkeypatch)
@@ -274,3 +282,113 @@ def test_the_heartbeat_survives_a_file_server_that_hiccups(
         patch.setattr(leases.os, "utime", lambda _: (_ for _ in ()).throw(OSError("stale file handle")))
         beat(lease, monkeypatch, turns=2)
     lease.check()
+
+
+def test_whoever_hangs_is_called_once_it_does_and_not_before(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease, called = held(place), []
+    lease.hung = lambda: called.append(lease.is_hung())
+    beat(lease, monkeypatch)  # nothing is expected of it
+    lease.watch(1e6)
+    beat(lease, monkeypatch)
+    assert called == []
+    lease.watch(5.0)
+    beat(lease, monkeypatch)  # ten seconds, a look each
+    assert called
+    assert all(called)
+
+
+def test_a_lease_that_could_not_be_removed_is_free_again_when_it_can(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = held(place)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError(30, "Read-only")))
+        lease.release()
+    assert lease.path.exists()
+    held(place).check()
+
+
+# Clocks that jump
+
+
+class SteadyClock:
+    """Stands in for the clock of whoever watches a lease."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.time = time.time
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SteadyClock:
+    steady = SteadyClock()
+    monkeypatch.setattr(leases, "time", steady)
+    return steady
+
+
+def test_a_clock_that_jumps_forwards_takes_no_lease_from_a_process_that_runs(
+    place: Path, clock: SteadyClock
+) -> None:
+    lease = held(place)
+    age(lease, 86400)
+    for _ in range(20):  # its heart goes on beating
+        assert acquire(place) is None
+        clock.now += leases.HEARTBEAT
+        os.utime(lease.path)
+        age(lease, 86400 + clock.now)
+    lease.check()
+
+
+@pytest.mark.parametrize("seconds", [86400.0, -86400.0])
+def test_a_heart_that_is_seen_not_to_beat_has_stopped_whatever_the_clocks_say(
+    place: Path, clock: SteadyClock, seconds: float
+) -> None:
+    lease = held(place) if seconds > 0 else elsewhere(place)
+    age(lease, seconds)
+    assert acquire(place) is None
+    clock.now += STALE - 1
+    assert acquire(place) is None
+    clock.now += 2
+    held(place).check()
+    with pytest.raises(LeaseLost):
+        lease.check()
+
+
+def test_a_heart_that_beats_between_the_look_and_the_rename_keeps_its_lease(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = elsewhere(place)
+    age(old, STALE + 1)
+    really = leases._server_time
+
+    def beats(folder: Path) -> float:
+        os.utime(old.path)
+        return really(folder)
+
+    monkeypatch.setattr(leases, "_server_time", beats)
+    assert acquire(place) is None
+    old.check()
+    assert [path.name for path in place.iterdir()] == ["lease"]
+
+
+def test_times_told_in_whole_seconds_are_enough(place: Path, clock: SteadyClock) -> None:
+    lease = held(place)
+    for beats in range(20):
+        os.utime(lease.path, (1000 + beats * leases.HEARTBEAT // 2 * 2,) * 2)
+        clock.now += leases.HEARTBEAT
+        assert acquire(place) is None
+
+
+def test_a_place_that_can_only_be_read_says_whether_its_lease_is_dead(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = elsewhere(place)
+    monkeypatch.setattr(Path, "touch", lambda _: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
+    assert not leases.free(place)
+    age(lease, STALE + 1)
+    assert leases.free(place)

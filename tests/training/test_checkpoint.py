@@ -182,6 +182,67 @@ def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning_for_the_one_befor
         assert same_run(train(Checkpoints(tmp_path, every=0)), chain[2])
 
 
+def test_a_damaged_checkpoint_never_takes_the_place_of_the_whole_one_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def numbered(number: int) -> Checkpoint:
+        return Checkpoint({"number": number}, {"t": torch.full((100,), float(number))})
+
+    first = Checkpoints(tmp_path)
+    first.keep(numbered(1))
+    first.keep(numbered(2))
+    damage(tmp_path / "checkpoint")
+    second = Checkpoints(tmp_path)
+    with pytest.warns(UserWarning, match="skipping a checkpoint"):
+        assert second.resume() is not None
+    with monkeypatch.context() as patch:  # dies as it puts the next one into its place
+        patch.setattr(Path, "replace", lambda path, target: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            second.put(tmp_path / "checkpoint.next")
+    with pytest.warns(UserWarning, match="skipping a checkpoint"):
+        found = Checkpoints(tmp_path).resume()
+    assert found is not None
+    assert found.description["number"] == 1
+    second.keep(numbered(3))
+    second.keep(numbered(4))
+    kept = [files.read_description(tmp_path / name) for name in ("checkpoint.previous", "checkpoint")]
+    assert kept == [{"number": 3}, {"number": 4}]
+
+
+def test_two_owners_that_keep_checkpoints_in_one_place_do_not_stumble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = Checkpoint({"number": 1}, {"t": torch.ones(1)})
+    first, second = Checkpoints(tmp_path), Checkpoints(tmp_path)
+    first.keep(checkpoint)
+    really = Path.replace
+
+    def replace(path: Path, target: Path) -> Path:
+        if path.name == "checkpoint":  # the other one moves it aside at this very moment
+            monkeypatch.setattr(Path, "replace", really)
+            second.keep(checkpoint)
+            path.unlink()
+        return really(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    first.keep(checkpoint)
+    assert names(tmp_path) == ["checkpoint", "checkpoint.previous"]
+
+
+def test_a_checkpoint_that_cannot_take_its_place_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints, checkpoint = Checkpoints(tmp_path), Checkpoint({}, {"t": torch.ones(1)})
+
+    def put(written: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(checkpoints, "put", put)
+    with pytest.raises(StoreError, match=r"^cannot write to .*: Read-only file system; make it writable"):
+        checkpoints.keep(checkpoint)
+    assert names(tmp_path) == []
+
+
 def test_a_newest_checkpoint_cut_short_is_skipped_too(
     start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe, tmp_path: Path
 ) -> None:

@@ -23,6 +23,9 @@ Mode = Annotated[
 ]
 Device = Annotated[str, tyro.conf.arg(help="cpu, cuda, cuda:1, ... or auto: a GPU if there is one.")]
 Threads = Annotated[int, tyro.conf.arg(help="CPU threads; another number gives other last bits.")]
+HungAfter = Annotated[
+    float, tyro.conf.arg(help="Seconds without a sign of life after which a job's worker process is ended.")
+]
 CheckpointEvery = Annotated[float, tyro.conf.arg(help="Seconds between checkpoints.")]
 Names = Annotated[
     tuple[str, ...],

@@ -12,6 +12,7 @@ from rich.console import Console
 from tombola.cli.arguments import (
     CheckpointEvery,
     Device,
+    HungAfter,
     Mode,
     Names,
     Numbers,
@@ -41,6 +42,7 @@ def run(
     slots: Annotated[int | None, tyro.conf.arg(help="Jobs at once on each GPU.")] = None,
     threads: Threads = 1,
     checkpoint_every: CheckpointEvery = 60.0,
+    hung_after: HungAfter = 7200.0,
     keep_going: Annotated[bool, tyro.conf.arg(help="Leave out studies whose data cannot be loaded.")] = False,
     scheduler: Annotated[
         str | None, tyro.conf.arg(help="Address of a Dask scheduler whose workers share the store.")
@@ -56,8 +58,9 @@ def run(
     # Workers inherit it: a note on every job would bury what is said here.
     os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning")
     settings = Settings(
-        device=device, mode=mode, slots=slots, threads=threads, checkpoint_every=checkpoint_every
-    )
+        device=device, mode=mode, slots=slots, threads=threads, checkpoint_every=checkpoint_every,
+        hung_after=hung_after,
+    )  # fmt: skip
     runners: Runners = {"scheduler": scheduler, "scheduler_file": scheduler_file}
     if scheduler is None and scheduler_file is None:
         runners = {"workers": available_cores() if workers is None else workers}

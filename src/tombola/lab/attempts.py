@@ -35,7 +35,7 @@ def count_attempt(workplace: Path, allowed: int, name: str) -> None:
     if begun >= allowed:
         told = last_lines(workplace)
         raise JobError(
-            f"job {name[:12]} was begun {begun} times and never finished (does it kill its worker?); "
+            f"job {name[:12]} was begun {begun} times and never finished (does it kill its worker or hang?); "
             f"{f'its last lines: {told}; ' if told else ''}to try again, delete {workplace}"
         )
     write_json(workplace / _COUNT, {"begun": begun + 1})
@@ -44,7 +44,8 @@ def count_attempt(workplace: Path, allowed: int, name: str) -> None:
 
 def forget_attempts(workplace: Path) -> None:
     """Only a sudden death leaves its attempt counted; whoever gets here was not killed."""
-    (workplace / _COUNT).unlink(missing_ok=True)
+    with suppress(OSError):  # a store that became read-only: what made it so is on its way to the user
+        (workplace / _COUNT).unlink(missing_ok=True)
 
 
 def deaths(workplace: Path) -> int:
@@ -64,7 +65,8 @@ def note(workplace: Path, line: str) -> None:
 
 def forget_log(workplace: Path) -> None:
     """An orderly end has nothing to tell."""
-    (workplace / _LOG).unlink(missing_ok=True)
+    with suppress(OSError):
+        (workplace / _LOG).unlink(missing_ok=True)
 
 
 def last_lines(workplace: Path) -> str:

@@ -14,7 +14,7 @@ import socket
 import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import tombola
-from tombola.errors import ClusterError, StoreUnwritable, reason
+from tombola.errors import ClusterError, reason, unwritable
 from tombola.lab.store import Store
+from tombola.lab.versions import different, versions
 
 _SINGLE_THREADED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # Seconds that a scheduler, or the file that names it, may take to appear: they are often started together.
@@ -173,7 +174,7 @@ def _checked_workers(client: Any, store: Store) -> bool:
     try:
         token.touch()
     except OSError as error:
-        raise StoreUnwritable(f"cannot write to the store at {store.root}: {reason(error)}") from error
+        raise unwritable(f"the store at {store.root}", error) from error
     try:
         answers = client.run(environment, str(token), on_error="return")
     finally:
@@ -185,15 +186,33 @@ def _checked_workers(client: Any, store: Store) -> bool:
                 f"the worker at {address} cannot run tombola: {type(there).__name__}: {reason(there)}; "
                 f"install tombola {tombola.__version__} there"
             )
-        for what in ("tombola", "torch", "numpy", "python"):
-            if there[what] != here[what]:
-                raise ClusterError(
-                    f"the worker on {there['host']} ({address}) has {what} {there[what]}, here is "
-                    f"{here[what]}; install the same versions on all machines"
-                )
+        told = different(there, {what: here[what] for what in versions()}, f"{there['host']} ({address})")
+        if told is not None:
+            raise ClusterError(told)
         if not there["store"]:
             raise ClusterError(
                 f"the worker on {there['host']} ({address}) does not see the store at {store.root}; it must "
                 "be on a file system that all machines share, under the same path"
             )
+        if there["trouble"] is not None:
+            raise ClusterError(f"the worker at {address} cannot use the store: {there['trouble']}")
     return any(there["gpu"] for there in answers.values())
+
+
+def check_data(client: Any, store: Store, names: Collection[str]) -> None:
+    """See that every machine can load the data that jobs take, before hours are spent.
+
+    names: of data that are registered in the store.
+
+    Raises :class:`~tombola.errors.ClusterError` with what is lacking on the first machine that cannot.
+    """
+    from tombola.lab.workers import lacking
+
+    if not names:
+        return
+    # One worker of each is asked: the others there have the same disks.
+    machines = {host: address for address, host in client.run(socket.gethostname).items()}
+    found = client.run(lacking, str(store.root), sorted(names), workers=sorted(machines.values()))
+    for address, told in found.items():
+        if told is not None:
+            raise ClusterError(f"the worker at {address} lacks data: {told}")

@@ -18,17 +18,18 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
-import tombola
 from tombola.errors import ClusterError, DeviceError, JobError, StoreUnwritable, TombolaError
 from tombola.lab.attempts import apart_from_suspects, device_is_lost
 from tombola.lab.execute import LeaseHeld, Settings, execute
 from tombola.lab.job import Job, name_of
 from tombola.lab.lease import free
 from tombola.lab.store import Store
+from tombola.lab.versions import different_here, versions
 from tombola.training.history import Epoch
 
 
@@ -36,7 +37,8 @@ from tombola.training.history import Epoch
 class Outcome:
     """What became of the jobs that were asked for.
 
-    found: names of jobs that were there already; computed: by this call; failed: with the cause of each.
+    found: names of jobs that were there already; computed: by this call, or by another driver that it waited
+        for; failed: with the cause of each.
     """
 
     found: list[str] = field(default_factory=list)
@@ -102,14 +104,14 @@ def run_on_cluster(
     """
     from distributed import KilledWorker, as_completed
 
-    root, version = str(store.root), tombola.__version__
+    root, ours = str(store.root), versions()
     # Of this run alone: another driver's may be of another store or other settings. Leases join the two.
     token = uuid.uuid4().hex[:8]
     keys = {name: f"{job.declaration.name}-{name}-{token}" for name, job in jobs.items()}
     graph: dict[str, Any] = {}
     for name, job in jobs.items():
         needs = [keys[need.name] for need in job.needs if need.name in jobs]
-        graph[keys[name]] = (_task, root, json.dumps(job.description()), settings, version, needs)
+        graph[keys[name]] = (_task, root, json.dumps(job.description()), settings, ours, needs)
     resources = partial(_resources, frozenset(keys[name] for name in gpus)) if gpus else None
     futures = dict(zip(keys, client.get(graph, list(graph), sync=False, resources=resources), strict=True))
     names = {future.key: name for name, future in futures.items()}
@@ -165,15 +167,20 @@ def _note(outcome: Outcome, job: Job, cause: str | None, progress: Progress) -> 
     progress.done(job, cause)
 
 
-def _task(root: str, description: str, settings: Settings, version: str, needs: list[bool]) -> bool:
+def _task(
+    root: str, description: str, settings: Settings, driver: Mapping[str, str], needs: list[bool]
+) -> bool:
     """What a Dask worker does for a job; ``needs`` are results of the tasks before it, and not looked at.
 
-    version: of the driver's tombola. Workers that come later were not there to be asked.
+    driver: its versions. Workers that come later were not asked for theirs, nor whether they see the store.
     """
-    if version != tombola.__version__:
+    differs = different_here(driver)
+    if differs is not None:
+        raise ClusterError(differs)
+    if not (Path(root) / "work").is_dir():
         raise ClusterError(
-            f"the worker on {socket.gethostname()} has tombola {tombola.__version__}, here is {version}; "
-            "install the same version on all machines"
+            f"the worker on {socket.gethostname()} does not see the store at {root}; it must be on a file "
+            "system that all machines share, under the same path"
         )
     # For the whole process and for good: its other slots rest on the same number.
     if torch.get_num_threads() != settings.threads:
@@ -182,10 +189,11 @@ def _task(root: str, description: str, settings: Settings, version: str, needs: 
         return _run_patiently(Store(root, create=False), json.loads(description), settings, None)
     except Exception as error:
         if device_is_lost(error):
-            # Every other slot of this process would fail too. They all resume in a new one.
-            os._exit(1)
+            _end_process()  # every other slot of it would fail too
         # Only what surely survives the way to the driver, which would wait for anything else for ever.
         told = error if isinstance(error, TombolaError) else JobError(_one_line(error))
+        if isinstance(error, StoreUnwritable | DeviceError):  # a fault of the machine more than of the job
+            told = type(error)(f"{error} (on {socket.gethostname()})")
         told.__cause__ = told.__context__ = told.__traceback__ = None
     raise told
 
@@ -202,8 +210,9 @@ def _run_patiently(
         try:
             if not _in_worker():
                 return execute(store, description, settings, on_epoch)
+            end_process = _end_process if _has_nanny() else None
             with apart_from_suspects(store.workplace(name), _slot_given_up):
-                return execute(store, description, settings, on_epoch)
+                return execute(store, description, settings, on_epoch, end_process=end_process)
         except LeaseHeld:
             with _slot_given_up():
                 pause = 0.2
@@ -235,6 +244,18 @@ def _in_worker() -> bool:
     except ValueError:
         return False
     return True
+
+
+def _has_nanny() -> bool:
+    """Whether somebody starts another process if that of this Dask worker ends."""
+    from distributed import get_worker
+
+    return get_worker().nanny is not None
+
+
+def _end_process() -> None:
+    """End this process at once; the jobs in it resume in the one that its nanny starts."""
+    os._exit(1)
 
 
 @contextmanager

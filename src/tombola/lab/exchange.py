@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from tombola.errors import JobError, StoreError, StoreUnwritable, TombolaError, reason
+from tombola.errors import JobError, StoreError, TombolaError, reason, unwritable
 from tombola.lab.execute import load_result
 from tombola.lab.job import name_of
 from tombola.lab.references import data_names, everything_behind, own_values, shared_start
@@ -61,7 +61,7 @@ def export(store: Store, name: str, file: str | os.PathLike[str]) -> None:
             os.fsync(written.fileno())
         beside.replace(path)
     except OSError as error:
-        raise StoreUnwritable(f"cannot write {path}: {reason(error)}") from error
+        raise unwritable(path, error) from error
     finally:
         beside.unlink(missing_ok=True)
 
@@ -111,7 +111,7 @@ def import_(store: Store, file: str | os.PathLike[str]) -> str:
         _check_data(store, taken)
         _take_over(store, taken, name)
     except OSError as error:
-        raise StoreUnwritable(f"cannot write to the store at {store.root}: {reason(error)}") from error
+        raise unwritable(f"the store at {store.root}", error) from error
     finally:
         shutil.rmtree(place, ignore_errors=True)
     return name

@@ -8,13 +8,14 @@ import platform
 import shutil
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -32,9 +33,9 @@ from tombola.lab.result import Packed, pack, unpack
 from tombola.lab.shared import put_object, stored_data, stored_object
 from tombola.lab.store import Store
 from tombola.lab.under_way import Teller
+from tombola.lab.watch import LabWatch, end_hung
 from tombola.lab.writing import face
 from tombola.ticket import Ticket
-from tombola.training.checkpoint import Checkpoint, Checkpoints
 from tombola.training.device import Mode, gpu_libraries, hardware_name, process_settings, resolve_device
 from tombola.training.history import Epoch
 from tombola.training.run import Run
@@ -50,6 +51,9 @@ class Settings:
     slots: jobs at once on each GPU; None for what suits the networks and batch sizes.
     threads: intra-op threads of a slot on a CPU. Another number gives other last bits, so it is recorded.
     checkpoint_every: seconds of wall time between checkpoints of a training.
+    hung_after: seconds without a sign of life (a few steps, a pass over the test images) after which a job
+        counts as hung and its worker process is ended, as if the job had killed it; ``math.inf`` for never.
+        Loading what a job needs does not count, and of a function that takes no ``watch`` nothing is known.
     attempts: how often a job's process may die under it before it is given up as one that kills its worker.
     """
 
@@ -59,6 +63,7 @@ class Settings:
     slots: int | None = None
     threads: int = 1
     checkpoint_every: float = 60.0
+    hung_after: float = 7200.0
     attempts: int = 5
 
     def __post_init__(self) -> None:
@@ -70,6 +75,8 @@ class Settings:
             raise RecipeError(unknown("mode", self.mode, get_args(Mode)))
         if not self.checkpoint_every >= 0:
             raise RecipeError(f"checkpoint_every is {self.checkpoint_every}; it must be 0 seconds or more")
+        if not self.hung_after > 0:
+            raise RecipeError(f"hung_after is {self.hung_after}; it must be more than 0 seconds")
 
 
 class LeaseHeld(Exception):
@@ -81,8 +88,12 @@ def execute(
     description: Mapping[str, Any],
     settings: Settings,
     on_epoch: Callable[[Epoch, int], None] | None = None,
+    *,
+    end_process: Callable[[], None] | None = None,
 ) -> bool:
     """Run one job and publish its result; False if it was there already.
+
+    end_process: ends this process, for whoever started it to start another; called if the job hangs.
 
     Raises :class:`LeaseHeld` while another owner works on it, and whatever the job itself raises.
     """
@@ -100,8 +111,10 @@ def execute(
             return False
         count_attempt(workplace, settings.attempts, name)
         try:
-            lease.unwatched = "watch" not in face(described_function(description).function).runtime
-            watch = LabWatch(workplace, lease, settings.checkpoint_every, on_epoch)
+            if end_process is not None:
+                lease.hung = partial(end_hung, workplace, threading.get_ident(), end_process)
+            every, hung_after = settings.checkpoint_every, settings.hung_after
+            watch = LabWatch(workplace, lease, every=every, hung_after=hung_after, on_epoch=on_epoch)
             watch.teller = Teller(workplace, description["function"])
             _compute(store, name, description, settings, watch)
         except leases.LeaseLost:
@@ -129,13 +142,17 @@ def _compute(
     watch: LabWatch,
 ) -> None:
     """Make a job's result and publish it."""
-    started = time.time()
+    started, since = time.time(), time.monotonic()
     device = resolve_device(settings.device)
     # Measures compute in the mode of the trainings beside them.
     with process_settings(settings.mode) if device.type == "cuda" else nullcontext():
-        value = evaluate(store, description, {"device": device, "mode": settings.mode, "watch": watch})
+        runtime = {"device": device, "mode": settings.mode, "watch": watch}
+        arguments = _arguments(store, description, runtime)
+        function = described_function(description)
+        with watch.at_work("watch" in face(function.function).runtime):
+            value = call(function, arguments, runtime)
     packed = pack(value)
-    provenance = _provenance(store, description, settings, device, started, value)
+    provenance = _provenance(store, description, settings, device, started, time.monotonic() - since, value)
     # Published even if the lease was lost meanwhile: the first of two equal results stays.
     if packed.start is not None:
         fingerprint, start = packed.start
@@ -145,8 +162,12 @@ def _compute(
 
 def evaluate(store: Store, description: Mapping[str, Any], runtime: Mapping[str, Any]) -> Any:
     """What a described call gives, its parents' results taken from the store."""
-    arguments = {key: _argument(store, value, runtime) for key, value in description["arguments"].items()}
-    return call(described_function(description), arguments, runtime)
+    return call(described_function(description), _arguments(store, description, runtime), runtime)
+
+
+def _arguments(store: Store, description: Mapping[str, Any], runtime: Mapping[str, Any]) -> dict[str, Any]:
+    """What a described call is called with, parents' results taken from the store."""
+    return {key: _argument(store, value, runtime) for key, value in description["arguments"].items()}
 
 
 def load_result(store: Store, name: str) -> Any:
@@ -154,7 +175,10 @@ def load_result(store: Store, name: str) -> Any:
 
     Raises :class:`~tombola.errors.StoreError` if it is damaged.
     """
-    kind = result_type(described_function(store.description(name)))
+    description = store.description(name)
+    if name_of(description) != name:
+        raise store.damaged(name, "job.json was altered: it describes another job")
+    kind = result_type(described_function(description))
     packed = store.packed(name)
     try:
         return _unpack(store, packed, kind)
@@ -222,41 +246,6 @@ def _data_names(value: Any) -> Iterator[str]:
         yield value["data"]
 
 
-class LabWatch(Checkpoints):
-    """Keeps checkpoints at a job's workplace and its lease alive."""
-
-    def __init__(
-        self,
-        workplace: Path,
-        lease: leases.Lease,
-        every: float,
-        on_epoch: Callable[[Epoch, int], None] | None,
-    ) -> None:
-        super().__init__(workplace, every=every)
-        self._lease = lease
-        self._on_epoch = on_epoch
-        self.teller: Teller | None = None
-
-    def beat(self) -> None:
-        self._lease.beat()
-
-    def advanced(self, snapshot: Callable[[], Checkpoint], *, epoch_end: bool) -> None:
-        self._lease.beat()
-        super().advanced(snapshot, epoch_end=epoch_end)
-
-    def keep(self, checkpoint: Checkpoint) -> None:
-        self._lease.check()
-        super().keep(checkpoint)
-        forget_attempts(self._folder)  # whoever gets on does not kill its worker
-
-    def finished_epoch(self, row: Epoch, epochs: int) -> None:
-        note(self._folder, f"finished epoch {row.epoch} of {epochs}")
-        if self.teller is not None:
-            self.teller.epoch(row.epoch, epochs)
-        if self._on_epoch is not None:
-            self._on_epoch(row, epochs)
-
-
 def _record_failure(workplace: Path, error: Exception) -> None:
     """Leave the cause at the workplace."""
     try:
@@ -276,6 +265,7 @@ def _provenance(
     settings: Settings,
     device: torch.device,
     started: float,
+    seconds: float,
     value: Any,
 ) -> dict[str, Any]:
     """Where and by what a result was made."""
@@ -297,7 +287,7 @@ def _provenance(
         "precision": value.precision if isinstance(value, Run) else None,
         "engine": value.engine if isinstance(value, Run) else None,
         "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="milliseconds"),
-        "seconds": round(time.time() - started, 3),
+        "seconds": round(seconds, 3),
         "pid": os.getpid(),
         "data": data,
     } | ({"mode": settings.mode} | gpu_libraries(device) if device.type == "cuda" else {})

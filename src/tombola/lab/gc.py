@@ -6,6 +6,7 @@ tensors go, and are computed again if a new job asks for them. What any result n
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from tombola.lab.store import Store, read_json
 
 Keep = Literal["all", "needed", "tickets"]
 
+# How files are called until they are whole; see tombola.whole.
+_BESIDE = re.compile(r"\..+\.[0-9a-f]{8}")
 # Seconds that everything stays: somebody may be about to need it.
 _GRACE = 86400.0
 
@@ -53,7 +56,7 @@ def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float =
     if keep not in get_args(Keep):
         raise RecipeError(unknown("policy of what to keep", keep, get_args(Keep)))
     oldest = time.time() - grace
-    found = list(_dead_places(store, oldest))
+    found = [*_dead_places(store, oldest), *_cut_off_files(store, oldest)]
     if not _busy(store):
         if keep != "all":
             found += _weights(store, keep, oldest)
@@ -84,6 +87,14 @@ def _dead_places(store: Store, oldest: float) -> Iterator[Removal]:
         else:
             for half in sorted(place.glob("publish.*")):
                 yield _removal(store, half, "a publication that was cut off")
+
+
+def _cut_off_files(store: Store, oldest: float) -> Iterator[Removal]:
+    """Files that were being written beside their place when their writer died."""
+    for folder in (store.root, *(store.root / name for name in ("data", "files", "work"))):
+        for path in sorted(folder.glob(".*")):
+            if _BESIDE.fullmatch(path.name) and path.is_file() and path.stat().st_mtime <= oldest:
+                yield _removal(store, path, "a file that was cut off")
 
 
 def _weights(store: Store, keep: Keep, oldest: float) -> Iterator[Removal]:

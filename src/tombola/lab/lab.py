@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from tombola.errors import DataError, DeviceError, RecipeError
-from tombola.lab.cluster import Crew, local_cluster, remote_cluster
+from tombola.lab.cluster import Crew, check_data, local_cluster, remote_cluster
 from tombola.lab.engine import Outcome, Progress, available_gpus, run_here, run_on_cluster
 from tombola.lab.execute import Settings, evaluate, load_result
+from tombola.lab.file_system import check_file_system
 from tombola.lab.job import Job, all_needed, data_behind, values_behind
-from tombola.lab.shared import put_value, register_data
+from tombola.lab.shared import lacks_start, put_value, register_data
 from tombola.lab.slots import default_slots
 from tombola.lab.store import Store
 from tombola.lab.writing import face
@@ -27,8 +28,7 @@ class Lab:
 
     store: a folder; by default ``TOMBOLA_STORE`` or the platform's place for user data.
     workers: processes to run jobs in, one a CPU core; 0 runs them one after the other in this process. On
-    GPUs
-        any other number means one process a GPU, each with ``settings.slots`` jobs at once.
+        GPUs any other number means one process a GPU, each with ``settings.slots`` jobs at once.
     settings: device, threads and checkpoints; see :class:`~tombola.lab.execute.Settings`.
     scheduler, scheduler_file: instead of ``workers``, the address of a Dask scheduler whose workers share the
         store's file system, or the file it wrote; see :func:`~tombola.lab.cluster.remote_cluster`. The
@@ -74,14 +74,14 @@ class Lab:
         asked = [jobs] if isinstance(jobs, Job) else list(jobs)
         needed = all_needed(asked)
         outcome = Outcome(found=[name for name in needed if self.store.has(name)])
-        thin = {name for name in outcome.found if self.store.is_thin(name)}
-        missing = _wanted(asked, needed, set(outcome.found), thin, whole)
+        missing = _wanted(self.store, asked, needed, set(outcome.found), whole)
         outcome.found = [name for name in outcome.found if name not in missing]
         self._check_data(asked, needed=bool(missing))
         progress = progress or Progress()
         progress.begin(len(outcome.found), len(missing))
         if not missing:
             return outcome
+        check_file_system(self.store.root / "work")
         self._bring_in_values(missing.values())
         if self.scheduler is not None:
             self._run_remotely(self.scheduler, missing, progress, outcome)
@@ -108,6 +108,7 @@ class Lab:
                     f"device {device!r} asked for, but no worker of {scheduler} sees a GPU; start one where "
                     "there is one, or use cpu or auto"
                 )
+            check_data(client, self.store, data_behind(missing.values()))
             computing = [name for name, job in missing.items() if kind == "cuda" and _computes(job)]
             settings = replace(self.settings, device=kind)
             run_on_cluster(client, self.store, missing, settings, progress, outcome, computing)
@@ -175,20 +176,25 @@ def _computes(job: Job) -> bool:
 
 
 def _wanted(
-    asked: list[Job], needed: Mapping[str, Job], found: set[str], thin: set[str], whole: bool
+    store: Store, asked: list[Job], needed: Mapping[str, Job], found: set[str], whole: bool
 ) -> dict[str, Job]:
     """Of the needed jobs, those that are missing and asked for, or that a missing one needs, in their order.
 
     A finished job makes the jobs behind it unnecessary, even if they are gone. A thin one is missing for
-    whoever needs its tensors.
+    whoever needs its tensors, and so are the jobs behind one whose dense start is gone, if they are.
     """
     wanted: set[str] = set()
+    looked: set[tuple[str, bool]] = set()
     pending = [(job, whole) for job in asked]
     while pending:
         job, tensors = pending.pop()
-        there = job.name in found and not (tensors and job.name in thin)
-        if job.stored and (there or job.name in wanted):
+        if (job.name, tensors) in looked:
             continue
-        wanted.add(job.name)
+        looked.add((job.name, tensors))
+        there = job.stored and job.name in found and not (tensors and store.is_thin(job.name))
+        if there and not (tensors and lacks_start(store, job.name)):
+            continue
+        if not there:
+            wanted.add(job.name)
         pending.extend((need, True) for need in job.needs)
     return {name: job for name, job in needed.items() if name in wanted}

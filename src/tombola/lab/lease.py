@@ -1,32 +1,34 @@
 """Leases: who works on a job, so that each is computed once however many drivers and workers there are.
 
 A lease is a file, created exclusively. Its time of change is its heartbeat, written and read on the file
-server's clock. One whose heart stopped, or whose process is known to be dead, is taken over. The heartbeat
-goes on only while the work shows signs of life, so that a hung job is noticed too.
+server's clock. One whose heart stopped, or whose process is known to be dead, is taken over. Clocks jump, so
+of a process that is seen to run only the watcher's own steady clock says that its heart stopped, and that
+clock also ends a heartbeat of the future. The heartbeat goes on only while the work shows signs of life: a
+hung job is noticed, and its worker process ended.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tombola.errors import StoreUnwritable, reason
+from tombola.errors import unwritable
+from tombola.lab import process
 
 # Seconds without a heartbeat after which a lease is taken over.
 STALE = 60.0
 # Seconds between heartbeats.
 HEARTBEAT = 10.0
-# Seconds without a sign of life from the work after which its heartbeat stops.
-PATIENCE = 1800.0
+# Seconds between looks at whether the work still shows signs of life.
+_LOOK = 1.0
 
 
 class LeaseLost(Exception):
@@ -35,13 +37,28 @@ class LeaseLost(Exception):
 
 @dataclass
 class Lease:
-    """A lease that is held. Made by :func:`acquire`."""
+    """A lease that is held. Made by :func:`acquire`.
+
+    patience: seconds without a sign of life after which the work counts as hung; None while nothing is
+        expected of it, so that the process speaks for it.
+    hung: called once it does, in a thread of its own; the heartbeat stops in any case.
+    """
 
     path: Path
     owner: dict[str, Any]
-    alive: float
+    alive: float = field(default_factory=time.monotonic)
     lost: bool = False
-    unwatched: bool = False  # the work gives no signs of life, so the process speaks for it
+    patience: float | None = None
+    hung: Callable[[], None] | None = None
+
+    def watch(self, patience: float | None) -> None:
+        """Expect signs of life from now on, so many seconds apart at most; None expects none."""
+        self.alive = time.monotonic()
+        self.patience = patience
+
+    def is_hung(self) -> bool:
+        """Whether signs of life have been missing for too long."""
+        return self.patience is not None and time.monotonic() - self.alive > self.patience
 
     def beat(self) -> None:
         """A sign of life from the work; raises :class:`LeaseLost` if the lease is gone."""
@@ -51,15 +68,18 @@ class Lease:
 
     def check(self) -> None:
         """Raise :class:`LeaseLost` unless the lease is still this owner's, as the file system has it now."""
-        if _owner_in(self.path) != self.owner:
+        if _look(self.path).owner != self.owner:
             self.lost = True
         self.beat()
 
     def release(self) -> None:
-        """Give the lease back."""
+        """Give the lease back; one that cannot be removed is at least not this process's any more."""
         _held.discard(self)
-        if _owner_in(self.path) == self.owner:
-            self.path.unlink(missing_ok=True)
+        try:
+            if _look(self.path).owner == self.owner:
+                self.path.unlink(missing_ok=True)
+        except OSError:
+            _given_up.add(self.owner["lease"])
 
     def __hash__(self) -> int:
         return id(self)
@@ -71,15 +91,15 @@ class Lease:
 def acquire(folder: Path) -> Lease | None:
     """The lease on a workplace, or None while another owner holds it.
 
-    Raises :class:`~tombola.errors.StoreError` if the place cannot be written to.
+    Raises :class:`~tombola.errors.StoreUnwritable` if the place cannot be written to.
     """
     try:
         path = folder / "lease"
         for _ in range(2):
             folder.mkdir(parents=True, exist_ok=True)
-            owner = _identity() | {"lease": uuid.uuid4().hex}
+            owner = process.identity() | {"lease": uuid.uuid4().hex}
             if _create(path, owner):
-                lease = Lease(path, owner, time.monotonic())
+                lease = Lease(path, owner)
                 _held.add(lease)
                 return lease
             if not _clear_if_stale(path):
@@ -87,7 +107,7 @@ def acquire(folder: Path) -> Lease | None:
     except FileNotFoundError:
         return None  # its last owner finished just now, and cleared the place away
     except OSError as error:
-        raise StoreUnwritable(f"cannot write to {folder}: {reason(error)}") from error
+        raise unwritable(folder, error) from error
     return None
 
 
@@ -95,7 +115,7 @@ def free(folder: Path) -> bool:
     """Whether a lease could be had now: there is none, or a dead one."""
     path = folder / "lease"
     try:
-        return not path.exists() or _is_stale(path, _owner_in(path))
+        return _is_stale(path, _look(path))
     except FileNotFoundError:
         return True
 
@@ -103,21 +123,21 @@ def free(folder: Path) -> bool:
 def _create(path: Path, owner: dict[str, Any]) -> bool:
     """Create the lease file whole and exclusively: written beside, then linked to its name."""
     beside = path.with_name(f".lease.{owner['lease']}")
-    beside.write_text(json.dumps(owner))
     try:
+        beside.write_text(json.dumps(owner))
         os.link(beside, path)
     except FileExistsError:
         return False
     finally:
-        beside.unlink()
+        beside.unlink(missing_ok=True)
     return True
 
 
 def _clear_if_stale(path: Path) -> bool:
     """Take a dead lease out of the way; True if the place is free now."""
-    owner = _owner_in(path)
+    seen = _look(path)
     try:
-        if not _is_stale(path, owner):
+        if not _is_stale(path, seen):
             return False
     except FileNotFoundError:
         return True
@@ -126,8 +146,9 @@ def _clear_if_stale(path: Path) -> bool:
         path.rename(aside)
     except FileNotFoundError:
         return True
-    # Between the look and the rename another may have taken over: then that lease is put back.
-    mistaken = _owner_in(aside) != owner
+    # Between the look and the rename its heart may have beaten again, or another have taken over: then that
+    # lease is put back.
+    mistaken = _look(aside) != seen
     if mistaken:
         # If a third one was faster, the heartbeat of the second finds its lease gone and aborts.
         with suppress(FileExistsError):
@@ -136,85 +157,68 @@ def _clear_if_stale(path: Path) -> bool:
     return not mistaken
 
 
-def _is_stale(path: Path, owner: dict[str, Any] | None) -> bool:
-    age = _server_time(path.parent) - path.stat().st_mtime
-    # A lease that a power cut emptied names nobody; it is stale in time.
-    return age >= STALE or (owner is not None and _known_dead(owner))
+@dataclass(frozen=True)
+class _Seen:
+    """What a lease file says: whose it is, None if of nobody, and its last heartbeat in nanoseconds."""
+
+    owner: dict[str, Any] | None = None
+    beaten: int | None = None
 
 
-def _owner_in(path: Path) -> dict[str, Any] | None:
+def _look(path: Path) -> _Seen:
+    """A lease file as it is now; of one that is gone, nothing."""
     try:
-        owner = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return None
-    return owner if isinstance(owner, dict) else None
+        # Opened before its time is read: only then must a client of a file server ask the server.
+        with path.open() as file:
+            text, beaten = file.read(), os.fstat(file.fileno()).st_mtime_ns
+    except FileNotFoundError:
+        return _Seen()
+    try:
+        owner = json.loads(text)
+    except ValueError:
+        owner = None  # a power cut emptied it; it is stale in time
+    return _Seen(owner if isinstance(owner, dict) else None, beaten)
+
+
+# The leases of others that this process has looked at: what it saw, and since when.
+_known: dict[Path, tuple[_Seen, float]] = {}
+# Leases that this process could not remove. To others they are stale in time, since nothing beats for them.
+_given_up: set[str] = set()
+
+
+def _unchanged(path: Path, seen: _Seen) -> float:
+    """Seconds for which this process has seen a lease as it is, on a clock that never jumps."""
+    before, since = _known.get(path, (None, 0.0))
+    if before != seen:
+        since = time.monotonic()
+        _known[path] = seen, since
+    return time.monotonic() - since
+
+
+def _is_stale(path: Path, seen: _Seen) -> bool:
+    """Whether what was seen of a lease is of a dead owner; FileNotFoundError if it is gone."""
+    if seen.beaten is None:
+        _known.pop(path, None)
+        raise FileNotFoundError(path)
+    if seen.owner is not None and seen.owner.get("lease") in _given_up:
+        return True
+    runs = process.runs(seen.owner) if seen.owner is not None else None
+    if runs is False or _unchanged(path, seen) >= STALE:
+        return True
+    return runs is None and _server_time(path.parent) - seen.beaten / 1e9 >= STALE
 
 
 def _server_time(folder: Path) -> float:
     """Now, on the clock of the file server that also stamps the leases."""
     probe = folder / f".clock.{uuid.uuid4().hex}"
-    probe.touch()
     try:
-        return probe.stat().st_mtime
-    finally:
-        probe.unlink()
-
-
-def _identity() -> dict[str, Any]:
-    return {
-        "host": socket.gethostname(),
-        "boot": _boot(),
-        "processes": _process_space(),
-        "pid": os.getpid(),
-        "started": _started(os.getpid()),
-    }
-
-
-def _known_dead(owner: dict[str, Any]) -> bool:
-    """Whether the owner is a process of this machine that no longer runs."""
-    if owner.get("host") != socket.gethostname() or not isinstance(owner.get("pid"), int):
-        return False
-    if owner.get("boot") != _boot():
-        return True
-    if owner.get("processes") != _process_space():
-        return False  # another container, whose process ids mean nothing here
-    started = _started(owner["pid"])
-    return started is None or (started != owner.get("started"))
-
-
-@cache
-def _boot() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
-@cache
-def _process_space() -> str:
-    """Names the space that process ids are counted in: containers have their own."""
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""
-
-
-def _started(pid: int) -> str | None:
-    """When a process of this machine started, None if there is none; guards against reused process ids."""
-    stat = Path(f"/proc/{pid}/stat")
-    if Path("/proc/self/stat").exists():
+        probe.touch()
         try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            return None
-        return None if fields[0] == "Z" else fields[19]
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return ""
+            return probe.stat().st_mtime
+        finally:
+            probe.unlink()
+    except OSError:
+        return time.time()  # not to be written to from here: then this clock must do
 
 
 class _Held:
@@ -237,20 +241,31 @@ class _Held:
             self._leases.discard(lease)
 
     def _beat_on(self) -> None:
+        last = time.monotonic()
         while True:
-            time.sleep(HEARTBEAT)
+            time.sleep(_LOOK)
+            due = time.monotonic() - last >= HEARTBEAT
+            if due:
+                last = time.monotonic()
             with self._lock:
                 leases = list(self._leases)
             for lease in leases:
-                if not lease.unwatched and time.monotonic() - lease.alive > PATIENCE:
-                    continue
-                try:
-                    if _owner_in(lease.path) != lease.owner:
-                        lease.lost = True
-                    else:
-                        os.utime(lease.path)
-                except OSError:
-                    continue  # a file server that hiccups; the next beat tries again
+                if lease.is_hung():
+                    if lease.hung is not None:
+                        lease.hung()
+                elif due:
+                    _beat_for(lease)
+
+
+def _beat_for(lease: Lease) -> None:
+    """Renew a lease, or notice that it is lost."""
+    try:
+        if _look(lease.path).owner != lease.owner:
+            lease.lost = True
+        else:
+            os.utime(lease.path)
+    except OSError:
+        pass  # a file server that hiccups; the next beat tries again
 
 
 _held = _Held()

@@ -16,6 +16,7 @@ from tombola import files
 from tombola.data.imageset import Data, ImageSet
 from tombola.data.load import load_data
 from tombola.errors import DataError, StoreError, TicketError, reason
+from tombola.lab.references import shared_start
 from tombola.lab.store import Store, read_json, write_json
 from tombola.ticket import Ticket
 from tombola.training.run import Run
@@ -51,6 +52,15 @@ def _is_whole(details: Mapping[str, Any]) -> bool:
 def stored_object(store: Store, fingerprint: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Details and tensors kept under a fingerprint."""
     return _object(_object_path(store.root, fingerprint))
+
+
+def lacks_start(store: Store, name: str) -> bool:
+    """Whether the dense start that a finished job leaves to the store is gone from it."""
+    try:
+        start = shared_start(store.details(name))
+    except StoreError:
+        return False  # its own damage is told when it is read
+    return start is not None and not _object_path(store.root, start).exists()
 
 
 def register_data(store: Store, name: str, source: str | Data) -> Data:
@@ -146,7 +156,13 @@ def _data(root: Path, text: str) -> Data:
     try:
         data = load_data(source)
     except DataError as error:
-        raise DataError(f"data {name!r} is not at hand on {platform.node()}: {error}") from error
+        raise DataError(
+            f"data {name!r} is not at hand on {platform.node()}: {error}; load it there once, or keep "
+            "it where all machines see it (TOMBOLA_CACHE names the cache)"
+        ) from error
     if data.fingerprint != fingerprint:
-        raise StoreError(f"data {name!r} at {source} has other pixels than this store's results")
+        raise StoreError(
+            f"data {name!r} at {source} on {platform.node()} has other pixels than this store's results; "
+            "give that machine the same files and an empty cache (TOMBOLA_CACHE names it)"
+        )
     return data

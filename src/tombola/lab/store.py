@@ -7,7 +7,7 @@
                         result.safetensors its tensors, if it has any
                         history.csv        of a run: one row an epoch
                         ticket.safetensors of a run whose weights were removed, in place of its tensors
-                        provenance.json    versions, device, times, data fingerprint
+                        provenance.json    versions, device, times, data fingerprint, sums of the text files
     objects/            tensors that many jobs share, by fingerprint: dense starts, the caller's own data
     data/               what each data name stands for, and the fingerprint of its pixels
     files/              the user's own Python files by their hash, for workers to import
@@ -29,7 +29,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tombola.errors import JobError, StoreError, StoreUnwritable, TicketError, reason
+from tombola.errors import JobError, StoreError, StoreUnwritable, TicketError, reason, remedy, unwritable
+from tombola.lab.sums import NUMBERS, TABLE, altered, sums_of
 from tombola.whole import write_whole
 
 if TYPE_CHECKING:  # Listing a store must not wait for torch.
@@ -69,8 +70,15 @@ class Store:
                     (self.root / folder).mkdir(parents=True, exist_ok=True)
                 write_json(mark, {"format": FORMAT})
             found = read_json(mark).get("format")
-        except (OSError, ValueError) as error:
-            raise StoreUnwritable(f"cannot use a store at {self.root}: {reason(error)}") from error
+        except OSError as error:
+            raise StoreUnwritable(
+                f"cannot use a store at {self.root}: {reason(error)}; {remedy(error)}"
+            ) from error
+        except ValueError as error:
+            raise StoreError(
+                f"cannot use a store at {self.root}: {reason(error)}; if it is one, write "
+                f"{json.dumps({'format': FORMAT})} into {mark.name} there"
+            ) from error
         if found != FORMAT:
             raise StoreError(f"the store at {self.root} has format {found!r}; this tombola reads {FORMAT}")
 
@@ -109,7 +117,7 @@ class Store:
 
     def numbers(self, name: str) -> dict[str, Any]:
         """The numbers of a finished job's result, read without its tensors."""
-        return self._read(name, "result.json")
+        return self._read(name, NUMBERS)
 
     def provenance(self, name: str) -> dict[str, Any]:
         """Versions, device and times of a finished job."""
@@ -120,6 +128,7 @@ class Store:
         from tombola import files
         from tombola.lab.result import Packed
 
+        self.check(name, NUMBERS)
         path = self.folder(name) / _TENSORS
         if not path.exists():
             if self.is_thin(name):
@@ -183,15 +192,15 @@ class Store:
         try:
             staging.mkdir(parents=True)
             write_json(staging / "job.json", {"name": name, **description})
-            write_json(staging / "result.json", packed.numbers)
-            write_json(staging / "provenance.json", provenance)
+            write_json(staging / NUMBERS, packed.numbers)
             if packed.tensors:
                 files.write_tensors(staging / _TENSORS, _RESULT, packed.details, packed.tensors)
             if packed.table:
-                write_table(staging / "history.csv", packed.table)
+                write_table(staging / TABLE, packed.table)
+            write_json(staging / "provenance.json", {**provenance, "sums": sums_of(staging)})
             return self.take_in(name, staging)
         except OSError as error:
-            raise StoreUnwritable(f"cannot write to the store at {self.root}: {reason(error)}") from error
+            raise unwritable(f"the store at {self.root}", error) from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -220,6 +229,15 @@ class Store:
         (folder / _THIN).unlink(missing_ok=True)
         (folder / _TICKET).unlink(missing_ok=True)
         return True
+
+    def check(self, name: str, *files: str) -> None:
+        """Check the text files of a finished job's result, or some of them, by their checksums.
+
+        Raises :class:`~tombola.errors.StoreError` if one was altered.
+        """
+        cause = altered(self.folder(name), self.provenance(name).get("sums", {}), files or (NUMBERS, TABLE))
+        if cause is not None:
+            raise self.damaged(name, cause)
 
     def damaged(self, name: str, cause: str) -> StoreError:
         """The error to raise for a finished job that cannot be read."""

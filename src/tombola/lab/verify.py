@@ -80,7 +80,7 @@ def _wrong_with(store: Store, folder: Path) -> Iterator[str]:
             return
         behind, values = parents(description), own_values(description)
         store.numbers(name)
-        store.provenance(name)
+        store.check(name)
         if not store.is_thin(name):
             _read(store, name)
     except TombolaError as error:

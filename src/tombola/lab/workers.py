@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import platform
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 from distributed import WorkerPlugin
 
-import tombola
+from tombola.errors import StoreError, TombolaError
+from tombola.lab.file_system import check_file_system
+from tombola.lab.shared import stored_data
+from tombola.lab.store import Store
+from tombola.lab.versions import versions
 
 
 class Slots(WorkerPlugin):
@@ -26,13 +30,32 @@ class Slots(WorkerPlugin):
 
 
 def environment(token: str) -> Mapping[str, Any]:
-    """What results depend on, and whether a file of the store is seen here."""
+    """What results depend on, whether a file of the store is seen here, and why the store cannot be used."""
+    seen, trouble = os.path.exists(token), None
+    if seen:
+        try:
+            check_file_system(Path(token).parent)
+        except StoreError as error:
+            trouble = str(error)
     return {
         "host": socket.gethostname(),
-        "tombola": tombola.__version__,
-        "torch": torch.__version__.partition("+")[0],
-        "numpy": numpy.__version__,
-        "python": ".".join(platform.python_version_tuple()[:2]),
+        **versions(),
         "gpu": torch.cuda.is_available(),
-        "store": os.path.exists(token),
+        "store": seen,
+        "trouble": trouble,
     }
+
+
+async def lacking(root: str, names: Sequence[str]) -> str | None:
+    """Why this worker cannot load the data of these names, if it cannot; its jobs go on meanwhile."""
+    return await asyncio.to_thread(_lacking, root, names)
+
+
+def _lacking(root: str, names: Sequence[str]) -> str | None:
+    try:
+        store = Store(root, create=False)
+        for name in names:
+            stored_data(store, name)
+    except TombolaError as error:
+        return str(error)
+    return None

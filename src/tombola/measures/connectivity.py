@@ -82,7 +82,7 @@ def barrier(
         anew at every position, ends included: reset, then cumulative averages over the unaugmented train
         split. With ``"beside"`` the line is the interpolated one and carries the other as a second reading.
     split: the images that errors and losses are of, ``"test"`` or ``"train"``, without augmentation.
-    watch: somebody to give a sign of life at every position.
+    watch: somebody to give a sign of life after every pass over images.
 
     Raises :class:`~tombola.errors.NetworkError` for runs of different networks or images that do not fit.
     """
@@ -111,10 +111,12 @@ def barrier(
             body.refresh_copy()
             if recalibrate is not True:
                 interpolated.append(evaluate(data, images))
+                watch.beat()
             if recalibrate:
                 recalibrate_batch_norm(body.module, device_batches(data, data.train, where), precision)
+                watch.beat()
                 recalibrated.append(evaluate(data, images))
-            watch.beat()
+                watch.beat()
 
     def line(measured: list[tuple[float, float]], beside: Barrier | None = None) -> Barrier:
         return Barrier(

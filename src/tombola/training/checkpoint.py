@@ -12,6 +12,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from typing import Any
 from torch import Tensor
 
 from tombola import files
-from tombola.errors import TicketError
+from tombola.errors import TicketError, unwritable
 from tombola.training.history import Epoch
 
 _KIND = "tombola.checkpoint/1"
+_NEWEST, _PREVIOUS = "checkpoint", "checkpoint.previous"
 
 
 @dataclass(frozen=True)
@@ -61,16 +63,18 @@ class Checkpoints(Watch):
         self._folder = Path(folder)
         self._every = every
         self._last = time.monotonic()
+        self._whole = True  # what is in the place of the newest checkpoint, if anything
 
     def resume(self) -> Checkpoint | None:
         """The newest checkpoint that is whole; a damaged one is skipped with a warning."""
-        for path in (self._folder / "checkpoint", self._folder / "checkpoint.previous"):
+        for path in (self._folder / _NEWEST, self._folder / _PREVIOUS):
             if not path.exists():
                 continue
             try:
                 return Checkpoint(*files.read_tensors(path, _KIND))
             except TicketError as error:
                 warnings.warn(f"skipping a checkpoint: {error}", stacklevel=2)
+                self._whole = self._whole and path.name != _NEWEST
         return None
 
     def advanced(self, snapshot: Callable[[], Checkpoint], *, epoch_end: bool) -> None:
@@ -82,10 +86,26 @@ class Checkpoints(Watch):
         self._last = time.monotonic()
 
     def keep(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint under the name of its writer, then put it in place of the last one."""
-        current = self._folder / "checkpoint"
-        written = self._folder / f"checkpoint.{uuid.uuid4().hex[:8]}"
+        """Write a checkpoint under the name of its writer, then put it in place of the last one.
+
+        Raises :class:`~tombola.errors.StoreUnwritable` if that cannot be done.
+        """
+        written = self._folder / f"{_NEWEST}.{uuid.uuid4().hex[:8]}"
         files.write_tensors(written, _KIND, checkpoint.description, checkpoint.tensors)
-        if current.exists():
-            current.replace(self._folder / "checkpoint.previous")
-        written.replace(current)
+        try:
+            try:
+                self.put(written)
+            finally:
+                written.unlink(missing_ok=True)
+        except OSError as error:
+            raise unwritable(self._folder, error) from error
+
+    def put(self, written: Path) -> None:
+        """Give a checkpoint that is written its place, and the one that was there that of the previous."""
+        newest = self._folder / _NEWEST
+        # A damaged one must not take the place of the whole one before it.
+        if self._whole:
+            with suppress(FileNotFoundError):
+                newest.replace(self._folder / _PREVIOUS)
+        written.replace(newest)
+        self._whole = True

@@ -1,0 +1,93 @@
+"""What a store rests on: that a file system renames, links and keeps times as leases and publication need it.
+
+Most do. Some network and object stores, and old formats of sticks, do not, and results would be lost or
+computed twice without a word; so it is tried in the store itself before anything is computed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+import uuid
+from pathlib import Path
+
+from tombola.errors import StoreError, StoreUnwritable, unwritable
+from tombola.lab.lease import HEARTBEAT
+
+# A full disk says nothing of what its file system can do.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def check_file_system(folder: Path) -> None:
+    """Try everything in a folder that a store does to files there.
+
+    Raises :class:`~tombola.errors.StoreUnwritable` if it cannot be written to, and
+    :class:`~tombola.errors.StoreError` if its file system lacks something.
+    """
+    place = folder / f".tried.{uuid.uuid4().hex[:8]}"
+    try:
+        place.mkdir()
+        (place / "file").write_text("tried")
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        for what, works in (
+            ("replace a file by renaming another", _replaces),
+            ("give a file a second name that is free", _links_once),
+            ("rename a folder to a name that is free", _renames_folders),
+            (f"tell times that lie {HEARTBEAT / 2:.0f} s apart", _tells_times_apart),
+        ):
+            try:
+                there = works(place)
+            except OSError as error:
+                if error.errno in _FULL:
+                    raise _unwritable(folder, error) from error
+                there = False
+            if not there:
+                raise StoreError(
+                    f"the file system of {folder} on {socket.gethostname()} cannot {what}; put the store on "
+                    "a local disk, NFS 4, Lustre or GPFS"
+                )
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _unwritable(folder: Path, error: OSError) -> StoreUnwritable:
+    return unwritable(f"{folder} on {socket.gethostname()}", error)
+
+
+def _replaces(place: Path) -> bool:
+    (place / "other").write_text("newer")
+    (place / "other").replace(place / "file")
+    return (place / "file").read_text() == "newer"
+
+
+def _links_once(place: Path) -> bool:
+    os.link(place / "file", place / "second")
+    try:
+        os.link(place / "file", place / "second")
+    except FileExistsError:
+        return True
+    return False
+
+
+def _renames_folders(place: Path) -> bool:
+    for name in ("staging", "other"):
+        (place / name).mkdir()
+        (place / name / name).write_text("")
+    (place / "staging").rename(place / "published")
+    try:
+        (place / "other").rename(place / "published")
+    except OSError:
+        return [path.name for path in (place / "published").iterdir()] == ["staging"]
+    return False
+
+
+def _tells_times_apart(place: Path) -> bool:
+    seen = []
+    for seconds in (0.0, HEARTBEAT / 2):
+        os.utime(place / "file", (1e9 + seconds, 1e9 + seconds))
+        seen.append((place / "file").stat().st_mtime)
+    return seen[0] < seen[1]
