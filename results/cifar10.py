@@ -14,10 +14,10 @@ Run: python results/cifar10.py full|copies|tenth --store DIR [--device cuda] [--
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 from rich.console import Console
@@ -26,7 +26,6 @@ from tombola.lab.execute import Settings
 from tombola.lab.job import Job, job
 from tombola.lab.lab import Lab
 from tombola.lab.progress import Bar
-from tombola.measures.instability import instability
 from tombola.studies.catalogue import studies_named
 from tombola.studies.cells import Place, sparsity_after
 from tombola.studies.claims.names import CONFIGURATIONS, R18_C10, STABLE, UNSTABLE, Configuration
@@ -37,18 +36,35 @@ from tombola.training.loop import train
 
 OTHER_DECAY = Configuration(0.9, 256)
 """Trained at weight decay 1e-4 too (reading A1)."""
+LAST = 10
+"""Prunings of the last ticket of a chain."""
 CHAINS = (*CONFIGURATIONS, STABLE.rewound, UNSTABLE.rewound)
 TENTH = ("table11", "fig13", "fig3", "fig10", "table17", "fig18", "table21", "fig21", "table6")
 BESIDE = ("untrained-accuracy", "ticket-convergence")
+
+
+Part = Literal["full", "copies", "tenth"]
+
+
+def work_of(part: Part, until: int = LAST, **numbers: Any) -> Work:
+    """The scale of a part: one seed and two noise copies; probes and few-shot training in three rounds."""
+    if part == "tenth":
+        numbers |= {"rounds": until, "columns": (until // 2, until), "stride": until // 2}
+    scale = scale_named("short" if part == "tenth" else "paper")
+    return Work(overridden(scale, seeds=1, copies=2, **numbers))
 
 
 def full(work: Work) -> Iterator[Job]:
     """What is trained at the paper's budget."""
     dense = {each: work.runs(R18_C10, each, 0)[0] for each in work.scale.chosen(CONFIGURATIONS)}
     yield from (work.learning(run) for run in dense.values())
-    decay = replace(work.recipe(R18_C10, OTHER_DECAY), weight_decay=1e-4)
-    other = job(train, work.start(R18_C10, 0), work.subject(R18_C10).data, decay, noise=0)
-    yield work.learning(other)
+    yield work.learning(other_decay(work))
+
+
+def other_decay(work: Work) -> Job:
+    """The dense training under the other weight decay."""
+    recipe = replace(work.recipe(R18_C10, OTHER_DECAY), weight_decay=1e-4)
+    return job(train, work.start(R18_C10, 0), work.subject(R18_C10).data, recipe, noise=0)
 
 
 def copies(work: Work) -> Iterator[Job]:
@@ -57,15 +73,11 @@ def copies(work: Work) -> Iterator[Job]:
         yield from _both_readings(work, each, prunings=0)
 
 
-def tenth(work: Work, until: int) -> Iterator[Job]:
-    """What is trained and measured at a tenth of it, up to so many prunings."""
-    entries = [
-        entry
-        for study in studies_named((*TENTH, *BESIDE))
-        for entry in study.entries(work)
-        if _wanted(entry.place, until)
-    ]
-    yield from jobs_of(entries)
+def tenth(work: Work) -> Iterator[Job]:
+    """What is trained and measured at a tenth of it."""
+    until = work.subject(R18_C10).rounds
+    for study in studies_named((*TENTH, *BESIDE)):
+        yield from jobs_of([entry for entry in study.entries(work) if _wanted(entry.place, until)])
     yield work.probe(R18_C10, work.start(R18_C10, 0), 0)
     for each in work.scale.chosen(CHAINS):
         yield work.probe(R18_C10, work.permuted(work.tickets(R18_C10, each, 0)[until], 0), 0)
@@ -75,12 +87,8 @@ def tenth(work: Work, until: int) -> Iterator[Job]:
 
 def _both_readings(work: Work, configuration: Configuration, prunings: int) -> Iterator[Job]:
     """Instability with batch-norm statistics interpolated, and measured anew beside it (reading D1)."""
-    plain = work.instability(R18_C10, configuration, prunings)
-    yield plain
-    yield job(
-        instability, plain.arguments["runs"], work.subject(R18_C10).data,
-        points=work.scale.points, recalibrate="beside",
-    )  # fmt: skip
+    for recalibrated in (False, True):
+        yield work.instability(R18_C10, configuration, prunings, recalibrated=recalibrated)
 
 
 def _wanted(place: Place, until: int) -> bool:
@@ -98,14 +106,14 @@ def _wanted(place: Place, until: int) -> bool:
 
 
 def main(
-    part: tyro.conf.Positional[Literal["full", "copies", "tenth"]],
+    part: tyro.conf.Positional[Part],
     store: Path,
     device: str = "auto",
     slots: int | None = None,
     workers: int = 1,
     scheduler: str | None = None,
     epochs: int | None = None,
-    until: int = 10,
+    until: int = LAST,
     configs: tuple[str, ...] | None = None,
 ) -> None:
     """Compute whatever is missing.
@@ -114,18 +122,15 @@ def main(
     scheduler: of a Dask cluster, instead of worker processes of this machine.
     epochs: another budget, for a trial. until: prunings of each chain. configs: only these, such as 0.0/256.
     """
-    scale = scale_named("short" if part == "tenth" else "paper")
-    work = Work(overridden(scale, seeds=1, copies=2, stride=5, epochs=epochs, configs=configs))
-    jobs: dict[str, Callable[[], Iterator[Job]]] = {
-        "full": lambda: full(work), "copies": lambda: copies(work), "tenth": lambda: tenth(work, until),
-    }  # fmt: skip
+    work = work_of(part, until, epochs=epochs, configs=configs)
+    jobs = {"full": full, "copies": copies, "tenth": tenth}[part](work)
     os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning")
     lab = Lab(
         store, workers=0 if scheduler else workers, scheduler=scheduler,
         settings=Settings(device=device, slots=slots),
     )  # fmt: skip
     with Bar(Console(), lab.store) as bar:
-        lab.run(jobs[part](), progress=bar).raise_failures()
+        lab.run(jobs, progress=bar).raise_failures()
 
 
 if __name__ == "__main__":

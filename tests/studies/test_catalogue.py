@@ -93,7 +93,7 @@ def test_recalibrated_barriers_are_of_the_same_copies_as_those_of_the_figures(wo
     figures = {job.name for n in (1, 3, 4, 5, 8, 9) for job in study_named(f"fig{n}").jobs(work)}
     assert {job.name for job in jobs["barrier"]} == figures
     for plain, anew in zip(jobs["barrier"], jobs["recalibrated_barrier"], strict=True):
-        assert anew.arguments["recalibrate"] is True
+        assert anew.arguments["recalibrate"] == "beside"
         runs = [[run.name for run in each.arguments["runs"]] for each in (plain, anew)]
         assert runs[0] == runs[1]
 

@@ -99,6 +99,12 @@ def barrier_heights(found: Instability) -> Reading:
     return _of_pairs(found, found.heights)
 
 
+def recalibrated_heights(found: Instability) -> Reading:
+    """The same in the second reading that lines carry beside."""
+    assert found.recalibrated is not None
+    return barrier_heights(found.recalibrated)
+
+
 def highest_errors(found: Instability) -> Reading:
     """The largest error on the line of each pair, in percent."""
     return _of_pairs(found, tuple(max(line.errors) for line in found.lines))

@@ -114,7 +114,7 @@ class Work:
     ) -> Job:
         """Instability of a ticket of the first run.
 
-        recalibrated: with batch-norm statistics measured anew on the lines, the other reading (D3).
+        recalibrated: beside it with batch-norm statistics measured anew on the lines, as reading (D3).
         """
 
         def make() -> Job:
@@ -128,8 +128,9 @@ class Work:
     ) -> Job:
         recipe, noises = self.recipe(pair, configuration), range(self.scale.copies)
         runs = list(copies(job, ticket, data, recipe, noises=noises))
+        recalibrate = "beside" if recalibrated else False
         return job(
-            instability, runs, self.subject(pair).data, points=self.scale.points, recalibrate=recalibrated
+            instability, runs, self.subject(pair).data, points=self.scale.points, recalibrate=recalibrate
         )
 
     def without(self, pair: Pair, configuration: Configuration, which: Difficulty, percent: int) -> Job:

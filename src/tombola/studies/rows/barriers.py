@@ -16,6 +16,7 @@ from tombola.studies.results import (
     highest_errors,
     levels_reached,
     one_barrier,
+    recalibrated_heights,
     run_accuracy,
 )
 from tombola.studies.rows.listing import Listing, columns, place_of
@@ -26,7 +27,10 @@ _BARRIERS: tuple[tuple[Metric, Read], ...] = (
     ("barrier", barrier_heights),
     ("highest_path_error", highest_errors),
 )
-_READINGS: tuple[tuple[Metric, bool], ...] = (("barrier", False), ("recalibrated_barrier", True))
+_READINGS: tuple[tuple[Metric, Read], ...] = (
+    ("barrier", barrier_heights),
+    ("recalibrated_barrier", recalibrated_heights),
+)
 _ENDS: tuple[tuple[Criterion, Difficulty], ...] = (
     ("easiest_removed", "easiest"),
     ("hardest_removed", "hardest"),
@@ -55,10 +59,10 @@ def recalibrated_instability(*subjects: tuple[Pair, int]) -> Listing:
             if prunings:
                 columns(work, study, pair, prunings)
             for configuration in work.scale.chosen(EIGHT):
-                for metric, recalibrated in _READINGS:
-                    job = work.instability(pair, configuration, prunings, recalibrated=recalibrated)
-                    place = place_of(study, metric, pair, configuration, prunings)
-                    yield Entry(place, (job,), barrier_heights)
+                for metric, read in _READINGS:
+                    anew = metric == "recalibrated_barrier"
+                    job = work.instability(pair, configuration, prunings, recalibrated=anew)
+                    yield Entry(place_of(study, metric, pair, configuration, prunings), (job,), read)
 
     return listed
 

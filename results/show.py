@@ -1,0 +1,196 @@
+"""Tables, pictures and verdicts in this folder, from the store that ``cifar10.py`` filled.
+
+Run: python results/show.py --store DIR [--out results]
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from tombola.lab.job import Job
+from tombola.lab.store import Store
+from tombola.report.board import board, board_csv
+from tombola.report.draw import picture_files
+from tombola.studies.catalogue import study_named
+from tombola.studies.cells import Cell, Place, by_place
+from tombola.studies.claims.board import judge_all
+from tombola.studies.claims.names import CONFIGURATIONS, R18_C10, Configuration
+from tombola.studies.paper.printed import printed_cells
+from tombola.studies.picture import Picture
+from tombola.studies.results import Results
+from tombola.studies.work import Work
+from tombola.whole import write_whole
+
+sys.path.insert(0, str(Path(__file__).parent))
+from cifar10 import BESIDE, CHAINS, LAST, OTHER_DECAY, TENTH, other_decay, work_of
+
+Row = dict[str, Any]
+
+
+def main(store: Path, out: Path = Path(__file__).parent) -> None:
+    """Write every file of this folder that comes from results."""
+    folder = Store(store, create=False)
+    results = Results(folder)
+    full, tenth = work_of("full"), work_of("tenth")
+    save_rows(out / "table08.csv", table08(folder, full))
+    cells = dict(by_place(study_named("table8").shown(full, results).cells))
+    forgetting = study_named("fig6").shown(full, results)
+    cells |= by_place(forgetting.cells)
+    assert forgetting.picture is not None
+    save(out, "figure06a", replace(forgetting.picture, panels=forgetting.picture.panels[:1]))
+    for name in (*TENTH, *BESIDE):
+        shown = study_named(name).shown(tenth, results)
+        cells |= by_place(shown.cells)
+        if shown.picture is not None:
+            save(out / "tenth", numbered(name), computed(shown.picture))
+        elif shown.cells:
+            save_rows(out / "tenth" / f"{numbered(name)}.csv", beside_the_paper(by_place(shown.cells)))
+    save_rows(out / "tenth" / "probes.csv", probes(folder, tenth))
+    save_rows(out / "tenth" / "barriers.csv", barriers(folder, tenth))
+    verdicts = board_csv(board(judge_all(printed_cells()), judge_all(cells)))
+    write_whole(out / "claims.csv", verdicts.encode())
+
+
+def numbered(study: str) -> str:
+    """The name of a table or figure with two digits: files then lie in their order."""
+    found = re.fullmatch(r"(table|fig)(\d+)", study)
+    return f"{found[1].replace('fig', 'figure')}{int(found[2]):02}" if found else study
+
+
+def table08(store: Store, work: Work) -> Iterator[Row]:
+    """Table 8 and the dense accuracies of Table 11: one row for each number, with where it comes from."""
+    runs = [(each, 5e-4, work.runs(R18_C10, each, 0)[0]) for each in CONFIGURATIONS]
+    for configuration, decay, run in [*runs, (OTHER_DECAY, 1e-4, other_decay(work))]:
+        learned = store.numbers(work.learning(run).name)["value"]
+        found = {
+            "val_accuracy": store.numbers(run.name)["accuracy"],
+            "forgetting_events": learned["forgetting"]["events_mean"],
+            "unforgettable_percent": 100 * learned["forgetting"]["unforgettable"],
+            "convergence": learned["convergence"],
+        }
+        for metric, ours in found.items():
+            theirs = _printed(configuration, metric)
+            yield {
+                "momentum": configuration.momentum, "batch_size": configuration.batch_size,
+                "weight_decay": decay, "metric": metric, "ours": round(ours, 4),
+                "paper": theirs.mean, "paper_std": theirs.std,
+                "difference": round(ours - theirs.mean, 4), **_origin(store, run),
+            }  # fmt: skip
+
+
+def _printed(configuration: Configuration, metric: str) -> Cell:
+    """What the paper prints for a dense ResNet-18 on CIFAR-10, trained from initialisation."""
+    study = "table11" if metric == "val_accuracy" else "table8"
+    (cell,) = (
+        cell
+        for place, cell in printed_cells().items()
+        if (place.study, place.metric, place.dataset) == (study, metric, R18_C10.dataset)
+        and (place.momentum, place.batch_size) == (configuration.momentum, configuration.batch_size)
+        and not place.pretrained
+        and not place.sparsity
+    )
+    return cell
+
+
+def _origin(store: Store, run: Job) -> Row:
+    """How a run was made."""
+    made = store.provenance(run.name)
+    return {
+        "seeds": 1, "epochs": 200, "hardware": made["hardware"], "precision": made["precision"],
+        "engine": made["engine"], "seconds": made["seconds"], "tombola": made["tombola"],
+        "torch": made["torch"], "cuda": made["cuda"], "cudnn": made["cudnn"], "job": run.name[:12],
+    }  # fmt: skip
+
+
+def beside_the_paper(ours: dict[Place, Cell]) -> Iterator[Row]:
+    """What is computed of a table: one row for each number, the paper's at full budget beside it."""
+    printed = printed_cells()
+    for place, cell in ours.items():
+        theirs = printed.get(place)
+        where = {
+            key: value for key, value in vars(place).items() if key not in ("study", "network", "dataset")
+        }
+        yield where | {
+            "ours": round(cell.mean, 4), "paper": theirs and theirs.mean, "paper_std": theirs and theirs.std,
+            "difference": theirs and round(cell.mean - theirs.mean, 4),
+            "seeds": len(cell.values), "epochs": cell.epochs, "epochs_paper": 200,
+        }  # fmt: skip
+
+
+def probes(store: Store, work: Work) -> Iterator[Row]:
+    """Probe accuracy in percent after every block: tickets, permuted tickets, the random dense network."""
+    for each in CHAINS:
+        tickets = work.tickets(R18_C10, each, 0)
+        permuted = {f"permuted {LAST}": work.permuted(tickets[LAST], 0)}
+        for label, ticket in ({str(n): tickets[n] for n in (0, LAST // 2, LAST)} | permuted).items():
+            found = numbers(store, work.probe(R18_C10, ticket, 0))
+            if found:
+                blocks = {f"block {n}": value for n, value in enumerate(found["value"]["accuracy"], 1)}
+                yield {"configuration": str(each), "prunings": label, **blocks, "epochs": 20, "seeds": 1}
+
+
+def barriers(store: Store, work: Work) -> Iterator[Row]:
+    """Barriers in points: between two copies, in both batch-norm readings, and between consecutive rounds."""
+    for each in CHAINS:
+        row: Row = {"configuration": str(each)}
+        for n in (0, LAST):
+            found = numbers(store, work.instability(R18_C10, each, n, recalibrated=True))
+            line = found["value"]["lines"][0] if found else None
+            row[f"copies, {n} prunings"] = line and height(line)
+            row[f"copies, {n} prunings, recalibrated"] = line and height(line["recalibrated"])
+        for n, between in enumerate(work.between_rounds(R18_C10, each)[:LAST]):
+            found = numbers(store, between)
+            row[f"{n} to {n + 1}"] = found and height(found["value"])
+        yield row | {"epochs": 20, "seeds": 1}
+
+
+def numbers(store: Store, wanted: Job) -> dict[str, Any] | None:
+    """The numbers of a job, if it is finished."""
+    return store.numbers(wanted.name) if store.has(wanted.name) else None
+
+
+def height(line: dict[str, Any]) -> float:
+    """The barrier of a line (Eq. 3), in points."""
+    errors = line["errors"]
+    return round(max(errors) - (errors[0] + errors[-1]) / 2, 3)
+
+
+def computed(picture: Picture) -> Picture:
+    """The picture without the panels and lines of which nothing was run here."""
+    chosen = {(each.momentum, each.batch_size) for each in CHAINS}
+    panels = [
+        replace(panel, lines=[line for line in panel.lines if (line.momentum, line.batch_size) in chosen])
+        for panel in picture.panels
+        if panel.lines
+    ]
+    return replace(picture, panels=[replace(panel, missing=()) for panel in panels])
+
+
+def save(folder: Path, name: str, picture: Picture) -> None:
+    """A picture as SVG and PNG."""
+    for kind, content in picture_files(picture, ("svg", "png")).items():
+        write_whole(folder / f"{name}.{kind}", content, make_folder=True)
+
+
+def save_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Rows as CSV, without columns that are empty throughout."""
+    listed = list(rows)
+    columns = [key for key in listed[0] if any(row[key] is not None for row in listed)]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(listed)
+    write_whole(path, text.getvalue().encode(), make_folder=True)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
