@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,9 +55,14 @@ def test_only_the_named_studies_are_written(tmp_path: Path) -> None:
     assert "tables/table2.csv" in written
 
 
-def test_equal_results_give_equal_bytes(tmp_path: Path) -> None:
-    first, second = (write_studies(REPORT, tmp_path / name) for name in ("first", "second"))
+def test_equal_results_give_equal_bytes_however_many_processes_draw(tmp_path: Path) -> None:
+    report = replace(REPORT, pictures=[replace(PICTURE, name=name) for name in ("fig3", "fig1", "fig5")])
+    first, second = (
+        write_studies(report, tmp_path / str(processes), processes=processes) for processes in (1, 2)
+    )
+    assert len(first) == 2 * 3 + 3 * 3 + 2
     for one, other in zip(first, second, strict=True):
+        assert one.name == other.name
         assert one.read_bytes() == other.read_bytes(), one.name
 
 

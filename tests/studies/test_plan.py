@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 import tombola as tb
 from tombola.data import load
+from tombola.lab.chains import imp_jobs
 from tombola.lab.job import job
 from tombola.measures.few_shot import few_shot_training
 from tombola.measures.instability import instability
@@ -18,7 +20,7 @@ from tombola.studies import costs
 from tombola.studies.catalogue import PAPER, STUDIES, study_named
 from tombola.studies.claims.names import R18_C10, STABLE
 from tombola.studies.costs import Costs, weights_of
-from tombola.studies.plan import Plan, plan
+from tombola.studies.plan import Plan, plan, plan_jobs
 from tombola.studies.scales import overridden, scale_named
 from tombola.studies.work import Work
 from tombola.training.loop import pretrain, train
@@ -244,3 +246,20 @@ def test_pruned_runs_take_less_disk(work: Work) -> None:
     # 11.2 million weights of 4 bytes, and the mask as bits; after 10 rounds 10.74% of them are left.
     weights = weights_of("resnet18")
     assert dense - pruned == pytest.approx(4 * weights * (1 - 0.8**10))
+
+
+@tb.declare_network("only-8x8")
+def only_8x8(classes: int, size: tuple[int, int]) -> nn.Module:
+    assert size == (8, 8)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+
+
+def test_jobs_of_ones_own_are_planned_under_their_studies_names() -> None:
+    recipe = tb.Recipe(epochs=3, batch_size=100)
+    runs, odd = (imp_jobs(name, "digits", recipe, rounds=2) for name in ("convnet", "only-8x8"))
+    found = plan_jobs({"one": runs, "two": runs[:2], "odd": odd})
+    assert found.total == "total: 18 epochs shared, 24 epochs alone"
+    assert found.lines()[0] == "3 studies, of your own"
+    assert [(study.name, study.epochs) for study in found.studies] == [("one", 9), ("two", 6), ("odd", 9)]
+    assert found.unsized == ("only-8x8",)
+    assert any(line.endswith("on disk, about, without the weights of only-8x8") for line in found.lines())

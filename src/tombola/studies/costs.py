@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from tombola.data.imageset import Data
 from tombola.data.load import load_data
+from tombola.errors import NetworkError
 from tombola.lab.job import Job
 from tombola.lab.writing import read, written_defaults
 from tombola.networks.network import Network
@@ -81,6 +82,8 @@ class Costs:
         self._lineages: dict[str, _Lineage] = {}
         self._costs: dict[str, Cost] = {}
         self._sizes = dict(_SIZES)
+        self.unsized: set[str] = set()
+        """Networks that cannot be built for images as CIFAR-10's, whose weights are counted as nothing."""
 
     def of(self, job: Job) -> Cost:
         """What a job costs; any function that is not known to train or to pass images counts as free."""
@@ -143,7 +146,7 @@ class Costs:
     def _trained(self, job: Job, lineage: _Lineage, passes: int) -> Cost:
         size = self.size(job, job.arguments["data"])
         images = passes * (size.train * size.share + _FORWARD * size.test)
-        weights = weights_of(lineage.network)
+        weights = self._weights(lineage.network)
         return Cost(
             job.declaration.name, passes * size.share, images=images,
             speed=(lineage.network, _recipe(job).batch_size),
@@ -152,7 +155,14 @@ class Costs:
         )  # fmt: skip
 
     def _start(self, job: Job) -> Cost:
-        return Cost(job.declaration.name, disk=4 * weights_of(job.arguments["network"]))
+        return Cost(job.declaration.name, disk=4 * self._weights(job.arguments["network"]))
+
+    def _weights(self, network: str) -> int:
+        try:
+            return weights_of(network)
+        except NetworkError:
+            self.unsized.add(network)
+            return 0
 
     def _heads(self, job: Job) -> Cost:
         size = self.size(job, job.arguments["data"])

@@ -63,6 +63,8 @@ class OwnStudy:
             given = getattr(self, key)
             if isinstance(given, str | Data) or not given:
                 raise StudyError(f"{self.name}: {key} is {given!r:.60}; give a list of at least one")
+            if not all(isinstance(each, str) or (key == "data" and isinstance(each, Data)) for each in given):
+                raise StudyError(f"{self.name}: {key} is {given!r:.60}; they stand in it by their names")
         if not isinstance(self.between, Mapping):
             raise StudyError(
                 f"{self.name}: between is {self.between!r}; give measures for each of {' and '.join(BETWEEN)}"
@@ -73,6 +75,8 @@ class OwnStudy:
         for key, given in (("measures", self.measures), *self.between.items()):
             if isinstance(given, str):
                 raise StudyError(f"{self.name}: {key} is {given!r}; give a list, [{given!r}]")
+            if not all(isinstance(name, str) for name in given):
+                raise StudyError(f"{self.name}: {key} is {given!r:.60}; measures stand in it by their names")
         known = [each.name for each in dataclasses.fields(Recipe)]
         for key in self.recipe:
             if key not in known:

@@ -107,10 +107,12 @@ def _taken(
 
 def _check_quantity(study: OwnStudy, name: str, quantity: str) -> None:
     """Refuse a number that the result of a measure does not have, as far as its type tells."""
-    kind = result_type(declaration(name))
-    known = number_names(kind) if isinstance(kind, type) else []
+    kinds = alternatives(result_type(declaration(name)))
+    if {bool, int, float} & set(kinds):
+        raise StudyError(f"{study.name}: measure {name!r} gives a single number; leave out {quantity!r}")
+    known = [key for kind in kinds if isinstance(kind, type) for key in number_names(kind)]
     first = re.split(r"[.\[]", quantity)[0]
-    if first not in known:
+    if known and first not in known:
         raise StudyError(f"{study.name}: {unknown(f'number of measure {name!r}', first, known)}")
 
 

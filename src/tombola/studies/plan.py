@@ -60,6 +60,7 @@ class Plan:
     longest: epochs of the longest chain of jobs, which no number of slots shortens.
     hours: of what is left, by the speeds given; None without a single one that is needed.
     unmeasured: networks and batch sizes that no speed was given for, whose work is missing in the hours.
+    unsized: networks whose weights are missing in the disk.
     """
 
     scale: str
@@ -74,6 +75,7 @@ class Plan:
     longest: float
     hours: float | None
     unmeasured: tuple[tuple[str, int], ...]
+    unsized: tuple[str, ...] = ()
 
     @property
     def jobs(self) -> int:
@@ -100,7 +102,8 @@ class Plan:
         studies = f"{len(self.studies)} stud{'ies' if len(self.studies) != 1 else 'y'}"
         told = [f"{studies}, {self.scale}", *_table(self.studies, self.kinds)]
         told.append(f"{self.jobs:,} jobs, {self.finished:,} of them in the store")
-        told.append(f"{self.heads:,} linear heads, {_bytes(self.disk)} on disk, about")
+        without = f", without the weights of {', '.join(self.unsized)}" if self.unsized else ""
+        told.append(f"{self.heads:,} linear heads, {_bytes(self.disk)} on disk, about{without}")
         told.append(f"longest chain: {self.longest:,.0f} epochs one after the other")
         if self.cheapest < self.dearest:
             told.append(
@@ -188,6 +191,7 @@ def _planned(
         longest=_longest(everything, lambda job: costs.of(job).epochs),
         hours=hours,
         unmeasured=unmeasured,
+        unsized=tuple(sorted(costs.unsized)),
     )
 
 
