@@ -61,3 +61,12 @@ def test_results_of_before_there_were_sums_are_read(store: Store, lab: tb.Lab, t
     assert lab.result(trained).history
     assert json.loads((store.folder(trained.name) / "result.json").read_text())
     assert list(verify(store)) == []
+
+
+@pytest.mark.parametrize("sums", [["result.json"], "result.json", 1, None])
+def test_sums_of_another_form_are_damage(store: Store, lab: tb.Lab, trained: tb.Job, sums: object) -> None:
+    place = store.folder(trained.name) / "provenance.json"
+    write_json(place, {**read_json(place), "sums": sums})
+    with pytest.raises(StoreError, match=r"is damaged: provenance\.json holds no sums of files"):
+        lab.result(trained)
+    assert len(list(verify(store))) == 1

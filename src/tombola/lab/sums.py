@@ -6,8 +6,9 @@ They stand in the job's provenance. Its description needs none: its hash is the 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tombola.errors import reason
 
@@ -19,8 +20,13 @@ def sums_of(folder: Path) -> dict[str, str]:
     return {file: _sum(folder / file) for file in (NUMBERS, TABLE) if (folder / file).exists()}
 
 
-def altered(folder: Path, sums: Mapping[str, str], files: Iterable[str] = (NUMBERS, TABLE)) -> str | None:
-    """What is wrong with files of a job's folder, if anything. Jobs of before there were sums have none."""
+def altered(folder: Path, sums: Any, files: Iterable[str] = (NUMBERS, TABLE)) -> str | None:
+    """What is wrong with files of a job's folder, if anything.
+
+    sums: as :func:`sums_of` gave them, and then read from a file; empty for jobs of before there were sums.
+    """
+    if not isinstance(sums, dict):
+        return "provenance.json holds no sums of files"
     for file in files:
         try:
             if file in sums and sums[file] != _sum(folder / file):
