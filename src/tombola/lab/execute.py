@@ -33,6 +33,7 @@ from tombola.lab.shared import put_object, stored_data, stored_object
 from tombola.lab.store import Store
 from tombola.lab.under_way import Teller
 from tombola.lab.writing import face
+from tombola.reading import OTHER_FORM
 from tombola.ticket import Ticket
 from tombola.training.checkpoint import Checkpoint, Checkpoints
 from tombola.training.device import Mode, gpu_libraries, hardware_name, process_settings, resolve_device
@@ -160,7 +161,7 @@ def load_result(store: Store, name: str) -> Any:
         return _unpack(store, packed, kind)
     except TicketError as error:
         raise store.damaged(name, str(error)) from error
-    except (KeyError, TypeError) as error:
+    except OTHER_FORM as error:
         raise store.damaged(name, f"{type(error).__name__} {reason(error)}") from error
 
 

@@ -30,6 +30,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tombola.errors import JobError, StoreError, StoreUnwritable, TicketError, reason
+from tombola.lab.described import check_described, is_fingerprint
+from tombola.reading import json_object
 from tombola.whole import sync_folder, write_whole
 
 if TYPE_CHECKING:  # Listing a store must not wait for torch.
@@ -104,8 +106,13 @@ class Store:
         return found[0]
 
     def description(self, name: str) -> dict[str, Any]:
-        """The call that a finished job was."""
-        return self._read(name, "job.json")
+        """The call that a finished job was; all references in it are ones that the store can have."""
+        description = self._read(name, "job.json")
+        try:
+            check_described(description)
+        except ValueError as error:
+            raise self.damaged(name, f"job.json: {reason(error)}") from error
+        return description
 
     def numbers(self, name: str) -> dict[str, Any]:
         """The numbers of a finished job's result, read without its tensors."""
@@ -142,9 +149,16 @@ class Store:
         if not path.exists():
             return {}
         try:
-            return files.read_description(path)
+            found = files.read_description(path)
         except TicketError as error:
             raise self.damaged(name, str(error)) from error
+        # What it refers to is followed: it must be a fingerprint, and not another place.
+        ticket = found.get("ticket", found)
+        if not isinstance(ticket, dict) or (
+            ticket.get("start_kept") == "none" and not is_fingerprint(ticket.get("start"))
+        ):
+            raise self.damaged(name, f"{path.name} names no dense start")
+        return found
 
     def thin(self, name: str) -> None:
         """Remove the tensors of a finished job; of a run, all but those of its ticket.
@@ -262,11 +276,8 @@ def _json(value: Mapping[str, Any]) -> bytes:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file."""
-    value = json.loads(path.read_text())
-    if not isinstance(value, dict):
-        raise ValueError(f"{path.name} holds no object")
-    return value
+    """The object in a JSON file, which anybody may have written."""
+    return json_object(path.read_bytes(), path.name)
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
