@@ -70,7 +70,7 @@ def register_data(store: Store, name: str, source: str | Data) -> Data:
             f"the store at {store.root} has results for other pixels under the data name {name!r} "
             f"(fingerprint {known['fingerprint'][:12]}, now {data.fingerprint[:12]}); {remedy}"
         )
-    if known is not None and known["mirrored"] != data.mirrored:
+    if known is not None and known["mirrored"] not in (None, data.mirrored):
         raise StoreError(
             f"the store at {store.root} has results with mirrored={known['mirrored']} under the data name "
             f"{name!r}, now it is {data.mirrored}; {remedy}"
@@ -114,10 +114,11 @@ def data_record(store: Store, name: str) -> dict[str, Any] | None:
     """
     record = store.root / "data" / f"{name}.json"
     try:
-        found = read_json(record)
-        for key, kinds in (("name", str), ("fingerprint", str), ("source", str | None), ("mirrored", bool)):
-            if not isinstance(found[key], kinds):
-                raise ValueError(f"its {key} is {found[key]!r:.60}")
+        found = {"name": name, "source": None, "mirrored": None} | read_json(record)
+        kinds = {"name": str, "fingerprint": str, "source": str | None, "mirrored": bool | None}
+        for key, kind in kinds.items():
+            if not isinstance(found.get(key), kind):
+                raise ValueError(f"its {key} is {found.get(key)!r:.60}")
         return found
     except FileNotFoundError:
         return None
