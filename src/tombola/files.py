@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from tombola.errors import TicketError, reason, unwritable
+from tombola.reading import json_object
 from tombola.whole import write_whole
 
 
@@ -65,13 +67,13 @@ def read_tensors(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any
         raise TicketError(f"{path} holds {metadata.get('kind', 'something')!r}, not {kind!r}")
     if metadata.get("seal") != _seal(metadata):
         raise TicketError(f"{path} was altered: its description does not match its seal")
-    checksums = json.loads(metadata["checksums"])
+    checksums = _object(path, metadata, "checksums")
     for name, tensor in tensors.items():
         if checksums.get(name) != checksum(tensor):
             raise TicketError(f"{path} was altered: tensor {name!r} does not match its checksum")
     if checksums.keys() != tensors.keys():
         raise TicketError(f"{path} was altered: tensors are missing")
-    return json.loads(metadata["description"]), tensors
+    return _object(path, metadata, "description"), tensors
 
 
 def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -86,8 +88,7 @@ def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise TicketError(f"{path} is damaged or not a tensor file: {reason(error)}") from error
     if metadata.get("seal") != _seal(metadata):
         raise TicketError(f"{path} was altered: its description does not match its seal")
-    description: dict[str, Any] = json.loads(metadata["description"])
-    return description
+    return _object(path, metadata, "description")
 
 
 def file_kind(path: str | os.PathLike[str]) -> str:
@@ -123,12 +124,20 @@ def pack_bits(mask: Tensor) -> Tensor:
 
 def unpack_bits(packed: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The bool tensor of that shape which :func:`pack_bits` packed."""
-    count = int(np.prod(shape))
+    count = math.prod(shape)  # of any size, unlike numpy's, which comes round to small numbers again
     if packed.dtype != torch.uint8 or packed.numel() != (count + 7) // 8:
         raise TicketError(
             f"a packed mask of shape {shape} has {(count + 7) // 8} bytes; got {packed.numel()}"
         )
     return torch.from_numpy(np.unpackbits(packed.numpy(), count=count).astype(bool)).reshape(shape)
+
+
+def _object(path: str | os.PathLike[str], metadata: Mapping[str, str], key: str) -> dict[str, Any]:
+    """An object in the metadata: a seal proves that nothing was altered, not who wrote it."""
+    try:
+        return json_object(metadata.get(key, ""))
+    except ValueError as error:
+        raise TicketError(f"{path} is damaged or not a tensor file: its {key}: {reason(error)}") from error
 
 
 def _seal(metadata: Mapping[str, str]) -> str:

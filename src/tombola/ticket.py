@@ -23,6 +23,7 @@ from tombola.data.imageset import Data
 from tombola.declared import declare
 from tombola.errors import NetworkError, TicketError, reason
 from tombola.networks.network import Factory, Network, prunable_names
+from tombola.reading import OTHER_FORM
 
 State = Mapping[str, Tensor]
 Mask = Mapping[str, Tensor]
@@ -194,7 +195,7 @@ class Ticket:
                 float(description["density"]), str(description["start"]),
                 complete=complete, nonfinite=int(description["nonfinite"]),
             )  # fmt: skip
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+        except OTHER_FORM as error:
             raise TicketError(f"not a ticket: {type(error).__name__} {reason(error)}") from error
         return _in_network_order(ticket)
 
@@ -268,7 +269,7 @@ def _in_network_order(ticket: Ticket) -> Ticket:
 
     A file keeps no order. Refused if the tensors are not those of the network that the ticket names.
     """
-    module = ticket.network.initialized(0)
+    module = _outline(ticket.network)
     expected = module.state_dict()
     for name in sorted(expected.keys() | ticket.start.keys()):
         seen = tuple(ticket.start[name].shape) if name in ticket.start else None
@@ -282,6 +283,17 @@ def _in_network_order(ticket: Ticket) -> Ticket:
         raise TicketError(f"the mask has {odd[0]!r}, which is no prunable weight of {ticket.network.name!r}")
     mask = {name: ticket.mask[name] for name in prunable if name in ticket.mask}
     return replace(ticket, start={name: ticket.start[name] for name in expected}, mask=mask)
+
+
+def _outline(network: Network) -> torch.nn.Module:
+    """The module without values: a stranger's file may name any number of classes and channels."""
+    try:
+        with torch.device("meta"):
+            return network.initialized(0)
+    except NetworkError:
+        if not network.own:
+            raise
+        return network.initialized(0)  # a factory of the user's own that cannot do without values
 
 
 def _check_fits(module: torch.nn.Module, network: Network) -> None:

@@ -38,7 +38,7 @@ def count_attempt(workplace: Path, allowed: int, name: str) -> None:
             f"job {name[:12]} was begun {begun} times and never finished (does it kill its worker or hang?); "
             f"{f'its last lines: {told}; ' if told else ''}to try again, delete {workplace}"
         )
-    write_json(workplace / _COUNT, {"begun": begun + 1})
+    write_json(workplace / _COUNT, {"begun": begun + 1}, synced=False)  # a power cut is nobody's fault
     note(workplace, f"begun on {socket.gethostname()} in process {os.getpid()}")
 
 

@@ -59,6 +59,8 @@ def local_cluster(crew: Crew) -> Iterator[Any]:
         "distributed.worker.memory.pause": False,
         "distributed.worker.memory.terminate": False,
         "distributed.admin.tick.limit": "1h",
+        # Nobody looks at what Dask would sample of every worker a hundred times a second.
+        "distributed.worker.profile.enabled": False,
         "distributed.comm.timeouts.connect": "60s",
         # Not Dask's own MALLOC_TRIM_THRESHOLD_, which gives memory back to the system after every small step
         # of a training: a third of its time.

@@ -18,11 +18,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from tombola.data.catalogue import CATALOGUE
 from tombola.errors import JobError, StoreError, TombolaError, reason, unwritable
+from tombola.lab.described import names_data
 from tombola.lab.execute import load_result
 from tombola.lab.job import name_of
 from tombola.lab.references import data_names, everything_behind, own_values, shared_start
-from tombola.lab.store import Store, read_json
+from tombola.lab.shared import data_record
+from tombola.lab.store import Store, write_json
+from tombola.reading import OTHER_FORM, json_object
 from tombola.whole import write_whole
 
 _KIND = "tombola.export/1"
@@ -98,9 +102,7 @@ def import_(store: Store, file: str | os.PathLike[str]) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             name, content = _verified(archive)
-    except (
-        OSError, EOFError, zipfile.BadZipFile, struct.error, ValueError, KeyError, TypeError, RuntimeError
-    ) as error:  # fmt: skip
+    except (OSError, EOFError, zipfile.BadZipFile, struct.error, *OTHER_FORM) as error:
         raise StoreError(f"{path} is damaged or no export: {reason(error)}") from error
     place = store.root / "work" / f".import.{uuid.uuid4().hex[:8]}"
     try:
@@ -122,7 +124,7 @@ def _verified(archive: zipfile.ZipFile) -> tuple[str, dict[str, bytes]]:
     members = {info.filename: info for info in archive.infolist()}
     if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
         raise ValueError("it is compressed, which an export never is")
-    manifest = json.loads(archive.read(_MANIFEST))
+    manifest = json_object(archive.read(_MANIFEST), "the manifest")
     if manifest["kind"] != _KIND:
         raise ValueError(f"it holds {manifest['kind']!r}, not {_KIND!r}")
     checksums = manifest["checksums"]
@@ -130,7 +132,8 @@ def _verified(archive: zipfile.ZipFile) -> tuple[str, dict[str, bytes]]:
         raise ValueError("members are missing or too many")
     content = {}
     for member, checksum in checksums.items():
-        if not _MEMBER.fullmatch(member):
+        found = _MEMBER.fullmatch(member)
+        if found is None or not names_data(found["data"] or "-"):
             raise ValueError(f"{member!r} belongs in no store")
         content[member] = archive.read(member)
         if hashlib.sha256(content[member]).hexdigest() != checksum:
@@ -161,25 +164,30 @@ def _check(taken: Store, path: Path, name: str) -> None:
                 raise StoreError(f"the description of job {each[:12]} is of another job")
             taken.numbers(each)
             taken.provenance(each)
+        for record in (taken.root / "data").iterdir():
+            data_record(taken, record.name.removesuffix(".json"))
         taken.packed(name)
         with suppress(JobError):  # of a function that is not known here: its checksums were verified
             load_result(taken, name)
-    except (TombolaError, KeyError, TypeError, AttributeError) as error:
+    except (TombolaError, *OTHER_FORM) as error:
         told = reason(error).replace(str(taken.root), "")
         raise StoreError(f"{path} is damaged or no export: {told}") from error
 
 
 def _check_data(store: Store, taken: Store) -> None:
     """Refuse results of other pixels than the store's under the same name."""
-    for record in sorted((taken.root / "data").glob("*.json")):
-        theirs, known = read_json(record), store.root / "data" / record.name
-        if not isinstance(theirs.get("fingerprint"), str):
-            raise StoreError(f"the data {record.stem!r} in the file has no fingerprint")
-        if known.exists() and read_json(known).get("fingerprint") != theirs["fingerprint"]:
+    for record in sorted((taken.root / "data").iterdir()):
+        name = record.name.removesuffix(".json")
+        theirs, known = data_record(taken, name), data_record(store, name)
+        if theirs is not None and known is not None and known["fingerprint"] != theirs["fingerprint"]:
             raise StoreError(
-                f"the file has results for other pixels under the data name {record.stem!r} than the store "
+                f"the file has results for other pixels under the data name {name!r} than the store "
                 f"at {store.root}; use another store"
             )
+        if theirs is not None and theirs["source"] not in ("digits", *CATALOGUE):
+            # A stranger does not say what is read from this machine's disks, or fetched. Whoever has the data
+            # gives it when it is needed, and its pixels are compared.
+            write_json(record, theirs | {"source": None})
 
 
 def _take_over(store: Store, taken: Store, name: str) -> None:

@@ -35,6 +35,7 @@ from tombola.lab.store import Store
 from tombola.lab.under_way import Teller
 from tombola.lab.watch import LabWatch, end_hung
 from tombola.lab.writing import face
+from tombola.reading import OTHER_FORM
 from tombola.ticket import Ticket
 from tombola.training.device import Mode, gpu_libraries, hardware_name, process_settings, resolve_device
 from tombola.training.history import Epoch
@@ -184,7 +185,7 @@ def load_result(store: Store, name: str) -> Any:
         return _unpack(store, packed, kind)
     except TicketError as error:
         raise store.damaged(name, str(error)) from error
-    except (KeyError, TypeError) as error:
+    except OTHER_FORM as error:
         raise store.damaged(name, f"{type(error).__name__} {reason(error)}") from error
 
 

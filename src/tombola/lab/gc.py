@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from tombola.errors import RecipeError, StoreError, StoreUnwritable, reason, unknown
+from tombola.errors import RecipeError, StoreUnwritable, reason, unknown
 from tombola.lab.lease import free
 from tombola.lab.references import own_values, parents, shared_start
-from tombola.lab.store import Store, read_json
+from tombola.lab.shared import data_record
+from tombola.lab.store import Store
 
 Keep = Literal["all", "needed", "tickets"]
 
@@ -119,10 +120,9 @@ def _loose_objects(store: Store, oldest: float) -> Iterator[Removal]:
         if start is not None:
             needed.add(start)
     for record in (store.root / "data").glob("*.json"):
-        try:
-            needed.add(str(read_json(record)["fingerprint"]))
-        except (OSError, ValueError, KeyError) as error:
-            raise StoreError(f"{record} is damaged: {reason(error)}; delete it") from error
+        found = data_record(store, record.stem)
+        if found is not None:
+            needed.add(found["fingerprint"])
     for path in sorted((store.root / "objects").iterdir()):
         if path.stem not in needed and path.stat().st_mtime <= oldest:
             yield _removal(store, path, "no job refers to it")

@@ -13,8 +13,9 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import tombola
-from tombola.errors import StoreError
+from tombola.errors import StoreError, reason
 from tombola.lab.store import Store
+from tombola.reading import OTHER_FORM, json_object
 from tombola.whole import write_whole
 
 _FILE = ".index.json"
@@ -50,12 +51,15 @@ def indexed(
             continue
         try:
             description, made = store.description(name), store.provenance(name)
-            row = Row(
+            row = _row(
                 name, description["function"], arguments(description), result(store.numbers(name)),
                 made["started"], made["seconds"],
             )  # fmt: skip
         except StoreError as error:
             damaged.append(error)
+        except OTHER_FORM as error:
+            cause = f"its numbers have another form: {type(error).__name__} {reason(error)}"
+            damaged.append(store.damaged(name, cause))
         else:
             found[name] = age, row
     if found != known:
@@ -81,9 +85,13 @@ def _ages(store: Store) -> list[tuple[str, int]]:
 def _read(store: Store) -> dict[str, tuple[int, Row]]:
     """What was remembered, if it was by this version of tombola: another may word it otherwise."""
     try:
-        content = json.loads((store.root / _FILE).read_bytes())
+        content = json_object((store.root / _FILE).read_bytes())
         if content["tombola"] != tombola.__version__:
             return {}
-        return {name: (age, Row(name, *rest)) for age, name, *rest in content["rows"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        return {name: (age, _row(name, *rest)) for age, name, *rest in content["rows"]}
+    except (OSError, *OTHER_FORM):
         return {}
+
+
+def _row(name: str, function: Any, arguments: Any, result: Any, started: Any, seconds: Any) -> Row:
+    return Row(name, str(function), str(arguments), str(result), str(started), float(seconds))

@@ -203,4 +203,4 @@ def _named(value: Any) -> Any:
     """A described argument with its parents by name only."""
     if isinstance(value, list):
         return [_named(item) for item in value]
-    return {"job": value["job"]} if isinstance(value, dict) and "call" in value else value
+    return {"job": value["job"]} if isinstance(value, dict) and {"job", "call"} <= value.keys() else value

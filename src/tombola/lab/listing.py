@@ -150,7 +150,8 @@ def _arguments(description: Mapping[str, Any]) -> str:
 def _brief(value: Any) -> str:
     if isinstance(value, dict):
         if "job" in value:
-            return f"{value['call']['function']}(...)" if "call" in value else str(value["job"])[:12]
+            call = value.get("call")
+            return f"{call.get('function')}(...)" if isinstance(call, dict) else str(value["job"])[:12]
         if value.keys() == {"data"}:
             return str(value["data"])
         return "{" + ", ".join(f"{key} {_brief(item)}" for key, item in value.items()) + "}"

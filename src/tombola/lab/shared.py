@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Mapping
 from functools import lru_cache
@@ -16,8 +15,10 @@ from tombola import files
 from tombola.data.imageset import Data, ImageSet
 from tombola.data.load import load_data
 from tombola.errors import DataError, StoreError, TicketError, reason
+from tombola.lab.described import is_fingerprint, names_data
 from tombola.lab.references import shared_start
 from tombola.lab.store import Store, read_json, write_json
+from tombola.reading import OTHER_FORM
 from tombola.ticket import Ticket
 from tombola.training.run import Run
 
@@ -69,17 +70,17 @@ def register_data(store: Store, name: str, source: str | Data) -> Data:
     Raises :class:`~tombola.errors.StoreError` if the store's results under that name come from other pixels,
     or from the same that were mirrored otherwise.
     """
-    if name != os.path.basename(name) or len(name.encode()) > 200:
+    if not names_data(name):
         raise StoreError(f"data name {name!r} cannot name a file; choose a short one without slashes")
     data = load_data(source)
-    known = _known_data(store, name)
+    known = data_record(store, name)
     remedy = "rename the data or use another store"
     if known is not None and known["fingerprint"] != data.fingerprint:
         raise StoreError(
             f"the store at {store.root} has results for other pixels under the data name {name!r} "
             f"(fingerprint {known['fingerprint'][:12]}, now {data.fingerprint[:12]}); {remedy}"
         )
-    if known is not None and known["mirrored"] != data.mirrored:
+    if known is not None and known["mirrored"] not in (None, data.mirrored):
         raise StoreError(
             f"the store at {store.root} has results with mirrored={known['mirrored']} under the data name "
             f"{name!r}, now it is {data.mirrored}; {remedy}"
@@ -110,24 +111,34 @@ def stored_data(store: Store, name: str) -> Data:
 
     Raises :class:`~tombola.errors.DataError` if this machine cannot load it.
     """
-    record = _known_data(store, name)
+    record = data_record(store, name)
     if record is None:
         raise StoreError(f"the store at {store.root} knows no data {name!r}")
     return _data(store.root, json.dumps(record))
 
 
-def _known_data(store: Store, name: str) -> dict[str, Any] | None:
-    """What a data name stands for in a store, if anything."""
+def data_record(store: Store, name: str) -> dict[str, Any] | None:
+    """What a data name stands for in a store, if anything.
+
+    Raises :class:`~tombola.errors.StoreError` if it is damaged.
+    """
     record = store.root / "data" / f"{name}.json"
     try:
-        return read_json(record)
+        found = {"name": name, "source": None, "mirrored": None} | read_json(record)
+        kinds = {"name": str, "fingerprint": str, "source": str | None, "mirrored": bool | None}
+        for key, kind in kinds.items():
+            if not isinstance(found.get(key), kind):
+                raise ValueError(f"its {key} is {found.get(key)!r:.60}")
+        return found
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, *OTHER_FORM) as error:
         raise StoreError(f"{record} is damaged: {reason(error)}; delete it") from error
 
 
 def _object_path(root: Path, fingerprint: str) -> Path:
+    if not is_fingerprint(fingerprint):
+        raise StoreError(f"{fingerprint!r:.60} is no fingerprint of tensors; what names it is damaged")
     return root / "objects" / f"{fingerprint}.safetensors"
 
 

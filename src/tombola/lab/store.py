@@ -30,8 +30,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tombola.errors import JobError, StoreError, StoreUnwritable, TicketError, reason, remedy, unwritable
+from tombola.lab.described import check_described, is_fingerprint
 from tombola.lab.sums import NUMBERS, TABLE, altered, sums_of
-from tombola.whole import write_whole
+from tombola.reading import json_object
+from tombola.whole import sync_folder, write_whole
 
 if TYPE_CHECKING:  # Listing a store must not wait for torch.
     from tombola.lab.result import Packed
@@ -84,7 +86,7 @@ class Store:
 
     def folder(self, name: str) -> Path:
         """Where the finished job of that name is or will be."""
-        return self.root / "jobs" / name[:2] / name
+        return self.root / f"jobs/{name[:2]}/{name}"  # one path instead of three: listings make thousands
 
     def workplace(self, name: str) -> Path:
         """Where a job under way keeps its lease and checkpoints."""
@@ -112,8 +114,13 @@ class Store:
         return found[0]
 
     def description(self, name: str) -> dict[str, Any]:
-        """The call that a finished job was."""
-        return self._read(name, "job.json")
+        """The call that a finished job was; all references in it are ones that the store can have."""
+        description = self._read(name, "job.json")
+        try:
+            check_described(description)
+        except ValueError as error:
+            raise self.damaged(name, f"job.json: {reason(error)}") from error
+        return description
 
     def numbers(self, name: str) -> dict[str, Any]:
         """The numbers of a finished job's result, read without its tensors."""
@@ -151,9 +158,16 @@ class Store:
         if not path.exists():
             return {}
         try:
-            return files.read_description(path)
+            found = files.read_description(path)
         except TicketError as error:
             raise self.damaged(name, str(error)) from error
+        # What it refers to is followed: it must be a fingerprint, and not another place.
+        ticket = found.get("ticket", found)
+        if not isinstance(ticket, dict) or (
+            ticket.get("start_kept") == "none" and not is_fingerprint(ticket.get("start"))
+        ):
+            raise self.damaged(name, f"{path.name} names no dense start")
+        return found
 
     def thin(self, name: str) -> None:
         """Remove the tensors of a finished job; of a run, all but those of its ticket.
@@ -191,13 +205,15 @@ class Store:
         staging = self.workplace(name) / f"publish.{uuid.uuid4().hex[:8]}"
         try:
             staging.mkdir(parents=True)
-            write_json(staging / "job.json", {"name": name, **description})
-            write_json(staging / NUMBERS, packed.numbers)
+            # Nobody looks at them here, and take_in forces them to the disk together.
+            (staging / "job.json").write_bytes(_json({"name": name, **description}))
+            (staging / NUMBERS).write_bytes(_json(packed.numbers))
+            if packed.table:
+                (staging / TABLE).write_bytes(_table(packed.table))
             if packed.tensors:
                 files.write_tensors(staging / _TENSORS, _RESULT, packed.details, packed.tensors)
-            if packed.table:
-                write_table(staging / TABLE, packed.table)
-            write_json(staging / "provenance.json", {**provenance, "sums": sums_of(staging)})
+            sums = sums_of(staging)
+            (staging / "provenance.json").write_bytes(_json({**provenance, "sums": sums}))
             return self.take_in(name, staging)
         except OSError as error:
             raise unwritable(f"the store at {self.root}", error) from error
@@ -205,9 +221,12 @@ class Store:
             shutil.rmtree(staging, ignore_errors=True)
 
     def take_in(self, name: str, staging: Path) -> bool:
-        """Give a job's folder, written on the same file system, its place; False if it has it already."""
+        """Give a job's folder, written on the same file system, its place; False if it has it already.
+
+        All of it is on the disk before it appears.
+        """
         target = self.folder(name)
-        _sync_folder(staging)
+        sync_folder(staging, files=True)
         target.parent.mkdir(exist_ok=True)
         try:
             staging.rename(target)
@@ -215,7 +234,7 @@ class Store:
             if not target.is_dir():
                 raise
             return self._thicken(name, staging)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
         return True
 
     def _thicken(self, name: str, staging: Path) -> bool:
@@ -225,7 +244,7 @@ class Store:
         folder = self.folder(name)
         if (staging / _TENSORS).exists():
             (staging / _TENSORS).replace(folder / _TENSORS)
-            _sync_folder(folder)
+            sync_folder(folder)
         (folder / _THIN).unlink(missing_ok=True)
         (folder / _TICKET).unlink(missing_ok=True)
         return True
@@ -263,20 +282,21 @@ def _foreign(name: str) -> bool:
     return name not in _FOLDERS and name not in (*_MARKS, "lost+found") and not name.startswith(".")
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON beside its place, force it to the disk and rename it.
+def write_json(path: Path, value: Mapping[str, Any], *, synced: bool = True) -> None:
+    """Write JSON beside its place and rename it; ``synced`` as for :func:`~tombola.whole.write_whole`.
 
     Raises :class:`~tombola.errors.StoreError` when the place cannot be written to.
     """
-    write_whole(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+    write_whole(path, _json(value), synced=synced)
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file."""
-    value = json.loads(path.read_text())
-    if not isinstance(value, dict):
-        raise ValueError(f"{path.name} holds no object")
-    return value
+    """The object in a JSON file, which anybody may have written."""
+    return json_object(path.read_bytes(), path.name)
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -284,19 +304,12 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
     Raises :class:`~tombola.errors.StoreError` when the place cannot be written to.
     """
+    write_whole(path, _table(rows))
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(rows[0]))
     writer.writeheader()
     writer.writerows(rows)
-    write_whole(path, text.getvalue().encode())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force the entries of a folder to the disk, so that a rename of it outlives a power cut."""
-    if os.name == "nt":  # where a folder cannot be opened
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return text.getvalue().encode()

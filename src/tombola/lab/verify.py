@@ -15,6 +15,7 @@ from tombola.lab.lease import free
 from tombola.lab.references import own_values, parents
 from tombola.lab.shared import OBJECT
 from tombola.lab.store import Store, read_json
+from tombola.reading import OTHER_FORM
 
 _NAME = re.compile(r"[0-9a-f]{64}")
 
@@ -57,7 +58,7 @@ def verify(store: Store) -> Iterator[Damage]:
         try:
             if not isinstance(read_json(path)["fingerprint"], str):
                 raise ValueError("no fingerprint")
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, *OTHER_FORM) as error:
             yield Damage(f"data/{path.name}", f"damaged: {reason(error)}; delete it")
     for workplace in sorted((store.root / "work").iterdir()):
         for half in sorted(workplace.glob("publish.*")) if workplace.is_dir() else ():
@@ -86,7 +87,7 @@ def _wrong_with(store: Store, folder: Path) -> Iterator[str]:
     except TombolaError as error:
         yield str(error)
         return
-    except (KeyError, TypeError, AttributeError) as error:
+    except OTHER_FORM as error:
         yield f"job.json has another form: {type(error).__name__} {reason(error)}; delete {folder}"
         return
     for parent in sorted(behind):

@@ -92,6 +92,11 @@ class Network:
         label = f"<{getattr(network, '__qualname__', type(network).__qualname__)}>"
         return cls(label, channels, size, classes, network)
 
+    @property
+    def own(self) -> bool:
+        """Whether the factory is the user's own."""
+        return self.name not in _BUILT_IN
+
     def build(self) -> nn.Module:
         """A fresh module, its weights drawn from torch's global generator as its constructor does.
 

@@ -62,6 +62,8 @@ class History(Sequence[Epoch]):
         columns = {field.name: tensors[f"history.{field.name}"].tolist() for field in fields(Epoch)}
         if len({len(column) for column in columns.values()}) != 1:
             raise TicketError("history columns of different lengths")
+        if not columns["epoch"]:
+            raise TicketError("a history without rows")
         columns["epoch"] = [int(value) for value in columns["epoch"]]
         columns["forgetting_events"] = [int(value) for value in columns["forgetting_events"]]
         return cls(

@@ -15,6 +15,7 @@ from torch import Tensor
 from tombola import files
 from tombola.errors import TicketError, reason
 from tombola.networks.network import Factory
+from tombola.reading import OTHER_FORM
 from tombola.ticket import State, Ticket, pack_state, unpack_state
 from tombola.training.history import ForgettingRecord, History
 
@@ -142,5 +143,5 @@ class Run:
                 str(description["engine"]),
                 str(description.get("mode", "default")),
             )
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except OTHER_FORM as error:
             raise TicketError(f"not a run: {type(error).__name__} {reason(error)}") from error

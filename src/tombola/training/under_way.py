@@ -12,6 +12,8 @@ import torch
 from tombola import seeds
 from tombola.data.augmentation import draw
 from tombola.data.imageset import Data
+from tombola.errors import TicketError, reason
+from tombola.reading import OTHER_FORM
 from tombola.training.checkpoint import Checkpoint, Watch
 from tombola.training.engine import Engine
 from tombola.training.history import Epoch, ForgettingRecord, History
@@ -107,8 +109,19 @@ class Training:
         return Checkpoint(description, tensors)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue where a snapshot was taken; the current epoch's plan must be begun afterwards."""
-        tensors = checkpoint.tensors
+        """Continue where a snapshot was taken; the current epoch's plan must be begun afterwards.
+
+        Raises :class:`~tombola.errors.TicketError` if it is not the snapshot of any such training.
+        """
+        try:
+            self._restore(checkpoint)
+        except OTHER_FORM as error:
+            raise TicketError(
+                f"a checkpoint does not fit its training: {type(error).__name__} {reason(error)}; delete it"
+            ) from error
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        tensors, first = checkpoint.tensors, self.epoch
         self.engine.body.load(_part(tensors, "weights."))
         self.engine.body.load_momentum(_part(tensors, "momentum."))
         self.rows = list(History.from_tensors(tensors))
@@ -116,6 +129,22 @@ class Training:
         self.epoch = int(checkpoint.description["epoch"])
         self.step = int(checkpoint.description["step"])
         self.seconds = float(checkpoint.description["seconds"])
+        count, steps = len(self.data.train), -(-len(self.data.train) // self.recipe.batch_size)
+        if not (first <= self.epoch <= self.until and 0 <= self.step <= steps and self.seconds >= 0):
+            raise ValueError(f"epoch {self.epoch}, step {self.step}, {self.seconds} seconds")
+        if [row.epoch for row in self.rows] != list(range(first, self.epoch + 1)):
+            raise ValueError("its history is of other epochs")
+        empty = ForgettingRecord.empty(count, self.device)
+        if _forms(self.record.tensors()) != _forms(empty.tensors()):
+            raise ValueError("its forgetting record is of other images")
+        if self.epoch < self.until:
+            sizes = tensors["tally.losses"].shape, tensors["tally.right"].shape
+            if sizes != ((steps,), (count,)):
+                raise ValueError("its epoch is of other steps")
+
+
+def _forms(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    return {name: (value.dtype, value.shape) for name, value in tensors.items()}
 
 
 def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

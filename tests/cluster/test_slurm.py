@@ -1,0 +1,115 @@
+"""The scripts of docs/cluster.md on a real Slurm, one of whose nodes is killed while it trains.
+
+It wants Debian's slurm-wlm and munge, and root; then ``pytest tests/cluster`` takes about two minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import tombola as tb
+from tombola.lab.job import all_needed
+from tombola.lab.verify import verify
+from tombola.studies.own import own_rows
+from tombola.studies.own_file import read_own
+
+pytestmark = pytest.mark.slurm
+
+_DOCUMENT = Path(__file__).parents[2] / "docs" / "cluster.md"
+# Three chains of three trainings, each long enough to be killed within. Every publication is noted.
+_STUDY = """
+import tombola as tb
+from tombola.lab.store import Store
+
+study = tb.OwnStudy(
+    name="wider", networks=["convnet"], data=["digits"], rounds=2, fraction=0.5, seeds=3,
+    recipe={"epochs": 40, "batch_size": 50, "momentum": 0.9},
+)
+
+def take_in(self, name, staging):
+    new = plainly(self, name, staging)
+    if new:
+        with open(self.root.parent / "published.txt", "a") as file:
+            file.write(name + "\\n")
+    return new
+
+plainly, Store.take_in = Store.take_in, take_in
+"""
+
+
+def documented() -> tuple[list[str], str]:
+    """The scripts in the document's section on Slurm, and the line that submits them."""
+    section = _DOCUMENT.read_text().partition("## Slurm\n")[2].partition("\n## ")[0]
+    workers, study, submission = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
+    return [workers, study], submission
+
+
+@pytest.fixture(scope="module")
+def undisturbed(slurm_possible: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The jobs of the study and their results, from one process and without any cluster."""
+    place = tmp_path_factory.mktemp("undisturbed")
+    (place / "study.py").write_text(_STUDY.partition("def take_in")[0])
+    (study,) = read_own(place / "study.py").studies
+    jobs = all_needed(job for row in own_rows(study) for job in row.jobs)
+    lab = tb.Lab(place / "store")
+    lab.run(jobs.values()).raise_failures()
+    return {name: (job, lab.result(job)) for name, job in jobs.items()}
+
+
+def node_of(lease: Path) -> str | None:
+    """The node on which the owner of a lease runs."""
+    try:
+        process = psutil.Process(json.loads(lease.read_text())["pid"])
+        return process.environ().get("SLURMD_NODENAME")
+    except (OSError, ValueError, psutil.Error):
+        return None
+
+
+@pytest.mark.parametrize("victim", ["a node of workers", "the node of the study"])
+def test_a_study_survives_the_death_of_a_node_to_the_bit(
+    slurm, wait_for, tmp_path: Path, undisturbed: dict[str, Any], same_run: Callable[..., bool], victim: str
+) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    scripts, submission = documented()
+    for name, content in zip(("workers.sh", "study.sh"), scripts, strict=True):
+        (folder / name).write_text(content)
+    (folder / "wider.py").write_text(_STUDY)
+    subprocess.run(["bash", "-ec", submission], env=slurm.environment, cwd=folder, check=True)
+
+    wait_for("the study to begin", lambda: slurm.tell("squeue", "-h", "-n", "tombola-study", "-o", "%N"))
+    home = slurm.tell("squeue", "-h", "-n", "tombola-study", "-o", "%N")
+    node = home if victim == "the node of the study" else next(each for each in slurm.nodes if each != home)
+    work = folder / "store" / "work"
+
+    def trains_there() -> list[Path]:
+        places = [place.parent for place in work.glob("*/checkpoint")]
+        return [place for place in places if node_of(place / "lease") == node]
+
+    wait_for(f"a training on {node} with a checkpoint", trains_there)
+    slurm.kill_node(node)
+    wait_for(f"{node} to be down", lambda: "down" in slurm.tell("sinfo", "-h", "-n", node, "-o", "%t"))
+    slurm.start_node(node)
+    wait_for("the end of the study", lambda: not slurm.tell("squeue", "-h"))
+
+    told = slurm.tell("scontrol", "show", "job")
+    assert "Restarts=1" in told
+    assert set(re.findall(r"JobState=(\w+)", told)) == {"COMPLETED"}
+    lab = tb.Lab(folder / "store")
+    assert set(lab.store.names()) == undisturbed.keys()
+    for job, result in undisturbed.values():
+        found = lab.result(job)
+        assert (
+            same_run(found, result) if isinstance(result, tb.Run) else found.fingerprint == result.fingerprint
+        )
+    assert Counter((folder / "published.txt").read_text().split()) == Counter(list(undisturbed))
+    assert list(verify(lab.store)) == []
