@@ -48,7 +48,7 @@ class Bait:
         run.ticket.save(self.files["ticket"], with_start=True)
         run.save(self.files["run"])
         self.files["export"] = self.room / "export.tombola"
-        export(self.store, pruned.name, self.files["export"])
+        export(self.store, [pruned.name], self.files["export"])
         self._checkpoint(data)
         self.files["checkpoint"] = self.room / "checkpoints" / "checkpoint"
         self.data = data
@@ -112,7 +112,7 @@ def readers(bait: Bait) -> dict[str, list[Callable[[Path], Any]]]:
             each_job(lambda name: execute.load_result(store, name)),
             each_job(lambda name: finished_job(store, name).name),
             evaluated,
-            each_job(lambda name: export(store, name, bait.room / "out.tombola")),
+            each_job(lambda name: export(store, [name], bait.room / "out.tombola")),
             lambda path: [str(each) for each in verify(store)],
             lambda path: gc(store, "tickets", grace=0.0),
             lambda path: tb.Lab(store.root)._check_data(

@@ -221,9 +221,9 @@ def test_a_result_moves_to_another_store_with_the_numbers_and_histories_behind_i
     made: tuple[tb.Lab, list[tb.Job]], tmp_path: Path, same_run: Same
 ) -> None:
     lab, jobs = made
-    export(lab.store, jobs[2].name[:10], tmp_path / "run.zip")
+    export(lab.store, [jobs[2].name[:10]], tmp_path / "run.zip")
     other = tb.Lab(tmp_path / "other")
-    assert import_(other.store, tmp_path / "run.zip") == jobs[2].name
+    assert import_(other.store, tmp_path / "run.zip") == [jobs[2].name]
     behind = {jobs[0].name, jobs[1].name, jobs[0].parents[0].name}
     assert set(other.store.names()) == {jobs[2].name} | behind
     assert same_run(other.result(jobs[2]), lab.result(jobs[2]))
@@ -248,16 +248,45 @@ def test_what_a_store_had_whole_stays_whole_and_what_it_had_thin_is_filled(
     made: tuple[tb.Lab, list[tb.Job]], filled: tuple[tb.Lab, list[tb.Job]], tmp_path: Path, same_run: Same
 ) -> None:
     (lab, jobs), (copy, _) = made, filled
-    export(lab.store, jobs[2].name, tmp_path / "run.zip")
+    export(lab.store, [jobs[2].name], tmp_path / "run.zip")
     copy.store.thin(jobs[2].name)
     import_(copy.store, tmp_path / "run.zip")
     assert not any(copy.store.is_thin(job.name) for job in jobs)
     assert same_run(copy.result(jobs[2]), lab.result(jobs[2]))
 
 
+def test_a_whole_store_moves_without_its_weights(
+    made: tuple[tb.Lab, list[tb.Job]], tmp_path: Path, same_run: Same
+) -> None:
+    lab, jobs = made
+    export(lab.store, None, tmp_path / "store.zip", weights=False)
+    other = tb.Lab(tmp_path / "other")
+    assert sorted(import_(other.store, tmp_path / "store.zip")) == sorted(lab.store.names())
+    thin = {name for name in other.store.names() if other.store.is_thin(name)}
+    assert thin == {job.name for job in jobs[:3]} | {jobs[0].parents[0].name}
+    assert not list((other.store.root / "objects").iterdir())
+    assert list(verify(other.store)) == []
+    assert not other.run(jobs).computed
+    assert other.result(jobs[3]) == lab.result(jobs[3])
+    assert same_run(other.result(jobs[1]), lab.result(jobs[1]))  # computed again
+
+
+def test_what_is_thin_in_a_whole_store_stays_so_and_keeps_its_ticket(
+    filled: tuple[tb.Lab, list[tb.Job]], tmp_path: Path, same_run: Same
+) -> None:
+    lab, jobs = filled
+    lab.store.thin(jobs[1].name)
+    export(lab.store, None, tmp_path / "store.zip")
+    other = tb.Lab(tmp_path / "other")
+    import_(other.store, tmp_path / "store.zip")
+    assert [name for name in other.store.names() if other.store.is_thin(name)] == [jobs[1].name]
+    assert other.store.details(jobs[1].name) == lab.store.details(jobs[1].name) != {}
+    assert same_run(other.result(jobs[2]), lab.result(jobs[2]))
+
+
 def test_results_of_other_pixels_are_not_taken_in(made: tuple[tb.Lab, list[tb.Job]], tmp_path: Path) -> None:
     lab, jobs = made
-    export(lab.store, jobs[3].name, tmp_path / "line.zip")
+    export(lab.store, [jobs[3].name], tmp_path / "line.zip")
     other = Store(tmp_path / "other")
     (other.root / "data" / "digits.json").write_text('{"fingerprint": "00"}')
     with pytest.raises(StoreError, match=r"results for other pixels under the data name 'digits'"):
@@ -268,7 +297,7 @@ def test_results_of_other_pixels_are_not_taken_in(made: tuple[tb.Lab, list[tb.Jo
 @pytest.fixture(scope="module")
 def exported(made: tuple[tb.Lab, list[tb.Job]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("exported") / "run.zip"
-    export(made[0].store, made[1][1].name, file)
+    export(made[0].store, [made[1][1].name], file)
     return file
 
 
@@ -322,7 +351,7 @@ def test_no_name_in_an_export_leads_out_of_the_store(exported: Path, tmp_path: P
 
 def test_a_description_under_a_wrong_name_is_not_taken_in(exported: Path, tmp_path: Path) -> None:
     def change(content: dict[str, bytes], manifest: dict) -> None:
-        member = f"jobs/{manifest['job']}/job.json"
+        member = f"jobs/{manifest['jobs'][0]}/job.json"
         content[member] = content[member].replace(b'"version": 1', b'"version": 2')
 
     with pytest.raises(StoreError, match=r"the description of job .* is of another job"):
@@ -341,5 +370,5 @@ def test_a_thin_result_is_not_exported(filled: tuple[tb.Lab, list[tb.Job]], tmp_
     lab, jobs = filled
     lab.store.thin(jobs[0].name)
     with pytest.raises(StoreError, match="only the numbers are left"):
-        export(lab.store, jobs[0].name, tmp_path / "run.zip")
+        export(lab.store, [jobs[0].name], tmp_path / "run.zip")
     assert not list(tmp_path.glob("*.zip"))

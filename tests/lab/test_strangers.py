@@ -241,7 +241,7 @@ def test_an_import_does_not_say_what_is_read_from_this_machine(
 ) -> None:
     store, name = given
     altered(store.root / "data" / "digits.json", lambda told: told.update(source="/home/somebody/pictures"))
-    export(store, name, tmp_path / "file")
+    export(store, [name], tmp_path / "file")
     taken = Store(tmp_path / "taken")
     import_(taken, tmp_path / "file")
     assert read_json(taken.root / "data" / "digits.json")["source"] is None
@@ -256,7 +256,7 @@ def test_a_call_without_a_job_has_a_name_like_any_other_value() -> None:
 def test_an_export_with_data_under_an_odd_name_is_refused(given: tuple[Store, str], tmp_path: Path) -> None:
     store, name = given
     shutil.copy(store.root / "data" / "digits.json", store.root / "data" / "a\nb.json")
-    export(store, name, tmp_path / "file")
+    export(store, [name], tmp_path / "file")
     with zipfile.ZipFile(tmp_path / "file") as archive:
         members = {member: archive.read(member) for member in archive.namelist()}
     manifest = json.loads(members.pop("manifest.json"))

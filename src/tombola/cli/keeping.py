@@ -55,16 +55,25 @@ def gc(
 
 
 def export(
-    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(help="A job's name or its beginning.")],
+    name: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(help="A job's name or its beginning; or all: every job.")
+    ],
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="The file to write.")],
+    weights: Annotated[
+        bool,
+        tyro.conf.arg(
+            help="Without, runs and tickets are of numbers and histories only: small, and enough for tables "
+            "and figures."
+        ),
+    ] = True,
     store: Store = None,
 ) -> None:
-    """Write a finished job, and all that it needs to be read, to one file."""
+    """Write finished jobs, and all that they need to be read, to one file."""
     from tombola.lab import exchange
     from tombola.lab.store import Store as StoreFolder
 
     folder = StoreFolder(store, create=False)
-    exchange.export(folder, folder.find(name), file)
+    exchange.export(folder, None if name == "all" else [name], file, weights=weights)
     say(Console(), f"{file}: {file.stat().st_size / 1e6:.1f} MB")
 
 
@@ -72,8 +81,9 @@ def import_(
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="A file that tombola export wrote.")],
     store: Store = None,
 ) -> None:
-    """Take a job from another store into this one."""
+    """Take jobs from another store into this one."""
     from tombola.lab import exchange
     from tombola.lab.store import Store as StoreFolder
 
-    say(Console(), f"job {exchange.import_(StoreFolder(store), file)[:12]}")
+    names = exchange.import_(StoreFolder(store), file)
+    say(Console(), f"job {names[0][:12]}" if len(names) == 1 else f"{len(names)} jobs")

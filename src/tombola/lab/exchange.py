@@ -1,7 +1,7 @@
-"""Moving one result between stores: a zip file of readable files, each with its checksum.
+"""Moving results between stores: a zip file of readable files, each with its checksum.
 
-It holds the result whole, the dense start that it needs to be read, and of everything behind it the numbers
-and histories. Nothing in it is executed on reading, and nothing in it chooses where it is put.
+It holds the results whole, the dense starts that they need to be read, and of everything behind them the
+numbers and histories. Nothing in it is executed on reading, and nothing in it chooses where it is put.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import shutil
 import struct
 import uuid
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from tombola.data.catalogue import CATALOGUE
 from tombola.errors import JobError, StoreError, TombolaError, reason, unwritable
@@ -34,32 +35,38 @@ _MANIFEST = "manifest.json"
 _NUMBERS = ("job.json", "result.json", "provenance.json", "history.csv")
 # The only members that are read. A name within a file never becomes another path in a store.
 _MEMBER = re.compile(
-    r"jobs/(?P<job>[0-9a-f]{64})/(?P<file>job\.json|result\.json|provenance\.json|history\.csv|result\.safetensors)"
+    r"jobs/(?P<job>[0-9a-f]{64})/(?P<file>(?:job|result|provenance)\.json|history\.csv|(?:result|ticket)\.safetensors|thin)"
     r"|objects/(?P<object>[0-9a-f]{64})\.safetensors"
     r"|data/(?P<data>[^/\\\0]{1,200})\.json"
 )
 
 
-def export(store: Store, name: str, file: str | os.PathLike[str]) -> None:
-    """Write a finished job's result to one file, with all that it needs to be read.
+def export(
+    store: Store, names: Iterable[str] | None, file: str | os.PathLike[str], *, weights: bool = True
+) -> None:
+    """Write results of finished jobs to one file, with all that they need to be read.
 
-    name: of the job, or its beginning.
+    names: of the jobs, or their beginnings; None for all that the store has, thin ones as they are.
+    weights: without, runs and tickets are of numbers and histories only. What measures found stays whole.
 
-    Raises :class:`~tombola.errors.JobError` if there is none, and :class:`~tombola.errors.StoreError` if it
-    is damaged, of numbers only, or the file cannot be written.
+    Raises :class:`~tombola.errors.JobError` for a job that is not there, and
+    :class:`~tombola.errors.StoreError` if one is damaged, or thin though its weights are asked for, or the
+    file cannot be written.
     """
-    name = store.find(name)
+    asked = sorted(store.names()) if names is None else [store.find(name) for name in names]
+    for name in asked:
+        if weights and not (names is None and store.is_thin(name)):
+            store.packed(name)  # refuses what is damaged or thin
     path = Path(file)
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    store.packed(name)  # refuses what is damaged or thin
     try:
         with zipfile.ZipFile(beside, "x", zipfile.ZIP_STORED) as archive:
             checksums = {}
-            for member, source in _members(store, name):
-                content = source.read_bytes()
+            for member, source in _members(store, asked, weights):
+                content = source.read_bytes() if source else b""
                 archive.writestr(member, content)
                 checksums[member] = hashlib.sha256(content).hexdigest()
-            manifest = {"kind": _KIND, "job": name, "checksums": checksums}
+            manifest = {"kind": _KIND, "jobs": asked, "checksums": checksums}
             archive.writestr(_MANIFEST, json.dumps(manifest, indent=1))
         with beside.open("rb") as written:
             os.fsync(written.fileno())
@@ -70,15 +77,22 @@ def export(store: Store, name: str, file: str | os.PathLike[str]) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _members(store: Store, name: str) -> Iterator[tuple[str, Path]]:
-    """What goes into an export, and where it lies."""
-    behind = everything_behind(store, [name])
-    for each in sorted(behind):
-        for part in (*_NUMBERS, "result.safetensors") if each == name else _NUMBERS:
-            if (store.folder(each) / part).exists():
-                yield f"jobs/{each}/{part}", store.folder(each) / part
-    start = shared_start(store.details(name))
-    objects = own_values(store.description(name)) | ({start} if start else set())
+def _members(store: Store, asked: Collection[str], weights: bool) -> Iterator[tuple[str, Path | None]]:
+    """What goes into an export, and where it lies; None for the mark of a job whose tensors stay behind."""
+    behind = everything_behind(store, asked)
+    objects: set[str] = set()
+    for name in sorted(behind):
+        folder, details = store.folder(name), store.details(name)
+        whole = name in asked and not store.is_thin(name) and (weights or not _holds_weights(details))
+        parts = (*_NUMBERS, "result.safetensors" if whole else "ticket.safetensors")
+        for part in parts:
+            if (folder / part).exists():
+                yield f"jobs/{name}/{part}", folder / part
+        if whole:
+            start = shared_start(details)
+            objects |= own_values(store.description(name)) | ({start} if start else set())
+        elif store.is_thin(name) or (folder / "result.safetensors").exists():
+            yield f"jobs/{name}/thin", None
     for fingerprint in sorted(objects):
         path = store.root / "objects" / f"{fingerprint}.safetensors"
         if path.exists():
@@ -90,10 +104,15 @@ def _members(store: Store, name: str) -> Iterator[tuple[str, Path]]:
             yield f"data/{each}.json", path
 
 
-def import_(store: Store, file: str | os.PathLike[str]) -> str:
-    """Put the result that :func:`export` wrote into a store, and return its job's name.
+def _holds_weights(details: Mapping[str, Any]) -> bool:
+    """Whether tensors so described are those of a run or of a ticket."""
+    return "ticket" in details or "start_kept" in details
 
-    What is there already stays. Jobs behind the result come with their numbers only.
+
+def import_(store: Store, file: str | os.PathLike[str]) -> list[str]:
+    """Put the results that :func:`export` wrote into a store, and return the names of their jobs.
+
+    What is there already stays. Jobs behind the results come with their numbers only.
 
     Raises :class:`~tombola.errors.StoreError` for a file that is damaged, altered or no export, or whose
     results are of other pixels than the store's under the same data name.
@@ -101,26 +120,27 @@ def import_(store: Store, file: str | os.PathLike[str]) -> str:
     path = Path(file)
     try:
         with zipfile.ZipFile(path) as archive:
-            name, content = _verified(archive)
+            names, content = _verified(archive)
     except (OSError, EOFError, zipfile.BadZipFile, struct.error, *OTHER_FORM) as error:
         raise StoreError(f"{path} is damaged or no export: {reason(error)}") from error
     place = store.root / "work" / f".import.{uuid.uuid4().hex[:8]}"
     try:
         # A store of its own first, which is read like any other before anything of it is taken over.
         taken = Store(place)
-        _unpack(taken, content, name)
-        _check(taken, path, name)
+        for member, written in content.items():
+            _unpack(taken, member, written)
+        _check(taken, path)
         _check_data(store, taken)
-        _take_over(store, taken, name)
+        _take_over(store, taken)
     except OSError as error:
         raise unwritable(f"the store at {store.root}", error) from error
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    return name
+    return names
 
 
-def _verified(archive: zipfile.ZipFile) -> tuple[str, dict[str, bytes]]:
-    """The job's name and all members of an export, once they fit its manifest."""
+def _verified(archive: zipfile.ZipFile) -> tuple[list[str], dict[str, bytes]]:
+    """The names of the jobs and all members of an export, once they fit its manifest."""
     members = {info.filename: info for info in archive.infolist()}
     if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
         raise ValueError("it is compressed, which an export never is")
@@ -138,25 +158,23 @@ def _verified(archive: zipfile.ZipFile) -> tuple[str, dict[str, bytes]]:
         content[member] = archive.read(member)
         if hashlib.sha256(content[member]).hexdigest() != checksum:
             raise ValueError(f"{member} does not match its checksum")
-    if f"jobs/{manifest['job']}/job.json" not in content:
-        raise ValueError("the job that it is of is not in it")
-    return str(manifest["job"]), content
+    names = [str(name) for name in manifest["jobs"]]
+    if not all(f"jobs/{name}/job.json" in content for name in names):
+        raise ValueError("a job that it is of is not in it")
+    return names, content
 
 
-def _unpack(taken: Store, content: Mapping[str, bytes], name: str) -> None:
-    """Write the members of an export where a store has them."""
-    for member, written in content.items():
-        found = _MEMBER.fullmatch(member)
-        assert found is not None  # checked when it was read
-        job = found["job"]
-        path = taken.folder(job) / found["file"] if job else taken.root / member
-        write_whole(path, written, make_folder=True)
-        if job and job != name:
-            taken.mark_thin(job)
+def _unpack(taken: Store, member: str, content: bytes) -> None:
+    """Write a member of an export where a store has it."""
+    found = _MEMBER.fullmatch(member)
+    assert found is not None  # checked when it was read
+    job = found["job"]
+    path = taken.folder(job) / found["file"] if job else taken.root / member
+    write_whole(path, content, make_folder=True)
 
 
-def _check(taken: Store, path: Path, name: str) -> None:
-    """Refuse jobs that are not what their names say, and a result that cannot be read."""
+def _check(taken: Store, path: Path) -> None:
+    """Refuse jobs that are not what their names say, and results that cannot be read."""
     try:
         for each in taken.names():
             description = taken.description(each)
@@ -164,11 +182,14 @@ def _check(taken: Store, path: Path, name: str) -> None:
                 raise StoreError(f"the description of job {each[:12]} is of another job")
             taken.numbers(each)
             taken.provenance(each)
+            if taken.is_thin(each):
+                taken.details(each)  # of its ticket, if that is there
+                continue
+            taken.packed(each)
+            with suppress(JobError):  # of a function that is not known here: its checksums were verified
+                load_result(taken, each)
         for record in (taken.root / "data").iterdir():
             data_record(taken, record.name.removesuffix(".json"))
-        taken.packed(name)
-        with suppress(JobError):  # of a function that is not known here: its checksums were verified
-            load_result(taken, name)
     except (TombolaError, *OTHER_FORM) as error:
         told = reason(error).replace(str(taken.root), "")
         raise StoreError(f"{path} is damaged or no export: {told}") from error
@@ -190,11 +211,11 @@ def _check_data(store: Store, taken: Store) -> None:
             write_json(record, theirs | {"source": None})
 
 
-def _take_over(store: Store, taken: Store, name: str) -> None:
-    """Move what was read into the store; the result itself last, when all that it needs is there."""
+def _take_over(store: Store, taken: Store) -> None:
+    """Move what was read into the store; whole results last, when all that they need is there."""
     for folder in ("objects", "data"):
         for path in sorted((taken.root / folder).iterdir()):
             if not (store.root / folder / path.name).exists():
                 path.replace(store.root / folder / path.name)
-    for each in sorted(taken.names(), key=lambda each: each == name):
+    for each in sorted(taken.names(), key=taken.is_thin, reverse=True):
         store.take_in(each, taken.folder(each))
