@@ -19,8 +19,10 @@ from rich.console import Console
 
 import tombola as tb
 from tombola import files
+from tombola.data.fitting import fit_images
 from tombola.errors import StoreError, TicketError
 from tombola.lab.chains import imp_jobs
+from tombola.lab.described import check_described
 from tombola.lab.exchange import export, import_
 from tombola.lab.execute import load_result
 from tombola.lab.gc import gc
@@ -246,6 +248,15 @@ def test_an_import_does_not_say_what_is_read_from_this_machine(
     import_(taken, tmp_path / "file")
     assert read_json(taken.root / "data" / "digits.json")["source"] is None
     assert tb.Lab(taken.root).run(tb.job(tb.initialize, "convnet", "digits")).failed == {}
+
+
+def test_arguments_of_a_call_within_a_call_are_named_as_they_like() -> None:
+    fitted = tb.job(fit_images, "mnist", size=(8, 8))
+    description = tb.job(tb.initialize, "convnet", fitted).description()
+    check_described(description)
+    description["arguments"]["data"]["call"]["arguments"]["data"]["data"] = "../mnist"
+    with pytest.raises(ValueError, match="is no data set"):
+        check_described(description)
 
 
 def test_a_call_without_a_job_has_a_name_like_any_other_value() -> None:
