@@ -6,14 +6,13 @@ the other weight decay of reading A1.
 ``tenth``: six pruning chains of 20 epochs a training to 89.26% sparsity, and what the paper measures there
 (Tables 6, 11, 17, 21 and Figs. 3, 10, 13, 18, 21).
 
-Whatever is finished in the store is not computed again, so both can be stopped and called again at any time.
+Whatever is finished in the store is not computed again, so each can be stopped and called again at any time.
 
 Run: python results/cifar10.py full|copies|tenth --store DIR [--device cuda] [--scheduler tcp://...]
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -86,7 +85,7 @@ def tenth(work: Work) -> Iterator[Job]:
 
 
 def _both_readings(work: Work, configuration: Configuration, prunings: int) -> Iterator[Job]:
-    """Instability with batch-norm statistics interpolated, and measured anew beside it (reading D1)."""
+    """Instability with batch-norm statistics interpolated, and measured anew beside it (reading D3)."""
     for recalibrated in (False, True):
         yield work.instability(R18_C10, configuration, prunings, recalibrated=recalibrated)
 
@@ -124,7 +123,6 @@ def main(
     """
     work = work_of(part, until, epochs=epochs, configs=configs)
     jobs = {"full": full, "copies": copies, "tenth": tenth}[part](work)
-    os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning")
     lab = Lab(
         store, workers=0 if scheduler else workers, scheduler=scheduler,
         settings=Settings(device=device, slots=slots),

@@ -1,5 +1,7 @@
 """Tables, pictures and verdicts in this folder, from the store that ``cifar10.py`` filled.
 
+All but ``forgetting.npz`` can be made from a store without weights, such as ``store.zip`` imported.
+
 Run: python results/show.py --store DIR [--out results]
 """
 
@@ -14,8 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tyro
 
+from tombola.lab.execute import load_result
 from tombola.lab.job import Job
 from tombola.lab.store import Store
 from tombola.report.board import board, board_csv
@@ -42,6 +46,7 @@ def main(store: Path, out: Path = Path(__file__).parent) -> None:
     results = Results(folder)
     full, tenth = work_of("full"), work_of("tenth")
     save_rows(out / "table08.csv", table08(folder, full))
+    save_forgetting(folder, full, out / "forgetting.npz")
     cells = dict(by_place(study_named("table8").shown(full, results).cells))
     forgetting = study_named("fig6").shown(full, results)
     cells |= by_place(forgetting.cells)
@@ -54,6 +59,7 @@ def main(store: Path, out: Path = Path(__file__).parent) -> None:
             save(out / "tenth", numbered(name), computed(shown.picture))
         elif shown.cells:
             save_rows(out / "tenth" / f"{numbered(name)}.csv", beside_the_paper(by_place(shown.cells)))
+    save_rows(out / "tenth" / "accuracy.csv", accuracies(folder, tenth))
     save_rows(out / "tenth" / "probes.csv", probes(folder, tenth))
     save_rows(out / "tenth" / "barriers.csv", barriers(folder, tenth))
     verdicts = board_csv(board(judge_all(printed_cells()), judge_all(cells)))
@@ -111,6 +117,19 @@ def _origin(store: Store, run: Job) -> Row:
     }  # fmt: skip
 
 
+def save_forgetting(store: Store, work: Work, path: Path) -> None:
+    """What happened to each image, while the store still has the runs whole; else the file is left alone."""
+    runs = {str(each): work.runs(R18_C10, each, 0)[0] for each in CONFIGURATIONS}
+    runs[f"{OTHER_DECAY}, weight decay 1e-4"] = other_decay(work)
+    if any(store.is_thin(run.name) for run in runs.values()):
+        return
+    records = {label: load_result(store, run.name).forgetting for label, run in runs.items()}
+    arrays = {
+        f"{label}.{key}": value.numpy() for label, r in records.items() for key, value in vars(r).items()
+    }
+    np.savez_compressed(path, **arrays)
+
+
 def beside_the_paper(ours: dict[Place, Cell]) -> Iterator[Row]:
     """What is computed of a table: one row for each number, the paper's at full budget beside it."""
     printed = printed_cells()
@@ -135,22 +154,42 @@ def probes(store: Store, work: Work) -> Iterator[Row]:
             found = numbers(store, work.probe(R18_C10, ticket, 0))
             if found:
                 blocks = {f"block {n}": value for n, value in enumerate(found["value"]["accuracy"], 1)}
-                yield {"configuration": str(each), "prunings": label, **blocks, "epochs": 20, "seeds": 1}
+                yield {
+                    "configuration": str(each),
+                    "prunings": label,
+                    **blocks,
+                    "epochs": work.scale.epochs,
+                    "seeds": 1,
+                }
+
+
+def accuracies(store: Store, work: Work) -> Iterator[Row]:
+    """Test accuracy in percent after each training of each chain, from the dense network on."""
+    for each in CHAINS:
+        runs = [numbers(store, run) for run in work.runs(R18_C10, each, 0)]
+        row: Row = {str(n): found and found["accuracy"] for n, found in enumerate(runs)}
+        yield {"configuration": str(each), **row, "epochs": work.scale.epochs, "seeds": 1}
 
 
 def barriers(store: Store, work: Work) -> Iterator[Row]:
-    """Barriers in points: between two copies, in both batch-norm readings, and between consecutive rounds."""
+    """Barriers in points: between two copies, in both batch-norm readings, and between consecutive rounds.
+
+    Beside those between copies, the mean test error of the two in percent, and the largest on the way.
+    """
     for each in CHAINS:
         row: Row = {"configuration": str(each)}
         for n in (0, LAST):
             found = numbers(store, work.instability(R18_C10, each, n, recalibrated=True))
             line = found["value"]["lines"][0] if found else None
-            row[f"copies, {n} prunings"] = line and height(line)
-            row[f"copies, {n} prunings, recalibrated"] = line and height(line["recalibrated"])
+            for reading, errors in (("", line), (", recalibrated", line and line["recalibrated"])):
+                where = f"copies, {n} prunings{reading}"
+                row[where] = errors and height(errors)
+                row[f"{where}, ends"] = errors and round(ends(errors), 3)
+                row[f"{where}, largest"] = errors and round(max(errors["errors"]), 3)
         for n, between in enumerate(work.between_rounds(R18_C10, each)[:LAST]):
             found = numbers(store, between)
             row[f"{n} to {n + 1}"] = found and height(found["value"])
-        yield row | {"epochs": 20, "seeds": 1}
+        yield row | {"epochs": work.scale.epochs, "seeds": 1}
 
 
 def numbers(store: Store, wanted: Job) -> dict[str, Any] | None:
@@ -160,8 +199,12 @@ def numbers(store: Store, wanted: Job) -> dict[str, Any] | None:
 
 def height(line: dict[str, Any]) -> float:
     """The barrier of a line (Eq. 3), in points."""
-    errors = line["errors"]
-    return round(max(errors) - (errors[0] + errors[-1]) / 2, 3)
+    return round(max(line["errors"]) - ends(line), 3)
+
+
+def ends(line: dict[str, Any]) -> float:
+    """The mean error at the ends of a line, in percent."""
+    return float(line["errors"][0] + line["errors"][-1]) / 2
 
 
 def computed(picture: Picture) -> Picture:

@@ -55,12 +55,6 @@ def test_another_thread_computes_as_ever_while_a_network_is_traced(others: Threa
     assert torch.equal(seen[0], expected)
 
 
-def test_torch_fx_alone_would_break_the_other_thread(others: ThreadPoolExecutor) -> None:
-    meeting = Meeting(lambda: others.submit(Own(), torch.randn(5, 4)).result())
-    with pytest.raises(NameError, match="not installed as a submodule"):
-        fx.Tracer().trace(meeting)
-
-
 def test_two_threads_trace_one_after_the_other_and_leave_modules_as_they_were(
     others: ThreadPoolExecutor,
 ) -> None:

@@ -10,7 +10,8 @@ import torch
 from tombola.data.batches import Batches
 from tombola.training.capture import capture
 from tombola.training.gather import gathered_at_step
-from tombola.training.plan import DevicePlan, EpochPlan, TakeStep
+from tombola.training.plan import DevicePlan, EpochPlan
+from tombola.training.step import TakeStep
 
 # Replays launched between two looks at the clock.
 _STRETCH = 64

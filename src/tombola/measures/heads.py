@@ -22,11 +22,13 @@ from tombola.errors import reason
 from tombola.measures.captured_steps import CapturedSteps
 from tombola.measures.frozen import BatchNorm, FrozenBody
 from tombola.training.checkpoint import Watch
+from tombola.training.choice import forget_engines
 from tombola.training.eager import PREPARED_IMAGES
 from tombola.training.evaluation import EVALUATION_BATCH, device_batches
 from tombola.training.gather import gathered
-from tombola.training.plan import EpochPlan, TakeStep
+from tombola.training.plan import EpochPlan
 from tombola.training.recipe import Recipe
+from tombola.training.step import TakeStep
 
 # How heads on a frozen body are trained: 5 epochs at a constant rate of 0.005 with weight decay 1e-4 are the
 # paper's (Appendix G); momentum and batch size it does not give (protocol, reading G1).
@@ -70,8 +72,10 @@ def train_heads(
         targets = (labels[:, None] == classes).float()
         _take_step(heads, momentum, body.features(images), targets, recipe, rate)
 
-    captured = _captured(take, batches, recipe) if body.device.type == "cuda" else None
-    if captured is not None:  # the steps taken in doing so leave no trace
+    captured = None
+    if body.device.type == "cuda":
+        captured = _captured(take, batches, recipe)
+        # The steps taken in trying it leave no trace.
         body.restart()
         heads.copy_(first)
         momentum.zero_()
@@ -88,8 +92,10 @@ def train_heads(
 def _taken(take: TakeStep, plan: EpochPlan, batches: Batches) -> Iterator[None]:
     """Do an epoch, with a pause at every step."""
     together = max(1, PREPARED_IMAGES // plan.batch_size)
+    # As captured steps read them, so that a GPU gives the same bits without a capture.
+    rates = torch.tensor(plan.rates, device=plan.order.device) if plan.order.is_cuda else plan.rates
     for step, images, labels in gathered(plan, batches, 0, plan.steps, together):
-        take(images, labels, plan.rates[step])
+        take(images, labels, rates[step])
         yield
 
 
@@ -97,11 +103,15 @@ def _captured(take: TakeStep, batches: Batches, recipe: Recipe) -> CapturedSteps
     """Steps as CUDA graphs; None, with a warning, for a body that waits for the GPU."""
     try:
         return CapturedSteps(take, batches, recipe.batch_size)
-    except (torch.OutOfMemoryError, torch.AcceleratorError):
-        raise
+    except torch.OutOfMemoryError:
+        pass
+    except torch.AcceleratorError:
+        raise  # the device itself is in trouble
     except RuntimeError as error:
-        warnings.warn(f"heads are trained without CUDA graphs: {reason(error)}", stacklevel=2)
+        warnings.warn(f"heads are trained without CUDA graphs: {reason(error)}", stacklevel=3)
         return None
+    forget_engines()  # which hold memory for trainings to come
+    return CapturedSteps(take, batches, recipe.batch_size)
 
 
 @torch.no_grad()

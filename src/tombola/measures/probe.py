@@ -67,7 +67,7 @@ def probe(
     head: name of the final linear layer, before which the body ends; needed together with ``blocks`` for a
         network of one's own.
     seed: number of the streams from which the probes' initial weights, order and augmentation are drawn.
-    watch: somebody to give a sign of life at every step.
+    watch: somebody to give signs of life while heads are trained.
 
     Raises :class:`~tombola.errors.NetworkError` for images that do not fit, blocks that are not known, do not
     exist or cannot be pooled, and :class:`~tombola.errors.RecipeError` for a recipe that cannot be followed.

@@ -60,7 +60,7 @@ def transfer(
     size: height and width that the target's images are resized to.
     head: name of the layer that is replaced, for a network of one's own: its final linear layer.
     seed: number of the streams from which the head's initial weights, order and augmentation are drawn.
-    watch: somebody to give a sign of life at every step.
+    watch: somebody to give signs of life while heads are trained.
 
     Raises :class:`~tombola.errors.DataError` for images whose channels do not correspond to the network's,
     :class:`~tombola.errors.NetworkError` for a network that cannot take images of that size or a head that is

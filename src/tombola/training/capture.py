@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -39,10 +40,14 @@ def capture(work: Callable[[], None], pool: Any, *, before: Callable[[], object]
             with torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
                 work()
         except torch.AcceleratorError as error:
-            if "cudaErrorStreamCapture" not in str(error):
+            if "captur" not in str(error):
                 raise  # the device itself is in trouble
             cause = reason(error)
-        torch._C._cuda_clearCublasWorkspaces()
+            # Some releases of PyTorch go on allocating for a capture that failed, and refuse all others.
+            with suppress(RuntimeError):
+                torch._C._cuda_endAllocateToPool(stream.device_index, pool)
+        finally:
+            torch._C._cuda_clearCublasWorkspaces()
     # Out here, so that nobody finds the device's error behind this one and gives the device up.
     if cause:
         raise RuntimeError(cause)

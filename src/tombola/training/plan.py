@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from tombola.data.augmentation import Draws
-
-TakeStep = Callable[[Tensor, Tensor, float | Tensor], None]
-"""What a step does with images, labels and a learning rate; the rate is a tensor if it is captured."""
 
 
 @dataclass(frozen=True)

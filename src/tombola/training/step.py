@@ -6,6 +6,7 @@ Here it is plain PyTorch, on a CPU and for networks that cannot be traced; on a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -17,6 +18,9 @@ from tombola.training.body import Body
 from tombola.training.gather import gathered_at_step
 from tombola.training.plan import DevicePlan
 from tombola.training.recipe import Recipe
+
+TakeStep = Callable[[Tensor, Tensor, float | Tensor], None]
+"""What a step does with images, labels and a learning rate; the rate is a tensor if it is captured."""
 
 
 class Step(Protocol):

@@ -15,6 +15,8 @@ _tracing = threading.Lock()
 def traced(module: nn.Module) -> fx.GraphModule:
     """The operations of a network, on its own parameters and buffers.
 
+    While it lasts, modules that other threads gave to ``torch.compile`` refuse to run; tombola compiles none.
+
     Raises what ``torch.fx`` raises for a network whose path depends on values.
     """
     with _tracing:
