@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -185,3 +186,10 @@ def test_an_object_is_a_ticket_with_its_whole_start(store: Store, chain: list[tb
     back = unpack(pack(ticket), tb.Ticket, lambda name: stored_object(store, name)[1])
     assert back.complete
     assert back.fingerprint == ticket.fingerprint
+
+
+def test_threads_that_ask_at_once_share_one_copy(store: Store, pictures: Path) -> None:
+    register_data(store, "shapes", str(pictures))
+    with ThreadPoolExecutor(4) as threads:
+        copies = list(threads.map(lambda _: stored_data(store, "shapes"), range(8)))
+    assert all(copy is copies[0] for copy in copies)

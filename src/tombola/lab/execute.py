@@ -206,7 +206,8 @@ def _argument(store: Store, value: Any, runtime: Mapping[str, Any]) -> Any:
             return load_result(store, value["job"])
         if _is_data(value):
             behind = tuple(stored_data(store, name).fingerprint for name in _data_names(value))
-            return _derived_data(store.root, json.dumps(value["call"]), behind)
+            with _deriving:
+                return _derived_data(store.root, json.dumps(value["call"]), behind)
         return evaluate(store, value["call"], runtime)
     if value.keys() == {"value", "type"}:
         details, tensors = stored_object(store, value["value"])
@@ -217,6 +218,9 @@ def _argument(store: Store, value: Any, runtime: Mapping[str, Any]) -> Any:
 
 # Made once a process, like data that are loaded, so that one job after another shares what is on the device.
 # By what is behind it, too: another store may come to lie at the same place.
+_deriving = threading.RLock()  # of data that are derived from derived ones
+
+
 @lru_cache(maxsize=4)
 def _derived_data(root: Path, call: str, behind: tuple[str, ...]) -> Data:
     """The data set that a call gives; it does not depend on the device."""

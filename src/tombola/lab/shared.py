@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import threading
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +25,8 @@ from tombola.training.run import Run
 
 OBJECT = "tombola.object/1"
 _SPLITS = ("train", "test")
+# So that slots that begin together have one copy of the images between them.
+_loading = threading.Lock()
 
 
 def put_object(
@@ -114,7 +117,8 @@ def stored_data(store: Store, name: str) -> Data:
     record = data_record(store, name)
     if record is None:
         raise StoreError(f"the store at {store.root} knows no data {name!r}")
-    return _data(store.root, json.dumps(record))
+    with _loading:
+        return _data(store.root, json.dumps(record))
 
 
 def data_record(store: Store, name: str) -> dict[str, Any] | None:
