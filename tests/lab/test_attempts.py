@@ -255,6 +255,14 @@ def test_a_log_that_is_gone_or_damaged_says_nothing(tmp_path: Path) -> None:
     assert deaths(tmp_path) == 0
 
 
+@pytest.mark.parametrize(
+    "content", [b'{"begun": null}', b'{"begun": []}', b'{"begun": 1e999}', b"[]", b"\xff", b"[" * 100_000]
+)
+def test_a_count_of_attempts_that_is_none_counts_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "attempts.json").write_bytes(content)
+    assert deaths(tmp_path) == 0
+
+
 def test_an_orderly_end_leaves_no_count_and_no_log(store: Store, registry: None) -> None:
     @tb.declare("fails")
     def fails() -> int:

@@ -284,6 +284,85 @@ def test_the_heartbeat_survives_a_file_server_that_hiccups(
     lease.check()
 
 
+# What a stranger, a power cut or an accident may leave in place of a lease.
+NO_LEASES = [
+    b"\xff",
+    b"[" * 100_000,
+    b"[]",
+    b'{"lease": []}',
+    b'{"lease": NaN}',
+    b'{"pid": ' + b"9" * 5000 + b"}",
+]
+
+
+@pytest.mark.parametrize("content", NO_LEASES)
+def test_the_heart_goes_on_whatever_lies_in_place_of_a_lease(
+    place: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    lease = held(place)
+    lease.path.write_bytes(content)
+    beat(lease, monkeypatch)
+    with pytest.raises(LeaseLost):
+        lease.beat()
+
+
+def test_the_heart_goes_on_when_a_hung_process_cannot_be_ended(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease, called = held(place), []
+
+    def cannot() -> None:
+        called.append(lease)
+        raise RuntimeError("no")
+
+    lease.hung = cannot
+    lease.watch(0.5)
+    beat(lease, monkeypatch)
+    assert len(called) == leases.HEARTBEAT  # a look each second
+
+
+def test_work_may_say_at_any_moment_that_it_gives_no_more_signs(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = held(place)
+    lease.watch(1e6)
+
+    class Ends(Turns):
+        def monotonic(self) -> float:
+            lease.patience = None  # while somebody asks whether it hangs
+            return super().monotonic()
+
+    monkeypatch.setattr(leases, "time", Ends(1))
+    assert not lease.is_hung()
+
+
+@pytest.mark.parametrize("content", NO_LEASES)
+def test_what_is_no_lease_is_stale_in_time(place: Path, content: bytes) -> None:
+    old = held(place)
+    old.path.write_bytes(content)
+    assert not leases.free(place)
+    assert acquire(place) is None
+    age(old, STALE + 1)
+    assert leases.free(place)
+    held(place).check()
+
+
+def test_a_folder_in_place_of_a_lease_is_stale_in_time(place: Path) -> None:
+    (place / "lease").mkdir(parents=True)
+    assert not leases.free(place)
+    then = time.time() - STALE - 1
+    os.utime(place / "lease", (then, then))
+    assert leases.free(place)
+
+
+def test_a_lease_that_cannot_be_read_is_somebodys(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    age(elsewhere(place), STALE + 1)
+    monkeypatch.setattr(leases, "_look", lambda _: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    assert not leases.free(place)
+    with pytest.raises(StoreError, match="Input/output error"):
+        acquire(place)
+
+
 def test_whoever_hangs_is_called_once_it_does_and_not_before(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

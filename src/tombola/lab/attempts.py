@@ -21,6 +21,7 @@ import torch
 
 from tombola.errors import JobError
 from tombola.lab.store import read_json, write_json
+from tombola.reading import OTHER_FORM
 
 _COUNT, _LOG = "attempts.json", "log.txt"
 # Lines of the log that a failure repeats.
@@ -52,7 +53,7 @@ def deaths(workplace: Path) -> int:
     """Attempts that were begun and neither ended nor got anywhere; while one is under way it counts too."""
     try:
         return int(read_json(workplace / _COUNT)["begun"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, *OTHER_FORM):
         return 0
 
 
