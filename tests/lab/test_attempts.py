@@ -25,6 +25,7 @@ from tombola.lab.cluster import Crew, local_cluster
 from tombola.lab.engine import Outcome, Progress, run_on_cluster
 from tombola.lab.execute import Settings, execute
 from tombola.lab.job import all_needed
+from tombola.lab.lease import acquire
 from tombola.lab.store import Store
 
 DEADLY = """
@@ -231,6 +232,30 @@ def test_whoever_is_no_suspect_waits_for_none(tmp_path: Path) -> None:
         thread.start()
         assert waited.wait(60)  # gives its slot up meanwhile
     thread.join()
+
+
+def test_a_job_that_is_under_way_elsewhere_is_no_suspect(tmp_path: Path) -> None:
+    suspect, other = tmp_path / "suspect", tmp_path / "other"
+    suspect.mkdir()
+    owner = acquire(other)  # a driver beside this one
+    assert owner is not None
+    count_attempt(suspect, 5, "x" * 64)
+    count_attempt(other, 5, "y" * 64)
+
+    class MustNotWait(Exception):
+        pass
+
+    @contextmanager
+    def waiting() -> Iterator[None]:
+        raise MustNotWait
+        yield
+
+    with apart_from_suspects(suspect, nullcontext):
+        with apart_from_suspects(other, waiting):
+            pass
+        owner.release()  # as one that died
+        with pytest.raises(MustNotWait), apart_from_suspects(other, waiting):
+            pass
 
 
 def test_a_failure_repeats_the_last_lines_of_the_log(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 from tombola.errors import JobError
+from tombola.lab.lease import free
 from tombola.lab.store import read_json, write_json
 from tombola.reading import OTHER_FORM
 
@@ -93,7 +94,7 @@ def apart_from_suspects(
 
     A suspect's log also gets where its process was if a signal such as a segmentation fault ends it.
     """
-    if not deaths(workplace):
+    if not deaths(workplace) or not free(workplace):  # counted for an attempt that is under way elsewhere
         yield
         return
     if not _one_suspect.acquire(blocking=False):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import threading
 import time
 import uuid
@@ -31,6 +32,8 @@ STALE = 60.0
 HEARTBEAT = 10.0
 # Seconds between looks at whether the work still shows signs of life.
 _LOOK = 1.0
+# Seconds between two of them after which the process was suspended meanwhile, and its work with it.
+_SUSPENDED = 10.0
 
 
 class LeaseLost(Exception):
@@ -74,6 +77,20 @@ class Lease:
         if _look(self.path).owner != self.owner:
             self.lost = True
         self.beat()
+
+    def is_ours(self) -> bool | None:
+        """Whether the lease is still this owner's; None if that cannot be read now."""
+        try:
+            return _look(self.path).owner == self.owner
+        except OSError:
+            return None
+
+    def clear(self) -> None:
+        """Remove the workplace of finished work, the lease with it, unless somebody else works there now."""
+        if self.is_ours():
+            shutil.rmtree(self.path.parent, ignore_errors=True)
+        with suppress(OSError):
+            self.path.parent.rmdir()  # of a lease that was lost: empty if the other one has finished too
 
     def release(self) -> None:
         """Give the lease back; one that cannot be removed is at least not this process's any more."""
@@ -173,6 +190,16 @@ class _Seen:
 def _look(path: Path) -> _Seen:
     """A lease file as it is now, whatever anybody wrote there; of one that is gone, nothing."""
     try:
+        return _read(path)
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+    # Another client of the file server removed it after it was opened here; there may be another by now.
+    return _read(path)
+
+
+def _read(path: Path) -> _Seen:
+    try:
         # Opened before its time is read: only then must a client of a file server ask the server.
         with path.open("rb") as file:
             text, beaten = file.read(), os.fstat(file.fileno()).st_mtime_ns
@@ -248,15 +275,20 @@ class _Held:
             self._leases.discard(lease)
 
     def _beat_on(self) -> None:
-        last = time.monotonic()
+        last = looked = time.monotonic()
         while True:
             time.sleep(_LOOK)
-            due = time.monotonic() - last >= HEARTBEAT
+            now = time.monotonic()
+            missed = now - looked - _LOOK
+            looked = now
+            due = now - last >= HEARTBEAT
             if due:
-                last = time.monotonic()
+                last = now
             with self._lock:
                 leases = list(self._leases)
             for lease in leases:
+                if missed > _SUSPENDED:  # nobody could give a sign in that time
+                    lease.alive = min(now, lease.alive + missed)
                 # Whatever goes wrong for one, the others must not go stale; the next look tries again.
                 with suppress(Exception):
                     if lease.is_hung():
