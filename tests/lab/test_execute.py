@@ -198,6 +198,16 @@ def test_an_owner_that_finishes_late_leaves_the_workplace_to_the_new_owner(
     assert (lease.path.parent / "checkpoint").exists()
 
 
+def test_an_owner_that_finishes_after_the_new_one_leaves_no_workplace(store: Store, registry: None) -> None:
+    @tb.declare("longer")
+    def longer() -> int:
+        shutil.rmtree(store.workplace(tb.job(longer).name))  # as the new owner does that has finished
+        return 1
+
+    assert execute(store, tb.job(longer).description(), Settings())
+    assert list((store.root / "work").iterdir()) == []
+
+
 def test_an_owner_whose_workplace_another_cleared_away_has_lost_its_lease(
     store: Store, registry: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
