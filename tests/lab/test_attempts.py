@@ -25,6 +25,7 @@ from tombola.lab.cluster import Crew, local_cluster
 from tombola.lab.engine import Outcome, Progress, run_on_cluster
 from tombola.lab.execute import Settings, execute
 from tombola.lab.job import all_needed
+from tombola.lab.lease import acquire
 from tombola.lab.store import Store
 
 DEADLY = """
@@ -233,6 +234,30 @@ def test_whoever_is_no_suspect_waits_for_none(tmp_path: Path) -> None:
     thread.join()
 
 
+def test_a_job_that_is_under_way_elsewhere_is_no_suspect(tmp_path: Path) -> None:
+    suspect, other = tmp_path / "suspect", tmp_path / "other"
+    suspect.mkdir()
+    owner = acquire(other)  # a driver beside this one
+    assert owner is not None
+    count_attempt(suspect, 5, "x" * 64)
+    count_attempt(other, 5, "y" * 64)
+
+    class MustNotWait(Exception):
+        pass
+
+    @contextmanager
+    def waiting() -> Iterator[None]:
+        raise MustNotWait
+        yield
+
+    with apart_from_suspects(suspect, nullcontext):
+        with apart_from_suspects(other, waiting):
+            pass
+        owner.release()  # as one that died
+        with pytest.raises(MustNotWait), apart_from_suspects(other, waiting):
+            pass
+
+
 def test_a_failure_repeats_the_last_lines_of_the_log(tmp_path: Path) -> None:
     count_attempt(tmp_path, 1, "x" * 64)
     for epoch in range(1, 9):
@@ -252,6 +277,14 @@ def test_a_log_that_is_gone_or_damaged_says_nothing(tmp_path: Path) -> None:
     (tmp_path / "log.txt").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "attempts.json").write_text("{")
     assert isinstance(last_lines(tmp_path), str)
+    assert deaths(tmp_path) == 0
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"begun": null}', b'{"begun": []}', b'{"begun": 1e999}', b"[]", b"\xff", b"[" * 100_000]
+)
+def test_a_count_of_attempts_that_is_none_counts_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "attempts.json").write_bytes(content)
     assert deaths(tmp_path) == 0
 
 

@@ -16,7 +16,7 @@ import torch
 
 import tombola as tb
 from tombola import declared
-from tombola.errors import JobError, RecipeError, StoreError
+from tombola.errors import JobError, RecipeError, StoreError, StoreUnwritable
 from tombola.lab import lease as leases
 from tombola.lab import shared
 from tombola.lab.chains import imp_jobs
@@ -177,6 +177,80 @@ def test_finished_work_is_published_even_if_the_lease_was_lost_meanwhile(
 
     assert execute(store, tb.job(long).description(), Settings())
     assert load_result(store, tb.job(long).name) == 1
+
+
+def test_an_owner_that_finishes_late_leaves_the_workplace_to_the_new_owner(
+    store: Store, registry: None
+) -> None:
+    @tb.declare("long")
+    def long() -> int:
+        workplace = store.workplace(tb.job(long).name)
+        (workplace / "lease").unlink()
+        new.append(leases.acquire(workplace))
+        (workplace / "checkpoint").write_text("of the new owner")
+        return 1
+
+    new: list[leases.Lease | None] = []
+    assert execute(store, tb.job(long).description(), Settings())
+    (lease,) = new
+    assert lease is not None
+    lease.check()
+    assert (lease.path.parent / "checkpoint").exists()
+
+
+def test_an_owner_that_finishes_after_the_new_one_leaves_no_workplace(store: Store, registry: None) -> None:
+    @tb.declare("longer")
+    def longer() -> int:
+        shutil.rmtree(store.workplace(tb.job(longer).name))  # as the new owner does that has finished
+        return 1
+
+    assert execute(store, tb.job(longer).description(), Settings())
+    assert list((store.root / "work").iterdir()) == []
+
+
+def test_an_owner_whose_workplace_another_cleared_away_has_lost_its_lease(
+    store: Store, registry: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @tb.declare("overtaken")
+    def overtaken() -> int:
+        return 1
+
+    def publish(self: Store, name: str, *_: object) -> bool:
+        shutil.rmtree(self.workplace(name))  # by the other owner, which finished in this moment
+        raise StoreUnwritable("cannot write to the workplace: No such file or directory")
+
+    monkeypatch.setattr(Store, "publish", publish)
+    with pytest.raises(LeaseHeld):
+        execute(store, tb.job(overtaken).description(), Settings())
+    assert list((store.root / "work").iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_to_is_told_by_whoever_still_has_its_lease(
+    store: Store, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def publish(*_: object) -> bool:
+        raise StoreUnwritable("cannot write to it: No space left on device")
+
+    monkeypatch.setattr(Store, "publish", publish)
+    with pytest.raises(StoreUnwritable):
+        execute(store, greeting().description(), Settings())
+
+
+def test_a_job_that_somebody_finished_just_before_the_lease_leaves_no_workplace(
+    store: Store, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    description = greeting().description()
+    really = leases.acquire
+
+    def acquire(folder: Path) -> leases.Lease | None:
+        monkeypatch.setattr(leases, "acquire", really)
+        assert execute(store, description, Settings())  # another driver, a moment faster
+        return really(folder)
+
+    monkeypatch.setattr(leases, "acquire", acquire)
+    assert not execute(store, description, Settings())
+    assert calls == ["hello"]
+    assert list((store.root / "work").iterdir()) == []
 
 
 def test_the_process_speaks_for_work_that_cannot_be_watched(store: Store, registry: None) -> None:

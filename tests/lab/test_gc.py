@@ -214,6 +214,112 @@ def test_an_unknown_policy_is_refused(store: Store) -> None:
         gc(store, "neded")
 
 
+def test_nothing_is_removed_beyond_a_link(store: Store, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    for name in ("a" * 64, "photographs"):
+        (elsewhere / name / "publish.0a1b2c3d").mkdir(parents=True)
+        (elsewhere / name / "precious").write_text("x")
+    before = everything_in(elsewhere)
+    linked = store.workplace("b" * 64)
+    linked.symlink_to(elsewhere / ("a" * 64))
+    assert gc(store, dry_run=False, grace=-60.0) == []
+    assert list(verify(store)) == []
+    linked.unlink()
+    for name in ("work", "objects", "data", "files", "jobs"):
+        folder = store.root / name
+        folder.rename(tmp_path / "aside")
+        folder.symlink_to(elsewhere)
+        with pytest.raises(StoreError, match=rf"store/{name} is a link, and nothing is removed beyond"):
+            gc(store, dry_run=False, grace=-60.0)
+        folder.unlink()
+        (tmp_path / "aside").rename(folder)
+    assert everything_in(elsewhere) == before
+
+
+def test_weights_behind_a_link_stay(filled: tuple[tb.Lab, list[tb.Job]], tmp_path: Path) -> None:
+    lab, jobs = filled
+    for place in (lab.store.folder(jobs[0].name), lab.store.folder(jobs[1].name).parent):
+        place.rename(tmp_path / place.name)
+        place.symlink_to(tmp_path / place.name)
+    before = everything_in(tmp_path / jobs[0].name)
+    thinned = {Path(each.place).parent.name for each in gc(lab.store, "tickets", dry_run=False, grace=-60.0)}
+    assert thinned == {job.name for job in jobs[2:3]}
+    assert everything_in(tmp_path / jobs[0].name) == before
+    assert not lab.store.is_thin(jobs[1].name)
+
+
+def test_what_is_no_place_of_work_is_left_alone(store: Store) -> None:
+    places = ("photographs", "c" * 64, ".import.0a1b2c3d", ".tried.0a1b2c3d")
+    for name in places:
+        (store.root / "work" / name).mkdir()
+        (store.root / "work" / name / "file").write_text("x")
+    assert {removal.place for removal in gc(store, dry_run=False, grace=-60.0)} == {
+        f"work/{name}" for name in places[1:]
+    }
+    assert [path.name for path in (store.root / "work").iterdir()] == ["photographs"]
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"[" * 100_000, b'{"lease": []}', None])
+def test_whatever_lies_in_place_of_a_lease_keeps_its_place_until_it_is_stale(
+    store: Store, content: bytes | None
+) -> None:
+    lease = store.workplace("d" * 64) / "lease"
+    lease.parent.mkdir()
+    lease.mkdir() if content is None else lease.write_bytes(content)
+    assert gc(store, dry_run=False, grace=-60.0) == []
+    os.utime(lease, (0, 0))
+    assert [removal.place for removal in gc(store, dry_run=False, grace=-60.0)] == [f"work/{'d' * 64}"]
+    assert list((store.root / "work").iterdir()) == []
+
+
+@pytest.mark.parametrize("looks", range(6))
+@pytest.mark.parametrize(
+    "place",
+    [
+        f"work/{'a' * 64}",
+        f"work/{'a' * 64}/publish.0a1b2c3d",
+        f"objects/{'0' * 64}.safetensors",
+        "data/.digits.json.0a1b2c3d",
+    ],
+)
+def test_what_a_driver_removes_meanwhile_is_no_error(
+    store: Store, monkeypatch: pytest.MonkeyPatch, place: str, looks: int
+) -> None:
+    path = store.root / place
+    if place.startswith("work"):
+        path.mkdir(parents=True)
+        (path / "checkpoint").write_text("x")
+        (store.workplace("a" * 64) / "checkpoint").write_text("x")
+    else:
+        path.write_text("x")
+    left, really = iter(range(looks)), Path.stat
+
+    def stat(asked: Path, **named: bool) -> os.stat_result:
+        found = really(asked, **named)
+        if asked == path and next(left, None) is None:
+            monkeypatch.setattr(Path, "stat", really)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "stat", stat)
+    gc(store, dry_run=False, grace=-60.0)
+    list(verify(store))
+
+
+def test_a_publication_that_ends_while_it_is_looked_at_is_no_damage(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workplace = store.workplace("a" * 64)
+    (workplace / "publish.0a1b2c3d").mkdir(parents=True)
+
+    def free(place: Path) -> bool:
+        shutil.rmtree(place)  # its owner is done
+        return True
+
+    monkeypatch.setattr("tombola.lab.verify.free", free)
+    assert list(verify(store)) == []
+
+
 # Exchange
 
 

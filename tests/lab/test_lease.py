@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -110,19 +111,63 @@ def test_the_lease_of_a_process_that_nobody_has_buried_yet_is_taken_over(
 @pytest.mark.parametrize(
     ("change", "dead"),
     [
-        ({"boot": "before"}, True),
         ({"started": "1"}, True),
+        ({"boot": "before"}, False),
+        ({"boot": "that of a machine of the same name", "pid": 2**22 + 1}, False),
+        ({"pid": 2**22 + 1}, True),
+        ({"pid": 10**30}, True),
+        ({"pid": -1}, False),
         ({"host": "elsewhere", "pid": 1, "started": "1"}, False),
         ({"pid": None}, False),
         ({"processes": "another container", "started": "1"}, False),
     ],
 )
-def test_a_process_is_dead_if_its_machine_or_its_number_began_anew(
+def test_a_process_is_dead_at_once_only_if_this_machine_knows_it(
     place: Path, change: dict, dead: bool
 ) -> None:
     lease = held(place)
     lease.path.write_text(json.dumps(lease.owner | change))
     assert (acquire(place) is not None) == dead
+
+
+def test_a_lease_from_before_a_reboot_is_taken_over_when_it_is_stale(place: Path) -> None:
+    lease = held(place)
+    lease.path.write_text(json.dumps(lease.owner | {"boot": "before"}))
+    age(lease, STALE + 1)
+    held(place).check()
+
+
+@pytest.fixture
+def hidden(monkeypatch: pytest.MonkeyPatch, owner: subprocess.Popen[str]) -> None:
+    """A machine whose /proc shows nobody what others run."""
+    really = Path.read_text
+
+    def read_text(path: Path, *arguments: str, **named: str) -> str:
+        if path == Path(f"/proc/{owner.pid}/stat"):
+            raise FileNotFoundError(2, "No such file or directory")
+        return really(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+
+
+def test_a_process_that_is_hidden_keeps_its_lease_as_long_as_its_heart_beats(
+    place: Path, hidden: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert acquire(place) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "kill", lambda *_: (_ for _ in ()).throw(PermissionError(1, "Not permitted")))
+        assert acquire(place) is None
+    then = time.time() - STALE - 1
+    os.utime(place / "lease", (then, then))
+    held(place).check()
+
+
+def test_a_dead_process_is_known_to_be_dead_where_others_are_hidden(
+    place: Path, hidden: None, owner: subprocess.Popen[str]
+) -> None:
+    owner.kill()
+    owner.wait()
+    held(place).check()
 
 
 def test_a_lease_whose_heart_stopped_is_taken_over_and_its_old_owner_notices(place: Path) -> None:
@@ -233,12 +278,12 @@ class Turns:
         return time.monotonic() + self.slept
 
 
-def beat(lease: Lease, monkeypatch: pytest.MonkeyPatch, turns: int = 1) -> None:
-    """Let the heart beat for that many turns."""
+def beat(lease: Lease, monkeypatch: pytest.MonkeyPatch, turns: int = 1, clock: Turns | None = None) -> None:
+    """Let the heart beat for that many turns, by a clock of their own or another."""
     heart = leases._Held()
     heart._leases.add(lease)
     with monkeypatch.context() as patch:
-        patch.setattr(leases, "time", Turns(turns))
+        patch.setattr(leases, "time", clock or Turns(turns))
         with pytest.raises(StopIteration):
             heart._beat_on()
 
@@ -284,6 +329,85 @@ def test_the_heartbeat_survives_a_file_server_that_hiccups(
     lease.check()
 
 
+# What a stranger, a power cut or an accident may leave in place of a lease.
+NO_LEASES = [
+    b"\xff",
+    b"[" * 100_000,
+    b"[]",
+    b'{"lease": []}',
+    b'{"lease": NaN}',
+    b'{"pid": ' + b"9" * 5000 + b"}",
+]
+
+
+@pytest.mark.parametrize("content", NO_LEASES)
+def test_the_heart_goes_on_whatever_lies_in_place_of_a_lease(
+    place: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    lease = held(place)
+    lease.path.write_bytes(content)
+    beat(lease, monkeypatch)
+    with pytest.raises(LeaseLost):
+        lease.beat()
+
+
+def test_the_heart_goes_on_when_a_hung_process_cannot_be_ended(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease, called = held(place), []
+
+    def cannot() -> None:
+        called.append(lease)
+        raise RuntimeError("no")
+
+    lease.hung = cannot
+    lease.watch(0.5)
+    beat(lease, monkeypatch)
+    assert len(called) == leases.HEARTBEAT  # a look each second
+
+
+def test_work_may_say_at_any_moment_that_it_gives_no_more_signs(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = held(place)
+    lease.watch(1e6)
+
+    class Ends(Turns):
+        def monotonic(self) -> float:
+            lease.patience = None  # while somebody asks whether it hangs
+            return super().monotonic()
+
+    monkeypatch.setattr(leases, "time", Ends(1))
+    assert not lease.is_hung()
+
+
+@pytest.mark.parametrize("content", NO_LEASES)
+def test_what_is_no_lease_is_stale_in_time(place: Path, content: bytes) -> None:
+    old = held(place)
+    old.path.write_bytes(content)
+    assert not leases.free(place)
+    assert acquire(place) is None
+    age(old, STALE + 1)
+    assert leases.free(place)
+    held(place).check()
+
+
+def test_a_folder_in_place_of_a_lease_is_stale_in_time(place: Path) -> None:
+    (place / "lease").mkdir(parents=True)
+    assert not leases.free(place)
+    then = time.time() - STALE - 1
+    os.utime(place / "lease", (then, then))
+    assert leases.free(place)
+
+
+def test_a_lease_that_cannot_be_read_is_somebodys(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    age(elsewhere(place), STALE + 1)
+    monkeypatch.setattr(leases, "_look", lambda _: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    assert not leases.free(place)
+    with pytest.raises(StoreError, match="Input/output error"):
+        acquire(place)
+
+
 def test_whoever_hangs_is_called_once_it_does_and_not_before(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,6 +421,64 @@ def test_whoever_hangs_is_called_once_it_does_and_not_before(
     beat(lease, monkeypatch)  # ten seconds, a look each
     assert called
     assert all(called)
+
+
+@pytest.mark.parametrize(("silent", "hung"), [(1700.0, False), (1900.0, True)])
+def test_the_time_for_which_a_process_was_suspended_does_not_count(
+    place: Path, monkeypatch: pytest.MonkeyPatch, silent: float, hung: bool
+) -> None:
+    class Suspended(Turns):
+        def sleep(self, seconds: float) -> None:
+            super().sleep(86400.0)
+
+    lease, called = held(place), []
+    lease.hung = lambda: called.append(lease)
+    lease.watch(1800.0)
+    lease.alive -= silent
+    beat(lease, monkeypatch, clock=Suspended(1))
+    assert bool(called) == hung
+
+
+def test_whoever_was_suspended_owes_a_sign_from_when_it_wakes(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease, called = held(place), []
+
+    class Wakes(Turns):
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds if self.slept else 86400.0)
+
+    clock = Wakes(1)
+    clock.end = 86400.0 + 60.0
+    lease.hung = lambda: called.append(clock.slept - 86400.0)
+    lease.watch(30.0)
+    beat(lease, monkeypatch, clock=clock)
+    assert 28 <= called[0] <= 31
+
+
+def stale_handle(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a file that was opened be gone on its server when it is asked for its time, so many times."""
+    really, left = os.fstat, iter(range(times))
+
+    def fstat(descriptor: int) -> os.stat_result:
+        if next(left, None) is not None:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return really(descriptor)
+
+    monkeypatch.setattr(leases.os, "fstat", fstat)
+
+
+def test_a_lease_that_goes_on_its_server_while_it_is_read_is_looked_at_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = held(place)
+    stale_handle(1, monkeypatch)
+    assert acquire(place) is None
+    stale_handle(1, monkeypatch)
+    lease.check()
+    stale_handle(2, monkeypatch)  # the whole file system, then
+    with pytest.raises(StoreError, match=r"cannot write to .*: Stale file handle"):
+        acquire(place)
 
 
 def test_a_lease_that_could_not_be_removed_is_free_again_when_it_can(

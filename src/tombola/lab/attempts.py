@@ -20,7 +20,9 @@ from pathlib import Path
 import torch
 
 from tombola.errors import JobError
+from tombola.lab.lease import free
 from tombola.lab.store import read_json, write_json
+from tombola.reading import OTHER_FORM
 
 _COUNT, _LOG = "attempts.json", "log.txt"
 # Lines of the log that a failure repeats.
@@ -52,7 +54,7 @@ def deaths(workplace: Path) -> int:
     """Attempts that were begun and neither ended nor got anywhere; while one is under way it counts too."""
     try:
         return int(read_json(workplace / _COUNT)["begun"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, *OTHER_FORM):
         return 0
 
 
@@ -92,7 +94,7 @@ def apart_from_suspects(
 
     A suspect's log also gets where its process was if a signal such as a segmentation fault ends it.
     """
-    if not deaths(workplace):
+    if not deaths(workplace) or not free(workplace):  # counted for an attempt that is under way elsewhere
         yield
         return
     if not _one_suspect.acquire(blocking=False):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import socket
 import sys
 import threading
@@ -24,7 +23,7 @@ import torch
 
 import tombola
 from tombola.data.imageset import Data
-from tombola.errors import RecipeError, TicketError, TombolaError, reason, unknown
+from tombola.errors import RecipeError, StoreUnwritable, TicketError, TombolaError, reason, unknown
 from tombola.lab import lease as leases
 from tombola.lab.attempts import count_attempt, device_is_lost, forget_attempts, forget_log, note
 from tombola.lab.job import call, described_function, name_of, result_type
@@ -109,6 +108,7 @@ def execute(
         raise LeaseHeld(name)
     try:
         if store.has(name) and not store.is_thin(name):
+            lease.clear()
             return False
         count_attempt(workplace, settings.attempts, name)
         try:
@@ -121,6 +121,9 @@ def execute(
         except leases.LeaseLost:
             raise LeaseHeld(name) from None
         except BaseException as error:
+            # What cannot be written may be a place that another owner took over, and cleared away.
+            if isinstance(error, StoreUnwritable) and lease.is_ours() is False:
+                raise LeaseHeld(name) from None
             if isinstance(error, Exception):
                 _record_failure(workplace, error)
             if device_is_lost(error):  # the process will have to end, like one that was killed
@@ -129,10 +132,10 @@ def execute(
                 forget_attempts(workplace)
                 forget_log(workplace)
             raise
+        lease.clear()
+        return True
     finally:
         lease.release()
-    shutil.rmtree(workplace, ignore_errors=True)
-    return True
 
 
 def _compute(

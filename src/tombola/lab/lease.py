@@ -9,8 +9,10 @@ hung job is noticed, and its worker process ended.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import threading
 import time
 import uuid
@@ -22,6 +24,7 @@ from typing import Any
 
 from tombola.errors import unwritable
 from tombola.lab import process
+from tombola.reading import json_object
 
 # Seconds without a heartbeat after which a lease is taken over.
 STALE = 60.0
@@ -29,6 +32,8 @@ STALE = 60.0
 HEARTBEAT = 10.0
 # Seconds between looks at whether the work still shows signs of life.
 _LOOK = 1.0
+# Seconds between two of them after which the process was suspended meanwhile, and its work with it.
+_SUSPENDED = 10.0
 
 
 class LeaseLost(Exception):
@@ -58,7 +63,8 @@ class Lease:
 
     def is_hung(self) -> bool:
         """Whether signs of life have been missing for too long."""
-        return self.patience is not None and time.monotonic() - self.alive > self.patience
+        patience = self.patience  # once: the work may say at any moment that it expects no more signs
+        return patience is not None and time.monotonic() - self.alive > patience
 
     def beat(self) -> None:
         """A sign of life from the work; raises :class:`LeaseLost` if the lease is gone."""
@@ -71,6 +77,20 @@ class Lease:
         if _look(self.path).owner != self.owner:
             self.lost = True
         self.beat()
+
+    def is_ours(self) -> bool | None:
+        """Whether the lease is still this owner's; None if that cannot be read now."""
+        try:
+            return _look(self.path).owner == self.owner
+        except OSError:
+            return None
+
+    def clear(self) -> None:
+        """Remove the workplace of finished work, the lease with it, unless somebody else works there now."""
+        if self.is_ours():
+            shutil.rmtree(self.path.parent, ignore_errors=True)
+        with suppress(OSError):
+            self.path.parent.rmdir()  # of a lease that was lost: empty if the other one has finished too
 
     def release(self) -> None:
         """Give the lease back; one that cannot be removed is at least not this process's any more."""
@@ -118,6 +138,8 @@ def free(folder: Path) -> bool:
         return _is_stale(path, _look(path))
     except FileNotFoundError:
         return True
+    except OSError:
+        return False  # nobody can tell whose it is, so it is somebody's
 
 
 def _create(path: Path, owner: dict[str, Any]) -> bool:
@@ -166,18 +188,29 @@ class _Seen:
 
 
 def _look(path: Path) -> _Seen:
-    """A lease file as it is now; of one that is gone, nothing."""
+    """A lease file as it is now, whatever anybody wrote there; of one that is gone, nothing."""
+    try:
+        return _read(path)
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+    # Another client of the file server removed it after it was opened here; there may be another by now.
+    return _read(path)
+
+
+def _read(path: Path) -> _Seen:
     try:
         # Opened before its time is read: only then must a client of a file server ask the server.
-        with path.open() as file:
+        with path.open("rb") as file:
             text, beaten = file.read(), os.fstat(file.fileno()).st_mtime_ns
     except FileNotFoundError:
         return _Seen()
+    except IsADirectoryError:
+        return _Seen(None, path.stat().st_mtime_ns)
     try:
-        owner = json.loads(text)
+        return _Seen(json_object(text), beaten)
     except ValueError:
-        owner = None  # a power cut emptied it; it is stale in time
-    return _Seen(owner if isinstance(owner, dict) else None, beaten)
+        return _Seen(None, beaten)  # a power cut emptied it; it is stale in time
 
 
 # The leases of others that this process has looked at: what it saw, and since when.
@@ -200,7 +233,8 @@ def _is_stale(path: Path, seen: _Seen) -> bool:
     if seen.beaten is None:
         _known.pop(path, None)
         raise FileNotFoundError(path)
-    if seen.owner is not None and seen.owner.get("lease") in _given_up:
+    lease = seen.owner.get("lease") if seen.owner is not None else None
+    if isinstance(lease, str) and lease in _given_up:
         return True
     runs = process.runs(seen.owner) if seen.owner is not None else None
     if runs is False or _unchanged(path, seen) >= STALE:
@@ -241,20 +275,27 @@ class _Held:
             self._leases.discard(lease)
 
     def _beat_on(self) -> None:
-        last = time.monotonic()
+        last = looked = time.monotonic()
         while True:
             time.sleep(_LOOK)
-            due = time.monotonic() - last >= HEARTBEAT
+            now = time.monotonic()
+            missed = now - looked - _LOOK
+            looked = now
+            due = now - last >= HEARTBEAT
             if due:
-                last = time.monotonic()
+                last = now
             with self._lock:
                 leases = list(self._leases)
             for lease in leases:
-                if lease.is_hung():
-                    if lease.hung is not None:
-                        lease.hung()
-                elif due:
-                    _beat_for(lease)
+                if missed > _SUSPENDED:  # nobody could give a sign in that time
+                    lease.alive = min(now, lease.alive + missed)
+                # Whatever goes wrong for one, the others must not go stale; the next look tries again.
+                with suppress(Exception):
+                    if lease.is_hung():
+                        if lease.hung is not None:
+                            lease.hung()
+                    elif due:
+                        _beat_for(lease)
 
 
 def _beat_for(lease: Lease) -> None:

@@ -23,13 +23,16 @@ def identity() -> dict[str, Any]:
 
 def runs(process: Mapping[str, Any]) -> bool | None:
     """Whether the process of an identity runs; None if that cannot be known on this machine."""
-    if process.get("host") != socket.gethostname() or not isinstance(process.get("pid"), int):
+    pid = process.get("pid")
+    if process.get("host") != socket.gethostname() or not isinstance(pid, int) or pid <= 0:
         return None
     if process.get("boot") != _boot():
-        return False
+        return None  # before a reboot, or on another machine of the same name
     if process.get("processes") != _process_space():
         return None  # another container, whose process ids mean nothing here
-    started = _started(process["pid"])
+    started = _started(pid)
+    if started == "" and process.get("started"):
+        return None  # it is hidden from this process, so it may also be another of the same number
     return started is not None and started == process.get("started")
 
 
@@ -51,17 +54,18 @@ def _process_space() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When a process of this machine started, None if there is none; guards against reused process ids."""
-    stat = Path(f"/proc/{pid}/stat")
-    if Path("/proc/self/stat").exists():
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            return None
+    """When a process of this machine started, "" if that is not told, None if there is no such process.
+
+    Guards against reused process ids.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         return None if fields[0] == "Z" else fields[19]
+    except OSError:
+        pass  # there is none, or no /proc here, or one that hides what others run
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return None
     except PermissionError:
         pass

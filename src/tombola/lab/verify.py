@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,11 +62,15 @@ def verify(store: Store) -> Iterator[Damage]:
         except (OSError, *OTHER_FORM) as error:
             yield Damage(f"data/{path.name}", f"damaged: {reason(error)}; delete it")
     for workplace in sorted((store.root / "work").iterdir()):
-        for half in sorted(workplace.glob("publish.*")) if workplace.is_dir() else ():
-            if free(workplace):
-                yield Damage(
-                    str(half.relative_to(store.root)), "a publication that was cut off; tombola gc removes it"
-                )
+        if workplace.is_symlink() or not workplace.is_dir():
+            continue
+        with suppress(FileNotFoundError):  # its job is finished by now
+            for half in sorted(workplace.glob("publish.*")):
+                if free(workplace) and half.exists():  # still: so its owner has not published it meanwhile
+                    yield Damage(
+                        str(half.relative_to(store.root)),
+                        "a publication that was cut off; tombola gc removes it",
+                    )
 
 
 def _wrong_with(store: Store, folder: Path) -> Iterator[str]:
