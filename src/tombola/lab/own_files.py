@@ -39,7 +39,7 @@ def _imported(path: Path, content: bytes) -> ModuleType:
     sys.modules[name] = module  # dataclasses and type hints look their own module up
     try:
         # What was read and hashed, and not the loader's own reading: it would trust a cache beside the file.
-        exec(compile(content, path, "exec"), module.__dict__)
+        exec(compile(content, path, "exec", dont_inherit=True), module.__dict__)
     except Exception as error:  # the user's own code, which may fail in any way
         del sys.modules[name]
         raise JobError(f"{path.name}{_line(error, path)}: {type(error).__name__}: {_cause(error)}") from error
