@@ -26,9 +26,16 @@ from tombola.whole import write_whole
 
 
 def write_tensors(
-    path: str | os.PathLike[str], kind: str, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    path: str | os.PathLike[str],
+    kind: str,
+    description: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    *,
+    synced: bool = True,
 ) -> None:
     """Write a tensor file of that kind, beside its place first and then renamed: it is never half there.
+
+    synced: as for :func:`~tombola.whole.write_whole`.
 
     Raises :class:`~tombola.errors.StoreError` when the place cannot be written to.
     """
@@ -45,7 +52,7 @@ def write_tensors(
         content = save(whole, metadata)
     except (OSError, SafetensorError) as error:
         raise unwritable(path, error) from error
-    write_whole(path, content, make_folder=True)
+    write_whole(path, content, make_folder=True, synced=synced)
 
 
 def read_tensors(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

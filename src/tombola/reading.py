@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 # Deeper than any description is; far from where Python's own recursion ends.
-_DEEPEST = 200
+DEEPEST = 200
 
 # What Python raises where a file of a stranger's has another form than its reader expects.
 OTHER_FORM = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError)
@@ -25,18 +25,27 @@ def json_object(text: str | bytes, what: str = "it") -> dict[str, Any]:
         raise ValueError(f"{what} is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError(f"{what} holds no object")
-    if told.count("[") + told.count("{") > _DEEPEST and _depth(value) > _DEEPEST:
+    if told.count("[") + told.count("{") > DEEPEST and depth(value) > DEEPEST:
         raise ValueError(f"{what} is nested too deeply")
     if "\\ud" in told.lower():  # half a character, perhaps
         json.dumps(value, ensure_ascii=False).encode()
     return value
 
 
+def printable(text: str) -> str:
+    """A text of a stranger's as it may go to a terminal: nothing in it moves the cursor or turns the line."""
+    return (
+        text
+        if text.isprintable()
+        else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    )
+
+
 def _refused(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
 
 
-def _depth(value: Any) -> int:
+def depth(value: Any) -> int:
     """Levels of lists and objects within each other."""
     level, depth = [value], 0
     while level := [each for each in level if isinstance(each, dict | list)]:

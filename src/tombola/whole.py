@@ -30,6 +30,8 @@ def write_whole(path: Path, content: bytes, *, make_folder: bool = False, synced
                 if synced:
                     os.fsync(file.fileno())
             beside.replace(path)
+            if synced:
+                _sync(path.parent)
         finally:
             beside.unlink(missing_ok=True)
     except OSError as error:

@@ -70,3 +70,4 @@ def test_what_is_no_call_is_refused(description: Any) -> None:
 def test_data_is_called_by_what_can_be_a_file() -> None:
     assert names_data("owner--name")
     assert not names_data("..\\x/y")
+    assert not names_data("")

@@ -14,6 +14,7 @@ from tombola import declared
 from tombola.data.augmentation import Augmentation
 from tombola.errors import DataError, JobError, NetworkError
 from tombola.lab.chains import imp_jobs
+from tombola.lab.execute import load_result
 from tombola.lab.job import all_needed, call, data_behind, described_function, name_of, values_behind
 from tombola.measures.instability import instability
 from tombola.networks import network as networks
@@ -551,3 +552,43 @@ def test_a_dataclass_that_would_read_as_data_is_refused(registry: None) -> None:
 
     with pytest.raises(JobError, match=r"odd: value would read as something else, .* \(data\); rename them"):
         tb.job(odd, Odd("digits"))
+
+
+def test_a_dataclass_with_a_job_among_its_fields_is_refused(registry: None) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Shift:
+        job: str = ""
+        hours: int = 0
+
+    @tb.declare("shifted")
+    def shifted(shift: Shift) -> int:
+        return shift.hours
+
+    with pytest.raises(JobError, match=r"shifted: shift would read as something else, .* \(job, hours\)"):
+        tb.job(shifted, Shift("nights", 8))
+    assert tb.job(shifted, Shift(hours=8)).arguments == {"shift": {"hours": 8}}
+
+
+def test_a_call_is_refused_when_it_would_be_too_deep_to_be_read_back(lab: tb.Lab, registry: None) -> None:
+    @tb.declare("one-more", stored=False)
+    def one_more(number: int) -> int:
+        return number + 1
+
+    @tb.declare("kept-number")
+    def kept_number(number: int) -> int:
+        return number
+
+    def kept_after(calls: int) -> tb.Job:
+        made = tb.job(one_more, 0)
+        for _ in range(calls):
+            made = tb.job(one_more, made)
+        return tb.job(kept_number, made)
+
+    with pytest.raises(
+        JobError, match=r"calls within calls, described 20\d levels deep; a store reads 200: "
+    ):
+        kept_after(100)
+    deepest = kept_after(60)
+    lab.run(deepest).raise_failures()
+    assert lab.result(deepest) > 60
+    assert load_result(lab.store, deepest.name) == lab.result(deepest)

@@ -1,3 +1,4 @@
+import json
 import re
 from dataclasses import dataclass
 from io import StringIO
@@ -8,9 +9,11 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
 import tombola as tb
+from tombola.cli.saying import say
 from tombola.errors import JobError, TicketError
 from tombola.lab.chains import imp_jobs
 from tombola.lab.listing import listing, show_file, show_job
+from tombola.lab.verify import verify
 
 
 @pytest.fixture(scope="module")
@@ -238,3 +241,28 @@ def test_wide_characters_and_a_very_narrow_terminal_keep_one_line_a_job(lab: tb.
         assert len(text_of(listing(lab.store), width=width)) == 1 + 2 + 1
     lines = text_of(listing(lab.store), width=120)
     assert all(cell_len(line) <= 120 for line in lines[:-1])
+
+
+def test_nothing_in_a_store_of_a_stranger_speaks_to_the_terminal(
+    lab: tb.Lab, registry: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @tb.declare("speaks")
+    def speaks(text: str) -> str:
+        return text
+
+    evil = "a\x1b[2J\x9b31m\rb\x07\u202ec\n"
+    job = tb.job(speaks, evil)
+    lab.run(job).raise_failures()
+    place = lab.store.folder(job.name) / "provenance.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {evil: evil, "started": evil * 3}))
+    odd = lab.store.root / "jobs" / "zz" / f"zz\x1b[2J{'0' * 50}"
+    odd.mkdir(parents=True)
+    for told in (listing(lab.store), show_job(lab.store, job.name)):
+        shown = "\n".join(text_of(told))
+        assert "speaks" in shown
+        assert shown.replace("\n", "").isprintable()
+    for damage in verify(lab.store):
+        say(Console(), str(damage))
+    shown = capsys.readouterr().out
+    assert "does not belong here" in shown
+    assert shown.replace("\n", "").isprintable()

@@ -39,6 +39,13 @@ def test_equal_files_are_one_module_wherever_they_lie(store: Store, tmp_path: Pa
     assert import_file(file).values == [2]
 
 
+def test_a_file_is_read_as_python_reads_it(store: Store, tmp_path: Path) -> None:
+    file = tmp_path / "plain.py"
+    file.write_bytes("# coding: latin-1\ndef named(é: int) -> str: ...\n".encode("latin-1"))
+    for module in (import_file(file), import_stored(store, put_file(store, file))):
+        assert module.named.__annotations__ == {"é": int, "return": str}
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

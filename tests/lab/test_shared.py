@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 import tombola as tb
+from tombola import files
 from tombola.errors import DataError, StoreError
 from tombola.lab.result import pack, unpack
 from tombola.lab.shared import put_object, put_value, register_data, stored_data, stored_object
@@ -37,9 +38,10 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_tensors_are_kept_once_under_their_fingerprint(store: Store) -> None:
-    put_object(store, "f" * 64, {"a": torch.ones(2)}, {"first": True})
-    put_object(store, "f" * 64, {"a": torch.zeros(2)}, {"first": False})
-    details, tensors = stored_object(store, "f" * 64)
+    name = files.fingerprint({"a": torch.ones(2)})
+    put_object(store, name, {"a": torch.ones(2)}, {"first": True})
+    put_object(store, name, {"a": torch.ones(2)}, {"first": False})
+    details, tensors = stored_object(store, name)
     assert details == {"first": True}
     assert torch.equal(tensors["a"], torch.ones(2))
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import tombola as tb
-from tombola import files
+from tombola import files, whole
 from tombola.errors import JobError, StoreError
 from tombola.lab import store as stores
+from tombola.lab.exchange import export, import_
 from tombola.lab.result import Packed
 from tombola.lab.store import Store, default_place, read_json, write_json
 
@@ -271,3 +272,49 @@ def test_nothing_in_a_store_is_a_pickle(lab: tb.Lab, colour: tb.Data) -> None:
         else:
             assert path.read_text().startswith("epoch,lr,train_loss")
     assert seen == {".json", ".safetensors", ".csv"}
+
+
+def test_tensors_that_come_back_bring_all_that_was_said_of_them(store: Store) -> None:
+    def of(seconds: float) -> Packed:
+        table = [{"epoch": 1, "seconds": seconds}]
+        return Packed({"value": seconds}, {"kept": 1}, {"t": torch.tensor([seconds])}, table)
+
+    store.publish(NAME, DESCRIPTION, of(1.0), PROVENANCE)
+    store.thin(NAME)
+    assert store.publish(NAME, DESCRIPTION, of(2.0), PROVENANCE | {"host": "another"})
+    store.check(NAME)
+    assert not store.is_thin(NAME)
+    assert store.provenance(NAME)["host"] == "another"
+    assert store.packed(NAME).numbers == {"value": 2.0}
+    assert torch.equal(store.packed(NAME).tensors["t"], torch.tensor([2.0]))
+    assert (store.folder(NAME) / "history.csv").read_text() == "epoch,seconds\n1,2.0\n"
+    assert {path.name for path in store.folder(NAME).iterdir()} == {
+        "job.json",
+        "result.json",
+        "result.safetensors",
+        "history.csv",
+        "provenance.json",
+    }
+
+
+def test_every_folder_that_gets_an_entry_is_forced_to_the_disk(
+    store: Store, monkeypatch: pytest.MonkeyPatch, colour: tb.Data, tmp_path: Path
+) -> None:
+    synced: list[str] = []
+    really = whole._sync
+
+    def sync(path: Path) -> None:
+        if path.is_dir() and path.is_relative_to(tmp_path):
+            synced.append(str(path.relative_to(tmp_path)))
+        really(path)
+
+    monkeypatch.setattr(whole, "_sync", sync)
+    store.publish(NAME, DESCRIPTION, packed(), PROVENANCE)
+    assert synced[-2:] == ["store/jobs", "store/jobs/ab"]
+    tb.Lab(store.root).run(tb.job(tb.initialize, "convnet", colour)).raise_failures()
+    assert {"store/objects", "store/data"} <= set(synced)
+    (name,) = (name for name in store.names() if name != NAME)
+    export(store, [name], tmp_path / "file")
+    synced.clear()
+    import_(Store(tmp_path / "other"), tmp_path / "file")
+    assert {"other/objects", "other/data", "other/jobs", f"other/jobs/{name[:2]}"} <= set(synced)

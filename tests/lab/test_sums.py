@@ -7,6 +7,7 @@ import tombola as tb
 from tombola.errors import StoreError
 from tombola.lab.store import Store, read_json, write_json
 from tombola.lab.verify import verify
+from tombola.studies.results import Results
 
 
 @pytest.fixture
@@ -70,3 +71,12 @@ def test_sums_of_another_form_are_damage(store: Store, lab: tb.Lab, trained: tb.
     with pytest.raises(StoreError, match=r"is damaged: provenance\.json holds no sums of files"):
         lab.result(trained)
     assert len(list(verify(store))) == 1
+
+
+def test_altered_numbers_of_a_run_enter_no_table(lab: tb.Lab, trained: tb.Job) -> None:
+    accuracy = lab.numbers(trained)["accuracy"]
+    assert Results(lab.store).of(trained)["accuracy"] == accuracy
+    flip(lab.store.folder(trained.name) / "result.json", f'"accuracy": {accuracy}', '"accuracy": 99.5')
+    for read in (lab.numbers, Results(lab.store).of):
+        with pytest.raises(StoreError, match=r"is damaged: result\.json was altered"):
+            read(trained)

@@ -20,6 +20,7 @@ from tombola.cli.running import run
 from tombola.cli.speeds import bench
 from tombola.cli.studies import plan, studies
 from tombola.errors import TombolaError
+from tombola.reading import printable
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,
@@ -71,7 +72,7 @@ def _leave(message: str, code: int, debug: bool) -> None:
     """End with one line on standard error; inside an exception, with its traceback if asked for."""
     if debug:
         raise
-    print(f"tombola: {message}", file=sys.stderr)
+    print(f"tombola: {printable(message)}", file=sys.stderr)
     sys.stdout.flush()
     # Not sys.exit: worker threads must not hold up a command that was interrupted.
     os._exit(code) if code == 130 else sys.exit(code)

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tombola.reading import printable
+
 
 def say(console: Console, line: str) -> None:
-    """Print a line as it is: a path in it is not broken, and its brackets are no markup."""
-    console.print(line, markup=False, soft_wrap=True)
+    """Print a line as it is: paths are not broken, brackets are no markup, and nothing moves the cursor."""
+    console.print(printable(line), markup=False, soft_wrap=True)
 
 
 def many_studies(count: int) -> str:

@@ -53,6 +53,7 @@ def names_data(name: object) -> bool:
     """Whether data may be called so: a name of a file, and not of one elsewhere."""
     return (
         isinstance(name, str)
+        and name != ""
         and name == os.path.basename(name)
         and len(name.encode(errors="replace")) <= _LONGEST
         and name.isprintable()

@@ -26,7 +26,7 @@ from tombola.data.imageset import Data
 from tombola.errors import RecipeError, StoreUnwritable, TicketError, TombolaError, reason, unknown
 from tombola.lab import lease as leases
 from tombola.lab.attempts import count_attempt, device_is_lost, forget_attempts, forget_log, note
-from tombola.lab.job import call, described_function, name_of, result_type
+from tombola.lab.job import call, described_function, describes, name_of, result_type
 from tombola.lab.own_files import import_stored
 from tombola.lab.result import Packed, pack, unpack
 from tombola.lab.shared import put_object, stored_data, stored_object
@@ -180,7 +180,7 @@ def load_result(store: Store, name: str) -> Any:
     Raises :class:`~tombola.errors.StoreError` if it is damaged.
     """
     description = store.description(name)
-    if name_of(description) != name:
+    if not describes(description, name):
         raise store.damaged(name, "job.json was altered: it describes another job")
     kind = result_type(described_function(description))
     packed = store.packed(name)

@@ -19,6 +19,7 @@ from tombola.data.imageset import Data
 from tombola.declared import Declaration, declaration, declaration_of
 from tombola.errors import JobError
 from tombola.lab.writing import Scribe, face, read, same_source, written_defaults
+from tombola.reading import DEEPEST, depth
 from tombola.ticket import Ticket
 from tombola.training.run import Run
 
@@ -83,7 +84,7 @@ def job(function: Callable[..., Any], *arguments: Any, **options: Any) -> Job:
         name or folder for a data set. ``device`` and ``watch`` are left to the lab.
 
     Raises :class:`~tombola.errors.JobError` for a function that is not declared, an argument that cannot be
-    written down, or a call that does not fit the function.
+    written down, a call that does not fit the function, or too many that are not stored within each other.
     """
     declared = declaration_of(function)
     known, defaults = face(function), written_defaults(function)
@@ -101,6 +102,13 @@ def job(function: Callable[..., Any], *arguments: Any, **options: Any) -> Job:
     # Worked out now, while the names of its parents are known: in a chain of hundreds of rounds the last name
     # would otherwise ask for all others at once, beyond the recursion limit.
     _ = made.name
+    if any(not parent.stored for parent in made.parents):
+        deep = depth(made.description())
+        if deep > DEEPEST:
+            raise JobError(
+                f"{declared.name} takes calls within calls, described {deep} levels deep; a store reads "
+                f"{DEEPEST}: declare the function of one of them with stored=True"
+            )
     return made
 
 
@@ -110,6 +118,23 @@ def name_of(description: Mapping[str, Any]) -> str:
     called = {"function": description["function"], "version": description["version"], "arguments": arguments}
     text = json.dumps(called, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def describes(description: Mapping[str, Any], name: str) -> bool:
+    """Whether a call that was read is the one of that name, and so are all that are described within it."""
+    pending: list[tuple[str, Any]] = [(name, description)]
+    while pending:
+        wanted, called = pending.pop()
+        if name_of(called) != wanted:
+            return False
+        values = list(called["arguments"].values())
+        while values:
+            value = values.pop()
+            if isinstance(value, list):
+                values.extend(value)
+            elif isinstance(value, dict) and {"job", "call"} <= value.keys():
+                pending.append((value["job"], value["call"]))
+    return True
 
 
 def all_needed(jobs: Iterable[Job]) -> dict[str, Job]:

@@ -19,6 +19,7 @@ from tombola.lab.job import Job, all_needed, data_behind, values_behind
 from tombola.lab.shared import lacks_start, put_value, register_data
 from tombola.lab.slots import default_slots
 from tombola.lab.store import Store
+from tombola.lab.sums import NUMBERS
 from tombola.lab.writing import face
 from tombola.training.device import resolve_device
 
@@ -165,7 +166,11 @@ class Lab:
         return load_result(self.store, job.name)
 
     def numbers(self, job: Job) -> dict[str, Any]:
-        """The numbers of a finished job's result, read without its tensors."""
+        """The numbers of a finished job's result, read without its tensors.
+
+        Raises :class:`~tombola.errors.StoreError` if they are damaged.
+        """
+        self.store.check(job.name, NUMBERS)
         return self.store.numbers(job.name)
 
 

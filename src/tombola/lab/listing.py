@@ -18,6 +18,7 @@ from rich.tree import Tree
 from tombola.errors import JobError
 from tombola.lab.index import Row, indexed
 from tombola.lab.store import Store
+from tombola.reading import printable
 
 # Between two columns of a listing.
 _GAP = "  "
@@ -33,7 +34,7 @@ def listing(store: Store, function: str | None = None) -> RenderableType:
     total = sum(row.seconds for row in rows)
     return Group(
         _Lines(rows),
-        *(Text(str(error), style="red") for error in damaged),
+        *(Text(printable(str(error)), style="red") for error in damaged),
         _line(f"{len(rows)} jobs, {total:.0f} s of work, in {store.root}"),
     )
 
@@ -44,11 +45,11 @@ class _Lines:
     def __init__(self, rows: Sequence[Row]) -> None:
         self._cells = [
             (
-                row.name[:12],
-                row.function,
-                row.arguments,
-                row.result,
-                row.started[5:16].replace("T", " "),
+                printable(row.name[:12]),
+                printable(row.function),
+                printable(row.arguments),
+                printable(row.result),
+                printable(row.started[5:16].replace("T", " ")),
                 f"{row.seconds:.1f}",
             )
             for row in rows
@@ -87,14 +88,14 @@ def show_job(store: Store, prefix: str) -> RenderableType:
     """A job's description, result, provenance and parents."""
     name = store.find(prefix)
     description = store.description(name)
-    tree = Tree(Text(f"{description['function']} {name}", style="bold"))
+    tree = Tree(Text(printable(f"{description['function']} {name}"), style="bold"))
     _add_arguments(store, tree, description, depth=3)
     provenance = Tree("provenance")
     for key, value in store.provenance(name).items():
-        provenance.add(escape(f"{key}: {_brief(value)}"))
+        provenance.add(_leaf(key, _brief(value)))
     result = Tree("result")
     for key, value in store.numbers(name).items():
-        result.add(escape(f"{key}: {_brief(value)}"))
+        result.add(_leaf(key, _brief(value)))
     return Group(tree, result, provenance, _line(f"folder: {store.folder(name)}"))
 
 
@@ -120,22 +121,26 @@ def show_file(path: Path) -> RenderableType:
         facts |= loaded.summary()
     tree = Tree(Text(f"{kind} {path}", style="bold"))
     for key, value in facts.items():
-        tree.add(escape(f"{key}: {value}"))
+        tree.add(_leaf(key, value))
     return tree
+
+
+def _leaf(key: str, value: Any) -> str:
+    return escape(printable(f"{key}: {value}"))
 
 
 def _add_arguments(store: Store, tree: Tree, description: Mapping[str, Any], depth: int) -> None:
     """The arguments of a call as branches; jobs among them with theirs, to some depth."""
     for key, value in description["arguments"].items():
         if not (isinstance(value, dict) and "job" in value):
-            tree.add(escape(f"{key}: {_brief(value)}"))
+            tree.add(_leaf(key, _brief(value)))
             continue
         known = value.get("call") or (store.description(value["job"]) if store.has(value["job"]) else None)
         if known is None:
-            tree.add(f"{key}: job {value['job'][:12]} (gone)")
+            tree.add(_leaf(key, f"job {value['job'][:12]} (gone)"))
             continue
-        label = f"{key}: {known['function']}" + ("" if "call" in value else f" {value['job'][:12]}")
-        branch = tree.add(escape(label))
+        label = known["function"] + ("" if "call" in value else f" {value['job'][:12]}")
+        branch = tree.add(_leaf(key, label))
         if depth > 0:
             _add_arguments(store, branch, known, depth - 1)
         else:

@@ -10,10 +10,11 @@ import hashlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from tombola.errors import JobError, reason
+from tombola.errors import JobError, StoreError, reason
 from tombola.lab.store import Store
 from tombola.whole import write_whole
 
@@ -23,7 +24,11 @@ def import_file(path: Path) -> ModuleType:
 
     Raises :class:`~tombola.errors.JobError` with file and line if it cannot be read or fails.
     """
-    name = f"tombola_own_{_hash(_content(path))[:16]}"
+    return _imported(path, _content(path))
+
+
+def _imported(path: Path, content: bytes) -> ModuleType:
+    name = f"tombola_own_{_hash(content)[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     path = path.absolute()  # as in a traceback
@@ -33,7 +38,8 @@ def import_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and type hints look their own module up
     try:
-        spec.loader.exec_module(module)
+        # What was read and hashed, and not the loader's own reading: it would trust a cache beside the file.
+        exec(compile(content, path, "exec", dont_inherit=True), module.__dict__)
     except Exception as error:  # the user's own code, which may fail in any way
         del sys.modules[name]
         raise JobError(f"{path.name}{_line(error, path)}: {type(error).__name__}: {_cause(error)}") from error
@@ -48,14 +54,28 @@ def put_file(store: Store, path: Path) -> str:
     """
     content = _content(path)
     place = _place(store, _hash(content))
-    if not place.exists():
+    if not (place.exists() and _content(place) == content):
         write_whole(place, content, make_folder=True)
     return _hash(content)
 
 
 def import_stored(store: Store, fingerprint: str) -> ModuleType:
-    """Import a file that :func:`put_file` copied."""
-    return import_file(_place(store, fingerprint))
+    """Import a file that :func:`put_file` copied.
+
+    Raises :class:`~tombola.errors.StoreError` if it is not that file any more.
+    """
+    place = _place(store, fingerprint)
+    content = _content(place)
+    if _hash(content) != fingerprint:
+        raise StoreError(f"{place} was altered: it is not the file of that hash; delete it and run again")
+    return _imported(place, content)
+
+
+def altered_files(store: Store) -> Iterator[Path]:
+    """The files in a store that are not what their names say."""
+    for place in sorted((store.root / "files").glob("*.py")):
+        if not place.is_file() or _hash(_content(place)) != place.stem:
+            yield place
 
 
 def _place(store: Store, fingerprint: str) -> Path:

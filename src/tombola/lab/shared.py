@@ -15,7 +15,7 @@ from torch import Tensor
 from tombola import files
 from tombola.data.imageset import Data, ImageSet
 from tombola.data.load import load_data
-from tombola.errors import DataError, StoreError, TicketError, reason
+from tombola.errors import DataError, NetworkError, StoreError, TicketError, TombolaError, reason
 from tombola.lab.described import is_fingerprint, names_data
 from tombola.lab.references import shared_start
 from tombola.lab.store import Store, read_json, write_json
@@ -25,6 +25,7 @@ from tombola.training.run import Run
 
 OBJECT = "tombola.object/1"
 _SPLITS = ("train", "test")
+_PARTS = ("images", "labels")
 # So that slots that begin together have one copy of the images between them.
 _loading = threading.Lock()
 
@@ -39,18 +40,26 @@ def put_object(
 
 
 def put_value(store: Store, fingerprint: str, value: Ticket | Run) -> None:
-    """Keep a ticket or run of the caller's own; one with its dense start replaces one without."""
-    details, tensors = value.pack(start="whole")
+    """Keep a ticket or run of the caller's own, unless one with the same tensors is there already.
+
+    One with its dense start replaces one without, and the caller's replaces whatever else lies there: a
+    fingerprint does not cover everything that a stranger could have put under it.
+    """
+    ticket = value.ticket if isinstance(value, Run) else value
+    details, tensors = value.pack(start="whole" if ticket.complete else "surviving")
     path = _object_path(store.root, fingerprint)
-    if path.exists() and _is_whole(details) and not _is_whole(stored_object(store, fingerprint)[0]):
+    if not (path.exists() and _holds(path, tensors)):
         files.write_tensors(path, OBJECT, details, tensors)
         _object.cache_clear()
-    else:
-        put_object(store, fingerprint, tensors, details)
 
 
-def _is_whole(details: Mapping[str, Any]) -> bool:
-    return bool(details.get("ticket", details)["start_kept"] == "whole")
+def _holds(path: Path, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether an object has these tensors, perhaps beside those of the dense start."""
+    try:
+        _, there = _object(path)
+    except TombolaError:
+        return False
+    return files.fingerprint(tensors) == files.fingerprint({k: there[k] for k in tensors if k in there})
 
 
 def stored_object(store: Store, fingerprint: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -90,9 +99,7 @@ def register_data(store: Store, name: str, source: str | Data) -> Data:
         )
     if data.source is None:
         tensors = {
-            f"{split}.{part}": getattr(getattr(data, split), part)
-            for split in _SPLITS
-            for part in ("images", "labels")
+            f"{split}.{part}": getattr(getattr(data, split), part) for split in _SPLITS for part in _PARTS
         }
         put_object(store, data.fingerprint, tensors, {})
     details: dict[str, Any] = {
@@ -129,7 +136,10 @@ def data_record(store: Store, name: str) -> dict[str, Any] | None:
     record = store.root / "data" / f"{name}.json"
     try:
         found = {"name": name, "source": None, "mirrored": None} | read_json(record)
-        kinds = {"name": str, "fingerprint": str, "source": str | None, "mirrored": bool | None}
+        kinds: dict[str, Any] = {
+            "name": str, "fingerprint": str, "source": str | None, "mirrored": bool | None
+        }  # fmt: skip
+        kinds |= {key: list for key in ("class_names", "normalization") if key in found}
         for key, kind in kinds.items():
             if not isinstance(found.get(key), kind):
                 raise ValueError(f"its {key} is {found.get(key)!r:.60}")
@@ -146,13 +156,36 @@ def _object_path(root: Path, fingerprint: str) -> Path:
     return root / "objects" / f"{fingerprint}.safetensors"
 
 
-# The start of a chain is read once a process, not once a round.
+# The start of a chain is read and checked once a process, not once a round.
 @lru_cache(maxsize=8)
 def _object(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
-        return files.read_tensors(path, OBJECT)
+        return read_object(path)
     except TicketError as error:
+        if isinstance(error.__cause__, NetworkError):
+            raise  # not damaged: its network is not declared here
         raise StoreError(f"{error}; delete it and the job that made it, and run again") from error
+
+
+def read_object(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Details and tensors in a file that lies under their fingerprint, once they are proven to be its.
+
+    The fingerprint of data is also over what only their record says; :func:`given_data` proves it.
+
+    Raises :class:`~tombola.errors.TicketError` if the file is damaged or holds something else.
+    """
+    details, tensors = files.read_tensors(path, OBJECT)
+    if tensors.keys() == {f"{split}.{part}" for split in _SPLITS for part in _PARTS}:
+        return details, tensors
+    if "ticket" in details:
+        found = Run.unpack(details, tensors).fingerprint
+    elif "start" in details:
+        found = Ticket.unpack(details, tensors).fingerprint
+    else:
+        found = files.fingerprint(tensors)
+    if found != path.stem:
+        raise TicketError(f"{path} holds something else than its name says, {found[:12]}")
+    return details, tensors
 
 
 # By what the record says: another store may come to lie at the same place.
@@ -161,13 +194,7 @@ def _data(root: Path, text: str) -> Data:
     record = json.loads(text)
     name, source, fingerprint = record["name"], record["source"], record["fingerprint"]
     if source is None:
-        _, tensors = _object(_object_path(root, fingerprint))
-        train, test = (ImageSet(tensors[f"{split}.images"], tensors[f"{split}.labels"]) for split in _SPLITS)
-        given = record.get("normalization")
-        return Data(
-            name, train, test, tuple(record["class_names"]), bool(record["mirrored"]),
-            normalization=None if given is None else (tuple(given[0]), tuple(given[1])),
-        )  # fmt: skip
+        return given_data(root, record)
     try:
         data = load_data(source)
     except DataError as error:
@@ -179,5 +206,33 @@ def _data(root: Path, text: str) -> Data:
         raise StoreError(
             f"data {name!r} at {source} on {platform.node()} has other pixels than this store's results; "
             "give that machine the same files and an empty cache (TOMBOLA_CACHE names it)"
+        )
+    return data
+
+
+def given_data(root: Path, record: Mapping[str, Any]) -> Data:
+    """The caller's own data that a record of a store names, from the tensors there.
+
+    Raises :class:`~tombola.errors.StoreError` unless they have the fingerprint of the record.
+    """
+    name, path = record["name"], _object_path(root, record["fingerprint"])
+    remedy = f"delete {path} and give the data again"
+    try:
+        _, tensors = read_object(path)
+        train, test = (ImageSet(*(tensors[f"{split}.{part}"] for part in _PARTS)) for split in _SPLITS)
+        given = record.get("normalization")
+        data = Data(
+            name, train, test, tuple(record["class_names"]), bool(record["mirrored"]),
+            normalization=None if given is None else (tuple(given[0]), tuple(given[1])),
+        )  # fmt: skip
+        found = data.fingerprint
+    except TombolaError as error:
+        raise StoreError(f"data {name!r} cannot be used: {error}; {remedy}") from error
+    except OTHER_FORM as error:
+        cause = f"{type(error).__name__} {reason(error)}"
+        raise StoreError(f"data {name!r} are damaged: {cause}; {remedy}") from error
+    if found != record["fingerprint"]:
+        raise StoreError(
+            f"data {name!r} are altered: the results here are of other pixels or class names; {remedy}"
         )
     return data

@@ -211,7 +211,7 @@ class Store:
             if packed.table:
                 (staging / TABLE).write_bytes(_table(packed.table))
             if packed.tensors:
-                files.write_tensors(staging / _TENSORS, _RESULT, packed.details, packed.tensors)
+                files.write_tensors(staging / _TENSORS, _RESULT, packed.details, packed.tensors, synced=False)
             sums = sums_of(staging)
             (staging / "provenance.json").write_bytes(_json({**provenance, "sums": sums}))
             return self.take_in(name, staging)
@@ -227,7 +227,9 @@ class Store:
         """
         target = self.folder(name)
         sync_folder(staging, files=True)
-        target.parent.mkdir(exist_ok=True)
+        if not target.parent.is_dir():
+            target.parent.mkdir(exist_ok=True)
+            sync_folder(target.parent.parent)
         try:
             staging.rename(target)
         except OSError:
@@ -238,13 +240,20 @@ class Store:
         return True
 
     def _thicken(self, name: str, staging: Path) -> bool:
-        """Give a thin job its tensors back; False if it has them."""
+        """Give a thin job its tensors back; False if it has them.
+
+        Cut off in between, it is thin still, and given them again by whoever needs them.
+        """
         if not self.is_thin(name) or (staging / _THIN).exists():
             return False
         folder = self.folder(name)
-        if (staging / _TENSORS).exists():
-            (staging / _TENSORS).replace(folder / _TENSORS)
-            sync_folder(folder)
+        # With all that was said of them: tensors of one computation do not fit the history of another.
+        for file in (_TENSORS, NUMBERS, TABLE, "provenance.json"):
+            if (staging / file).exists():
+                (staging / file).replace(folder / file)
+            else:
+                (folder / file).unlink(missing_ok=True)
+        sync_folder(folder)
         (folder / _THIN).unlink(missing_ok=True)
         (folder / _TICKET).unlink(missing_ok=True)
         return True

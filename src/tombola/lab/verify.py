@@ -8,14 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tombola import files
-from tombola.errors import JobError, StoreError, TicketError, TombolaError, reason
+from tombola.errors import JobError, NetworkError, StoreError, TombolaError, reason
 from tombola.lab.execute import load_result
-from tombola.lab.job import name_of
+from tombola.lab.job import describes, name_of
 from tombola.lab.lease import free
+from tombola.lab.own_files import altered_files
 from tombola.lab.references import own_values, parents
-from tombola.lab.shared import OBJECT
-from tombola.lab.store import Store, read_json
+from tombola.lab.shared import data_record, given_data, read_object
+from tombola.lab.store import Store
 from tombola.reading import OTHER_FORM
 
 _NAME = re.compile(r"[0-9a-f]{64}")
@@ -52,15 +52,22 @@ def verify(store: Store) -> Iterator[Damage]:
         if path.name.startswith("."):
             continue
         try:
-            files.read_tensors(path, OBJECT)
-        except TicketError as error:
-            yield Damage(f"objects/{path.name}", f"{error}; delete it and the jobs that need it")
+            read_object(path)
+        except TombolaError as error:
+            if not isinstance(error.__cause__, NetworkError):  # of one that is not declared here
+                yield Damage(f"objects/{path.name}", f"{error}; delete it and the jobs that need it")
+    kept = {path.stem for path in (store.root / "objects").iterdir()}
     for path in sorted((store.root / "data").glob("*.json")):
         try:
-            if not isinstance(read_json(path)["fingerprint"], str):
-                raise ValueError("no fingerprint")
-        except (OSError, *OTHER_FORM) as error:
-            yield Damage(f"data/{path.name}", f"damaged: {reason(error)}; delete it")
+            record = data_record(store, path.name.removesuffix(".json"))
+            if record is not None and record["source"] is None and record["fingerprint"] in kept:
+                given_data(store.root, record)
+        except StoreError as error:
+            yield Damage(f"data/{path.name}", str(error))
+    for path in altered_files(store):
+        yield Damage(
+            f"files/{path.name}", "altered: it is not the file of that hash; delete it and run again"
+        )
     for workplace in sorted((store.root / "work").iterdir()):
         if workplace.is_symlink() or not workplace.is_dir():
             continue
@@ -81,8 +88,8 @@ def _wrong_with(store: Store, folder: Path) -> Iterator[str]:
         return
     try:
         description = store.description(name)
-        if name_of(description) != name:
-            yield f"its description is of another job, {name_of(description)[:12]}; delete it"
+        if not describes(description, name):
+            yield f"its description is of another job, {name_of(description)[:12]}, or in part; delete it"
             return
         behind, values = parents(description), own_values(description)
         store.numbers(name)

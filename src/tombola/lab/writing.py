@@ -31,7 +31,7 @@ RUNTIME = frozenset({"device", "mode", "watch"})
 
 
 # How data, jobs and the caller's own values stand in a description; no dataclass may look alike.
-_REFERENCES = ({"data"}, {"job"}, {"job", "call"}, {"value", "type"})
+_REFERENCES = ({"data"}, {"value", "type"})  # and whatever has a "job"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +172,7 @@ class Scribe:
             encoded = self.write(f"{key}.{entry.name}", item, hints[entry.name])
             if entry.name not in defaults or encoded != defaults[entry.name]:
                 written[entry.name] = encoded
-        if written.keys() in _REFERENCES:
+        if "job" in written or written.keys() in _REFERENCES:
             raise JobError(
                 f"{self._function}: {key} would read as something else, for the names of its fields "
                 f"({', '.join(written)}); rename them"

@@ -9,6 +9,7 @@ from typing import Any
 from tombola.lab.execute import load_result
 from tombola.lab.job import Job, result_type
 from tombola.lab.store import Store
+from tombola.lab.sums import NUMBERS
 from tombola.measures.connectivity import Barrier
 from tombola.measures.instability import Instability
 from tombola.measures.learning import Learning
@@ -28,11 +29,15 @@ class Results:
         self._known: dict[str, Any] = {}
 
     def of(self, job: Job) -> Any:
-        """The result of a measure, of a run its summary, or None if it is not there."""
+        """The result of a measure, of a run its summary, or None if it is not there.
+
+        Raises :class:`~tombola.errors.StoreError` if it is damaged.
+        """
         if job.name not in self._known:
             if not self._store.has(job.name):
                 return None
             if result_type(job.declaration) is Run:
+                self._store.check(job.name, NUMBERS)
                 self._known[job.name] = self._store.numbers(job.name)
             else:
                 self._known[job.name] = load_result(self._store, job.name)
