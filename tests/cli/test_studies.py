@@ -154,6 +154,17 @@ def test_what_is_run_is_shown_without_being_told_the_scale_again(tombola: Tombol
     assert "proves the machinery, not the science" in page
     assert sorted(path.name for path in (tmp_path / "page").iterdir()) == ["report.html"]
 
+    # The claims are judged on all that the store has, whichever studies are shown.
+    verdicts = []
+    for names in ((), ("fig2",)):
+        tombola("report", *names, "--out", tmp_path / "all")
+        verdicts.append((tmp_path / "all" / "claims.csv").read_text())
+    assert verdicts[0] == verdicts[1]
+    assert "yes" in verdicts[0]  # some comparison is made
+    listed = (tmp_path / "all" / "report.html").read_text()
+    assert 'id="s0_fig2"' in listed
+    assert "table2" not in listed[listed.index('id="missing"') :]
+
     code, out, err = tombola("claims")
     assert (code, err) == (0, "")
     assert out.splitlines()[0].startswith("scale tiny, epochs 2")

@@ -53,6 +53,14 @@ def test_what_is_missing_has_the_epochs_that_are_left(lab: tb.Lab, work: Work) -
     assert {name: round(epochs) for name, epochs in left.items() if name in missing} == missing
 
 
+def test_studies_beside_give_claims_their_cells_and_are_not_shown(lab: tb.Lab, work: Work) -> None:
+    report = gather(lab, studies_named(["table2"]), work, beside=studies_named(["fig1"]))
+    assert {place.study for place in report.places} == {"table2"}
+    assert {place.study for place in report.cells} == {"table2", "fig1"}
+    assert (report.pictures, [name for name, *_ in report.missing]) == ([], ["table2"])
+    assert {place.study for place in report.origins} == {"table2"}
+
+
 def test_origins_are_those_of_the_runs_behind_a_number(lab: tb.Lab, work: Work) -> None:
     report = gather(lab, studies_named(["fig1"]), work)
     expected = Origin("cpu", "float32", f"tombola {tb.__version__}, torch {report.provenance['torch']}")

@@ -38,17 +38,23 @@ def fitting(studies: Iterable[Study], work: Work) -> tuple[list[Study], dict[str
 
 
 def gather(
-    lab: Lab, studies: Sequence[Study], work: Work, left_out: Mapping[str, str] | None = None
+    lab: Lab,
+    studies: Sequence[Study],
+    work: Work,
+    left_out: Mapping[str, str] | None = None,
+    *,
+    beside: Sequence[Study] = (),
 ) -> Report:
     """What some studies show so far, what they lack, and what their numbers were made with.
 
     left_out: further studies that the scale does not fit, and why, as :func:`fitting` tells them.
+    beside: studies that are not shown, whose cells claims rest on all the same.
     """
     shown = collect(lab, studies, work)
     costs = plan(studies, work, store=lab.store).studies
     unfinished = [(each.name, round(each.epochs_left)) for each in costs if each.finished < each.jobs]
     return Report(
-        cells=cells_of(shown),
+        cells=cells_of([*shown, *collect(lab, beside, work)]),
         places=[place for each in shown for place in each.places],
         titles={study.name: study.title for study in (*studies, *studies_named(left_out or ()))},
         left_out=left_out or {},

@@ -40,7 +40,7 @@ _INSIDE = {None: "", True: "✓", False: "✗"}
 class Report:
     """What a report shows.
 
-    cells: our numbers, of all studies that have some.
+    cells: our numbers, of all studies that have some, shown or not; claims are judged on them.
     places: of all cells that belong to our studies, finished or not; what is unfinished shows as a gap.
     titles: of the studies, by name.
     pictures: the figures, as far as anything of them is known.
