@@ -190,7 +190,7 @@ def test_looking_makes_no_store(tombola: Tombola, refused: Refused, tmp_path: Pa
 
 
 def test_studies_without_their_data_are_skipped_when_asked(
-    tombola: Tombola, refused: Refused, monkeypatch: pytest.MonkeyPatch
+    tombola: Tombola, refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     load = running.load_data
 
@@ -200,11 +200,16 @@ def test_studies_without_their_data_are_skipped_when_asked(
         return load(source)  # type: ignore[arg-type]
 
     monkeypatch.setattr(running, "load_data", offline)
-    arguments = ("run", "table1", "table8", *QUICK, "--workers", 0)
-    assert refused(tombola(*arguments)) == (
-        "table8 cannot be run: the hub cannot be reached (with --keep-going the others are)"
-    )
+    remembered = tmp_path / "store" / "studies.json"
+    arguments = ("run", "table1", "table8", "fig3", *QUICK, "--workers", 0)
+    cause = "table8, fig3 cannot be run: the hub cannot be reached"
+    assert refused(tombola(*arguments)) == f"{cause} (with --keep-going the others are)"
+    without_any = ("run", "table8", "fig3", *QUICK, "--workers", 0)
+    for keeping in ((), ("--keep-going",)):
+        assert refused(tombola(*without_any, *keeping)) == cause
+    assert not remembered.exists()  # a refused run leaves the scale of the last one
     code, out, _ = tombola(*arguments, "--keep-going")
+    assert json.loads(remembered.read_text())["scale"] == "tiny"
     assert code == 0
     assert (
         "table1              Forgetting and convergence, ResNet-34 on TinyImageNet: 1 of 1 jobs done" in out
@@ -229,5 +234,6 @@ def test_ctrl_c_ends_a_run_with_one_line_and_leaves_no_process(tmp_path: Path) -
         _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "tombola: interrupted; the same command continues where it was"
+    assert json.loads((tmp_path / "store" / "studies.json").read_text())["scale"] == "tiny"
     leases = [json.loads(path.read_text()) for path in tmp_path.glob("store/work/*/lease*.json")]
     assert all(not Path(f"/proc/{lease['pid']}").exists() for lease in leases if "pid" in lease)
