@@ -105,6 +105,27 @@ def test_a_verdict_says_on_how_many_runs_and_epochs_it_rests() -> None:
     assert str(judge(tickets_are_better, mixed)).endswith("1 run of 20 and 200 epochs")
 
 
+def test_pairs_of_noise_copies_are_not_called_runs() -> None:
+    height = Place(study="fig3", metric="barrier")
+
+    def of_both(find: Find) -> Checks:
+        yield "barrier", find(height) < 10
+        yield "accuracy", find(FIRST) > 50
+
+    barriers = by_place([measured(height, [1, 2, 3], epochs=20)])
+    both = judge(made(of_both), cells([90, 91]) | barriers)
+    assert (both.runs, both.behind) == ((2, 2), "2 runs and 3 pairs of 3 noise copies of one run")
+
+    def of_barriers(find: Find) -> Checks:
+        yield "barrier", find(height) < 3
+
+    verdict = judge(made(of_barriers), barriers)
+    assert verdict.runs is None
+    assert str(verdict) == (
+        "C7: holds, 1 of 1 comparisons hold, 3 pairs of 3 noise copies of one run of 20 epochs"
+    )
+
+
 @pytest.mark.parametrize(
     ("second", "third", "status", "within"),
     [
