@@ -113,6 +113,11 @@ def test_all_of_the_paper_at_its_own_scale_cost_what_the_documents_say(tombola: 
             "table2 has a column of 98.85% sparsity, which takes 20 prunings; here R34/TIN has 10 rounds: "
             "give rounds of at least 20, or columns up to 10",
         ),
+        (
+            ("table1", "table3", "--scale", "tiny", "--epochs", 3),
+            "table3 has searches of the paper's 20 and 50 epochs, which come to the same length at 3 epochs: "
+            "give epochs of at least 6",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused_and_nothing_is_run(
