@@ -228,6 +228,12 @@ def test_missing_lines_are_named_on_the_panel_and_an_empty_panel_is_a_gap() -> N
     assert not figure.axes[1].lines
 
 
+def test_a_line_that_is_partly_there_is_not_called_missing() -> None:
+    labels = [FOUR[0].label, FOUR[1].label]
+    figure = draw(picture(panel([course(FOUR[0])], missing=labels)))
+    assert all_texts(figure) == f"not complete yet: {labels[0]} not computed yet: {labels[1]}"
+
+
 def test_a_long_list_of_missing_lines_is_cut_and_counted() -> None:
     figure = draw(picture(panel([course(FOUR[0])], missing=[f"line {number}" for number in range(12)])))
     assert "line 3; and 8 more" in all_texts(figure)

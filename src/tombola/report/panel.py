@@ -220,7 +220,8 @@ def _scale_x(axes: Axes, panel: Panel) -> None:
 def _name_missing(axes: Axes, panel: Panel) -> None:
     if not panel.missing:
         return
-    text = _listed(panel.missing, 4, width=58, start="not computed yet: ")
+    parts = {"not complete yet: ": panel.begun, "not computed yet: ": panel.absent}
+    text = "\n".join(_listed(labels, 4, width=58, start=start) for start, labels in parts.items() if labels)
     axes.annotate(
         text,
         (0, 1),

@@ -197,13 +197,16 @@ def _notes(whose: str, cells: Iterable[Cell]) -> list[str]:
 
 def _found(own: Collection[Place], expected: Collection[Place], picture: Picture | None) -> str:
     """How much there is of what is expected, by the paper's cells where it prints some."""
-    missing = sum(len(panel.missing) for panel in picture.panels) if picture else 0
-    lines = sum(len(panel.lines) for panel in picture.panels) if picture else 0
+    panels = picture.panels if picture else ()
+    lines = sum(len(panel.lines) for panel in panels)
     if not own and not lines:
         return "not computed yet"
     if expected:
         return f"{sum(place in own for place in expected)} of {len(expected)} cells"
-    return f"{lines} of {lines + missing} lines" if lines else f"{len(own)} cells"
+    if not lines:
+        return f"{len(own)} cells"
+    begun = sum(len(panel.begun) for panel in panels)
+    return f"{lines - begun} of {lines + sum(len(panel.absent) for panel in panels)} lines"
 
 
 def _sheet(table: Grid, own: Mapping[Place, Cell], printed: Mapping[Place, Cell]) -> Sheet:
