@@ -45,12 +45,17 @@ def test_what_is_finished_has_a_number_and_the_rest_a_place(lab: tb.Lab, work: W
 
 
 def test_what_is_missing_has_the_epochs_that_are_left(lab: tb.Lab, work: Work) -> None:
-    missing = dict(gather(lab, STUDIED, work).missing)
+    report = gather(lab, STUDIED, work)
+    missing = {name: epochs for name, _, epochs in report.missing}
     # Of each chain five trainings, of two epochs from the initialisation and of one from the first epoch.
     assert missing["table2"] == 5 * 2 + 5 * 1
     assert "fig1" not in missing
-    left = {each.name: each.epochs_left for each in plan(STUDIED, work, store=lab.store).studies}
+    planned = plan(STUDIED, work, store=lab.store)
+    left = {each.name: each.epochs_left for each in planned.studies}
     assert {name: round(epochs) for name, epochs in left.items() if name in missing} == missing
+    assert report.missing_together == (planned.jobs - planned.finished, round(planned.epochs_left))
+    # Five trainings of each chain; masks are no jobs of their own.
+    assert {name: jobs for name, jobs, _ in report.missing}["table2"] == 2 * 5
 
 
 def test_studies_beside_give_claims_their_cells_and_are_not_shown(lab: tb.Lab, work: Work) -> None:

@@ -51,8 +51,12 @@ def gather(
     beside: studies that are not shown, whose cells claims rest on all the same.
     """
     shown = collect(lab, studies, work)
-    costs = plan(studies, work, store=lab.store).studies
-    unfinished = [(each.name, round(each.epochs_left)) for each in costs if each.finished < each.jobs]
+    costs = plan(studies, work, store=lab.store)
+    unfinished = [
+        (each.name, each.jobs - each.finished, round(each.epochs_left))
+        for each in costs.studies
+        if each.finished < each.jobs
+    ]
     return Report(
         cells=cells_of([*shown, *collect(lab, beside, work)]),
         places=[place for each in shown for place in each.places],
@@ -60,6 +64,7 @@ def gather(
         left_out=left_out or {},
         pictures=[each.picture for each in shown if each.picture is not None],
         missing=unfinished,
+        missing_together=(costs.jobs - costs.finished, round(costs.epochs_left)),
         provenance={
             "scale": str(work.scale),
             "store": str(lab.store.root),
