@@ -105,7 +105,8 @@ def test_all_of_the_paper_at_its_own_scale_cost_what_the_documents_say(tombola: 
         ),
         (
             ("table1", "--configs", "0.5/7"),
-            "table1 has none of the configurations 0.5/7; add one that it has, or leave it out",
+            "table1 has none of the configurations 0.5/7; add one of its 0.0/100, 0.0/256, 0.9/100, 0.9/256, "
+            "or leave it out",
         ),
         (("table2", "--columns", "5,x"), "columns is '5,x'; give numbers of prunings, such as 5,10"),
         (
@@ -170,11 +171,38 @@ def test_what_is_run_is_shown_without_being_told_the_scale_again(tombola: Tombol
     assert 'id="s0_fig2"' in listed
     assert "table2" not in listed[listed.index('id="missing"') :]
 
+    _, out, _ = tombola("studies", "--seeds", 2)  # on top of the scale of the last run
+    assert out.startswith("scale tiny, epochs 2, seeds 2, rounds 5, columns 5, configs 0.0/256, store ")
+
     code, out, err = tombola("claims")
     assert (code, err) == (0, "")
     assert out.splitlines()[0].startswith("scale tiny, epochs 2")
     assert "The paper's own numbers: 36 hold, 12 partly, 13 not computable yet." in " ".join(out.split())
     assert re.search(r"^ +C61 ", out, re.MULTILINE)
+
+
+def test_all_studies_that_a_scale_fits_are_planned_and_the_others_named(
+    tombola: Tombola, refused: Refused
+) -> None:
+    code, out, _ = tombola("plan", "--all", *QUICK)
+    assert code == 0
+    words = (
+        "left out: table14 has none of the configurations 0.0/256; add one of its 0.3/256, 0.6/256, 0.95/256"
+    )
+    assert words in out
+    kept = next(line for line in out.splitlines() if " studies, scale tiny, " in line)
+    assert int(kept.split()[0]) == 46 - out.count("left out: ")
+    line = refused(tombola("plan", "--all", "--scale", "tiny", "--configs", "0.5/7"))
+    assert line.startswith("table1 has none of the configurations 0.5/7")
+
+
+def test_a_file_by_the_name_of_a_study_does_not_hide_it(
+    tombola: Tombola, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("table1").touch()
+    code, out, _ = tombola("plan", "table1", *QUICK)
+    assert (code, out.splitlines()[0].split(",")[0]) == (0, "1 study")
 
 
 def test_a_report_of_another_scale_shows_gaps(tombola: Tombola, tmp_path: Path) -> None:

@@ -31,7 +31,11 @@ class Runners(TypedDict, total=False):
 
 def is_own(name: str) -> bool:
     """Whether a name given for a study is a file of the user's own."""
-    return name.endswith((".py", ".toml")) or Path(name).is_file()
+    from tombola.studies.catalogue import STUDIES
+
+    if name.endswith((".py", ".toml")):
+        return True
+    return Path(name).is_file() and all(name != study.name for study in STUDIES)
 
 
 def own_paths(

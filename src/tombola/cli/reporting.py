@@ -43,9 +43,10 @@ def report(
         report_own(own, out, _looking_lab(store))
         return
     from tombola.lab.engine import available_cores
-    from tombola.report.gather import fitting, gather
+    from tombola.report.gather import gather
     from tombola.report.write_studies import write_studies
     from tombola.studies.catalogue import STUDIES, studies_named
+    from tombola.studies.running import fitting
     from tombola.studies.work import Work
 
     lab = _looking_lab(store)
@@ -80,11 +81,10 @@ def claims(
 ) -> None:
     """The paper's 61 claims, judged on its own numbers and on those in the store."""
     from tombola.report.board import board, board_table
-    from tombola.report.gather import fitting
     from tombola.studies.catalogue import STUDIES
     from tombola.studies.claims.board import judge_all
     from tombola.studies.paper.printed import printed_cells
-    from tombola.studies.running import cells_of, collect
+    from tombola.studies.running import cells_of, collect, fitting
     from tombola.studies.work import Work
 
     lab = _looking_lab(store)

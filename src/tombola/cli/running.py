@@ -24,7 +24,7 @@ from tombola.cli.arguments import (
 )
 from tombola.cli.own import Runners, own_paths, run_own
 from tombola.cli.saying import many_studies, say
-from tombola.cli.scales import PAPER, asked_scale, asked_studies
+from tombola.cli.scales import PAPER, asked_fitting, asked_scale
 from tombola.errors import StudyError
 
 if TYPE_CHECKING:
@@ -93,14 +93,14 @@ def _run_paper(
     from tombola.studies.running import done, run_studies
     from tombola.studies.work import Work
 
-    asked = asked_studies(names, everything, STUDIES)
     work = Work(asked_scale(scale, numbers))
-    for study in asked:
-        study.entries(work)  # refuses what the scale does not fit before a store is made
-        study.searched(work)
+    # Refuses what the scale does not fit before a store is made.
+    asked, left_out = asked_fitting(names, everything, STUDIES, work)
     lab = Lab(store, settings=settings, **runners)
     console = Console()
     say(console, f"{many_studies(len(asked))}, {work.scale}, store {lab.store.root}")
+    for cause in left_out:
+        say(console, f"left out: {cause}")
 
     def begun() -> None:  # before the first job, for a run that is interrupted
         remember(lab.store, scale or PAPER, numbers.given())

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 import tombola
-from tombola.errors import StudyError
 from tombola.lab.job import Job, result_type
 from tombola.lab.lab import Lab
 from tombola.report.origin import Origin
@@ -24,19 +23,6 @@ from tombola.studies.work import Work
 from tombola.training.run import Run
 
 
-def fitting(studies: Iterable[Study], work: Work) -> tuple[list[Study], dict[str, str]]:
-    """Those of some studies that a scale fits, and for the others why it does not."""
-    fit, others = [], {}
-    for study in studies:
-        try:
-            study.entries(work)
-            study.searched(work)
-            fit.append(study)
-        except StudyError as error:
-            others[study.name] = str(error)
-    return fit, others
-
-
 def gather(
     lab: Lab,
     studies: Sequence[Study],
@@ -47,7 +33,8 @@ def gather(
 ) -> Report:
     """What some studies show so far, what they lack, and what their numbers were made with.
 
-    left_out: further studies that the scale does not fit, and why, as :func:`fitting` tells them.
+    left_out: further studies that the scale does not fit, and why, as
+        :func:`~tombola.studies.running.fitting` tells them.
     beside: studies that are not shown, whose cells claims rest on all the same.
     """
     shown = collect(lab, studies, work)

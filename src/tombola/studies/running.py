@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tombola.data.imageset import Data
 from tombola.data.load import load_data
-from tombola.errors import DataError
+from tombola.errors import DataError, StudyError
 from tombola.lab.engine import Outcome, Progress
 from tombola.lab.job import Job, data_behind
 from tombola.lab.lab import Lab
@@ -50,6 +50,19 @@ class Ran:
 
     outcome: Outcome
     skipped: dict[str, str]
+
+
+def fitting(studies: Iterable[Study], work: Work) -> tuple[list[Study], dict[str, str]]:
+    """Those of some studies that a scale fits, and for the others why it does not."""
+    fit, others = [], {}
+    for study in studies:
+        try:
+            study.entries(work)
+            study.searched(work)
+            fit.append(study)
+        except StudyError as error:
+            others[study.name] = str(error)
+    return fit, others
 
 
 def done(study: Study, work: Work, lab: Lab | None) -> Done:

@@ -149,6 +149,23 @@ def test_a_verdict_that_small_gaps_decide_is_within_noise(
     assert str(verdict).endswith("within noise") == within
 
 
+@pytest.mark.parametrize(
+    ("second", "third", "within"),
+    [
+        # 90 and the second have a spread of sqrt(2), the third is a single run: its gap may be noise.
+        (95, 96, None),
+        (91, 96, True),  # one turned around: partly, whatever the other is
+        (95, 85, None),  # were the other noise, all might hold
+        (91, 85, True),
+    ],
+)
+def test_what_hangs_on_a_gap_of_unknown_noise_is_not_called_certain(
+    second: float, third: float, within: bool | None
+) -> None:
+    verdict = judge(tickets_are_better, cells([89, 91], [second - 1, second + 1], [third]))
+    assert verdict.within_noise is within
+
+
 def test_clear_gaps_both_ways_make_partly_certain() -> None:
     def three(find: Find) -> Checks:
         yield from tickets_are_better.checks(find)

@@ -110,14 +110,17 @@ class Verdict:
     def within_noise(self) -> bool | None:
         """Whether the verdict would be another if gaps smaller than the pooled spread were turned around.
 
-        None where no spread is known: printed numbers, single runs, or gaps in another unit than the cells.
+        None where that hangs on a gap whose spread is unknown: of printed numbers, of single runs, or in
+        another unit than the cells.
         """
         listed = [comparison for _, comparison in self.comparisons]
-        if all(comparison.noise is None for comparison in listed):
-            return None
-        clear = {comparison.holds for comparison in listed if not comparison.within_noise}
+        firm = {one.holds for one in listed if not one.within_noise}
+        if any(one.within_noise for one in listed) and len(firm) < 2:
+            return True
         # Clear ones that hold beside clear ones that fail make "partly" certain, whatever the others are.
-        return any(comparison.within_noise for comparison in listed) and len(clear) < 2
+        clear = {one.holds for one in listed if one.noise is not None and not one.within_noise}
+        known = len(clear) == 2 or all(one.noise is not None for one in listed)
+        return False if known else None
 
     @property
     def so_far(self) -> str:
