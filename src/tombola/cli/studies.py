@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
@@ -68,6 +69,7 @@ def plan(
     from tombola.studies.work import Work
     from tombola.training.device import resolve_device
 
+    gc.freeze()  # what imports made stays; looked through again and again, it costs more than the plan
     place = resolve_device(device)
     left_out: list[str] = []
     if own := own_paths(names, all, scale, numbers):
