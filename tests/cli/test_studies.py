@@ -47,6 +47,7 @@ def test_all_studies_are_listed_and_no_store_is_made(tombola: Tombola, tmp_path:
     assert lines[0] == "scale tiny, store not made yet"
     assert [line.split()[0] for line in lines[1:]] == [study.name for study in STUDIES]
     assert all(re.search(r": 0 of \d+ (jobs|searches) done$", line) for line in lines[1:])
+    assert {line.index(study.title) for line, study in zip(lines[1:], STUDIES, strict=True)} == {23}
     assert not (tmp_path / "store").exists()
 
 
@@ -245,7 +246,8 @@ def test_studies_without_their_data_are_skipped_when_asked(
     assert json.loads(remembered.read_text())["scale"] == "tiny"
     assert code == 0
     assert (
-        "table1              Forgetting and convergence, ResNet-34 on TinyImageNet: 1 of 1 jobs done" in out
+        "table1                 Forgetting and convergence, ResNet-34 on TinyImageNet: 1 of 1 jobs done"
+        in out
     )
     assert "table8: skipped, the hub cannot be reached" in out
 

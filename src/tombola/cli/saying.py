@@ -8,8 +8,8 @@ from rich.console import Console
 
 
 def say(console: Console, line: str) -> None:
-    """Print a line as it is: a path in it is not broken, and its brackets are no markup."""
-    console.print(line, markup=False, soft_wrap=True)
+    """Print a line as it is: a path in it is not broken, brackets are no markup, numbers get no colour."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def many_studies(count: int) -> str:

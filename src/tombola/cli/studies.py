@@ -45,7 +45,7 @@ def studies(
         try:
             line = str(done(study, work, lab))
         except StudyError as error:
-            line = f"{study.name:<18}  {study.title}: not at this scale ({error})"
+            line = f"{study.name:<21}  {study.title}: not at this scale ({error})"
         say(console, line)
 
 

@@ -38,7 +38,7 @@ class Done:
     def __str__(self) -> str:
         parts = [f"{self.finished} of {self.jobs} jobs"] if self.jobs else []
         parts += [f"{self.over} of {self.searches} searches"] if self.searches else []
-        return f"{self.study.name:<18}  {self.study.title}: {', '.join(parts)} done"
+        return f"{self.study.name:<21}  {self.study.title}: {', '.join(parts)} done"
 
 
 @dataclass(frozen=True)
