@@ -90,4 +90,6 @@ def test_what_does_not_fit_is_refused_before_anything_is_run(
     ):
         for command in ("run", "plan"):
             assert refused(tombola(command, *arguments)) == words
+    words = "--keep-going leaves out studies of the paper; wider.py has none to leave out"
+    assert refused(tombola("run", "wider.py", "--keep-going")) == words
     assert not (example / "store").exists()

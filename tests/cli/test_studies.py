@@ -47,6 +47,7 @@ def test_all_studies_are_listed_and_no_store_is_made(tombola: Tombola, tmp_path:
     assert lines[0] == "scale tiny, store not made yet"
     assert [line.split()[0] for line in lines[1:]] == [study.name for study in STUDIES]
     assert all(re.search(r": 0 of \d+ (jobs|searches) done$", line) for line in lines[1:])
+    assert {line.index(study.title) for line, study in zip(lines[1:], STUDIES, strict=True)} == {23}
     assert not (tmp_path / "store").exists()
 
 
@@ -105,13 +106,19 @@ def test_all_of_the_paper_at_its_own_scale_cost_what_the_documents_say(tombola: 
         ),
         (
             ("table1", "--configs", "0.5/7"),
-            "table1 has none of the configurations 0.5/7; add one that it has, or leave it out",
+            "table1 has none of the configurations 0.5/7; add one of its 0.0/100, 0.0/256, 0.9/100, 0.9/256, "
+            "or leave it out",
         ),
         (("table2", "--columns", "5,x"), "columns is '5,x'; give numbers of prunings, such as 5,10"),
         (
             ("table1", "table2", "--scale", "tiny", "--rounds", 10),
             "table2 has a column of 98.85% sparsity, which takes 20 prunings; here R34/TIN has 10 rounds: "
             "give rounds of at least 20, or columns up to 10",
+        ),
+        (
+            ("table1", "table3", "--scale", "tiny", "--epochs", 3),
+            "table3 has searches of the paper's 20 and 50 epochs, which come to the same length at 3 epochs: "
+            "give epochs of at least 6",
         ),
     ],
 )
@@ -154,11 +161,49 @@ def test_what_is_run_is_shown_without_being_told_the_scale_again(tombola: Tombol
     assert "proves the machinery, not the science" in page
     assert sorted(path.name for path in (tmp_path / "page").iterdir()) == ["report.html"]
 
+    # The claims are judged on all that the store has, whichever studies are shown.
+    verdicts = []
+    for names in ((), ("fig2",)):
+        tombola("report", *names, "--out", tmp_path / "all")
+        verdicts.append((tmp_path / "all" / "claims.csv").read_text())
+    assert verdicts[0] == verdicts[1]
+    assert "yes" in verdicts[0]  # some comparison is made
+    listed = (tmp_path / "all" / "report.html").read_text()
+    assert 'id="s0_fig2"' in listed
+    assert "table2" not in listed[listed.index('id="missing"') :]
+
+    _, out, _ = tombola("studies", "--seeds", 2)  # on top of the scale of the last run
+    assert out.startswith("scale tiny, epochs 2, seeds 2, rounds 5, columns 5, configs 0.0/256, store ")
+
     code, out, err = tombola("claims")
     assert (code, err) == (0, "")
     assert out.splitlines()[0].startswith("scale tiny, epochs 2")
     assert "The paper's own numbers: 36 hold, 12 partly, 13 not computable yet." in " ".join(out.split())
     assert re.search(r"^ +C61 ", out, re.MULTILINE)
+
+
+def test_all_studies_that_a_scale_fits_are_planned_and_the_others_named(
+    tombola: Tombola, refused: Refused
+) -> None:
+    code, out, _ = tombola("plan", "--all", *QUICK)
+    assert code == 0
+    words = (
+        "left out: table14 has none of the configurations 0.0/256; add one of its 0.3/256, 0.6/256, 0.95/256"
+    )
+    assert words in out
+    kept = next(line for line in out.splitlines() if " studies, scale tiny, " in line)
+    assert int(kept.split()[0]) == 46 - out.count("left out: ")
+    line = refused(tombola("plan", "--all", "--scale", "tiny", "--configs", "0.5/7"))
+    assert line.startswith("table1 has none of the configurations 0.5/7")
+
+
+def test_a_file_by_the_name_of_a_study_does_not_hide_it(
+    tombola: Tombola, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("table1").touch()
+    code, out, _ = tombola("plan", "table1", *QUICK)
+    assert (code, out.splitlines()[0].split(",")[0]) == (0, "1 study")
 
 
 def test_a_report_of_another_scale_shows_gaps(tombola: Tombola, tmp_path: Path) -> None:
@@ -179,7 +224,7 @@ def test_looking_makes_no_store(tombola: Tombola, refused: Refused, tmp_path: Pa
 
 
 def test_studies_without_their_data_are_skipped_when_asked(
-    tombola: Tombola, refused: Refused, monkeypatch: pytest.MonkeyPatch
+    tombola: Tombola, refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     load = running.load_data
 
@@ -189,14 +234,20 @@ def test_studies_without_their_data_are_skipped_when_asked(
         return load(source)  # type: ignore[arg-type]
 
     monkeypatch.setattr(running, "load_data", offline)
-    arguments = ("run", "table1", "table8", *QUICK, "--workers", 0)
-    assert refused(tombola(*arguments)) == (
-        "table8 cannot be run: the hub cannot be reached (with --keep-going the others are)"
-    )
+    remembered = tmp_path / "store" / "studies.json"
+    arguments = ("run", "table1", "table8", "fig3", *QUICK, "--workers", 0)
+    cause = "table8, fig3 cannot be run: the hub cannot be reached"
+    assert refused(tombola(*arguments)) == f"{cause} (with --keep-going the others are)"
+    without_any = ("run", "table8", "fig3", *QUICK, "--workers", 0)
+    for keeping in ((), ("--keep-going",)):
+        assert refused(tombola(*without_any, *keeping)) == cause
+    assert not remembered.exists()  # a refused run leaves the scale of the last one
     code, out, _ = tombola(*arguments, "--keep-going")
+    assert json.loads(remembered.read_text())["scale"] == "tiny"
     assert code == 0
     assert (
-        "table1              Forgetting and convergence, ResNet-34 on TinyImageNet: 1 of 1 jobs done" in out
+        "table1                 Forgetting and convergence, ResNet-34 on TinyImageNet: 1 of 1 jobs done"
+        in out
     )
     assert "table8: skipped, the hub cannot be reached" in out
 
@@ -218,5 +269,6 @@ def test_ctrl_c_ends_a_run_with_one_line_and_leaves_no_process(tmp_path: Path) -
         _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "tombola: interrupted; the same command continues where it was"
+    assert json.loads((tmp_path / "store" / "studies.json").read_text())["scale"] == "tiny"
     leases = [json.loads(path.read_text()) for path in tmp_path.glob("store/work/*/lease*.json")]
     assert all(not Path(f"/proc/{lease['pid']}").exists() for lease in leases if "pid" in lease)

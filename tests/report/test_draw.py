@@ -14,6 +14,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from tombola.errors import StoreError
+from tombola.measures.limits import STABLE_BELOW
 from tombola.report.draw import draw, save_picture
 from tombola.report.look import looks
 from tombola.report.style import Configuration
@@ -83,7 +84,7 @@ def test_a_panel_of_both_starts_is_drawn_as_two_on_one_scale() -> None:
     halves = [course(one, pretrained=half) for half in (False, True) for one in FOUR]
     left, right = draw(picture(panel([*halves, course(None)]))).axes
     assert [left.get_title(), right.get_title()] == [
-        "tickets, from initialisation",
+        "tickets, without late rewinding",
         "tickets, with late rewinding",
     ]
     assert left.get_ylim() == right.get_ylim()
@@ -228,6 +229,32 @@ def test_missing_lines_are_named_on_the_panel_and_an_empty_panel_is_a_gap() -> N
     assert not figure.axes[1].lines
 
 
+def test_a_line_that_is_partly_there_is_not_called_missing() -> None:
+    labels = [FOUR[0].label, FOUR[1].label]
+    figure = draw(picture(panel([course(FOUR[0])], missing=labels)))
+    assert all_texts(figure) == f"not complete yet: {labels[0]} not computed yet: {labels[1]}"
+
+
+def test_titles_beside_each_other_stand_at_one_height() -> None:
+    panels = panel([course(FOUR[0])], missing=[FOUR[1].label]), panel([course(FOUR[0])])
+    figure = draw(picture(*panels))
+    figure.draw_without_rendering()
+    heights = [axes.title.get_window_extent().y0 for axes in figure.axes]
+    assert heights[0] == pytest.approx(heights[1])
+
+
+def test_the_number_on_a_low_bar_leaves_the_line_of_stability_free() -> None:
+    bars = [line(one, [0.0], [height]) for one, height in zip(FOUR, (70.0, 0.7, 2.5, 80.0), strict=True)]
+    figure = draw(picture(panel(bars, title="barrier", x_label="", y_label="error barrier (points)")))
+    (axes,) = figure.axes
+    figure.draw_without_rendering()
+    stable = axes.transData.transform((0, STABLE_BELOW))[1]
+    for text in axes.texts:
+        box = text.get_bbox_patch()
+        assert box is None or not box.get_window_extent().y0 < stable < box.get_window_extent().y1
+    assert [text.get_text() for text in axes.texts] == ["70.0", "0.7", "2.5", "80.0"]
+
+
 def test_a_long_list_of_missing_lines_is_cut_and_counted() -> None:
     figure = draw(picture(panel([course(FOUR[0])], missing=[f"line {number}" for number in range(12)])))
     assert "line 3; and 8 more" in all_texts(figure)
@@ -260,7 +287,7 @@ def test_single_points_are_bars_in_groups_by_start_with_their_heights_written() 
     (axes,) = figure.axes
     assert [bar.get_height() for bar in axes.patches] == [20.0, 61.5, 30.0, 71.5]
     assert [text.get_text() for text in axes.get_xticklabels()] == [
-        "from initialisation",
+        "without late rewinding",
         "with late rewinding",
     ]
     assert [text.get_text() for text in axes.texts] == ["20.0", "61.5", "30.0", "71.5"]

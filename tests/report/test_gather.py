@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 import tombola as tb
-from tombola.report.gather import fitting, gather
+from tombola.report.gather import gather
 from tombola.report.origin import Origin
 from tombola.studies.catalogue import STUDIES, studies_named, study_named
 from tombola.studies.plan import plan
-from tombola.studies.running import run_studies
+from tombola.studies.running import fitting, run_studies
 from tombola.studies.scales import overridden, scale_named
 from tombola.studies.work import Work
 
@@ -45,12 +45,25 @@ def test_what_is_finished_has_a_number_and_the_rest_a_place(lab: tb.Lab, work: W
 
 
 def test_what_is_missing_has_the_epochs_that_are_left(lab: tb.Lab, work: Work) -> None:
-    missing = dict(gather(lab, STUDIED, work).missing)
+    report = gather(lab, STUDIED, work)
+    missing = {name: epochs for name, _, epochs in report.missing}
     # Of each chain five trainings, of two epochs from the initialisation and of one from the first epoch.
     assert missing["table2"] == 5 * 2 + 5 * 1
     assert "fig1" not in missing
-    left = {each.name: each.epochs_left for each in plan(STUDIED, work, store=lab.store).studies}
+    planned = plan(STUDIED, work, store=lab.store)
+    left = {each.name: each.epochs_left for each in planned.studies}
     assert {name: round(epochs) for name, epochs in left.items() if name in missing} == missing
+    assert report.missing_together == (planned.jobs - planned.finished, round(planned.epochs_left))
+    # Five trainings of each chain; masks are no jobs of their own.
+    assert {name: jobs for name, jobs, _ in report.missing}["table2"] == 2 * 5
+
+
+def test_studies_beside_give_claims_their_cells_and_are_not_shown(lab: tb.Lab, work: Work) -> None:
+    report = gather(lab, studies_named(["table2"]), work, beside=studies_named(["fig1"]))
+    assert {place.study for place in report.places} == {"table2"}
+    assert {place.study for place in report.cells} == {"table2", "fig1"}
+    assert (report.pictures, [name for name, *_ in report.missing]) == ([], ["table2"])
+    assert {place.study for place in report.origins} == {"table2"}
 
 
 def test_origins_are_those_of_the_runs_behind_a_number(lab: tb.Lab, work: Work) -> None:
@@ -87,7 +100,8 @@ def test_studies_that_a_scale_does_not_fit_are_told_apart(work: Work, tmp_path: 
     assert {study.name for study in fit} | others.keys() == {study.name for study in STUDIES}
     assert (
         others["table14"]
-        == "table14 has none of the configurations 0.0/256; add one that it has, or leave it out"
+        == "table14 has none of the configurations 0.0/256; add one of its 0.3/256, 0.6/256, 0.95/256, or "
+        "leave it out"
     )
     assert "takes 10 prunings" in others["table6"]
     assert "table2" in {study.name for study in fit}

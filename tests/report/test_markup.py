@@ -88,6 +88,38 @@ def mine(**keys: object) -> Place:
     return Place(study="my_study", metric="val_accuracy", **keys)  # type: ignore[arg-type]
 
 
+def test_pairs_of_noise_copies_are_not_called_runs() -> None:
+    barriers = [Place(study="fig3", metric="barrier", momentum=momentum) for momentum in (0.0, 0.9)]
+    accuracy = Place(study="fig3", metric="val_accuracy", momentum=0.0)
+    cells = by_place(
+        [
+            measured(barriers[0], [1.0, 2.0, 3.0], epochs=20),
+            measured(barriers[1], [1.0], epochs=20),
+            measured(accuracy, [60.0, 61.0, 62.0], epochs=20),
+        ]
+    )
+    text = to_markdown(grid("fig3", cells), cells)
+    assert text.splitlines()[-1] == (
+        "Means ± standard deviation of 3 runs of 20 epochs. "
+        "Means ± standard deviation of 3 pairs of 3 noise copies of one run of 20 epochs."
+    )
+    assert "1.00 (1 pair)" in text
+
+
+@pytest.mark.parametrize(
+    ("epochs", "words"),
+    [
+        (20, " Searches of 2 and 5 epochs stand for the paper's 20 and 50, about 10% and 25% of the budget."),
+        (200, ""),
+    ],
+)
+def test_rows_of_shortened_searches_say_how_long_they_are(epochs: int, words: str) -> None:
+    places = [place for place in printed_cells() if place.study == "table3"]
+    cells = by_place(measured(place, [50.0], epochs=epochs) for place in places)
+    text = to_markdown(grid("table3", cells), cells)
+    assert text.splitlines()[-1] == f"Single runs of {epochs} epochs.{words}"
+
+
 def test_names_are_escaped() -> None:
     cells = by_place(measured(mine(dataset=name), [50.0], epochs=2) for name in ("a|b_c", r"50% <b>\x & $y"))
     table = grid("my_study", cells)

@@ -57,7 +57,8 @@ def full() -> str:
             cells=cells(),
             titles={"table2": "Tickets by sparsity"},
             pictures=[picture()],
-            missing=[("fig3", 1200), ("table9", 2400)],
+            missing=[("fig3", 7, 1200), ("table9", 12, 2400), ("fig4", 5, 0)],
+            missing_together=(21, 2500),
         )
     )
 
@@ -129,6 +130,11 @@ def test_the_contents_say_how_much_there_is(full: str, read_page: ReadPage) -> N
     assert "Figure 4 not computed yet" in text
 
 
+def test_the_contents_count_what_was_asked_for_not_what_the_paper_prints(read_page: ReadPage) -> None:
+    text = read_page(page(Report(cells=cells(), places=[*PLACES, replace(PLACES[0], sparsity=36.0)]))).text
+    assert "Table 2 3 of 4 cells" in " ".join(text.split())
+
+
 def test_claims_show_both_verdicts_and_a_reduced_budget(read_page: ReadPage) -> None:
     ours = {place: measured(place, [cell.mean], epochs=20, starred=cell.starred)
             for place, cell in printed_cells().items()}  # fmt: skip
@@ -145,8 +151,12 @@ def test_claims_show_both_verdicts_and_a_reduced_budget(read_page: ReadPage) -> 
 
 def test_what_is_missing_is_listed_with_its_cost(full: str) -> None:
     part = full[full.index('id="missing"') :]
-    assert "2,400" in part
-    assert "3,600" in part
+    rows = [
+        cells_of(row.replace(' class="name"', "")) for row in re.findall(r"<tr>.*?</tr>", part, re.DOTALL)
+    ]
+    assert ["fig3", "7", "1,200"] in rows
+    assert ["fig4", "5", "0"] in rows  # measures alone are no epochs
+    assert "together they need 21 jobs and 2,500 epochs" in " ".join(part.split())
     assert "<p>Nothing.</p>" in page(Report(cells={}), studies=[])
 
 
@@ -214,7 +224,7 @@ def test_names_from_outside_are_escaped(read_page: ReadPage) -> None:
     results = Report(
         cells=by_place(measured(one, [1.0], epochs=2, note=evil) for one in (place, other)),
         pictures=[replace(picture("mine", evil), caption=evil)],
-        missing=[(evil, 3)],
+        missing=[(evil, 1, 3)],
         provenance={evil: evil},
         origins={place: [Origin(evil, "", "")], other: [Origin("cpu", "", "")]},
         note=evil,

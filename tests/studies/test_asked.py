@@ -21,6 +21,13 @@ def test_the_last_scale_is_remembered_with_its_numbers(tmp_path: Path) -> None:
     assert last_scale(Store(tmp_path)) == scale_named("short")
 
 
+def test_numbers_that_are_given_take_the_place_of_those_of_the_last_scale(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert last_scale(store, seeds=1) is None
+    remember(store, "short", {"epochs": 30, "seeds": 2})
+    assert last_scale(store, seeds=1) == overridden(scale_named("short"), epochs=30, seeds=1)
+
+
 def test_a_damaged_note_is_refused_with_its_place(tmp_path: Path) -> None:
     store = Store(tmp_path)
     (tmp_path / "studies.json").write_text("{")

@@ -1,13 +1,15 @@
+import math
 from typing import Any
 
 import pytest
 
 import tombola as tb
 from tombola.lab.job import Job, job
-from tombola.studies.cells import Place
+from tombola.measures.connectivity import Barrier
+from tombola.studies.cells import Place, sparsity_after
 from tombola.studies.entries import Entry, filled, jobs_of
-from tombola.studies.panels import over_sparsity
-from tombola.studies.results import Read, Reading, run_accuracy
+from tombola.studies.panels import consecutive_panels, over_sparsity
+from tombola.studies.results import Read, Reading, one_barrier, run_accuracy
 
 STARTS = tuple(job(tb.initialize, "convnet", "digits", seed=seed) for seed in range(3))
 
@@ -88,8 +90,33 @@ def test_a_line_is_missing_until_all_of_its_points_are_there() -> None:
         ("μ = 0.9, batch 100", [0.0], [80.0]),
         ("μ = 0.0, batch 100", [0.0], [90.0]),
     ]
-    assert panel.missing == ["μ = 0.9, batch 100"]
+    assert panel.missing == panel.begun == ["μ = 0.9, batch 100"]
+    assert panel.absent == []
     assert panel.marks == [0.0, 67.23]
+
+
+def test_a_path_is_drawn_as_far_as_its_segments_are_finished() -> None:
+    lines = {
+        STARTS[n]: Barrier(alphas=(0.0, 0.5, 1.0), errors=(n, n + 5.0, n + 1.0), losses=(0.0,) * 3)
+        for n in (0, 2)
+    }
+    entries = [
+        Entry(
+            Place(
+                study="fig10", metric="barrier_to_next", momentum=0.9, batch_size=100, pretrained=False,
+                sparsity=sparsity_after(n),
+            ),
+            (STARTS[n],),
+            one_barrier,
+        )
+        for n in range(3)
+    ]  # fmt: skip
+    known = Known(lines)
+    _, path = consecutive_panels(filled(entries, known, epochs=7), known)  # type: ignore[arg-type]
+    (line,) = path.lines
+    assert list(line.x) == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
+    assert [None if math.isnan(y) else y for y in line.y] == [0.0, 5.0, 1.0, None, 2.0, 7.0, 3.0]
+    assert path.begun == [line.label]
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -11,7 +11,7 @@ from tombola.errors import StudyError, TombolaError
 from tombola.lab.chains import imp_jobs
 from tombola.studies.own import OwnStudy
 from tombola.studies.own_cells import own_cells
-from tombola.studies.own_file import read_own
+from tombola.studies.own_file import read_all_own, read_own
 from tombola.studies.own_rows import own_rows
 
 QUICK = {"epochs": 2, "batch_size": 400}
@@ -101,7 +101,8 @@ def test_a_measure_of_two_runs_is_taken_of_every_pair_of_copies() -> None:
     [
         ({"recipe": {"epoch": 3}}, "mine: no entry of a recipe 'epoch'; did you mean 'epochs'?"),
         ({"recipe": {"epochs": 0}}, "epochs is 0; it must be a whole number, at least 1"),
-        ({"recipe": {"lr": "fast"}}, "mine: the recipe does not fit: "),
+        ({"recipe": {"lr": "fast"}}, "mine: recipe has lr = 'fast'; it must be a number"),
+        ({"recipe": {"milestones": 3}}, "mine: the recipe does not fit: "),
         ({"networks": "convnet"}, "mine: networks is 'convnet'; give a list of at least one"),
         ({"networks": ["convnett"]}, "no network 'convnett'; did you mean 'convnet'?"),
         ({"measures": "probe"}, "mine: measures is 'probe'; give a list, ['probe']"),
@@ -129,6 +130,19 @@ def test_a_measure_of_two_runs_is_taken_of_every_pair_of_copies() -> None:
             "mine: between is ['barrier']; give measures for each of copies and rounds",
         ),
         ({"between": {"rounds": "barrier"}}, "mine: rounds is 'barrier'; give a list, ['barrier']"),
+        ({"name": 3}, "a study is called 3; its name must do as the name of a file"),
+        ({"networks": 3}, "mine: networks is 3; give a list of at least one"),
+        ({"data": 3}, "mine: data is 3; give a list of at least one"),
+        ({"recipe": 3}, "mine: recipe is 3; give its entries by name"),
+        ({"recipe": {"momentum": "x"}}, "mine: recipe has momentum = 'x'; it must be a number"),
+        ({"recipe": {"lr": [0.1, True]}}, "mine: recipe has lr = True; it must be a number"),
+        ({"recipe": {"momentum": []}}, "mine: recipe has momentum = []; give at least one value"),
+        ({"measures": 3}, "mine: measures is 3; give a list of measures"),
+        (
+            {"measures": {"untrained": 3}},
+            "mine: measures has untrained = 3; give its options by name, or {}",
+        ),
+        ({"between": {"rounds": 3}}, "mine: rounds is 3; give a list of measures"),
         ({"measures": [3]}, "mine: measures is [3]; measures stand in it by their names"),
         ({"networks": [3]}, "mine: networks is [3]; they stand in it by their names"),
         ({"measures": ["convergence.a"]}, "mine: measure 'convergence' gives a single number; leave out 'a'"),
@@ -169,6 +183,8 @@ def test_toml_and_python_files_say_the_same(tmp_path: Path) -> None:
     [
         ("mine.toml", "rounds = ", "mine.toml: Invalid value"),
         ("mine.toml", "round = 3", "mine.toml: no entry of a study 'round'; did you mean 'rounds'?"),
+        ("mine.toml", "import = 3", "mine.toml: import is 3; give names of Python files"),
+        ("mine.py", "import sys\nsys.exit(3)", "mine.py, line 2: SystemExit: 3"),
         ("mine.toml", 'import = "none.py"', "none.py: No such file or directory"),
         (
             "mine.py",
@@ -186,6 +202,19 @@ def test_a_file_with_an_error_is_refused_in_one_line(
         read_own(tmp_path / name)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_two_studies_of_one_name_are_refused(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.py", tmp_path / "second.py"
+    first.write_text("import tombola as tb\nstudy = again = tb.OwnStudy('a')\n")
+    second.write_text("import tombola as tb\none, other = tb.OwnStudy('a'), tb.OwnStudy('a', rounds=2)\n")
+    (file,) = read_all_own([first])
+    assert [study.name for study in file.studies] == ["a"]
+    words = r"second\.py: a study is called 'a' as is another one there; give each a name of its own"
+    with pytest.raises(StudyError, match=words):
+        read_all_own([second])
+    with pytest.raises(StudyError, match=r"second\.py: a study is called 'a' as is one in .*first\.py; give"):
+        read_all_own([first, second])
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:

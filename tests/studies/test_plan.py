@@ -18,7 +18,7 @@ from tombola.networks.network import Network
 from tombola.pruning.controls import densify, permute, reinitialize
 from tombola.studies import costs
 from tombola.studies.catalogue import PAPER, STUDIES, study_named
-from tombola.studies.claims.names import R18_C10, STABLE
+from tombola.studies.claims.names import R18_C10, STABLE, UNSTABLE
 from tombola.studies.costs import Costs, weights_of
 from tombola.studies.plan import Plan, plan, plan_jobs
 from tombola.studies.scales import overridden, scale_named
@@ -263,3 +263,14 @@ def test_jobs_of_ones_own_are_planned_under_their_studies_names() -> None:
     assert [(study.name, study.epochs) for study in found.studies] == [("one", 9), ("two", 6), ("odd", 9)]
     assert found.unsized == ("only-8x8",)
     assert any(line.endswith("on disk, about, without the weights of only-8x8") for line in found.lines())
+
+
+def test_a_subset_is_written_down_once_for_all_tickets_of_a_run() -> None:
+    work = Work(scale_named("tiny"))
+    first, second = (work.few_shot(R18_C10, each, 10, 1, 5) for each in (STABLE, UNSTABLE))
+    assert first.arguments["data"] is second.arguments["data"]
+    other = work.few_shot(R18_C10, STABLE, 10, 0, 5)
+    assert other.arguments["data"].name != first.arguments["data"].name
+    data, recipe = work.subject(R18_C10).data, work.recipe(R18_C10, STABLE)
+    ticket = work.tickets(R18_C10, STABLE, 1)[10]
+    assert first.name == few_shot_training(job, ticket, data, recipe, share=0.05, seed=1, noise=1).name

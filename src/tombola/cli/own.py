@@ -31,7 +31,11 @@ class Runners(TypedDict, total=False):
 
 def is_own(name: str) -> bool:
     """Whether a name given for a study is a file of the user's own."""
-    return name.endswith((".py", ".toml")) or Path(name).is_file()
+    from tombola.studies.catalogue import STUDIES
+
+    if name.endswith((".py", ".toml")):
+        return True
+    return Path(name).is_file() and all(name != study.name for study in STUDIES)
 
 
 def own_paths(
@@ -53,10 +57,10 @@ def own_paths(
 
 def own_work(paths: Sequence[Path]) -> tuple[list[OwnFile], list[tuple[OwnStudy, list[Row]]]]:
     """The files of the user's own, and their studies with everything that they measure."""
-    from tombola.studies.own_file import read_own
+    from tombola.studies.own_file import read_all_own
     from tombola.studies.own_rows import own_rows
 
-    files = [read_own(path) for path in paths]
+    files = read_all_own(paths)
     return files, [(study, own_rows(study)) for file in files for study in file.studies]
 
 

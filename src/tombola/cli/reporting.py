@@ -12,9 +12,11 @@ from tombola.cli.arguments import Names, Numbers, Scale, ScaleNumbers, Store
 from tombola.cli.own import own_paths, report_own
 from tombola.cli.saying import check_writable, many_studies, say
 from tombola.cli.scales import shown_scale
+from tombola.errors import StudyError
 
 if TYPE_CHECKING:
     from tombola.lab.lab import Lab
+    from tombola.studies.study import Study
 
 
 _NOTHING = (
@@ -41,23 +43,32 @@ def report(
         report_own(own, out, _looking_lab(store))
         return
     from tombola.lab.engine import available_cores
-    from tombola.report.gather import fitting, gather
+    from tombola.report.gather import gather
     from tombola.report.write_studies import write_studies
     from tombola.studies.catalogue import STUDIES, studies_named
+    from tombola.studies.running import fitting
     from tombola.studies.work import Work
 
     lab = _looking_lab(store)
     work = Work(shown_scale(scale, numbers, lab.store))
     asked = studies_named(names)
-    fit, others = (asked, {}) if asked else fitting(STUDIES, work)
+    fit, others = fitting(STUDIES, work)
+    beside: list[Study] = []
+    if asked:
+        for study in asked:
+            if study.name in others:
+                raise StudyError(others[study.name])
+        # Claims are judged on all studies, whichever are shown.
+        fit, beside, others = asked, [study for study in fit if study not in asked], {}
     check_writable(out)
     console = Console()
     say(console, f"{many_studies(len(fit))}, {work.scale}, store {lab.store.root}")
     for cause in others.values():
         say(console, f"left out: {cause}")
-    found = gather(lab, fit, work, others)
+    found = gather(lab, fit, work, others, beside=beside)
     write_studies(found, out, list(names) or None, files=not page_only, processes=available_cores())
-    say(console, f"{len(found.cells):,} of {len(found.places):,} numbers are computed")
+    done = sum(place in found.cells for place in found.places)
+    say(console, f"{done:,} of {len(found.places):,} numbers are computed")
     if not found.cells:
         say(console, _NOTHING)
     say(console, f"report: {(out / 'report.html').absolute()}")
@@ -70,11 +81,10 @@ def claims(
 ) -> None:
     """The paper's 61 claims, judged on its own numbers and on those in the store."""
     from tombola.report.board import board, board_table
-    from tombola.report.gather import fitting
     from tombola.studies.catalogue import STUDIES
     from tombola.studies.claims.board import judge_all
     from tombola.studies.paper.printed import printed_cells
-    from tombola.studies.running import cells_of, collect
+    from tombola.studies.running import cells_of, collect, fitting
     from tombola.studies.work import Work
 
     lab = _looking_lab(store)

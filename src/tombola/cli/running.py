@@ -24,7 +24,8 @@ from tombola.cli.arguments import (
 )
 from tombola.cli.own import Runners, own_paths, run_own
 from tombola.cli.saying import many_studies, say
-from tombola.cli.scales import PAPER, asked_scale, asked_studies
+from tombola.cli.scales import PAPER, asked_fitting, asked_scale
+from tombola.errors import StudyError
 
 if TYPE_CHECKING:
     from tombola.lab.execute import Settings
@@ -67,6 +68,8 @@ def run(
     elif workers is not None:
         runners["workers"] = workers  # refused, with both names
     own = own_paths(names, all, scale, numbers)
+    if own and keep_going:
+        raise StudyError(f"--keep-going leaves out studies of the paper; {own[0]} has none to leave out")
     if own:
         run_own(own, store, runners, settings)
     else:
@@ -90,17 +93,20 @@ def _run_paper(
     from tombola.studies.running import done, run_studies
     from tombola.studies.work import Work
 
-    asked = asked_studies(names, everything, STUDIES)
     work = Work(asked_scale(scale, numbers))
-    for study in asked:
-        study.entries(work)  # refuses what the scale does not fit before a store is made
-        study.searched(work)
+    # Refuses what the scale does not fit before a store is made.
+    asked, left_out = asked_fitting(names, everything, STUDIES, work)
     lab = Lab(store, settings=settings, **runners)
     console = Console()
     say(console, f"{many_studies(len(asked))}, {work.scale}, store {lab.store.root}")
-    remember(lab.store, scale or PAPER, numbers.given())  # first, for a run that is interrupted
+    for cause in left_out:
+        say(console, f"left out: {cause}")
+
+    def begun() -> None:  # before the first job, for a run that is interrupted
+        remember(lab.store, scale or PAPER, numbers.given())
+
     with Bar(console, lab.store) as bar:
-        ran = run_studies(lab, asked, work, keep_going=keep_going, progress=bar)
+        ran = run_studies(lab, asked, work, keep_going=keep_going, progress=bar, begun=begun)
     for study in asked:
         skipped = ran.skipped.get(study.name)
         say(console, f"{study.name}: skipped, {skipped}" if skipped else str(done(study, work, lab)))

@@ -10,8 +10,8 @@ from tombola.reading import printable
 
 
 def say(console: Console, line: str) -> None:
-    """Print a line as it is: paths are not broken, brackets are no markup, and nothing moves the cursor."""
-    console.print(printable(line), markup=False, soft_wrap=True)
+    """Print a line as it is: paths are not broken, brackets no markup, numbers not coloured, nothing obeyed."""
+    console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def many_studies(count: int) -> str:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tombola.lab.store import Store
     from tombola.studies.scales import Scale
     from tombola.studies.study import Study
+    from tombola.studies.work import Work
 
 PAPER = "paper"
 
@@ -24,10 +25,10 @@ def asked_scale(name: str | None, numbers: Numbers) -> Scale:
 
 
 def shown_scale(name: str | None, numbers: Numbers, store: Store | None) -> Scale:
-    """The scale to show: that of the last run in the store unless something else is asked for."""
+    """The scale to show, with the numbers given: that of the last run in the store unless one is named."""
     from tombola.studies.asked import last_scale
 
-    last = None if name or numbers.given() else last_scale(store)
+    last = None if name else last_scale(store, **numbers.given())
     return last or asked_scale(name, numbers)
 
 
@@ -40,6 +41,22 @@ def asked_studies(names: tuple[str, ...], everything: bool, all_of_them: tuple[S
     if not everything and not names:
         raise StudyError("no study was named; name some, such as table11, or give --all")
     return list(all_of_them) if everything else studies_named(names)
+
+
+def asked_fitting(
+    names: tuple[str, ...], everything: bool, all_of_them: tuple[Study, ...], work: Work
+) -> tuple[list[Study], list[str]]:
+    """The same as far as a scale fits them, and why it does not fit the others of all.
+
+    Raises :class:`~tombola.errors.StudyError` for one that was named and does not fit, and if none does.
+    """
+    from tombola.studies.running import fitting
+
+    fit, others = fitting(asked_studies(names, everything, all_of_them), work)
+    causes = list(others.values())
+    if causes and not (everything and fit):
+        raise StudyError(causes[0])
+    return fit, causes
 
 
 def existing_store(root: Path | None) -> Store | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
@@ -12,7 +13,7 @@ from rich.console import Console
 from tombola.cli.arguments import Device, Names, Numbers, Scale, ScaleNumbers, Store, Workers
 from tombola.cli.own import own_paths, own_work
 from tombola.cli.saying import say
-from tombola.cli.scales import asked_scale, asked_studies, existing_store, shown_scale
+from tombola.cli.scales import asked_fitting, asked_scale, existing_store, shown_scale
 from tombola.errors import StudyError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def studies(
         try:
             line = str(done(study, work, lab))
         except StudyError as error:
-            line = f"{study.name:<18}  {study.title}: not at this scale ({error})"
+            line = f"{study.name:<21}  {study.title}: not at this scale ({error})"
         say(console, line)
 
 
@@ -68,16 +69,21 @@ def plan(
     from tombola.studies.work import Work
     from tombola.training.device import resolve_device
 
+    gc.freeze()  # what imports made stays; looked through again and again, it costs more than the plan
     place = resolve_device(device)
+    left_out: list[str] = []
     if own := own_paths(names, all, scale, numbers):
         _, rows = own_work(own)
         jobs = {study.name: [job for row in some for job in row.jobs] for study, some in rows}
         found = plan_jobs(jobs, **_costing(place, jobs.values(), store, workers, slots))
     else:
-        asked, work = asked_studies(names, all, PAPER), Work(asked_scale(scale, numbers))
-        asked_jobs = [study.jobs(work) for study in asked]
+        work = Work(asked_scale(scale, numbers))
+        asked, left_out = asked_fitting(names, all, PAPER, work)
+        asked_jobs = (study.jobs(work) for study in asked)
         found = plan_studies(asked, work, **_costing(place, asked_jobs, store, workers, slots))
     console = Console()
+    for cause in left_out:
+        say(console, f"left out: {cause}")
     lines = found.lines()
     if found.hours is None:
         lines.insert(-1, _how_to_measure(found))

@@ -40,7 +40,7 @@ def _imported(path: Path, content: bytes) -> ModuleType:
     try:
         # What was read and hashed, and not the loader's own reading: it would trust a cache beside the file.
         exec(compile(content, path, "exec", dont_inherit=True), module.__dict__)
-    except Exception as error:  # the user's own code, which may fail in any way
+    except (Exception, SystemExit) as error:  # the user's own code, which may fail in any way
         del sys.modules[name]
         raise JobError(f"{path.name}{_line(error, path)}: {type(error).__name__}: {_cause(error)}") from error
     return module
@@ -93,7 +93,7 @@ def _content(path: Path) -> bytes:
         raise JobError(f"cannot read {path}: {reason(error)}") from error
 
 
-def _line(error: Exception, path: Path) -> str:
+def _line(error: BaseException, path: Path) -> str:
     """The line of the file at which it failed, in words."""
     if isinstance(error, SyntaxError):
         return f", line {error.lineno}"
@@ -101,5 +101,5 @@ def _line(error: Exception, path: Path) -> str:
     return f", line {own[-1].lineno}" if own else ""
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: BaseException) -> str:
     return str(error.msg) if isinstance(error, SyntaxError) else reason(error)

@@ -30,7 +30,7 @@ class Row:
     comparisons: how many of ours hold, such as ``"7 of 8"``; while cells are missing, of those that can be
         made without them.
     rests_on: studies that hold its numbers.
-    runs, epochs: behind our numbers.
+    runs, epochs: behind our numbers; instead of runs there may be pairs of noise copies.
     reduced: whether one of these trainings was shorter than the paper's; None without a comparison.
     noise: whether our verdict would turn with gaps below the pooled spread; None where that is unknown.
     lacking: what keeps ours from being computed.
@@ -136,18 +136,13 @@ def _row(printed: Verdict, own: Verdict) -> Row:
         ours=own.status,
         comparisons=f"{own.holding} of {len(own.comparisons)}" if known else "",
         rests_on=", ".join(rests_on(claim)),
-        runs=_runs(own) if known else "",
+        runs=own.behind if known else "",
         epochs=" and ".join(str(epochs) for epochs in own.epochs) if known else "",
         reduced=any(epochs < EPOCHS for epochs in own.epochs) if known else None,
         noise=own.within_noise if known and not own.missing else None,
         lacking=lacking,
         choice=claim.ours,
     )
-
-
-def _runs(verdict: Verdict) -> str:
-    fewest, most = verdict.runs or (0, 0)
-    return f"{fewest} to {most} runs" if fewest < most else f"{most} run{'s' * (most != 1)}"
 
 
 def _plural(status: str) -> str:

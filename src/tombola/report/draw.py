@@ -1,6 +1,6 @@
 """A picture of a study as a matplotlib figure, and as SVG, PNG and PDF files.
 
-A panel that shows trainings from initialisation and with late rewinding is drawn as two beside each other
+A panel that shows trainings without and with late rewinding is drawn as two beside each other
 with one scale, so that a configuration keeps its colour and its line everywhere (reading E6). Bars of both
 stand in one panel, in two groups.
 """
@@ -26,6 +26,7 @@ from tombola.report.panel import (
     is_barrier,
     is_bars,
     scale_y,
+    title_pad,
 )
 from tombola.report.style import INK, SOFT, drawing, new_figure
 from tombola.report.svg import pdf_bytes, png_bytes, svg_bytes
@@ -74,10 +75,13 @@ def draw(picture: Picture) -> Figure:
 def _draw_row(figure: Figure, places: Sequence[SubplotSpec], row: _Row, look: Looking) -> None:
     """Panels beside each other; those that are halves of one share their scale if both have lines."""
     shares = row.halves and all(panel.lines for panel in row.panels)
+    # Titles beside each other stand at one height.
+    pad = max((pad for panel in row.panels if (pad := title_pad(panel)) is not None), default=None)
     drawn: list[Axes] = []
     for place, panel in zip(places, row.panels, strict=True):
         axes = figure.add_subplot(place, sharey=drawn[0] if shares and drawn else None)
-        axes.set_title(textwrap.fill(panel.title, _HALF_TITLE if len(row.panels) > 1 else 2 * _HALF_TITLE))
+        title = textwrap.fill(panel.title, _HALF_TITLE if len(row.panels) > 1 else 2 * _HALF_TITLE)
+        axes.set_title(title, pad=pad)
         if not panel.lines:
             draw_gap(axes, panel)
         elif is_bars(panel):

@@ -39,7 +39,8 @@ MINUS = "\N{MINUS SIGN}"
 class Entry:
     """What a table shows of a cell.
 
-    text: such as ``"4.72 ± 0.46%"``. runs: such as ``"2 runs"``, where they differ from the table's.
+    text: such as ``"4.72 ± 0.46%"``. runs: such as ``"2 runs"`` or ``"1 pair"``, where they differ from the
+    table's.
     """
 
     text: str
@@ -55,12 +56,12 @@ def entry(cell: Cell, usual_runs: int | None = None) -> Entry:
     if cell.std is not None:
         text += f" ± {cell.std:.{digits}f}"
     text += "%" if cell.place.metric in _PERCENT else ""
-    runs = f"{cell.runs} run{'s' * (cell.runs != 1)}" if cell.runs != (usual_runs or cell.runs) else ""
+    runs = cell.counted if cell.runs != (usual_runs or cell.runs) else ""
     return Entry(text, cell.underlined, cell.starred, runs)
 
 
 def usual_runs(cells: Iterable[Cell]) -> int | None:
-    """The number of runs that most cells rest on; None without cells."""
+    """The number of runs, or of pairs, that most cells rest on; None without cells."""
     counts = Counter(cell.runs for cell in cells)
     return max(counts, key=lambda runs: (counts[runs], runs)) if counts else None
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 import tombola
-from tombola.errors import StudyError
 from tombola.lab.job import Job, result_type
 from tombola.lab.lab import Lab
 from tombola.report.origin import Origin
@@ -24,36 +23,35 @@ from tombola.studies.work import Work
 from tombola.training.run import Run
 
 
-def fitting(studies: Iterable[Study], work: Work) -> tuple[list[Study], dict[str, str]]:
-    """Those of some studies that a scale fits, and for the others why it does not."""
-    fit, others = [], {}
-    for study in studies:
-        try:
-            study.entries(work)
-            study.searched(work)
-            fit.append(study)
-        except StudyError as error:
-            others[study.name] = str(error)
-    return fit, others
-
-
 def gather(
-    lab: Lab, studies: Sequence[Study], work: Work, left_out: Mapping[str, str] | None = None
+    lab: Lab,
+    studies: Sequence[Study],
+    work: Work,
+    left_out: Mapping[str, str] | None = None,
+    *,
+    beside: Sequence[Study] = (),
 ) -> Report:
     """What some studies show so far, what they lack, and what their numbers were made with.
 
-    left_out: further studies that the scale does not fit, and why, as :func:`fitting` tells them.
+    left_out: further studies that the scale does not fit, and why, as
+        :func:`~tombola.studies.running.fitting` tells them.
+    beside: studies that are not shown, whose cells claims rest on all the same.
     """
     shown = collect(lab, studies, work)
-    costs = plan(studies, work, store=lab.store).studies
-    unfinished = [(each.name, round(each.epochs_left)) for each in costs if each.finished < each.jobs]
+    costs = plan(studies, work, store=lab.store)
+    unfinished = [
+        (each.name, each.jobs - each.finished, round(each.epochs_left))
+        for each in costs.studies
+        if each.finished < each.jobs
+    ]
     return Report(
-        cells=cells_of(shown),
+        cells=cells_of([*shown, *collect(lab, beside, work)]),
         places=[place for each in shown for place in each.places],
         titles={study.name: study.title for study in (*studies, *studies_named(left_out or ()))},
         left_out=left_out or {},
         pictures=[each.picture for each in shown if each.picture is not None],
         missing=unfinished,
+        missing_together=(costs.jobs - costs.finished, round(costs.epochs_left)),
         provenance={
             "scale": str(work.scale),
             "store": str(lab.store.root),

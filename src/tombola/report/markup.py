@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from tombola.report.entry import Entry, difference_text, entry, inside_text, usual_runs
 from tombola.report.layout import NAMES, Grid, Key, column_texts, value_text
-from tombola.studies.cells import Cell, Place
+from tombola.studies.cells import Cell, Place, copies_of
+from tombola.studies.settings import SEARCH_SHARES, short_search_epochs
 from tombola.studies.side_by_side import SideBySide, side_by_side
 
 
@@ -82,13 +83,13 @@ def _compared(beside: SideBySide) -> str:
 def table_note(table: Grid, cells: Mapping[Place, Cell], note: str = "") -> str:
     """What the marks and numbers of a table mean, as far as they occur, and a warning if there is one."""
     own = [cells[place] for place in table.places.values() if place in cells]
-    runs = usual_runs(own)
-    sentences = []
-    if runs is not None:
-        spread = " ± standard deviation" * any(cell.std is not None for cell in own)
-        budgets = " and ".join(str(epochs) for epochs in sorted({cell.epochs for cell in own}))
-        many = f"Means{spread} of {runs} runs" if runs > 1 else "Single runs"
-        sentences.append(f"{many} of {budgets} epochs.")
+    sentences = [
+        _what_of(part)
+        for pairs in (False, True)
+        if (part := [cell for cell in own if cell.of_pairs is pairs])
+    ]
+    if searched := _searched(own):
+        sentences.append(searched)
     if any(cell.underlined for cell in own):
         sentences.append("Underlined: winning ticket.")
     if any(cell.starred for cell in own):
@@ -96,6 +97,34 @@ def table_note(table: Grid, cells: Mapping[Place, Cell], note: str = "") -> str:
     if note and own:
         sentences.append(f"{note[0].upper()}{note[1:].removesuffix('.')}.")
     return " ".join(sentences)
+
+
+def _searched(cells: Sequence[Cell]) -> str:
+    """Which searches stand in rows that are headed as the paper prints them; nothing where it is the same."""
+    lengths = sorted(
+        {
+            (printed, short_search_epochs(printed, cell.epochs))
+            for cell in cells
+            if (printed := cell.place.search_epochs) in SEARCH_SHARES
+        }
+    )
+    if all(printed == epochs for printed, epochs in lengths):
+        return ""
+    ours = " and ".join(dict.fromkeys(str(epochs) for _, epochs in lengths))
+    theirs = " and ".join(dict.fromkeys(f"{printed}" for printed, _ in lengths))
+    shares = " and ".join(dict.fromkeys(f"{SEARCH_SHARES[printed]:.0%}" for printed, _ in lengths))
+    return f"Searches of {ours} epochs stand for the paper's {theirs}, about {shares} of the budget."
+
+
+def _what_of(cells: Sequence[Cell]) -> str:
+    """What the numbers of some cells are of: runs, or pairs of the noise copies of one run."""
+    runs = usual_runs(cells) or 0
+    copies = f" of {copies_of(runs)} noise copies of one run" if cells[0].of_pairs else ""
+    spread = " ± standard deviation" * any(cell.std is not None for cell in cells)
+    budgets = " and ".join(str(epochs) for epochs in sorted({cell.epochs for cell in cells}))
+    what = "pairs" if cells[0].of_pairs else "runs"
+    shown = f"Means{spread} of {runs} {what}" if runs > 1 else f"Single {what}"
+    return f"{shown}{copies} of {budgets} epochs."
 
 
 def _markdown(text: str) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Looking = Callable[[Line], Look]
 
-HALVES = {None: "", False: "from initialisation", True: "with late rewinding"}
+HALVES = {None: "", False: "without late rewinding", True: "with late rewinding"}
 """Where training started, by the ``pretrained`` of a line."""
 
 STABLE_LINE: dict[str, Any] = {"color": INK, "linewidth": 1.2, "linestyle": (0, (5, 3))}
@@ -30,6 +30,7 @@ _NUMBERED_UP_TO = 12  # bars: more leave no room for numbers
 _CROWDED_FROM = 13  # lines: their bands are paler
 _SHORT_LABEL = 24  # characters of a y label that fit beside a low panel
 _LABELLED_UP_TO = 6  # rounds on an axis: their sparsities are long
+_NUMBER_SHARE = 0.15  # of a panel's height that the number on a bar takes
 _TABULATED_EVERY = 5  # rounds: the paper's tables do
 
 
@@ -63,12 +64,14 @@ def draw_bars(axes: Axes, panel: Panel, look: Looking) -> None:
     halves = [half for half in HALVES if any(line.pretrained is half for line in panel.lines)]
     groups = [[line for line in panel.lines if line.pretrained is half] for half in halves]
     start, ticks, names = 0.0, [], []
+    numbered = len(panel.lines) <= _NUMBERED_UP_TO
+    feet = _number_feet(panel)
     axes.grid(visible=False, axis="x")
     if is_barrier(panel):
         axes.axhline(STABLE_BELOW, **STABLE_LINE, zorder=1)
     for half, group in zip(halves, groups, strict=True):
         for place, line in enumerate(group):
-            _draw_bar(axes, start + place, line, look(line), numbered=len(panel.lines) <= _NUMBERED_UP_TO)
+            _draw_bar(axes, start + place, line, look(line), feet[id(line)], numbered=numbered)
         if HALVES[half]:
             ticks.append(start + (len(group) - 1) / 2)
             names.append(HALVES[half])
@@ -161,11 +164,25 @@ def _draw_spread(axes: Axes, line: Line, look: Look, starred: Sequence[bool], al
         )
 
 
-def _draw_bar(axes: Axes, place: float, line: Line, look: Look, *, numbered: bool) -> None:
-    height = line.y[0]
-    spread = line.spread[0] if line.spread is not None else None
-    if spread is None or not math.isfinite(spread):
-        spread = 0.0
+def _number_feet(panel: Panel) -> dict[int, float]:
+    """Where the number of each bar stands: upon it, and clear of the line where training counts as stable."""
+    feet = {id(line): max(line.y[0] + _bar_spread(line), 0.0) for line in panel.lines}
+    if is_barrier(panel):
+        room = _NUMBER_SHARE * max(*feet.values(), STABLE_BELOW)
+        for line, foot in feet.items():
+            if STABLE_BELOW - room < foot < STABLE_BELOW:
+                feet[line] = STABLE_BELOW
+    return feet
+
+
+def _bar_spread(line: Line) -> float:
+    spread = line.spread[0] if line.spread is not None else math.nan
+    return spread if math.isfinite(spread) else 0.0
+
+
+def _draw_bar(axes: Axes, place: float, line: Line, look: Look, foot: float, *, numbered: bool) -> None:
+    """A bar with its spread; foot: where its number stands."""
+    height, spread = line.y[0], _bar_spread(line)
     axes.bar(place, height, 0.8, **look.bar(), zorder=2)
     if spread:
         axes.errorbar(place, height, spread, fmt="none", ecolor=INK, elinewidth=1.2, capsize=3, zorder=3)
@@ -174,7 +191,7 @@ def _draw_bar(axes: Axes, place: float, line: Line, look: Look, *, numbered: boo
         text += "*"
     axes.annotate(
         text,
-        (place, max(height + spread, 0)),
+        (place, foot),
         (0, 4),
         textcoords="offset points",
         ha="center",
@@ -217,12 +234,22 @@ def _scale_x(axes: Axes, panel: Panel) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10], integer=True))
 
 
+def title_pad(panel: Panel) -> float | None:
+    """Points between a drawn panel and its title, for what is missing stands there; None as everywhere."""
+    text = _missing_text(panel)
+    return 10 + 13 * (text.count("\n") + 1) if text and panel.lines else None
+
+
+def _missing_text(panel: Panel) -> str:
+    parts = {"not complete yet: ": panel.begun, "not computed yet: ": panel.absent}
+    return "\n".join(_listed(labels, 4, width=58, start=start) for start, labels in parts.items() if labels)
+
+
 def _name_missing(axes: Axes, panel: Panel) -> None:
     if not panel.missing:
         return
-    text = _listed(panel.missing, 4, width=58, start="not computed yet: ")
     axes.annotate(
-        text,
+        _missing_text(panel),
         (0, 1),
         (0, 5),
         xycoords="axes fraction",
@@ -232,7 +259,6 @@ def _name_missing(axes: Axes, panel: Panel) -> None:
         color=SOFT,
         style="italic",
     )
-    axes.set_title(axes.get_title(), pad=10 + 13 * (text.count("\n") + 1))
 
 
 def _listed(labels: Sequence[str], at_most: int, *, width: int, start: str = "") -> str:

@@ -40,11 +40,12 @@ _INSIDE = {None: "", True: "✓", False: "✗"}
 class Report:
     """What a report shows.
 
-    cells: our numbers, of all studies that have some.
+    cells: our numbers, of all studies that have some, shown or not; claims are judged on them.
     places: of all cells that belong to our studies, finished or not; what is unfinished shows as a gap.
     titles: of the studies, by name.
     pictures: the figures, as far as anything of them is known.
-    missing: studies that are not finished, with the epochs of training that they still need.
+    missing: studies that are not finished, with the jobs and the epochs of training that each still needs.
+    missing_together: the same for all of them; what they share counts once.
     provenance: names and texts, such as ``{"torch": "2.9.0"}``.
     origins: what the runs behind each cell were made with.
     left_out: studies that are not shown at this scale, and why.
@@ -56,7 +57,8 @@ class Report:
     places: Sequence[Place] = ()
     titles: Mapping[str, str] = field(default_factory=dict)
     pictures: Sequence[Picture] = ()
-    missing: Sequence[tuple[str, int]] = ()
+    missing: Sequence[tuple[str, int, int]] = ()
+    missing_together: tuple[int, int] = (0, 0)
     provenance: Mapping[str, str] = field(default_factory=dict)
     origins: Mapping[Place, Collection[Origin]] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -138,7 +140,7 @@ def studies_html(report: Report, svgs: Mapping[str, str], studies: Sequence[str]
         claims=[Judged(row, verdict.comparisons) for row, verdict in zip(rows, verdicts[1], strict=True)],
         counts=counts(rows),
         missing=report.missing,
-        missing_epochs=sum(epochs for _, epochs in report.missing),
+        together=report.missing_together,
         provenance=report.provenance,
         full_budget=EPOCHS,
     )
@@ -162,7 +164,8 @@ def _exhibit(
 
     printed = {place: cell for place, cell in theirs.items() if place.study == name}
     own = {place: cell for place, cell in report.cells.items() if place.study == name}
-    expected = list(printed) or [place for place in report.places if place.study == name]
+    asked = [place for place in report.places if place.study == name]
+    expected = asked or list(printed)
     picture = next((picture for picture in report.pictures if picture.name == name), None)
     title = report.titles.get(name) or (picture.title if picture else "")
     table = grid(name, [*printed, *expected, *own], title) if expected or own else None
@@ -196,14 +199,17 @@ def _notes(whose: str, cells: Iterable[Cell]) -> list[str]:
 
 
 def _found(own: Collection[Place], expected: Collection[Place], picture: Picture | None) -> str:
-    """How much there is of what is expected, by the paper's cells where it prints some."""
-    missing = sum(len(panel.missing) for panel in picture.panels) if picture else 0
-    lines = sum(len(panel.lines) for panel in picture.panels) if picture else 0
+    """How much there is of what was asked for, by cells where there are such."""
+    panels = picture.panels if picture else ()
+    lines = sum(len(panel.lines) for panel in panels)
     if not own and not lines:
         return "not computed yet"
     if expected:
         return f"{sum(place in own for place in expected)} of {len(expected)} cells"
-    return f"{lines} of {lines + missing} lines" if lines else f"{len(own)} cells"
+    if not lines:
+        return f"{len(own)} cells"
+    begun = sum(len(panel.begun) for panel in panels)
+    return f"{lines - begun} of {lines + sum(len(panel.absent) for panel in panels)} lines"
 
 
 def _sheet(table: Grid, own: Mapping[Place, Cell], printed: Mapping[Place, Cell]) -> Sheet:

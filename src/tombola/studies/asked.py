@@ -17,8 +17,8 @@ def remember(store: Store, scale: str, numbers: Mapping[str, Any]) -> None:
     write_json(store.root / _FILE, {"scale": scale, "numbers": dict(numbers)})
 
 
-def last_scale(store: Store | None) -> Scale | None:
-    """The scale of the last run; None if there was none.
+def last_scale(store: Store | None, **numbers: Any) -> Scale | None:
+    """The scale of the last run, with further numbers in place of its own; None if there was none.
 
     Raises :class:`~tombola.errors.StoreError` if what was kept cannot be read.
     """
@@ -26,6 +26,6 @@ def last_scale(store: Store | None) -> Scale | None:
         return None
     try:
         found = read_json(store.root / _FILE)
-        return overridden(scale_named(found["scale"]), **found["numbers"])
+        return overridden(scale_named(found["scale"]), **{**found["numbers"], **numbers})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{store.root / _FILE} is damaged: {reason(error)}; delete it") from error

@@ -29,6 +29,10 @@ Metric = Literal[
     "highest_path_error",  # percent, the largest error on the line between two runs
     "barrier_reached",  # smallest position on that line (0 to 1) with at least 90% of the largest error
 ]
+OF_PAIRS: frozenset[Metric] = frozenset(
+    {"barrier", "recalibrated_barrier", "highest_path_error", "barrier_reached"}
+)
+"""Those with a value for each pair of noise copies of a single run, where others have one a run."""
 Criterion = Literal[
     "random_class_balanced", "least_forgotten", "most_forgotten", "easiest_removed", "hardest_removed"
 ]
@@ -85,8 +89,9 @@ class Cell:
     mean: over the runs; failed runs count as they are.
     std: sample standard deviation over the runs as far as the paper says; None where there is none: one run,
         or nothing printed.
-    runs: how many; epochs: full budget of the trainings it rests on.
-    values: one number a run, in the order of the runs. Empty for printed numbers.
+    runs: how many, or how many pairs of noise copies (:attr:`of_pairs`). epochs: full budget of the trainings
+        it rests on.
+    values: one number a run or pair, in their order. Empty for printed numbers.
     starred: at least one run stayed at chance or diverged.
     underlined: a winning ticket; as printed, where the paper's underline has survived.
     """
@@ -108,6 +113,26 @@ class Cell:
                     f"the cell {self.place} holds {value}; it must be finite: "
                     "leave an undefined run out and say so in the note"
                 )
+
+    @property
+    def of_pairs(self) -> bool:
+        """Whether its values are of pairs of noise copies of one run."""
+        return self.place.metric in OF_PAIRS
+
+    @property
+    def counted(self) -> str:
+        """What its values are of: ``"3 runs"``, ``"1 pair"``."""
+        return many(self.runs, "pair" if self.of_pairs else "run")
+
+
+def many(count: int, what: str) -> str:
+    """A count with its word: ``"1 run"``, ``"3 runs"``."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def copies_of(pairs: int) -> int:
+    """How many noise copies make so many pairs."""
+    return (1 + math.isqrt(1 + 8 * pairs)) // 2
 
 
 def measured(

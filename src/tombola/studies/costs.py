@@ -81,6 +81,7 @@ class Costs:
     def __init__(self) -> None:
         self._lineages: dict[str, _Lineage] = {}
         self._costs: dict[str, Cost] = {}
+        self._recipes: dict[str, Recipe] = {}  # of many jobs a few
         self._sizes = dict(_SIZES)
         self.unsized: set[str] = set()
         """Networks that cannot be built for images as CIFAR-10's, whose weights are counted as nothing."""
@@ -117,6 +118,13 @@ class Costs:
             return replace(behind, density=1.0)
         return replace(behind, epoch=0) if kind == "reinitialize" else behind
 
+    def _recipe(self, job: Job) -> Recipe:
+        written = _argument(job, "recipe")
+        key = repr(written)
+        if key not in self._recipes:
+            self._recipes[key] = read(written, Recipe)
+        return self._recipes[key]
+
     def size(self, job: Job, data: Any) -> Size:
         """The size of the data set among a job's arguments, loaded only if it is none that comes by name.
 
@@ -132,7 +140,7 @@ class Costs:
 
     def _training(self, job: Job) -> Cost:
         behind = self.lineage(job.arguments["ticket"])
-        return self._trained(job, behind, _recipe(job).epochs - behind.epoch)
+        return self._trained(job, behind, self._recipe(job).epochs - behind.epoch)
 
     def _pretraining(self, job: Job) -> Cost:
         return self._trained(job, self.lineage(job), _argument(job, "epochs"))
@@ -141,7 +149,7 @@ class Costs:
         after = job.arguments.get("after")
         done = self.lineage(after).epoch if after else 0
         cost = self._trained(job, self.lineage(job), _argument(job, "epochs") - done)
-        return replace(cost, disk=cost.disk * (2 if _recipe(job).momentum else 1))
+        return replace(cost, disk=cost.disk * (2 if self._recipe(job).momentum else 1))
 
     def _trained(self, job: Job, lineage: _Lineage, passes: int) -> Cost:
         size = self.size(job, job.arguments["data"])
@@ -149,7 +157,7 @@ class Costs:
         weights = self._weights(lineage.network)
         return Cost(
             job.declaration.name, passes * size.share, images=images,
-            speed=(lineage.network, _recipe(job).batch_size),
+            speed=(lineage.network, self._recipe(job).batch_size),
             # Surviving weights, the mask as bits, the forgetting record.
             disk=_SMALL + _HEADERS + weights * (4 * lineage.density + 1 / 8) + 4 * size.train * size.share,
         )  # fmt: skip
@@ -232,11 +240,6 @@ class _Undrawn(TorchFunctionMode):
         if getattr(function, "__name__", None) in ("normal_", "uniform_"):
             return args[0] if args else kwargs["tensor"]
         return function(*args, **(kwargs or {}))
-
-
-def _recipe(job: Job) -> Recipe:
-    found: Recipe = read(_argument(job, "recipe"), Recipe)
-    return found
 
 
 def _argument(job: Job, key: str) -> Any:

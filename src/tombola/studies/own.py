@@ -57,11 +57,11 @@ class OwnStudy:
     copies: int = 3
 
     def __post_init__(self) -> None:
-        if not self.name or self.name != os.path.basename(self.name):
+        if not isinstance(self.name, str) or not self.name or self.name != os.path.basename(self.name):
             raise StudyError(f"a study is called {self.name!r}; its name must do as the name of a file")
         for key in ("networks", "data"):
             given = getattr(self, key)
-            if isinstance(given, str | Data) or not given:
+            if not _is_list(given) or not given:
                 raise StudyError(f"{self.name}: {key} is {given!r:.60}; give a list of at least one")
             if not all(isinstance(each, str) or (key == "data" and isinstance(each, Data)) for each in given):
                 raise StudyError(f"{self.name}: {key} is {given!r:.60}; they stand in it by their names")
@@ -75,12 +75,16 @@ class OwnStudy:
         for key, given in (("measures", self.measures), *self.between.items()):
             if isinstance(given, str):
                 raise StudyError(f"{self.name}: {key} is {given!r}; give a list, [{given!r}]")
+            if not _is_list(given) and not isinstance(given, Mapping):
+                raise StudyError(f"{self.name}: {key} is {given!r:.60}; give a list of measures")
             if not all(isinstance(name, str) for name in given):
                 raise StudyError(f"{self.name}: {key} is {given!r:.60}; measures stand in it by their names")
-        known = [each.name for each in dataclasses.fields(Recipe)]
-        for key in self.recipe:
-            if key not in known:
-                raise StudyError(f"{self.name}: {unknown('entry of a recipe', key, known)}")
+            for name, options in given.items() if isinstance(given, Mapping) else ():
+                if not isinstance(options, Mapping):
+                    raise StudyError(
+                        f"{self.name}: {key} has {name} = {options!r:.60}; give its options by name, or {{}}"
+                    )
+        self._check_recipe()
         for key, least in (("rounds", 0), ("rewind", 0), ("seeds", 1), ("copies", 2)):
             given = getattr(self, key)
             if not isinstance(given, int) or isinstance(given, bool) or given < least:
@@ -89,6 +93,21 @@ class OwnStudy:
                 )
         if not isinstance(self.fraction, int | float):
             raise StudyError(f"{self.name}: fraction is {self.fraction!r}; it must be a number")
+
+    def _check_recipe(self) -> None:
+        """Refuse entries of the recipe that no training could have, whatever the others are."""
+        if not isinstance(self.recipe, Mapping):
+            raise StudyError(f"{self.name}: recipe is {self.recipe!r:.60}; give its entries by name")
+        known = {each.name: each for each in dataclasses.fields(Recipe)}
+        for key, given in self.recipe.items():
+            if key not in known:
+                raise StudyError(f"{self.name}: {unknown('entry of a recipe', key, list(known))}")
+            if isinstance(given, list | tuple) and not given:
+                raise StudyError(f"{self.name}: recipe has {key} = {given!r}; give at least one value")
+            counts = isinstance(known[key].default, int | float)
+            for value in given if isinstance(given, list | tuple) else [given]:
+                if counts and (not isinstance(value, int | float) or isinstance(value, bool)):
+                    raise StudyError(f"{self.name}: recipe has {key} = {value!r:.60}; it must be a number")
 
     def recipes(self) -> list[tuple[dict[str, Any], Recipe]]:
         """Every recipe of the grid, with the fields in which they differ."""
@@ -100,3 +119,8 @@ class OwnStudy:
             return [(each, Recipe(**fixed, **each)) for each in varied]
         except TypeError as error:
             raise StudyError(f"{self.name}: the recipe does not fit: {error}") from error
+
+
+def _is_list(given: object) -> bool:
+    """Whether something is a list or the like, and no single text."""
+    return isinstance(given, Sequence) and not isinstance(given, str)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 from tombola.errors import StudyError, reason, unknown
@@ -38,12 +39,29 @@ def read_own(path: Path) -> OwnFile:
     return _read_toml(path) if path.suffix == ".toml" else _read_python(path)
 
 
+def read_all_own(paths: Iterable[Path]) -> list[OwnFile]:
+    """What several files ask for; errors as for :func:`read_own`, and for two studies of one name."""
+    files = []
+    places: dict[str, Path] = {}
+    for path in paths:
+        files.append(read_own(path))
+        for study in files[-1].studies:
+            if study.name in places:
+                before = "another one there" if places[study.name] == path else f"one in {places[study.name]}"
+                raise StudyError(
+                    f"{path}: a study is called {study.name!r} as is {before}; give each a name of its own"
+                )
+            places[study.name] = path
+    return files
+
+
 def _read_python(path: Path) -> OwnFile:
     module = import_file(path)
-    found = tuple(value for value in vars(module).values() if isinstance(value, OwnStudy))
+    # Each once, under however many names a file has it.
+    found = {id(value): value for value in vars(module).values() if isinstance(value, OwnStudy)}
     if not found:
         raise StudyError(f"{path} makes no study; write study = tombola.OwnStudy(...) at its top")
-    return OwnFile(found, (path,))
+    return OwnFile(tuple(found.values()), (path,))
 
 
 def _read_toml(path: Path) -> OwnFile:
@@ -54,6 +72,8 @@ def _read_toml(path: Path) -> OwnFile:
     code = entries.pop("import", [])
     if isinstance(code, str):
         code = [code]
+    if not isinstance(code, list) or not all(isinstance(name, str) for name in code):
+        raise StudyError(f"{path}: import is {code!r:.60}; give names of Python files")
     known = [each.name for each in dataclasses.fields(OwnStudy)]
     for key in entries:
         if key not in known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -64,7 +65,7 @@ def consecutive_panels(found: Sequence[Filled], results: Results) -> list[Panel]
         barriers.append(Panel(title, _SPARSITY, _TO_NEXT, lines, missing, marks))
         chained = []
         for (label,), steps in _grouped(part, lambda place: (_label(place),)).items():
-            if all(each.finished for each in steps):
+            if any(each.finished for each in steps):
                 chained.append(_chained(label, steps, results))
         rounds = [float(n) for n in range(len(marks) + 1)]
         paths.append(Panel(f"path {title}", _ROUND, _ERROR, chained, missing, rounds))
@@ -72,10 +73,14 @@ def consecutive_panels(found: Sequence[Filled], results: Results) -> list[Panel]
 
 
 def _chained(label: str, steps: Sequence[Filled], results: Results) -> Line:
-    """The error on the straight lines from round to round, one after the other."""
+    """The error on the straight lines from round to round, one after the other; NaN where one is missing."""
     x: list[float] = []
     y: list[float] = []
     for n, each in enumerate(steps):
+        if not each.finished:
+            x.append(n + 0.5)
+            y.append(math.nan)
+            continue
         line: Barrier = results.of(each.entry.jobs[0])
         x += [n + alpha for alpha in line.alphas]
         y += line.errors

@@ -38,7 +38,7 @@ class Panel:
     label begins with "sparsity"; such an axis is in percent and spaced evenly by round. The limit of
     stability is drawn where ``y_label`` names a barrier.
 
-    missing: lines that should be here and are not computed yet, by label.
+    missing: lines that should be here and are not finished, by label; of some a part may be drawn.
     marks: positions of vertical lines, such as the trained tickets on a path through all rounds.
     """
 
@@ -49,6 +49,18 @@ class Panel:
     missing: Sequence[str] = ()
     marks: Sequence[float] = ()
     logarithmic_x: bool = False
+
+    @property
+    def begun(self) -> list[str]:
+        """The missing lines of which a part is drawn."""
+        drawn = {line.label for line in self.lines}
+        return [label for label in self.missing if label in drawn]
+
+    @property
+    def absent(self) -> list[str]:
+        """The missing lines of which nothing is there."""
+        begun = self.begun
+        return [label for label in self.missing if label not in begun]
 
 
 @dataclass(frozen=True)

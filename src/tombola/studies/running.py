@@ -6,12 +6,12 @@ and every slot has work. Searches then go on, round by round, until none asks fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tombola.data.imageset import Data
 from tombola.data.load import load_data
-from tombola.errors import DataError
+from tombola.errors import DataError, StudyError
 from tombola.lab.engine import Outcome, Progress
 from tombola.lab.job import Job, data_behind
 from tombola.lab.lab import Lab
@@ -38,7 +38,7 @@ class Done:
     def __str__(self) -> str:
         parts = [f"{self.finished} of {self.jobs} jobs"] if self.jobs else []
         parts += [f"{self.over} of {self.searches} searches"] if self.searches else []
-        return f"{self.study.name:<18}  {self.study.title}: {', '.join(parts)} done"
+        return f"{self.study.name:<21}  {self.study.title}: {', '.join(parts)} done"
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,19 @@ class Ran:
 
     outcome: Outcome
     skipped: dict[str, str]
+
+
+def fitting(studies: Iterable[Study], work: Work) -> tuple[list[Study], dict[str, str]]:
+    """Those of some studies that a scale fits, and for the others why it does not."""
+    fit, others = [], {}
+    for study in studies:
+        try:
+            study.entries(work)
+            study.searched(work)
+            fit.append(study)
+        except StudyError as error:
+            others[study.name] = str(error)
+    return fit, others
 
 
 def done(study: Study, work: Work, lab: Lab | None) -> Done:
@@ -70,20 +83,23 @@ def run_studies(
     *,
     keep_going: bool = False,
     progress: Progress | None = None,
+    begun: Callable[[], object] | None = None,
 ) -> Ran:
     """Compute whatever is missing of some studies.
 
     keep_going: leave out studies that need data which cannot be loaded, instead of stopping before anything
         is run. Jobs that fail are told in the outcome either way, and the others run.
+    begun: called once, when nothing is refused any more and before the first job.
 
     Raises :class:`~tombola.errors.StudyError` for a study that the scale does not fit,
-    :class:`~tombola.errors.DataError` as said, and what ``Lab.run`` raises.
+    :class:`~tombola.errors.DataError` as said and where no study is left, and what ``Lab.run`` raises.
     """
     skipped = unloadable(lab, studies, work)
-    if skipped and not keep_going:
-        name, cause = next(iter(skipped.items()))
-        raise DataError(f"{name} cannot be run: {cause} (with --keep-going the others are)")
     chosen = [study for study in studies if study.name not in skipped]
+    if skipped and not (keep_going and chosen):
+        raise DataError(_refusal(skipped) + " (with --keep-going the others are)" * bool(chosen))
+    if begun is not None:
+        begun()
     searched = [each for study in chosen for each in study.searched(work)]
     outcome = Outcome()
     asked = [job for study in chosen for job in study.jobs(work)]
@@ -108,6 +124,14 @@ def unloadable(lab: Lab, studies: Iterable[Study], work: Work) -> dict[str, str]
             if causes[name]:
                 found[study.name] = causes[name]
     return found
+
+
+def _refusal(skipped: Mapping[str, str]) -> str:
+    """Which studies cannot be run, cause by cause."""
+    by_cause: dict[str, list[str]] = {}
+    for name, cause in skipped.items():
+        by_cause.setdefault(cause, []).append(name)
+    return "; ".join(f"{', '.join(names)} cannot be run: {cause}" for cause, names in by_cause.items())
 
 
 def _cause(source: str | Data) -> str:

@@ -6,6 +6,7 @@ not the science: a small network on digits and generated images in place of ever
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -16,7 +17,7 @@ from tombola.errors import StudyError, unknown
 from tombola.studies.cells import sparsity_after
 from tombola.studies.claims.names import R18_C10, R18_C100, R34_TIN, VGG_C100, Configuration, Pair
 from tombola.studies.paper.printed import EPOCHS
-from tombola.studies.settings import SEARCH_SHARES
+from tombola.studies.settings import SEARCH_SHARES, short_search_epochs
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,21 @@ class Scale:
 
     def search_epochs(self, printed: int) -> int:
         """Epochs of a short mask search training that the paper prints so: the same share of the budget."""
-        return max(1, round(SEARCH_SHARES[printed] * self.epochs))
+        return short_search_epochs(printed, self.epochs)
+
+    def check_searches(self, study: str) -> None:
+        """Refuse short searches whose printed lengths come to the same number of epochs."""
+
+        def differ(budget: int) -> bool:
+            return len({short_search_epochs(printed, budget) for printed in SEARCH_SHARES}) > 1
+
+        if not differ(self.epochs):
+            printed = " and ".join(map(str, SEARCH_SHARES))
+            least = next(budget for budget in itertools.count(self.epochs) if differ(budget))
+            raise StudyError(
+                f"{study} has searches of the paper's {printed} epochs, which come to the same length at "
+                f"{self.epochs} epochs: give epochs of at least {least}"
+            )
 
     def curve_rounds(self, pair: Pair) -> range:
         """The rounds at which the curves of probes and of few-shot training have points."""

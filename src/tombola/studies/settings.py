@@ -45,6 +45,7 @@ for the dense row on little data (H2)."""
 
 SEARCH_SHARES = {20: 0.10, 50: 0.25}
 """Budget of a short mask search training (AIMP) as the paper prints it, and as a share of the full budget."""
+
 SUBSETS = (1, 2, 5, 10)
 """Percent of the training images in few-shot training."""
 CHOSEN_SUBSETS = (1, 10)
@@ -65,3 +66,8 @@ TARGETS = {
 PRETRAINING_NOISE = 100
 """Added to a run's number for the noise of its pretraining: the paper's dense networks with and without late
 rewinding are separate trainings (protocol, part 2), which at momentum 0 one noise would make the same."""
+
+
+def short_search_epochs(printed: int, budget: int) -> int:
+    """Epochs of a short mask search training that the paper prints so: the same share of another budget."""
+    return max(1, round(SEARCH_SHARES[printed] * budget))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tombola.errors import StudyError
 from tombola.lab.job import Job
@@ -88,7 +88,12 @@ class Study:
 
     def _without_configurations(self, work: Work) -> str:
         wanted = ", ".join(str(each) for each in work.scale.configurations or ())
-        return f"{self.name} has none of the configurations {wanted}; add one that it has, or leave it out"
+        unlimited = Work(replace(work.scale, configurations=None))
+        places = [entry.place for entry in self.entries(unlimited)]
+        places += [searched.place for searched in self.searched(unlimited)]
+        known = {(place.momentum, place.batch_size) for place in places if place.momentum is not None}
+        own = ", ".join(f"{momentum}/{batch_size}" for momentum, batch_size in sorted(known))
+        return f"{self.name} has none of the configurations {wanted}; add one of its {own}, or leave it out"
 
 
 def _values(cells: Sequence[Cell]) -> str:

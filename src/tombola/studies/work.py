@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from tombola.data.fitting import fit_images
 from tombola.data.imageset import Data
+from tombola.data.subset import subset
 from tombola.lab.chains import imp_jobs, start_job, ticket_jobs
 from tombola.lab.job import Job, job
 from tombola.measures.difficulty import Difficulty, Forgotten, drop_by_difficulty, forgotten_subset
@@ -52,12 +53,16 @@ class Work:
 
     def recipe(self, pair: Pair, configuration: Configuration, epochs: int | None = None) -> Recipe:
         """How a configuration trains, with the full budget or a shorter one under its own cosine."""
-        return Recipe(
-            epochs=self.scale.epochs if epochs is None else epochs,
-            batch_size=configuration.batch_size,
-            lr=self.subject(pair).lr,
-            momentum=configuration.momentum,
-        )
+
+        def make() -> Recipe:
+            return Recipe(
+                epochs=self.scale.epochs if epochs is None else epochs,
+                batch_size=configuration.batch_size,
+                lr=self.subject(pair).lr,
+                momentum=configuration.momentum,
+            )
+
+        return self._once(("recipe", pair, configuration, epochs), make)
 
     def subject(self, pair: Pair) -> Subject:
         """What is trained for a pair."""
@@ -209,9 +214,14 @@ class Work:
     ) -> Job:
         """Training of a chain's ticket on a random subset, the same for all configurations of a run."""
 
+        def call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Job:
+            if function is not subset:
+                return job(function, *arguments, **options)
+            return self._once(("subset", pair, number, percent), lambda: job(function, *arguments, **options))
+
         def make() -> Job:
             made: Job = few_shot_training(
-                job, self.tickets(pair, configuration, number)[prunings], self.subject(pair).data,
+                call, self.tickets(pair, configuration, number)[prunings], self.subject(pair).data,
                 self.recipe(pair, configuration), share=percent / 100, seed=number, noise=number,
             )  # fmt: skip
             return made

@@ -105,6 +105,27 @@ def test_a_verdict_says_on_how_many_runs_and_epochs_it_rests() -> None:
     assert str(judge(tickets_are_better, mixed)).endswith("1 run of 20 and 200 epochs")
 
 
+def test_pairs_of_noise_copies_are_not_called_runs() -> None:
+    height = Place(study="fig3", metric="barrier")
+
+    def of_both(find: Find) -> Checks:
+        yield "barrier", find(height) < 10
+        yield "accuracy", find(FIRST) > 50
+
+    barriers = by_place([measured(height, [1, 2, 3], epochs=20)])
+    both = judge(made(of_both), cells([90, 91]) | barriers)
+    assert (both.runs, both.behind) == ((2, 2), "2 runs and 3 pairs of 3 noise copies of one run")
+
+    def of_barriers(find: Find) -> Checks:
+        yield "barrier", find(height) < 3
+
+    verdict = judge(made(of_barriers), barriers)
+    assert verdict.runs is None
+    assert str(verdict) == (
+        "C7: holds, 1 of 1 comparisons hold, 3 pairs of 3 noise copies of one run of 20 epochs"
+    )
+
+
 @pytest.mark.parametrize(
     ("second", "third", "status", "within"),
     [
@@ -126,6 +147,23 @@ def test_a_verdict_that_small_gaps_decide_is_within_noise(
     verdict = judge(tickets_are_better, cells(*([value - 1, value + 1] for value in (90, second, third))))
     assert (verdict.status, verdict.within_noise) == (status, within)
     assert str(verdict).endswith("within noise") == within
+
+
+@pytest.mark.parametrize(
+    ("second", "third", "within"),
+    [
+        # 90 and the second have a spread of sqrt(2), the third is a single run: its gap may be noise.
+        (95, 96, None),
+        (91, 96, True),  # one turned around: partly, whatever the other is
+        (95, 85, None),  # were the other noise, all might hold
+        (91, 85, True),
+    ],
+)
+def test_what_hangs_on_a_gap_of_unknown_noise_is_not_called_certain(
+    second: float, third: float, within: bool | None
+) -> None:
+    verdict = judge(tickets_are_better, cells([89, 91], [second - 1, second + 1], [third]))
+    assert verdict.within_noise is within
 
 
 def test_clear_gaps_both_ways_make_partly_certain() -> None:

@@ -7,12 +7,12 @@ holds. Some hold: partly. None: it fails. A cell is missing: not computable yet.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from tombola.errors import StudyError
-from tombola.studies.cells import Cell, Place
+from tombola.studies.cells import Cell, Place, copies_of, many
 from tombola.studies.claims.numbers import Comparison, Number
 
 Status = Literal["holds", "partly", "fails", "not computable yet"]
@@ -86,9 +86,20 @@ class Verdict:
 
     @property
     def runs(self) -> tuple[int, int] | None:
-        """Fewest and most runs behind a cell."""
-        counts = [cell.runs for cell in self.cells]
-        return (min(counts), max(counts)) if counts else None
+        """Fewest and most runs behind a cell; None where all are of pairs of noise copies."""
+        return _range(cell.runs for cell in self.cells if not cell.of_pairs)
+
+    @property
+    def behind(self) -> str:
+        """What its cells are of, in words: runs, and pairs of the noise copies of one run."""
+        parts = []
+        if self.runs:
+            parts.append(_many(self.runs, "run"))
+        if pairs := _range(cell.runs for cell in self.cells if cell.of_pairs):
+            fewest, most = map(copies_of, pairs)
+            copies = f"{fewest} to {most}" if fewest < most else f"{most}"
+            parts.append(f"{_many(pairs, 'pair')} of {copies} noise copies of one run")
+        return " and ".join(parts)
 
     @property
     def epochs(self) -> tuple[int, ...]:
@@ -99,14 +110,17 @@ class Verdict:
     def within_noise(self) -> bool | None:
         """Whether the verdict would be another if gaps smaller than the pooled spread were turned around.
 
-        None where no spread is known: printed numbers, single runs, or gaps in another unit than the cells.
+        None where that hangs on a gap whose spread is unknown: of printed numbers, of single runs, or in
+        another unit than the cells.
         """
         listed = [comparison for _, comparison in self.comparisons]
-        if all(comparison.noise is None for comparison in listed):
-            return None
-        clear = {comparison.holds for comparison in listed if not comparison.within_noise}
+        firm = {one.holds for one in listed if not one.within_noise}
+        if any(one.within_noise for one in listed) and len(firm) < 2:
+            return True
         # Clear ones that hold beside clear ones that fail make "partly" certain, whatever the others are.
-        return any(comparison.within_noise for comparison in listed) and len(clear) < 2
+        clear = {one.holds for one in listed if one.noise is not None and not one.within_noise}
+        known = len(clear) == 2 or all(one.noise is not None for one in listed)
+        return False if known else None
 
     @property
     def so_far(self) -> str:
@@ -120,13 +134,11 @@ class Verdict:
             cells = "1 cell is" if len(self.missing) == 1 else f"{len(self.missing)} cells are"
             so_far = f"; {self.so_far}" if self.comparisons else ""
             return f"{self.claim.name}: {self.status}, {cells} missing{so_far}"
-        fewest, most = self.runs or (0, 0)
-        runs = f"{fewest} to {most} runs" if fewest < most else f"{most} run" + "s" * (most > 1)
         budgets = " and ".join(str(epochs) for epochs in self.epochs)
         noise = ", within noise" if self.within_noise else ""
         return (
             f"{self.claim.name}: {self.status}, {self.holding} of {len(self.comparisons)} comparisons hold, "
-            f"{runs} of {budgets} epochs{noise}"
+            f"{self.behind} of {budgets} epochs{noise}"
         )
 
 
@@ -185,6 +197,17 @@ class _Reading:
     @property
     def found(self) -> tuple[Cell, ...]:
         return tuple(cell for cell in self.asked.values() if cell is not None)
+
+
+def _range(counts: Iterable[int]) -> tuple[int, int] | None:
+    known = sorted(counts)
+    return (known[0], known[-1]) if known else None
+
+
+def _many(counts: tuple[int, int], what: str) -> str:
+    """Fewest and most of something, in words."""
+    fewest, most = counts
+    return f"{fewest} to {many(most, what)}" if fewest < most else many(most, what)
 
 
 def _status(holding: Sequence[bool], undefined: Sequence[str]) -> Status:

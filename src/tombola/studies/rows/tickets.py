@@ -52,6 +52,7 @@ def short_searches(pair: Pair, *, of: tuple[Configuration, ...]) -> Listing:
     """Full trainings of tickets whose mask search was cut short (AIMP)."""
 
     def listed(work: Work, study: str) -> Iterator[Entry]:
+        work.scale.check_searches(study)
         for configuration in work.scale.chosen(of):
             for epochs in SEARCH_SHARES:
                 searches = [work.short_search(pair, configuration, s, epochs) for s in numbers(work)]
