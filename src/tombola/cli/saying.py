@@ -10,7 +10,7 @@ from tombola.reading import printable
 
 
 def say(console: Console, line: str) -> None:
-    """Print a line as it is: paths are not broken, brackets no markup, numbers not coloured, nothing obeyed."""
+    """Print a line as it is: no path is broken, no bracket is markup, no number coloured, nothing obeyed."""
     console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
