@@ -1,6 +1,10 @@
 """What the tests of the lab share: a store of their own, short recipes, and a registry that forgets."""
 
-from collections.abc import Iterator
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +62,25 @@ class Recorder(Progress):
 
     def done(self, job: Job, failed: str | None) -> None:
         self.finished.append((job.name, failed))
+
+
+@pytest.fixture
+def rewritten() -> Callable[..., Path]:
+    """Alters the members and the manifest of an export, like somebody who makes the checksums fit."""
+
+    def rewrite(export: Path, file: Path, change: Callable[[dict[str, bytes], dict], object]) -> Path:
+        with zipfile.ZipFile(export) as archive:
+            content = {name: archive.read(name) for name in archive.namelist()}
+        manifest = json.loads(content.pop("manifest.json"))
+        change(content, manifest)
+        manifest["checksums"] = {name: hashlib.sha256(value).hexdigest() for name, value in content.items()}
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, value in content.items():
+                archive.writestr(name, value)
+            archive.writestr("manifest.json", json.dumps(manifest))
+        return file
+
+    return rewrite
 
 
 @pytest.fixture

@@ -1,10 +1,7 @@
 """Looking after a store: what is damaged, what can go, what can move to another."""
 
-import hashlib
-import json
 import os
 import shutil
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -429,25 +426,13 @@ def test_a_damaged_export_puts_nothing_false_into_a_store(
     assert list((store.root / "work").iterdir()) == []
 
 
-def rewritten(exported: Path, file: Path, change: Callable[[dict[str, bytes], dict], None]) -> Path:
-    """An export by somebody who knows how, with checksums that fit."""
-    with zipfile.ZipFile(exported) as archive:
-        content = {name: archive.read(name) for name in archive.namelist()}
-    manifest = json.loads(content.pop("manifest.json"))
-    change(content, manifest)
-    manifest["checksums"] = {name: hashlib.sha256(value).hexdigest() for name, value in content.items()}
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, value in content.items():
-            archive.writestr(name, value)
-        archive.writestr("manifest.json", json.dumps(manifest))
-    return file
-
-
 @pytest.mark.parametrize(
     "member",
     ["../../escaped.json", "/tmp/escaped", "jobs/../../x/job.json", "data/../tombola.json", "work/x"],
 )
-def test_no_name_in_an_export_leads_out_of_the_store(exported: Path, tmp_path: Path, member: str) -> None:
+def test_no_name_in_an_export_leads_out_of_the_store(
+    exported: Path, tmp_path: Path, member: str, rewritten: Callable[..., Path]
+) -> None:
     file = rewritten(exported, tmp_path / "evil.zip", lambda content, _: content.update({member: b"{}"}))
     store = Store(tmp_path / "deep" / "store")
     with pytest.raises(StoreError, match=r"evil\.zip is damaged or no export: .* belongs in no store"):
@@ -455,7 +440,9 @@ def test_no_name_in_an_export_leads_out_of_the_store(exported: Path, tmp_path: P
     assert set(everything_in(tmp_path)) == {"evil.zip", "deep/store/tombola.json"}
 
 
-def test_a_description_under_a_wrong_name_is_not_taken_in(exported: Path, tmp_path: Path) -> None:
+def test_a_description_under_a_wrong_name_is_not_taken_in(
+    exported: Path, tmp_path: Path, rewritten: Callable[..., Path]
+) -> None:
     def change(content: dict[str, bytes], manifest: dict) -> None:
         member = f"jobs/{manifest['jobs'][0]}/job.json"
         content[member] = content[member].replace(b'"version": 1', b'"version": 2')

@@ -1,6 +1,5 @@
 """What a stranger plants under an honest name: in a store, or in an export whose checksums all fit."""
 
-import hashlib
 import json
 import shutil
 import zipfile
@@ -57,20 +56,6 @@ def zeroed(tensors: dict[str, Tensor]) -> None:
     tensors |= {name: torch.zeros_like(value) for name, value in tensors.items()}
 
 
-def rewritten(file: Path, change: Callable[[dict[str, bytes]], object]) -> Path:
-    """An export whose members were altered by somebody who makes the checksums fit."""
-    with zipfile.ZipFile(file) as archive:
-        content = {name: archive.read(name) for name in archive.namelist()}
-    manifest = json.loads(content.pop("manifest.json"))
-    change(content)
-    manifest["checksums"] = {name: hashlib.sha256(value).hexdigest() for name, value in content.items()}
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, value in content.items():
-            archive.writestr(name, value)
-        archive.writestr("manifest.json", json.dumps(manifest))
-    return file
-
-
 def causes(store: Store) -> str:
     return "\n".join(map(str, verify(store)))
 
@@ -79,7 +64,7 @@ def causes(store: Store) -> str:
 
 
 def test_a_false_start_under_an_honest_fingerprint_is_never_used(
-    given: tuple[Store, list[tb.Job]], tmp_path: Path
+    given: tuple[Store, list[tb.Job]], tmp_path: Path, rewritten: Callable[..., Path]
 ) -> None:
     store, jobs = given
     (path,) = (store.root / "objects").iterdir()
@@ -96,14 +81,14 @@ def test_a_false_start_under_an_honest_fingerprint_is_never_used(
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("manifest.json", json.dumps({"kind": "tombola.export/1", "jobs": []}))
 
-    def members(content: dict[str, bytes]) -> None:
+    def members(content: dict[str, bytes], manifest: dict) -> None:
         for name in store.names():
             for each in store.folder(name).iterdir():
                 content[f"jobs/{name}/{each.name}"] = each.read_bytes()
         content[f"objects/{path.name}"] = path.read_bytes()
         content["data/digits.json"] = (store.root / "data" / "digits.json").read_bytes()
 
-    rewritten(file, members)
+    rewritten(file, file, members)
     taken = Store(tmp_path / "taken")
     with pytest.raises(StoreError, match=words):
         import_(taken, file)
@@ -111,7 +96,7 @@ def test_a_false_start_under_an_honest_fingerprint_is_never_used(
 
 
 def test_an_export_brings_no_tensors_that_nothing_in_it_needs(
-    given: tuple[Store, list[tb.Job]], tmp_path: Path
+    given: tuple[Store, list[tb.Job]], tmp_path: Path, rewritten: Callable[..., Path]
 ) -> None:
     store, jobs = given
     export(store, [jobs[0].name], tmp_path / "file")
@@ -119,7 +104,8 @@ def test_an_export_brings_no_tensors_that_nothing_in_it_needs(
     name = files.fingerprint(more)
     files.write_tensors(tmp_path / "more", OBJECT, {}, more)
     content = (tmp_path / "more").read_bytes()
-    rewritten(tmp_path / "file", lambda members: members.update({f"objects/{name}.safetensors": content}))
+    exported = tmp_path / "file"
+    rewritten(exported, exported, lambda members, _: members.update({f"objects/{name}.safetensors": content}))
     with pytest.raises(StoreError, match=rf"no result in it needs {name}\.safetensors"):
         import_(Store(tmp_path / "taken"), tmp_path / "file")
 
@@ -231,7 +217,9 @@ def nested(lab: tb.Lab, quick: tb.Recipe) -> tuple[Store, str]:
     return lab.store, job.name
 
 
-def test_an_altered_call_within_a_description_is_found(nested: tuple[Store, str], tmp_path: Path) -> None:
+def test_an_altered_call_within_a_description_is_found(
+    nested: tuple[Store, str], tmp_path: Path, rewritten: Callable[..., Path]
+) -> None:
     store, name = nested
     path = store.folder(name) / "job.json"
     described = read_json(path)
@@ -239,7 +227,10 @@ def test_an_altered_call_within_a_description_is_found(nested: tuple[Store, str]
     described["arguments"]["ticket"]["call"]["arguments"]["seed"] = 6
     export(store, [name], tmp_path / "file")
     false = json.dumps(described)
-    rewritten(tmp_path / "file", lambda content: content.update({f"jobs/{name}/job.json": false.encode()}))
+    exported = tmp_path / "file"
+    rewritten(
+        exported, exported, lambda content, _: content.update({f"jobs/{name}/job.json": false.encode()})
+    )
     with pytest.raises(StoreError, match="is of another job"):
         import_(Store(tmp_path / "taken"), tmp_path / "file")
     path.write_text(false)
@@ -257,7 +248,7 @@ def test_an_altered_call_within_a_description_is_found(nested: tuple[Store, str]
 @pytest.mark.parametrize("file", ["result.json", "history.csv"])
 @pytest.mark.parametrize("behind", [False, True])
 def test_an_export_checks_every_file_of_every_job(
-    given: tuple[Store, list[tb.Job]], tmp_path: Path, file: str, behind: bool
+    given: tuple[Store, list[tb.Job]], tmp_path: Path, file: str, behind: bool, rewritten: Callable[..., Path]
 ) -> None:
     store, jobs = given
     path = store.folder(jobs[0 if behind else 1].name) / file
@@ -268,7 +259,8 @@ def test_an_export_checks_every_file_of_every_job(
         export(store, [jobs[1].name], tmp_path / "file", weights=False)
     assert [each.name for each in tmp_path.iterdir() if "file" in each.name] == []
     member = str(path.relative_to(store.root)).replace(f"/{path.parent.name[:2]}/", "/")
-    rewritten(tmp_path / "honest", lambda content: content.update({member: path.read_bytes()}))
+    exported = tmp_path / "honest"
+    rewritten(exported, exported, lambda content, _: content.update({member: path.read_bytes()}))
     with pytest.raises(StoreError, match=rf"{file} was altered: it does not match its checksum"):
         import_(Store(tmp_path / "taken"), tmp_path / "honest")
 

@@ -20,7 +20,7 @@ from tombola.lab.described import is_fingerprint
 from tombola.lab.lease import free
 from tombola.lab.references import own_values, parents, shared_start
 from tombola.lab.shared import data_record
-from tombola.lab.store import Store
+from tombola.lab.store import FOLDERS, Store
 
 Keep = Literal["all", "needed", "tickets"]
 
@@ -61,7 +61,7 @@ def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float =
     """
     if keep not in get_args(Keep):
         raise RecipeError(unknown("policy of what to keep", keep, get_args(Keep)))
-    for name in ("jobs", "objects", "data", "files", "work"):
+    for name in sorted(FOLDERS):
         if (store.root / name).is_symlink():
             raise StoreError(
                 f"{store.root / name} is a link, and nothing is removed beyond the store; "

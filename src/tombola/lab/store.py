@@ -68,7 +68,7 @@ class Store:
                     raise StoreError(f"{self.root} holds other files; a store wants a folder of its own")
                 if not create:
                     raise StoreError(f"no store at {self.root}; name one with --store or TOMBOLA_STORE")
-                for folder in sorted(_FOLDERS):
+                for folder in sorted(FOLDERS):
                     (self.root / folder).mkdir(parents=True, exist_ok=True)
                 write_json(mark, {"format": FORMAT})
             found = read_json(mark).get("format")
@@ -282,13 +282,13 @@ class Store:
             raise self.damaged(name, f"{file}: {reason(error)}") from error
 
 
-_FOLDERS = {"jobs", "objects", "data", "files", "work"}
+FOLDERS = {"jobs", "objects", "data", "files", "work"}
 _MARKS = ("tombola.json", "studies.json")
 
 
 def _foreign(name: str) -> bool:
     """Whether an entry cannot belong to a store, nor to the file system or the making of a store."""
-    return name not in _FOLDERS and name not in (*_MARKS, "lost+found") and not name.startswith(".")
+    return name not in FOLDERS and name not in (*_MARKS, "lost+found") and not name.startswith(".")
 
 
 def write_json(path: Path, value: Mapping[str, Any], *, synced: bool = True) -> None:
