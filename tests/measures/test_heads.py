@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,14 +10,12 @@ from torch.nn import functional
 import tombola as tb
 from tombola import seeds
 from tombola.data.augmentation import draw
-from tombola.data.batches import Batches
-from tombola.measures.captured_steps import CapturedSteps
 from tombola.measures.frozen import FrozenBody
 from tombola.measures.heads import HEAD_RECIPE, evaluate_heads, initial_heads, train_heads
+from tombola.training.captured_steps import CapturedSteps
 from tombola.training.device import repeatable
 from tombola.training.evaluation import device_batches
-from tombola.training.plan import EpochPlan
-from tombola.training.step import TakeStep
+from tombola.training.plan import DevicePlan
 
 CPU = torch.device("cpu")
 WIDTHS = (8, 16, 16, 32)
@@ -206,9 +204,9 @@ def test_on_a_gpu_steps_are_captured_and_nothing_is_waited_for(
         seen.append(len(images))
         return features(images)
 
-    def guarded(steps: CapturedSteps, plan: EpochPlan) -> Iterator[None]:
+    def guarded(steps: CapturedSteps, first: int, last: int) -> None:
         torch.cuda.set_sync_debug_mode("error")
-        yield from replay(steps, plan)
+        replay(steps, first, last)
         torch.cuda.set_sync_debug_mode("default")
 
     monkeypatch.setattr(body, "features", counted)
@@ -235,8 +233,8 @@ def test_captured_steps_are_those_that_would_have_been_launched(
         with repeatable(cuda):
             return train_heads(body, digits, HEAD_RECIPE, batch_norm="adapting", seed=0, watch=tb.Watch())
 
-    def fail(steps: CapturedSteps, take: TakeStep, batches: Batches, batch_size: int) -> None:
-        take(batches.plain(0, batch_size), batches.plain_labels(0, batch_size), 0.1)
+    def fail(steps: CapturedSteps, take: Callable[[int], None], plan: DevicePlan) -> None:
+        take(plan.batch_size)
         raise RuntimeError("it waits")
 
     captured = trained()

@@ -8,7 +8,7 @@ up with zeros to the widest place; what a head has beyond its own width stays ze
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +18,19 @@ from tombola import seeds
 from tombola.data.augmentation import draw
 from tombola.data.batches import Batches
 from tombola.data.imageset import Data
-from tombola.errors import reason
-from tombola.measures.captured_steps import CapturedSteps
 from tombola.measures.frozen import BatchNorm, FrozenBody
+from tombola.training.captured_steps import STRETCH, CapturedSteps
 from tombola.training.checkpoint import Watch
-from tombola.training.choice import forget_engines
+from tombola.training.choice import captured_or_cause
 from tombola.training.eager import PREPARED_IMAGES
 from tombola.training.evaluation import EVALUATION_BATCH, device_batches
-from tombola.training.gather import gathered
-from tombola.training.plan import EpochPlan
+from tombola.training.gather import gathered, gathered_at_step
+from tombola.training.plan import DevicePlan, EpochPlan
 from tombola.training.recipe import Recipe
 from tombola.training.step import TakeStep
+
+Epoch = Callable[[EpochPlan], Iterator[None]]
+"""Does an epoch, with a pause now and then."""
 
 # How heads on a frozen body are trained: 5 epochs at a constant rate of 0.005 with weight decay 1e-4 are the
 # paper's (Appendix G); momentum and batch size it does not give (protocol, reading G1).
@@ -72,9 +74,9 @@ def train_heads(
         targets = (labels[:, None] == classes).float()
         _take_step(heads, momentum, body.features(images), targets, recipe, rate)
 
-    captured = None
+    replay = None
     if body.device.type == "cuda":
-        captured = _captured(take, batches, recipe)
+        replay = _captured(take, batches, recipe.batch_size)
         # The steps taken in trying it leave no trace.
         body.restart()
         heads.copy_(first)
@@ -84,7 +86,7 @@ def train_heads(
         draws = draw(augmentation, data, noise=seed, round=0, epoch=epoch, stream="probe augmentation")
         rates = [recipe.rate(epoch, step, steps) for step in range(steps)]
         plan = EpochPlan(order, draws, rates, recipe.batch_size).to(body.device)
-        for _ in _taken(take, plan, batches) if captured is None else captured.replay(plan):
+        for _ in replay(plan) if replay else _taken(take, plan, batches):
             watch.beat()
     return heads
 
@@ -99,19 +101,26 @@ def _taken(take: TakeStep, plan: EpochPlan, batches: Batches) -> Iterator[None]:
         yield
 
 
-def _captured(take: TakeStep, batches: Batches, recipe: Recipe) -> CapturedSteps | None:
-    """Steps as CUDA graphs; None, with a warning, for a body that waits for the GPU."""
-    try:
-        return CapturedSteps(take, batches, recipe.batch_size)
-    except torch.OutOfMemoryError:
-        pass
-    except torch.AcceleratorError:
-        raise  # the device itself is in trouble
-    except RuntimeError as error:
-        warnings.warn(f"heads are trained without CUDA graphs: {reason(error)}", stacklevel=3)
+def _captured(take: TakeStep, batches: Batches, batch_size: int) -> Epoch | None:
+    """The same with captured steps; None, with a warning, for a body that waits for the GPU."""
+    device_plan = DevicePlan.empty(len(batches), min(batch_size, len(batches)), batches.padded.device)
+
+    def captured(size: int) -> None:
+        rate = device_plan.rates[device_plan.step].squeeze(0)
+        take(*gathered_at_step(device_plan, batches, size), rate)
+
+    steps = captured_or_cause(lambda: CapturedSteps(captured, device_plan))
+    if isinstance(steps, str):
+        warnings.warn(f"heads are trained without CUDA graphs: {steps}", stacklevel=3)
         return None
-    forget_engines()  # which hold memory for trainings to come
-    return CapturedSteps(take, batches, recipe.batch_size)
+
+    def epoch(plan: EpochPlan) -> Iterator[None]:
+        device_plan.begin(plan)
+        for first in range(0, plan.steps, STRETCH):
+            steps.replay(first, min(first + STRETCH, plan.steps))
+            yield
+
+    return epoch
 
 
 @torch.no_grad()

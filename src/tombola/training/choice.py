@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -23,6 +23,8 @@ from tombola.training.device import Mode, out_of_memory
 from tombola.training.eager import EagerEngine
 from tombola.training.engine import Engine
 from tombola.training.recipe import Recipe
+
+T = TypeVar("T")
 
 # Engines kept for the next training; each holds its network, its graphs and their memory.
 _KEPT = 8
@@ -78,25 +80,34 @@ def _take(key: Any) -> Engine | None:
 def _captured(network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str) -> Engine:
     from tombola.training.graphed import GraphedEngine
 
-    cause = ""
+    engine = captured_or_cause(lambda: GraphedEngine(network, data, recipe, device, precision))
+    if isinstance(engine, str):
+        warnings.warn(
+            f"network {network.name} cannot be captured as a CUDA graph and trains step by step: {engine}",
+            stacklevel=5,
+        )
+        return EagerEngine(network, data, recipe, device, precision)
+    return engine
+
+
+def captured_or_cause(make: Callable[[], T]) -> T | str:
+    """What is made by capturing; in words why it cannot be, for work that waits for the GPU.
+
+    Memory that does not suffice is made by forgetting idle engines; ``torch.OutOfMemoryError`` if that was
+    not enough.
+    """
     try:
-        return GraphedEngine(network, data, recipe, device, precision)
+        return make()
     except torch.OutOfMemoryError:
         if not _idle:
             raise
     except torch.AcceleratorError:
         raise  # the device itself is in trouble
     except RuntimeError as error:
-        cause = reason(error)
+        return reason(error)
     # Out here nothing refers any more to what failed, and its memory is free.
-    if not cause:
-        forget_engines()
-        return _captured(network, data, recipe, device, precision)
-    warnings.warn(
-        f"network {network.name} cannot be captured as a CUDA graph and trains step by step: {cause}",
-        stacklevel=5,
-    )
-    return EagerEngine(network, data, recipe, device, precision)
+    forget_engines()
+    return captured_or_cause(make)
 
 
 def forget_engines() -> None:

@@ -8,22 +8,17 @@ one engine serves every round, seed and recipe that differ in nothing else.
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 
 from tombola.data.imageset import Data, ImageSet
 from tombola.networks.network import Network
 from tombola.training.body import Body
-from tombola.training.capture import capture
+from tombola.training.captured_steps import STRETCH, CapturedSteps
 from tombola.training.engine import EpochTally
 from tombola.training.evaluation import Evaluator, device_batches
 from tombola.training.plan import DevicePlan, EpochPlan
 from tombola.training.recipe import Recipe
 from tombola.training.step import PlainStep
-
-# Replays launched between two looks at the clock.
-_STRETCH = 64
 
 
 class GraphedEngine:
@@ -42,15 +37,15 @@ class GraphedEngine:
         batches = device_batches(
             data, data.train, device, pad=augmentation.padding(data), fill=augmentation.fill
         )
-        count, self._size = len(data.train), min(recipe.batch_size, len(data.train))
-        self._plan = DevicePlan.empty(count, self._size, device)
+        count = len(data.train)
+        self._plan = DevicePlan.empty(count, min(recipe.batch_size, count), device)
         self._tally = EpochTally(
             torch.zeros_like(self._plan.rates), torch.zeros(count, dtype=torch.bool, device=device)
         )
-        self._pool = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
         self._evaluator = Evaluator(self.body, precision)
         self._step = self._evaluator.step(batches) or PlainStep(self.body, batches, precision, recipe)
-        self._capture_steps()
+        # The steps taken in capturing leave no trace: whoever trains loads a state first, and begins a plan.
+        self._steps = CapturedSteps(self._train_step, self._plan)
         # Captured now, when memory that does not suffice can still be made.
         self._evaluator(data, data.test)
 
@@ -59,29 +54,15 @@ class GraphedEngine:
         """Which engine, and what its steps are made of."""
         return f"graphed, {self._step.name}"
 
-    def _capture_steps(self) -> None:
-        """Capture the step of a whole batch, and that of the last one.
-
-        The steps taken in doing so leave no trace: whoever trains loads a state first, and begins a plan.
-        """
-        last = len(self._plan.order) % self._size
-        self._whole, *smaller = (
-            capture(partial(self._train_step, size), self._pool, before=self._plan.step.zero_)
-            for size in (self._size, last)
-            if size
-        )
-        self._last = smaller[0] if smaller else self._whole
-
     def _train_step(self, size: int) -> None:
-        """One step on the batch of that size which the step counter points to; then the counter goes on."""
+        """One step on the batch of that size which the step counter points to."""
         plan = self._plan
         inputs, targets = self._step.inputs(plan, size)
         rate = plan.rates[plan.step].squeeze(0)
         loss, right = self._step.learn(inputs, targets, rate)
-        place = plan.step * self._size + torch.arange(size, device=self._device)
+        place = plan.step * plan.batch_size + torch.arange(size, device=self._device)
         self._tally.losses.index_copy_(0, plan.step, loss.float().view(1))
         self._tally.right.index_copy_(0, place, right)
-        plan.step.add_(1)
 
     def set_numbers(self, recipe: Recipe) -> bool:
         return self._step.set_numbers(recipe)
@@ -92,12 +73,10 @@ class GraphedEngine:
         self._tally.right.zero_()
 
     def advance(self, first: int, last: int) -> None:
-        self._plan.step.fill_(first)
-        for step in range(first, last):
-            (self._last if step == len(self._plan.rates) - 1 else self._whole).replay()
+        self._steps.replay(first, last)
 
     def stretch(self) -> int:
-        return _STRETCH
+        return STRETCH
 
     def tally(self) -> EpochTally:
         return self._tally

@@ -1,0 +1,72 @@
+"""On a CPU, where what would be captured is kept and called again instead."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from tombola.training import captured_steps, choice
+from tombola.training.captured_steps import CapturedSteps
+from tombola.training.plan import DevicePlan
+
+CPU = torch.device("cpu")
+
+
+class Kept:
+    def __init__(self, work: Callable[[], None]) -> None:
+        self.replay = work
+
+
+@pytest.fixture(autouse=True)
+def keeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    def keep(work: Callable[[], None], pool: Any, *, before: Callable[[], object]) -> Kept:
+        for _ in range(2):
+            before()
+            work()
+        return Kept(work)
+
+    monkeypatch.setattr(captured_steps, "capture", keep)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"),
+    [(10, [4, 4, 2]), (8, [4, 4]), (3, [3]), (1, [1])],
+    ids=["rest", "whole", "one", "single"],
+)
+def test_each_step_finds_its_place_and_the_last_its_size(count: int, sizes: list[int]) -> None:
+    plan = DevicePlan.empty(count, min(4, count), CPU)
+    seen: list[tuple[int, int]] = []
+    steps = CapturedSteps(lambda size: seen.append((int(plan.step), size)), plan)
+    seen.clear()
+    steps.replay(0, len(sizes))
+    assert seen == list(enumerate(sizes))
+    seen.clear()
+    # In the middle of an epoch, as after an interruption.
+    steps.replay(len(sizes) - 1, len(sizes))
+    assert seen == [(len(sizes) - 1, sizes[-1])]
+
+
+def test_work_that_waits_is_told_in_words_and_a_device_in_trouble_is_raised() -> None:
+    def waits() -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    assert choice.captured_or_cause(waits) == "operation not permitted when stream is capturing"
+    trouble = torch.AcceleratorError("illegal memory access")
+    with pytest.raises(torch.AcceleratorError):
+        choice.captured_or_cause(lambda: (_ for _ in ()).throw(trouble))
+
+
+def test_memory_is_made_once_where_idle_engines_hold_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def full() -> None:
+        tried.append(len(choice._idle))
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(choice, "_idle", [("key", None)])
+    with pytest.raises(torch.OutOfMemoryError):
+        choice.captured_or_cause(full)
+    assert tried == [1, 0]
