@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,18 @@ import tyro
 from tombola.lab.execute import load_result
 from tombola.lab.job import Job
 from tombola.lab.store import Store
+from tombola.measures.statistics import mean, sample_std
 from tombola.report.board import board, board_csv
 from tombola.report.draw import picture_files
 from tombola.studies.catalogue import study_named
 from tombola.studies.cells import Cell, Place, by_place
 from tombola.studies.claims.board import judge_all
-from tombola.studies.claims.names import CONFIGURATIONS, R18_C10, Configuration
+from tombola.studies.claims.names import CONFIGURATIONS, R18_C10, STABLE, UNSTABLE, Configuration
+from tombola.studies.entries import Entry
 from tombola.studies.paper.printed import printed_cells
 from tombola.studies.picture import Picture
 from tombola.studies.results import Results
+from tombola.studies.study import Study
 from tombola.studies.work import Work
 from tombola.whole import write_whole
 
@@ -44,26 +48,45 @@ def main(store: Path, out: Path = Path(__file__).parent) -> None:
     """Write every file of this folder that comes from results."""
     folder = Store(store, create=False)
     results = Results(folder)
-    full, tenth = work_of("full"), work_of("tenth")
+    # Whatever is there of a second seed is shown with the first.
+    full, copies, tenth = work_of("full"), work_of("copies"), work_of("second")
     save_rows(out / "table08.csv", table08(folder, full))
+    save_rows(out / "runs.csv", dense_runs(folder, full))
     save_forgetting(folder, full, out / "forgetting.npz")
-    cells = dict(by_place(study_named("table8").shown(full, results).cells))
-    forgetting = study_named("fig6").shown(full, results)
+    cells = dict(by_place(so_far("table8", results).shown(full, results).cells))
+    forgetting = so_far("fig6", results).shown(full, results)
     cells |= by_place(forgetting.cells)
     assert forgetting.picture is not None
     save(out, "figure06a", replace(forgetting.picture, panels=forgetting.picture.panels[:1]))
     for name in (*TENTH, *BESIDE):
-        shown = study_named(name).shown(tenth, results)
+        shown = so_far(name, results).shown(tenth, results)
         cells |= by_place(shown.cells)
         if shown.picture is not None:
             save(out / "tenth", numbered(name), computed(shown.picture))
         elif shown.cells:
             save_rows(out / "tenth" / f"{numbered(name)}.csv", beside_the_paper(by_place(shown.cells)))
+    # At the full budget where it was run: these cells take the place of the shorter ones.
+    dense = so_far("fig3", results).shown(copies, results)
+    cells |= by_place(dense.cells)
+    if dense.cells and dense.picture is not None:
+        save(out, "figure03", computed(dense.picture))
     save_rows(out / "tenth" / "accuracy.csv", accuracies(folder, tenth))
     save_rows(out / "tenth" / "probes.csv", probes(folder, tenth))
-    save_rows(out / "tenth" / "barriers.csv", barriers(folder, tenth))
+    save_rows(out / "tenth" / "barriers.csv", barriers(folder, tenth, CHAINS, (0, LAST)))
+    save_rows(out / "barriers.csv", barriers(folder, copies, (STABLE, UNSTABLE), (0,)))
     verdicts = board_csv(board(judge_all(printed_cells()), judge_all(cells)))
     write_whole(out / "claims.csv", verdicts.encode())
+
+
+def so_far(study: str, results: Results) -> Study:
+    """A study of the runs that are finished, where others are not."""
+    whole = study_named(study)
+
+    def listing(work: Work, name: str) -> Iterator[Entry]:
+        for entry in whole.entries(work):
+            yield replace(entry, jobs=tuple(job for job in entry.jobs if results.of(job)) or entry.jobs)
+
+    return replace(whole, listing=listing)
 
 
 def numbered(study: str) -> str:
@@ -72,25 +95,55 @@ def numbered(study: str) -> str:
     return f"{found[1].replace('fig', 'figure')}{int(found[2]):02}" if found else study
 
 
+Trained = tuple[Configuration, float, int, Job]
+"""Configuration, weight decay, number of the run and the run."""
+
+
+def trained(store: Store, work: Work) -> list[Trained]:
+    """The dense runs that are finished with what they learned."""
+    runs = [
+        (each, 5e-4, number, work.runs(R18_C10, each, number)[0])
+        for each in CONFIGURATIONS
+        for number in range(work.scale.seeds)
+    ]
+    runs.append((OTHER_DECAY, 1e-4, 0, other_decay(work)))
+    return [run for run in runs if store.has(work.learning(run[-1]).name)]
+
+
+def found(store: Store, work: Work, run: Job) -> dict[str, float]:
+    """What Table 8 says of a run, and its test accuracy."""
+    learned = store.numbers(work.learning(run).name)["value"]
+    return {
+        "val_accuracy": store.numbers(run.name)["accuracy"],
+        "forgetting_events": learned["forgetting"]["events_mean"],
+        "unforgettable_percent": 100 * learned["forgetting"]["unforgettable"],
+        "convergence": learned["convergence"],
+    }
+
+
 def table08(store: Store, work: Work) -> Iterator[Row]:
-    """Table 8 and the dense accuracies of Table 11: one row for each number, with where it comes from."""
-    runs = [(each, 5e-4, work.runs(R18_C10, each, 0)[0]) for each in CONFIGURATIONS]
-    for configuration, decay, run in [*runs, (OTHER_DECAY, 1e-4, other_decay(work))]:
-        learned = store.numbers(work.learning(run).name)["value"]
-        found = {
-            "val_accuracy": store.numbers(run.name)["accuracy"],
-            "forgetting_events": learned["forgetting"]["events_mean"],
-            "unforgettable_percent": 100 * learned["forgetting"]["unforgettable"],
-            "convergence": learned["convergence"],
-        }
-        for metric, ours in found.items():
-            theirs = _printed(configuration, metric)
+    """Table 8 and the dense accuracies of Table 11: one row for each number."""
+    for (configuration, decay), runs in groupby(trained(store, work), lambda run: run[:2]):
+        ours = [found(store, work, run) for *_, run in runs]
+        for metric in ours[0]:
+            values = [each[metric] for each in ours]
+            theirs, spread = _printed(configuration, metric), sample_std(values)
             yield {
                 "momentum": configuration.momentum, "batch_size": configuration.batch_size,
-                "weight_decay": decay, "metric": metric, "ours": round(ours, 4),
-                "paper": theirs.mean, "paper_std": theirs.std,
-                "difference": round(ours - theirs.mean, 4), **_origin(store, run),
+                "weight_decay": decay, "metric": metric, "ours": round(mean(values), 4),
+                "ours_std": spread and round(spread, 4), "seeds": len(values), "paper": theirs.mean,
+                "paper_std": theirs.std, "difference": round(mean(values) - theirs.mean, 4), "epochs": 200,
             }  # fmt: skip
+
+
+def dense_runs(store: Store, work: Work) -> Iterator[Row]:
+    """The runs behind it: one row for each, with where it comes from."""
+    for configuration, decay, number, run in trained(store, work):
+        numbers = {metric: round(value, 4) for metric, value in found(store, work, run).items()}
+        yield {
+            "momentum": configuration.momentum, "batch_size": configuration.batch_size,
+            "weight_decay": decay, "seed": number, **numbers, **_origin(store, run),
+        }  # fmt: skip
 
 
 def _printed(configuration: Configuration, metric: str) -> Cell:
@@ -111,23 +164,22 @@ def _origin(store: Store, run: Job) -> Row:
     """How a run was made."""
     made = store.provenance(run.name)
     return {
-        "seeds": 1, "epochs": 200, "hardware": made["hardware"], "precision": made["precision"],
+        "epochs": 200, "hardware": made["hardware"], "precision": made["precision"],
         "engine": made["engine"], "seconds": made["seconds"], "tombola": made["tombola"],
         "torch": made["torch"], "cuda": made["cuda"], "cudnn": made["cudnn"], "job": run.name[:12],
     }  # fmt: skip
 
 
 def save_forgetting(store: Store, work: Work, path: Path) -> None:
-    """What happened to each image, while the store still has the runs whole; else the file is left alone."""
-    runs = {str(each): work.runs(R18_C10, each, 0)[0] for each in CONFIGURATIONS}
-    runs[f"{OTHER_DECAY}, weight decay 1e-4"] = other_decay(work)
-    if any(store.is_thin(run.name) for run in runs.values()):
-        return
-    records = {label: load_result(store, run.name).forgetting for label, run in runs.items()}
-    arrays = {
-        f"{label}.{key}": value.numpy() for label, r in records.items() for key, value in vars(r).items()
-    }
-    np.savez_compressed(path, **arrays)
+    """What happened to each image in the runs that the store still has whole; others stay as they are."""
+    arrays = dict(np.load(path)) if path.exists() else {}
+    for configuration, decay, number, run in trained(store, work):
+        if store.is_thin(run.name):
+            continue
+        label = f"{configuration}, weight decay {decay:g}, seed {number}"
+        record = load_result(store, run.name).forgetting
+        arrays |= {f"{label}.{key}": value.numpy() for key, value in vars(record).items()}
+    np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
 def beside_the_paper(ours: dict[Place, Cell]) -> Iterator[Row]:
@@ -147,49 +199,50 @@ def beside_the_paper(ours: dict[Place, Cell]) -> Iterator[Row]:
 
 def probes(store: Store, work: Work) -> Iterator[Row]:
     """Probe accuracy in percent after every block: tickets, permuted tickets, the random dense network."""
-    for each in CHAINS:
-        tickets = work.tickets(R18_C10, each, 0)
-        permuted = {f"permuted {LAST}": work.permuted(tickets[LAST], 0)}
+    for each, number in product(CHAINS, range(work.scale.seeds)):
+        tickets = work.tickets(R18_C10, each, number)
+        permuted = {f"permuted {LAST}": work.permuted(tickets[LAST], number)}
         for label, ticket in ({str(n): tickets[n] for n in (0, LAST // 2, LAST)} | permuted).items():
-            found = numbers(store, work.probe(R18_C10, ticket, 0))
+            found = numbers(store, work.probe(R18_C10, ticket, number))
             if found:
                 blocks = {f"block {n}": value for n, value in enumerate(found["value"]["accuracy"], 1)}
                 yield {
-                    "configuration": str(each),
-                    "prunings": label,
-                    **blocks,
+                    "configuration": str(each), "seed": number, "prunings": label, **blocks,
                     "epochs": work.scale.epochs,
-                    "seeds": 1,
-                }
+                }  # fmt: skip
 
 
 def accuracies(store: Store, work: Work) -> Iterator[Row]:
     """Test accuracy in percent after each training of each chain, from the dense network on."""
-    for each in CHAINS:
-        runs = [numbers(store, run) for run in work.runs(R18_C10, each, 0)]
+    for each, number in product(CHAINS, range(work.scale.seeds)):
+        runs = [numbers(store, run) for run in work.runs(R18_C10, each, number)]
         row: Row = {str(n): found and found["accuracy"] for n, found in enumerate(runs)}
-        yield {"configuration": str(each), **row, "epochs": work.scale.epochs, "seeds": 1}
+        if any(runs):
+            yield {"configuration": str(each), "seed": number, **row, "epochs": work.scale.epochs}
 
 
-def barriers(store: Store, work: Work) -> Iterator[Row]:
+def barriers(
+    store: Store, work: Work, chains: Iterable[Configuration], prunings: Iterable[int]
+) -> Iterator[Row]:
     """Barriers in points: between two copies, in both batch-norm readings, and between consecutive rounds.
 
     Beside those between copies, the mean test error of the two in percent, and the largest on the way.
     """
-    for each in CHAINS:
-        row: Row = {"configuration": str(each)}
-        for n in (0, LAST):
-            found = numbers(store, work.instability(R18_C10, each, n, recalibrated=True))
+    for each, number in product(chains, range(work.scale.seeds)):
+        row: Row = {}
+        for n in prunings:
+            found = numbers(store, work.instability(R18_C10, each, n, number, recalibrated=True))
             line = found["value"]["lines"][0] if found else None
             for reading, errors in (("", line), (", recalibrated", line and line["recalibrated"])):
                 where = f"copies, {n} prunings{reading}"
                 row[where] = errors and height(errors)
                 row[f"{where}, ends"] = errors and round(ends(errors), 3)
                 row[f"{where}, largest"] = errors and round(max(errors["errors"]), 3)
-        for n, between in enumerate(work.between_rounds(R18_C10, each)[:LAST]):
+        for n, between in enumerate(work.between_rounds(R18_C10, each, number)[:LAST]):
             found = numbers(store, between)
             row[f"{n} to {n + 1}"] = found and height(found["value"])
-        yield row | {"epochs": work.scale.epochs, "seeds": 1}
+        if any(value is not None for value in row.values()):
+            yield {"configuration": str(each), "seed": number} | row | {"epochs": work.scale.epochs}
 
 
 def numbers(store: Store, wanted: Job) -> dict[str, Any] | None:
@@ -225,8 +278,10 @@ def save(folder: Path, name: str, picture: Picture) -> None:
 
 
 def save_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Rows as CSV, without columns that are empty throughout."""
+    """Rows as CSV, without columns that are empty throughout; no file without rows."""
     listed = list(rows)
+    if not listed:
+        return
     columns = [key for key in listed[0] if any(row[key] is not None for row in listed)]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")

@@ -115,23 +115,35 @@ class Work:
         return job(train, ticket, self.subject(pair).data, self.recipe(pair, sparse), noise=number)
 
     def instability(
-        self, pair: Pair, configuration: Configuration, prunings: int = 0, *, recalibrated: bool = False
+        self,
+        pair: Pair,
+        configuration: Configuration,
+        prunings: int = 0,
+        number: int = 0,
+        *,
+        recalibrated: bool = False,
     ) -> Job:
-        """Instability of a ticket of the first run.
+        """Instability of a ticket; the paper's is of the first run.
 
         recalibrated: beside it with batch-norm statistics measured anew on the lines, as reading (D3).
         """
 
         def make() -> Job:
-            ticket = self.tickets(pair, configuration, 0)[prunings]
-            return self._copies(pair, configuration, ticket, self.subject(pair).data, recalibrated)
+            ticket = self.tickets(pair, configuration, number)[prunings]
+            return self._copies(pair, configuration, ticket, self.subject(pair).data, number, recalibrated)
 
-        return self._once(("instability", pair, configuration, prunings, recalibrated), make)
+        return self._once(("instability", pair, configuration, prunings, number, recalibrated), make)
 
     def _copies(
-        self, pair: Pair, configuration: Configuration, ticket: Job, data: Any, recalibrated: bool = False
+        self,
+        pair: Pair,
+        configuration: Configuration,
+        ticket: Job,
+        data: Any,
+        number: int = 0,
+        recalibrated: bool = False,
     ) -> Job:
-        recipe, noises = self.recipe(pair, configuration), range(self.scale.copies)
+        recipe, noises = self.recipe(pair, configuration), self._noises(number)
         runs = list(copies(job, ticket, data, recipe, noises=noises))
         recalibrate = "beside" if recalibrated else False
         return job(
@@ -149,15 +161,15 @@ class Work:
 
         return self._once(("without", pair, configuration, which, percent), make)
 
-    def between_rounds(self, pair: Pair, configuration: Configuration) -> list[Job]:
-        """Barriers between the trained tickets of consecutive rounds of the first run."""
+    def between_rounds(self, pair: Pair, configuration: Configuration, number: int = 0) -> list[Job]:
+        """Barriers between the trained tickets of consecutive rounds; the paper's are of the first run."""
 
         def make() -> list[Job]:
-            runs = self.runs(pair, configuration, 0)
+            runs = self.runs(pair, configuration, number)
             data = self.subject(pair).data
             return list(consecutive(job, runs, data, points=self.scale.points_between))
 
-        return self._once(("between", pair, configuration), make)
+        return self._once(("between", pair, configuration, number), make)
 
     def learning(self, run: Job) -> Job:
         """Forgetting and convergence of a run."""
@@ -245,11 +257,13 @@ class Work:
 
     def branches(self, pair: Pair, configuration: Configuration, number: int) -> Branches:
         """Trunk and children of a start, by pretraining length (Table 15)."""
-        noises: Sequence[int] = range(number, number + self.scale.copies)
         return Branches(
             job, self.start(pair, number), self.subject(pair).data, self.recipe(pair, configuration),
-            noise=number, noises=noises, points=self.scale.points,
+            noise=number, noises=self._noises(number), points=self.scale.points,
         )  # fmt: skip
+
+    def _noises(self, number: int) -> Sequence[int]:
+        return range(number, number + self.scale.copies)
 
     def _rewind(self, configuration: Configuration) -> int:
         return self.scale.rewind if configuration.pretrained else 0
