@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 import tombola as tb
+from tombola.data.batches import Batches
 from tombola.errors import DeviceError
 from tombola.training import evaluation
+from tombola.training.captured_steps import CapturedSteps
 from tombola.training.checkpoint import Checkpoint, Checkpoints
 from tombola.training.choice import forget_engines
 from tombola.training.device import repeatable
@@ -68,13 +70,13 @@ def _own_stream() -> Iterator[None]:
 def uncaptured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let trainings on the GPU take the steps that would be replayed, one by one."""
 
-    def advance(self: GraphedEngine, first: int, last: int) -> None:
-        self._plan.step.fill_(first)
-        count = len(self._plan.order)
+    def taken(self: CapturedSteps, first: int, last: int) -> None:
+        plan = self._plan
+        plan.step.fill_(first)
         for step in range(first, last):
-            self._train_step(min(self._size, count - step * self._size))
+            self._step(min(plan.batch_size, len(plan.order) - step * plan.batch_size))
 
-    monkeypatch.setattr(GraphedEngine, "advance", advance)
+    monkeypatch.setattr(CapturedSteps, "replay", taken)
 
 
 def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,6 +304,7 @@ def test_one_engine_serves_all_recipes_that_differ_in_numbers(
         build(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(GraphedEngine, "__init__", counted)
+    forget_engines()
     first = tb.Recipe(epochs=2, batch_size=100, lr=0.1, momentum=0.9, weight_decay=5e-4)
     second = tb.Recipe(epochs=3, batch_size=100, lr=0.03, momentum=0.0, weight_decay=0.0, schedule="constant")
     tb.train(start, digits, first, device="cuda")
@@ -389,3 +392,22 @@ def test_a_deterministic_training_runs_and_says_so(
     run = tb.train(start, digits, steps, device="cuda", mode="deterministic")
     assert run.mode == "deterministic"
     assert same_bits(run.weights, default.weights)
+
+
+def test_images_given_up_are_not_overwritten_while_another_stream_reads_them(digits: tb.Data) -> None:
+    made, reading = torch.cuda.Stream(), torch.cuda.Stream()
+    with torch.cuda.stream(made):
+        batches = Batches(digits.train, digits, device=CUDA)
+    made.synchronize()
+    expected = digits.train.images[:100]
+    with torch.cuda.stream(reading):
+        batches.used_on(reading)
+        torch.cuda._sleep(200_000_000)
+        found = batches.padded[:100] + 0
+    size = batches.padded.numel()
+    del batches
+    with torch.cuda.stream(made):
+        others = [torch.full((size,), 255, dtype=torch.uint8, device=CUDA) for _ in range(4)]
+    torch.cuda.synchronize()
+    assert torch.equal(found.cpu(), expected)
+    assert len(others) == 4

@@ -51,6 +51,15 @@ class Batches:
     def __len__(self) -> int:
         return len(self.all_labels)
 
+    def used_on(self, stream: torch.cuda.Stream) -> None:
+        """Say that a stream other than the one that made them reads these images.
+
+        Their memory then goes to nobody else before that stream is done with them.
+        """
+        for tensor in vars(self).values():
+            if isinstance(tensor, Tensor):
+                tensor.record_stream(stream)
+
     def images(self, indices: Tensor, rows: Tensor, columns: Tensor, flips: Tensor | None = None) -> Tensor:
         """Augmented, normalised images as contiguous float32 ``(B, C, H, W)``.
 

@@ -88,6 +88,9 @@ def train_heads(
         plan = EpochPlan(order, draws, rates, recipe.batch_size).to(body.device)
         for _ in replay(plan) if replay else _taken(take, plan, batches):
             watch.beat()
+        if body.device.type == "cuda":
+            # Before the next plan takes this one's place: its steps may still be under way.
+            torch.cuda.current_stream().synchronize()
     return heads
 
 

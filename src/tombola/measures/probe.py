@@ -77,8 +77,8 @@ def probe(
     check_images(network_of(subject), data)
     where = resolve_device(device)
     watch = watch or Watch()
-    body = FrozenBody(subject, blocks, head, where, body_precision(subject, recipe, where))
     with repeatable(where):
+        body = FrozenBody(subject, blocks, head, where, body_precision(subject, recipe, where))
         heads = train_heads(body, data, recipe, batch_norm=batch_norm, seed=seed, watch=watch)
         losses, accuracy = evaluate_heads(body, heads, device_batches(data, data.test, where), watch)
     return Probes(body.places, accuracy, losses)

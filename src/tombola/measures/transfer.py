@@ -69,12 +69,12 @@ def transfer(
     where = resolve_device(device)
     watch = watch or Watch()
     target = fit_images(data, size=size, channels=network_of(subject).channels)
-    body = FrozenBody(subject, (), head, where, body_precision(subject, recipe, where))
 
-    def measured(batch_norm: BatchNorm) -> tuple[float, float]:
+    def measured(body: FrozenBody, batch_norm: BatchNorm) -> tuple[float, float]:
         heads = train_heads(body, target, recipe, batch_norm=batch_norm, seed=seed, watch=watch)
         (loss,), (accuracy,) = evaluate_heads(body, heads, device_batches(target, target.test, where), watch)
         return accuracy, loss
 
     with repeatable(where):
-        return Transfer(*measured("adapting"), *measured("frozen"))
+        body = FrozenBody(subject, (), head, where, body_precision(subject, recipe, where))
+        return Transfer(*measured(body, "adapting"), *measured(body, "frozen"))

@@ -14,7 +14,7 @@ from tombola.errors import reason
 # Times that work is done before its capture, in which libraries choose their algorithms.
 _WARM_UPS = 3
 
-# Captures of several threads must not overlap.
+# Captures of several threads must not overlap, and giving memory back while one is under way would break it.
 _capturing = threading.Lock()
 
 
@@ -23,7 +23,7 @@ def capture(work: Callable[[], None], pool: Any, *, before: Callable[[], object]
 
     before: called before each time that the work is done, which it is a few times beforehand.
 
-    Raises ``RuntimeError`` for work that waits for the GPU.
+    Raises ``RuntimeError`` for work that waits for the GPU, and ``torch.OutOfMemoryError`` as usual.
     """
     stream = torch.cuda.current_stream()
     cause = ""
@@ -40,6 +40,8 @@ def capture(work: Callable[[], None], pool: Any, *, before: Callable[[], object]
             with torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
                 work()
         except torch.AcceleratorError as error:
+            if isinstance(error.__context__, torch.OutOfMemoryError):
+                raise error.__context__ from None
             if "captur" not in str(error):
                 raise  # the device itself is in trouble
             cause = reason(error)
@@ -52,3 +54,15 @@ def capture(work: Callable[[], None], pool: Any, *, before: Callable[[], object]
     if cause:
         raise RuntimeError(cause)
     return graph
+
+
+def give_memory_back() -> None:
+    """Free what PyTorch keeps of a GPU's memory for later."""
+    with _capturing:
+        torch.cuda.empty_cache()
+
+
+def raise_if_lost() -> None:
+    """Let a device in trouble say so: ``torch.AcceleratorError``, whoever met the trouble first."""
+    with _capturing:
+        torch.cuda.synchronize()

@@ -19,6 +19,7 @@ import torch
 from tombola.data.imageset import Data
 from tombola.errors import DeviceError, reason
 from tombola.networks.network import Network
+from tombola.training.capture import give_memory_back, raise_if_lost
 from tombola.training.device import Mode, out_of_memory
 from tombola.training.eager import EagerEngine
 from tombola.training.engine import Engine
@@ -90,28 +91,31 @@ def _captured(network: Network, data: Data, recipe: Recipe, device: torch.device
     return engine
 
 
-def captured_or_cause(make: Callable[[], T]) -> T | str:
+def captured_or_cause(make: Callable[[], T], *, again: bool = True) -> T | str:
     """What is made by capturing; in words why it cannot be, for work that waits for the GPU.
 
-    Memory that does not suffice is made by forgetting idle engines; ``torch.OutOfMemoryError`` if that was
-    not enough.
+    Where memory does not suffice, idle engines are forgotten and what PyTorch keeps is given back, which it
+    does not do itself during a capture; ``torch.OutOfMemoryError`` if that was not enough.
+
+    again: whether to try again then.
     """
     try:
         return make()
     except torch.OutOfMemoryError:
-        if not _idle:
+        if not again:
             raise
     except torch.AcceleratorError:
         raise  # the device itself is in trouble
     except RuntimeError as error:
+        raise_if_lost()  # Triton has an error of its own for a device that another thread has lost
         return reason(error)
     # Out here nothing refers any more to what failed, and its memory is free.
     forget_engines()
-    return captured_or_cause(make)
+    return captured_or_cause(make, again=False)
 
 
 def forget_engines() -> None:
     """Free the memory of engines that nobody uses."""
     with _lock:
         _idle.clear()
-    torch.cuda.empty_cache()
+    give_memory_back()

@@ -42,7 +42,10 @@ def device_batches(
 ) -> Batches:
     """The images of a split on a device, normalised as ``data``; kept for the next training on them."""
     with _uploading:
-        return _uploaded(data, images, device, pad, fill)
+        batches = _uploaded(data, images, device, pad, fill)
+        if device.type == "cuda":
+            batches.used_on(torch.cuda.current_stream(device))
+        return batches
 
 
 def forget_batches() -> None:
