@@ -62,14 +62,14 @@ def main(store: Path, out: Path = Path(__file__).parent) -> None:
         shown = so_far(name, results).shown(tenth, results)
         cells |= by_place(shown.cells)
         if shown.picture is not None:
-            save(out / "tenth", numbered(name), computed(shown.picture))
+            save(out / "tenth", numbered(name), computed(shown.picture, tenth.scale.epochs))
         elif shown.cells:
             save_rows(out / "tenth" / f"{numbered(name)}.csv", beside_the_paper(by_place(shown.cells)))
     # At the full budget where it was run: these cells take the place of the shorter ones.
     dense = so_far("fig3", results).shown(copies, results)
     cells |= by_place(dense.cells)
     if dense.cells and dense.picture is not None:
-        save(out, "figure03", computed(dense.picture))
+        save(out, "figure03", computed(dense.picture, copies.scale.epochs))
     save_rows(out / "tenth" / "accuracy.csv", accuracies(folder, tenth))
     save_rows(out / "tenth" / "probes.csv", probes(folder, tenth))
     save_rows(out / "tenth" / "barriers.csv", barriers(folder, tenth, CHAINS, (0, LAST)))
@@ -260,21 +260,41 @@ def ends(line: dict[str, Any]) -> float:
     return float(line["errors"][0] + line["errors"][-1]) / 2
 
 
-def computed(picture: Picture) -> Picture:
-    """The picture without the panels and lines of which nothing was run here."""
+def computed(picture: Picture, epochs: int) -> Picture:
+    """The picture without the panels and lines of which nothing was run here, its budget in every title."""
     chosen = {(each.momentum, each.batch_size) for each in CHAINS}
     panels = [
-        replace(panel, lines=[line for line in panel.lines if (line.momentum, line.batch_size) in chosen])
+        replace(
+            panel,
+            title=re.sub(r"^\([a-z]\) ", "", f"{panel.title}, {epochs} epochs"),
+            lines=[line for line in panel.lines if (line.momentum, line.batch_size) in chosen],
+            missing=(),
+        )
         for panel in picture.panels
         if panel.lines
     ]
-    return replace(picture, panels=[replace(panel, missing=()) for panel in panels])
+    return replace(picture, panels=panels)
 
 
 def save(folder: Path, name: str, picture: Picture) -> None:
-    """A picture as SVG and PNG."""
+    """A picture as SVG and PNG, and its points as CSV."""
     for kind, content in picture_files(picture, ("svg", "png")).items():
         write_whole(folder / f"{name}.{kind}", content, make_folder=True)
+    save_rows(folder / f"{name}.csv", points(picture))
+
+
+def points(picture: Picture) -> Iterator[Row]:
+    """What is drawn: one row for each point, with the paper's number where it prints one."""
+    for panel in picture.panels:
+        for line in panel.lines:
+            empty = [None] * len(line.x)
+            columns = (line.x, line.y, line.spread or empty, line.starred or empty, line.printed or empty)
+            for x, y, spread, starred, printed in zip(*columns, strict=True):
+                yield {
+                    "panel": panel.title, "line": line.label,
+                    panel.x_label or "x": round(x, 6), panel.y_label: round(y, 6),
+                    "std": spread and round(spread, 6), "failed": starred or None, "paper": printed,
+                }  # fmt: skip
 
 
 def save_rows(path: Path, rows: Iterable[Row]) -> None:
@@ -282,7 +302,8 @@ def save_rows(path: Path, rows: Iterable[Row]) -> None:
     listed = list(rows)
     if not listed:
         return
-    columns = [key for key in listed[0] if any(row[key] is not None for row in listed)]
+    keys = dict.fromkeys(key for row in listed for key in row)
+    columns = [key for key in keys if any(row.get(key) is not None for row in listed)]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

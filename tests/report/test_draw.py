@@ -382,3 +382,16 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match=r"cannot write .*fig13\.svg: "):
         save_picture(picture(panel([])), tmp_path / "file")
+
+
+def test_what_the_paper_prints_stands_hollow_beside_the_line_it_belongs_to() -> None:
+    printed = [95.0 if place in (5, 10) else None for place in range(21)]
+    lines = [course(FOUR[0], printed=printed), course(FOUR[3])]
+    figure = draw(picture(panel(lines)))
+    (hollow,) = [one for one in figure.axes[0].lines if one.get_markerfacecolor() == "none"]
+    assert list(hollow.get_xdata()) == [ROUNDS[5], ROUNDS[10]]
+    assert list(hollow.get_ydata()) == [95.0, 95.0]
+    assert to_hex(hollow.get_color()) == to_hex(FOUR[0].color)
+    assert figure.axes[0].get_ylim()[1] > 95
+    assert legend_texts(figure)[-1] == "hollow: the paper, 200 epochs"
+    assert "paper" not in " ".join(legend_texts(draw(picture(panel([course(FOUR[0])])))))

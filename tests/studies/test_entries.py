@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -6,11 +7,16 @@ import pytest
 import tombola as tb
 from tombola.lab.job import Job, job
 from tombola.measures.connectivity import Barrier
-from tombola.studies.cells import Place, sparsity_after
+from tombola.studies.catalogue import study_named
+from tombola.studies.cells import Place, measured, sparsity_after
 from tombola.studies.entries import Entry, filled, jobs_of
 from tombola.studies.panels import consecutive_panels, over_sparsity
+from tombola.studies.paper.printed import printed_anywhere, printed_cells
 from tombola.studies.results import Read, Reading, one_barrier, run_accuracy
+from tombola.studies.scales import scale_named
+from tombola.studies.work import Work
 
+R18 = ("ResNet-18", "CIFAR-10")
 STARTS = tuple(job(tb.initialize, "convnet", "digits", seed=seed) for seed in range(3))
 
 
@@ -93,6 +99,29 @@ def test_a_line_is_missing_until_all_of_its_points_are_there() -> None:
     assert panel.missing == panel.begun == ["μ = 0.9, batch 100"]
     assert panel.absent == []
     assert panel.marks == [0.0, 67.23]
+
+
+def test_what_the_paper_prints_stands_at_the_points_where_it_prints_something() -> None:
+    entries = [entry(0.0, STARTS[0]), entry(36.0, STARTS[1]), entry(67.23, STARTS[2])]
+    paper = measured(replace(entries[2].place, study=""), [94.99], epochs=200)
+    found = filled(entries, results(80.0, 81.0, 82.0), epochs=7, printed={paper.place: paper})
+    (panel,) = over_sparsity("accuracy")(found, results())
+    assert panel.lines[0].printed == [None, None, 94.99]
+
+
+def test_the_papers_numbers_are_found_under_the_places_of_its_figures() -> None:
+    work = Work(scale_named("paper"))
+    for figure, table in {"fig13": "table11", "fig18": "table17", "fig21": "table21"}.items():
+        places = {replace(entry.place, study="") for entry in study_named(figure).entries(work)}
+        tickets = {
+            replace(place, study="")
+            for place in printed_cells()
+            if place.study == table and place.baseline is None
+        }
+        assert tickets & places
+        assert tickets & places <= printed_anywhere().keys()
+        missed = [place for place in tickets - places if (place.network, place.dataset) == R18]
+        assert missed == [], figure
 
 
 def test_a_path_is_drawn_as_far_as_its_segments_are_finished() -> None:

@@ -217,6 +217,7 @@ def test_a_picture_over_sparsity_has_a_point_for_every_round(shown: dict[str, Sh
         "path without late rewinding", "path with late rewinding",
     ]  # fmt: skip
     line = picture.panels[0].lines[0]
+    assert not any(line.printed)  # the paper's numbers are not of stand-ins
     assert [round(x) for x in line.x] == [0, 20, 36, 49, 59, 67, 74, 79, 83, 87]
     assert list(picture.panels[0].marks) == list(line.x)
     assert picture.panels[0].missing == []

@@ -18,6 +18,7 @@ from tombola.measures.limits import STABLE_BELOW
 from tombola.report.look import Look, grey, looks
 from tombola.report.panel import (
     HALVES,
+    PRINTED,
     STABLE_LINE,
     Looking,
     draw_bars,
@@ -30,6 +31,7 @@ from tombola.report.panel import (
 )
 from tombola.report.style import INK, SOFT, drawing, new_figure
 from tombola.report.svg import pdf_bytes, png_bytes, svg_bytes
+from tombola.studies.paper.printed import EPOCHS
 from tombola.studies.picture import Panel, Picture
 from tombola.whole import write_whole
 
@@ -202,6 +204,9 @@ def _add_legend(figure: Figure, picture: Picture, look: Looking) -> None:
     if any(any(line.starred) for panel in panels for line in panel.lines):
         star: dict[str, Any] = {"color": INK, "linestyle": "", "marker": "*", "markersize": 12}
         handles.append(Line2D([], [], **star, label="a run failed"))
+    if any(y is not None for panel in panels for line in panel.lines for y in line.printed):
+        hollow = {**PRINTED, "marker": "o", "color": INK, "label": f"hollow: the paper, {EPOCHS} epochs"}
+        handles.append(Line2D([], [], **hollow))
     if any(is_barrier(panel) for panel in panels):
         handles.append(Line2D([], [], **STABLE_LINE, label=f"stable below {STABLE_BELOW:g} points"))
     if handles:

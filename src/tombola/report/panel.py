@@ -24,6 +24,9 @@ HALVES = {None: "", False: "without late rewinding", True: "with late rewinding"
 
 STABLE_LINE: dict[str, Any] = {"color": INK, "linewidth": 1.2, "linestyle": (0, (5, 3))}
 _FIXED_SPACE = "\N{NO-BREAK SPACE}"
+PRINTED: dict[str, Any] = {"linestyle": "", "markersize": 8, "markerfacecolor": "none"}
+"""How the paper's own numbers stand beside a line, as hollow ones of its markers."""
+
 _STAR = 13  # points
 _MARKERS_UP_TO = 12  # points of a line: more would hide it
 _NUMBERED_UP_TO = 12  # bars: more leave no room for numbers
@@ -89,7 +92,8 @@ def scale_y(axes: Axes, panels: Sequence[Panel]) -> None:
     Called when all of them are drawn, for matplotlib follows no line that comes after a limit is set. There
     is room for the line where training begins to count as stable.
     """
-    values = [y for panel in panels for line in panel.lines for y in line.y if math.isfinite(y)]
+    lines = [line for panel in panels for line in panel.lines]
+    values = [y for line in lines for y in (*line.y, *line.printed) if y is not None and math.isfinite(y)]
     if values and 0 <= min(values) < 0.5 * max(values):
         axes.set_ylim(bottom=0)
     if any(is_barrier(panel) for panel in panels):
@@ -124,6 +128,16 @@ def _draw_line(axes: Axes, line: Line, look: Look, alpha: float) -> None:
         markeredgewidth=0,
         zorder=3,
     )
+    printed = [(x, y) for x, y in zip(line.x, line.printed, strict=False) if y is not None]
+    if printed:
+        axes.plot(
+            *zip(*printed, strict=True),
+            **PRINTED,
+            marker=look.marker,
+            color=look.color,
+            markeredgewidth=1.5,
+            zorder=3.5,
+        )
     if line.spread is not None:
         _draw_spread(axes, line, look, starred, alpha)
     failed = [place for place in range(len(line.x)) if starred[place]]

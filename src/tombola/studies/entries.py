@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tombola.lab.job import Job
@@ -29,11 +29,13 @@ class Filled:
 
     finished: whether all of its jobs are; a mean of some of the runs would be no entry.
     cell: None until then, and where the number is undefined for every run.
+    printed: what the paper prints there, if that is to be shown.
     """
 
     entry: Entry
     finished: bool
     cell: Cell | None
+    printed: Cell | None = None
 
     @property
     def place(self) -> Place:
@@ -41,13 +43,21 @@ class Filled:
         return self.entry.place
 
 
-def filled(entries: Iterable[Entry], results: Results, *, epochs: int) -> list[Filled]:
+def filled(
+    entries: Iterable[Entry], results: Results, *, epochs: int, printed: Mapping[Place, Cell] | None = None
+) -> list[Filled]:
     """Every entry as far as it is computed, in their order.
 
-    epochs: budget of the trainings behind them. Tickets at least as good as their dense network are
+    epochs: budget of the trainings behind them. printed: the paper's cells, under places without a study.
+
+    Tickets at least as good as their dense network are
     underlined (reading C6).
     """
-    found = [_filled(entry, results, epochs) for entry in entries]
+    printed = printed or {}
+    found = [
+        replace(_filled(entry, results, epochs), printed=printed.get(replace(entry.place, study="")))
+        for entry in entries
+    ]
     dense = {each.place: each.cell for each in found if each.cell is not None and each.place.sparsity == 0}
     return [replace(each, cell=_underlined(each.cell, dense)) if each.cell else each for each in found]
 

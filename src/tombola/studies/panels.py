@@ -189,7 +189,9 @@ def _lines(found: Sequence[Filled], x_of: Callable[[Place], float]) -> tuple[lis
             missing.append(label)
         cells = [each.cell for each in part if each.cell is not None]
         if cells:
-            lines.append(_line(label, cells, [x_of(cell.place) for cell in cells]))
+            printed = [each.printed.mean if each.printed else None for each in part if each.cell is not None]
+            line = _line(label, cells, [x_of(cell.place) for cell in cells])
+            lines.append(replace(line, printed=printed))
     return lines, missing
 
 

@@ -18,6 +18,7 @@ class Line:
     x, y: the points. spread: sample standard deviation over runs at each point, or None for single runs.
     pretrained: whether it starts from a late rewinding point, where a panel shows both halves.
     starred: points at which a run failed.
+    printed: what the paper prints at each point, None where it does not.
     """
 
     label: str
@@ -28,6 +29,7 @@ class Line:
     spread: Sequence[float] | None = None
     pretrained: bool | None = None
     starred: Sequence[bool] = ()
+    printed: Sequence[float | None] = ()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from tombola.lab.job import Job
 from tombola.studies.cells import Cell, Place
 from tombola.studies.entries import Entry, filled, jobs_of
 from tombola.studies.panels import Panels
+from tombola.studies.paper.printed import printed_anywhere
 from tombola.studies.picture import Picture
 from tombola.studies.results import Results
 from tombola.studies.rows.listing import Listing
@@ -70,7 +71,9 @@ class Study:
 
     def shown(self, work: Work, results: Results) -> Shown:
         """What it shows so far."""
-        found = filled(self.entries(work), results, epochs=work.scale.epochs)
+        # Beside stand-ins the paper's numbers would say nothing.
+        printed = {} if work.scale.note else printed_anywhere()
+        found = filled(self.entries(work), results, epochs=work.scale.epochs, printed=printed)
         searched = self.searched(work)
         places = [each.place for each in found] + [search.place for search in searched]
         cells = [each.cell for each in found]

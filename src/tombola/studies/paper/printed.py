@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from types import MappingProxyType
@@ -49,6 +50,15 @@ def printed_cells() -> Mapping[Place, Cell]:
         text = folder.joinpath(f"table{number:02d}.csv").read_text(encoding="utf-8")
         cells += [_cell(row) for row in csv.DictReader(text.splitlines())]
     return MappingProxyType(by_place(cells))
+
+
+@cache
+def printed_anywhere() -> Mapping[Place, Cell]:
+    """The same without the table's name in their places, for figures of what a table prints."""
+    cells: dict[Place, Cell] = {}
+    for place, cell in printed_cells().items():
+        cells.setdefault(replace(place, study=""), cell)
+    return MappingProxyType(cells)
 
 
 def _cell(row: dict[str, str]) -> Cell:
