@@ -74,7 +74,10 @@ def sticky(place: str) -> int:
 HUNG = """
 @tb.declare("hangs")
 def hangs(place: str, watch: tb.Watch | None = None) -> int:
-    wait_for(f"{place}/innocent-0", f"{place}/innocent-1")
+    # Alive until the others have begun: whoever begins after its last end sleeps with nobody to kill it.
+    while not all(Path(place, f"innocent-{number}").exists() for number in range(2)):
+        watch.beat()
+        time.sleep(0.01)
     while True:
         time.sleep(600)
 """
