@@ -33,8 +33,8 @@ from tombola.studies.scales import overridden, scale_named
 from tombola.studies.work import Work
 from tombola.training.loop import train
 
-OTHER_DECAY = Configuration(0.9, 256)
-"""Trained at weight decay 1e-4 too (reading A1)."""
+OTHER_DECAY, LESS = Configuration(0.9, 256), 1e-4
+"""The configuration that was trained at another weight decay too (reading A1), and that weight decay."""
 LAST = 10
 """Prunings of the last ticket of a chain."""
 CHAINS = (*CONFIGURATIONS, STABLE.rewound, UNSTABLE.rewound)
@@ -67,7 +67,7 @@ def full(work: Work) -> Iterator[Job]:
 
 def other_decay(work: Work) -> Job:
     """The dense training under the other weight decay."""
-    recipe = replace(work.recipe(R18_C10, OTHER_DECAY), weight_decay=1e-4)
+    recipe = replace(work.recipe(R18_C10, OTHER_DECAY), weight_decay=LESS)
     return job(train, work.start(R18_C10, 0), work.subject(R18_C10).data, recipe, noise=0)
 
 
@@ -98,7 +98,8 @@ def _chains(work: Work, chains: Sequence[Configuration], number: int) -> Iterato
     yield work.probe(R18_C10, work.start(R18_C10, number), number)
     for each in work.scale.chosen(chains):
         yield work.probe(R18_C10, work.permuted(work.tickets(R18_C10, each, number)[until], number), number)
-        yield from work.between_rounds(R18_C10, each, number)[:until]
+        if number:  # of the first run they are in Fig. 10
+            yield from work.between_rounds(R18_C10, each, number)[:until]
         for prunings in (0, until):
             yield from _both_readings(work, each, prunings, number)
 

@@ -31,7 +31,7 @@ from tombola.studies.cells import Cell, Place, by_place
 from tombola.studies.claims.board import judge_all
 from tombola.studies.claims.names import CONFIGURATIONS, R18_C10, STABLE, UNSTABLE, Configuration
 from tombola.studies.entries import Entry
-from tombola.studies.paper.printed import printed_cells
+from tombola.studies.paper.printed import EPOCHS, printed_cells
 from tombola.studies.picture import Picture
 from tombola.studies.results import Results
 from tombola.studies.study import Study
@@ -39,9 +39,11 @@ from tombola.studies.work import Work
 from tombola.whole import write_whole
 
 sys.path.insert(0, str(Path(__file__).parent))
-from cifar10 import BESIDE, CHAINS, LAST, OTHER_DECAY, TENTH, other_decay, work_of
+from cifar10 import BESIDE, CHAINS, LAST, LESS, OTHER_DECAY, TENTH, other_decay, work_of
 
 Row = dict[str, Any]
+FIRST = "first seed, one pair of noise copies"
+BOTH = "two seeds of 0.0/256, 0.9/100 and 0.9/256 from initialisation, else one"
 
 
 def main(store: Path, out: Path = Path(__file__).parent) -> None:
@@ -53,40 +55,51 @@ def main(store: Path, out: Path = Path(__file__).parent) -> None:
     save_rows(out / "table08.csv", table08(folder, full))
     save_rows(out / "runs.csv", dense_runs(folder, full))
     save_forgetting(folder, full, out / "forgetting.npz")
-    cells = dict(by_place(so_far("table8", results).shown(full, results).cells))
-    forgetting = so_far("fig6", results).shown(full, results)
+    cells = dict(by_place(so_far("table8", full, results).shown(full, results).cells))
+    forgetting = so_far("fig6", full, results).shown(full, results)
     cells |= by_place(forgetting.cells)
-    assert forgetting.picture is not None
-    save(out, "figure06a", replace(forgetting.picture, panels=forgetting.picture.panels[:1]))
+    save(out, "figure06a", computed(forgetting.picture, full, "three seeds of batch 256, else one"))
     for name in (*TENTH, *BESIDE):
-        shown = so_far(name, results).shown(tenth, results)
+        shown = so_far(name, tenth, results).shown(tenth, results)
         cells |= by_place(shown.cells)
         if shown.picture is not None:
-            save(out / "tenth", numbered(name), computed(shown.picture, tenth.scale.epochs))
+            seeds = FIRST if name in ("fig3", "fig10") else BOTH
+            save(out / "tenth", numbered(name), computed(shown.picture, tenth, seeds))
         elif shown.cells:
             save_rows(out / "tenth" / f"{numbered(name)}.csv", beside_the_paper(by_place(shown.cells)))
     # At the full budget where it was run: these cells take the place of the shorter ones.
-    dense = so_far("fig3", results).shown(copies, results)
+    dense = so_far("fig3", copies, results).shown(copies, results)
     cells |= by_place(dense.cells)
-    if dense.cells and dense.picture is not None:
-        save(out, "figure03", computed(dense.picture, copies.scale.epochs))
-    save_rows(out / "tenth" / "accuracy.csv", accuracies(folder, tenth))
-    save_rows(out / "tenth" / "probes.csv", probes(folder, tenth))
+    if dense.cells:
+        save(out, "figure03", computed(dense.picture, copies, FIRST))
+    for name, rows in {
+        "accuracy": accuracies, "probes": probes, "few-shot": few_shots, "transfer": transfers,
+    }.items():  # fmt: skip
+        save_rows(out / "tenth" / f"{name}.csv", rows(folder, tenth))
     save_rows(out / "tenth" / "barriers.csv", barriers(folder, tenth, CHAINS, (0, LAST)))
     save_rows(out / "barriers.csv", barriers(folder, copies, (STABLE, UNSTABLE), (0,)))
     verdicts = board_csv(board(judge_all(printed_cells()), judge_all(cells)))
     write_whole(out / "claims.csv", verdicts.encode())
 
 
-def so_far(study: str, results: Results) -> Study:
-    """A study of the runs that are finished, where others are not."""
-    whole = study_named(study)
+def so_far(name: str, work: Work, results: Results) -> Study:
+    """A study of the runs that were finished: of a chain those that came to the last ticket."""
+    study = study_named(name)
+    last = LAST if work.scale.epochs < EPOCHS else 0
+
+    def finished(job: Job) -> bool:
+        return results.of(job) is not None
 
     def listing(work: Work, name: str) -> Iterator[Entry]:
-        for entry in whole.entries(work):
-            yield replace(entry, jobs=tuple(job for job in entry.jobs if results.of(job)) or entry.jobs)
+        for entry in study.entries(work):
+            place, jobs = entry.place, entry.jobs
+            if place.momentum is not None and place.dataset == R18_C10.dataset and len(jobs) > 1:
+                chain = Configuration(place.momentum, place.batch_size or 0, bool(place.pretrained))
+                runs = [work.runs(R18_C10, chain, number) for number in range(len(jobs))]
+                jobs = tuple(job for job, run in zip(jobs, runs, strict=True) if finished(run[last]))
+            yield replace(entry, jobs=tuple(filter(finished, jobs)) or entry.jobs)
 
-    return replace(whole, listing=listing)
+    return replace(study, listing=listing)
 
 
 def numbered(study: str) -> str:
@@ -102,15 +115,15 @@ Trained = tuple[Configuration, float, int, Job]
 def trained(store: Store, work: Work) -> list[Trained]:
     """The dense runs that are finished with what they learned."""
     runs = [
-        (each, 5e-4, number, work.runs(R18_C10, each, number)[0])
+        (each, work.recipe(R18_C10, each).weight_decay, number, work.runs(R18_C10, each, number)[0])
         for each in CONFIGURATIONS
         for number in range(work.scale.seeds)
     ]
-    runs.append((OTHER_DECAY, 1e-4, 0, other_decay(work)))
+    runs.append((OTHER_DECAY, LESS, 0, other_decay(work)))
     return [run for run in runs if store.has(work.learning(run[-1]).name)]
 
 
-def found(store: Store, work: Work, run: Job) -> dict[str, float]:
+def measured(store: Store, work: Work, run: Job) -> dict[str, float]:
     """What Table 8 says of a run, and its test accuracy."""
     learned = store.numbers(work.learning(run).name)["value"]
     return {
@@ -124,7 +137,7 @@ def found(store: Store, work: Work, run: Job) -> dict[str, float]:
 def table08(store: Store, work: Work) -> Iterator[Row]:
     """Table 8 and the dense accuracies of Table 11: one row for each number."""
     for (configuration, decay), runs in groupby(trained(store, work), lambda run: run[:2]):
-        ours = [found(store, work, run) for *_, run in runs]
+        ours = [measured(store, work, run) for *_, run in runs]
         for metric in ours[0]:
             values = [each[metric] for each in ours]
             theirs, spread = _printed(configuration, metric), sample_std(values)
@@ -132,17 +145,19 @@ def table08(store: Store, work: Work) -> Iterator[Row]:
                 "momentum": configuration.momentum, "batch_size": configuration.batch_size,
                 "weight_decay": decay, "metric": metric, "ours": round(mean(values), 4),
                 "ours_std": spread and round(spread, 4), "seeds": len(values), "paper": theirs.mean,
-                "paper_std": theirs.std, "difference": round(mean(values) - theirs.mean, 4), "epochs": 200,
+                "paper_std": theirs.std, "difference": round(mean(values) - theirs.mean, 4),
+                "epochs": work.scale.epochs,
             }  # fmt: skip
 
 
 def dense_runs(store: Store, work: Work) -> Iterator[Row]:
     """The runs behind it: one row for each, with where it comes from."""
     for configuration, decay, number, run in trained(store, work):
-        numbers = {metric: round(value, 4) for metric, value in found(store, work, run).items()}
+        values = {metric: round(value, 4) for metric, value in measured(store, work, run).items()}
         yield {
             "momentum": configuration.momentum, "batch_size": configuration.batch_size,
-            "weight_decay": decay, "seed": number, **numbers, **_origin(store, run),
+            "weight_decay": decay, "seed": number, **values, "epochs": work.scale.epochs,
+            **_origin(store, run),
         }  # fmt: skip
 
 
@@ -164,7 +179,7 @@ def _origin(store: Store, run: Job) -> Row:
     """How a run was made."""
     made = store.provenance(run.name)
     return {
-        "epochs": 200, "hardware": made["hardware"], "precision": made["precision"],
+        "hardware": made["hardware"], "precision": made["precision"],
         "engine": made["engine"], "seconds": made["seconds"], "tombola": made["tombola"],
         "torch": made["torch"], "cuda": made["cuda"], "cudnn": made["cudnn"], "job": run.name[:12],
     }  # fmt: skip
@@ -172,14 +187,17 @@ def _origin(store: Store, run: Job) -> Row:
 
 def save_forgetting(store: Store, work: Work, path: Path) -> None:
     """What happened to each image in the runs that the store still has whole; others stay as they are."""
+    whole = [run for run in trained(store, work) if not store.is_thin(run[-1].name)]
+    if not whole:
+        return
     arrays = dict(np.load(path)) if path.exists() else {}
-    for configuration, decay, number, run in trained(store, work):
-        if store.is_thin(run.name):
-            continue
+    for configuration, decay, number, run in whole:
         label = f"{configuration}, weight decay {decay:g}, seed {number}"
         record = load_result(store, run.name).forgetting
         arrays |= {f"{label}.{key}": value.numpy() for key, value in vars(record).items()}
-    np.savez_compressed(path, allow_pickle=False, **arrays)
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, **dict(sorted(arrays.items())))
+    write_whole(path, content.getvalue())
 
 
 def beside_the_paper(ours: dict[Place, Cell]) -> Iterator[Row]:
@@ -193,56 +211,91 @@ def beside_the_paper(ours: dict[Place, Cell]) -> Iterator[Row]:
         yield where | {
             "ours": round(cell.mean, 4), "paper": theirs and theirs.mean, "paper_std": theirs and theirs.std,
             "difference": theirs and round(cell.mean - theirs.mean, 4),
-            "seeds": len(cell.values), "epochs": cell.epochs, "epochs_paper": 200,
+            "seeds": len(cell.values), "epochs": cell.epochs, "epochs_paper": EPOCHS,
         }  # fmt: skip
 
 
-def probes(store: Store, work: Work) -> Iterator[Row]:
-    """Probe accuracy in percent after every block: tickets, permuted tickets, the random dense network."""
+def chains(store: Store, work: Work) -> Iterator[tuple[Configuration, int, list[Job]]]:
+    """The chains that came to the last ticket: configuration, number of the run, tickets."""
     for each, number in product(CHAINS, range(work.scale.seeds)):
-        tickets = work.tickets(R18_C10, each, number)
-        permuted = {f"permuted {LAST}": work.permuted(tickets[LAST], number)}
-        for label, ticket in ({str(n): tickets[n] for n in (0, LAST // 2, LAST)} | permuted).items():
-            found = numbers(store, work.probe(R18_C10, ticket, number))
-            if found:
-                blocks = {f"block {n}": value for n, value in enumerate(found["value"]["accuracy"], 1)}
-                yield {
-                    "configuration": str(each), "seed": number, "prunings": label, **blocks,
-                    "epochs": work.scale.epochs,
-                }  # fmt: skip
+        if store.has(work.runs(R18_C10, each, number)[LAST].name):
+            yield each, number, work.tickets(R18_C10, each, number)
+
+
+def row_of(work: Work, configuration: Configuration, number: int, **values: Any) -> Row:
+    """A row of a chain."""
+    return {"configuration": str(configuration), "seed": number, **values, "epochs": work.scale.epochs}
 
 
 def accuracies(store: Store, work: Work) -> Iterator[Row]:
     """Test accuracy in percent after each training of each chain, from the dense network on."""
-    for each, number in product(CHAINS, range(work.scale.seeds)):
-        runs = [numbers(store, run) for run in work.runs(R18_C10, each, number)]
-        row: Row = {str(n): found and found["accuracy"] for n, found in enumerate(runs)}
-        if any(runs):
-            yield {"configuration": str(each), "seed": number, **row, "epochs": work.scale.epochs}
+    for each, number, _ in chains(store, work):
+        runs = work.runs(R18_C10, each, number)[: LAST + 1]
+        yield row_of(work, each, number, **{str(n): accuracy(store, run) for n, run in enumerate(runs)})
+
+
+def probes(store: Store, work: Work) -> Iterator[Row]:
+    """Probe accuracy in percent after every block: tickets, permuted tickets, the random dense network."""
+    for each, number, tickets in chains(store, work):
+        probed = {str(n): tickets[n] for n in (0, LAST // 2, LAST)}
+        probed[f"permuted {LAST}"] = work.permuted(tickets[LAST], number)
+        for label, ticket in probed.items():
+            probe = numbers(store, work.probe(R18_C10, ticket, number))
+            if probe:
+                blocks = {f"block {n}": value for n, value in enumerate(probe["value"]["accuracy"], 1)}
+                yield row_of(work, each, number, prunings=label, **blocks)
+
+
+def few_shots(store: Store, work: Work) -> Iterator[Row]:
+    """Test accuracy in percent of tickets trained on a share of the images, and what failed."""
+    for each, number, _ in chains(store, work):
+        for n in (0, LAST // 2, LAST):
+            trained = {f"{percent}%": work.few_shot(R18_C10, each, n, number, percent) for percent in (1, 10)}
+            failed = [share for share, run in trained.items() if (numbers(store, run) or {}).get("failed")]
+            values = {share: accuracy(store, run) for share, run in trained.items()}
+            yield row_of(work, each, number, prunings=n, **values, failed=", ".join(failed) or None)
+
+
+def transfers(store: Store, work: Work) -> Iterator[Row]:
+    """Test accuracy in percent on MNIST of heads on the frozen ticket, and on its trained dense network."""
+    for each, number, tickets in chains(store, work):
+        dense = work.runs(R18_C10, each, number)[0]
+        found = {
+            label: numbers(store, work.transfer(R18_C10, body, "MNIST", number))
+            for label, body in (("ticket", tickets[LAST]), ("trained dense network", dense))
+        }
+        values = {label: measure and measure["value"]["accuracy"] for label, measure in found.items()}
+        yield row_of(work, each, number, **values)
+
+
+def accuracy(store: Store, run: Job) -> float | None:
+    """Test accuracy of a run, if it is finished."""
+    known = numbers(store, run)
+    return known["accuracy"] if known else None
 
 
 def barriers(
-    store: Store, work: Work, chains: Iterable[Configuration], prunings: Iterable[int]
+    store: Store, work: Work, configurations: Iterable[Configuration], prunings: Iterable[int]
 ) -> Iterator[Row]:
     """Barriers in points: between two copies, in both batch-norm readings, and between consecutive rounds.
 
     Beside those between copies, the mean test error of the two in percent, and the largest on the way.
     """
-    for each, number in product(chains, range(work.scale.seeds)):
+    for each, number in product(configurations, range(work.scale.seeds)):
         row: Row = {}
         for n in prunings:
-            found = numbers(store, work.instability(R18_C10, each, n, number, recalibrated=True))
-            line = found["value"]["lines"][0] if found else None
+            pair = numbers(store, work.instability(R18_C10, each, n, number, recalibrated=True))
+            line = pair["value"]["lines"][0] if pair else None
             for reading, errors in (("", line), (", recalibrated", line and line["recalibrated"])):
                 where = f"copies, {n} prunings{reading}"
                 row[where] = errors and height(errors)
                 row[f"{where}, ends"] = errors and round(ends(errors), 3)
                 row[f"{where}, largest"] = errors and round(max(errors["errors"]), 3)
         for n, between in enumerate(work.between_rounds(R18_C10, each, number)[:LAST]):
-            found = numbers(store, between)
-            row[f"{n} to {n + 1}"] = found and height(found["value"])
+            path = numbers(store, between)
+            row[f"{n} to {n + 1}"] = path and height(path["value"])
         if any(value is not None for value in row.values()):
-            yield {"configuration": str(each), "seed": number} | row | {"epochs": work.scale.epochs}
+            yield row_of(work, each, number, **row)
 
 
 def numbers(store: Store, wanted: Job) -> dict[str, Any] | None:
@@ -260,20 +313,22 @@ def ends(line: dict[str, Any]) -> float:
     return float(line["errors"][0] + line["errors"][-1]) / 2
 
 
-def computed(picture: Picture, epochs: int) -> Picture:
+def computed(picture: Picture | None, work: Work, seeds: str) -> Picture:
     """The picture without the panels and lines of which nothing was run here, its budget in every title."""
+    assert picture is not None
     chosen = {(each.momentum, each.batch_size) for each in CHAINS}
+    budget = f"{work.scale.epochs}\N{NO-BREAK SPACE}epochs"
     panels = [
         replace(
             panel,
-            title=re.sub(r"^\([a-z]\) ", "", f"{panel.title}, {epochs} epochs"),
+            title=re.sub(r"^\([a-z]\) ", "", f"{panel.title}, {budget}"),
             lines=[line for line in panel.lines if (line.momentum, line.batch_size) in chosen],
             missing=(),
         )
         for panel in picture.panels
         if panel.lines
     ]
-    return replace(picture, panels=panels)
+    return replace(picture, panels=panels, budget=f"{budget} a training; {seeds}")
 
 
 def save(folder: Path, name: str, picture: Picture) -> None:
@@ -290,11 +345,17 @@ def points(picture: Picture) -> Iterator[Row]:
             empty = [None] * len(line.x)
             columns = (line.x, line.y, line.spread or empty, line.starred or empty, line.printed or empty)
             for x, y, spread, starred, printed in zip(*columns, strict=True):
+                place = {typed(panel.x_label): round(x, 6)} if panel.x_label else {}  # bars have none
                 yield {
-                    "panel": panel.title, "line": line.label,
-                    panel.x_label or "x": round(x, 6), panel.y_label: round(y, 6),
-                    "std": spread and round(spread, 6), "failed": starred or None, "paper": printed,
+                    "panel": typed(panel.title), "late rewinding": line.pretrained, "line": line.label,
+                    **place, typed(panel.y_label): round(y, 6), "std": spread and round(spread, 6),
+                    "failed": starred or None, "paper": printed,
                 }  # fmt: skip
+
+
+def typed(label: str) -> str:
+    """A label without the no-break spaces that nobody types."""
+    return label.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def save_rows(path: Path, rows: Iterable[Row]) -> None:

@@ -115,11 +115,23 @@ def test_the_shared_scale_holds_the_lines_of_both_halves() -> None:
     def high(half: bool) -> Line:
         return line(FOUR[0], ROUNDS[:3], [1, 90 if half else 20, 5], pretrained=half)
 
-    for y_label in ("validation accuracy (%)", "error barrier (points)"):
+    for y_label, least, most in (("validation accuracy (%)", 0, 100), ("error barrier (points)", -0.2, 120)):
         left, right = draw(picture(panel([high(False), high(True)], y_label=y_label))).axes
         assert left.get_ylim() == right.get_ylim()
-        assert left.get_ylim()[0] == 0
-        assert 90 < left.get_ylim()[1] < 100
+        assert left.get_ylim()[0] == least
+        assert 90 < left.get_ylim()[1] < most
+
+
+@pytest.mark.parametrize(("tallest", "scale"), [(90, "symlog"), (5, "linear")])
+def test_beside_tall_barriers_what_is_stable_can_be_told_from_what_is_not(tallest: float, scale: str) -> None:
+    heights = [tallest, STABLE_BELOW, 0.5]
+    (axes,) = draw(picture(panel([line(FOUR[0], ROUNDS[:3], heights)], y_label="error barrier"))).axes
+    assert axes.get_yscale() == scale
+    _, limit, low = axes.transAxes.inverted().transform(
+        axes.transData.transform([(0, height) for height in heights])
+    )[:, 1]
+    assert limit - low > 0.15
+    assert low > 0.05
 
 
 def test_missing_lines_stand_in_their_own_half() -> None:

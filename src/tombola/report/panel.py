@@ -33,6 +33,7 @@ _NUMBERED_UP_TO = 12  # bars: more leave no room for numbers
 _CROWDED_FROM = 13  # lines: their bands are paler
 _SHORT_LABEL = 24  # characters of a y label that fit beside a low panel
 _LABELLED_UP_TO = 6  # rounds on an axis: their sparsities are long
+_TALL = 10 * STABLE_BELOW  # points: beside such a barrier a low one cannot be read
 _NUMBER_SHARE = 0.15  # of a panel's height that the number on a bar takes
 _TABULATED_EVERY = 5  # rounds: the paper's tables do
 
@@ -98,6 +99,21 @@ def scale_y(axes: Axes, panels: Sequence[Panel]) -> None:
         axes.set_ylim(bottom=0)
     if any(is_barrier(panel) for panel in panels):
         axes.set_ylim(top=max(axes.get_ylim()[1], 1.5 * STABLE_BELOW))
+        if max(values, default=0) > _TALL and not any(is_bars(panel) for panel in panels):
+            _show_what_is_stable(axes, max(values))
+
+
+def _show_what_is_stable(axes: Axes, tallest: float) -> None:
+    """A scale that is even up to the limit of stability and logarithmic above, where barriers are tall."""
+    from matplotlib.ticker import NullLocator
+
+    # Room for the markers of what is flat and of what is highest.
+    low, top = -0.1 * STABLE_BELOW, 1.3 * tallest
+    axes.set_yscale("symlog", linthresh=STABLE_BELOW, linscale=0.6)
+    ticks = [tick for tick in (0, 1, 2, 5, 10, 20, 50, 100) if low <= tick <= top]
+    axes.set_yticks(ticks, [f"{tick}" for tick in ticks])
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(low, top)
 
 
 def draw_gap(axes: Axes, panel: Panel) -> None:

@@ -55,10 +55,7 @@ def printed_cells() -> Mapping[Place, Cell]:
 @cache
 def printed_anywhere() -> Mapping[Place, Cell]:
     """The same without the table's name in their places, for figures of what a table prints."""
-    cells: dict[Place, Cell] = {}
-    for place, cell in printed_cells().items():
-        cells.setdefault(replace(place, study=""), cell)
-    return MappingProxyType(cells)
+    return MappingProxyType({replace(place, study=""): cell for place, cell in printed_cells().items()})
 
 
 def _cell(row: dict[str, str]) -> Cell:
