@@ -192,30 +192,33 @@ def test_life_is_shown_in_every_epoch_and_in_evaluation(start: tb.Ticket, digits
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_on_a_gpu_steps_are_captured_and_nothing_is_waited_for(
+def test_on_a_gpu_steps_are_captured_and_nothing_is_waited_for_within_an_epoch(
     start: tb.Ticket, digits: tb.Data, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cuda = torch.device("cuda")
     body = FrozenBody(start, None, None, cuda, precision)
-    features, replay = body.features, CapturedSteps.replay
+    features = body.features
     seen = []
 
     def counted(images: Tensor) -> Tensor:
         seen.append(len(images))
         return features(images)
 
-    def guarded(steps: CapturedSteps, first: int, last: int) -> None:
-        torch.cuda.set_sync_debug_mode("error")
-        replay(steps, first, last)
-        torch.cuda.set_sync_debug_mode("default")
+    def guarded(work: Callable[..., None]) -> Callable[..., None]:
+        def guard(*arguments: object) -> None:
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                work(*arguments)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+        return guard
 
     monkeypatch.setattr(body, "features", counted)
-    monkeypatch.setattr(CapturedSteps, "replay", guarded)
-    try:
-        with repeatable(cuda):
-            train_heads(body, digits, HEAD_RECIPE, batch_norm="adapting", seed=0, watch=tb.Watch())
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    monkeypatch.setattr(CapturedSteps, "replay", guarded(CapturedSteps.replay))
+    monkeypatch.setattr(DevicePlan, "begin", guarded(DevicePlan.begin))
+    with repeatable(cuda):
+        train_heads(body, digits, HEAD_RECIPE, batch_norm="adapting", seed=0, watch=tb.Watch())
     last = len(digits.train) % 100
     assert set(seen) == {100, last}
     assert len(seen) < 12  # of 60 steps

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from tombola.lab.attempts import device_is_lost
 from tombola.training import captured_steps, choice
+from tombola.training.capture import capture
 from tombola.training.captured_steps import CapturedSteps
 from tombola.training.plan import DevicePlan
 
@@ -57,9 +59,61 @@ def test_work_that_waits_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_device_in_trouble_is_raised_whoever_met_it(
     monkeypatch: pytest.MonkeyPatch, error: RuntimeError
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "synchronize", failing(torch.AcceleratorError("assert")))
-    with pytest.raises(torch.AcceleratorError):
+    monkeypatch.setattr(torch.cuda, "synchronize", failing(torch.AcceleratorError("met first")))
+    with pytest.raises(
+        torch.AcceleratorError, match="assert" if type(error) is not RuntimeError else "first"
+    ):
         choice.captured_or_cause(failing(error))
+
+
+def test_steps_and_their_owner_are_no_cycle() -> None:
+    class Owner:
+        def __init__(self) -> None:
+            self.plan = DevicePlan.empty(4, 2, CPU)
+            self.steps = CapturedSteps(self.take, self.plan)
+
+        def take(self, size: int) -> None:
+            pass
+
+    # What is kept in place of graphs refers to the work, as a graph does not.
+    owner = Owner()
+    assert all(value is owner.plan or isinstance(value, Kept) for value in vars(owner.steps).values())
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_capture_that_fails_says_whether_memory_was_the_cause(
+    monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    class Stream:
+        device_index = 0
+
+        def synchronize(self) -> None:
+            pass
+
+    class Graph:
+        def capture_begin(self, pool: Any, capture_error_mode: str) -> None:
+            begun.append(pool)
+
+        def capture_end(self) -> None:
+            raise torch.AcceleratorError("operation failed due to a previous error during capture")
+
+    def work() -> None:
+        if begun:
+            raise torch.OutOfMemoryError("too much") if full else RuntimeError("it waits")
+
+    begun: list[Any] = []
+    ended: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None, raising=False)
+    monkeypatch.setattr(
+        torch._C, "_cuda_endAllocateToPool", lambda device, pool: ended.append(pool), raising=False
+    )
+    with pytest.raises(RuntimeError) as failure:
+        capture(work, "pool", before=lambda: None)
+    assert isinstance(failure.value, torch.OutOfMemoryError) == full
+    assert not device_is_lost(failure.value)
+    assert ended == begun == ["pool"]
 
 
 def failing(error: Exception) -> Callable[[], None]:

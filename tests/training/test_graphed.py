@@ -1,6 +1,8 @@
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,8 +13,8 @@ from torch import Tensor, nn
 import tombola as tb
 from tombola.data.batches import Batches
 from tombola.errors import DeviceError
-from tombola.training import evaluation
-from tombola.training.captured_steps import CapturedSteps
+from tombola.training import captured_steps, evaluation
+from tombola.training.capture import capture
 from tombola.training.checkpoint import Checkpoint, Checkpoints
 from tombola.training.choice import forget_engines
 from tombola.training.device import repeatable
@@ -67,16 +69,17 @@ def _own_stream() -> Iterator[None]:
         yield
 
 
+class Launched:
+    """Work that is done anew each time, where a graph of it would be replayed."""
+
+    def __init__(self, work: Callable[[], None], pool: object, *, before: object) -> None:
+        self.replay = work
+
+
 def uncaptured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let trainings on the GPU take the steps that would be replayed, one by one."""
-
-    def taken(self: CapturedSteps, first: int, last: int) -> None:
-        plan = self._plan
-        plan.step.fill_(first)
-        for step in range(first, last):
-            self._step(min(plan.batch_size, len(plan.order) - step * plan.batch_size))
-
-    monkeypatch.setattr(CapturedSteps, "replay", taken)
+    forget_engines()
+    monkeypatch.setattr(captured_steps, "capture", Launched)
 
 
 def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,4 +413,41 @@ def test_images_given_up_are_not_overwritten_while_another_stream_reads_them(dig
         others = [torch.full((size,), 255, dtype=torch.uint8, device=CUDA) for _ in range(4)]
     torch.cuda.synchronize()
     assert torch.equal(found.cpu(), expected)
-    assert len(others) == 4
+    del others  # which had to stay until here
+
+
+def test_a_forgotten_engine_is_gone_without_garbage_collection(
+    start: tb.Ticket, digits: tb.Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines: list[weakref.ref[GraphedEngine]] = []
+    build = GraphedEngine.__init__
+
+    def noted(self: GraphedEngine, *arguments: object) -> None:
+        build(self, *arguments)  # type: ignore[arg-type]
+        engines.append(weakref.ref(self))
+
+    monkeypatch.setattr(GraphedEngine, "__init__", noted)
+    forget_engines()
+    tb.train(start, digits, tb.Recipe(epochs=1, batch_size=100), device="cuda")
+    gc.collect()
+    gc.disable()
+    try:
+        forget_engines()
+        assert [engine() for engine in engines] == [None]
+    finally:
+        gc.enable()
+
+
+@pytest.mark.usefixtures("_own_stream")
+def test_a_capture_leaves_other_threads_their_memory_and_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object) -> None:
+        raise AssertionError("the whole device is waited for, or memory is given back")
+
+    values, size = torch.zeros(512, 512, device=CUDA), torch.ones(512, 512, device=CUDA)
+    for name in ("synchronize", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, forbidden)
+    pool = torch.cuda.graph_pool_handle()
+    graph = capture(lambda: values.copy_(size @ size), pool, before=values.zero_)  # type: ignore[arg-type,return-value]
+    values.zero_()
+    graph.replay()
+    assert bool((values == 512).all())

@@ -88,9 +88,6 @@ def train_heads(
         plan = EpochPlan(order, draws, rates, recipe.batch_size).to(body.device)
         for _ in replay(plan) if replay else _taken(take, plan, batches):
             watch.beat()
-        if body.device.type == "cuda":
-            # Before the next plan takes this one's place: its steps may still be under way.
-            torch.cuda.current_stream().synchronize()
     return heads
 
 
@@ -122,6 +119,8 @@ def _captured(take: TakeStep, batches: Batches, batch_size: int) -> Epoch | None
         for first in range(0, plan.steps, STRETCH):
             steps.replay(first, min(first + STRETCH, plan.steps))
             yield
+        # So that no more than an epoch waits in the stream, and nothing does when the graphs go.
+        torch.cuda.current_stream().synchronize()
 
     return epoch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -14,8 +14,10 @@ from tombola.errors import reason
 # Times that work is done before its capture, in which libraries choose their algorithms.
 _WARM_UPS = 3
 
-# Captures of several threads must not overlap, and giving memory back while one is under way would break it.
+# Captures of several threads must not overlap, and none goes together with waiting for the whole device.
 _capturing = threading.Lock()
+
+T = TypeVar("T")
 
 
 def capture(work: Callable[[], None], pool: Any, *, before: Callable[[], object]) -> torch.cuda.CUDAGraph:
@@ -26,7 +28,7 @@ def capture(work: Callable[[], None], pool: Any, *, before: Callable[[], object]
     Raises ``RuntimeError`` for work that waits for the GPU, and ``torch.OutOfMemoryError`` as usual.
     """
     stream = torch.cuda.current_stream()
-    cause = ""
+    cause, full = "", False
     with _capturing:
         for _ in range(_WARM_UPS):
             before()
@@ -37,29 +39,45 @@ def capture(work: Callable[[], None], pool: Any, *, before: Callable[[], object]
         torch._C._cuda_clearCublasWorkspaces()
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
+            # Not by torch.cuda.graph, which gives the free memory of all streams back to the driver. Another
+            # thread may be about to launch a product that uses the workspace which has just been cleared.
+            graph.capture_begin(pool, capture_error_mode="thread_local")
+            try:
                 work()
+            finally:
+                graph.capture_end()
         except torch.AcceleratorError as error:
-            if isinstance(error.__context__, torch.OutOfMemoryError):
-                raise error.__context__ from None
-            if "captur" not in str(error):
+            full = isinstance(error.__context__, torch.OutOfMemoryError)
+            if not full and "captur" not in str(error):
                 raise  # the device itself is in trouble
-            cause = reason(error)
+            cause = reason((full and error.__context__) or error)
             # Some releases of PyTorch go on allocating for a capture that failed, and refuse all others.
             with suppress(RuntimeError):
                 torch._C._cuda_endAllocateToPool(stream.device_index, pool)
         finally:
             torch._C._cuda_clearCublasWorkspaces()
     # Out here, so that nobody finds the device's error behind this one and gives the device up.
+    if full:
+        raise torch.OutOfMemoryError(cause)
     if cause:
         raise RuntimeError(cause)
     return graph
 
 
 def give_memory_back() -> None:
-    """Free what PyTorch keeps of a GPU's memory for later."""
+    """Free what PyTorch keeps of a GPU's memory for later, which it does not do itself during a capture."""
     with _capturing:
         torch.cuda.empty_cache()
+
+
+def with_memory_given_back(make: Callable[[], T]) -> T:
+    """What is made by capturing; where memory does not suffice, once more after it was given back."""
+    try:
+        return make()
+    except torch.OutOfMemoryError:
+        pass
+    give_memory_back()
+    return make()
 
 
 def raise_if_lost() -> None:

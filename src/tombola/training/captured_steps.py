@@ -24,18 +24,20 @@ class CapturedSteps:
     """
 
     def __init__(self, take: Callable[[int], None], plan: DevicePlan) -> None:
-        self._take, self._plan = take, plan
+        def step(size: int) -> None:
+            take(size)
+            plan.step.add_(1)
+
+        # The work itself is not kept: whoever has it and these steps would be a cycle, and its graphs would
+        # be freed by the garbage collection of any thread, within a capture perhaps.
+        self._plan = plan
         pool = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
         self._whole, *smaller = (
-            capture(partial(self._step, size), pool, before=plan.step.zero_)
+            capture(partial(step, size), pool, before=plan.step.zero_)
             for size in (plan.batch_size, len(plan.order) % plan.batch_size)
             if size
         )
         self._last = smaller[0] if smaller else self._whole
-
-    def _step(self, size: int) -> None:
-        self._take(size)
-        self._plan.step.add_(1)
 
     def replay(self, first: int, last: int) -> None:
         """Launch the steps from ``first`` up to ``last``, counted from 0."""

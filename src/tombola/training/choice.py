@@ -94,8 +94,8 @@ def _captured(network: Network, data: Data, recipe: Recipe, device: torch.device
 def captured_or_cause(make: Callable[[], T], *, again: bool = True) -> T | str:
     """What is made by capturing; in words why it cannot be, for work that waits for the GPU.
 
-    Where memory does not suffice, idle engines are forgotten and what PyTorch keeps is given back, which it
-    does not do itself during a capture; ``torch.OutOfMemoryError`` if that was not enough.
+    Where memory does not suffice, idle engines are forgotten and what PyTorch keeps is given back;
+    ``torch.OutOfMemoryError`` if that was not enough.
 
     again: whether to try again then.
     """

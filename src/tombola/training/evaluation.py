@@ -19,6 +19,7 @@ from tombola.data.batches import Batches
 from tombola.data.imageset import Data, ImageSet
 from tombola.errors import reason
 from tombola.training.body import Body
+from tombola.training.capture import with_memory_given_back
 
 if TYPE_CHECKING:  # Only a GPU needs these, and Triton with them.
     from tombola.training.fused.evaluation import GraphedEvaluation
@@ -91,7 +92,10 @@ class Evaluator:
         from tombola.training.fused.evaluation import GraphedEvaluation
 
         if images not in self._graphs:
-            self._graphs[images] = GraphedEvaluation(self._network, batches, EVALUATION_BATCH)
+            network = self._network
+            self._graphs[images] = with_memory_given_back(
+                lambda: GraphedEvaluation(network, batches, EVALUATION_BATCH)
+            )
         return self._graphs[images]()
 
     def step(self, batches: Batches) -> FusedStep | None:
