@@ -9,9 +9,11 @@ import dask
 import distributed  # before its configuration is set
 import pytest
 import torch
+from dask.utils import parse_timedelta
 
 import tombola as tb
-from tombola.errors import DeviceError, JobError
+from tombola.errors import ClusterError, DeviceError, JobError
+from tombola.lab import cluster
 from tombola.lab.attempts import (
     apart_from_suspects,
     count_attempt,
@@ -91,10 +93,10 @@ def deadly(registry: None) -> dict:
 
 
 @contextmanager
-def one_worker_of_three_slots(place: Path) -> Iterator[distributed.Client]:
+def one_worker_of_three_slots(place: Path, *scripts: str) -> Iterator[distributed.Client]:
     (place / "deadly_jobs.py").write_text(DEADLY + HUNG)
     with (
-        dask.config.set({"distributed.worker.preload": [str(place / "deadly_jobs.py")]}),
+        dask.config.set({"distributed.worker.preload": [*scripts, str(place / "deadly_jobs.py")]}),
         local_cluster(Crew(1, slots=3)) as client,
     ):
         yield client
@@ -155,6 +157,27 @@ def test_a_lost_device_ends_its_process_and_everything_in_it_resumes_in_another(
     pids = {store.numbers(job.name)["value"] for job in jobs}
     assert len(pids) == 1
     assert pids != {int((tmp_path / "lost").read_text())}
+
+
+def test_a_worker_may_take_its_time_to_come_back() -> None:
+    with local_cluster(Crew(1)):
+        assert parse_timedelta(dask.config.get("distributed.deploy.lost-worker-timeout")) > 24 * 3600
+
+
+def test_a_run_ends_when_no_worker_comes_up_any_more(
+    tmp_path: Path, store: Store, deadly: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_WITHOUT_WORKERS", 3.0)
+    broken = tmp_path / "innocent-0"
+    script = tmp_path / "startup.py"
+    script.write_text(f"import os; os.path.exists({str(broken)!r}) and os._exit(3)")
+    jobs = [tb.job(deadly["deadly"], str(tmp_path))]
+    jobs += [tb.job(deadly["innocent"], str(tmp_path), number) for number in range(2)]
+    with (
+        pytest.raises(ClusterError, match=r"ended, and none came up again within 3 s; .*run the same again"),
+        one_worker_of_three_slots(tmp_path, str(script)) as client,
+    ):
+        run(client, store, jobs, Settings(device="cpu"))
 
 
 def test_a_lost_device_in_this_process_ends_the_run_and_counts_as_a_death(

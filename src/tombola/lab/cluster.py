@@ -11,6 +11,7 @@ import json
 import logging
 import signal
 import socket
+import threading
 import time
 import uuid
 import warnings
@@ -29,6 +30,8 @@ from tombola.lab.versions import different, versions
 _SINGLE_THREADED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # Seconds that a scheduler, or the file that names it, may take to appear: they are often started together.
 _PATIENCE = 30.0
+# Seconds between two looks at whether there are workers at all, and for how long there may be none.
+_LOOK_EVERY, _WITHOUT_WORKERS = 1.0, 600.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,10 @@ class Crew:
 
 @contextmanager
 def local_cluster(crew: Crew) -> Iterator[Any]:
-    """A client of worker processes of this machine, which are ended afterwards; on loopback only."""
+    """A client of worker processes of this machine, which are ended afterwards; on loopback only.
+
+    Raises :class:`~tombola.errors.ClusterError` if they have ended and none comes up again.
+    """
     import dask
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
@@ -62,6 +68,9 @@ def local_cluster(crew: Crew) -> Iterator[Any]:
         # Nobody looks at what Dask would sample of every worker a hundred times a second.
         "distributed.worker.profile.enabled": False,
         "distributed.comm.timeouts.connect": "60s",
+        # A worker that is not back in time Dask gives up for good, and whoever waits for it waits for ever.
+        # To begin anew may take minutes where the machine is busy, or Python lies on a network.
+        "distributed.deploy.lost-worker-timeout": "365 days",
         # Not Dask's own MALLOC_TRIM_THRESHOLD_, which gives memory back to the system after every small step
         # of a training: a third of its time.
         "distributed.nanny.pre-spawn-environ": dict.fromkeys(_SINGLE_THREADED, 1),
@@ -82,8 +91,40 @@ def local_cluster(crew: Crew) -> Iterator[Any]:
             workers[place] = {"cls": Nanny, "options": options}
         with _interrupts_held_back():
             cluster = SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
-        with cluster, Client(cluster) as client:
+        with cluster, Client(cluster) as client, _ended_without_workers(cluster, client):
             yield client
+
+
+@contextmanager
+def _ended_without_workers(cluster: Any, client: Any) -> Iterator[None]:
+    """Close the client of a cluster that has been without any worker for too long: whoever waits is told."""
+    over, given_up = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        seen = time.monotonic()
+        while not over.wait(_LOOK_EVERY):
+            if cluster.scheduler.workers:
+                seen = time.monotonic()
+            elif time.monotonic() - seen > _WITHOUT_WORKERS:
+                given_up.set()
+                client.loop.add_callback(client._close, fast=True)
+                return
+
+    watcher = threading.Thread(target=watch, name="watch over workers", daemon=True)
+    watcher.start()
+    try:
+        yield
+    except ClusterError as error:
+        if not given_up.is_set():
+            raise
+        raise ClusterError(
+            f"the worker processes ended, and none came up again within {_WITHOUT_WORKERS:g} s; see whether "
+            "there is memory, and what python -c 'import tombola' says; then run the same again: it goes on "
+            "where it was"
+        ) from error
+    finally:
+        over.set()
+        watcher.join()
 
 
 @contextmanager
