@@ -42,7 +42,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cifar10 import BESIDE, CHAINS, LAST, LESS, OTHER_DECAY, TENTH, other_decay, work_of
 
 Row = dict[str, Any]
-FIRST = "first seed, one pair of noise copies"
+FIRST = "first seed"
+COPIES = f"{FIRST}, one pair of noise copies"
 BOTH = "two seeds of 0.0/256, 0.9/100 and 0.9/256 from initialisation, else one"
 
 
@@ -63,7 +64,7 @@ def main(store: Path, out: Path = Path(__file__).parent) -> None:
         shown = so_far(name, tenth, results).shown(tenth, results)
         cells |= by_place(shown.cells)
         if shown.picture is not None:
-            seeds = FIRST if name in ("fig3", "fig10") else BOTH
+            seeds = {"fig3": COPIES, "fig10": FIRST}.get(name, BOTH)
             save(out / "tenth", numbered(name), computed(shown.picture, tenth, seeds))
         elif shown.cells:
             save_rows(out / "tenth" / f"{numbered(name)}.csv", beside_the_paper(by_place(shown.cells)))
@@ -71,7 +72,7 @@ def main(store: Path, out: Path = Path(__file__).parent) -> None:
     dense = so_far("fig3", copies, results).shown(copies, results)
     cells |= by_place(dense.cells)
     if dense.cells:
-        save(out, "figure03", computed(dense.picture, copies, FIRST))
+        save(out, "figure03", computed(dense.picture, copies, COPIES))
     for name, rows in {
         "accuracy": accuracies, "probes": probes, "few-shot": few_shots, "transfer": transfers,
     }.items():  # fmt: skip
@@ -328,7 +329,8 @@ def computed(picture: Picture | None, work: Work, seeds: str) -> Picture:
         for panel in picture.panels
         if panel.lines
     ]
-    return replace(picture, panels=panels, budget=f"{budget} a training; {seeds}")
+    # A short budget stands in the picture's note already.
+    return replace(picture, panels=panels, budget=seeds if picture.note else f"{budget} a training; {seeds}")
 
 
 def save(folder: Path, name: str, picture: Picture) -> None:

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import statistics
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -16,9 +17,8 @@ FOLDER = Path(__file__).parents[1] / "results"
 
 
 @pytest.fixture
-def show(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def show(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "cifar10", raising=False)
     spec = importlib.util.spec_from_file_location("show", FOLDER / "show.py")
     assert spec is not None
     assert spec.loader is not None
@@ -26,7 +26,8 @@ def show(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec.loader.exec_module(module)
     # Pictures are as their points; drawing them takes the time.
     monkeypatch.setattr(module, "picture_files", lambda *_: {})
-    return module
+    yield module
+    del sys.modules["cifar10"]
 
 
 def test_every_number_comes_from_the_store_beside_it(show: ModuleType, tmp_path: Path) -> None:
@@ -36,6 +37,8 @@ def test_every_number_comes_from_the_store_beside_it(show: ModuleType, tmp_path:
     kept = {path.relative_to(FOLDER) for path in FOLDER.rglob("*.csv")}
     assert {path.relative_to(out) for path in out.rglob("*") if path.is_file()} == kept
     for path in kept:
+        if "figure" in path.name:
+            assert all((FOLDER / path).with_suffix(kind).exists() for kind in (".svg", ".png"))
         assert (out / path).read_text() == (FOLDER / path).read_text(), path
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tombola.lab.attempts import device_is_lost
-from tombola.training import captured_steps, choice
+from tombola.training import captured_steps, choice, idle
 from tombola.training.capture import capture
 from tombola.training.captured_steps import CapturedSteps
 from tombola.training.plan import DevicePlan
@@ -106,10 +106,11 @@ def test_a_capture_that_fails_says_whether_memory_was_the_cause(
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None, raising=False)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     monkeypatch.setattr(
         torch._C, "_cuda_endAllocateToPool", lambda device, pool: ended.append(pool), raising=False
     )
-    with pytest.raises(RuntimeError) as failure:
+    with pytest.raises(RuntimeError, match="too much" if full else "it waits") as failure:
         capture(work, "pool", before=lambda: None)
     assert isinstance(failure.value, torch.OutOfMemoryError) == full
     assert not device_is_lost(failure.value)
@@ -127,11 +128,11 @@ def test_memory_is_made_once_where_idle_engines_hold_some(monkeypatch: pytest.Mo
     tried: list[int] = []
 
     def full() -> None:
-        tried.append(len(choice._idle))
+        tried.append(len(idle._idle))
         raise torch.OutOfMemoryError("full")
 
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(choice, "_idle", [("key", None)])
+    monkeypatch.setattr(idle, "_idle", [("key", None)])
     with pytest.raises(torch.OutOfMemoryError):
         choice.captured_or_cause(full)
     assert tried == [1, 0]

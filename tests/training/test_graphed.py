@@ -16,10 +16,10 @@ from tombola.errors import DeviceError
 from tombola.training import captured_steps, evaluation
 from tombola.training.capture import capture
 from tombola.training.checkpoint import Checkpoint, Checkpoints
-from tombola.training.choice import forget_engines
 from tombola.training.device import repeatable
 from tombola.training.graphed import GraphedEngine
 from tombola.training.history import ForgettingRecord
+from tombola.training.idle import forget_engines
 from tombola.training.under_way import Training
 
 Same = Callable[..., bool]

@@ -30,8 +30,9 @@ from tombola.lab.versions import different, versions
 _SINGLE_THREADED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # Seconds that a scheduler, or the file that names it, may take to appear: they are often started together.
 _PATIENCE = 30.0
-# Seconds between two looks at whether there are workers at all, and for how long there may be none.
-_LOOK_EVERY, _WITHOUT_WORKERS = 1.0, 600.0
+# Seconds between two looks at whether there are workers at all; without any after which that is worth a line,
+# and after which nobody waits any longer.
+_LOOK_EVERY, _REMARKABLE, _WITHOUT_WORKERS = 1.0, 60.0, 600.0
 
 
 @dataclass(frozen=True)
@@ -101,20 +102,23 @@ def _ended_without_workers(cluster: Any, client: Any) -> Iterator[None]:
     over, given_up = threading.Event(), threading.Event()
 
     def watch() -> None:
-        seen = time.monotonic()
+        # Looks are counted, not time: whoever was suspended with the workers gives them their time.
+        missed = 0.0
         while not over.wait(_LOOK_EVERY):
-            if cluster.scheduler.workers:
-                seen = time.monotonic()
-            elif time.monotonic() - seen > _WITHOUT_WORKERS:
+            missed = 0.0 if cluster.scheduler.workers else missed + _LOOK_EVERY
+            if missed == _REMARKABLE:
+                warnings.warn("the worker processes ended; waiting for one to come up again", stacklevel=2)
+            if missed > _WITHOUT_WORKERS:
                 given_up.set()
-                client.loop.add_callback(client._close, fast=True)
+                client.close()
                 return
 
-    watcher = threading.Thread(target=watch, name="watch over workers", daemon=True)
-    watcher.start()
+    with _interrupts_held_back():
+        watcher = threading.Thread(target=watch, name="watch over workers", daemon=True)
+        watcher.start()
     try:
         yield
-    except ClusterError as error:
+    except Exception as error:
         if not given_up.is_set():
             raise
         raise ClusterError(

@@ -70,7 +70,8 @@ class Lab:
         Jobs that fail are told in the outcome, and so are those that need them; the others go on.
 
         Raises :class:`~tombola.errors.StoreError` if the store cannot be written to or holds results of other
-        pixels under a data name, and :class:`~tombola.errors.DataError` for data that cannot be loaded.
+        pixels under a data name, :class:`~tombola.errors.DataError` for data that cannot be loaded, and
+        :class:`~tombola.errors.ClusterError` for a cluster that does not answer or has no workers any more.
         """
         asked = [jobs] if isinstance(jobs, Job) else list(jobs)
         needed = all_needed(asked)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -16,8 +16,6 @@ _WARM_UPS = 3
 
 # Captures of several threads must not overlap, and none goes together with waiting for the whole device.
 _capturing = threading.Lock()
-
-T = TypeVar("T")
 
 
 def capture(work: Callable[[], None], pool: Any, *, before: Callable[[], object]) -> torch.cuda.CUDAGraph:
@@ -50,7 +48,7 @@ def capture(work: Callable[[], None], pool: Any, *, before: Callable[[], object]
             full = isinstance(error.__context__, torch.OutOfMemoryError)
             if not full and "captur" not in str(error):
                 raise  # the device itself is in trouble
-            cause = reason((full and error.__context__) or error)
+            cause = reason(error.__context__ or error)  # the operation that could not be, before the end
             # Some releases of PyTorch go on allocating for a capture that failed, and refuse all others.
             with suppress(RuntimeError):
                 torch._C._cuda_endAllocateToPool(stream.device_index, pool)
@@ -60,24 +58,15 @@ def capture(work: Callable[[], None], pool: Any, *, before: Callable[[], object]
     if full:
         raise torch.OutOfMemoryError(cause)
     if cause:
+        raise_if_lost()  # which ends a capture with the same words
         raise RuntimeError(cause)
     return graph
 
 
 def give_memory_back() -> None:
-    """Free what PyTorch keeps of a GPU's memory for later, which it does not do itself during a capture."""
+    """Free what PyTorch keeps of a GPU's memory for later."""
     with _capturing:
         torch.cuda.empty_cache()
-
-
-def with_memory_given_back(make: Callable[[], T]) -> T:
-    """What is made by capturing; where memory does not suffice, once more after it was given back."""
-    try:
-        return make()
-    except torch.OutOfMemoryError:
-        pass
-    give_memory_back()
-    return make()
 
 
 def raise_if_lost() -> None:

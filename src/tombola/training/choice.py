@@ -8,30 +8,24 @@ capturing one takes a second, and a pruning chain needs it once.
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
 from tombola.data.imageset import Data
 from tombola.errors import DeviceError, reason
 from tombola.networks.network import Network
-from tombola.training.capture import give_memory_back, raise_if_lost
+from tombola.training.capture import raise_if_lost
 from tombola.training.device import Mode, out_of_memory
 from tombola.training.eager import EagerEngine
 from tombola.training.engine import Engine
+from tombola.training.idle import forget_engines, keep, take, with_room
 from tombola.training.recipe import Recipe
 
 T = TypeVar("T")
-
-# Engines kept for the next training; each holds its network, its graphs and their memory.
-_KEPT = 8
-
-_idle: list[tuple[Any, Engine]] = []
-_lock = threading.Lock()
 
 
 @contextmanager
@@ -52,7 +46,7 @@ def engine_for(
         augmentation.padding(data), augmentation.fill, device, precision, mode,
     )  # fmt: skip
     try:
-        engine = _take(key)
+        engine: Engine | None = take(key)
         if engine is None or not engine.set_numbers(recipe):
             engine = _captured(network, data, recipe, device, precision)
             engine.set_numbers(recipe)
@@ -64,18 +58,7 @@ def engine_for(
             "what else runs there; use fewer slots or a smaller batch"
         ) from error
     # Not after an error: what was under way may be in any state.
-    with _lock:
-        _idle.append((key, engine))
-        del _idle[:-_KEPT]
-
-
-def _take(key: Any) -> Engine | None:
-    """The last used idle engine of that kind."""
-    with _lock:
-        for place in reversed(range(len(_idle))):
-            if _idle[place][0] == key:
-                return _idle.pop(place)[1]
-    return None
+    keep(key, engine)
 
 
 def _captured(network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str) -> Engine:
@@ -91,31 +74,16 @@ def _captured(network: Network, data: Data, recipe: Recipe, device: torch.device
     return engine
 
 
-def captured_or_cause(make: Callable[[], T], *, again: bool = True) -> T | str:
+def captured_or_cause(make: Callable[[], T]) -> T | str:
     """What is made by capturing; in words why it cannot be, for work that waits for the GPU.
 
-    Where memory does not suffice, idle engines are forgotten and what PyTorch keeps is given back;
-    ``torch.OutOfMemoryError`` if that was not enough.
-
-    again: whether to try again then.
+    Raises ``torch.OutOfMemoryError`` where memory does not suffice, and ``torch.AcceleratorError`` for a
+    device in trouble.
     """
     try:
-        return make()
-    except torch.OutOfMemoryError:
-        if not again:
-            raise
-    except torch.AcceleratorError:
-        raise  # the device itself is in trouble
+        return with_room(make)
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
     except RuntimeError as error:
         raise_if_lost()  # Triton has an error of its own for a device that another thread has lost
         return reason(error)
-    # Out here nothing refers any more to what failed, and its memory is free.
-    forget_engines()
-    return captured_or_cause(make, again=False)
-
-
-def forget_engines() -> None:
-    """Free the memory of engines that nobody uses."""
-    with _lock:
-        _idle.clear()
-    give_memory_back()

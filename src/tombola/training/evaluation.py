@@ -19,7 +19,7 @@ from tombola.data.batches import Batches
 from tombola.data.imageset import Data, ImageSet
 from tombola.errors import reason
 from tombola.training.body import Body
-from tombola.training.capture import with_memory_given_back
+from tombola.training.idle import with_room
 
 if TYPE_CHECKING:  # Only a GPU needs these, and Triton with them.
     from tombola.training.fused.evaluation import GraphedEvaluation
@@ -93,9 +93,7 @@ class Evaluator:
 
         if images not in self._graphs:
             network = self._network
-            self._graphs[images] = with_memory_given_back(
-                lambda: GraphedEvaluation(network, batches, EVALUATION_BATCH)
-            )
+            self._graphs[images] = with_room(lambda: GraphedEvaluation(network, batches, EVALUATION_BATCH))
         return self._graphs[images]()
 
     def step(self, batches: Batches) -> FusedStep | None:

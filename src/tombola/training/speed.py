@@ -22,11 +22,12 @@ from tombola.data.augmentation import draw
 from tombola.data.imageset import Data, data_from_tensors
 from tombola.networks.network import Network
 from tombola.ticket import initialize
-from tombola.training.choice import engine_for, forget_engines
+from tombola.training.choice import engine_for
 from tombola.training.device import Mode, repeatable, resolve_precision
 from tombola.training.engine import Engine
 from tombola.training.evaluation import forget_batches
 from tombola.training.history import ForgettingRecord
+from tombola.training.idle import forget_engines
 from tombola.training.plan import EpochPlan
 from tombola.training.recipe import Recipe
 
