@@ -131,7 +131,11 @@ class Slurm:
 
     def kill_node(self, node: str) -> None:
         """As when the power of a machine fails: everything on it, with -9."""
-        self._kill(self.processes(node))
+        processes = self.processes(node)
+        for process in processes:  # at once: nobody is left to tell Slurm of another's end
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        self._kill(processes)
         self.daemons[node].wait()
 
     def _kill(self, processes: list[psutil.Process]) -> None:
