@@ -98,8 +98,7 @@ def _chains(work: Work, chains: Sequence[Configuration], number: int) -> Iterato
     yield work.probe(R18_C10, work.start(R18_C10, number), number)
     for each in work.scale.chosen(chains):
         yield work.probe(R18_C10, work.permuted(work.tickets(R18_C10, each, number)[until], number), number)
-        if number:  # of the first run they are in Fig. 10
-            yield from work.between_rounds(R18_C10, each, number)[:until]
+        yield from work.between_rounds(R18_C10, each, number)[:until]
         for prunings in (0, until):
             yield from _both_readings(work, each, prunings, number)
 

@@ -23,7 +23,12 @@ import tyro
 from tombola.lab.execute import load_result
 from tombola.lab.job import Job
 from tombola.lab.store import Store
+from tombola.measures.connectivity import Barrier
+from tombola.measures.instability import Instability
+from tombola.measures.learning import Learning
+from tombola.measures.probe import Probes
 from tombola.measures.statistics import mean, sample_std
+from tombola.measures.transfer import Transfer
 from tombola.report.board import board, board_csv
 from tombola.report.draw import picture_files
 from tombola.studies.catalogue import study_named
@@ -34,7 +39,7 @@ from tombola.studies.entries import Entry
 from tombola.studies.paper.printed import EPOCHS, printed_cells
 from tombola.studies.picture import Picture
 from tombola.studies.results import Results
-from tombola.studies.study import Study
+from tombola.studies.study import Shown
 from tombola.studies.work import Work
 from tombola.whole import write_whole
 
@@ -53,15 +58,15 @@ def main(store: Path, out: Path = Path(__file__).parent) -> None:
     results = Results(folder)
     # Whatever is there of a second seed is shown with the first.
     full, copies, tenth = work_of("full"), work_of("copies"), work_of("second")
-    save_rows(out / "table08.csv", table08(folder, full))
-    save_rows(out / "runs.csv", dense_runs(folder, full))
-    save_forgetting(folder, full, out / "forgetting.npz")
-    cells = dict(by_place(so_far("table8", full, results).shown(full, results).cells))
-    forgetting = so_far("fig6", full, results).shown(full, results)
+    save_rows(out / "table08.csv", table08(results, full))
+    save_rows(out / "runs.csv", dense_runs(folder, results, full))
+    save_forgetting(folder, results, full, out / "forgetting.npz")
+    cells = dict(by_place(so_far("table8", full, results).cells))
+    forgetting = so_far("fig6", full, results)
     cells |= by_place(forgetting.cells)
     save(out, "figure06a", computed(forgetting.picture, full, "three seeds of batch 256, else one"))
     for name in (*TENTH, *BESIDE):
-        shown = so_far(name, tenth, results).shown(tenth, results)
+        shown = so_far(name, tenth, results)
         cells |= by_place(shown.cells)
         if shown.picture is not None:
             seeds = {"fig3": COPIES, "fig10": FIRST}.get(name, BOTH)
@@ -69,38 +74,40 @@ def main(store: Path, out: Path = Path(__file__).parent) -> None:
         elif shown.cells:
             save_rows(out / "tenth" / f"{numbered(name)}.csv", beside_the_paper(by_place(shown.cells)))
     # At the full budget where it was run: these cells take the place of the shorter ones.
-    dense = so_far("fig3", copies, results).shown(copies, results)
+    dense = so_far("fig3", copies, results)
     cells |= by_place(dense.cells)
     if dense.cells:
         save(out, "figure03", computed(dense.picture, copies, COPIES))
     for name, rows in {
         "accuracy": accuracies, "probes": probes, "few-shot": few_shots, "transfer": transfers,
     }.items():  # fmt: skip
-        save_rows(out / "tenth" / f"{name}.csv", rows(folder, tenth))
-    save_rows(out / "tenth" / "barriers.csv", barriers(folder, tenth, CHAINS, (0, LAST)))
-    save_rows(out / "barriers.csv", barriers(folder, copies, (STABLE, UNSTABLE), (0,)))
+        save_rows(out / "tenth" / f"{name}.csv", rows(results, tenth))
+    save_rows(out / "tenth" / "barriers.csv", barriers(results, tenth, CHAINS, (0, LAST)))
+    save_rows(out / "barriers.csv", barriers(results, copies, (STABLE, UNSTABLE), (0,)))
     verdicts = board_csv(board(judge_all(printed_cells()), judge_all(cells)))
     write_whole(out / "claims.csv", verdicts.encode())
 
 
-def so_far(name: str, work: Work, results: Results) -> Study:
-    """A study of the runs that were finished: of a chain those that came to the last ticket."""
+def so_far(name: str, work: Work, results: Results) -> Shown:
+    """What a study shows of the runs that came to their end."""
     study = study_named(name)
-    last = LAST if work.scale.epochs < EPOCHS else 0
-
-    def finished(job: Job) -> bool:
-        return results.of(job) is not None
 
     def listing(work: Work, name: str) -> Iterator[Entry]:
         for entry in study.entries(work):
             place, jobs = entry.place, entry.jobs
             if place.momentum is not None and place.dataset == R18_C10.dataset and len(jobs) > 1:
                 chain = Configuration(place.momentum, place.batch_size or 0, bool(place.pretrained))
-                runs = [work.runs(R18_C10, chain, number) for number in range(len(jobs))]
-                jobs = tuple(job for job, run in zip(jobs, runs, strict=True) if finished(run[last]))
-            yield replace(entry, jobs=tuple(filter(finished, jobs)) or entry.jobs)
+                jobs = tuple(job for n, job in enumerate(jobs) if came_to_its_end(results, work, chain, n))
+            done = tuple(job for job in jobs if results.of(job) is not None)
+            yield replace(entry, jobs=done or entry.jobs)
 
-    return replace(study, listing=listing)
+    return replace(study, listing=listing).shown(work, results)
+
+
+def came_to_its_end(results: Results, work: Work, configuration: Configuration, number: int) -> bool:
+    """Whether the last ticket of a chain is trained; at the full budget the dense network is the last."""
+    last = LAST if work.scale.epochs < EPOCHS else 0
+    return results.of(work.runs(R18_C10, configuration, number)[last]) is not None
 
 
 def numbered(study: str) -> str:
@@ -113,7 +120,7 @@ Trained = tuple[Configuration, float, int, Job]
 """Configuration, weight decay, number of the run and the run."""
 
 
-def trained(store: Store, work: Work) -> list[Trained]:
+def trained(results: Results, work: Work) -> list[Trained]:
     """The dense runs that are finished with what they learned."""
     runs = [
         (each, work.recipe(R18_C10, each).weight_decay, number, work.runs(R18_C10, each, number)[0])
@@ -121,24 +128,24 @@ def trained(store: Store, work: Work) -> list[Trained]:
         for number in range(work.scale.seeds)
     ]
     runs.append((OTHER_DECAY, LESS, 0, other_decay(work)))
-    return [run for run in runs if store.has(work.learning(run[-1]).name)]
+    return [run for run in runs if results.of(work.learning(run[-1]))]
 
 
-def measured(store: Store, work: Work, run: Job) -> dict[str, float]:
+def measured(results: Results, work: Work, run: Job) -> Row:
     """What Table 8 says of a run, and its test accuracy."""
-    learned = store.numbers(work.learning(run).name)["value"]
+    learned: Learning = results.of(work.learning(run))
     return {
-        "val_accuracy": store.numbers(run.name)["accuracy"],
-        "forgetting_events": learned["forgetting"]["events_mean"],
-        "unforgettable_percent": 100 * learned["forgetting"]["unforgettable"],
-        "convergence": learned["convergence"],
+        "val_accuracy": results.of(run)["accuracy"],
+        "forgetting_events": learned.forgetting.events_mean,
+        "unforgettable_percent": 100 * learned.forgetting.unforgettable,
+        "convergence": learned.convergence,
     }
 
 
-def table08(store: Store, work: Work) -> Iterator[Row]:
+def table08(results: Results, work: Work) -> Iterator[Row]:
     """Table 8 and the dense accuracies of Table 11: one row for each number."""
-    for (configuration, decay), runs in groupby(trained(store, work), lambda run: run[:2]):
-        ours = [measured(store, work, run) for *_, run in runs]
+    for (configuration, decay), runs in groupby(trained(results, work), lambda run: run[:2]):
+        ours = [measured(results, work, run) for *_, run in runs]
         for metric in ours[0]:
             values = [each[metric] for each in ours]
             theirs, spread = _printed(configuration, metric), sample_std(values)
@@ -151,10 +158,10 @@ def table08(store: Store, work: Work) -> Iterator[Row]:
             }  # fmt: skip
 
 
-def dense_runs(store: Store, work: Work) -> Iterator[Row]:
+def dense_runs(store: Store, results: Results, work: Work) -> Iterator[Row]:
     """The runs behind it: one row for each, with where it comes from."""
-    for configuration, decay, number, run in trained(store, work):
-        values = {metric: round(value, 4) for metric, value in measured(store, work, run).items()}
+    for configuration, decay, number, run in trained(results, work):
+        values = {metric: round(value, 4) for metric, value in measured(results, work, run).items()}
         yield {
             "momentum": configuration.momentum, "batch_size": configuration.batch_size,
             "weight_decay": decay, "seed": number, **values, "epochs": work.scale.epochs,
@@ -186,9 +193,9 @@ def _origin(store: Store, run: Job) -> Row:
     }  # fmt: skip
 
 
-def save_forgetting(store: Store, work: Work, path: Path) -> None:
+def save_forgetting(store: Store, results: Results, work: Work, path: Path) -> None:
     """What happened to each image in the runs that the store still has whole; others stay as they are."""
-    whole = [run for run in trained(store, work) if not store.is_thin(run[-1].name)]
+    whole = [run for run in trained(results, work) if not store.is_thin(run[-1].name)]
     if not whole:
         return
     arrays = dict(np.load(path)) if path.exists() else {}
@@ -216,10 +223,10 @@ def beside_the_paper(ours: dict[Place, Cell]) -> Iterator[Row]:
         }  # fmt: skip
 
 
-def chains(store: Store, work: Work) -> Iterator[tuple[Configuration, int, list[Job]]]:
-    """The chains that came to the last ticket: configuration, number of the run, tickets."""
+def chains(results: Results, work: Work) -> Iterator[tuple[Configuration, int, list[Job]]]:
+    """The chains that came to their end: configuration, number of the run, tickets."""
     for each, number in product(CHAINS, range(work.scale.seeds)):
-        if store.has(work.runs(R18_C10, each, number)[LAST].name):
+        if came_to_its_end(results, work, each, number):
             yield each, number, work.tickets(R18_C10, each, number)
 
 
@@ -228,55 +235,54 @@ def row_of(work: Work, configuration: Configuration, number: int, **values: Any)
     return {"configuration": str(configuration), "seed": number, **values, "epochs": work.scale.epochs}
 
 
-def accuracies(store: Store, work: Work) -> Iterator[Row]:
+def accuracies(results: Results, work: Work) -> Iterator[Row]:
     """Test accuracy in percent after each training of each chain, from the dense network on."""
-    for each, number, _ in chains(store, work):
-        runs = work.runs(R18_C10, each, number)[: LAST + 1]
-        yield row_of(work, each, number, **{str(n): accuracy(store, run) for n, run in enumerate(runs)})
+    for each, number, _ in chains(results, work):
+        runs = map(results.of, work.runs(R18_C10, each, number)[: LAST + 1])
+        yield row_of(work, each, number, **{str(n): run and run["accuracy"] for n, run in enumerate(runs)})
 
 
-def probes(store: Store, work: Work) -> Iterator[Row]:
+def probes(results: Results, work: Work) -> Iterator[Row]:
     """Probe accuracy in percent after every block: tickets, permuted tickets, the random dense network."""
-    for each, number, tickets in chains(store, work):
+    for each, number, tickets in chains(results, work):
         probed = {str(n): tickets[n] for n in (0, LAST // 2, LAST)}
         probed[f"permuted {LAST}"] = work.permuted(tickets[LAST], number)
         for label, ticket in probed.items():
-            probe = numbers(store, work.probe(R18_C10, ticket, number))
-            if probe:
-                blocks = {f"block {n}": value for n, value in enumerate(probe["value"]["accuracy"], 1)}
+            found: Probes | None = results.of(work.probe(R18_C10, ticket, number))
+            if found:
+                blocks = {f"block {n}": accuracy for n, accuracy in enumerate(found.accuracy, 1)}
                 yield row_of(work, each, number, prunings=label, **blocks)
 
 
-def few_shots(store: Store, work: Work) -> Iterator[Row]:
+def few_shots(results: Results, work: Work) -> Iterator[Row]:
     """Test accuracy in percent of tickets trained on a share of the images, and what failed."""
-    for each, number, _ in chains(store, work):
+    for each, number, _ in chains(results, work):
         for n in (0, LAST // 2, LAST):
-            trained = {f"{percent}%": work.few_shot(R18_C10, each, n, number, percent) for percent in (1, 10)}
-            failed = [share for share, run in trained.items() if (numbers(store, run) or {}).get("failed")]
-            values = {share: accuracy(store, run) for share, run in trained.items()}
-            yield row_of(work, each, number, prunings=n, **values, failed=", ".join(failed) or None)
+            runs = {
+                f"{percent}%": results.of(work.few_shot(R18_C10, each, n, number, percent))
+                for percent in (1, 10)
+            }
+            values = {share: run and run["accuracy"] for share, run in runs.items()}
+            failed = ", ".join(share for share, run in runs.items() if run and run["failed"])
+            yield row_of(work, each, number, prunings=n, **values, failed=failed or None)
 
 
-def transfers(store: Store, work: Work) -> Iterator[Row]:
+def transfers(results: Results, work: Work) -> Iterator[Row]:
     """Test accuracy in percent on MNIST of heads on the frozen ticket, and on its trained dense network."""
-    for each, number, tickets in chains(store, work):
-        dense = work.runs(R18_C10, each, number)[0]
-        found = {
-            label: numbers(store, work.transfer(R18_C10, body, "MNIST", number))
-            for label, body in (("ticket", tickets[LAST]), ("trained dense network", dense))
+    for each, number, tickets in chains(results, work):
+        bodies = {
+            "ticket": tickets[LAST],
+            "trained dense network": work.runs(R18_C10, each, number)[0],
         }
-        values = {label: measure and measure["value"]["accuracy"] for label, measure in found.items()}
+        values: Row = {}
+        for label, body in bodies.items():
+            found: Transfer | None = results.of(work.transfer(R18_C10, body, "MNIST", number))
+            values[label] = found and found.accuracy
         yield row_of(work, each, number, **values)
 
 
-def accuracy(store: Store, run: Job) -> float | None:
-    """Test accuracy of a run, if it is finished."""
-    known = numbers(store, run)
-    return known["accuracy"] if known else None
-
-
 def barriers(
-    store: Store, work: Work, configurations: Iterable[Configuration], prunings: Iterable[int]
+    results: Results, work: Work, configurations: Iterable[Configuration], prunings: Iterable[int]
 ) -> Iterator[Row]:
     """Barriers in points: between two copies, in both batch-norm readings, and between consecutive rounds.
 
@@ -285,33 +291,21 @@ def barriers(
     for each, number in product(configurations, range(work.scale.seeds)):
         row: Row = {}
         for n in prunings:
-            pair = numbers(store, work.instability(R18_C10, each, n, number, recalibrated=True))
-            line = pair["value"]["lines"][0] if pair else None
-            for reading, errors in (("", line), (", recalibrated", line and line["recalibrated"])):
+            found: Instability | None = results.of(
+                work.instability(R18_C10, each, n, number, recalibrated=True)
+            )
+            line = found and found.lines[0]
+            for reading, barrier in (("", line), (", recalibrated", line and line.recalibrated)):
                 where = f"copies, {n} prunings{reading}"
-                row[where] = errors and height(errors)
-                row[f"{where}, ends"] = errors and round(ends(errors), 3)
-                row[f"{where}, largest"] = errors and round(max(errors["errors"]), 3)
+                largest = barrier and max(barrier.errors)
+                row[where] = barrier and round(barrier.height, 3)
+                row[f"{where}, ends"] = barrier and round(largest - barrier.height, 3)
+                row[f"{where}, largest"] = barrier and round(largest, 3)
         for n, between in enumerate(work.between_rounds(R18_C10, each, number)[:LAST]):
-            path = numbers(store, between)
-            row[f"{n} to {n + 1}"] = path and height(path["value"])
+            path: Barrier | None = results.of(between)
+            row[f"{n} to {n + 1}"] = path and round(path.height, 3)
         if any(value is not None for value in row.values()):
             yield row_of(work, each, number, **row)
-
-
-def numbers(store: Store, wanted: Job) -> dict[str, Any] | None:
-    """The numbers of a job, if it is finished."""
-    return store.numbers(wanted.name) if store.has(wanted.name) else None
-
-
-def height(line: dict[str, Any]) -> float:
-    """The barrier of a line (Eq. 3), in points."""
-    return round(max(line["errors"]) - ends(line), 3)
-
-
-def ends(line: dict[str, Any]) -> float:
-    """The mean error at the ends of a line, in percent."""
-    return float(line["errors"][0] + line["errors"][-1]) / 2
 
 
 def computed(picture: Picture | None, work: Work, seeds: str) -> Picture:
