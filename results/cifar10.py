@@ -35,6 +35,8 @@ from tombola.training.loop import train
 
 OTHER_DECAY, LESS = Configuration(0.9, 256), 1e-4
 """The configuration that was trained at another weight decay too (reading A1), and that weight decay."""
+NETWORK = "resnet18@1"
+"""What these results are of: ResNet-18 as the first reading of B4 started it, Kaiming-normal."""
 LAST = 10
 """Prunings of the last ticket of a chain."""
 CHAINS = (*CONFIGURATIONS, STABLE.rewound, UNSTABLE.rewound)
@@ -53,8 +55,9 @@ def work_of(part: Part, until: int = LAST, **numbers: Any) -> Work:
     chained = part in ("tenth", "second")
     if chained:
         numbers |= {"rounds": until, "columns": (until // 2, until), "stride": until // 2}
-    scale = scale_named("short" if chained else "paper")
-    return Work(overridden(scale, seeds=_SEEDS[part], copies=2, **numbers))
+    scale = overridden(scale_named("short" if chained else "paper"), seeds=_SEEDS[part], copies=2, **numbers)
+    subject = replace(scale.subjects[R18_C10], network=NETWORK)
+    return Work(replace(scale, subjects={**scale.subjects, R18_C10: subject}))
 
 
 def full(work: Work) -> Iterator[Job]:

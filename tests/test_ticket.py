@@ -376,7 +376,7 @@ def test_a_factory_that_was_never_declared_works_from_start_to_file(
 def test_a_declared_network_is_loaded_by_its_name(
     digits: tb.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(networks, "_factories", {})
+    monkeypatch.setattr(networks._networks, "_declared", {})
     tb.declare_network("my-net")(small_net)
     start = tb.initialize("my-net", digits)
     assert tb.initialize(small_net, digits).network == start.network

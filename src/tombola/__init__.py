@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from tombola.measures.transfer import Transfer as Transfer
     from tombola.measures.transfer import transfer as transfer
     from tombola.measures.untrained import untrained as untrained
+    from tombola.networks.initialization import declare_init as declare_init
     from tombola.networks.network import Network as Network
     from tombola.networks.network import declare_network as declare_network
     from tombola.pruning.controls import densify as densify
@@ -131,6 +132,7 @@ _HOMES = {
         "transfer",
     ),
     "tombola.measures.untrained": ("untrained",),
+    "tombola.networks.initialization": ("declare_init",),
     "tombola.networks.network": (
         "Network",
         "declare_network",

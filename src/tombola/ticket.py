@@ -22,7 +22,9 @@ from tombola import files
 from tombola.data.imageset import Data
 from tombola.declared import declare
 from tombola.errors import NetworkError, TicketError, reason
+from tombola.networks.initialization import Scheme
 from tombola.networks.network import Factory, Network, prunable_names
+from tombola.networks.versions import as_written, bare_name
 from tombola.reading import OTHER_FORM
 
 State = Mapping[str, Tensor]
@@ -203,17 +205,24 @@ class Ticket:
 
 
 @declare("initialize")
-def initialize(network: str | Factory, data: Data, *, seed: int = 0) -> Ticket:
+def initialize(
+    network: str | Factory, data: Data, *, seed: int = 0, init: str | Scheme | None = None
+) -> Ticket:
     """A dense ticket at initialisation: a full mask over freshly drawn weights.
 
     network: a declared name (``"resnet18"``, ``"convnet"``, ...) or any factory of an ``nn.Module``, called
-        with those of ``classes``, ``channels`` and ``size`` that it takes.
+        with those of ``classes``, ``channels`` and ``size`` that it takes. A name means its newest version;
+        ``"resnet18@1"`` is an older one.
     data: says how many channels, pixels and classes the network is for.
     seed: number of the initialisation stream.
+    init: a declared initialisation scheme, ``"pytorch"``, ``"kaiming-normal"``, ``"kaiming-normal-fan-in"``,
+        ``"glorot-normal"``, ``"orthogonal"`` or one of :func:`tombola.declare_init`; None for the network's
+        own. Controls that draw weights anew (``reinitialize``) draw by the same.
 
-    Raises :class:`~tombola.errors.NetworkError` for an unknown name or a network that cannot take the images.
+    Raises :class:`~tombola.errors.NetworkError` for an unknown name, a scheme that cannot be applied to the
+    network, or a network that cannot take the images.
     """
-    described = Network.of(network, channels=data.channels, size=data.size, classes=data.classes)
+    described = Network.of(network, channels=data.channels, size=data.size, classes=data.classes, init=init)
     module = described.initialized(seed)
     _check_fits(module, described)
     start = {name: value.detach().clone() for name, value in module.state_dict().items()}
@@ -250,16 +259,13 @@ def unpack_state(tensors: State, mask: Mask, prefix: str = "") -> dict[str, Tens
 
 
 def _described_network(description: Mapping[str, Any], expected: str | Factory | None) -> Network:
-    name = description["name"]
-    if isinstance(expected, str) and expected != name:
-        raise TicketError(f"this is a ticket of network {name!r}, not {expected!r}")
-    sizes: dict[str, Any] = {
-        "channels": int(description["channels"]),
-        "size": tuple(description["size"]),
-        "classes": int(description["classes"]),
-    }
+    name = str(description["name"])
+    if isinstance(expected, str):
+        if expected not in (name, bare_name(name), as_written(name)):
+            raise TicketError(f"this is a ticket of network {name!r}, not {expected!r}")
+        expected = None
     try:
-        return Network.of(expected if expected is not None else name, **sizes)
+        return Network.described(description, expected)
     except NetworkError as error:
         raise TicketError(
             f"{error}; for a network of your own, say Ticket.load(path, network=factory)"

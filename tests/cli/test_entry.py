@@ -162,6 +162,8 @@ def test_the_store_can_be_listed_and_shown(tombola: Callable[..., Result], tmp_p
     ("arguments", "words"),
     [
         (("--network", "convnett"), "no network 'convnett'; did you mean 'convnet'?"),
+        (("--network", "convnet@3"), "no version 3 of network 'convnet' here; there is 1"),
+        (("--init", "kaimin-normal"), "no initialisation 'kaimin-normal'; did you mean 'kaiming-normal'?"),
         (("--fraction", 0), "fraction is 0.0; it must lie between 0 and 1, both excluded"),
         (("--fraction", 1), "fraction is 1.0; it must lie between 0 and 1, both excluded"),
         (("--fraction", 1.5), "fraction is 1.5; it must lie between 0 and 1, both excluded"),

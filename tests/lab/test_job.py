@@ -113,9 +113,12 @@ def test_a_name_is_the_hash_of_the_call_as_written_by_hand(dense: tb.Job, dozen:
 
 
 def test_a_name_holds_what_differs_from_the_defaults(dozen: tb.Recipe) -> None:
-    start = sha("initialize", network="resnet18", data={"data": "cifar10"}, seed=3)
+    first = sha("initialize", network="resnet18", data={"data": "cifar10"}, seed=3)
+    made = tb.job(tb.initialize, "resnet18@1", data="cifar10", seed=3)
+    assert made.name == first == "b72fe5f0a9955d4d4717401ad971827e1549260ead4eec6a0ea47631567a22df"
+    start = sha("initialize", network="resnet18@2", data={"data": "cifar10"}, seed=3)
     made = tb.job(tb.initialize, "resnet18", data="cifar10", seed=3)
-    assert made.name == start == "b72fe5f0a9955d4d4717401ad971827e1549260ead4eec6a0ea47631567a22df"
+    assert made.name == start == "7ba37f8bacf0a6d15391f20aae016e312cd74fed129d93eba2bd8add3643bcbf"
     chain = imp_jobs(
         "resnet18", "cifar10", dozen,
         rounds=1, rewind=2, fraction=0.5, scope="layerwise", exclude=["linear.weight"], same_noise=True,
@@ -271,7 +274,7 @@ def test_an_undeclared_network_is_refused_with_the_remedy() -> None:
 
 
 def test_a_declared_network_enters_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(networks, "_factories", dict(networks._factories))
+    monkeypatch.setattr(networks._networks, "_declared", dict(networks._networks._declared))
 
     @tb.declare_network("my-net")
     def mine(classes: int) -> torch.nn.Module:

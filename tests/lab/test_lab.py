@@ -71,6 +71,18 @@ def test_a_finished_job_needs_nothing_that_is_behind_it(
     assert lab.run(jobs).computed == [jobs[0].name]
 
 
+def test_a_job_of_before_there_were_versions_is_of_version_1(lab: tb.Lab, digits: tb.Data) -> None:
+    """Its description has the name alone, which a user types for the newest version."""
+    old, new = (tb.job(tb.initialize, name, "digits") for name in ("resnet18@1", "resnet18"))
+    lab.run([old, new]).raise_failures()
+    assert lab.store.description(old.name)["arguments"]["network"] == "resnet18"
+    assert lab.store.description(new.name)["arguments"]["network"] == "resnet18@2"
+    assert lab.result(old).fingerprint == tb.initialize("resnet18@1", digits).fingerprint
+    assert lab.result(new).fingerprint == tb.initialize("resnet18", digits).fingerprint
+    assert lab.result(old).network.description()["name"] == "resnet18"
+    assert not torch.equal(lab.result(old).start["conv1.weight"], lab.result(new).start["conv1.weight"])
+
+
 def test_a_failure_is_raised_where_a_result_is_asked_for(lab: tb.Lab) -> None:
     start = tb.job(tb.initialize, "vgg16", "digits")
     with pytest.raises(
@@ -177,7 +189,7 @@ def test_data_that_cannot_be_loaded_are_told_before_any_work(lab: tb.Lab, tmp_pa
 def test_a_declared_network_of_the_callers_own_is_trained(
     lab: tb.Lab, short: tb.Recipe, digits: tb.Data, monkeypatch: pytest.MonkeyPatch, same_run: Same
 ) -> None:
-    monkeypatch.setattr(networks, "_factories", dict(networks._factories))
+    monkeypatch.setattr(networks._networks, "_declared", dict(networks._networks._declared))
 
     @tb.declare_network("flat")
     def flat(classes: int) -> nn.Module:

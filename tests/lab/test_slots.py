@@ -18,6 +18,8 @@ def training(network: str, batch_size: int) -> tb.Job:
         ([("resnet18", 8)], 6),
         ([("resnet20", 128)], 6),
         ([("convnet", 32), ("resnet20", 128)], 6),
+        ([("convnet@1", 128), ("resnet20@1", 128)], 6),
+        ([("resnet18@1", 256)], 3),
         ([("resnet20", 128), ("resnet18", 256)], 3),
         ([("resnet18", 8), ("resnet18", 256)], 3),
     ],

@@ -47,6 +47,7 @@ def test_a_file_that_holds_no_speeds_is_refused(tmp_path: Path, content: str) ->
 
 def test_a_plan_finds_the_fastest_speed_or_that_of_a_number_of_slots(measured: Bench) -> None:
     assert measured.speed("resnet18", 256) is THREE
+    assert measured.speed("resnet18@1", 256) is THREE
     assert measured.speed("resnet18", 256, packed=1) is ONE
     assert measured.speed("resnet18", 256, size=64) is None
     assert measured.speed("resnet18", 100) is None

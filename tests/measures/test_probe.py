@@ -219,7 +219,7 @@ def test_the_papers_recipe_need_not_be_written_down(start: tb.Ticket) -> None:
 def test_a_declared_network_of_ones_own_is_probed_as_a_job(
     digits: tb.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(networks, "_factories", {})
+    monkeypatch.setattr(networks._networks, "_declared", {})
     tb.declare_network("own")(Own)
     lab = tb.Lab(tmp_path / "store")
     begun = tb.job(tb.initialize, "own", "digits")

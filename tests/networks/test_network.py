@@ -15,7 +15,7 @@ IMAGES: dict[str, Any] = {"channels": 3, "size": (8, 10), "classes": 4}
 
 @pytest.fixture(autouse=True)
 def _own_factories(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(networks, "_factories", {})
+    monkeypatch.setattr(networks._networks, "_declared", {})
     return
 
 
@@ -79,6 +79,47 @@ def test_a_name_that_is_taken_is_refused(name: str) -> None:
     tb.declare_network("my-net")(first)
     with pytest.raises(NetworkError, match=f"the network name '{name}' is taken"):
         tb.declare_network(name)(second)
+
+
+def test_versions_of_a_network_stand_beside_each_other_and_a_name_means_the_newest() -> None:
+    @tb.declare_network("my-net")
+    def first() -> nn.Module:
+        return nn.Flatten()
+
+    @tb.declare_network("my-net", version=2)
+    def second() -> nn.Module:
+        return nn.Identity()
+
+    assert network_names().count("my-net") == 1
+    built = {name: type(Network.of(name, **IMAGES).build()) for name in ("my-net", "my-net@1", "my-net@2")}
+    assert built == {"my-net": nn.Identity, "my-net@1": nn.Flatten, "my-net@2": nn.Identity}
+    assert Network.of(first, **IMAGES).description()["name"] == "my-net"
+    assert Network.of(second, **IMAGES).description()["name"] == "my-net@2"
+    assert Network.of("my-net", **IMAGES) != Network.of("my-net@1", **IMAGES)
+    for described in (Network.of(name, **IMAGES) for name in ("my-net@1", "my-net@2")):
+        assert Network.described(described.description()) == described
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("resnet18@3", "no version 3 of network 'resnet18' here; there is 1, 2"),
+        ("convnet@2", "no version 2 of network 'convnet' here; there is 1"),
+        ("resnet18@new", "'resnet18@new' has the version 'new'; write a number from 1, such as resnet18@1"),
+        ("resnet18@01", "write a number from 1"),
+        ("resnet81@1", "no network 'resnet81'; did you mean 'resnet18'"),
+    ],
+)
+def test_a_version_that_there_is_not_is_refused(name: str, words: str) -> None:
+    with pytest.raises(NetworkError, match=words):
+        Network.of(name, **IMAGES)
+
+
+def test_a_name_with_a_version_in_it_or_a_version_of_0_is_refused_at_its_declaration() -> None:
+    with pytest.raises(NetworkError, match="choose one without '@'"):
+        tb.declare_network("my-net@2")(nn.Flatten)
+    with pytest.raises(NetworkError, match="version of network 'my-net' is 0; it must be 1, 2"):
+        tb.declare_network("my-net", version=0)(nn.Flatten)
 
 
 def test_the_same_definition_run_again_replaces_the_first() -> None:

@@ -30,6 +30,18 @@ def test_the_grid_is_all_combinations_and_its_chains_are_those_of_imp() -> None:
     assert [job.name for job in rows[3].jobs] == expected
 
 
+def test_the_initialisation_of_a_study_is_that_of_its_starts() -> None:
+    study = OwnStudy("mine", recipe=QUICK, init="glorot-normal")
+    (row,) = own_rows(study)
+    recipe = tb.Recipe(**QUICK)
+    (expected,) = imp_jobs("convnet", "digits", recipe, rounds=0, init="glorot-normal")
+    assert row.jobs[0].name == expected.name
+    assert expected.parents[0].arguments["init"] == "glorot-normal"
+    assert expected.name != imp_jobs("convnet", "digits", recipe, rounds=0)[0].name
+    with pytest.raises(TombolaError, match="no initialisation 'glorot'; did you mean 'glorot-normal'"):
+        own_rows(OwnStudy("mine", recipe=QUICK, init="glorot"))
+
+
 def test_measures_are_taken_of_every_round(tmp_path: Path, digits: tb.Data) -> None:
     study = OwnStudy(
         "mine", recipe=QUICK, rounds=1, seeds=2,

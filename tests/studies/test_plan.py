@@ -1,5 +1,6 @@
 """Plans against the epochs that were counted for the paper by hand, table by table."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,10 @@ def test_hours_follow_from_images_and_speed(work: Work) -> None:
     assert found.hours == pytest.approx(seconds / 3600)
     assert found.unmeasured == (("resnet18", 100),)
     assert "not in the hours, for want of a measured speed: resnet18 at 100" in found.lines()
+    older = replace(work.scale.subjects[R18_C10], network="resnet18@1")
+    first = Work(replace(work.scale, subjects={**work.scale.subjects, R18_C10: older}))
+    known = {("resnet18", 256): 20_000.0}
+    assert plan([study_named("table8")], first, speed=known).hours == pytest.approx(found.hours)
     halved = plan([study_named("table8")], work, speed={("resnet18", 256): 20_000.0}, slots=2)
     assert halved.hours == pytest.approx(seconds / 3600 / 2)
 

@@ -5,6 +5,7 @@ import pytest
 from tombola.errors import StudyError
 from tombola.studies.claims.names import PAIRS, R18_C10, R34_TIN, Configuration
 from tombola.studies.scales import SCALES, overridden, scale_named
+from tombola.studies.work import Work
 
 PAPER = scale_named("paper")
 
@@ -53,6 +54,15 @@ def test_overridden_numbers_stand_in_the_name_and_leave_the_rest() -> None:
     assert str(scale) == "scale paper, epochs 40, seeds 1, rounds 10, configs 0.0/256,0.9/100"
     assert (PAPER.epochs, PAPER.subjects[R34_TIN].rounds) == (200, 20)
     assert overridden(PAPER, epochs=None, lr=None) == PAPER
+
+
+def test_an_initialisation_is_that_of_every_pair() -> None:
+    scale = overridden(PAPER, init="kaiming-normal")
+    assert {scale.subjects[pair].init for pair in PAIRS} == {"kaiming-normal"}
+    assert str(scale) == "scale paper, init kaiming-normal"
+    start = Work(scale).start(R18_C10, 0)
+    assert start.arguments["init"] == "kaiming-normal"
+    assert "init" not in Work(PAPER).start(R18_C10, 0).arguments
 
 
 def test_chosen_configurations_keep_their_late_rewinding() -> None:

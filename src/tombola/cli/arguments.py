@@ -67,6 +67,8 @@ class Numbers:
     """Lengths asked about beside a first stable epoch."""
     lr: float | None = None
     """Learning rate at the start, of every pair."""
+    init: str | None = None
+    """Initialisation scheme of every pair, such as kaiming-normal; default: each network's own."""
 
     def given(self) -> dict[str, Any]:
         """Those that were given, as :func:`~tombola.studies.scales.overridden` takes them."""

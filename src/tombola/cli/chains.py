@@ -29,6 +29,10 @@ def imp(
     exclude: Annotated[tuple[str, ...], tyro.conf.arg(help="Names of weights never to prune.")] = (),
     same_noise: Annotated[bool, tyro.conf.arg(help="Replay the noise of round 0 in every round.")] = False,
     seed: Annotated[int, tyro.conf.arg(help="Number of the initialisation and of the SGD noise.")] = 0,
+    init: Annotated[
+        str | None,
+        tyro.conf.arg(help="Initialisation: pytorch, kaiming-normal, ...; default: the network's own."),
+    ] = None,
     recipe: Recipe = Recipe(),  # noqa: B008 (frozen)
     store: Store = None,
     device: Device = "auto",
@@ -49,7 +53,7 @@ def imp(
     lab = Lab(store, settings=settings)
     chain = imp_jobs(
         network, data, recipe, rounds=rounds, rewind=rewind, fraction=fraction,
-        scope=scope, exclude=exclude, same_noise=same_noise, seed=seed,
+        scope=scope, exclude=exclude, same_noise=same_noise, seed=seed, init=init,
     )  # fmt: skip
     if out is not None:
         check_writable(out)

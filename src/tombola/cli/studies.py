@@ -110,6 +110,7 @@ def _costing(
     from tombola.lab.engine import available_cores, available_gpus
     from tombola.lab.slots import default_slots
     from tombola.lab.speeds import known_speeds
+    from tombola.networks.versions import bare_name
 
     measured = known_speeds(device)
     if device.type == "cpu":
@@ -121,7 +122,11 @@ def _costing(
     def speed(network: str, batch_size: int) -> float | None:
         """Of one slot; at a batch size that was not measured, that of the next smaller one."""
         assert measured is not None
-        known = [one for one in measured.speeds if one.network == network and one.batch_size <= batch_size]
+        known = [
+            one
+            for one in measured.speeds
+            if bare_name(one.network) == network and one.batch_size <= batch_size
+        ]
         nearest = max((one.batch_size for one in known), default=0)
         together = [one for one in known if one.batch_size == nearest]
         packed = [one for one in together if one.packed == each] or together

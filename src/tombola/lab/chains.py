@@ -23,16 +23,18 @@ def start_job(
     *,
     rewind: int = 0,
     seed: int = 0,
+    init: str | None = None,
     pretraining_noise: int | None = None,
 ) -> Job:
     """The start of a chain: an initialisation, pretrained for ``rewind`` epochs if that is not 0.
 
+    init: initialisation scheme, as for :func:`tombola.initialize`.
     pretraining_noise: number of the noise of the pretraining; by default the seed. Under the chain's own
         number a rewound dense training goes on as if there had been no rewinding (at momentum 0, to the bit).
     """
     if isinstance(network, str):
         Network.of(network, channels=1, size=(1, 1), classes=1)  # refuses an unknown name
-    start = job(initialize, network, data, seed=seed)
+    start = job(initialize, network, data, seed=seed, init=init)
     if rewind == 0:
         return start
     check_rewind(rewind, recipe)
@@ -52,17 +54,18 @@ def imp_jobs(
     exclude: Sequence[str] = (),
     same_noise: bool = False,
     seed: int = 0,
+    init: str | None = None,
     pretraining_noise: int | None = None,
 ) -> list[Job]:
     """The ``rounds + 1`` trainings of a pruning chain, the first of them dense.
 
     rewind: epoch that every round goes back to; 0 is the initialisation.
     seed: number of both the initialisation and the noise.
-    pretraining_noise: as for :func:`start_job`.
+    init, pretraining_noise: as for :func:`start_job`.
     The other arguments are as for :func:`tombola.imp`.
     """
     return _written(
-        chain, network, data, recipe, rounds, rewind, fraction, scope, exclude, same_noise, seed,
+        chain, network, data, recipe, rounds, rewind, fraction, scope, exclude, same_noise, seed, init,
         pretraining_noise,
     )  # fmt: skip
 
@@ -79,6 +82,7 @@ def ticket_jobs(
     exclude: Sequence[str] = (),
     same_noise: bool = False,
     seed: int = 0,
+    init: str | None = None,
     pretraining_noise: int | None = None,
 ) -> list[Job]:
     """The ``rounds + 1`` tickets of a mask search, the first of them its start.
@@ -89,7 +93,7 @@ def ticket_jobs(
     The other arguments are as for :func:`imp_jobs`, whose trainings these tickets share.
     """
     return _written(
-        tickets, network, data, recipe, rounds, rewind, fraction, scope, exclude, same_noise, seed,
+        tickets, network, data, recipe, rounds, rewind, fraction, scope, exclude, same_noise, seed, init,
         pretraining_noise,
     )  # fmt: skip
 
@@ -106,6 +110,7 @@ def _written(
     exclude: Sequence[str],
     same_noise: bool,
     seed: int,
+    init: str | None,
     pretraining_noise: int | None,
 ) -> list[Job]:
     """What a search gives, as jobs, after everything was refused that can be before anything is trained."""
@@ -116,7 +121,9 @@ def _written(
         raise RecipeError(f"exclude is {exclude!r}; it must be a list of names, such as [{exclude!r}]")
     if exclude:
         _check_names(network, exclude)
-    start = start_job(network, data, recipe, rewind=rewind, seed=seed, pretraining_noise=pretraining_noise)
+    start = start_job(
+        network, data, recipe, rewind=rewind, seed=seed, init=init, pretraining_noise=pretraining_noise
+    )
     return list(
         search(
             job, start, data, recipe, rounds=rounds, fraction=fraction, noise=seed, same_noise=same_noise,

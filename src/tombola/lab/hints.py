@@ -7,6 +7,9 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from tombola.networks.initialization import Scheme
+from tombola.networks.network import Factory
+
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
     """The members of a union, or the hint itself."""
@@ -18,6 +21,16 @@ def wants_float(hint: Any) -> bool:
     """Whether an integer given here means a float: 1 and 1.0 must not name different jobs."""
     kinds = alternatives(hint)
     return float in kinds and int not in kinds
+
+
+def wants_network(hint: Any) -> bool:
+    """Whether text given here names a network: its version must enter the job."""
+    return Factory in alternatives(hint)
+
+
+def wants_init(hint: Any) -> bool:
+    """Whether text given here names an initialisation scheme, likewise."""
+    return Scheme in alternatives(hint)
 
 
 def wants_tuple(hint: Any) -> bool:

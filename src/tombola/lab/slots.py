@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tombola.lab.job import Job, everything_behind
+from tombola.networks.versions import bare_name
 
 _USUAL, _SMALL_STEPS = 3, 6
 _SMALL_NETWORKS = frozenset({"convnet", "resnet20"})
@@ -20,7 +21,7 @@ def default_slots(jobs: Iterable[Job]) -> int:
     networks, batches = set(), set()
     for each in everything_behind(jobs):
         if isinstance(each.arguments.get("network"), str):
-            networks.add(each.arguments["network"])
+            networks.add(bare_name(each.arguments["network"]))
         recipe = each.arguments.get("recipe")
         if isinstance(recipe, dict):
             batches.add(recipe.get("batch_size", _SMALL_BATCH + 1))

@@ -16,6 +16,7 @@ import tombola
 from tombola.data import cache
 from tombola.errors import DeviceError, RecipeError, StoreError, reason
 from tombola.lab.engine import intra_op_threads
+from tombola.networks.versions import bare_name
 from tombola.training.device import Mode, hardware_name
 from tombola.training.speed import Machine, Speed, measure_machine, measure_speed
 from tombola.whole import write_whole
@@ -57,11 +58,14 @@ class Bench:
     def speed(
         self, network: str, batch_size: int, *, size: int = 32, packed: int | None = None
     ) -> Speed | None:
-        """The fastest measured speed of such trainings, or that at a number of them at once."""
+        """The fastest measured speed of such trainings, or that at a number of them at once.
+
+        Versions of a network count as one: they differ in their first weights, hardly in their cost.
+        """
         fitting = [
             each
             for each in self.speeds
-            if (each.network, each.batch_size, each.size) == (network, batch_size, size)
+            if (bare_name(each.network), each.batch_size, each.size) == (bare_name(network), batch_size, size)
             and packed in (None, each.packed)
         ]
         return max(fitting, key=lambda each: each.images_per_second, default=None)

@@ -21,8 +21,10 @@ import numpy
 from tombola.data.catalogue import find
 from tombola.data.imageset import Data
 from tombola.errors import JobError
-from tombola.lab.hints import alternatives, item_hint, wants_float
-from tombola.networks.network import Network
+from tombola.lab.hints import alternatives, item_hint, wants_float, wants_init, wants_network
+from tombola.networks.initialization import written_init
+from tombola.networks.network import written_network
+from tombola.networks.versions import as_written
 from tombola.ticket import Ticket
 from tombola.training.run import Run
 
@@ -122,6 +124,10 @@ class Scribe:
             return {"value": name, "type": type(value).__name__}
         if isinstance(value, numpy.generic):
             value = value.item()
+        if isinstance(value, str) and wants_network(hint):
+            return self._write_network(value)
+        if wants_init(hint) and (isinstance(value, str) or callable(value)):
+            return written_init(value)
         if isinstance(value, bool | str | types.NoneType):
             return value
         if isinstance(value, int):
@@ -179,14 +185,15 @@ class Scribe:
             )
         return written
 
-    def _write_network(self, factory: Callable[..., Any]) -> str:
-        known = Network.of(factory, channels=1, size=(1, 1), classes=1)
-        if known.factory is not None:
+    def _write_network(self, network: str | Callable[..., Any]) -> str:
+        name = written_network(network)
+        if name is None:
+            label = getattr(network, "__qualname__", type(network).__qualname__)
             raise JobError(
-                f"{self._function}: {known.name} is not declared and cannot enter a job; "
+                f"{self._function}: <{label}> is not declared and cannot enter a job; "
                 "put @tombola.declare_network('a-name') above it"
             )
-        return known.name
+        return name
 
 
 def same_source(first: str | Data, second: str | Data) -> bool:
@@ -206,6 +213,8 @@ def read(value: Any, hint: Any) -> Any:
         return value
     if isinstance(value, list):
         return tuple(read(item, item_hint(hint, index)) for index, item in enumerate(value))
+    if isinstance(value, str) and (wants_network(hint) or wants_init(hint)):
+        return as_written(value)
     if isinstance(value, str) and Path in alternatives(hint):
         return Path(value)
     return value

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from tombola.networks.layers import conv3x3, initialize_convolutions
+from tombola.networks.initialization import kaiming_normal
+from tombola.networks.layers import conv3x3
 
 
 class ConvNet(nn.Sequential):
@@ -19,5 +20,5 @@ def convnet(channels: int, classes: int) -> ConvNet:
         layers += [conv3x3(channels_in, width, stride), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         channels_in = width
     module = ConvNet(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels_in, classes))
-    initialize_convolutions(module)
+    kaiming_normal(module)
     return module

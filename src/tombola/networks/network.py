@@ -1,4 +1,4 @@
-"""The description of a network: a declared name and the images it is for.
+"""The description of a network: a declared name with its version, and the images it is for.
 
 A description can be written down, compared and built again anywhere; a factory that was never declared
 works too, but only in the process that holds it.
@@ -8,41 +8,58 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from torch import nn
 
 from tombola import seeds
-from tombola.errors import NetworkError, unknown
+from tombola.errors import NetworkError
+from tombola.networks.initialization import Scheme, draw_weights, written_init
+from tombola.networks.versions import Definitions, as_written, parsed, written
 
 Factory = Callable[..., nn.Module]
 F = TypeVar("F", bound=Factory)
 
-_factories: dict[str, Factory] = {}
 
-_BUILT_IN = {
-    "resnet18": "tombola.networks.resnet",
-    "resnet34": "tombola.networks.resnet",
-    "resnet20": "tombola.networks.resnet",
-    "vgg16": "tombola.networks.vgg",
-    "convnet": "tombola.networks.convnet",
-}
+def _built_in(module: str, *factories: str) -> tuple[Callable[[], Factory], ...]:
+    """The versions of a network, in order, each imported when it is built."""
+    return tuple(partial(_imported, f"tombola.networks.{module}", factory) for factory in factories)
 
 
-def declare_network(name: str) -> Callable[[F], F]:
+def _imported(module: str, factory: str) -> Factory:
+    found: Factory = getattr(importlib.import_module(module), factory)
+    return found
+
+
+_networks: Definitions[Factory] = Definitions(
+    "network",
+    {
+        "resnet18": _built_in("resnet", "resnet18_version1", "resnet18"),
+        "resnet34": _built_in("resnet", "resnet34_version1", "resnet34"),
+        "resnet20": _built_in("resnet", "resnet20"),
+        "vgg16": _built_in("vgg", "vgg16_version1", "vgg16"),
+        "convnet": _built_in("convnet", "convnet"),
+    },
+)
+
+
+def declare_network(name: str, *, version: int = 1) -> Callable[[F], F]:
     """Declare a factory of networks under a lasting name, so that jobs and files can refer to it.
 
     The factory is called with those of the keyword arguments ``classes`` (int), ``channels`` (int) and
     ``size`` (height and width in pixels) that it takes.
+
+    version: to be raised when the network changes, in its layers or its first weights; jobs and files then
+        have ``name@2``. Older versions may be declared beside it, for tickets of before.
+
+    Raises :class:`~tombola.errors.NetworkError` if the name is taken.
     """
 
     def register(factory: F) -> F:
-        known = _factories.get(name)
-        if name in _BUILT_IN or (known is not None and known.__qualname__ != factory.__qualname__):
-            raise NetworkError(f"the network name {name!r} is taken; choose another")
-        _factories[name] = factory
+        _networks.declare(name, version, factory)
         return factory
 
     return register
@@ -50,16 +67,18 @@ def declare_network(name: str) -> Callable[[F], F]:
 
 def network_names() -> list[str]:
     """All declared names, built-in ones first."""
-    return [*_BUILT_IN, *_factories]
+    return _networks.names()
 
 
-def _factory(name: str) -> Factory:
-    if name in _BUILT_IN:
-        factory: Factory = getattr(importlib.import_module(_BUILT_IN[name]), name)
-        return factory
-    if name not in _factories:
-        raise NetworkError(unknown("network", name, network_names()))
-    return _factories[name]
+def written_network(network: str | Factory) -> str | None:
+    """A network as it stands in jobs: ``"resnet18@2"``; the newest version unless one is named.
+
+    None for a factory that was never declared.
+
+    Raises :class:`~tombola.errors.NetworkError` for a name or version that there is not.
+    """
+    described = Network.of(network, channels=1, size=(1, 1), classes=1)
+    return described.written if described.factory is None else None
 
 
 @dataclass(frozen=True)
@@ -67,6 +86,9 @@ class Network:
     """A network for images of ``channels`` x ``size`` and ``classes`` classes.
 
     factory: only for a network that was never declared; such a one cannot enter a job.
+    version: of the declared definition. init: the scheme that its first weights are drawn by, as it is
+        written; None for the network's own. Networks that differ in it alone are equal: they have the same
+        layers.
     """
 
     name: str
@@ -74,35 +96,76 @@ class Network:
     size: tuple[int, int]
     classes: int
     factory: Factory | None = field(default=None, compare=False, repr=False)
+    version: int = 1
+    init: str | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, network: str | Factory, *, channels: int, size: tuple[int, int], classes: int) -> Network:
-        """Describe a declared name or any factory; :class:`NetworkError` for an unknown name."""
+    def of(
+        cls,
+        network: str | Factory,
+        *,
+        channels: int,
+        size: tuple[int, int],
+        classes: int,
+        init: str | Scheme | None = None,
+    ) -> Network:
+        """Describe a declared name or any factory.
+
+        network: without a version, a name means its newest one.
+        init: a declared initialisation scheme.
+
+        Raises :class:`NetworkError` for a name, version or scheme that there is not.
+        """
+        drawn_by = None if init is None else written_init(init)
         if isinstance(network, str):
-            _factory(network)
-            return cls(network, channels, size, classes)
+            name, version = parsed(network)
+            version = _networks.newest(name) if version is None else version
+            _networks.find(name, version)
+            return cls(name, channels, size, classes, version=version, init=drawn_by)
         if isinstance(network, nn.Module):
             label = type(network).__name__
             raise NetworkError(
                 f"network is a built {label}; give what builds a fresh one, such as {label} itself"
             )
-        for name, factory in _factories.items():
-            if factory is network:
-                return cls(name, channels, size, classes)
+        declared = _networks.name_of(network)
+        if declared is not None:
+            return cls(declared[0], channels, size, classes, version=declared[1], init=drawn_by)
         label = f"<{getattr(network, '__qualname__', type(network).__qualname__)}>"
-        return cls(label, channels, size, classes, network)
+        return cls(label, channels, size, classes, network, init=drawn_by)
+
+    @classmethod
+    def described(cls, description: Mapping[str, Any], factory: Factory | None = None) -> Network:
+        """The network that :meth:`description` described; there, a name without a version is of version 1.
+
+        factory: what builds it; needed for one that was never declared.
+
+        Raises :class:`NetworkError` for a network that is not known here.
+        """
+        init = description.get("init")
+        return cls.of(
+            as_written(str(description["name"])) if factory is None else factory,
+            channels=int(description["channels"]),
+            size=tuple(description["size"]),
+            classes=int(description["classes"]),
+            init=None if init is None else as_written(str(init)),
+        )
+
+    @property
+    def written(self) -> str:
+        """Name and version as they stand in jobs and files."""
+        return written(self.name, self.version)
 
     @property
     def own(self) -> bool:
         """Whether the factory is the user's own."""
-        return self.name not in _BUILT_IN
+        return not _networks.is_built_in(self.name)
 
     def build(self) -> nn.Module:
         """A fresh module, its weights drawn from torch's global generator as its constructor does.
 
         Raises :class:`NetworkError` when the factory fails or returns something else.
         """
-        factory = self.factory or _factory(self.name)
+        factory = self.factory or _networks.find(self.name, self.version)
         offered: dict[str, Any] = {"classes": self.classes, "channels": self.channels, "size": self.size}
         try:
             module = factory(**_taken(factory, offered))
@@ -116,16 +179,20 @@ class Network:
     def initialized(self, seed: int) -> nn.Module:
         """A fresh module whose initial weights come from the stream ``("initialization", seed)``."""
         with seeds.torch_stream("initialization", seed):
-            return self.build()
+            module = self.build()
+            if self.init is not None:
+                draw_weights(module, self.init, f"network {self.name}")
+            return module
 
     def description(self) -> dict[str, Any]:
         """The description as plain JSON values."""
-        return {
-            "name": self.name,
+        described = {
+            "name": self.written,
             "channels": self.channels,
             "size": list(self.size),
             "classes": self.classes,
         }
+        return described if self.init is None else described | {"init": self.init}
 
 
 def _taken(factory: Factory, offered: dict[str, Any]) -> dict[str, Any]:

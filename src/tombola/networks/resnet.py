@@ -1,7 +1,9 @@
 """Residual networks for small images (He et al., 2016).
 
 ResNet-18 and ResNet-34 have a 3x3 stem of stride 1 and no max-pooling; ResNet-20 is the narrow one of the
-CIFAR experiments. Shortcuts that change shape are 1x1 convolutions with batch norm.
+CIFAR experiments. Shortcuts that change shape are 1x1 convolutions with batch norm. ResNet-18 and ResNet-34
+start as PyTorch draws them (reading B4); their first version, kept for old tickets, and ResNet-20 start with
+Kaiming-normal convolutions.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from tombola.networks.layers import conv3x3, initialize_convolutions
+from tombola.networks.initialization import kaiming_normal
+from tombola.networks.layers import conv3x3
 
 
 class Block(nn.Module):
@@ -59,7 +62,6 @@ class ResNet(nn.Module):
         self.blocks = nn.Sequential(*layers)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(channels_in, classes)
-        initialize_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))
@@ -68,15 +70,30 @@ class ResNet(nn.Module):
 
 
 def resnet18(channels: int, classes: int) -> ResNet:
-    """ResNet-18 with a 3x3 stem: 11,173,962 parameters for 3 channels and 10 classes."""
+    """ResNet-18 with a 3x3 stem: 11,173,962 parameters for 3 channels and 10 classes; as PyTorch draws it."""
     return ResNet((2, 2, 2, 2), 64, channels, classes)
 
 
 def resnet34(channels: int, classes: int) -> ResNet:
-    """ResNet-34 with a 3x3 stem: 21,282,122 parameters for 3 channels and 10 classes."""
+    """ResNet-34 with a 3x3 stem: 21,282,122 parameters for 3 channels and 10 classes; as PyTorch draws it."""
     return ResNet((3, 4, 6, 3), 64, channels, classes)
 
 
 def resnet20(channels: int, classes: int) -> ResNet:
     """ResNet-20, of three groups of 16, 32, 64 channels: 272,474 parameters for 3 channels and 10 classes."""
-    return ResNet((3, 3, 3), 16, channels, classes)
+    return _kaiming(ResNet((3, 3, 3), 16, channels, classes))
+
+
+def resnet18_version1(channels: int, classes: int) -> ResNet:
+    """ResNet-18 as version 1 started it: with Kaiming-normal convolutions, the first reading of B4."""
+    return _kaiming(resnet18(channels, classes))
+
+
+def resnet34_version1(channels: int, classes: int) -> ResNet:
+    """ResNet-34 as version 1 started it: with Kaiming-normal convolutions, the first reading of B4."""
+    return _kaiming(resnet34(channels, classes))
+
+
+def _kaiming(module: ResNet) -> ResNet:
+    kaiming_normal(module)
+    return module

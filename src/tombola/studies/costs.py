@@ -21,6 +21,7 @@ from tombola.errors import NetworkError
 from tombola.lab.job import Job
 from tombola.lab.writing import read, written_defaults
 from tombola.networks.network import Network
+from tombola.networks.versions import as_written, bare_name
 from tombola.training.recipe import Recipe
 
 
@@ -68,11 +69,19 @@ class Cost:
 
 @dataclass(frozen=True)
 class _Lineage:
-    """What is known of the ticket that a job gives or is about: its network, epoch and share of weights."""
+    """What is known of the ticket that a job gives or is about: its network, epoch and share of weights.
+
+    network: as it stands in the job that initialised it.
+    """
 
     network: str = ""
     epoch: int = 0
     density: float = 1.0
+
+    @property
+    def speed_name(self) -> str:
+        """What its speed is known by: versions of a network train alike."""
+        return bare_name(self.network)
 
 
 class Costs:
@@ -157,7 +166,7 @@ class Costs:
         weights = self._weights(lineage.network)
         return Cost(
             job.declaration.name, passes * size.share, images=images,
-            speed=(lineage.network, self._recipe(job).batch_size),
+            speed=(lineage.speed_name, self._recipe(job).batch_size),
             # Surviving weights, the mask as bits, the forgetting record.
             disk=_SMALL + _HEADERS + weights * (4 * lineage.density + 1 / 8) + 4 * size.train * size.share,
         )  # fmt: skip
@@ -169,7 +178,7 @@ class Costs:
         try:
             return weights_of(network)
         except NetworkError:
-            self.unsized.add(network)
+            self.unsized.add(bare_name(network))
             return 0
 
     def _heads(self, job: Job) -> Cost:
@@ -177,7 +186,7 @@ class Costs:
         recipe: Recipe = read(_argument(job, "recipe"), Recipe)
         times = 2 if job.declaration.name == "transfer" else 1  # with frozen batch norm, too
         images = times * _FORWARD * (recipe.epochs * size.train * size.share + size.test)
-        network = self.lineage(job).network
+        network = self.lineage(job).speed_name
         return Cost(job.declaration.name, heads=True, images=images, speed=(network, _FORWARD_BATCH))
 
     def _lines(self, job: Job) -> Cost:
@@ -186,12 +195,12 @@ class Costs:
         copies = len(runs) + ("trunk" in job.arguments) if "runs" in job.arguments else 2
         seen = size.test + (size.train * size.share if _argument(job, "recalibrate") else 0)
         images = _FORWARD * _argument(job, "points") * seen * copies * (copies - 1) / 2
-        network = self.lineage(runs[0]).network if isinstance(runs[0], Job) else ""
+        network = self.lineage(runs[0]).speed_name if isinstance(runs[0], Job) else ""
         return Cost(job.declaration.name, images=images, speed=(network, _FORWARD_BATCH))
 
     def _forward(self, job: Job) -> Cost:
         images = _FORWARD * self.size(job, job.arguments["data"]).test
-        return Cost(job.declaration.name, images=images, speed=(self.lineage(job).network, _FORWARD_BATCH))
+        return Cost(job.declaration.name, images=images, speed=(self.lineage(job).speed_name, _FORWARD_BATCH))
 
 
 _COUNTED: dict[str, Callable[[Costs, Job], Cost]] = {
@@ -224,12 +233,14 @@ def _share(job: Job, whole: Size) -> float:
 def weights_of(network: str) -> int:
     """Number of weights of a declared network, for images and classes as CIFAR-10's.
 
+    network: as it stands in a job.
+
     It is built without memory for its weights and without drawing them.
     """
     if not network:
         return 0
     with torch.device("meta"), _Undrawn():
-        module = Network.of(network, channels=3, size=(32, 32), classes=10).build()
+        module = Network.of(as_written(network), channels=3, size=(32, 32), classes=10).build()
     return sum(parameter.numel() for parameter in module.parameters())
 
 

@@ -33,7 +33,8 @@ class OwnStudy:
     name: of the study and its files. networks: declared names. data: names, folders, or sets themselves.
     recipe: fields of :class:`~tombola.Recipe`; a list of values makes a recipe of each, in all combinations.
     rounds: number of prunings. rewind: epoch to rewind to. fraction: share that a round prunes.
-    seeds: number of runs, which differ in initialisation and noise.
+    seeds: number of runs, which differ in initialisation and noise. init: how the first weights are drawn, by
+    the declared name of a scheme; None for each network's own.
     measures: declared names; those with options, as a mapping from the name to them. A measure takes the run
         or the ticket of a round and, if it wants, the data. The accuracy of the runs is always there.
     between: measures of several runs, in the same form, by what they are taken between: ``"copies"``, the
@@ -52,6 +53,7 @@ class OwnStudy:
     rewind: int = 0
     fraction: float = 0.2
     seeds: int = 1
+    init: str | None = None
     measures: Measures = ()
     between: Mapping[str, Measures] = field(default_factory=dict)
     copies: int = 3
@@ -91,6 +93,8 @@ class OwnStudy:
                 raise StudyError(
                     f"{self.name}: {key} is {given!r}; it must be a whole number, at least {least}"
                 )
+        if not isinstance(self.init, str | None):
+            raise StudyError(f"{self.name}: init is {self.init!r:.60}; give the name of a scheme")
         if not isinstance(self.fraction, int | float):
             raise StudyError(f"{self.name}: fraction is {self.fraction!r}; it must be a number")
 

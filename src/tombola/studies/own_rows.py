@@ -59,7 +59,7 @@ def own_rows(study: OwnStudy) -> list[Row]:
         chains = [
             imp_jobs(
                 network, data, recipe, rounds=study.rounds, rewind=study.rewind, fraction=study.fraction,
-                seed=seed,
+                seed=seed, init=study.init,
             )
             for seed in range(study.seeds)
         ]  # fmt: skip

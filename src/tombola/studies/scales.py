@@ -14,6 +14,7 @@ from typing import Any
 
 from tombola.data.imageset import Data
 from tombola.errors import StudyError, unknown
+from tombola.networks.initialization import written_init
 from tombola.studies.cells import sparsity_after
 from tombola.studies.claims.names import R18_C10, R18_C100, R34_TIN, VGG_C100, Configuration, Pair
 from tombola.studies.paper.printed import EPOCHS
@@ -30,6 +31,7 @@ class Subject:
     blocks: for each block that the paper numbers, the middle one and the last (reading B6), its place among
         the probed ones, from 0.
     probed: names of the probed modules, where the network does not know its own; head: its final layer.
+    init: initialisation scheme; None for the network's own.
     """
 
     network: str
@@ -39,6 +41,7 @@ class Subject:
     blocks: Mapping[int, int] = field(default_factory=dict)
     probed: tuple[str, ...] | None = None
     head: str | None = None
+    init: str | None = None
 
 
 @dataclass(frozen=True)
@@ -216,7 +219,7 @@ def scale_named(name: str) -> Scale:
     return _MADE[name]()
 
 
-_OF_SUBJECTS = ("rounds", "lr")
+_OF_SUBJECTS = ("rounds", "lr", "init")
 _OVERRIDABLE = (
     "epochs", "rewind", "seeds", "copies", "columns", "stride", "points", "points_between", "head_epochs",
     "neighbours",
@@ -227,8 +230,8 @@ def overridden(scale: Scale, *, configs: Sequence[str] | None = None, **numbers:
     """The scale with other numbers, under which jobs have other names.
 
     configs: only these configurations, written as ``"0.0/256"``.
-    numbers: ``rounds`` and ``lr`` of every pair, and the fields of :class:`Scale` that count something. None
-        leaves a number as it is.
+    numbers: ``rounds``, ``lr`` and ``init`` (an initialisation scheme) of every pair, and the fields of
+        :class:`Scale` that count something. None leaves a number as it is.
 
     Raises :class:`~tombola.errors.StudyError` for a number that does not exist or is out of range.
     """
@@ -240,6 +243,8 @@ def overridden(scale: Scale, *, configs: Sequence[str] | None = None, **numbers:
     of_subjects = {key: numbers.pop(key) for key in _OF_SUBJECTS if key in numbers}
     if not of_subjects.get("lr", 1) > 0:
         raise StudyError(f"lr is {of_subjects['lr']}; it must be above 0")
+    if "init" in of_subjects:
+        of_subjects["init"] = written_init(of_subjects["init"])
     if of_subjects:
         numbers["subjects"] = {
             pair: replace(subject, **of_subjects) for pair, subject in scale.subjects.items()

@@ -75,7 +75,8 @@ class Work:
             subject = self.subject(pair)
             return imp_jobs(
                 subject.network, subject.data, self.recipe(pair, configuration), rounds=subject.rounds,
-                rewind=self._rewind(configuration), seed=number, pretraining_noise=PRETRAINING_NOISE + number,
+                rewind=self._rewind(configuration), seed=number, init=subject.init,
+                pretraining_noise=PRETRAINING_NOISE + number,
             )  # fmt: skip
 
         return self._once(("runs", pair, configuration, number), make)
@@ -93,7 +94,7 @@ class Work:
 
         def make() -> Job:
             subject = self.subject(pair)
-            return job(initialize, subject.network, subject.data, seed=number)
+            return job(initialize, subject.network, subject.data, seed=number, init=subject.init)
 
         return self._once(("start", pair, number), make)
 
@@ -105,7 +106,7 @@ class Work:
             short = self.recipe(pair, configuration, scale.search_epochs(printed))
             return ticket_jobs(
                 subject.network, subject.data, short, rounds=min(subject.rounds, max(scale.columns)),
-                seed=number,
+                seed=number, init=subject.init,
             )  # fmt: skip
 
         return self._once(("short", pair, configuration, number, printed), make)
@@ -212,8 +213,9 @@ class Work:
             data: str | Data | Job = self.scale.targets[target]
             if target not in self.scale.fitting:
                 data = job(fit_images, data, size=self.scale.target_size)
-            start = start_job(self.subject(pair).network, data, self.recipe(pair, RETRAINED), seed=number)
-            return job(train, start, data, self.recipe(pair, RETRAINED), noise=number)
+            subject, recipe = self.subject(pair), self.recipe(pair, RETRAINED)
+            start = start_job(subject.network, data, recipe, seed=number, init=subject.init)
+            return job(train, start, data, recipe, noise=number)
 
         return self._once(("retrained", pair, target, number), make)
 

@@ -1,0 +1,156 @@
+"""Initialisation schemes: how the first weights of a network are drawn, by declared name.
+
+Every network has its own (reading B4: the ResNets keep what PyTorch draws, VGG16 has Kaiming-normal
+convolutions). Another one is a choice: ``tb.initialize("resnet18", data, init="kaiming-normal")``. A scheme
+is a function that draws the weights of a built module anew, from torch's generator, layer by layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+from torch import nn
+
+from tombola.errors import NetworkError, reason
+from tombola.networks.versions import Definitions, parsed, written
+
+Scheme = Callable[[nn.Module], None]
+
+_Layer = nn.Linear | nn.modules.conv._ConvNd
+
+
+def pytorch(module: nn.Module) -> None:
+    """PyTorch's default: weights and biases uniform between +-1/sqrt(fan in) (Kaiming uniform, a = sqrt 5).
+
+    The standard deviation is 1/sqrt(3 fan in).
+    """
+    for layer in _layers(module):
+        layer.reset_parameters()
+
+
+def kaiming_normal(module: nn.Module) -> None:
+    """Convolutions normal with variance 2/fan out (He et al., 2015), biases 0; linear layers as they are.
+
+    Version 1 of tombola's ResNets and VGG16 started so.
+    """
+    for layer in _layers(module):
+        if not isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            _zero_bias(layer)
+
+
+def kaiming_normal_fan_in(module: nn.Module) -> None:
+    """Convolutions and linear layers normal with variance 2/fan in (He et al., 2015), biases 0."""
+    for layer in _layers(module):
+        nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
+        _zero_bias(layer)
+
+
+def glorot_normal(module: nn.Module) -> None:
+    """Convolutions and linear layers normal with variance 2/(fan in + fan out), biases 0.
+
+    Source: Glorot & Bengio (2010). The first lottery tickets started so (Frankle & Carbin, 2019).
+    """
+    for layer in _layers(module):
+        nn.init.xavier_normal_(layer.weight)
+        _zero_bias(layer)
+
+
+def orthogonal(module: nn.Module) -> None:
+    """Each layer's matrix orthogonal (Saxe et al., 2014), times sqrt 2 for ReLU; biases 0."""
+    for layer in _layers(module):
+        nn.init.orthogonal_(layer.weight, gain=math.sqrt(2))
+        _zero_bias(layer)
+
+
+def _built_in(scheme: Scheme) -> tuple[Callable[[], Scheme], ...]:
+    return (lambda: scheme,)
+
+
+_schemes: Definitions[Scheme] = Definitions(
+    "initialisation",
+    {
+        "pytorch": _built_in(pytorch),
+        "kaiming-normal": _built_in(kaiming_normal),
+        "kaiming-normal-fan-in": _built_in(kaiming_normal_fan_in),
+        "glorot-normal": _built_in(glorot_normal),
+        "orthogonal": _built_in(orthogonal),
+    },
+)
+
+
+def declare_init(name: str, *, version: int = 1) -> Callable[[Scheme], Scheme]:
+    """Declare an initialisation scheme under a lasting name, for ``init=`` wherever a network is initialised.
+
+    The function takes a built ``nn.Module`` and draws its weights in place, from torch's global generator.
+
+    version: to be raised when what it draws changes.
+
+    Raises :class:`~tombola.errors.NetworkError` if the name is taken.
+    """
+
+    def register(scheme: Scheme) -> Scheme:
+        _schemes.declare(name, version, scheme)
+        return scheme
+
+    return register
+
+
+def init_names() -> list[str]:
+    """All declared schemes, built-in ones first."""
+    return _schemes.names()
+
+
+def written_init(init: str | Scheme) -> str:
+    """A scheme as it stands in jobs and files; the newest version unless one is named.
+
+    Raises :class:`~tombola.errors.NetworkError` for a name or version that there is not, or a function that
+    was never declared.
+    """
+    if not isinstance(init, str):
+        declared = _schemes.name_of(init)
+        if declared is None:
+            label = getattr(init, "__qualname__", type(init).__qualname__)
+            raise NetworkError(
+                f"initialisation {label} is not declared; put @tombola.declare_init('a-name') above it"
+            )
+        return written(*declared)
+    name, version = parsed(init)
+    version = _schemes.newest(name) if version is None else version
+    _schemes.find(name, version)
+    return written(name, version)
+
+
+def draw_weights(module: nn.Module, init: str, network: str) -> None:
+    """Draw the weights of a module anew by a scheme, from torch's global generator.
+
+    init: as :func:`written_init` gave it. network: its name, for errors.
+
+    Raises :class:`~tombola.errors.NetworkError` if the scheme cannot be applied to that module.
+    """
+    name, version = parsed(init)
+    scheme = _schemes.find(name, version or 1)
+    if _schemes.is_built_in(name) and not any(_layers(module)):
+        raise NetworkError(
+            f"initialisation {init!r} cannot be applied to {network}: it has no convolution or linear layer; "
+            "leave init out for the network's own"
+        )
+    try:
+        scheme(module)
+    except Exception as error:  # a user's function, or layers of a shape that the scheme is not for
+        raise NetworkError(
+            f"initialisation {init!r} cannot be applied to {network}: {type(error).__name__}: {reason(error)}"
+        ) from error
+
+
+def _layers(module: nn.Module) -> Iterator[_Layer]:
+    """The convolutions and linear layers, in module order."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
+            yield layer
+
+
+def _zero_bias(layer: _Layer) -> None:
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

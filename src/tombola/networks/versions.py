@@ -1,0 +1,125 @@
+"""Names with versions: ``resnet18@2`` is the second definition of what is called ``resnet18``.
+
+Weights and results belong to one definition of a network. When its numbers change, its version is raised;
+the old definition stays buildable under its number, so that tickets of before keep their meaning. Version 1
+is written without a number: names of before there were versions are names of version 1. What a user types
+without one means the newest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+from tombola.errors import NetworkError, unknown
+
+D = TypeVar("D", bound=Callable[..., Any])
+
+
+def written(name: str, version: int) -> str:
+    """How a definition stands in jobs and files: ``"resnet18@2"``; version 1 is not written."""
+    return name if version == 1 else f"{name}@{version}"
+
+
+def parsed(text: str) -> tuple[str, int | None]:
+    """The bare name and the version in a text; None where it has no version.
+
+    Raises :class:`~tombola.errors.NetworkError` for a version that is no number of at least 1.
+    """
+    name, mark, version = text.partition("@")
+    if not mark:
+        return name, None
+    if not (version.isascii() and version.isdecimal() and version[0] != "0"):
+        raise NetworkError(f"{text!r} has the version {version!r}; write a number from 1, such as {name}@1")
+    return name, int(version)
+
+
+def bare_name(text: str) -> str:
+    """The name without its version: what cost, speed and memory of a network are known by."""
+    return text.partition("@")[0]
+
+
+def as_written(text: str) -> str:
+    """A text out of a job or a file as a user would have to type it: there, no version means version 1."""
+    return text if "@" in text else f"{text}@1"
+
+
+class Definitions(Generic[D]):
+    """Definitions by name and version: those that come with tombola, and those that users declare.
+
+    kind: what they are, for errors: "network".
+    built_in: by name, the versions in order, each as what gives the definition.
+    """
+
+    def __init__(self, kind: str, built_in: dict[str, tuple[Callable[[], D], ...]]) -> None:
+        self._kind = kind
+        self._built_in = built_in
+        self._declared: dict[str, dict[int, D]] = {}
+
+    def declare(self, name: str, version: int, definition: D) -> None:
+        """Take in a user's definition; the same one run again replaces the first.
+
+        Raises :class:`~tombola.errors.NetworkError` if the name is tombola's or another definition's.
+        """
+        if not name or "@" in name:
+            raise NetworkError(
+                f"{self._kind} name {name!r} cannot be declared; choose one without '@', and give a version "
+                "as version=2"
+            )
+        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+            raise NetworkError(f"version of {self._kind} {name!r} is {version!r}; it must be 1, 2, ...")
+        before = self._declared.get(name, {}).get(version)
+        same = before is None or _qualified_name(before) == _qualified_name(definition)
+        if name in self._built_in or not same:
+            raise NetworkError(
+                f"the {self._kind} name {name!r} is taken; choose another, or version={self.newest(name) + 1}"
+                if name not in self._built_in
+                else f"the {self._kind} name {name!r} is taken; choose another"
+            )
+        self._declared.setdefault(name, {})[version] = definition
+
+    def is_built_in(self, name: str) -> bool:
+        """Whether that bare name comes with tombola."""
+        return name in self._built_in
+
+    def names(self) -> list[str]:
+        """All bare names, built-in ones first."""
+        return [*self._built_in, *self._declared]
+
+    def newest(self, name: str) -> int:
+        """The newest version of a bare name; :class:`~tombola.errors.NetworkError` if there is none."""
+        return max(self._versions(name))
+
+    def find(self, name: str, version: int) -> D:
+        """The definition; :class:`~tombola.errors.NetworkError` if that name or version is not known here."""
+        versions = self._versions(name)
+        if version not in versions:
+            numbers = ", ".join(map(str, sorted(versions)))
+            raise NetworkError(f"no version {version} of {self._kind} {name!r} here; there is {numbers}")
+        return versions[version]()
+
+    def name_of(self, definition: object) -> tuple[str, int] | None:
+        """Name and version of a definition that a user declared; None of one that was not."""
+        return next(
+            ((name, version) for name, version, declared in self._each() if declared is definition), None
+        )
+
+    def _versions(self, name: str) -> dict[int, Callable[[], D]]:
+        if name in self._built_in:
+            return dict(enumerate(self._built_in[name], start=1))
+        if name not in self._declared:
+            raise NetworkError(unknown(self._kind, name, self.names()))
+        return {version: _given(definition) for version, definition in self._declared[name].items()}
+
+    def _each(self) -> Iterator[tuple[str, int, D]]:
+        for name, versions in self._declared.items():
+            for version, definition in versions.items():
+                yield name, version, definition
+
+
+def _given(definition: D) -> Callable[[], D]:
+    return lambda: definition
+
+
+def _qualified_name(definition: Callable[..., Any]) -> str:
+    return getattr(definition, "__qualname__", type(definition).__qualname__)
