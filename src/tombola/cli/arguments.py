@@ -26,6 +26,12 @@ Threads = Annotated[int, tyro.conf.arg(help="CPU threads; another number gives o
 HungAfter = Annotated[
     float, tyro.conf.arg(help="Seconds without a sign of life after which a job's worker process is ended.")
 ]
+Strict = Annotated[
+    bool,
+    tyro.conf.arg(
+        help="Refuse trainings that go on from results of another engine version, torch or kind of device."
+    ),
+]
 CheckpointEvery = Annotated[float, tyro.conf.arg(help="Seconds between checkpoints.")]
 Names = Annotated[
     tuple[str, ...],

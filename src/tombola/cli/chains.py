@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from tombola.cli.arguments import CheckpointEvery, Device, Mode, Store, Threads
+from tombola.cli.arguments import CheckpointEvery, Device, Mode, Store, Strict, Threads
 from tombola.cli.saying import check_writable, say
 from tombola.training.recipe import Recipe
 
@@ -39,6 +39,7 @@ def imp(
     mode: Mode = "default",
     threads: Threads = 1,
     checkpoint_every: CheckpointEvery = 60.0,
+    strict: Strict = False,
     out: Annotated[
         Path | None, tyro.conf.arg(help="Also write each round's ticket, and rounds.csv, to this folder.")
     ] = None,
@@ -49,7 +50,9 @@ def imp(
     from tombola.lab.lab import Lab
     from tombola.lab.rounds import RoundTable
 
-    settings = Settings(device=device, mode=mode, threads=threads, checkpoint_every=checkpoint_every)
+    settings = Settings(
+        device=device, mode=mode, threads=threads, checkpoint_every=checkpoint_every, strict=strict
+    )
     lab = Lab(store, settings=settings)
     chain = imp_jobs(
         network, data, recipe, rounds=rounds, rewind=rewind, fraction=fraction,

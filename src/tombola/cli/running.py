@@ -19,6 +19,7 @@ from tombola.cli.arguments import (
     Scale,
     ScaleNumbers,
     Store,
+    Strict,
     Threads,
     Workers,
 )
@@ -44,6 +45,7 @@ def run(
     threads: Threads = 1,
     checkpoint_every: CheckpointEvery = 60.0,
     hung_after: HungAfter = 7200.0,
+    strict: Strict = False,
     keep_going: Annotated[bool, tyro.conf.arg(help="Leave out studies whose data cannot be loaded.")] = False,
     scheduler: Annotated[
         str | None, tyro.conf.arg(help="Address of a Dask scheduler whose workers share the store.")
@@ -60,7 +62,7 @@ def run(
     os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning")
     settings = Settings(
         device=device, mode=mode, slots=slots, threads=threads, checkpoint_every=checkpoint_every,
-        hung_after=hung_after,
+        hung_after=hung_after, strict=strict,
     )  # fmt: skip
     runners: Runners = {"scheduler": scheduler, "scheduler_file": scheduler_file}
     if scheduler is None and scheduler_file is None:

@@ -27,6 +27,7 @@ from tombola.errors import RecipeError, StoreUnwritable, TicketError, TombolaErr
 from tombola.lab import lease as leases
 from tombola.lab.attempts import count_attempt, device_is_lost, forget_attempts, forget_log, note
 from tombola.lab.job import call, described_function, describes, name_of, result_type
+from tombola.lab.mixture import origin, record, refuse_mixed
 from tombola.lab.own_files import import_stored
 from tombola.lab.result import Packed, pack, unpack
 from tombola.lab.shared import put_object, stored_data, stored_object
@@ -36,7 +37,14 @@ from tombola.lab.watch import LabWatch, end_hung
 from tombola.lab.writing import face
 from tombola.reading import OTHER_FORM
 from tombola.ticket import Ticket
-from tombola.training.device import Mode, gpu_libraries, hardware_name, process_settings, resolve_device
+from tombola.training.device import (
+    ENGINE_VERSION,
+    Mode,
+    gpu_libraries,
+    hardware_name,
+    process_settings,
+    resolve_device,
+)
 from tombola.training.history import Epoch
 from tombola.training.run import Run
 
@@ -55,6 +63,7 @@ class Settings:
         counts as hung and its worker process is ended, as if the job had killed it; ``math.inf`` for never.
         Loading what a job needs does not count, and of a function that takes no ``watch`` nothing is known.
     attempts: how often a job's process may die under it before it is given up as one that kills its worker.
+    strict: refuse trainings that go on from results of another engine version, torch or kind of device.
     """
 
     device: str = "auto"
@@ -65,6 +74,7 @@ class Settings:
     checkpoint_every: float = 60.0
     hung_after: float = 7200.0
     attempts: int = 5
+    strict: bool = False
 
     def __post_init__(self) -> None:
         for what in ("slots", "threads", "attempts"):
@@ -148,6 +158,9 @@ def _compute(
     """Make a job's result and publish it."""
     started, since = time.time(), time.monotonic()
     device = resolve_device(settings.device)
+    if settings.strict:
+        refuse_mixed(store, description, origin(device))
+    mixed = record(store, description, device)
     # Measures compute in the mode of the trainings beside them.
     with process_settings(settings.mode) if device.type == "cuda" else nullcontext():
         runtime = {"device": device, "mode": settings.mode, "watch": watch}
@@ -157,6 +170,8 @@ def _compute(
             value = call(function, arguments, runtime)
     packed = pack(value)
     provenance = _provenance(store, description, settings, device, started, time.monotonic() - since, value)
+    if mixed:
+        provenance["mixed"] = mixed
     # Published even if the lease was lost meanwhile: the first of two equal results stays.
     if packed.start is not None:
         fingerprint, start = packed.start
@@ -294,6 +309,7 @@ def _provenance(
         "threads": settings.threads if device.type == "cpu" else None,
         "precision": value.precision if isinstance(value, Run) else None,
         "engine": value.engine if isinstance(value, Run) else None,
+        "engine_version": ENGINE_VERSION,
         "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="milliseconds"),
         "seconds": round(seconds, 3),
         "pid": os.getpid(),

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tombola.errors import DataError, DeviceError, RecipeError
+from tombola.errors import DataError, DeviceError, JobError, RecipeError
 from tombola.lab.cluster import Crew, check_data, local_cluster, remote_cluster
 from tombola.lab.engine import Outcome, Progress, available_gpus, run_here, run_on_cluster
 from tombola.lab.execute import Settings, evaluate, load_result
 from tombola.lab.file_system import check_file_system
 from tombola.lab.job import Job, all_needed, data_behind, values_behind
+from tombola.lab.mixture import distinct_origins, mixed_line, origin
 from tombola.lab.shared import lacks_start, put_value, register_data
 from tombola.lab.slots import default_slots
 from tombola.lab.store import Store
@@ -83,6 +85,8 @@ class Lab:
         progress.begin(len(outcome.found), len(missing))
         if not missing:
             return outcome
+        if self.scheduler is None:
+            self._look_for_mixtures(missing.values(), origin(self.device))
         check_file_system(self.store.root / "work")
         self._bring_in_values(missing.values())
         if self.scheduler is not None:
@@ -110,10 +114,20 @@ class Lab:
                     f"device {device!r} asked for, but no worker of {scheduler} sees a GPU; start one where "
                     "there is one, or use cpu or auto"
                 )
+            for here in distinct_origins(client, kind):
+                self._look_for_mixtures(missing.values(), here)
             check_data(client, self.store, data_behind(missing.values()))
             computing = [name for name, job in missing.items() if kind == "cuda" and _computes(job)]
             settings = replace(self.settings, device=kind)
             run_on_cluster(client, self.store, missing, settings, progress, outcome, computing)
+
+    def _look_for_mixtures(self, missing: Collection[Job], here: Mapping[str, str]) -> None:
+        """Say, or refuse, before hours are spent, that trainings go on from results of another origin."""
+        line = mixed_line(self.store, missing, here)
+        if line is not None and self.settings.strict:
+            raise JobError(line)
+        if line is not None:
+            warnings.warn(line, stacklevel=3)
 
     def _crew(self, missing: Mapping[str, Job]) -> Crew:
         """The worker processes for these jobs."""

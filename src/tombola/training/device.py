@@ -16,6 +16,9 @@ import tombola
 from tombola.errors import DeviceError, RecipeError, reason, unknown
 from tombola.training.recipe import Recipe
 
+# Raised when the bits of trainings change on the same libraries and hardware. Every result records it.
+ENGINE_VERSION = 1
+
 Mode = Literal["default", "autotuned", "deterministic"]
 
 
@@ -88,6 +91,7 @@ def environment(device: torch.device, precision: str, engine: str, mode: Mode) -
         "hardware": hardware,
         "precision": precision,
         "engine": engine,
+        "engine_version": ENGINE_VERSION,
         "mode": mode,
     } | gpu_libraries(device)
 

@@ -1,0 +1,159 @@
+"""Mixed origins: trainings that go on from results whose bits another engine, torch or kind of device made.
+
+Equal jobs have equal bits only where engine version, torch and hardware are equal. A chain that was begun
+elsewhere may be continued here, but it is then no chain that any one machine would have given: the record of
+the training says so, the driver says it once, and ``strict`` refuses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from tombola.declared import declaration
+from tombola.errors import JobError, StoreError
+from tombola.lab.job import Job
+from tombola.lab.references import parents
+from tombola.lab.store import Store
+from tombola.lab.writing import face
+from tombola.training.device import ENGINE_VERSION, hardware_name, resolve_device
+
+# What bits rest on, as provenance has it, and what a user calls it.
+_WORDS = {"engine_version": "engine version", "torch": "torch", "hardware": "hardware"}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A result behind a training that was computed otherwise than the training is.
+
+    job: its name. what: ``"engine version"``, ``"torch"`` or ``"hardware"``. there, here: of the result and
+    of the training.
+    """
+
+    job: str
+    what: str
+    there: str
+    here: str
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.there} computed job {self.job[:12]}, here is {self.here}"
+
+
+def origin(device: torch.device) -> dict[str, str]:
+    """What the bits of a training on a device of this process rest on."""
+    return {
+        "engine_version": str(ENGINE_VERSION),
+        "torch": _release(torch.__version__),
+        "hardware": hardware_name(device),
+    }
+
+
+def differences(store: Store, description: Mapping[str, Any], here: Mapping[str, str]) -> list[Difference]:
+    """How the results that a described training goes on from differ from where it is about to run.
+
+    here: as :func:`origin` gives it. Results that are not in the store yet are left out; a job that is no
+    training has none.
+    """
+    if not _is_training(description["function"]):
+        return []
+    unequal = []
+    for name, there in _computed_behind(store, description):
+        unequal += [
+            Difference(name, word, there[key], here[key])
+            for key, word in _WORDS.items()
+            if there[key] != here[key]
+        ]
+    return unequal
+
+
+def record(store: Store, description: Mapping[str, Any], device: torch.device) -> list[dict[str, str]]:
+    """The differences of a training that runs in this process, for its provenance."""
+    return [asdict(difference) for difference in differences(store, description, origin(device))]
+
+
+def refuse_mixed(store: Store, description: Mapping[str, Any], here: Mapping[str, str]) -> None:
+    """Raise :class:`~tombola.errors.JobError` if a training would go on from a result of another origin."""
+    unequal = differences(store, description, here)
+    if unequal:
+        raise JobError(f"strict: {unequal[0]}; leave out --strict to mix them, or use another store")
+
+
+def mixed_line(store: Store, missing: Iterable[Job], here: Mapping[str, str]) -> str | None:
+    """What there is to say before trainings go on from results of another origin; None if none does."""
+    unequal = [difference for job in missing for difference in differences(store, job.description(), here)]
+    if not unequal:
+        return None
+    kinds = sorted({f"{each.what} {each.there} (here {each.here})" for each in unequal})
+    count = len({each.job for each in unequal})
+    return (
+        f"{count} result{'s' if count > 1 else ''} that trainings go on from came from {', '.join(kinds)}: "
+        "such trainings are recorded as mixed, and refused with --strict"
+    )
+
+
+def distinct_origins(client: Any, device: str) -> list[dict[str, str]]:
+    """What the bits of trainings rest on for each kind of worker of a Dask cluster.
+
+    device: the kind that jobs will run on, ``"cpu"`` or ``"cuda"``; workers without it are left out.
+    """
+    answers = client.run(_worker_origin, device).values()
+    return [dict(entries) for entries in sorted({tuple(answer.items()) for answer in answers if answer})]
+
+
+def _worker_origin(device: str) -> dict[str, str]:
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        return {}
+    return origin(resolve_device(device))
+
+
+def _computed_behind(store: Store, description: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
+    """The nearest finished jobs behind a call that computed on a device, each with its origin.
+
+    What is exact (an initialisation, a pruning) is looked through.
+    """
+    pending, seen = [*sorted(parents(description))], set[str]()
+    while pending:
+        name = pending.pop()
+        if name in seen or not store.has(name):
+            continue
+        seen.add(name)
+        with suppress(StoreError):  # one that is damaged fails what reads it, with a remedy
+            behind = store.description(name)
+            if _computes(behind["function"]):
+                yield name, _origin_of(store.provenance(name))
+            else:
+                pending.extend(sorted(parents(behind)))
+
+
+def _origin_of(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """The same of a finished job; results of before engines had versions are of the first."""
+    return {
+        "engine_version": str(provenance.get("engine_version", 1)),
+        "torch": _release(str(provenance.get("torch"))),
+        "hardware": str(provenance.get("hardware")),
+    }
+
+
+def _release(version: str) -> str:
+    """A version of torch without the platform that it was built for."""
+    return version.partition("+")[0]
+
+
+def _is_training(function: str) -> bool:
+    """Whether a declared function trains: the lab then tells it what may be chosen on a GPU."""
+    return "mode" in _runtime(function)
+
+
+def _computes(function: str) -> bool:
+    return "device" in _runtime(function)
+
+
+def _runtime(function: str) -> Collection[str]:
+    try:
+        return face(declaration(function).function).runtime
+    except JobError:
+        return ()  # of a user's function that is not declared here

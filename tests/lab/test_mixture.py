@@ -1,0 +1,119 @@
+"""Trainings that go on from results of another origin say so; strict refuses them."""
+
+import re
+import warnings
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import tombola as tb
+from tombola.errors import JobError
+from tombola.lab import mixture
+from tombola.lab.chains import imp_jobs
+from tombola.lab.execute import Settings
+from tombola.lab.mixture import distinct_origins, origin
+from tombola.lab.store import write_json
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def chain(quick: tb.Recipe) -> list[tb.Job]:
+    return imp_jobs("convnet", "digits", quick, rounds=2)
+
+
+def came_from(lab: tb.Lab, job: tb.Job, **origin: Any) -> None:
+    """Let a finished job have been computed elsewhere."""
+    made = lab.store.provenance(job.name) | origin
+    write_json(
+        lab.store.folder(job.name) / "provenance.json",
+        {key: value for key, value in made.items() if value is not None},
+    )
+
+
+def said_in(lab: tb.Lab, jobs: list[tb.Job]) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        lab.run(jobs).raise_failures()
+    return [str(each.message) for each in caught]
+
+
+def test_a_chain_of_one_origin_says_and_records_nothing(lab: tb.Lab, chain: list[tb.Job]) -> None:
+    lab.run(chain[0]).raise_failures()
+    assert lab.store.provenance(chain[0].name)["engine_version"] == 1
+    assert said_in(tb.Lab(lab.store.root, settings=Settings(strict=True)), chain) == []
+    assert all("mixed" not in lab.store.provenance(name) for name in lab.store.names())
+
+
+@pytest.mark.parametrize(
+    ("key", "there", "what"),
+    [
+        ("torch", "2.1.0+cu118", "torch 2.1.0 "),
+        ("hardware", "NVIDIA A100", "hardware NVIDIA A100 "),
+        ("engine_version", 7, "engine version 7 "),
+    ],
+)
+def test_a_training_that_goes_on_from_elsewhere_is_told_once_and_recorded(
+    lab: tb.Lab, chain: list[tb.Job], key: str, there: Any, what: str
+) -> None:
+    lab.run(chain[0]).raise_failures()
+    came_from(lab, chain[0], **{key: there})
+    (line,) = said_in(lab, chain)
+    assert line.startswith(f"1 result that trainings go on from came from {what}(here ")
+    assert line.endswith("): such trainings are recorded as mixed, and refused with --strict")
+    (difference,) = lab.store.provenance(chain[1].name)["mixed"]
+    assert difference["job"] == chain[0].name
+    assert difference["there"] in str(there)
+    assert difference["here"] == origin(CPU)[key]
+    assert "mixed" not in lab.store.provenance(chain[2].name)  # its own parent is of here
+
+
+def test_strict_refuses_before_anything_is_computed(lab: tb.Lab, chain: list[tb.Job]) -> None:
+    lab.run(chain[0]).raise_failures()
+    came_from(lab, chain[0], torch="2.1.0")
+    before = set(lab.store.names())
+    strict = tb.Lab(lab.store.root, settings=Settings(strict=True))
+    with pytest.raises(JobError, match=r"came from torch 2\.1\.0 \(here .*refused with --strict"):
+        strict.run(chain)
+    assert set(lab.store.names()) == before
+
+
+def test_a_worker_refuses_what_its_driver_could_not_know(
+    lab: tb.Lab, chain: list[tb.Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.run(chain[0]).raise_failures()
+    came_from(lab, chain[0], torch="2.1.0")
+    strict = tb.Lab(lab.store.root, settings=Settings(strict=True))
+    monkeypatch.setattr(strict, "_look_for_mixtures", lambda *_: None)
+    failed = strict.run(chain[1]).failed
+    assert re.match(r"strict: torch 2\.1\.0 computed job \w{12}, here is", failed[chain[1].name])
+
+
+def test_results_of_before_engines_had_versions_are_of_the_first(
+    lab: tb.Lab, chain: list[tb.Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.run(chain[0]).raise_failures()
+    came_from(lab, chain[0], engine_version=None)
+    assert said_in(lab, [chain[1]]) == []
+    monkeypatch.setattr(mixture, "ENGINE_VERSION", 2)
+    (line,) = said_in(lab, [chain[2]])
+    assert "engine version 1 (here 2)" in line
+
+
+def test_exact_results_and_measures_mix_nothing(lab: tb.Lab, chain: list[tb.Job]) -> None:
+    start = chain[0].parents[0]
+    lab.run(start).raise_failures()
+    came_from(lab, start, hardware="NVIDIA A100", torch="2.1.0")
+    assert said_in(lab, chain[:2]) == []
+    came_from(lab, chain[0], torch="2.1.0")
+    assert said_in(lab, [tb.job(tb.barrier, chain[0], chain[1], "digits", points=3)]) == []
+
+
+def test_workers_of_one_kind_are_one_origin_and_those_without_the_device_none() -> None:
+    answers = {"a": origin(CPU), "b": origin(CPU), "c": origin(CPU) | {"hardware": "other"}, "d": {}}
+    client = SimpleNamespace(run=lambda function, device: answers)
+    assert sorted(each["hardware"] for each in distinct_origins(client, "cpu")) == sorted(
+        [origin(CPU)["hardware"], "other"]
+    )
