@@ -2,21 +2,24 @@
 
 A job (see :mod:`tombola.lab`) must still mean the same after its code was moved or renamed. So a function
 or network enters it by the name declared here, together with a version that is raised by hand when its
-numbers change.
+numbers change. Where they change for some calls only, the others keep the version that they had: see
+:func:`declare`.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, TypeVar
 
 from tombola.errors import JobError, unknown
 
 F = TypeVar("F", bound=Callable[..., Any])
+Unchanged = Callable[[Mapping[str, Any]], bool]
+"""Whether a call, by its arguments as they are given, has the numbers of the version before."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,44 @@ class Declaration:
     """What is known of a declared function.
 
     ``stored`` is False for a function that is exact and cheap: it runs again wherever its result is needed.
+    ``unchanged`` has, by version, what tells calls that this version left alone.
     """
 
     name: str
     version: int
     stored: bool
     function: Callable[..., Any]
+    unchanged: Mapping[int, Unchanged] = field(default_factory=dict, compare=False)
+
+    def for_call(self, arguments: Mapping[str, Any]) -> Declaration:
+        """This declaration at the earliest version that has the numbers of a call.
+
+        arguments: by name, as they are given; data sets by name, loaded, or as jobs.
+        """
+        version = self.version
+        while version in self.unchanged and self.unchanged[version](arguments):
+            version -= 1
+        return self if version == self.version else replace(self, version=version)
+
+    def at(self, version: int) -> Declaration:
+        """This declaration at a version that some calls still have.
+
+        Raises :class:`~tombola.errors.JobError` for any other version.
+        """
+        earliest = self.version
+        while earliest in self.unchanged:
+            earliest -= 1
+        if not earliest <= version <= self.version:
+            here = f"here is version {self.version}"
+            if earliest < self.version:
+                here += f", and of some calls a version from {earliest} on"
+            raise JobError(f"the job asks for version {version} of {self.name}; {here}")
+        return self if version == self.version else replace(self, version=version)
+
+    def changed_by(self, arguments: Mapping[str, Any]) -> int | None:
+        """The first later version that gives a call of this version other numbers; None if none does."""
+        later = sorted(version for version in self.unchanged if version > self.version)
+        return next((version for version in later if not self.unchanged[version](arguments)), None)
 
 
 _declarations: dict[str, Declaration] = {}
@@ -38,8 +73,16 @@ _declarations: dict[str, Declaration] = {}
 _BUILT_IN = ("tombola.data", "tombola.ticket", "tombola.training", "tombola.pruning", "tombola.measures")
 
 
-def declare(name: str, *, version: int = 1, stored: bool = True) -> Callable[[F], F]:
+def declare(
+    name: str, *, version: int = 1, stored: bool = True, unchanged: Mapping[int, Unchanged] | None = None
+) -> Callable[[F], F]:
     """Declare a function under a lasting name, so that calls of it can be written down as jobs.
+
+    version: raised by hand when numbers change, which gives every call another name.
+    stored: False for a function that is exact and cheap, and runs again wherever its result is needed.
+    unchanged: for a version that changed the numbers of some calls only, what tells from the arguments of a
+        call that it is none of them: such a call is written with the version before, and keeps its name.
+        Where that cannot be told it says False. The entry stays when later versions come.
 
     Raises :class:`~tombola.errors.JobError` if another function holds the name already.
     """
@@ -49,7 +92,7 @@ def declare(name: str, *, version: int = 1, stored: bool = True) -> Callable[[F]
         # The same definition may come by twice (a notebook cell run again, a module under two names).
         if known is not None and known.function.__qualname__ != function.__qualname__:
             raise JobError(f"the name {name!r} is declared already, by {known.function.__qualname__}")
-        _declarations[name] = Declaration(name, version, stored, function)
+        _declarations[name] = Declaration(name, version, stored, function, dict(unchanged or {}))
         return function
 
     return register

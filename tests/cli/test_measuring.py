@@ -64,6 +64,14 @@ def test_files_stand_for_tickets_and_runs(
     assert code == 0
     expected = tb.untrained(chain[1].ticket, tb.load_data("digits")).accuracy
     assert numbers(out)["accuracy"] == pytest.approx(expected, rel=1e-4)
+    for said, recalibrate in (("True", True), ("beside", "beside")):
+        code, out, _ = tombola(
+            "measure", "untrained", tmp_path / "ticket.safetensors", "--data", "digits", "--recalibrate", said
+        )
+        assert code == 0
+        both = tb.untrained(chain[1].ticket, tb.load_data("digits"), recalibrate=recalibrate)
+        assert numbers(out)["loss"] == pytest.approx(both.loss, rel=1e-4)
+        assert ("recalibrated.accuracy" in numbers(out)) == (both.recalibrated is not None)
     code, out, _ = tombola("measure", "convergence", tmp_path / "run.safetensors")
     assert numbers(out)["value"] == pytest.approx(tb.convergence(chain[1]), rel=1e-4)
     assert refused(tombola("measure", "convergence", tmp_path / "ticket.safetensors")) == (

@@ -1,6 +1,6 @@
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -53,6 +53,29 @@ def measured(module: nn.Module, data: tb.Data, split: str = "test") -> tuple[flo
         outputs = module.eval()(inputs(data, shown.images)).double()
     wrong = outputs.argmax(1) != shown.labels
     return 100 * float(wrong.double().mean()), float(functional.cross_entropy(outputs, shown.labels))
+
+
+def weigh_by_hand(module: nn.Module, batches: Iterable[torch.Tensor]) -> None:
+    """Give batch norm the mean over all images of what it sees, and the mean variance within a batch.
+
+    In training mode what a layer sees does not depend on running statistics, so all of it is read first.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    seen: dict[nn.Module, list[tuple[int, torch.Tensor, torch.Tensor]]] = {layer: [] for layer in layers}
+
+    def read(layer: nn.Module, arguments: tuple[torch.Tensor]) -> None:
+        values = arguments[0].double().transpose(0, 1).flatten(1)
+        seen[layer].append((len(arguments[0]), values.mean(1), values.var(1)))
+
+    hooks = [layer.register_forward_pre_hook(read) for layer in layers]
+    with torch.no_grad():
+        for batch in batches:
+            module.train()(batch)
+    for layer, hook in zip(layers, hooks, strict=True):
+        hook.remove()
+        images = sum(count for count, _, _ in seen[layer])
+        layer.running_mean.copy_(sum(count * mean for count, mean, _ in seen[layer]) / images)
+        layer.running_var.copy_(sum(count * variance for count, _, variance in seen[layer]) / images)
 
 
 @pytest.fixture(scope="module")
@@ -124,16 +147,7 @@ def test_the_recalibrated_line_is_that_of_a_slow_independent_implementation(
     for alpha in line.alphas:
         module = pair[0].ticket.network.build()
         module.load_state_dict(mixed(*pair, alpha))
-        norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
-        for layer in norms:
-            nn.init.zeros_(layer.running_mean)
-            nn.init.ones_(layer.running_var)
-            layer.num_batches_tracked.zero_()
-            layer.momentum = None
-        with torch.no_grad():
-            for batch in (images[:500], images[500:1000], images[1000:]):
-                module.train()(batch)
-        assert int(norms[0].num_batches_tracked) == 3
+        weigh_by_hand(module, (images[:500], images[500:1000], images[1000:]))
         expected.append(measured(module, digits))
     assert line.errors == pytest.approx([error for error, _ in expected])
     assert line.losses == pytest.approx([loss for _, loss in expected], rel=1e-4)
@@ -152,13 +166,7 @@ def test_the_recalibrated_line_is_that_of_the_loss_landscapes_package(
 
     def measure(wrapper: object) -> list[float]:
         # The package moves the parameters of the first module, and leaves its buffers alone.
-        for layer in modules[0].modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.reset_running_stats()
-                layer.momentum = None
-        with torch.no_grad():
-            for batch in batches:
-                modules[0].train()(batch)
+        weigh_by_hand(modules[0], batches)
         return list(measured(modules[0], digits))
 
     # Its steps begin behind the first end.
@@ -180,13 +188,7 @@ def test_a_line_on_the_train_split_is_of_its_images_without_augmentation(
         module = pair[0].ticket.network.build()
         module.load_state_dict(mixed(*pair, alpha))
         if recalibrate:
-            for layer in module.modules():
-                if isinstance(layer, nn.BatchNorm2d):
-                    layer.reset_running_stats()
-                    layer.momentum = None
-            with torch.no_grad():
-                for batch in images.split(500):
-                    module.train()(batch)
+            weigh_by_hand(module, images.split(500))
         expected.append(measured(module, digits, "train"))
     assert line.errors == pytest.approx([error for error, _ in expected])
     assert line.losses == pytest.approx([loss for _, loss in expected], rel=1e-4)
@@ -372,6 +374,74 @@ def test_recalibrating_anew_replaces_what_stood_there(pair: tuple[tb.Run, tb.Run
         recalibrate_batch_norm(module, batches, "float32")
         states.append(module[1].running_mean.clone())
     assert torch.equal(*states)
+
+
+@pytest.mark.parametrize(("count", "cuts"), [(502, (500,)), (1001, (500,)), (1198, (500, 1000))])
+def test_every_image_weighs_the_same_when_batch_norm_is_measured_anew(
+    pair: tuple[tb.Run, tb.Run], digits: tb.Data, count: int, cuts: tuple[int, ...]
+) -> None:
+    data = first(digits, count)
+    ours, by_hand = pair[0].ticket.network.build(), pair[0].ticket.network.build()
+    for module in (ours, by_hand):
+        module.load_state_dict(dict(pair[0].weights))
+    recalibrate_batch_norm(ours, device_batches(data, data.train, CPU), "float32")
+    # A single image left over goes with the batch before: 1001 images are 500 and 501.
+    weigh_by_hand(by_hand, inputs(data, data.train.images).tensor_split(cuts))
+    for name, value in by_hand.state_dict().items():
+        if "running" in name:
+            torch.testing.assert_close(ours.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+
+
+def average_of_batches(module: nn.Module, images: torch.Tensor) -> int:
+    """Measure batch norm by PyTorch's own cumulative average, in which every batch counts the same."""
+    ends = [*range(500, len(images) - 1, 500), len(images)]
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.reset_running_stats()
+            layer.momentum = None
+    with torch.no_grad():
+        for begin, end in zip([0, *ends], ends, strict=False):
+            module.train()(images[begin:end].contiguous(memory_format=torch.channels_last))
+    return len(ends)
+
+
+@pytest.mark.parametrize(("count", "batches"), [(300, 1), (500, 1), (501, 1), (1000, 2), (1500, 3)])
+def test_batches_of_one_size_are_averaged_to_the_bit_as_pytorch_does(
+    pair: tuple[tb.Run, tb.Run], digits: tb.Data, same_bits: Callable[..., bool], count: int, batches: int
+) -> None:
+    many = tb.data_from_tensors(
+        (digits.train.images.repeat(2, 1, 1, 1)[:count], digits.train.labels.repeat(2)[:count]),
+        (digits.test.images, digits.test.labels),
+    )
+    uploaded = device_batches(many, many.train, CPU)
+    ours, theirs = pair[0].ticket.network.build(), pair[0].ticket.network.build()
+    for module in (ours, theirs):
+        module.load_state_dict(dict(pair[0].weights))
+    recalibrate_batch_norm(ours, uploaded, "float32")
+    assert average_of_batches(theirs, uploaded.plain(0, count)) == batches
+    assert same_bits(ours.state_dict(), theirs.state_dict())
+
+
+def test_a_layer_that_stands_at_two_places_has_the_average_over_both(digits: tb.Data) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.norm = nn.Linear(64, 10), nn.BatchNorm1d(10)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            first: torch.Tensor = self.norm(self.linear(images.flatten(1)))
+            second: torch.Tensor = self.norm(3 * first.relu() + 1)
+            return second
+
+    torch.manual_seed(0)
+    ours = Twice()
+    by_hand = copy.deepcopy(ours)
+    recalibrate_batch_norm(ours, device_batches(digits, digits.train, CPU), "float32")
+    weigh_by_hand(by_hand, inputs(digits, digits.train.images).split(500))
+    torch.testing.assert_close(ours.norm.running_mean, by_hand.norm.running_mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.norm.running_var, by_hand.norm.running_var, rtol=1e-4, atol=1e-5)
+    assert ours.norm.momentum == 0.1
+    assert not ours.norm._forward_pre_hooks
 
 
 def test_recalibration_takes_a_single_last_image_along_with_the_batch_before(digits: tb.Data) -> None:

@@ -98,7 +98,7 @@ def job(function: Callable[..., Any], *arguments: Any, **options: Any) -> Job:
         encoded = scribe.write(key, value, known.hints.get(key, Any))
         if key not in defaults or encoded != defaults[key]:
             written[key] = encoded
-    made = Job(declared, written, scribe.data, scribe.values)
+    made = Job(declared.for_call(bound.arguments), written, scribe.data, scribe.values)
     # Worked out now, while the names of its parents are known: in a chain of hundreds of rounds the last name
     # would otherwise ask for all others at once, beyond the recursion limit.
     _ = made.name
@@ -191,6 +191,11 @@ def call(described: Declaration, arguments: Mapping[str, Any], runtime: Mapping[
     if unknown:
         raise JobError(f"{described.name} has no parameter {unknown[0]!r}; the job is of another version")
     taken = {key: read(value, known.hints.get(key, Any)) for key, value in arguments.items()}
+    if (changed := described.changed_by(taken)) is not None:
+        raise JobError(
+            f"the job asks for version {described.version} of {described.name}, but version {changed} gives "
+            "this call other numbers; write the call down anew, as another job"
+        )
     return described.function(**taken, **{key: runtime[key] for key in known.runtime & runtime.keys()})
 
 
@@ -200,14 +205,12 @@ def result_type(described: Declaration) -> Any:
 
 
 def described_function(description: Mapping[str, Any]) -> Declaration:
-    """The declaration a description refers to; refused if its version is not the present one."""
-    declared = declaration(description["function"])
-    if declared.version != description["version"]:
-        raise JobError(
-            f"the job asks for version {description['version']} of {declared.name}; "
-            f"here is version {declared.version}"
-        )
-    return declared
+    """The declaration a description refers to, at its version.
+
+    Raises :class:`~tombola.errors.JobError` if no call has that version now. A call that a later version has
+    changed is found all the same, so that its old result can be read; :func:`call` refuses to make it.
+    """
+    return declaration(description["function"]).at(description["version"])
 
 
 def _jobs_in(value: Any) -> Iterator[Job]:

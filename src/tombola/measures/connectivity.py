@@ -8,14 +8,16 @@ D3).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from tombola.data.batches import Batches
 from tombola.data.imageset import Data
+from tombola.data.sizes import train_images
 from tombola.declared import declare
 from tombola.errors import NetworkError, RecipeError
 from tombola.ticket import State
@@ -62,7 +64,19 @@ class Barrier:
         return max(self.losses) - (self.losses[0] + self.losses[-1]) / 2
 
 
-@declare("barrier")
+def weighs_batches_alike(call: Mapping[str, Any]) -> bool:
+    """Whether a call is known to weigh all batches alike, as version 1 did, which knew no other way.
+
+    Version 2 weighs a shorter last batch of train images by its size where statistics are measured anew.
+    call: its arguments by name, ``data`` among them. Data whose size only loading would tell count as short.
+    """
+    if not call.get("recalibrate"):
+        return True
+    count = train_images(call["data"])
+    return count is not None and len({last - first for first, last in _batches(count)}) == 1
+
+
+@declare("barrier", version=2, unchanged={2: weighs_batches_alike})
 def barrier(
     first: Run,
     second: Run,
@@ -79,7 +93,7 @@ def barrier(
     first, second: runs of one network; their masks may differ, which is recorded.
     points: number of evenly spaced positions, both ends included; at least 3.
     recalibrate: batch-norm statistics are interpolated like everything else; with True they are measured
-        anew at every position, ends included: reset, then cumulative averages over the unaugmented train
+        anew at every position, ends included, by :func:`recalibrate_batch_norm` on the unaugmented train
         split. With ``"beside"`` the line is the interpolated one and carries the other as a second reading.
     split: the images that errors and losses are of, ``"test"`` or ``"train"``, without augmentation.
     watch: somebody to give a sign of life after every pass over images.
@@ -138,10 +152,15 @@ def check_line(points: int, recalibrate: Recalibrate, split: Split) -> None:
     """Refuse settings of a line that mean nothing."""
     if points < 3:
         raise RecipeError(f"points is {points}; a barrier needs at least 3: both ends and the middle")
-    if recalibrate not in (False, True, "beside"):
-        raise RecipeError(f"recalibrate is {recalibrate!r}; it must be False, True or 'beside'")
+    check_recalibrate(recalibrate)
     if split not in ("test", "train"):
         raise RecipeError(f"split is {split!r}; it must be 'test' or 'train'")
+
+
+def check_recalibrate(recalibrate: Recalibrate) -> None:
+    """Refuse a reading of batch norm that there is not."""
+    if recalibrate not in (False, True, "beside"):
+        raise RecipeError(f"recalibrate is {recalibrate!r}; it must be False, True or 'beside'")
 
 
 def interpolate(live: State, first: State, second: State, index: int, points: int) -> None:
@@ -182,21 +201,46 @@ def _on_device(state: State, body: Body) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def recalibrate_batch_norm(module: nn.Module, batches: Batches, precision: str) -> None:
-    """Measure batch-norm statistics anew: reset, then cumulative averages over the batches, in place."""
+    """Measure the running statistics of batch norm anew, in place, every image weighing the same.
+
+    They are reset, and the images passed in training mode, :data:`EVALUATION_BATCH` at a time and in order.
+    Let batch b have n_b of the n images, and a layer see in it mean m_b and unbiased variance v_b over images
+    and pixels. The running mean becomes sum(n_b m_b) / n and the running variance sum(n_b v_b) / n: the mean
+    variance within a batch, without what the m_b differ by. A single image left over goes with the batch
+    before.
+    """
     norms = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._NormBase)]
     momenta = [layer.momentum for layer in norms]
+    passed = dict.fromkeys(norms, 0)  # images, once for each pass through the layer
+    size = 0
+
+    def weigh(layer: nn.modules.batchnorm._NormBase, inputs: Any) -> None:
+        # For each pass, not each batch: a layer may stand at several places of a network. Between batches of
+        # one size this is one over the number of passes, to the bit PyTorch's own average (momentum None).
+        passed[layer] += size
+        layer.momentum = size / passed[layer]
+
     for layer in norms:
         layer.reset_running_stats()
-        layer.momentum = None  # a cumulative average
+    hooks = [layer.register_forward_pre_hook(weigh) for layer in norms]
     module.train()
-    ends = [*range(EVALUATION_BATCH, len(batches), EVALUATION_BATCH), len(batches)]
+    try:
+        for first, last in _batches(len(batches)):
+            size = last - first
+            with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
+                module(channels_last(batches.plain(first, last)))
+    finally:
+        for layer, momentum, hook in zip(norms, momenta, hooks, strict=True):
+            layer.momentum = momentum
+            hook.remove()
+
+
+def _batches(count: int) -> list[tuple[int, int]]:
+    """Where the batches of so many images begin and end."""
+    ends = [*range(EVALUATION_BATCH, count, EVALUATION_BATCH), count]
     if len(ends) > 1 and ends[-1] - ends[-2] == 1:
         del ends[-2]  # of a single image batch norm may have no statistics
-    for first, last in zip([0, *ends], ends, strict=False):
-        with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
-            module(channels_last(batches.plain(first, last)))
-    for layer, momentum in zip(norms, momenta, strict=True):
-        layer.momentum = momentum
+    return list(zip([0, *ends], ends, strict=False))
 
 
 def _common_precision(first: Run, second: Run, device: torch.device) -> str:

@@ -17,7 +17,14 @@ import torch
 from tombola.data.imageset import Data
 from tombola.declared import declare
 from tombola.errors import RecipeError, TicketError
-from tombola.measures.connectivity import Barrier, Recalibrate, Split, barrier, check_line
+from tombola.measures.connectivity import (
+    Barrier,
+    Recalibrate,
+    Split,
+    barrier,
+    check_line,
+    weighs_batches_alike,
+)
 from tombola.measures.limits import STABLE_BELOW
 from tombola.measures.statistics import mean
 from tombola.search import directly
@@ -86,7 +93,7 @@ class Instability:
         return replace(self, lines=beside) if beside else None
 
 
-@declare("instability")
+@declare("instability", version=2, unchanged={2: weighs_batches_alike})
 def instability(
     runs: Sequence[Run],
     data: Data,

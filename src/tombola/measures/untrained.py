@@ -1,4 +1,8 @@
-"""The untrained ticket with its own head: what pruning alone has made of a network (section 5)."""
+"""The untrained ticket with its own head: what pruning alone has made of a network (section 5).
+
+The batch-norm statistics of an initialisation are those of no images at all, and leave a network near chance
+whatever its mask. So there is a second reading, with statistics measured on the train images (D3).
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,12 @@ import torch
 
 from tombola.data.imageset import Data
 from tombola.declared import declare
+from tombola.measures.connectivity import Recalibrate, check_recalibrate, recalibrate_batch_norm
 from tombola.ticket import Ticket
 from tombola.training.body import Body
 from tombola.training.checks import check_images
 from tombola.training.device import repeatable, resolve_device, resolve_precision
-from tombola.training.evaluation import Evaluator
+from tombola.training.evaluation import Evaluator, device_batches
 from tombola.training.recipe import Recipe
 
 
@@ -23,10 +28,12 @@ class Untrained:
 
     accuracy: on the test split, in percent.
     loss: mean cross-entropy on the test split, in nats.
+    recalibrated: the same with batch-norm statistics measured anew, if that was asked for as well.
     """
 
     accuracy: float
     loss: float
+    recalibrated: Untrained | None = None
 
 
 @declare("untrained")
@@ -35,21 +42,32 @@ def untrained(
     data: Data,
     *,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    recalibrate: Recalibrate = False,
     device: str | torch.device | None = "cpu",
 ) -> Untrained:
-    """Accuracy and loss of a ticket as it is, its own head and batch-norm statistics included.
+    """Accuracy and loss of a ticket before training, with its own head; no weight is changed.
 
-    The same numbers, to the bit, as the first row of the history of its training on these test images.
     precision: as in a recipe; by default what a training on that device would have.
+    recalibrate: by default batch norm has the statistics that the ticket was taken with, and the numbers are
+        to the bit those of the first row of the history of its training on these test images. With True the
+        statistics are measured anew on the unaugmented train split, as for :func:`~tombola.barrier`. With
+        ``"beside"`` the numbers are the former and carry the others as a second reading.
 
     Raises :class:`~tombola.errors.NetworkError` for images that do not fit the network.
     """
     check_images(ticket.network, data)
+    check_recalibrate(recalibrate)
     where = resolve_device(device)
     computed_in = resolve_precision(Recipe(precision=precision), where)
     with repeatable(where):
         body = Body(ticket.network, where)
         evaluate = Evaluator(body, computed_in)
         body.load(ticket.weights(), ticket.mask)
+        if recalibrate is True:
+            recalibrate_batch_norm(body.module, device_batches(data, data.train, where), computed_in)
         loss, accuracy = evaluate(data, data.test)
-    return Untrained(accuracy, loss)
+        if recalibrate != "beside":
+            return Untrained(accuracy, loss)
+        recalibrate_batch_norm(body.module, device_batches(data, data.train, where), computed_in)
+        measured_loss, measured_accuracy = evaluate(data, data.test)
+    return Untrained(accuracy, loss, Untrained(measured_accuracy, measured_loss))

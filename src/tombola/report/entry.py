@@ -13,6 +13,7 @@ _DIGITS: dict[Metric, int] = {
     "val_accuracy": 2,
     "probe_accuracy": 2,
     "untrained_accuracy": 2,
+    "recalibrated_untrained_accuracy": 2,
     "forgetting_events": 2,
     "late_forgetting_events": 4,
     "unforgettable_percent": 2,
@@ -28,6 +29,7 @@ _PERCENT: set[Metric] = {
     "val_accuracy",
     "probe_accuracy",
     "untrained_accuracy",
+    "recalibrated_untrained_accuracy",
     "unforgettable_percent",
     "highest_path_error",
 }

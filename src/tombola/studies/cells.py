@@ -18,6 +18,7 @@ Metric = Literal[
     "val_accuracy",  # percent
     "probe_accuracy",  # percent, of a linear probe on frozen features
     "untrained_accuracy",  # percent, of a ticket as it is, with its own linear layer
+    "recalibrated_untrained_accuracy",  # the same with batch-norm statistics measured on the train images
     "forgetting_events",  # mean number an image over the whole training
     "late_forgetting_events",  # mean number an image and epoch over the last quarter of the epochs
     "unforgettable_percent",  # percent of the training images

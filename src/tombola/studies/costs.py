@@ -17,33 +17,13 @@ from torch.overrides import TorchFunctionMode
 
 from tombola.data.imageset import Data
 from tombola.data.load import load_data
+from tombola.data.sizes import SIZES, Size
 from tombola.errors import NetworkError
 from tombola.lab.job import Job
 from tombola.lab.writing import read, written_defaults
 from tombola.networks.network import Network
 from tombola.networks.versions import as_written, bare_name
 from tombola.training.recipe import Recipe
-
-
-@dataclass(frozen=True)
-class Size:
-    """Of a data set: images in its splits, and classes; share: how much of the whole its train split is."""
-
-    train: int
-    test: int
-    classes: int
-    share: float = 1.0
-
-
-_SIZES = {
-    "cifar10": Size(50_000, 10_000, 10),
-    "cifar100": Size(50_000, 10_000, 100),
-    "tinyimagenet": Size(100_000, 10_000, 200),
-    "mnist": Size(60_000, 10_000, 10),
-    "eurosat": Size(21_600, 5_400, 10),
-    "digits": Size(1_198, 599, 10),
-}
-"""Of the data sets that come by name, so that planning loads none of them."""
 
 _FORWARD = 1 / 3
 _FORWARD_BATCH = 256
@@ -91,7 +71,7 @@ class Costs:
         self._lineages: dict[str, _Lineage] = {}
         self._costs: dict[str, Cost] = {}
         self._recipes: dict[str, Recipe] = {}  # of many jobs a few
-        self._sizes = dict(_SIZES)
+        self._sizes = dict(SIZES)
         self.unsized: set[str] = set()
         """Networks that cannot be built for images as CIFAR-10's, whose weights are counted as nothing."""
 
@@ -193,13 +173,14 @@ class Costs:
         size = self.size(job, job.arguments["data"])
         runs = job.arguments.get("runs", [job.arguments.get("first")])
         copies = len(runs) + ("trunk" in job.arguments) if "runs" in job.arguments else 2
-        seen = size.test + (size.train * size.share if _argument(job, "recalibrate") else 0)
+        seen = _passed(job, size)
         images = _FORWARD * _argument(job, "points") * seen * copies * (copies - 1) / 2
         network = self.lineage(runs[0]).speed_name if isinstance(runs[0], Job) else ""
         return Cost(job.declaration.name, images=images, speed=(network, _FORWARD_BATCH))
 
     def _forward(self, job: Job) -> Cost:
-        images = _FORWARD * self.size(job, job.arguments["data"]).test
+        size = self.size(job, job.arguments["data"])
+        images = _FORWARD * _passed(job, size)
         return Cost(job.declaration.name, images=images, speed=(self.lineage(job).speed_name, _FORWARD_BATCH))
 
 
@@ -218,6 +199,11 @@ _COUNTED: dict[str, Callable[[Costs, Job], Cost]] = {
 
 def _size_of(data: Data) -> Size:
     return Size(len(data.train), len(data.test), data.classes)
+
+
+def _passed(job: Job, size: Size) -> float:
+    """Images that an evaluation passes: the test split and, to measure batch norm anew, the train split."""
+    return size.test + (size.train * size.share if _argument(job, "recalibrate") else 0)
 
 
 def _share(job: Job, whole: Size) -> float:

@@ -30,7 +30,7 @@ _LETTERS = "abcdefgh"
 
 
 def over_sparsity(y_label: str) -> Panels:
-    """A panel for each half, and for each pair, block and subset size that the entries have.
+    """A panel for each half, and for each pair, block, subset size and reading that the entries have.
 
     The tabulated sparsities are marked.
     """
@@ -218,7 +218,7 @@ def _panel_key(place: Place) -> tuple[str, ...]:
     """What a panel over sparsity is of: everything that its lines have in common."""
     half = _HALVES[bool(place.pretrained)]
     if place.study in ("untrained-accuracy", "ticket-convergence"):  # the only ones over several pairs
-        return _pair_name(place), half
+        return _pair_name(place), half, *(["batch norm measured anew"] * _is_second_reading(place))
     if place.block is not None:
         return f"({_LETTERS[bool(place.pretrained)]}) {half}", {4: "middle block", 8: "last block"}[
             place.block
@@ -228,8 +228,13 @@ def _panel_key(place: Place) -> tuple[str, ...]:
     return (half,)
 
 
-def _panel_order(place: Place) -> tuple[int, int, bool]:
-    return place.block or 0, place.subset_percent or 0, bool(place.pretrained)
+def _panel_order(place: Place) -> tuple[int, int, bool, bool]:
+    return place.block or 0, place.subset_percent or 0, _is_second_reading(place), bool(place.pretrained)
+
+
+def _is_second_reading(place: Place) -> bool:
+    """Whether a ticket's accuracy before training is with batch-norm statistics measured anew (D3)."""
+    return place.metric == "recalibrated_untrained_accuracy"
 
 
 def _grouped(

@@ -176,9 +176,13 @@ class Work:
         """Forgetting and convergence of a run."""
         return self._once(("learning", run.name), lambda: job(learning, run))
 
-    def untrained(self, pair: Pair, ticket: Job) -> Job:
-        """Accuracy of a ticket as it is."""
-        return self._once(("untrained", ticket.name), lambda: job(untrained, ticket, self.subject(pair).data))
+    def untrained(self, pair: Pair, ticket: Job, *, recalibrated: bool = False) -> Job:
+        """Accuracy of a ticket as it is, or with batch-norm statistics measured on the train images (D3)."""
+
+        def make() -> Job:
+            return job(untrained, ticket, self.subject(pair).data, recalibrate=recalibrated)
+
+        return self._once(("untrained", ticket.name, recalibrated), make)
 
     def probe(self, pair: Pair, ticket: Job, number: int) -> Job:
         """Linear probes after every block of an untrained ticket."""

@@ -57,7 +57,7 @@ def confirming_value(place: Place) -> float:
             return 0.3 if place.subset_criterion else 0.5
         case "late_forgetting_events":
             return 0.1 if is_plain(place) else 0.3
-        case "untrained_accuracy":
+        case "untrained_accuracy" | "recalibrated_untrained_accuracy":
             assert place.dataset is not None
             return CHANCE[place.dataset]
         case "convergence":

@@ -240,10 +240,27 @@ def test_c45_measures_growth_by_the_spread(confirming: Mapping[Place, Cell], cha
 def test_c46_allows_a_point_above_chance(
     pair: Pair, chance: float, confirming: Mapping[Place, Cell], change: Change
 ) -> None:
-    untrained(change.find, pair, STABLE.rewound, 96.48)
-    assert verdict("C46", changed(confirming, change, chance + 1.0)) == ("holds", [])
     words = [f"{pair.name}, 0.0/256 pretrained"]
-    assert verdict("C46", changed(confirming, change, chance + 1.1)) == ("partly", words)
+    for recalibrated in (False, True):  # with the statistics of its start, or of the train images
+        change.places.clear()
+        untrained(change.find, pair, STABLE.rewound, 96.48, recalibrated=recalibrated)
+        assert verdict("C46", changed(confirming, change, chance + 1.0)) == ("holds", [])
+        assert verdict("C46", changed(confirming, change, chance + 1.1)) == ("partly", words)
+
+
+def test_c46_is_not_decided_by_one_reading_of_batch_norm(confirming: Mapping[Place, Cell]) -> None:
+    def cells(metric: str, above: float) -> dict[Place, Cell]:
+        return {
+            place: replace(cell, mean=cell.mean + above) if place.metric == metric else cell
+            for place, cell in confirming.items()
+        }
+
+    first, second = "untrained_accuracy", "recalibrated_untrained_accuracy"
+    # At chance with the statistics of the start, as an initialisation's are, and above it with measured ones.
+    assert judge(claim_named("C46"), cells(second, 5.0)).status == "fails"
+    assert judge(claim_named("C46"), cells(first, 5.0)).status == "fails"
+    of_first = {place: cell for place, cell in confirming.items() if place.metric != second}
+    assert judge(claim_named("C46"), of_first).status == "not computable yet"
 
 
 def test_c57_follows_features_over_rounds_once_they_are_there(

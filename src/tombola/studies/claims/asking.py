@@ -145,9 +145,15 @@ def random_dense_probe(find: Find, sparsity: float, block: int) -> Number:
     )  # fmt: skip
 
 
-def untrained(find: Find, pair: Pair, configuration: Configuration, sparsity: float) -> Number:
-    """Accuracy of a ticket as it is, with its own linear layer."""
-    return find(_row("untrained-accuracy", "untrained_accuracy", pair, configuration, sparsity))
+def untrained(
+    find: Find, pair: Pair, configuration: Configuration, sparsity: float, *, recalibrated: bool = False
+) -> Number:
+    """Accuracy of a ticket before training with its own linear layer, in either reading of batch norm (D3).
+
+    recalibrated: with statistics measured on the train images instead of those of its start.
+    """
+    metric: Metric = "recalibrated_untrained_accuracy" if recalibrated else "untrained_accuracy"
+    return find(_row("untrained-accuracy", metric, pair, configuration, sparsity))
 
 
 def ticket_convergence(find: Find, pair: Pair, configuration: Configuration, sparsity: float) -> Number:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from tombola.studies.cells import Metric
 from tombola.studies.claims.names import CONFIGURATIONS, Configuration, Pair
 from tombola.studies.entries import Entry
 from tombola.studies.results import measured_accuracy, run_accuracy
 from tombola.studies.rows.listing import Listing, columns, numbers, place_of
 from tombola.studies.settings import EIGHT, GRID_SEARCHES, SEARCH_SHARES
 from tombola.studies.work import Work
+
+_UNTRAINED: tuple[Metric, ...] = ("untrained_accuracy", "recalibrated_untrained_accuracy")
 
 
 def ticket_accuracy(*pairs: Pair, of: tuple[Configuration, ...] = EIGHT, single_run: bool = False) -> Listing:
@@ -87,16 +90,19 @@ def grid_of_sparse_training(pair: Pair) -> Listing:
 
 
 def untrained_accuracy(*pairs: Pair) -> Listing:
-    """Accuracy of the tabulated tickets before any training, the dense start first."""
+    """Accuracy of the tabulated tickets before any training, the dense start first, in both readings (D3).
+
+    Each is a job of its own, so that the first is still found where only that was computed.
+    """
 
     def listed(work: Work, study: str) -> Iterator[Entry]:
         for pair in pairs:
             for configuration in work.scale.chosen(EIGHT):
-                for n in (0, *columns(work, study, pair)):
-                    jobs = tuple(
-                        work.untrained(pair, work.tickets(pair, configuration, s)[n]) for s in numbers(work)
-                    )
-                    place = place_of(study, "untrained_accuracy", pair, configuration, n)
-                    yield Entry(place, jobs, measured_accuracy)
+                chains = [work.tickets(pair, configuration, number) for number in numbers(work)]
+                for metric in _UNTRAINED:
+                    anew = metric == "recalibrated_untrained_accuracy"
+                    for n in (0, *columns(work, study, pair)):
+                        jobs = tuple(work.untrained(pair, chain[n], recalibrated=anew) for chain in chains)
+                        yield Entry(place_of(study, metric, pair, configuration, n), jobs, measured_accuracy)
 
     return listed
