@@ -14,6 +14,8 @@ _DIGITS: dict[Metric, int] = {
     "probe_accuracy": 2,
     "untrained_accuracy": 2,
     "forgetting_events": 2,
+    "forgetting_spread": 2,
+    "summed_forgetting_events": 2,
     "late_forgetting_events": 4,
     "unforgettable_percent": 2,
     "convergence": 3,
