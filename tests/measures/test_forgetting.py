@@ -132,14 +132,15 @@ def three_runs(run: tb.Run, epochs: list[list[list[bool]]]) -> list[tb.Run]:
     return [replace(presented(run, shown), noise=noise) for noise, shown in enumerate(epochs)]
 
 
-def told(*stories: str) -> list[list[bool]]:
+def answers(*stories: str) -> list[list[bool]]:
     """Right or wrong epoch by epoch, of images that are told one by one."""
     return [[answer == "1" for answer in epoch] for epoch in zip(*stories, strict=True)]
 
 
 def test_events_of_three_runs_are_summed_and_halved_by_hand(run: tb.Run) -> None:
     runs = three_runs(
-        run, [told("1010", "1111", "0000"), told("1010", "1011", "0000"), told("1100", "0000", "0111")]
+        run,
+        [answers("1010", "1111", "0000"), answers("1010", "1011", "0000"), answers("1100", "0000", "0111")],
     )
     found = tb.summed_forgetting(runs)
     # Events 2 + 2 + 1, 0 + 1 + 0 and 0: halves 2.5, 0.5 and 0; mean 1, squared deviations 2.25 + 0.25 + 1.
@@ -196,11 +197,11 @@ def test_records_of_three_real_runs_give_what_numpy_gives(
 
 
 def test_fewer_runs_one_run_twice_and_runs_on_other_images_are_refused(run: tb.Run) -> None:
-    runs = three_runs(run, [told("10", "11")] * 3)
+    runs = three_runs(run, [answers("10", "11")] * 3)
     with pytest.raises(RecipeError, match=r"of 2 run\(s\) cannot be summed as the paper's; give 3"):
         tb.summed_forgetting(runs[:2])
     with pytest.raises(RecipeError, match="a run was given twice"):
         tb.summed_forgetting([*runs[:2], runs[0]])
-    other = replace(presented(run, told("10", "11", "01")), noise=5)
+    other = replace(presented(run, answers("10", "11", "01")), noise=5)
     with pytest.raises(TicketError, match=r"trained on 2, 2, 3 images; .* image by image"):
         tb.summed_forgetting([*runs[:2], other])

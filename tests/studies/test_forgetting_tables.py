@@ -113,7 +113,7 @@ ALL = ("forgetting_events", "forgetting_spread", "summed_forgetting_events")
 def test_the_papers_number_stands_beside_the_sum_alone() -> None:
     table = grid("table8", [*comparable_cells(), *ours(*ALL)], "Forgetting")
     assert headings(table) == [
-        "μ", "batch size", "forgetting events a run", "spread over images",
+        "μ", "batch size", "forgetting events a run", "their spread over images",
         "forgetting events of three runs, halved", "unforgettable", "convergence",
     ]  # fmt: skip
     theirs = {place: cell for place, cell in comparable_cells().items() if place.study == "table8"}

@@ -93,7 +93,7 @@ _ORDER: tuple[str, ...] = get_args(Metric)
 _METRICS = {
     "val_accuracy": "validation accuracy",
     "forgetting_events": "forgetting events a run",
-    "forgetting_spread": "spread over images",
+    "forgetting_spread": "their spread over images",
     "summed_forgetting_events": "forgetting events of three runs, halved",
     "unforgettable_percent": "unforgettable",
     "first_stable_epoch": "first stable epoch",

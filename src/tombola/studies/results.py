@@ -90,9 +90,10 @@ def forgetting_spread(run: Learning) -> Reading:
     return Reading((run.forgetting.events_std,), run.failed)
 
 
-def summed_events(found: SummedForgetting) -> Reading:
+def summed_events(forgetting: SummedForgetting) -> Reading:
     """Forgetting events an image summed over three runs and halved, with the spread over images."""
-    return Reading((found.events_mean,), found.failed, together=Together(SUMMED_RUNS, found.events_std))
+    together = Together(SUMMED_RUNS, forgetting.events_std)
+    return Reading((forgetting.events_mean,), forgetting.failed, together=together)
 
 
 def unforgettable(run: Learning) -> Reading:
