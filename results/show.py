@@ -1,6 +1,7 @@
 """Tables, pictures and verdicts in this folder, from the store that ``cifar10.py`` filled.
 
-All but ``forgetting.npz`` can be made from a store without weights, such as ``store.zip`` imported.
+All but ``forgetting.npz`` can be made from a store without weights, such as ``store.zip`` imported: what
+needs the record of every image is read from that file.
 
 Run: python results/show.py --store DIR [--out results]
 """
@@ -18,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import tyro
 
 from tombola.lab.execute import load_result
 from tombola.lab.job import Job
 from tombola.lab.store import Store
 from tombola.measures.connectivity import Barrier
+from tombola.measures.forgetting import SUMMED_RUNS, summed_events
 from tombola.measures.instability import Instability
 from tombola.measures.learning import Learning
 from tombola.measures.probe import Probes
@@ -36,17 +39,20 @@ from tombola.studies.cells import Cell, Place, by_place
 from tombola.studies.claims.board import judge_all
 from tombola.studies.claims.names import CONFIGURATIONS, R18_C10, STABLE, UNSTABLE, Configuration
 from tombola.studies.entries import Entry
-from tombola.studies.paper.printed import EPOCHS, printed_cells
+from tombola.studies.paper.printed import EPOCHS, comparable_cells, printed_cells
 from tombola.studies.picture import Picture
 from tombola.studies.results import Results
 from tombola.studies.study import Shown
 from tombola.studies.work import Work
+from tombola.training.history import ForgettingRecord
 from tombola.whole import write_whole
 
 sys.path.insert(0, str(Path(__file__).parent))
 from cifar10 import BESIDE, CHAINS, LAST, LESS, OTHER_DECAY, TENTH, other_decay, work_of
 
 Row = dict[str, Any]
+RECORDS = "forgetting.npz"
+"""How often each image was forgotten by each run: no store without weights has it."""
 FIRST = "first seed"
 COPIES = f"{FIRST}, one pair of noise copies"
 BOTH = "two seeds of 0.0/256, 0.9/100 and 0.9/256 from initialisation, else one"
@@ -58,9 +64,10 @@ def main(store: Path, out: Path = Path(__file__).parent) -> None:
     results = Results(folder)
     # Whatever is there of a second seed is shown with the first.
     full, copies, tenth = work_of("full"), work_of("copies"), work_of("second")
-    save_rows(out / "table08.csv", table08(results, full))
+    save_forgetting(folder, results, full, out / RECORDS)
+    records = out / RECORDS if (out / RECORDS).exists() else Path(__file__).parent / RECORDS
+    save_rows(out / "table08.csv", table08(results, full, records))
     save_rows(out / "runs.csv", dense_runs(folder, results, full))
-    save_forgetting(folder, results, full, out / "forgetting.npz")
     cells = dict(by_place(so_far("table8", full, results).cells))
     forgetting = so_far("fig6", full, results)
     cells |= by_place(forgetting.cells)
@@ -142,20 +149,57 @@ def measured(results: Results, work: Work, run: Job) -> Row:
     }
 
 
-def table08(results: Results, work: Work) -> Iterator[Row]:
-    """Table 8 and the dense accuracies of Table 11: one row for each number."""
+def table08(results: Results, work: Work, records: Path) -> Iterator[Row]:
+    """Table 8 and the dense accuracies of Table 11: one row for each number.
+
+    The paper's forgetting events stand beside ours of three seeds together, summed and halved (reading D8),
+    whose spread is over images; all other spreads are over seeds. records: the file with those of the runs.
+    """
     for (configuration, decay), runs in groupby(trained(results, work), lambda run: run[:2]):
         ours = [measured(results, work, run) for *_, run in runs]
+        numbers: dict[str, tuple[float | None, float | None]] = {}
         for metric in ours[0]:
             values = [each[metric] for each in ours]
-            theirs, spread = _printed(configuration, metric), sample_std(values)
+            numbers[metric] = mean(values), sample_std(values)
+            if metric == "forgetting_events":
+                numbers["summed_forgetting_events"] = summed(records, configuration, decay, values)
+        for metric, (number, spread) in numbers.items():
+            theirs = _printed(configuration, metric)
             yield {
                 "momentum": configuration.momentum, "batch_size": configuration.batch_size,
-                "weight_decay": decay, "metric": metric, "ours": round(mean(values), 4),
-                "ours_std": spread and round(spread, 4), "seeds": len(values), "paper": theirs.mean,
-                "paper_std": theirs.std, "difference": round(mean(values) - theirs.mean, 4),
+                "weight_decay": decay, "metric": metric, "ours": number and round(number, 4),
+                "ours_std": spread and round(spread, 4), "seeds": len(ours), "paper": theirs and theirs.mean,
+                "paper_std": theirs and theirs.std,
+                "difference": round(number - theirs.mean, 4) if number is not None and theirs else None,
                 "epochs": work.scale.epochs,
             }  # fmt: skip
+
+
+def summed(
+    records: Path, configuration: Configuration, decay: float, means: list[float]
+) -> tuple[float | None, float | None]:
+    """Forgetting events of three seeds together: mean and spread over images, from the runs' records.
+
+    means: of each run, by which its record is recognised. Nothing unless there are three with their records.
+    """
+    if len(means) != SUMMED_RUNS:
+        return None, None
+    with np.load(records) as arrays:
+        labels = [_label(configuration, decay, number) for number in range(SUMMED_RUNS)]
+        keys = ("events", "learned", "correct")
+        if any(f"{label}.{key}" not in arrays for label in labels for key in keys):
+            return None, None
+        parts = [{key: torch.from_numpy(arrays[f"{label}.{key}"]) for key in keys} for label in labels]
+    recorded = [float(part["events"].double().mean()) for part in parts]
+    if any(abs(one - other) > 1e-9 for one, other in zip(recorded, means, strict=True)):
+        return None, None
+    together = summed_events([ForgettingRecord(**part) for part in parts])
+    return together.events_mean, together.events_std
+
+
+def _label(configuration: Configuration, decay: float, number: int) -> str:
+    """The name of a run in the file of forgetting records."""
+    return f"{configuration}, weight decay {decay:g}, seed {number}"
 
 
 def dense_runs(store: Store, results: Results, work: Work) -> Iterator[Row]:
@@ -169,18 +213,18 @@ def dense_runs(store: Store, results: Results, work: Work) -> Iterator[Row]:
         }  # fmt: skip
 
 
-def _printed(configuration: Configuration, metric: str) -> Cell:
-    """What the paper prints for a dense ResNet-18 on CIFAR-10, trained from initialisation."""
+def _printed(configuration: Configuration, metric: str) -> Cell | None:
+    """What the paper prints for a dense ResNet-18 on CIFAR-10, trained from initialisation, if it does."""
     study = "table11" if metric == "val_accuracy" else "table8"
-    (cell,) = (
+    cells = [
         cell
-        for place, cell in printed_cells().items()
+        for place, cell in comparable_cells().items()
         if (place.study, place.metric, place.dataset) == (study, metric, R18_C10.dataset)
         and (place.momentum, place.batch_size) == (configuration.momentum, configuration.batch_size)
         and not place.pretrained
         and not place.sparsity
-    )
-    return cell
+    ]
+    return cells[0] if cells else None
 
 
 def _origin(store: Store, run: Job) -> Row:
@@ -200,7 +244,7 @@ def save_forgetting(store: Store, results: Results, work: Work, path: Path) -> N
         return
     arrays = dict(np.load(path)) if path.exists() else {}
     for configuration, decay, number, run in whole:
-        label = f"{configuration}, weight decay {decay:g}, seed {number}"
+        label = _label(configuration, decay, number)
         record = load_result(store, run.name).forgetting
         arrays |= {f"{label}.{key}": value.numpy() for key, value in vars(record).items()}
     content = io.BytesIO()

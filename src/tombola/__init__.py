@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     from tombola.measures.first_stable import first_stable_epoch as first_stable_epoch
     from tombola.measures.first_stable import over_starts as over_starts
     from tombola.measures.forgetting import Forgetting as Forgetting
+    from tombola.measures.forgetting import SummedForgetting as SummedForgetting
     from tombola.measures.forgetting import forgetting as forgetting
     from tombola.measures.forgetting import forgetting_curve as forgetting_curve
     from tombola.measures.forgetting import forgetting_ranking as forgetting_ranking
+    from tombola.measures.forgetting import summed_forgetting as summed_forgetting
     from tombola.measures.instability import Instability as Instability
     from tombola.measures.instability import between_rounds as between_rounds
     from tombola.measures.instability import instability as instability
@@ -108,9 +110,11 @@ _HOMES = {
     ),
     "tombola.measures.forgetting": (
         "Forgetting",
+        "SummedForgetting",
         "forgetting",
         "forgetting_curve",
         "forgetting_ranking",
+        "summed_forgetting",
     ),
     "tombola.measures.instability": (
         "Instability",

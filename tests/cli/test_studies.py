@@ -211,7 +211,7 @@ def test_a_report_of_another_scale_shows_gaps(tombola: Tombola, tmp_path: Path) 
     code, out, _ = tombola("report", "table1", "--out", tmp_path / "page", "--page-only")
     assert code == 0
     assert out.splitlines()[0] == f"1 study, scale paper, store {tmp_path / 'store'}"
-    assert "0 of 12 numbers are computed\nnothing of this scale is in the store; give the --scale" in out
+    assert "0 of 20 numbers are computed\nnothing of this scale is in the store; give the --scale" in out
     page = (tmp_path / "page" / "report.html").read_text()
     assert "not computed yet" in page
 

@@ -15,7 +15,7 @@ from tombola.studies.catalogue import (
     studies_named,
     study_named,
 )
-from tombola.studies.cells import Place
+from tombola.studies.cells import Metric, Place
 from tombola.studies.claims.board import CLAIMS
 from tombola.studies.claims.claim import needed
 from tombola.studies.claims.names import R18_C10, R34_TIN, Configuration
@@ -60,9 +60,16 @@ def test_every_number_that_a_claim_needs_has_a_study_that_fills_its_place(places
     assert [place for place in wanted if place not in places] == []
 
 
-def test_tables_fill_no_other_places_than_the_printed_ones(places: Counter[Place]) -> None:
+def test_tables_fill_no_other_places_than_the_printed_ones_and_two_of_forgetting(
+    places: Counter[Place],
+) -> None:
     tables = {place for place in places if place.study.startswith("table")}
-    assert tables == set(printed_cells())
+    # Beside each mean number of forgetting events its spread, and that of three runs together (reading D8).
+    events = [place for place in printed_cells() if place.metric == "forgetting_events"]
+    assert len(events) == 4 * 4
+    further: tuple[Metric, ...] = ("forgetting_spread", "summed_forgetting_events")
+    more = {replace(place, metric=metric) for place in events for metric in further}
+    assert tables == set(printed_cells()) | more
 
 
 def test_no_place_is_filled_twice(places: Counter[Place]) -> None:
@@ -79,7 +86,9 @@ def test_tiny_fills_every_place_that_the_claims_must_have() -> None:
 def test_runs_are_as_many_as_the_paper_has(work: Work) -> None:
     runs = {entry.place: len(entry.jobs) for study in TABLES for entry in study.entries(work)}
     assert {runs[place] for place in runs if place.study == "table13"} == {1}
-    assert {runs[place] for place in runs if place.study != "table13"} == {3}
+    assert {runs[place] for place in runs if place.metric == "summed_forgetting_events"} == {1}  # of three
+    rest = [p for p in runs if p.study != "table13" and p.metric != "summed_forgetting_events"]
+    assert {runs[place] for place in rest} == {3}
 
 
 def test_figures_are_drawn_and_tables_are_not() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,13 @@ import torch
 from torch import Tensor
 
 from tombola.declared import declare
+from tombola.errors import RecipeError, TicketError
 from tombola.seeds import generator
+from tombola.training.history import ForgettingRecord
 from tombola.training.run import Run
+
+SUMMED_RUNS = 3
+"""Runs that the paper's number of forgetting events is summed over (reading D8)."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,63 @@ def forgetting(run: Run) -> Forgetting:
         events_std=float(events.std()) if len(events) > 1 else 0.0,
         unforgettable=float((record.learned & (record.events == 0)).double().mean()),
         never_learned=int((~record.learned).sum()),
+    )
+
+
+@dataclass(frozen=True)
+class SummedForgetting:
+    """Forgetting events of three runs together, as the paper's tables in all likelihood count them.
+
+    events_mean, events_std: of the events of an image summed over the runs, halved: mean and spread (sample
+        standard deviation) over images. A run that never learned an image counts 0 for it (reading D9).
+    images: number of training images.
+    never_learned: how many of them at least one of the runs never classified correctly in training.
+    failed: whether a run diverged or stayed near chance.
+    """
+
+    events_mean: float
+    events_std: float
+    images: int
+    never_learned: int
+    failed: bool
+
+
+@declare("summed-forgetting")
+def summed_forgetting(runs: Sequence[Run]) -> SummedForgetting:
+    """Forgetting events of an image summed over three runs on the same images, and halved (reading D8).
+
+    Toneva et al. count events of a run, as :func:`forgetting` does; this is for comparison with the numbers
+    that the paper prints, which are 1.5 times as large in the mean. It is kept beside the runs, as what they
+    learned is: a report need not load any weights.
+
+    Raises :class:`~tombola.errors.RecipeError` unless there are three different runs, and
+    :class:`~tombola.errors.TicketError` for runs on different numbers of images.
+    """
+    if len(runs) != SUMMED_RUNS:
+        raise RecipeError(
+            f"forgetting events of {len(runs)} run(s) cannot be summed as the paper's; give {SUMMED_RUNS}"
+        )
+    if len({run.fingerprint for run in runs}) != len(runs):
+        raise RecipeError("a run was given twice; forgetting events are summed over three different runs")
+    return summed_events([run.forgetting for run in runs], failed=any(run.failed for run in runs))
+
+
+def summed_events(records: Sequence[ForgettingRecord], *, failed: bool = False) -> SummedForgetting:
+    """The same from the forgetting records of the runs."""
+    counts = [len(record.events) for record in records]
+    if len(set(counts)) != 1:
+        raise TicketError(
+            f"the runs were trained on {', '.join(map(str, counts))} images; "
+            "forgetting events are summed image by image"
+        )
+    events = torch.stack([record.events.double() for record in records]).sum(0) / 2
+    learned = torch.stack([record.learned for record in records]).all(0)
+    return SummedForgetting(
+        events_mean=float(events.mean()),
+        events_std=float(events.std()) if len(events) > 1 else 0.0,
+        images=len(events),
+        never_learned=int((~learned).sum()),
+        failed=failed,
     )
 
 

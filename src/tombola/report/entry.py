@@ -15,6 +15,8 @@ _DIGITS: dict[Metric, int] = {
     "untrained_accuracy": 2,
     "recalibrated_untrained_accuracy": 2,
     "forgetting_events": 2,
+    "forgetting_spread": 2,
+    "summed_forgetting_events": 2,
     "late_forgetting_events": 4,
     "unforgettable_percent": 2,
     "convergence": 3,

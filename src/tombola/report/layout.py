@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, get_args
 
 from tombola.errors import StudyError
 from tombola.report.style import momentum_text
-from tombola.studies.cells import Place
+from tombola.studies.cells import Metric, Place
 
 Key = tuple[Any, ...]
 """Values of some keys of a place, in the order of their names."""
@@ -88,8 +88,13 @@ NAMES = {
 """What heads the column of a key."""
 
 _BASELINES = {None: "ticket", "dense": "dense network", "retrained_dense": "retrained dense network"}
+_ORDER: tuple[str, ...] = get_args(Metric)
+"""Measures in the order in which they head columns, where they stand side by side."""
 _METRICS = {
     "val_accuracy": "validation accuracy",
+    "forgetting_events": "forgetting events a run",
+    "forgetting_spread": "their spread over images",
+    "summed_forgetting_events": "forgetting events of three runs, halved",
     "unforgettable_percent": "unforgettable",
     "first_stable_epoch": "first stable epoch",
     "barrier_to_next": "barrier to the next ticket",
@@ -139,6 +144,8 @@ def grid(study: str, places: Iterable[Place], title: str = "") -> Grid:
     columns = list(dict.fromkeys(column for _, column in placed))
     if all(isinstance(value, int | float) for column in columns for value in column):
         columns.sort()
+    if column_names == ("metric",):
+        columns.sort(key=lambda column: _ORDER.index(column[0]))
     rows = tuple(dict.fromkeys(row for row, _ in placed))
     title = f"{spoken(study)}: {title}" if title else spoken(study)
     return Grid(study, title, row_names, column_names, rows, tuple(columns), placed)

@@ -11,6 +11,13 @@ from tombola.studies.cells import Cell, Place, copies_of
 from tombola.studies.settings import SEARCH_SHARES, short_search_epochs
 from tombola.studies.side_by_side import SideBySide, side_by_side
 
+_SUMMED = (
+    "Forgetting events a run, and their spread over the training images, are counted as by Toneva et al. "
+    "The paper's numbers are in all likelihood of its three runs together: the events of an image summed "
+    "over them and halved, ± spread over images (reading D8 of docs/protocol.md). They stand beside ours of "
+    "three runs together; with fewer runs ours is a gap."
+)
+
 
 def to_markdown(
     table: Grid, cells: Mapping[Place, Cell], theirs: Mapping[Place, Cell] | None = None, note: str = ""
@@ -90,6 +97,8 @@ def table_note(table: Grid, cells: Mapping[Place, Cell], note: str = "") -> str:
     ]
     if searched := _searched(own):
         sentences.append(searched)
+    if own and ("summed_forgetting_events",) in table.columns:
+        sentences.append(_SUMMED)
     if any(cell.underlined for cell in own):
         sentences.append("Underlined: winning ticket.")
     if any(cell.starred for cell in own):

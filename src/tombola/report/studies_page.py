@@ -23,7 +23,7 @@ from tombola.report.template import template
 from tombola.studies.cells import Cell, Place
 from tombola.studies.claims.board import judge_all
 from tombola.studies.claims.numbers import Comparison
-from tombola.studies.paper.printed import EPOCHS, printed_cells
+from tombola.studies.paper.printed import EPOCHS, comparable_cells, printed_cells
 from tombola.studies.picture import Picture
 from tombola.studies.side_by_side import SideBySide, side_by_side
 
@@ -126,11 +126,11 @@ def studies_html(report: Report, svgs: Mapping[str, str], studies: Sequence[str]
     studies: which to show, in order; by default all of the paper and then whatever else there is. Claims are
         judged on all cells in any case.
     """
-    theirs = printed_cells()
+    theirs = comparable_cells()
     shown = list(studies) if studies is not None else known_studies(report)
     anchors = {name: f"s{place}_{re.sub('[^A-Za-z0-9]', '_', name)}" for place, name in enumerate(shown)}
     exhibits = [_exhibit(name, anchors[name], report, theirs, svgs) for name in shown]
-    verdicts = judge_all(theirs), judge_all(report.cells)
+    verdicts = judge_all(printed_cells()), judge_all(report.cells)
     rows = board(*verdicts)
     return template("studies").render(
         budget=report.budget,

@@ -15,7 +15,7 @@ from tombola.report.markup import to_markdown
 from tombola.report.studies_page import Report, known_studies, studies_html
 from tombola.studies.cells import by_study
 from tombola.studies.claims.board import judge_all
-from tombola.studies.paper.printed import printed_cells
+from tombola.studies.paper.printed import comparable_cells, printed_cells
 from tombola.whole import write_whole
 
 
@@ -57,7 +57,7 @@ def write_studies(
 
 def _write_tables(report: Report, folder: Path, shown: set[str]) -> list[Path]:
     written = []
-    ours, theirs = by_study(report.cells), by_study(printed_cells())
+    ours, theirs = by_study(report.cells), by_study(comparable_cells())
     for study, own in ours.items():
         if study not in shown:
             continue

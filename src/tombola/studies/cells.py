@@ -19,7 +19,9 @@ Metric = Literal[
     "probe_accuracy",  # percent, of a linear probe on frozen features
     "untrained_accuracy",  # percent, of a ticket as it is, with its own linear layer
     "recalibrated_untrained_accuracy",  # the same with batch-norm statistics measured on the train images
-    "forgetting_events",  # mean number an image over the whole training
+    "forgetting_events",  # mean number an image over the whole training of a run
+    "forgetting_spread",  # standard deviation of that number over the images of a run
+    "summed_forgetting_events",  # mean over images of the sum over three runs, halved (reading D8)
     "late_forgetting_events",  # mean number an image and epoch over the last quarter of the epochs
     "unforgettable_percent",  # percent of the training images
     "convergence",  # Eq. 4
@@ -88,11 +90,12 @@ class Cell:
     """What stands there.
 
     mean: over the runs; failed runs count as they are.
-    std: sample standard deviation over the runs as far as the paper says; None where there is none: one run,
-        or nothing printed.
+    std: sample standard deviation over the runs as far as the paper says, of summed forgetting events over
+        the images; None where there is none: one run, or nothing printed.
     runs: how many, or how many pairs of noise copies (:attr:`of_pairs`). epochs: full budget of the trainings
         it rests on.
-    values: one number a run or pair, in their order. Empty for printed numbers.
+    values: one number a run or pair, in their order; a single one where it is of all runs together. Empty
+        for printed numbers.
     starred: at least one run stayed at chance or diverged.
     underlined: a winning ticket; as printed, where the paper's underline has survived.
     """
@@ -126,6 +129,14 @@ class Cell:
         return many(self.runs, "pair" if self.of_pairs else "run")
 
 
+@dataclass(frozen=True)
+class Together:
+    """Of a number that some runs have together: how many they are, and the spread that stands with it."""
+
+    runs: int
+    spread: float | None
+
+
 def many(count: int, what: str) -> str:
     """A count with its word: ``"1 run"``, ``"3 runs"``."""
     return f"{count} {what}{'s' * (count != 1)}"
@@ -144,15 +155,19 @@ def measured(
     starred: bool = False,
     underlined: bool = False,
     note: str = "",
+    together: Together | None = None,
 ) -> Cell:
     """A cell of our own runs: mean and sample standard deviation come from ``values``, one number a run.
+
+    together: of a single number that several runs have together, what cannot come from ``values``.
 
     Raises :class:`~tombola.errors.StudyError` without a value, or for one that is not finite.
     """
     if not values:
         raise StudyError(f"the cell {place} has no runs; a cell needs at least one value")
+    together = together or Together(len(values), sample_std(values))
     return Cell(
-        place=place, mean=mean(values), std=sample_std(values), runs=len(values), epochs=epochs,
+        place=place, mean=mean(values), std=together.spread, runs=together.runs, epochs=epochs,
         values=tuple(values), starred=starred, underlined=underlined, note=note,
     )  # fmt: skip
 

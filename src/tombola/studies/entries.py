@@ -74,7 +74,10 @@ def _filled(entry: Entry, results: Results, epochs: int) -> Filled:
         return Filled(entry, True, None)
     notes = dict.fromkeys(reading.note for reading in readings if reading.note)
     starred = any(reading.failed for reading in readings)
-    cell = measured(entry.place, values, epochs=epochs, starred=starred, note="; ".join(notes))
+    together = readings[0].together
+    cell = measured(
+        entry.place, values, epochs=epochs, starred=starred, note="; ".join(notes), together=together
+    )
     return Filled(entry, True, cell)
 
 

@@ -11,8 +11,10 @@ from tombola.lab.job import Job, result_type
 from tombola.lab.store import Store
 from tombola.lab.sums import NUMBERS
 from tombola.measures.connectivity import Barrier
+from tombola.measures.forgetting import SUMMED_RUNS, SummedForgetting
 from tombola.measures.instability import Instability
 from tombola.measures.learning import Learning
+from tombola.studies.cells import Together
 from tombola.training.run import Run
 
 _REACHED = 0.9
@@ -50,11 +52,13 @@ class Reading:
 
     values: one, or for an instability one of each pair of copies; none where it is undefined.
     failed: whether a run stayed at chance or diverged. note: what else is to be said.
+    together: of a number that several runs have together.
     """
 
     values: tuple[float, ...]
     failed: bool = False
     note: str = ""
+    together: Together | None = None
 
 
 Read = Callable[[Any], Reading]
@@ -79,6 +83,17 @@ def block_accuracy(place: int) -> Read:
 def forgetting_events(run: Learning) -> Reading:
     """Mean number of forgetting events an image over the whole training."""
     return Reading((run.forgetting.events_mean,), run.failed)
+
+
+def forgetting_spread(run: Learning) -> Reading:
+    """Standard deviation of that number over the images."""
+    return Reading((run.forgetting.events_std,), run.failed)
+
+
+def summed_events(forgetting: SummedForgetting) -> Reading:
+    """Forgetting events an image summed over three runs and halved, with the spread over images."""
+    together = Together(SUMMED_RUNS, forgetting.events_std)
+    return Reading((forgetting.events_mean,), forgetting.failed, together=together)
 
 
 def unforgettable(run: Learning) -> Reading:

@@ -22,7 +22,7 @@ class SideBySide:
     """One place, with what stands there in our results and in the paper; None where nothing does.
 
     difference: our mean minus theirs, in the unit of the cell.
-    interval: of our mean at the asked confidence; None for a single run.
+    interval: of our mean at the asked confidence; None for a single run, or number of several runs.
     inside: whether theirs lies in it, ends included.
     remark: what could not be said, and why; empty where everything could.
     """
@@ -68,6 +68,7 @@ def _beside(place: Place, ours: Cell | None, theirs: Cell | None, confidence: fl
         return SideBySide(place, ours, theirs, None, interval, None, remark)
     difference = ours.mean - theirs.mean
     if interval is None:
-        return SideBySide(place, ours, theirs, difference, None, None, "one run: no interval")
+        one = "run" if ours.runs == 1 else f"number of {ours.counted}"
+        return SideBySide(place, ours, theirs, difference, None, None, f"one {one}: no interval")
     inside = interval[0] <= theirs.mean <= interval[1]
     return SideBySide(place, ours, theirs, difference, interval, inside, "")

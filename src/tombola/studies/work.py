@@ -17,6 +17,7 @@ from tombola.lab.job import Job, job
 from tombola.measures.difficulty import Difficulty, Forgotten, drop_by_difficulty, forgotten_subset
 from tombola.measures.few_shot import few_shot_training
 from tombola.measures.first_stable import Branches
+from tombola.measures.forgetting import SUMMED_RUNS, summed_forgetting
 from tombola.measures.heads import HEAD_RECIPE
 from tombola.measures.instability import consecutive, copies, instability
 from tombola.measures.learning import learning
@@ -175,6 +176,17 @@ class Work:
     def learning(self, run: Job) -> Job:
         """Forgetting and convergence of a run."""
         return self._once(("learning", run.name), lambda: job(learning, run))
+
+    def summed_forgetting(self, pair: Pair, configuration: Configuration) -> tuple[Job, ...]:
+        """Forgetting of the first three dense runs together; nothing at a scale of fewer runs."""
+        if self.scale.seeds < SUMMED_RUNS:
+            return ()
+
+        def make() -> tuple[Job, ...]:
+            runs = [self.runs(pair, configuration, number)[0] for number in range(SUMMED_RUNS)]
+            return (job(summed_forgetting, runs),)
+
+        return self._once(("summed forgetting", pair, configuration), make)
 
     def untrained(self, pair: Pair, ticket: Job, *, recalibrated: bool = False) -> Job:
         """Accuracy of a ticket as it is, or with batch-norm statistics measured on the train images (D3)."""

@@ -7,25 +7,41 @@ from collections.abc import Iterator
 from tombola.studies.cells import Metric
 from tombola.studies.claims.names import CONFIGURATIONS, Configuration, Pair
 from tombola.studies.entries import Entry
-from tombola.studies.results import Read, convergence_of, forgetting_events, late_forgetting, unforgettable
+from tombola.studies.results import (
+    Read,
+    convergence_of,
+    forgetting_events,
+    forgetting_spread,
+    late_forgetting,
+    summed_events,
+    unforgettable,
+)
 from tombola.studies.rows.listing import Listing, columns, numbers, place_of
 from tombola.studies.settings import EIGHT
 from tombola.studies.work import Work
 
 _COLUMNS: tuple[tuple[Metric, Read], ...] = (
     ("forgetting_events", forgetting_events),
+    ("forgetting_spread", forgetting_spread),
     ("unforgettable_percent", unforgettable),
     ("convergence", convergence_of),
 )
 
 
 def dense_learning(pair: Pair) -> Listing:
-    """Forgetting and convergence of the dense network without late rewinding."""
+    """Forgetting and convergence of the dense network without late rewinding.
+
+    Forgetting events stand there as Toneva et al. count them, a run, and where there are three runs also as
+    the paper in all likelihood does, of the three together (reading D8).
+    """
 
     def listed(work: Work, study: str) -> Iterator[Entry]:
         for configuration in work.scale.chosen(CONFIGURATIONS):
             for metric, read in _COLUMNS:
                 yield _entry(work, study, pair, configuration, 0, metric, read)
+            if jobs := work.summed_forgetting(pair, configuration):
+                place = place_of(study, "summed_forgetting_events", pair, configuration, 0)
+                yield Entry(place, jobs, summed_events)
 
     return listed
 
