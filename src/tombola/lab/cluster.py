@@ -51,12 +51,16 @@ class Crew:
 
 @contextmanager
 def local_cluster(crew: Crew) -> Iterator[Any]:
-    """A client of worker processes of this machine, which are ended afterwards; on loopback only.
+    """A client of worker processes of this machine, which are ended afterwards.
+
+    On loopback only, and closed to other users of this machine; see :mod:`tombola.lab.private`.
 
     Raises :class:`~tombola.errors.ClusterError` if they have ended and none comes up again.
     """
     import dask
-    from distributed import Client, Nanny, Scheduler, SpecCluster
+    from distributed import Client, Nanny, SpecCluster
+
+    from tombola.lab.private import Scheduler, Worker, one_key, private_options
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     options = {
@@ -76,22 +80,25 @@ def local_cluster(crew: Crew) -> Iterator[Any]:
         # of a training: a third of its time.
         "distributed.nanny.pre-spawn-environ": dict.fromkeys(_SINGLE_THREADED, 1),
     }
-    with dask.config.set(options):
+    with private_options() as private, dask.config.set(options | private):
+        security = one_key()
+        ends = {"host": "127.0.0.1", "protocol": "tls://", "security": security, "dashboard": False}
         # A dashboard at a fixed port would complain, in a second cluster, that it is taken.
-        scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
+        scheduler = {"cls": Scheduler, "options": ends | {"dashboard_address": "127.0.0.1:0"}}
         workers = {}
         for place in range(crew.processes):
-            options = {
-                "host": "127.0.0.1",
+            options = ends | {
+                "worker_class": Worker,
                 "nthreads": crew.slots,
                 "memory_limit": 0,
-                "dashboard": False,
                 "silence_logs": logging.CRITICAL,
                 "env": {"CUDA_VISIBLE_DEVICES": crew.gpus[place]} if crew.gpus else {},
             }
             workers[place] = {"cls": Nanny, "options": options}
         with _interrupts_held_back():
-            cluster = SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
+            cluster = SpecCluster(
+                workers=workers, scheduler=scheduler, security=security, silence_logs=logging.CRITICAL
+            )
         with cluster, Client(cluster) as client, _ended_without_workers(cluster, client):
             yield client
 
