@@ -137,7 +137,7 @@ def test_another_user_runs_code_on_an_unprotected_cluster(proof: Path) -> None:
         scheduler, nanny, worker = (
             int(address.rsplit(":", 1)[1]) for address in (cluster.scheduler_address, about["nanny"], worker)
         )
-        seen = intrude(proof, [], patience=8)
+        seen = intrude(proof, [], patience=15)
     for port, operation in ((scheduler, "run_function"), (nanny, "run"), (worker, "run")):
         assert written_by_us(proof, port, operation, "plain")
     replies = {(attempt["port"], attempt["attempt"]): attempt["reply"] for attempt in seen["attempts"]}
@@ -208,17 +208,13 @@ def test_the_key_of_a_cluster_is_in_no_command_line_environment_or_file(
     assert not any(Path(key).exists() for _, key in places if key is not None)
 
 
-def scratch_of(dask_worker: Worker) -> tuple[str, list[str]]:
-    return dask_worker.local_directory, sys.path
-
-
-def finds(name: str) -> bool:
-    return importlib.util.find_spec(name) is not None
-
-
 def test_scratch_files_are_private_and_go_with_the_cluster(
     private_temporary_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Within the test, so that it reaches the worker whole: that cannot import the tests.
+    def scratch_of(dask_worker: Worker) -> tuple[str, list[str]]:
+        return dask_worker.local_directory, sys.path
+
     before = list(sys.path)
     with local_cluster(Crew(1)) as client:
         (folder,) = private_temporary_files.iterdir()
@@ -249,6 +245,9 @@ def planted(private_temporary_files: Path) -> Iterator[str]:
 
 
 def test_nothing_is_imported_from_a_folder_that_another_user_made(planted: str) -> None:
+    def finds(name: str) -> bool:
+        return importlib.util.find_spec(name) is not None
+
     with plain_cluster() as cluster, Client(cluster):
         assert finds(planted)  # Dask's nannies look for modules there, in the driver
     assert not finds(planted)
