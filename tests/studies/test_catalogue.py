@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from tombola.errors import StudyError
+from tombola.lab.job import job
+from tombola.measures.untrained import untrained
 from tombola.studies.catalogue import (
     EXTRA_FIGURES,
     EXTRA_TABLES,
@@ -105,6 +107,27 @@ def test_recalibrated_barriers_are_of_the_same_copies_as_those_of_the_figures(wo
         assert anew.arguments["recalibrate"] == "beside"
         runs = [[run.name for run in each.arguments["runs"]] for each in (plain, anew)]
         assert runs[0] == runs[1]
+
+
+def test_untrained_tickets_are_read_both_ways_the_first_by_the_jobs_it_always_had(work: Work) -> None:
+    study = study_named("untrained-accuracy")
+    first, second = (
+        {replace(e.place, metric="val_accuracy"): e.jobs for e in study.entries(work) if e.place.metric == m}
+        for m in ("untrained_accuracy", "recalibrated_untrained_accuracy")
+    )
+    assert first.keys() == second.keys()
+    for place, jobs in first.items():
+        for plain, anew in zip(jobs, second[place], strict=True):
+            ticket, data = plain.arguments["ticket"], plain.arguments["data"]["data"]
+            assert plain.name == job(untrained, ticket, data).name
+            assert anew.name == job(untrained, ticket, data, recalibrate=True).name
+    panels = study.shown(work, SimpleNamespace(of=lambda job: None)).picture.panels  # type: ignore[arg-type]
+    titles = [panel.title for panel in panels if panel.title.startswith("ResNet-18 on CIFAR-10,")]
+    halves = ("without late rewinding", "with late rewinding")
+    assert titles == [
+        *(f"ResNet-18 on CIFAR-10, {half}" for half in halves),
+        *(f"ResNet-18 on CIFAR-10, {half}, batch norm measured anew" for half in halves),
+    ]
 
 
 def test_blocks_of_resnet34_are_also_read_by_its_own_numbers(work: Work) -> None:

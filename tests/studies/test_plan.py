@@ -205,6 +205,7 @@ def test_images_that_only_pass_forward_count_a_third() -> None:
     assert probes.images == third((5 * 50_000 + 10_000) / 3)
     assert counted.of(job(transfer, start, "mnist")).images == third(2 * (5 * 60_000 + 10_000) / 3)
     assert counted.of(job(untrained, start, "cifar10")).images == third(10_000 / 3)
+    assert counted.of(job(untrained, start, "cifar10", recalibrate=True)).images == third(60_000 / 3)
 
 
 def test_controls_cost_what_their_place_in_the_schedule_says() -> None:
