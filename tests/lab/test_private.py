@@ -82,11 +82,15 @@ def listening_unix_sockets() -> list[str]:
 
 
 def intrude(
-    proof: Path, folders: list[str], patience: float, stolen: tuple[str, str] | None = None
+    proof: Path,
+    folders: list[str],
+    patience: float,
+    stolen: tuple[str, str] | None = None,
+    in_plain: bool = False,
 ) -> dict[str, Any]:
     """What another user gets out of all that this process and its children listen at; see intruder.py.
 
-    stolen: a certificate and its key.
+    stolen: a certificate and its key. in_plain: only ways without TLS.
     """
     ports = listening()
     asked = {
@@ -97,6 +101,7 @@ def intrude(
         "proof": str(proof),
         "patience": patience,
         "stolen": stolen,
+        "in plain": in_plain,
     }
     script = Path(__file__).with_name("intruder.py")
     done = subprocess.run(
@@ -137,7 +142,7 @@ def test_another_user_runs_code_on_an_unprotected_cluster(proof: Path) -> None:
         scheduler, nanny, worker = (
             int(address.rsplit(":", 1)[1]) for address in (cluster.scheduler_address, about["nanny"], worker)
         )
-        seen = intrude(proof, [], patience=15)
+        seen = intrude(proof, [], patience=20, in_plain=True)
     for port, operation in ((scheduler, "run_function"), (nanny, "run"), (worker, "run")):
         assert written_by_us(proof, port, operation, "plain")
     replies = {(attempt["port"], attempt["attempt"]): attempt["reply"] for attempt in seen["attempts"]}
