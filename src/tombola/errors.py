@@ -48,6 +48,10 @@ class ClusterError(TombolaError):
     """A scheduler that does not answer, or a worker that does not fit."""
 
 
+class Undeclared(StoreError):
+    """A result that is not damaged, but of a network that is not declared in this process."""
+
+
 class StoreUnwritable(StoreError):
     """A place that cannot be written to: every job would fail there."""
 

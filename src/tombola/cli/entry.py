@@ -12,6 +12,7 @@ import tyro
 
 from tombola.cli.chains import imp
 from tombola.cli.demo import demo
+from tombola.cli.imports import import_files, split_imports
 from tombola.cli.keeping import export, gc, import_, verify
 from tombola.cli.looking import ls, show
 from tombola.cli.measuring import COMMAND, measure, measure_by_name
@@ -56,6 +57,9 @@ def main() -> None:
         if arguments[:1] == [COMMAND] and len(arguments) > 1 and arguments[1] not in ("-h", "--help"):
             measure_by_name(arguments[1:])  # each measure has options of its own
             return
+        if arguments[:1] == ["verify"]:
+            files, arguments = split_imports(arguments)
+            import_files(files)
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog="tombola",

@@ -15,6 +15,7 @@ import tyro
 from rich.console import Console
 
 from tombola.cli.arguments import Device, Mode, Store
+from tombola.cli.imports import import_files, split_imports
 from tombola.cli.saying import say
 from tombola.errors import JobError
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from tombola.training.run import Run
 
 COMMAND = "measure"
-_IMPORT = "--import"
 _OWN = ("store", "device", "mode")
 
 
@@ -48,11 +48,12 @@ def measure(
 def measure_by_name(arguments: Sequence[str]) -> None:
     """Read the arguments as the measure that comes first takes them, and compute it as a job."""
     from tombola.declared import declaration
-    from tombola.lab.own_files import import_file
 
-    files, (name, *given) = _imports(arguments)
-    for file in files:
-        import_file(Path(file))
+    files, others = split_imports(arguments)
+    if not others:
+        raise JobError("no measure was named; give one, such as tombola measure barrier")
+    name, *given = others
+    import_files(files)
     declared = declaration(name)
     taken: Any = tyro.cli(
         _options(declared),
@@ -61,20 +62,6 @@ def measure_by_name(arguments: Sequence[str]) -> None:
         args=given,
     )
     _compute(declared, {field.name: getattr(taken, field.name) for field in dataclasses.fields(taken)})
-
-
-def _imports(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The files behind ``--import``, and the other arguments."""
-    files, others = [], list(arguments)
-    while _IMPORT in others:
-        place = others.index(_IMPORT)
-        if place + 1 == len(others):
-            raise JobError(f"{_IMPORT} names no file; give one that declares measures, {_IMPORT} mine.py")
-        files.append(others[place + 1])
-        del others[place : place + 2]
-    if not others:
-        raise JobError("no measure was named; give one, such as tombola measure barrier")
-    return files, others
 
 
 def _options(declared: Declaration) -> type:

@@ -27,6 +27,7 @@ from tombola.errors import (
     StoreError,
     TicketError,
     TombolaError,
+    Undeclared,
     reason,
     unwritable,
 )
@@ -226,7 +227,8 @@ def _check(taken: Store, path: Path) -> None:
                 taken.details(each)  # of its ticket, if that is there
                 continue
             taken.packed(each)
-            with suppress(JobError):  # of a function that is not known here: its checksums were verified
+            # Of a function or network that is not known here: its checksums were verified.
+            with suppress(JobError, Undeclared):
                 load_result(taken, each)
             needed |= _objects_of(taken, each)
         for path in (taken.root / "objects").iterdir():

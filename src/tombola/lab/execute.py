@@ -23,7 +23,16 @@ import torch
 
 import tombola
 from tombola.data.imageset import Data
-from tombola.errors import RecipeError, StoreUnwritable, TicketError, TombolaError, reason, unknown
+from tombola.errors import (
+    NetworkError,
+    RecipeError,
+    StoreUnwritable,
+    TicketError,
+    TombolaError,
+    Undeclared,
+    reason,
+    unknown,
+)
 from tombola.lab import lease as leases
 from tombola.lab.attempts import count_attempt, device_is_lost, forget_attempts, forget_log, note
 from tombola.lab.job import call, described_function, describes, name_of, result_type
@@ -192,7 +201,8 @@ def _arguments(store: Store, description: Mapping[str, Any], runtime: Mapping[st
 def load_result(store: Store, name: str) -> Any:
     """The result of a finished job as the library object it was.
 
-    Raises :class:`~tombola.errors.StoreError` if it is damaged.
+    Raises :class:`~tombola.errors.StoreError` if it is damaged, and its subclass
+    :class:`~tombola.errors.Undeclared` if its network is not known here.
     """
     description = store.description(name)
     if not describes(description, name):
@@ -202,6 +212,10 @@ def load_result(store: Store, name: str) -> Any:
     try:
         return _unpack(store, packed, kind)
     except TicketError as error:
+        if isinstance(error.__cause__, NetworkError):
+            raise Undeclared(
+                f"job {name[:12]} cannot be read here: {error.__cause__}; import the file that declares it"
+            ) from error
         raise store.damaged(name, str(error)) from error
     except OTHER_FORM as error:
         raise store.damaged(name, f"{type(error).__name__} {reason(error)}") from error

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tombola.errors import JobError, NetworkError, StoreError, TombolaError, reason
+from tombola import files
+from tombola.declared import declaration
+from tombola.errors import JobError, NetworkError, StoreError, TombolaError, Undeclared, reason
 from tombola.lab.execute import load_result
 from tombola.lab.job import describes, name_of
 from tombola.lab.lease import free
@@ -35,18 +39,23 @@ class Damage:
         return f"{self.place}: {self.cause}"
 
 
-def verify(store: Store) -> Iterator[Damage]:
+def verify(store: Store, not_rebuilt: Counter[str] | None = None) -> Iterator[Damage]:
     """Read everything in a store, and yield what is damaged as it is found.
+
+    not_rebuilt: counts, by the network or function that is not declared in this process, the results whose
+        checksums are right but which could not be put together. Nothing in the store is run to declare them.
 
     A job that can still be read, but whose parents are gone, is told too: it could not be computed again from
     what is there.
     """
+    not_rebuilt = Counter() if not_rebuilt is None else not_rebuilt
     for shelf in sorted((store.root / "jobs").iterdir()):
         for folder in sorted(shelf.iterdir()) if shelf.is_dir() else [shelf]:
             if folder.name.startswith("."):
                 continue
             yield from (
-                Damage(str(folder.relative_to(store.root)), cause) for cause in _wrong_with(store, folder)
+                Damage(str(folder.relative_to(store.root)), cause)
+                for cause in _wrong_with(store, folder, not_rebuilt)
             )
     for path in sorted((store.root / "objects").iterdir()):
         if path.name.startswith("."):
@@ -54,7 +63,9 @@ def verify(store: Store) -> Iterator[Damage]:
         try:
             read_object(path)
         except TombolaError as error:
-            if not isinstance(error.__cause__, NetworkError):  # of one that is not declared here
+            if isinstance(error.__cause__, NetworkError):  # of one that is not declared here
+                not_rebuilt[_network(files.read_description(path))] += 1
+            else:
                 yield Damage(f"objects/{path.name}", f"{error}; delete it and the jobs that need it")
     kept = {path.stem for path in (store.root / "objects").iterdir()}
     for path in sorted((store.root / "data").glob("*.json")):
@@ -80,7 +91,7 @@ def verify(store: Store) -> Iterator[Damage]:
                     )
 
 
-def _wrong_with(store: Store, folder: Path) -> Iterator[str]:
+def _wrong_with(store: Store, folder: Path, not_rebuilt: Counter[str]) -> Iterator[str]:
     """What is wrong with a job's folder."""
     name = folder.name
     if not folder.is_dir() or not _NAME.fullmatch(name) or folder.parent.name != name[:2]:
@@ -95,7 +106,9 @@ def _wrong_with(store: Store, folder: Path) -> Iterator[str]:
         store.numbers(name)
         store.check(name)
         if not store.is_thin(name):
-            _read(store, name)
+            undeclared = _read(store, name, description)
+            if undeclared is not None:
+                not_rebuilt[undeclared] += 1
     except TombolaError as error:
         yield str(error)
         return
@@ -110,12 +123,34 @@ def _wrong_with(store: Store, folder: Path) -> Iterator[str]:
             yield f"made from a ticket or run {value[:12]} of the caller's own, which is gone"
 
 
-def _read(store: Store, name: str) -> None:
-    """Read a result whole, as whoever needs it would; raises what that would raise."""
+def _read(store: Store, name: str, description: Mapping[str, Any]) -> str | None:
+    """Read a result whole, as whoever needs it would; raises what that would raise.
+
+    Comes back with what is not declared here, where only the checksums could be checked.
+    """
     packed = store.packed(name)  # checks the checksums, whoever declared the function
     try:
         load_result(store, name)
+    except Undeclared:
+        return _network(packed.details)
     except JobError:
         # Of a function that is not known here, or of another version.
         if not packed.tensors and "{'tensor'" in str(packed.numbers):
             raise StoreError(f"job {name[:12]} is damaged: its tensors are gone") from None
+        return _function(description)
+    return None
+
+
+def _network(details: Mapping[str, Any]) -> str:
+    """The network of a packed ticket or run, in words."""
+    return f"network {details.get('ticket', details)['network']['name']}"
+
+
+def _function(description: Mapping[str, Any]) -> str:
+    """The function of a described call, in words; with its version if it is declared here with another."""
+    function = description["function"]
+    try:
+        declaration(function)
+    except JobError:
+        return f"function {function}"
+    return f"function {function}, version {description['version']}"
