@@ -48,6 +48,10 @@ class ClusterError(TombolaError):
     """A scheduler that does not answer, or a worker that does not fit."""
 
 
+class Unfinished(TombolaError):
+    """Work that was stopped on time: what is left is no failure, and the same call or command continues."""
+
+
 class StoreUnwritable(StoreError):
     """A place that cannot be written to: every job would fail there."""
 
