@@ -52,6 +52,10 @@ class Undeclared(StoreError):
     """A result that is not damaged, but of a network that is not declared in this process."""
 
 
+class Unfinished(TombolaError):
+    """Work that was stopped on time: what is left is no failure, and the same call or command continues."""
+
+
 class StoreUnwritable(StoreError):
     """A place that cannot be written to: every job would fail there."""
 

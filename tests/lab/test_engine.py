@@ -6,7 +6,6 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -14,9 +13,9 @@ import pytest
 import tombola as tb
 from tombola.declared import declaration
 from tombola.errors import JobError, StoreError
-from tombola.lab import engine
 from tombola.lab import lease as leases
 from tombola.lab.chains import imp_jobs
+from tombola.lab.deadline import Stop
 from tombola.lab.engine import Outcome, available_cores
 from tombola.lab.job import Job, all_needed
 from tombola.lab.result import Packed
@@ -145,13 +144,13 @@ def test_a_job_that_another_works_on_is_waited_for_with_growing_pauses(
     assert lease is not None
     pauses: list[float] = []
 
-    def pause(seconds: float) -> None:
+    def pause(stop: Stop, seconds: float) -> None:
         pauses.append(seconds)
         if len(pauses) == 20:  # the other one is done
             lab.store.publish(job.name, job.description(), Packed({"value": "theirs"}, {}, {}), {})
             lease.release()
 
-    monkeypatch.setattr(engine, "time", SimpleNamespace(sleep=pause))
+    monkeypatch.setattr(Stop, "wait", pause)
     assert lab.run(job).failed == {}
     assert calls == []
     assert lab.result(job) == "theirs"
@@ -165,7 +164,7 @@ def test_a_job_whose_owner_gives_up_is_taken_on(
 ) -> None:
     lease = leases.acquire(lab.store.workplace(leaf("a").name))
     assert lease is not None
-    monkeypatch.setattr(engine, "time", SimpleNamespace(sleep=lambda _: lease.release()))
+    monkeypatch.setattr(Stop, "wait", lambda *_: lease.release())
     lab.run(leaf("a")).raise_failures()
     assert calls == ["a"]
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from tombola.cli.arguments import CheckpointEvery, Device, Mode, Store, Strict, Threads
 from tombola.cli.saying import check_writable, say
+from tombola.cli.stop import StopAfter, begin_stop, unfinished
 from tombola.training.recipe import Recipe
 
 
@@ -40,13 +41,16 @@ def imp(
     threads: Threads = 1,
     checkpoint_every: CheckpointEvery = 60.0,
     strict: Strict = False,
+    stop_after: StopAfter = None,
     out: Annotated[
         Path | None, tyro.conf.arg(help="Also write each round's ticket, and rounds.csv, to this folder.")
     ] = None,
 ) -> None:
     """Iterative magnitude pruning: one chain, its rounds as a table while it runs."""
+    stop = begin_stop(stop_after)
     from tombola.lab.chains import imp_jobs
     from tombola.lab.execute import Settings
+    from tombola.lab.job import all_needed
     from tombola.lab.lab import Lab
     from tombola.lab.rounds import RoundTable
 
@@ -65,8 +69,12 @@ def imp(
     say(console, f"{network} on {data}, {rounds} rounds on {place}; store {lab.store.root}")
     with RoundTable(console, rounds) as table:
         for round_, job in enumerate(chain):
-            outcome = lab.run(job, progress=table)
+            outcome = lab.run(job, progress=table, stop_after=stop)
             outcome.raise_failures()
+            if outcome.left:
+                needed = all_needed(chain)
+                left = [name for name in needed if not lab.store.has(name)]
+                raise unfinished(lab.store, stop, len(needed) - len(left), left, outcome.not_begun)
             table.add(
                 job.name, lab.numbers(job), lab.store.provenance(job.name), computed=bool(outcome.computed)
             )

@@ -39,6 +39,7 @@ def demo(
     with Bar(console) as bar:
         outcome = lab.run([job for cell in cells for job in cell.jobs()], progress=bar)
     outcome.raise_failures()
+    outcome.raise_left()
     seconds = time.perf_counter() - started
     summary = demo_summary(lab, settings, cells, len(outcome.computed), seconds)
     _print_demo(console, summary)

@@ -19,8 +19,9 @@ from tombola.cli.measuring import COMMAND, measure, measure_by_name
 from tombola.cli.reporting import claims, report
 from tombola.cli.running import run
 from tombola.cli.speeds import bench
+from tombola.cli.stop import UNFINISHED, joined, stops_end_here
 from tombola.cli.studies import plan, studies
-from tombola.errors import TombolaError
+from tombola.errors import TombolaError, Unfinished
 from tombola.reading import printable
 
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -60,14 +61,17 @@ def main() -> None:
         if arguments[:1] == ["verify"]:
             files, arguments = split_imports(arguments)
             import_files(files)
-        tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
-            prog="tombola",
-            description="The laboratory for lottery tickets and SGD noise. --debug shows tracebacks.",
-            args=arguments,
-        )
+        with stops_end_here():
+            tyro.extras.subcommand_cli_from_dict(
+                COMMANDS,
+                prog="tombola",
+                description="The laboratory for lottery tickets and SGD noise. --debug shows tracebacks.",
+                args=joined(arguments),
+            )
     except KeyboardInterrupt:
         _leave("interrupted; the same command continues where it was", 130, debug)
+    except Unfinished as error:
+        _leave(" ".join(str(error).split()), UNFINISHED, debug)
     except (TombolaError, OSError) as error:
         _leave(" ".join(str(error).split()), 2, debug)
 
@@ -78,8 +82,8 @@ def _leave(message: str, code: int, debug: bool) -> None:
         raise
     print(f"tombola: {printable(message)}", file=sys.stderr)
     sys.stdout.flush()
-    # Not sys.exit: worker threads must not hold up a command that was interrupted.
-    os._exit(code) if code == 130 else sys.exit(code)
+    # Not sys.exit: worker threads must not hold up a command that was interrupted or stopped.
+    os._exit(code) if code in (130, UNFINISHED) else sys.exit(code)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

@@ -11,9 +11,11 @@ from rich.console import Console
 
 from tombola.cli.arguments import Numbers
 from tombola.cli.saying import say
+from tombola.cli.stop import raise_left
 from tombola.errors import StudyError
 
 if TYPE_CHECKING:
+    from tombola.lab.deadline import Stop
     from tombola.lab.execute import Settings
     from tombola.lab.lab import Lab
     from tombola.studies.own import OwnStudy
@@ -64,7 +66,9 @@ def own_work(paths: Sequence[Path]) -> tuple[list[OwnFile], list[tuple[OwnStudy,
     return files, [(study, own_rows(study)) for file in files for study in file.studies]
 
 
-def run_own(paths: Sequence[Path], store: Path | None, runners: Runners, settings: Settings) -> None:
+def run_own(
+    paths: Sequence[Path], store: Path | None, runners: Runners, settings: Settings, stop: Stop
+) -> None:
     """Compute whatever is missing, and print the tables."""
     from tombola.lab.lab import Lab
     from tombola.lab.own_files import put_file
@@ -77,9 +81,11 @@ def run_own(paths: Sequence[Path], store: Path | None, runners: Runners, setting
     console = Console()
     say(console, f"{', '.join(study.name for study, _ in rows)}, store {lab.store.root}")
     with Bar(console, lab.store) as bar:
-        outcome = lab.run([job for _, some in rows for row in some for job in row.jobs], progress=bar)
+        jobs = [job for _, some in rows for row in some for job in row.jobs]
+        outcome = lab.run(jobs, progress=bar, stop_after=stop)
     _print_tables(lab, rows)
     outcome.raise_failures()
+    raise_left(lab.store, stop, outcome)
 
 
 def report_own(paths: Sequence[Path], out: Path, lab: Lab) -> None:

@@ -26,9 +26,11 @@ from tombola.cli.arguments import (
 from tombola.cli.own import Runners, own_paths, run_own
 from tombola.cli.saying import many_studies, say
 from tombola.cli.scales import PAPER, asked_fitting, asked_scale
+from tombola.cli.stop import StopAfter, begin_stop, raise_left
 from tombola.errors import StudyError
 
 if TYPE_CHECKING:
+    from tombola.lab.deadline import Stop
     from tombola.lab.execute import Settings
 
 
@@ -46,6 +48,7 @@ def run(
     checkpoint_every: CheckpointEvery = 60.0,
     hung_after: HungAfter = 7200.0,
     strict: Strict = False,
+    stop_after: StopAfter = None,
     keep_going: Annotated[bool, tyro.conf.arg(help="Leave out studies whose data cannot be loaded.")] = False,
     scheduler: Annotated[
         str | None, tyro.conf.arg(help="Address of a Dask scheduler whose workers share the store.")
@@ -55,6 +58,7 @@ def run(
     ] = None,
 ) -> None:
     """Compute whatever is missing of studies; a name may be a file of your own, .py or .toml."""
+    stop = begin_stop(stop_after)
     from tombola.lab.engine import available_cores
     from tombola.lab.execute import Settings
 
@@ -73,9 +77,9 @@ def run(
     if own and keep_going:
         raise StudyError(f"--keep-going leaves out studies of the paper; {own[0]} has none to leave out")
     if own:
-        run_own(own, store, runners, settings)
+        run_own(own, store, runners, settings, stop)
     else:
-        _run_paper(names, all, scale, numbers, store, runners, settings, keep_going)
+        _run_paper(names, all, scale, numbers, store, runners, settings, keep_going, stop)
 
 
 def _run_paper(
@@ -87,6 +91,7 @@ def _run_paper(
     runners: Runners,
     settings: Settings,
     keep_going: bool,
+    stop: Stop,
 ) -> None:
     from tombola.lab.lab import Lab
     from tombola.lab.progress import Bar
@@ -108,9 +113,10 @@ def _run_paper(
         remember(lab.store, scale or PAPER, numbers.given())
 
     with Bar(console, lab.store) as bar:
-        ran = run_studies(lab, asked, work, keep_going=keep_going, progress=bar, begun=begun)
+        ran = run_studies(lab, asked, work, keep_going=keep_going, progress=bar, begun=begun, stop=stop)
     for study in asked:
         skipped = ran.skipped.get(study.name)
         say(console, f"{study.name}: skipped, {skipped}" if skipped else str(done(study, work, lab)))
     ran.outcome.raise_failures()
+    raise_left(lab.store, stop, ran.outcome)
     say(console, "tombola report makes a page of what the store has, tombola claims judges the paper by it")

@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -95,12 +95,51 @@ def local_cluster(crew: Crew) -> Iterator[Any]:
                 "env": {"CUDA_VISIBLE_DEVICES": crew.gpus[place]} if crew.gpus else {},
             }
             workers[place] = {"cls": Nanny, "options": options}
-        with _interrupts_held_back():
-            cluster = SpecCluster(
+        cluster = _started(
+            lambda: SpecCluster(
                 workers=workers, scheduler=scheduler, security=security, silence_logs=logging.CRITICAL
             )
+        )
         with cluster, Client(cluster) as client, _ended_without_workers(cluster, client):
             yield client
+
+
+def _started(start: Callable[[], Any]) -> Any:
+    """The cluster that ``start`` gives; whoever is interrupted meanwhile need not wait until it is up.
+
+    It starts in a thread of its own, because the signals that its processes must not see are this thread's.
+    """
+    up, deserted, lock = threading.Event(), threading.Event(), threading.Lock()
+    results: list[Any] = []
+
+    def work() -> None:
+        try:
+            with _signals_held_back():
+                results.append(start())
+        except BaseException as error:  # raised where it is waited for
+            results.append(error)
+        with lock:
+            up.set()
+        if deserted.is_set():
+            close()
+
+    def close() -> None:
+        if not isinstance(results[0], BaseException):
+            results[0].close()
+
+    threading.Thread(target=work, name="start of a cluster", daemon=True).start()
+    try:
+        up.wait()
+    except BaseException:
+        with lock:
+            deserted.set()
+            is_up = up.is_set()
+        if is_up:
+            close()
+        raise
+    if isinstance(results[0], BaseException):
+        raise results[0]
+    return results[0]
 
 
 @contextmanager
@@ -120,7 +159,7 @@ def _ended_without_workers(cluster: Any, client: Any) -> Iterator[None]:
                 client.close()
                 return
 
-    with _interrupts_held_back():
+    with _signals_held_back():
         watcher = threading.Thread(target=watch, name="watch over workers", daemon=True)
         watcher.start()
     try:
@@ -139,17 +178,17 @@ def _ended_without_workers(cluster: Any, client: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Start threads and processes that never see Ctrl-C: it is for the driver alone, which then ends them.
+def _signals_held_back() -> Iterator[None]:
+    """Start threads and processes that never see Ctrl-C or SIGTERM: the driver acts, and then ends them.
 
-    They inherit the blocked signal; one that arrives meanwhile reaches this thread afterwards.
+    They inherit the blocked signals; one that arrives meanwhile reaches this thread afterwards.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     # Its own start would unblock the signal again.
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:

@@ -11,7 +11,6 @@ import json
 import os
 import random
 import socket
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -23,9 +22,11 @@ from typing import Any
 
 import torch
 
-from tombola.errors import ClusterError, DeviceError, JobError, StoreUnwritable, TombolaError
+from tombola.errors import ClusterError, DeviceError, JobError, StoreUnwritable, TombolaError, Unfinished
 from tombola.lab.attempts import apart_from_suspects, device_is_lost
+from tombola.lab.deadline import Left, Stop, Stopped, at_work
 from tombola.lab.execute import LeaseHeld, Settings, execute
+from tombola.lab.halt import halting
 from tombola.lab.job import Job, name_of
 from tombola.lab.lease import free
 from tombola.lab.store import Store
@@ -39,14 +40,31 @@ class Outcome:
 
     found: names of jobs that were there already; computed: by this call, or by another driver that it waited
         for; failed: with the cause of each.
+    left: names of jobs that were not finished because the work had to stop; the same call continues.
+    not_begun: of those, the ones that were not begun because their like took longer than was left, with the
+        seconds of the shortest.
+    stopped: why work had to stop, such as "after 9m" or "by SIGTERM"; empty if it had not.
     """
 
     found: list[str] = field(default_factory=list)
     computed: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+    not_begun: dict[str, float] = field(default_factory=dict)
+    stopped: str = ""
+
+    def raise_left(self) -> None:
+        """Raise :class:`~tombola.errors.Unfinished` if any job was left."""
+        if self.left:
+            more = f" (and {len(self.left) - 1} more)" if len(self.left) > 1 else ""
+            why = f"stopped {self.stopped}" if self.stopped else "no time was left"
+            raise Unfinished(f"{why}: job {self.left[0][:12]}{more} is left; the same again continues")
 
     def raise_failures(self) -> None:
-        """Raise :class:`~tombola.errors.JobError` with the first cause if any job failed."""
+        """Raise :class:`~tombola.errors.JobError` with the first cause if any job failed.
+
+        Jobs that were left did not fail; see :meth:`raise_left`.
+        """
         if self.failed:
             name, cause = next(iter(self.failed.items()))
             more = f" (and {len(self.failed) - 1} more)" if len(self.failed) > 1 else ""
@@ -67,15 +85,27 @@ class Progress:
 
 
 def run_here(
-    store: Store, jobs: Mapping[str, Job], settings: Settings, progress: Progress, outcome: Outcome
+    store: Store,
+    jobs: Mapping[str, Job],
+    settings: Settings,
+    progress: Progress,
+    outcome: Outcome,
+    stop: Stop | None = None,
 ) -> None:
     """Run jobs one after the other in this process; ``jobs`` in an order that respects their needs."""
+    stop = stop or Stop(settings.stop_at)
     with intra_op_threads(settings.threads):
         for job in jobs.values():
             cause = _blocked(job, outcome.failed)
             if cause is None:
+                if any(need.name in outcome.left for need in job.needs):
+                    outcome.left.append(job.name)
+                    continue
                 try:
-                    _run_patiently(store, job.description(), settings, partial(progress.epoch, job))
+                    _run_patiently(store, job.description(), settings, partial(progress.epoch, job), stop)
+                except Stopped as stopped:
+                    _leave(outcome, job.name, stopped.like)
+                    continue
                 except StoreUnwritable:
                     raise  # it would fail every job
                 except Exception as error:  # a declared function may fail in any way
@@ -84,6 +114,10 @@ def run_here(
                             f"the GPU failed this process for good ({_one_line(error)}); run the same again, "
                             "it goes on where it was"
                         ) from error
+                    if stop.is_due() and not isinstance(error, TombolaError):
+                        # Signals may have ended what it rested on.
+                        outcome.left.append(job.name)
+                        continue
                     cause = _one_line(error)
             _note(outcome, job, cause, progress)
 
@@ -96,6 +130,7 @@ def run_on_cluster(
     progress: Progress,
     outcome: Outcome,
     gpus: Collection[str] = (),
+    stop: Stop | None = None,
 ) -> None:
     """Run jobs on the workers of a Dask cluster, all of them in one submission.
 
@@ -104,6 +139,7 @@ def run_on_cluster(
     """
     from distributed import KilledWorker, as_completed
 
+    stop = stop or Stop(settings.stop_at)
     root, ours = str(store.root), versions()
     # Of this run alone: another driver's may be of another store or other settings. Leases join the two.
     token = uuid.uuid4().hex[:8]
@@ -111,41 +147,54 @@ def run_on_cluster(
     graph: dict[str, Any] = {}
     for name, job in jobs.items():
         needs = [keys[need.name] for need in job.needs if need.name in jobs]
-        graph[keys[name]] = (_task, root, json.dumps(job.description()), settings, ours, needs)
+        graph[keys[name]] = (_task, root, json.dumps(job.description()), settings, ours, needs, token)
     resources = partial(_resources, frozenset(keys[name] for name in gpus)) if gpus else None
     futures = dict(zip(keys, client.get(graph, list(graph), sync=False, resources=resources), strict=True))
     names = {future.key: name for name, future in futures.items()}
     resumed: Counter[str] = Counter()
     completed = as_completed(futures.values())
-    for future in completed:
-        name, cause = names[future.key], None
-        if future.status == "pending":  # resumed while it stood in line here
-            completed.add(future)
-            continue
-        if future.status in ("cancelled", "lost"):
-            raise ClusterError(
-                "the scheduler or its connection is gone; run the same again when it is back: it goes on "
-                "where it was"
-            )
-        if future.status != "finished":
-            error = future.exception()
-            if isinstance(error, StoreUnwritable):
-                raise error
-            if isinstance(error, KilledWorker) and error.task in names:
-                # Dask counts whoever shared a worker with the culprit; the store knows better who it is.
-                blamed = names[error.task]
-                if blamed == name and resumed[name] < settings.attempts:
-                    resumed[name] += 1
-                    future.retry()
-                    completed.add(future)
+    with halting(client, store, token, futures, stop):
+        for future in completed:
+            name, cause = names[future.key], None
+            if future.status == "pending":  # resumed while it stood in line here
+                completed.add(future)
+                continue
+            if future.status in ("cancelled", "lost"):
+                if not stop.is_due():
+                    raise ClusterError(
+                        "the scheduler or its connection is gone; run the same again when it is back: it "
+                        "goes on where it was"
+                    )
+                if not store.has(name) or store.is_thin(name):
+                    outcome.left.append(name)
                     continue
-                if blamed != name and blamed not in outcome.failed:
-                    completed.add(future)  # until that one is resumed, or has failed
+            elif future.status != "finished":
+                error = future.exception()
+                if isinstance(error, StoreUnwritable):
+                    raise error
+                broken = {name for name, other in futures.items() if other.status == "error"}
+                blocked = _blocked(jobs[name], broken)
+                if isinstance(error, Left):
+                    _leave(outcome, name, None if blocked else error.like)
                     continue
-                cause = f"every worker that took it died, at last {error.last_worker.address}; see its log"
-            broken = {name for name, other in futures.items() if other.status == "error"}
-            cause = _blocked(jobs[name], broken) or cause or _one_line(error)
-        _note(outcome, jobs[name], cause, progress)
+                if isinstance(error, KilledWorker) and error.task in names:
+                    if stop.is_due():
+                        outcome.left.append(name)
+                        continue
+                    # Dask counts whoever shared a worker with the culprit; the store knows better who it is.
+                    blamed = names[error.task]
+                    if blamed == name and resumed[name] < settings.attempts:
+                        resumed[name] += 1
+                        future.retry()
+                        completed.add(future)
+                        continue
+                    if blamed != name and blamed not in outcome.failed:
+                        completed.add(future)  # until that one is resumed, or has failed
+                        continue
+                    last = error.last_worker.address
+                    cause = f"every worker that took it died, at last {last}; see its log"
+                cause = blocked or cause or _one_line(error)
+            _note(outcome, jobs[name], cause, progress)
 
 
 def _resources(gpus: Collection[str], key: str) -> dict[str, float]:
@@ -159,6 +208,13 @@ def _blocked(job: Job, failed: Collection[str]) -> str | None:
     return f"needs job {blocked[:12]}, which failed" if blocked else None
 
 
+def _leave(outcome: Outcome, name: str, like: float | None = None) -> None:
+    """Note that a job was left; like: as for :class:`~tombola.lab.deadline.Stopped`."""
+    outcome.left.append(name)
+    if like is not None:
+        outcome.not_begun[name] = like
+
+
 def _note(outcome: Outcome, job: Job, cause: str | None, progress: Progress) -> None:
     if cause is None:
         outcome.computed.append(job.name)
@@ -168,12 +224,33 @@ def _note(outcome: Outcome, job: Job, cause: str | None, progress: Progress) -> 
 
 
 def _task(
-    root: str, description: str, settings: Settings, driver: Mapping[str, str], needs: list[bool]
+    root: str,
+    description: str,
+    settings: Settings,
+    driver: Mapping[str, str],
+    needs: list[bool],
+    run: str = "",
 ) -> bool:
     """What a Dask worker does for a job; ``needs`` are results of the tasks before it, and not looked at.
 
     driver: its versions. Workers that come later were not asked for theirs, nor whether they see the store.
+    run: names the run that the job belongs to, which may be stopped.
     """
+    from distributed import Reschedule
+
+    with at_work(run, settings.stop_at) as stop:
+        try:
+            return _work(root, description, settings, driver, stop)
+        except Stopped as stopped:
+            left = Left(stopped.like)
+    if stop.closes:
+        raise Reschedule  # for another worker to go on with
+    raise left
+
+
+def _work(root: str, description: str, settings: Settings, driver: Mapping[str, str], stop: Stop) -> bool:
+    """Run a job in a worker; what it raises survives the way to the driver."""
+    stop.check()
     differs = different_here(driver)
     if differs is not None:
         raise ClusterError(differs)
@@ -186,10 +263,12 @@ def _task(
     if torch.get_num_threads() != settings.threads:
         torch.set_num_threads(settings.threads)
     try:
-        return _run_patiently(Store(root, create=False), json.loads(description), settings, None)
+        return _run_patiently(Store(root, create=False), json.loads(description), settings, None, stop)
     except Exception as error:
         if device_is_lost(error):
             _end_process()  # every other slot of it would fail too
+        if stop.is_due() and not isinstance(error, TombolaError):
+            raise Stopped from error  # signals may have ended what it rested on
         # Only what surely survives the way to the driver, which would wait for anything else for ever.
         told = error if isinstance(error, TombolaError) else JobError(_one_line(error))
         if isinstance(error, StoreUnwritable | DeviceError):  # a fault of the machine more than of the job
@@ -203,22 +282,24 @@ def _run_patiently(
     description: Mapping[str, Any],
     settings: Settings,
     on_epoch: Callable[[Epoch, int], None] | None,
+    stop: Stop,
 ) -> bool:
     """Run a job; while another owner works on it, wait with growing pauses and without a slot."""
     name = name_of(description)
     while True:
         try:
             if not _in_worker():
-                return execute(store, description, settings, on_epoch)
+                return execute(store, description, settings, on_epoch, stop=stop)
             end_process = _end_process if _has_nanny() else None
             with apart_from_suspects(store.workplace(name), _slot_given_up):
-                return execute(store, description, settings, on_epoch, end_process=end_process)
+                return execute(store, description, settings, on_epoch, end_process=end_process, stop=stop)
         except LeaseHeld:
             with _slot_given_up():
                 pause = 0.2
                 while (not store.has(name) or store.is_thin(name)) and not free(store.workplace(name)):
                     # A little chance keeps many waiters from asking all at once; it touches no result.
-                    time.sleep(pause * random.uniform(0.8, 1.2))
+                    stop.wait(pause * random.uniform(0.8, 1.2))
+                    stop.check()
                     pause = min(pause * 1.5, 10.0)
 
 

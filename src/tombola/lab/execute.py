@@ -35,6 +35,8 @@ from tombola.errors import (
 )
 from tombola.lab import lease as leases
 from tombola.lab.attempts import count_attempt, device_is_lost, forget_attempts, forget_log, note
+from tombola.lab.deadline import PATIENCE, Stop
+from tombola.lab.durations import check_time_left
 from tombola.lab.job import call, described_function, describes, name_of, result_type
 from tombola.lab.mixture import origin, record, refuse_mixed
 from tombola.lab.own_files import import_stored
@@ -73,6 +75,7 @@ class Settings:
         Loading what a job needs does not count, and of a function that takes no ``watch`` nothing is known.
     attempts: how often a job's process may die under it before it is given up as one that kills its worker.
     strict: refuse trainings that go on from results of another engine version, torch or kind of device.
+    stop_at: seconds since the epoch at which work must end, on whatever machine; set by ``Lab.run``.
     """
 
     device: str = "auto"
@@ -84,6 +87,7 @@ class Settings:
     hung_after: float = 7200.0
     attempts: int = 5
     strict: bool = False
+    stop_at: float | None = None
 
     def __post_init__(self) -> None:
         for what in ("slots", "threads", "attempts"):
@@ -109,16 +113,23 @@ def execute(
     on_epoch: Callable[[Epoch, int], None] | None = None,
     *,
     end_process: Callable[[], None] | None = None,
+    stop: Stop | None = None,
 ) -> bool:
     """Run one job and publish its result; False if it was there already.
 
     end_process: ends this process, for whoever started it to start another; called if the job hangs.
+    stop: when it must end; by default at ``settings.stop_at``.
 
-    Raises :class:`LeaseHeld` while another owner works on it, and whatever the job itself raises.
+    Raises :class:`LeaseHeld` while another owner works on it, :class:`~tombola.lab.deadline.Stopped` if it
+    must stop or cannot end in time, and whatever the job itself raises.
     """
     name = name_of(description)
     if store.has(name) and not store.is_thin(name):
         return False
+    stop = stop or Stop(settings.stop_at)
+    stop.check()
+    if stop.at is not None:
+        check_time_left(store, name, description, stop, hardware_name(resolve_device(settings.device)))
     for fingerprint in settings.files:
         import_stored(store, fingerprint)
     workplace = store.workplace(name)
@@ -134,9 +145,11 @@ def execute(
             if end_process is not None:
                 lease.hung = partial(end_hung, workplace, threading.get_ident(), end_process)
             every, hung_after = settings.checkpoint_every, settings.hung_after
-            watch = LabWatch(workplace, lease, every=every, hung_after=hung_after, on_epoch=on_epoch)
+            watch = LabWatch(
+                workplace, lease, every=every, hung_after=hung_after, on_epoch=on_epoch, stop=stop
+            )
             watch.teller = Teller(workplace, description["function"])
-            _compute(store, name, description, settings, watch)
+            _compute(store, name, description, settings, watch, stop)
         except leases.LeaseLost:
             raise LeaseHeld(name) from None
         except BaseException as error:
@@ -163,6 +176,7 @@ def _compute(
     description: Mapping[str, Any],
     settings: Settings,
     watch: LabWatch,
+    stop: Stop,
 ) -> None:
     """Make a job's result and publish it."""
     started, since = time.time(), time.monotonic()
@@ -173,10 +187,11 @@ def _compute(
     # Measures compute in the mode of the trainings beside them.
     with process_settings(settings.mode) if device.type == "cuda" else nullcontext():
         runtime = {"device": device, "mode": settings.mode, "watch": watch}
-        arguments = _arguments(store, description, runtime)
-        function = described_function(description)
-        with watch.at_work("watch" in face(function.function).runtime):
-            value = call(function, arguments, runtime)
+        with stop.interruptible(PATIENCE):
+            arguments = _arguments(store, description, runtime)
+            function = described_function(description)
+            with watch.at_work("watch" in face(function.function).runtime):
+                value = call(function, arguments, runtime)
     packed = pack(value)
     provenance = _provenance(store, description, settings, device, started, time.monotonic() - since, value)
     if mixed:

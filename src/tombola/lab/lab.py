@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 
 from tombola.errors import DataError, DeviceError, JobError, RecipeError
 from tombola.lab.cluster import Crew, check_data, local_cluster, remote_cluster
+from tombola.lab.deadline import Stop, Stopped, stopping
 from tombola.lab.engine import Outcome, Progress, available_gpus, run_here, run_on_cluster
 from tombola.lab.execute import Settings, evaluate, load_result
 from tombola.lab.file_system import check_file_system
@@ -62,16 +64,28 @@ class Lab:
         self._checked: dict[str, str] = {}
 
     def run(
-        self, jobs: Job | Iterable[Job], *, progress: Progress | None = None, whole: bool = False
+        self,
+        jobs: Job | Iterable[Job],
+        *,
+        progress: Progress | None = None,
+        whole: bool = False,
+        stop_after: float | Stop | None = None,
     ) -> Outcome:
         """See to it that these jobs, and all that they need, are in the store.
 
         whole: with their tensors, even if those of a finished job were removed (see
             :func:`~tombola.lab.gc.gc`); otherwise its numbers are enough.
+        stop_after: seconds after which work ends, within 25 more: trainings keep a checkpoint, and no job is
+            begun whose like took longer than is left. What was not finished is in ``Outcome.left``; the same
+            call continues. A :class:`~tombola.lab.deadline.Stop` is shared by several runs; see
+            :func:`~tombola.lab.deadline.stopping`.
 
-        Jobs that fail are told in the outcome, and so are those that need them; the others go on.
+        Jobs that fail are told in the outcome, and so are those that need them; the others go on. SIGTERM
+        stops the work like a time that is over, unless this process handles it otherwise or this is not its
+        main thread: the call returns with ``Outcome.stopped``, and SIGTERM has its old meaning again.
 
-        Raises :class:`~tombola.errors.StoreError` if the store cannot be written to or holds results of other
+        Raises :class:`~tombola.errors.RecipeError` for a ``stop_after`` that is not above 0,
+        :class:`~tombola.errors.StoreError` if the store cannot be written to or holds results of other
         pixels under a data name, :class:`~tombola.errors.DataError` for data that cannot be loaded, and
         :class:`~tombola.errors.ClusterError` for a cluster that does not answer or has no workers any more.
         """
@@ -80,31 +94,52 @@ class Lab:
         outcome = Outcome(found=[name for name in needed if self.store.has(name)])
         missing = _wanted(self.store, asked, needed, set(outcome.found), whole)
         outcome.found = [name for name in outcome.found if name not in missing]
-        self._check_data(asked, needed=bool(missing))
-        progress = progress or Progress()
-        progress.begin(len(outcome.found), len(missing))
-        if not missing:
-            return outcome
-        if self.scheduler is None:
-            self._look_for_mixtures(missing.values(), origin(self.device))
-        check_file_system(self.store.root / "work")
-        self._bring_in_values(missing.values())
-        if self.scheduler is not None:
-            self._run_remotely(self.scheduler, missing, progress, outcome)
-        elif self.workers:
-            # A worker on a GPU sees no other.
-            settings = replace(self.settings, device=self.device.type)
-            with local_cluster(self._crew(missing)) as client:
-                run_on_cluster(client, self.store, missing, settings, progress, outcome)
-        else:
-            run_here(self.store, missing, self.settings, progress, outcome)
+        with stopping(stop_after) as stop:
+            with suppress(Stopped):
+                with stop.interruptible():
+                    self._check_data(asked, needed=bool(missing))
+                progress = progress or Progress()
+                progress.begin(len(outcome.found), len(missing))
+                if missing:
+                    stop.check()
+                    if self.scheduler is None:
+                        self._look_for_mixtures(missing.values(), origin(self.device))
+                    check_file_system(self.store.root / "work")
+                    self._bring_in_values(missing.values())
+                    self._run(missing, progress, outcome, stop)
+            ended = {*outcome.computed, *outcome.failed}
+            outcome.left = [name for name in missing if name not in ended]
+            outcome.stopped = stop.cause if outcome.left and stop.is_due() else ""
         return outcome
 
+    def _run(self, missing: Mapping[str, Job], progress: Progress, outcome: Outcome, stop: Stop) -> None:
+        """Run jobs where this lab runs them; Stopped if none could begin."""
+        settings = replace(self.settings, stop_at=stop.at)
+        if self.scheduler is not None:
+            self._run_remotely(self.scheduler, settings, missing, progress, outcome, stop)
+        elif self.workers:
+            # A worker on a GPU sees no other.
+            settings = replace(settings, device=self.device.type)
+            with ExitStack() as stack:
+                with stop.interruptible():
+                    client = stack.enter_context(local_cluster(self._crew(missing)))
+                run_on_cluster(client, self.store, missing, settings, progress, outcome, stop=stop)
+        else:
+            run_here(self.store, missing, settings, progress, outcome, stop)
+
     def _run_remotely(
-        self, scheduler: str | Path, missing: Mapping[str, Job], progress: Progress, outcome: Outcome
+        self,
+        scheduler: str | Path,
+        settings: Settings,
+        missing: Mapping[str, Job],
+        progress: Progress,
+        outcome: Outcome,
+        stop: Stop,
     ) -> None:
         """Run jobs on the workers of a cluster that is not this lab's."""
-        with remote_cluster(scheduler, self.store) as (client, gpus):
+        with ExitStack() as stack:
+            with stop.interruptible():
+                client, gpus = stack.enter_context(remote_cluster(scheduler, self.store))
             device = self.settings.device
             if device == "auto":
                 device = "cuda" if gpus else "cpu"
@@ -114,12 +149,13 @@ class Lab:
                     f"device {device!r} asked for, but no worker of {scheduler} sees a GPU; start one where "
                     "there is one, or use cpu or auto"
                 )
-            for here in distinct_origins(client, kind):
-                self._look_for_mixtures(missing.values(), here)
-            check_data(client, self.store, data_behind(missing.values()))
+            with stop.interruptible():
+                for here in distinct_origins(client, kind):
+                    self._look_for_mixtures(missing.values(), here)
+                check_data(client, self.store, data_behind(missing.values()))
             computing = [name for name, job in missing.items() if kind == "cuda" and _computes(job)]
-            settings = replace(self.settings, device=kind)
-            run_on_cluster(client, self.store, missing, settings, progress, outcome, computing)
+            settings = replace(settings, device=kind)
+            run_on_cluster(client, self.store, missing, settings, progress, outcome, computing, stop)
 
     def _look_for_mixtures(self, missing: Collection[Job], here: Mapping[str, str]) -> None:
         """Say, or refuse, before hours are spent, that trainings go on from results of another origin."""
@@ -170,15 +206,22 @@ class Lab:
     def result(self, job: Job) -> Any:
         """The result of a job, computed first if it is not there.
 
-        Raises :class:`~tombola.errors.JobError` if it fails.
+        Raises :class:`~tombola.errors.JobError` if it fails, and :class:`~tombola.errors.Unfinished` if the
+        work was stopped by SIGTERM.
         """
         if not job.stored:
-            self.run(job.needs, whole=True).raise_failures()
+            self._finish(job.needs)
             self._check_data([job], needed=True)
             self._bring_in_values([job])
             return evaluate(self.store, job.description(), {})
-        self.run(job, whole=True).raise_failures()
+        self._finish(job)
         return load_result(self.store, job.name)
+
+    def _finish(self, jobs: Job | Iterable[Job]) -> None:
+        """Compute jobs with their tensors; raises where any failed or was left."""
+        outcome = self.run(jobs, whole=True)
+        outcome.raise_failures()
+        outcome.raise_left()
 
     def numbers(self, job: Job) -> dict[str, Any]:
         """The numbers of a finished job's result, read without its tensors.

@@ -142,6 +142,14 @@ def free(folder: Path) -> bool:
         return False  # nobody can tell whose it is, so it is somebody's
 
 
+def holder(folder: Path) -> dict[str, Any] | None:
+    """The identity of the process in the lease on a workplace, alive or dead; None if there is no lease."""
+    try:
+        return _look(folder / "lease").owner
+    except OSError:
+        return None
+
+
 def _create(path: Path, owner: dict[str, Any]) -> bool:
     """Create the lease file whole and exclusively: written beside, then linked to its name."""
     beside = path.with_name(f".lease.{owner['lease']}")
@@ -274,6 +282,10 @@ class _Held:
         with self._lock:
             self._leases.discard(lease)
 
+    def all(self) -> list[Lease]:
+        with self._lock:
+            return list(self._leases)
+
     def _beat_on(self) -> None:
         last = looked = time.monotonic()
         while True:
@@ -310,3 +322,8 @@ def _beat_for(lease: Lease) -> None:
 
 
 _held = _Held()
+
+
+def held_here() -> list[Lease]:
+    """The leases that this process holds."""
+    return _held.all()

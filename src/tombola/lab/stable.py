@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from tombola.data.imageset import Data
 from tombola.errors import RecipeError
+from tombola.lab.deadline import Stop
 from tombola.lab.engine import Progress
 from tombola.lab.job import Job, job
 from tombola.lab.lab import Lab
@@ -38,6 +39,7 @@ def first_stable_epochs(
     split: Split = "test",
     threshold: float = STABLE_BELOW,
     progress: Progress | None = None,
+    stop_after: Stop | None = None,
 ) -> list[FirstStable]:
     """Search the first stable epoch of each start, all starts side by side.
 
@@ -46,9 +48,11 @@ def first_stable_epochs(
     at_once: lengths that are asked about together for one start. By default as many as the lab's workers have
         slots for; more at once take fewer rounds and more epochs.
     progress: told of each round of questions.
+    stop_after: for all rounds together; see :func:`~tombola.lab.deadline.stopping`.
     The other arguments are as for :func:`~tombola.measures.first_stable.first_stable_epoch`.
 
-    Raises :class:`~tombola.errors.JobError` if a job fails.
+    Raises :class:`~tombola.errors.JobError` if a job fails, and :class:`~tombola.errors.Unfinished` if one
+    was left because the work had to stop: the same call continues.
     """
     if not starts:
         raise RecipeError("no start to search from; give at least one")
@@ -76,7 +80,9 @@ def first_stable_epochs(
         }
 
     while asked := ask():
-        lab.run(asked.values(), progress=progress).raise_failures()
+        outcome = lab.run(asked.values(), progress=progress, stop_after=stop_after)
+        outcome.raise_failures()
+        outcome.raise_left()
         for (number, length), made in asked.items():
             found[number][length] = lab.result(made)
     return [search.found(known) for search, known in zip(searches, found, strict=True)]

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tombola.lab.attempts import forget_attempts, note
+from tombola.lab.deadline import Stop, Stopped
 from tombola.lab.lease import Lease
 from tombola.lab.under_way import Teller
 from tombola.training.checkpoint import Checkpoint, Checkpoints
@@ -23,6 +24,7 @@ class LabWatch(Checkpoints):
 
     every: seconds of wall time between checkpoints.
     hung_after: seconds without a sign of life after which the work counts as hung.
+    stop: at every sign of life the work ends once it is due, a training with a checkpoint.
     """
 
     def __init__(
@@ -33,9 +35,12 @@ class LabWatch(Checkpoints):
         every: float,
         hung_after: float,
         on_epoch: Callable[[Epoch, int], None] | None = None,
+        stop: Stop | None = None,
     ) -> None:
         super().__init__(workplace, every=every)
         self._lease = lease
+        self._stop = stop or Stop()
+        self._over = False  # the schedule is, and only the result is missing
         self._hung_after = hung_after
         self._on_epoch = on_epoch
         self.teller: Teller | None = None
@@ -51,9 +56,13 @@ class LabWatch(Checkpoints):
 
     def beat(self) -> None:
         self._lease.beat()
+        self._stop.check()
 
     def advanced(self, snapshot: Callable[[], Checkpoint], *, epoch_end: bool) -> None:
         self._lease.beat()
+        if self._stop.is_due() and not self._over:
+            self.keep(snapshot())
+            raise Stopped
         super().advanced(snapshot, epoch_end=epoch_end)
 
     def put(self, written: Path) -> None:
@@ -63,6 +72,7 @@ class LabWatch(Checkpoints):
 
     def finished_epoch(self, row: Epoch, epochs: int) -> None:
         note(self._folder, f"finished epoch {row.epoch} of {epochs}")
+        self._over = row.epoch == epochs
         if self.teller is not None:
             self.teller.epoch(row.epoch, epochs)
         if self._on_epoch is not None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,20 +15,33 @@ import torch
 from distributed import WorkerPlugin
 
 from tombola.errors import StoreError, TombolaError
+from tombola.lab.deadline import wind_up_all
 from tombola.lab.file_system import check_file_system
 from tombola.lab.shared import stored_data
 from tombola.lab.store import Store
 from tombola.lab.versions import versions
 
+# Seconds of the eight that a nanny that is told to end leaves its worker.
+_WINDING_UP = 6.0
+
 
 class Slots(WorkerPlugin):
-    """Gives every worker with a GPU, those that come later too, as many shares of it as it has threads."""
+    """Gives every worker with a GPU, those that come later too, as many shares of it as it has threads.
+
+    A worker that is closed in an orderly way first stops its jobs, with checkpoints: others go on with them.
+    """
 
     idempotent = True
 
     async def setup(self, worker: Any) -> None:
+        # Slurm sends SIGTERM to the worker and to its nanny, which then closes it.
+        if worker.nanny is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if torch.cuda.is_available() and "GPU" not in worker.state.total_resources:
             await worker.set_resources(GPU=worker.state.nthreads)
+
+    async def teardown(self, worker: Any) -> None:
+        await wind_up_all(_WINDING_UP)
 
 
 def environment(token: str) -> Mapping[str, Any]:

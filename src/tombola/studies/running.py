@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from tombola.data.imageset import Data
 from tombola.data.load import load_data
 from tombola.errors import DataError, StudyError
+from tombola.lab.deadline import Stop
 from tombola.lab.engine import Outcome, Progress
 from tombola.lab.job import Job, data_behind
 from tombola.lab.lab import Lab
@@ -84,12 +85,14 @@ def run_studies(
     keep_going: bool = False,
     progress: Progress | None = None,
     begun: Callable[[], object] | None = None,
+    stop: Stop | None = None,
 ) -> Ran:
     """Compute whatever is missing of some studies.
 
     keep_going: leave out studies that need data which cannot be loaded, instead of stopping before anything
         is run. Jobs that fail are told in the outcome either way, and the others run.
     begun: called once, when nothing is refused any more and before the first job.
+    stop: ends all of it, with what is left in the outcome; see :func:`~tombola.lab.deadline.stopping`.
 
     Raises :class:`~tombola.errors.StudyError` for a study that the scale does not fit,
     :class:`~tombola.errors.DataError` as said and where no study is left, and what ``Lab.run`` raises.
@@ -105,8 +108,10 @@ def run_studies(
     asked = [job for study in chosen for job in study.jobs(work)]
     results = Results(lab.store)
     while asked := _untried(asked + [job for each in searched for job in each.next_jobs(results)], outcome):
-        _add(outcome, lab.run(asked, progress=progress))
+        _add(outcome, lab.run(asked, progress=progress, stop_after=stop))
         asked = []
+        if outcome.left:  # a search would ask for it again
+            break
     return Ran(outcome, skipped)
 
 
@@ -164,3 +169,4 @@ def _add(total: Outcome, more: Outcome) -> None:
     total.found += [name for name in more.found if name not in known]
     total.computed += more.computed
     total.failed |= more.failed
+    total.left, total.not_begun, total.stopped = more.left, more.not_begun, more.stopped
