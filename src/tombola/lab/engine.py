@@ -28,6 +28,7 @@ from tombola.lab.attempts import apart_from_suspects, device_is_lost
 from tombola.lab.execute import LeaseHeld, Settings, execute
 from tombola.lab.job import Job, name_of
 from tombola.lab.lease import free
+from tombola.lab.starts import awaited
 from tombola.lab.store import Store
 from tombola.lab.versions import different_here, versions
 from tombola.training.history import Epoch
@@ -72,7 +73,7 @@ def run_here(
     """Run jobs one after the other in this process; ``jobs`` in an order that respects their needs."""
     with intra_op_threads(settings.threads):
         for job in jobs.values():
-            cause = _blocked(job, outcome.failed)
+            cause = _blocked(store, job, outcome.failed)
             if cause is None:
                 try:
                     _run_patiently(store, job.description(), settings, partial(progress.epoch, job))
@@ -110,7 +111,7 @@ def run_on_cluster(
     keys = {name: f"{job.declaration.name}-{name}-{token}" for name, job in jobs.items()}
     graph: dict[str, Any] = {}
     for name, job in jobs.items():
-        needs = [keys[need.name] for need in job.needs if need.name in jobs]
+        needs = [keys[need] for need in awaited(store, job, jobs)]
         graph[keys[name]] = (_task, root, json.dumps(job.description()), settings, ours, needs)
     resources = partial(_resources, frozenset(keys[name] for name in gpus)) if gpus else None
     futures = dict(zip(keys, client.get(graph, list(graph), sync=False, resources=resources), strict=True))
@@ -144,7 +145,7 @@ def run_on_cluster(
                     continue
                 cause = f"every worker that took it died, at last {error.last_worker.address}; see its log"
             broken = {name for name, other in futures.items() if other.status == "error"}
-            cause = _blocked(jobs[name], broken) or cause or _one_line(error)
+            cause = _blocked(store, jobs[name], broken) or cause or _one_line(error)
         _note(outcome, jobs[name], cause, progress)
 
 
@@ -153,9 +154,9 @@ def _resources(gpus: Collection[str], key: str) -> dict[str, float]:
     return {"GPU": 1} if key in gpus else {}
 
 
-def _blocked(job: Job, failed: Collection[str]) -> str | None:
+def _blocked(store: Store, job: Job, failed: Collection[str]) -> str | None:
     """Why a job could not even begin, if one that it needs is among the failed."""
-    blocked = next((need.name for need in job.needs if need.name in failed), None)
+    blocked = next(awaited(store, job, failed), None) if failed else None
     return f"needs job {blocked[:12]}, which failed" if blocked else None
 
 

@@ -23,13 +23,22 @@ import torch
 
 import tombola
 from tombola.data.imageset import Data
-from tombola.errors import RecipeError, StoreUnwritable, TicketError, TombolaError, reason, unknown
+from tombola.errors import (
+    RecipeError,
+    StoreError,
+    StoreUnwritable,
+    TicketError,
+    TombolaError,
+    reason,
+    unknown,
+)
 from tombola.lab import lease as leases
 from tombola.lab.attempts import count_attempt, device_is_lost, forget_attempts, forget_log, note
 from tombola.lab.job import call, described_function, describes, name_of, result_type
 from tombola.lab.own_files import import_stored
 from tombola.lab.result import Packed, pack, unpack
 from tombola.lab.shared import put_object, stored_data, stored_object
+from tombola.lab.starts import check_same_start, lost_start
 from tombola.lab.store import Store
 from tombola.lab.under_way import Teller
 from tombola.lab.watch import LabWatch, end_hung
@@ -160,6 +169,8 @@ def _compute(
     # Published even if the lease was lost meanwhile: the first of two equal results stays.
     if packed.start is not None:
         fingerprint, start = packed.start
+        if isinstance(value, Ticket):
+            check_same_start(store, name, fingerprint)
         put_object(store, fingerprint, start, {})
     store.publish(name, description, packed, provenance)
 
@@ -188,6 +199,11 @@ def load_result(store: Store, name: str) -> Any:
         return _unpack(store, packed, kind)
     except TicketError as error:
         raise store.damaged(name, str(error)) from error
+    except StoreError as error:
+        cause = lost_start(store, name)
+        if cause is None:
+            raise
+        raise StoreError(cause) from error
     except OTHER_FORM as error:
         raise store.damaged(name, f"{type(error).__name__} {reason(error)}") from error
 

@@ -18,10 +18,12 @@ from tombola.lab.file_system import check_file_system
 from tombola.lab.job import Job, all_needed, data_behind, values_behind
 from tombola.lab.shared import lacks_start, put_value, register_data
 from tombola.lab.slots import default_slots
+from tombola.lab.starts import maker_of_start
 from tombola.lab.store import Store
 from tombola.lab.sums import NUMBERS
 from tombola.lab.writing import face
 from tombola.training.device import resolve_device
+from tombola.training.history import Epoch, ForgettingRecord
 
 
 class Lab:
@@ -67,7 +69,8 @@ class Lab:
         whole: with their tensors, even if those of a finished job were removed (see
             :func:`~tombola.lab.gc.gc`); otherwise its numbers are enough.
 
-        Jobs that fail are told in the outcome, and so are those that need them; the others go on.
+        Jobs that fail are told in the outcome, and so are those that need them; the others go on. Tickets
+        between trainings are counted neither there nor in the progress, unless they are asked for.
 
         Raises :class:`~tombola.errors.StoreError` if the store cannot be written to or holds results of other
         pixels under a data name, :class:`~tombola.errors.DataError` for data that cannot be loaded, and
@@ -79,8 +82,10 @@ class Lab:
         missing = _wanted(self.store, asked, needed, set(outcome.found), whole)
         outcome.found = [name for name in outcome.found if name not in missing]
         self._check_data(asked, needed=bool(missing))
-        progress = progress or Progress()
-        progress.begin(len(outcome.found), len(missing))
+        between = {name for name, job in needed.items() if not job.counted} - {job.name for job in asked}
+        outcome.found = [name for name in outcome.found if name not in between]
+        progress = _Counted(progress or Progress(), between)
+        progress.begin(len(outcome.found), len(missing.keys() - between))
         if not missing:
             return outcome
         check_file_system(self.store.root / "work")
@@ -94,6 +99,7 @@ class Lab:
                 run_on_cluster(client, self.store, missing, settings, progress, outcome)
         else:
             run_here(self.store, missing, self.settings, progress, outcome)
+        outcome.computed = [name for name in outcome.computed if name not in between]
         return outcome
 
     def _run_remotely(
@@ -117,14 +123,15 @@ class Lab:
 
     def _crew(self, missing: Mapping[str, Job]) -> Crew:
         """The worker processes for these jobs."""
+        work = max(1, sum(job.counted for job in missing.values()))
         if self.device.type == "cpu":
-            return Crew(min(self.workers, len(missing)))
+            return Crew(min(self.workers, work))
         slots = self.settings.slots or default_slots(missing.values())
         gpus = available_gpus()
         if self.device.index is not None:
             gpus = (gpus[self.device.index],)
         # No more GPUs than there is work for.
-        gpus = gpus[: -(-len(missing) // slots)]
+        gpus = gpus[: -(-work // slots)]
         return Crew(len(gpus), slots, gpus)
 
     def _check_data(self, asked: Iterable[Job], *, needed: bool) -> None:
@@ -166,6 +173,13 @@ class Lab:
         self.run(job, whole=True).raise_failures()
         return load_result(self.store, job.name)
 
+    def forgetting(self, job: Job) -> ForgettingRecord:
+        """What happened to each training image in a finished run, whether or not its weights are there.
+
+        Raises :class:`~tombola.errors.JobError` if the store has no record of it.
+        """
+        return ForgettingRecord.from_tensors(self.store.record(job.name))
+
     def numbers(self, job: Job) -> dict[str, Any]:
         """The numbers of a finished job's result, read without its tensors.
 
@@ -173,6 +187,27 @@ class Lab:
         """
         self.store.check(job.name, NUMBERS)
         return self.store.numbers(job.name)
+
+
+class _Counted(Progress):
+    """Progress that hears nothing of some jobs, unless one fails by itself."""
+
+    def __init__(self, progress: Progress, silent: set[str]) -> None:
+        self._progress, self._silent = progress, silent
+        self._failed: set[str] = set()
+
+    def begin(self, found: int, missing: int) -> None:
+        self._progress.begin(found, missing)
+
+    def epoch(self, job: Job, row: Epoch, epochs: int) -> None:
+        self._progress.epoch(job, row, epochs)
+
+    def done(self, job: Job, failed: str | None) -> None:
+        blocked = any(need.name in self._failed for need in job.needs)
+        if failed is not None:
+            self._failed.add(job.name)
+        if job.name not in self._silent or (failed is not None and not blocked):
+            self._progress.done(job, failed)
 
 
 def _computes(job: Job) -> bool:
@@ -187,7 +222,8 @@ def _wanted(
     """Of the needed jobs, those that are missing and asked for, or that a missing one needs, in their order.
 
     A finished job makes the jobs behind it unnecessary, even if they are gone. A thin one is missing for
-    whoever needs its tensors, and so are the jobs behind one whose dense start is gone, if they are.
+    whoever needs its tensors. Of one whose dense start is gone the job that made it is asked for again: a
+    ticket suffices to go on, and the run that it was made from may stay as it is.
     """
     wanted: set[str] = set()
     looked: set[tuple[str, bool]] = set()
@@ -202,5 +238,12 @@ def _wanted(
             continue
         if not there:
             wanted.add(job.name)
-        pending.extend((need, True) for need in job.needs)
+        maker = maker_of_start(store, job) if there else None
+        if maker is not None and maker.name != job.name:
+            if maker.name not in needed:  # read from the store: the ticket was named, and not written down
+                needed = {**all_needed([maker]), **needed}
+                found = {name for name in needed if store.has(name)}
+            pending.append((maker, True))
+        else:
+            pending.extend((need, True) for need in job.needs)
     return {name: job for name, job in needed.items() if name in wanted}

@@ -14,8 +14,9 @@ from tombola.lab.job import describes, name_of
 from tombola.lab.lease import free
 from tombola.lab.own_files import altered_files
 from tombola.lab.references import own_values, parents
-from tombola.lab.shared import data_record, given_data, read_object
-from tombola.lab.store import Store
+from tombola.lab.shared import data_record, given_data, lacks_start, read_object
+from tombola.lab.starts import is_made_again
+from tombola.lab.store import RECORD, Store
 from tombola.reading import OTHER_FORM
 
 _NAME = re.compile(r"[0-9a-f]{64}")
@@ -96,6 +97,8 @@ def _wrong_with(store: Store, folder: Path) -> Iterator[str]:
         store.check(name)
         if not store.is_thin(name):
             _read(store, name)
+        elif (folder / RECORD).exists():
+            store.record(name)
     except TombolaError as error:
         yield str(error)
         return
@@ -113,6 +116,8 @@ def _wrong_with(store: Store, folder: Path) -> Iterator[str]:
 def _read(store: Store, name: str) -> None:
     """Read a result whole, as whoever needs it would; raises what that would raise."""
     packed = store.packed(name)  # checks the checksums, whoever declared the function
+    if lacks_start(store, name) and is_made_again(store, name):
+        return  # on purpose, until somebody needs it
     try:
         load_result(store, name)
     except JobError:
