@@ -33,8 +33,8 @@ def gc(
     keep: Annotated[
         Literal["all", "needed", "tickets"],
         tyro.conf.arg(
-            help="Weights to keep: all; those of runs that nothing was made from yet, not even a ticket; none. "
-            "Numbers, histories, forgetting records and tickets always stay."
+            help="Weights to keep: all; those of runs that nothing was made from yet, not even a ticket; "
+            "none. Numbers, histories, forgetting records and tickets always stay."
         ),
     ] = "all",
     remove: Annotated[bool, tyro.conf.arg(help="Remove it; otherwise it is only listed.")] = False,

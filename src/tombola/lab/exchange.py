@@ -1,8 +1,9 @@
 """Moving results between stores: a zip file of readable files, each with its checksum.
 
 It holds the results whole, the dense starts that they need to be read, and of everything behind them the
-numbers and histories; or, to go on elsewhere without any weights, tickets and the forgetting records of runs,
-with only those starts that no job makes again. Nothing in it is executed on reading, and nothing in it chooses where it is put.
+numbers and histories. An export of tickets holds what goes on elsewhere without any weights: tickets and the
+forgetting records of runs, and only those dense starts that no job makes again. Nothing in either is executed
+on reading, and nothing in it chooses where it is put.
 """
 
 from __future__ import annotations
@@ -87,9 +88,9 @@ def export_tickets(
     tickets: whose masks: ``"all"``, the ``"newest"`` of each chain, those of rounds by their numbers, or
         several of these. Of the others there are the numbers.
 
-    A dense start that can be made again from its seed stays behind; any other goes along whole. Tickets that a
-    store of before has only within its runs, and the next one of a chain whose last run is whole, are written
-    down first.
+    A dense start that can be made again from its seed stays behind; any other goes along whole. Tickets that
+    a store of before has only within its runs, and the next one of a chain whose last run is whole, are
+    written down first.
 
     Raises as :func:`export` does, and :class:`~tombola.errors.StoreError` for a ticket whose start is gone.
     """
@@ -369,7 +370,7 @@ def _check(taken: Store, path: Path, store: Store) -> None:
             taken.packed(each)
             needed |= _objects_of(taken, each)
             if lacks_start(taken, each):
-                _check_lost_start(taken, each, store, path)
+                _check_lost_start(taken, each, store)
                 continue
             with suppress(JobError):  # of a function that is not known here: its checksums were verified
                 load_result(taken, each)
@@ -384,13 +385,13 @@ def _check(taken: Store, path: Path, store: Store) -> None:
         raise StoreError(f"{path} is damaged or no export: {told}") from error
 
 
-def _check_lost_start(taken: Store, name: str, store: Store, path: Path) -> None:
-    """Refuse a ticket whose dense start is nowhere: not in the file, nor made by a job in it, nor in the store."""
+def _check_lost_start(taken: Store, name: str, store: Store) -> None:
+    """Refuse a ticket whose dense start neither the file nor the store has, and no job in the file makes."""
     start = shared_start(taken.details(name)) or ""
     if not is_made_again(taken, name) and not _object(store, start).exists():
         raise StoreError(
-            f"the dense start {start[:12]} of job {name[:12]} is lost: it is not in it, and no job there makes "
-            "it again; export once more from where it is"
+            f"the dense start {start[:12]} of job {name[:12]} is lost: it is not in the file, and no job "
+            "there makes it again; export once more from where it is"
         )
 
 

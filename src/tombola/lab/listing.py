@@ -42,13 +42,13 @@ def listing(store: Store, function: str | None = None, *, tickets: bool = False)
     return Group(
         _Lines(rows),
         *(Text(printable(str(error)), style="red") for error in damaged),
-        _line(f"{len(rows)} jobs, {total:.0f} s of work, in {store.root}{_not_shown(hidden)}"),
+        _line(f"{len(rows)} jobs, {_not_shown(hidden)}{total:.0f} s of work, in {store.root}"),
     )
 
 
 def _not_shown(tickets: int) -> str:
-    """The end of a listing that leaves tickets out."""
-    return f"; and {tickets} ticket{'s' if tickets != 1 else ''}, see --tickets" if tickets else ""
+    """What a listing says of tickets that it leaves out."""
+    return f"{tickets} ticket{'s' if tickets != 1 else ''} not listed (--tickets), " if tickets else ""
 
 
 class _Lines:

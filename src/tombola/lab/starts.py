@@ -1,7 +1,7 @@
 """Dense starts that are gone: which job makes them again, and whether it can.
 
 A ticket refers to its dense start, which the store keeps once. An export of tickets leaves the start behind
-where a job makes it again from its seed; the store it comes to has it made before the first training needs it.
+where a job makes it again from its seed; in the store it comes to, that happens before a training needs it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tombola.networks.network import Network
 
 _FROM = {"prune": "run", "train": "ticket", "permute": "ticket", "randomize": "ticket", "densify": "ticket"}
 """Functions whose ticket or run has the dense start of an argument, with the name of that argument."""
+
 
 @dataclass(frozen=True)
 class _Call:
@@ -157,7 +158,7 @@ def _not_repeatable(store: Store, name: str) -> str | None:
 
 
 def is_made_again(store: Store, name: str) -> bool:
-    """Whether the dense start that a ticket lacks is one that a thin job of the store makes when it is needed.
+    """Whether a thin job of the store makes the dense start that a ticket lacks, once it is needed.
 
     Whether its function is known here is not asked: it may be by then.
     """
@@ -178,8 +179,9 @@ def lost_start(store: Store, name: str) -> str | None:
     if source is not None and source.name is not None and not store.is_thin(source.name):
         return None
     return (
-        f"job {name[:12]} is of the dense start {start[:12]}, which is gone from the store at {store.root}, and "
-        "no job there has made it again; import a file that carries it, or delete what is of it to begin anew"
+        f"job {name[:12]} is of the dense start {start[:12]}, which is gone from the store at {store.root}, "
+        "and no job there has made it again; import a file that carries it, or delete what is of it to begin "
+        "anew"
     )
 
 
@@ -196,9 +198,9 @@ def check_same_start(store: Store, name: str, start: str) -> None:
         made = store.provenance(name)
         where = ", ".join(str(made[key]) for key in ("hardware", "torch") if made.get(key))
         raise StoreError(
-            f"the dense start of {len(needing)} tickets here (job {needing[0][:12]}) came out as {start[:12]}, "
-            f"not as {before[:12]} like when it was made ({where}); go on on such a machine, bring the start "
-            "in with an export that carries it, or begin anew in another store"
+            f"the dense start of {len(needing)} tickets here (job {needing[0][:12]}) came out as "
+            f"{start[:12]}, not as {before[:12]} like when it was made ({where}); go on on such a machine, "
+            "or begin anew in another store"
         )
 
 

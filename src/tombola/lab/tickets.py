@@ -44,7 +44,9 @@ class Choice:
         parts = [part.strip() for word in given for part in str(word).split(",")] or [ALL]
         for part in parts:
             if part not in (ALL, NEWEST) and not (part.isascii() and part.isdigit()):
-                raise JobError(f"{unknown('choice of tickets', part, (ALL, NEWEST))}; or the number of a round")
+                raise JobError(
+                    f"{unknown('choice of tickets', part, (ALL, NEWEST))}; or the number of a round"
+                )
         rounds = frozenset(int(part) for part in parts if part.isdigit())
         return cls(ALL in parts, NEWEST in parts, rounds)
 
@@ -63,7 +65,7 @@ def chosen_tickets(store: Store, names: Collection[str], choice: Choice) -> set[
 
 def is_ticket(store: Store, name: str) -> bool:
     """Whether a finished job is the ticket of a round."""
-    return store.description(name)["function"] == TICKETS
+    return bool(store.description(name)["function"] == TICKETS)
 
 
 def following_tickets(store: Store, names: Collection[str]) -> set[str]:
@@ -109,7 +111,7 @@ def _ticket_call(store: Store, description: Mapping[str, Any]) -> dict[str, Any]
 def _next(
     store: Store, name: str, description: Mapping[str, Any], called: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """The call that prunes a run further, if it was trained as the run before its ticket: both of one chain."""
+    """The call that prunes a run further, if it was trained like the run before it: both are of one chain."""
     before = called["arguments"].get("run")
     if not isinstance(before, dict) or not store.has(str(before.get("job"))):
         return None
