@@ -222,7 +222,9 @@ def test_newest_and_the_rounds_that_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("word", ["neweset", "-1", "1.5", ""])
 def test_an_unknown_choice_is_refused(word: str) -> None:
-    with pytest.raises(JobError, match=rf"^no choice of tickets '{word}'; .*or the number of a round$"):
+    with pytest.raises(
+        JobError, match=rf"^no choice of tickets '{word}'; .* \(a round goes by its number\)$"
+    ):
         Choice.of(word)
 
 

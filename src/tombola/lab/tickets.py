@@ -44,9 +44,8 @@ class Choice:
         parts = [part.strip() for word in given for part in str(word).split(",")] or [ALL]
         for part in parts:
             if part not in (ALL, NEWEST) and not (part.isascii() and part.isdigit()):
-                raise JobError(
-                    f"{unknown('choice of tickets', part, (ALL, NEWEST))}; or the number of a round"
-                )
+                problem = unknown("choice of tickets", part, (ALL, NEWEST))
+                raise JobError(f"{problem} (a round goes by its number)")
         rounds = frozenset(int(part) for part in parts if part.isdigit())
         return cls(ALL in parts, NEWEST in parts, rounds)
 
