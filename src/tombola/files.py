@@ -55,8 +55,12 @@ def write_tensors(
     write_whole(path, content, make_folder=True, synced=synced)
 
 
-def read_tensors(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_tensors(
+    path: str | os.PathLike[str], kind: str, *, only: str = ""
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The description and the tensors of a file that :func:`write_tensors` wrote.
+
+    only: how the names of those begin that are wanted; the others are not read, nor checked.
 
     Raises :class:`~tombola.errors.TicketError` when there is no such file, or it is of another kind,
     truncated or altered.
@@ -67,7 +71,8 @@ def read_tensors(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
+            names = list(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names if name.startswith(only)}
     except (SafetensorError, OSError, ValueError) as error:
         raise TicketError(f"{path} is damaged or not a tensor file: {reason(error)}") from error
     if metadata.get("kind") != kind:
@@ -78,7 +83,7 @@ def read_tensors(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any
     for name, tensor in tensors.items():
         if checksums.get(name) != checksum(tensor):
             raise TicketError(f"{path} was altered: tensor {name!r} does not match its checksum")
-    if checksums.keys() != tensors.keys():
+    if checksums.keys() != set(names):
         raise TicketError(f"{path} was altered: tensors are missing")
     return _object(path, metadata, "description"), tensors
 

@@ -60,6 +60,69 @@ def test_a_result_goes_from_store_to_store_as_one_file(
     assert same_run(tb.Lab(tmp_path / "other").result(job), lab.result(job))
 
 
+def test_a_chain_goes_on_elsewhere_from_its_tickets(tombola: Callable[..., Result], tmp_path: Path) -> None:
+    chain = (
+        "imp",
+        "--fraction",
+        "0.5",
+        "--recipe.epochs",
+        "2",
+        "--recipe.batch-size",
+        "400",
+        "--device",
+        "cpu",
+    )
+    here, there, file = tmp_path / "here", tmp_path / "there", tmp_path / "tickets.zip"
+    code, expected, _ = tombola(*chain, "--rounds", "3", "--store", here)
+    assert code == 0
+    # Said alone it means all of them; the ticket after the last run is written down for the way.
+    code, out, _ = tombola("export", "all", file, "--store", here, "--tickets")
+    assert (code, out.strip()) == (0, f"{file}: 0.1 MB, 5 jobs without weights, 4 tickets")
+    code, out, _ = tombola("export", "all", file, "--store", here, "--tickets", "newest", "1")
+    assert (code, out.strip()) == (0, f"{file}: 0.1 MB, 5 jobs without weights, 2 tickets")
+    code, out, _ = tombola("import", file, "--store", there)
+    assert (code, out.strip()) == (0, "5 jobs and 2 tickets")
+    code, out, _ = tombola("verify", "--store", there)
+    assert (code, out.strip()) == (0, f"all is well in {there}")
+    code, out, _ = tombola(*chain, "--rounds", "4", "--store", there)
+    assert code == 0
+    rows = [line.split() for line in out.splitlines()[2:7]]
+    assert [row[4] == "stored" for row in rows] == [True, True, True, True, False]
+    assert [row[2:4] for row in rows[:4]] == [line.split()[2:4] for line in expected.splitlines()[2:6]]
+    code, out, _ = tombola("ls", "--store", there)
+    assert out.splitlines()[-1].startswith("6 jobs, 4 tickets not listed (--tickets), ")
+
+
+def test_tickets_and_a_start_of_ones_own_say_how_large_they_are(
+    tombola: Callable[..., Result], digits: tb.Data, tmp_path: Path
+) -> None:
+    lab = tb.Lab(tmp_path / "store")
+    start = tb.initialize("convnet", digits, seed=3)
+    own = tb.Ticket(start.network, {k: v + 1 for k, v in start.start.items()}, start.mask)
+    run = tb.job(tb.train, own, "digits", tb.Recipe(epochs=1, batch_size=400))
+    lab.run(tb.job(tb.prune, run)).raise_failures()
+    code, out, _ = tombola("export", "all", tmp_path / "x.zip", "--store", lab.store.root, "--tickets")
+    assert code == 0
+    fingerprint = lab.result(run).ticket.start_fingerprint
+    assert out.splitlines()[1] == (
+        f"the dense start {fingerprint[:12]} goes along whole, 0.0 MB of it: it comes from a ticket of the "
+        "caller's own, or from a job that is gone"
+    )
+
+
+def test_tickets_that_there_are_not_are_refused(
+    tombola: Callable[..., Result], trained: tuple[tb.Lab, tb.Job], tmp_path: Path
+) -> None:
+    for words, told in (
+        (("--tickets", "newst"), "no choice of tickets 'newst'; did you mean 'newest'? (a round goes by its"),
+        (("--tickets", "--no-weights"), "--tickets leaves weights out by itself"),
+    ):
+        code, _, err = tombola("export", "all", tmp_path / "x.zip", *words)
+        assert (code, err.count("\n")) == (2, 1)
+        assert told in err
+    assert not (tmp_path / "x.zip").exists()
+
+
 def test_a_job_that_is_not_there_and_a_file_that_is_none_are_refused(
     tombola: Callable[..., Result], trained: tuple[tb.Lab, tb.Job], tmp_path: Path
 ) -> None:

@@ -106,8 +106,8 @@ def test_what_is_not_there_is_refused_with_the_nearest(
         (("learning", "xyz"), f"no job in {store} with a name that begins with 'xyz'; see tombola ls"),
         (
             ("untrained", run, "--data", "digits"),
-            f"untrained: ticket wants a ticket; job {run} is of train; tickets are also in the files that "
-            "tombola imp --out writes",
+            f"untrained: ticket wants a ticket; job {run} is of train; tombola ls --function prune "
+            "lists tickets",
         ),
         (("learning", run, "--import"), "--import names no file; give one that declares measures"),
         (("learning", run, "--import", "none.py"), "cannot read none.py: No such file or directory"),

@@ -36,7 +36,8 @@ def quick() -> tb.Recipe:
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test declares is forgotten after it."""
+    """What a test declares is forgotten after it; what tombola itself declares is not."""
+    declared._import_built_in()
     monkeypatch.setattr(declared, "_declarations", dict(declared._declarations))
 
 

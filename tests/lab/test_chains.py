@@ -99,8 +99,9 @@ def test_a_short_search_before_a_full_training_shares_its_tickets(dozen: tb.Reci
     trained = [
         tb.job(tb.train, found[n], "digits", recipe, noise=1) for recipe in (dozen, short) for n in (1, 2)
     ]
-    # One start, two trainings of the search, three more: the short one of round 1 is the search's own.
-    assert len(all_needed(trained)) == 1 + 2 + 3
+    # One start, two trainings of the search and their tickets, three more: the short one of round 1 is the
+    # search's own.
+    assert len(all_needed(trained)) == 1 + 2 + 2 + 3
 
 
 def test_a_search_by_jobs_is_the_one_of_the_library(lab: tb.Lab, start: tb.Ticket, digits: tb.Data) -> None:

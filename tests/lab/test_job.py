@@ -15,7 +15,16 @@ from tombola.data.augmentation import Augmentation
 from tombola.errors import DataError, JobError, NetworkError
 from tombola.lab.chains import imp_jobs
 from tombola.lab.execute import load_result
-from tombola.lab.job import all_needed, call, data_behind, described_function, name_of, values_behind
+from tombola.lab.job import (
+    all_needed,
+    call,
+    data_behind,
+    described_function,
+    describes,
+    name_of,
+    values_behind,
+)
+from tombola.lab.references import described_in_full, parents
 from tombola.measures.instability import instability
 from tombola.networks import network as networks
 from tombola.training.trunk import ticket_at, trunk
@@ -246,11 +255,26 @@ def test_device_and_watch_are_the_labs_and_never_enter_a_job(dense: tb.Job, doze
 
 
 def test_a_parent_counts_by_its_name_alone(dense: tb.Job, dozen: tb.Recipe) -> None:
-    pruned = tb.job(tb.prune, tb.job(tb.train, dense, "digits", dozen))
-    described = tb.job(tb.train, pruned, "digits", dozen).description()
+    permuted = tb.job(tb.permute, tb.job(tb.train, dense, "digits", dozen))
+    described = tb.job(tb.train, permuted, "digits", dozen).description()
     before = name_of(described)
-    assert described["arguments"]["ticket"].pop("call")["function"] == "prune"
+    assert described["arguments"]["ticket"].pop("call")["function"] == "permute"
     assert name_of(described) == before
+
+
+def test_a_training_is_called_as_before_its_ticket_was_a_result(dense: tb.Job, dozen: tb.Recipe) -> None:
+    run = tb.job(tb.train, dense, "digits", dozen)
+    pruned = tb.job(tb.prune, run, fraction=0.5)
+    new = tb.job(tb.train, pruned, "digits", dozen)
+    assert new.description()["arguments"]["ticket"] == {"job": pruned.name}
+    call = {"function": "prune", "version": 1, "arguments": {"run": {"job": run.name}, "fraction": 0.5}}
+    old = {**new.description()}
+    old["arguments"] = {**old["arguments"], "ticket": {"job": pruned.name, "call": call}}
+    assert name_of(old) == new.name
+    for description in (old, new.description()):
+        assert describes(description, new.name)
+    assert (parents(old), described_in_full(old)) == ({run.name}, {pruned.name})
+    assert (parents(new.description()), described_in_full(new.description())) == ({pruned.name}, set())
 
 
 # What a job takes
@@ -334,15 +358,15 @@ def test_a_function_over_a_list_of_runs_gets_their_results(
     assert lab.result(tb.job(mean_accuracy, runs)) == sum(expected) / 2
 
 
-def test_a_pruned_ticket_within_a_list_is_described_in_full(registry: None, dense: tb.Job) -> None:
+def test_a_permuted_ticket_within_a_list_is_described_in_full(registry: None, dense: tb.Job) -> None:
     @tb.declare("count")
     def count(tickets: list[tb.Ticket]) -> int:
         return len(tickets)
 
-    pruned = tb.job(tb.prune, tb.job(tb.train, dense, "digits", tb.Recipe()))
-    made = tb.job(count, [pruned])
-    assert made.description()["arguments"]["tickets"][0]["call"] == pruned.description()
-    assert [needed.declaration.name for needed in made.needs] == ["train"]
+    permuted = tb.job(tb.permute, tb.job(tb.prune, tb.job(tb.train, dense, "digits", tb.Recipe())))
+    made = tb.job(count, [permuted])
+    assert made.description()["arguments"]["tickets"][0]["call"] == permuted.description()
+    assert [needed.declaration.name for needed in made.needs] == ["prune"]
 
 
 def test_jobs_and_data_within_a_dataclass_are_refused(
@@ -461,8 +485,12 @@ def test_tickets_and_runs_of_the_caller_enter_by_their_fingerprint(start: tb.Tic
 def test_a_chain_of_three_hundred_rounds_is_no_deeper_than_the_stack(dozen: tb.Recipe) -> None:
     chain = imp_jobs("convnet", "digits", dozen, rounds=300)
     ordered = list(all_needed(chain[-1:]))
-    # One initialisation and 301 trainings; prunings are not stored.
-    assert ordered == [tb.job(tb.initialize, "convnet", "digits").name, *(run.name for run in chain)]
+    # One initialisation and 301 trainings, each after its ticket.
+    assert len(ordered) == 1 + 301 + 300
+    assert ordered[::2] == [tb.job(tb.initialize, "convnet", "digits").name, *(
+        run.parents[0].name for run in chain[1:]
+    )]  # fmt: skip
+    assert ordered[1::2] == [run.name for run in chain]
     assert data_behind(chain[-1:]) == {"digits": "digits"}
 
 
@@ -472,8 +500,8 @@ def test_every_job_comes_after_those_that_it_needs_and_shared_parents_once(dozen
     ]
     lines = [tb.job(tb.barrier, *pair, "digits") for pair in zip(*chains, strict=True)]
     ordered = all_needed([*reversed(lines), *chains[1]])
-    # Initialisation and dense training are shared: 1 + 1 + 2 * 2 trainings, and 3 barriers.
-    assert len(ordered) == 9
+    # Initialisation and dense training are shared: 1 + 1 + 2 * 2 trainings and tickets, and 3 barriers.
+    assert len(ordered) == 13
     place = {name: index for index, name in enumerate(ordered)}
     for name, made in ordered.items():
         assert all(place[need.name] < place[name] for need in made.needs)
@@ -481,13 +509,15 @@ def test_every_job_comes_after_those_that_it_needs_and_shared_parents_once(dozen
 
 def test_jobs_that_are_not_stored_are_no_part_of_the_graph(dense: tb.Job, dozen: tb.Recipe) -> None:
     run = tb.job(tb.train, dense, "digits", dozen)
-    permuted = tb.job(tb.permute, tb.job(tb.prune, run), seed=1)
+    pruned = tb.job(tb.prune, run)
+    permuted = tb.job(tb.permute, pruned, seed=1)
+    assert pruned.stored
     assert not permuted.stored
-    assert [need.name for need in permuted.needs] == [run.name]
-    assert list(all_needed([permuted])) == [dense.name, run.name]
+    assert [need.name for need in permuted.needs] == [pruned.name]
+    assert list(all_needed([permuted])) == [dense.name, run.name, pruned.name]
     trained = tb.job(tb.train, permuted, "digits", dozen)
     assert [parent.name for parent in trained.parents] == [permuted.name]
-    assert [need.name for need in trained.needs] == [run.name]
+    assert [need.name for need in trained.needs] == [pruned.name]
 
 
 # Reading a description

@@ -52,11 +52,12 @@ def test_a_listing_has_one_line_a_job_oldest_first(filled: tuple[tb.Lab, list[tb
     ]
     assert lines[2].split()[1:4] == ["pretrain", "start", f"{start.name[:12]},"]
     accuracy = f"{lab.numbers(jobs[1])['accuracy']:.2f}%"
-    assert "ticket prune(...), data digits, recipe {epochs 2, batch_size 400, lr 0.3}" in lines[4]
+    ticket = jobs[1].parents[0].name[:12]
+    assert f"ticket {ticket}, data digits, recipe {{epochs 2, batch_size 400, lr 0.3}}" in lines[4]
     assert accuracy in lines[4]
     assert "at 50.00% sparsity" in lines[4]
     assert f"barrier {lab.result(jobs[-1]).height:.2f} points" in lines[-2]
-    assert lines[-1].startswith("8 jobs, ")
+    assert lines[-1].startswith("8 jobs, 4 tickets not listed (--tickets), ")
     assert lines[-1].endswith(f"in {lab.store.root}")
 
 
@@ -75,6 +76,27 @@ def test_a_listing_can_be_of_one_function(filled: tuple[tb.Lab, list[tb.Job]]) -
     assert text_of(listing(lab.store, "probe")) == [f"no probe jobs in the store at {lab.store.root}"]
 
 
+def test_tickets_are_listed_where_they_are_asked_for(filled: tuple[tb.Lab, list[tb.Job]]) -> None:
+    lab, jobs = filled
+    tickets = {job.parents[0].name[:12] for job in jobs[1:5]}
+    lines = text_of(listing(lab.store, "prune"))
+    assert {line.split()[0] for line in lines[1:-1]} == tickets
+    assert "75.00% sparsity at epoch 1" in lines[2]
+    assert lines[-1].startswith("4 jobs, ")
+    assert "not listed" not in lines[-1]
+    every = text_of(listing(lab.store, tickets=True))
+    assert len(every) == 1 + 12 + 1
+    assert tickets < {line.split()[0] for line in every[1:-1]}
+
+
+def test_a_ticket_is_shown_with_its_numbers(filled: tuple[tb.Lab, list[tb.Job]]) -> None:
+    lab, jobs = filled
+    lines = text_of(show_job(lab.store, jobs[2].parents[0].name[:10]))
+    assert lines[0] == f"prune {jobs[2].parents[0].name}"
+    start = lab.result(jobs[0].parents[0]).start_fingerprint
+    assert {"├── sparsity: 0.75", "├── epoch: 1", "├── round: 2", f"└── start: {start}"} <= set(lines)
+
+
 def test_an_empty_store_says_so_on_one_line(tmp_path: Path) -> None:
     root = tmp_path / ("deep" * 40)
     assert text_of(listing(tb.Lab(root).store), width=80) == [f"no jobs in the store at {root}"]
@@ -85,9 +107,9 @@ def test_a_job_is_shown_with_its_parents_to_some_depth(filled: tuple[tb.Lab, lis
     lines = text_of(show_job(lab.store, jobs[2].name[:8]))
     assert lines[:8] == [
         f"train {jobs[2].name}",
-        "├── ticket: prune",
+        f"├── ticket: prune {jobs[2].parents[0].name[:12]}",
         f"│   ├── run: train {jobs[1].name[:12]}",
-        "│   │   ├── ticket: prune",
+        f"│   │   ├── ticket: prune {jobs[1].parents[0].name[:12]}",
         f"│   │   │   ├── run: train {jobs[0].name[:12]}",
         "│   │   │   │   └── ...",
         "│   │   │   └── fraction: 0.5",

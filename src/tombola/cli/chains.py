@@ -80,5 +80,8 @@ def imp(
             )
             if out is not None:
                 # The first, dense one holds the whole start, which the others refer to.
-                lab.result(job).ticket.save(out / f"round-{round_:02}.safetensors")
+                # Of a store of before tickets were results, the run's own.
+                ticket = job.arguments["ticket"]
+                found = lab.result(ticket) if lab.has(ticket) else lab.result(job).ticket
+                found.save(out / f"round-{round_:02}.safetensors")
                 table.write(out / "rounds.csv")

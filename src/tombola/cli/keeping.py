@@ -11,7 +11,7 @@ from rich.console import Console
 
 from tombola.cli.arguments import Store
 from tombola.cli.saying import say
-from tombola.errors import StoreError
+from tombola.errors import JobError, StoreError
 
 
 def verify(store: Store = None) -> None:
@@ -47,8 +47,8 @@ def gc(
     keep: Annotated[
         Literal["all", "needed", "tickets"],
         tyro.conf.arg(
-            help="Weights to keep: all; those that other results are made from; none but tickets. Numbers, "
-            "histories and tickets always stay."
+            help="Weights to keep: all; those of runs that nothing was made from yet, not even a ticket; "
+            "none. Numbers, histories, forgetting records and tickets always stay."
         ),
     ] = "all",
     remove: Annotated[bool, tyro.conf.arg(help="Remove it; otherwise it is only listed.")] = False,
@@ -80,15 +80,38 @@ def export(
             "and figures."
         ),
     ] = True,
+    tickets: Annotated[
+        tuple[str, ...] | None,
+        tyro.conf.arg(
+            metavar="[all|newest|ROUND ...]",
+            help="Tickets instead of weights, with numbers, histories and forgetting records: what going on "
+            "elsewhere needs. Of every round (said alone), or the newest of each chain and the rounds named.",
+        ),
+    ] = None,
     store: Store = None,
 ) -> None:
     """Write finished jobs, and all that they need to be read, to one file."""
     from tombola.lab import exchange
     from tombola.lab.store import Store as StoreFolder
 
+    if tickets is not None and not weights:
+        raise JobError("--tickets leaves weights out by itself; say it without --no-weights")
     folder = StoreFolder(store, create=False)
-    exchange.export(folder, None if name == "all" else [name], file, weights=weights)
-    say(Console(), f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+    names = None if name == "all" else [name]
+    console = Console()
+    if tickets is None:
+        exchange.export(folder, names, file, weights=weights)
+        say(console, f"{file}: {_megabytes(file.stat().st_size)}")
+        return
+    exported = exchange.export_tickets(folder, names, file, tickets)
+    size = _megabytes(file.stat().st_size)
+    say(console, f"{file}: {size}, {exported.jobs} jobs without weights, {exported.tickets} tickets")
+    for start, (bytes_, cause) in exported.carried.items():
+        say(console, f"the dense start {start[:12]} goes along whole, {_megabytes(bytes_)} of it: {cause}")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
 
 
 def import_(
@@ -98,6 +121,11 @@ def import_(
     """Take jobs from another store into this one."""
     from tombola.lab import exchange
     from tombola.lab.store import Store as StoreFolder
+    from tombola.lab.tickets import is_ticket
 
-    names = exchange.import_(StoreFolder(store), file)
-    say(Console(), f"job {names[0][:12]}" if len(names) == 1 else f"{len(names)} jobs")
+    folder = StoreFolder(store)
+    names = exchange.import_(folder, file)
+    tickets = sum(is_ticket(folder, name) and not folder.is_thin(name) for name in names)
+    jobs = sum(not is_ticket(folder, name) for name in names)
+    also = f" and {tickets} tickets" if tickets else ""
+    say(Console(), f"job {names[0][:12]}" if len(names) == 1 else f"{jobs} jobs{also}")

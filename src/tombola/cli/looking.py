@@ -16,6 +16,7 @@ def ls(
     function: Annotated[
         str | None, tyro.conf.arg(help="Only jobs of this function: train, barrier, ...")
     ] = None,
+    tickets: Annotated[bool, tyro.conf.arg(help="Also the tickets of rounds.")] = False,
 ) -> None:
     """What the store holds: one line a job."""
     from tombola.lab.listing import listing
@@ -24,7 +25,7 @@ def ls(
     console = Console()
     if not console.is_terminal:
         console.width = 200  # a file has room
-    console.print(listing(StoreFolder(store, create=False), function), crop=False)
+    console.print(listing(StoreFolder(store, create=False), function, tickets=tickets), crop=False)
 
 
 def show(

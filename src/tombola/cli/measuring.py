@@ -168,6 +168,6 @@ def _subject(
     found = finished_job(store, text)
     if result_type(found.declaration) not in kinds:
         gives = found.declaration.name
-        remedy = "; tickets are also in the files that tombola imp --out writes" if Ticket in kinds else ""
+        remedy = "; tombola ls --function prune lists tickets" if Ticket in kinds else ""
         raise JobError(f"{measure}: {key} wants a {wanted}; job {found.name[:12]} is of {gives}{remedy}")
     return found

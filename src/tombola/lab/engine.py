@@ -29,6 +29,7 @@ from tombola.lab.execute import LeaseHeld, Settings, execute
 from tombola.lab.halt import halting
 from tombola.lab.job import Job, name_of
 from tombola.lab.lease import free
+from tombola.lab.starts import awaited
 from tombola.lab.store import Store
 from tombola.lab.versions import different_here, versions
 from tombola.training.history import Epoch
@@ -96,9 +97,9 @@ def run_here(
     stop = stop or Stop(settings.stop_at)
     with intra_op_threads(settings.threads):
         for job in jobs.values():
-            cause = _blocked(job, outcome.failed)
+            cause = _blocked(store, job, outcome.failed)
             if cause is None:
-                if any(need.name in outcome.left for need in job.needs):
+                if any(awaited(store, job, outcome.left)):
                     outcome.left.append(job.name)
                     continue
                 try:
@@ -146,7 +147,7 @@ def run_on_cluster(
     keys = {name: f"{job.declaration.name}-{name}-{token}" for name, job in jobs.items()}
     graph: dict[str, Any] = {}
     for name, job in jobs.items():
-        needs = [keys[need.name] for need in job.needs if need.name in jobs]
+        needs = [keys[need] for need in awaited(store, job, jobs)]
         graph[keys[name]] = (_task, root, json.dumps(job.description()), settings, ours, needs, token)
     resources = partial(_resources, frozenset(keys[name] for name in gpus)) if gpus else None
     futures = dict(zip(keys, client.get(graph, list(graph), sync=False, resources=resources), strict=True))
@@ -173,7 +174,7 @@ def run_on_cluster(
                 if isinstance(error, StoreUnwritable):
                     raise error
                 broken = {name for name, other in futures.items() if other.status == "error"}
-                blocked = _blocked(jobs[name], broken)
+                blocked = _blocked(store, jobs[name], broken)
                 if isinstance(error, Left):
                     _leave(outcome, name, None if blocked else error.like)
                     continue
@@ -202,9 +203,9 @@ def _resources(gpus: Collection[str], key: str) -> dict[str, float]:
     return {"GPU": 1} if key in gpus else {}
 
 
-def _blocked(job: Job, failed: Collection[str]) -> str | None:
+def _blocked(store: Store, job: Job, failed: Collection[str]) -> str | None:
     """Why a job could not even begin, if one that it needs is among the failed."""
-    blocked = next((need.name for need in job.needs if need.name in failed), None)
+    blocked = next(awaited(store, job, failed), None) if failed else None
     return f"needs job {blocked[:12]}, which failed" if blocked else None
 
 

@@ -1,7 +1,9 @@
 """Moving results between stores: a zip file of readable files, each with its checksum.
 
 It holds the results whole, the dense starts that they need to be read, and of everything behind them the
-numbers and histories. Nothing in it is executed on reading, and nothing in it chooses where it is put.
+numbers and histories. An export of tickets holds what goes on elsewhere without any weights: tickets and the
+forgetting records of runs, and only those dense starts that no job makes again. Nothing in either is executed
+on reading, and nothing in it chooses where it is put.
 """
 
 from __future__ import annotations
@@ -13,10 +15,12 @@ import os
 import re
 import shutil
 import struct
+import tempfile
 import uuid
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,11 +37,14 @@ from tombola.errors import (
 )
 from tombola.lab.described import names_data
 from tombola.lab.execute import load_result
-from tombola.lab.job import describes
+from tombola.lab.job import described_function, describes, result_type
 from tombola.lab.references import data_names, everything_behind, own_values, shared_start
-from tombola.lab.shared import data_record, read_object
-from tombola.lab.store import Store, write_json
+from tombola.lab.shared import data_record, lacks_start, read_object
+from tombola.lab.starts import cause_to_carry, is_made_again
+from tombola.lab.store import RECORD, Store, write_json
+from tombola.lab.tickets import Choice, chosen_tickets, following_tickets, is_ticket, write_missing_tickets
 from tombola.reading import OTHER_FORM, json_object
+from tombola.training.trunk import Point
 from tombola.whole import sync_folder
 
 _KIND = "tombola.export/1"
@@ -45,13 +52,121 @@ _MANIFEST = "manifest.json"
 _NUMBERS = ("job.json", "result.json", "provenance.json", "history.csv")
 # The only members that are read. A name within a file never becomes another path in a store.
 _MEMBER = re.compile(
-    r"jobs/(?P<job>[0-9a-f]{64})/(?P<file>(?:job|result|provenance)\.json|history\.csv|(?:result|ticket)\.safetensors|thin)"
+    r"jobs/(?P<job>[0-9a-f]{64})/(?P<file>(?:job|result|provenance)\.json|history\.csv|(?:result|ticket|forgetting)\.safetensors|thin)"
     r"|objects/(?P<object>[0-9a-f]{64})\.safetensors"
     r"|data/(?P<data>[^/\0]{1,200})\.json"
 )
 
+Member = tuple[str, Path | None]
+"""A member of an export, and where it lies; None for the mark of a job whose tensors stay behind."""
+
 # Bytes that are copied at a time: a result may be larger than the memory.
 _PART = 2**20
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export of tickets holds.
+
+    jobs: all in it but tickets; tickets: those with their masks.
+    carried: the dense starts that go along whole, each with its size in bytes and why no job makes it again.
+    """
+
+    jobs: int
+    tickets: int
+    carried: dict[str, tuple[int, str]]
+
+
+def export_tickets(
+    store: Store,
+    names: Iterable[str] | None,
+    file: str | os.PathLike[str],
+    tickets: str | int | Iterable[str | int] = "all",
+) -> Exported:
+    """Write what goes on elsewhere without any weights: tickets, numbers, histories and forgetting records.
+
+    names: as for :func:`export`.
+    tickets: whose masks: ``"all"``, the ``"newest"`` of each chain, those of rounds by their numbers, or
+        several of these. Of the others there are the numbers.
+
+    A dense start that can be made again from its seed stays behind; any other goes along whole. Tickets that
+    a store of before has only within its runs, and the next one of a chain whose last run is whole, are
+    written down first.
+
+    Raises as :func:`export` does, and :class:`~tombola.errors.StoreError` for a ticket whose start is gone.
+    """
+    choice = Choice.of(tickets)
+    asked = _asked(store, names)
+    write_missing_tickets(store, everything_behind(store, asked))
+    # Those of all rounds may have come about just now.
+    asked = sorted(store.names()) if names is None else [*asked, *following_tickets(store, asked)]
+    behind = everything_behind(store, asked)
+    chosen = chosen_tickets(store, behind, choice)
+    carried = _carried(store, behind, chosen)
+    with tempfile.TemporaryDirectory() as place:
+        _write(asked, file, _ticket_members(store, behind, chosen, set(carried), Path(place)))
+    counted = sum(not is_ticket(store, name) for name in behind)
+    return Exported(counted, len(chosen), carried)
+
+
+def _carried(store: Store, behind: Collection[str], chosen: Collection[str]) -> dict[str, tuple[int, str]]:
+    """The dense starts of tickets that no job makes again: their sizes, and why."""
+    carried: dict[str, tuple[int, str]] = {}
+    for name in sorted(behind):
+        if store.is_thin(name) or not (name in chosen or _is_start(store, name)):
+            continue
+        start = shared_start(store.details(name))
+        cause = cause_to_carry(store, name) if start and start not in carried else None
+        if start is None or cause is None:
+            continue
+        path = _object(store, start)
+        if not path.exists():
+            raise StoreError(f"the dense start {start[:12]} of job {name[:12]} is gone, and {cause}")
+        carried[start] = path.stat().st_size, cause
+    return carried
+
+
+def _is_start(store: Store, name: str) -> bool:
+    """Whether a finished job is a ticket that no round made: an initialisation, a pretraining or the like."""
+    return "start_kept" in store.details(name) and not is_ticket(store, name)
+
+
+def _ticket_members(
+    store: Store, behind: Collection[str], chosen: Collection[str], carried: Collection[str], place: Path
+) -> Iterator[Member]:
+    """What goes into an export of tickets; ``place`` is a folder for what is written only for it."""
+    values: set[str] = set()
+    for name in sorted(behind):
+        _check_finished(store, name)
+        folder, details = store.folder(name), store.details(name)
+        start = shared_start(details) if not store.is_thin(name) else None
+        light = not store.is_thin(name) and not _holds_weights(details) and not _is_point(store, name)
+        whole = light or name in chosen or (start in carried and _is_start(store, name))
+        if whole:
+            store.packed(name)  # refuses what is damaged
+        for part in (*_NUMBERS, *(["result.safetensors"] if whole else [])):
+            if (folder / part).exists():
+                yield f"jobs/{name}/{part}", folder / part
+        if light:
+            values |= own_values(store.description(name))
+        if whole:
+            continue
+        if store.is_thin(name) or (folder / "result.safetensors").exists():
+            yield f"jobs/{name}/thin", None
+        if "ticket" in details and not store.is_thin(name):
+            store.write_record(name, place / RECORD)
+            yield f"jobs/{name}/{RECORD}", place / RECORD
+        elif (folder / RECORD).exists():
+            yield f"jobs/{name}/{RECORD}", folder / RECORD
+    yield from _shared_members(store, behind, set(carried) | values)
+
+
+def _is_point(store: Store, name: str) -> bool:
+    """Whether a finished job is a point of a trunk: weights to branch off from, which a job makes again."""
+    try:
+        return result_type(described_function(store.description(name))) is Point
+    except JobError:
+        return False  # of a function that is not known here
 
 
 def export(
@@ -66,18 +181,28 @@ def export(
     :class:`~tombola.errors.StoreError` if one or a job behind it is damaged, or one is thin though its
     weights are asked for, or the file cannot be written.
     """
-    if isinstance(names, str):
-        raise JobError(f"names is {names!r}, one text; give a list of names, [{names!r}]")
-    asked = sorted(store.names()) if names is None else [store.find(name) for name in names]
+    asked = _asked(store, names)
     for name in asked:
         if weights and not (names is None and store.is_thin(name)):
             store.packed(name)  # refuses what is damaged or thin
+    _write(asked, file, _members(store, asked, weights))
+
+
+def _asked(store: Store, names: Iterable[str] | None) -> list[str]:
+    """The finished jobs that names or their beginnings stand for; None for all."""
+    if isinstance(names, str):
+        raise JobError(f"names is {names!r}, one text; give a list of names, [{names!r}]")
+    return sorted(store.names()) if names is None else [store.find(name) for name in names]
+
+
+def _write(asked: Iterable[str], file: str | os.PathLike[str], members: Iterable[Member]) -> None:
+    """Write an export, whole or not at all."""
     path = Path(file)
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         with zipfile.ZipFile(beside, "x", zipfile.ZIP_STORED) as archive:
             checksums = {}
-            for member, source in _members(store, asked, weights):
+            for member, source in members:
                 info = zipfile.ZipInfo(member)
                 info.file_size = source.stat().st_size if source else 0
                 with (
@@ -85,7 +210,7 @@ def export(
                     source.open("rb") if source else io.BytesIO() as content,
                 ):
                     checksums[member] = _copy(content, target)
-            manifest = {"kind": _KIND, "jobs": asked, "checksums": checksums}
+            manifest = {"kind": _KIND, "jobs": list(asked), "checksums": checksums}
             archive.writestr(_MANIFEST, json.dumps(manifest, indent=1))
         with beside.open("rb") as written:
             os.fsync(written.fileno())
@@ -96,17 +221,16 @@ def export(
         beside.unlink(missing_ok=True)
 
 
-def _members(store: Store, asked: Collection[str], weights: bool) -> Iterator[tuple[str, Path | None]]:
-    """What goes into an export, and where it lies; None for the mark of a job whose tensors stay behind."""
+def _members(store: Store, asked: Collection[str], weights: bool) -> Iterator[Member]:
+    """What goes into an export."""
     behind = everything_behind(store, asked)
     objects: set[str] = set()
     for name in sorted(behind):
-        if not describes(store.description(name), name):
-            raise store.damaged(name, "job.json was altered: it describes another job")
-        store.check(name)
+        _check_finished(store, name)
         folder, details = store.folder(name), store.details(name)
         whole = name in asked and not store.is_thin(name) and (weights or not _holds_weights(details))
-        parts = (*_NUMBERS, "result.safetensors" if whole else "ticket.safetensors")
+        parts = [*_NUMBERS, "result.safetensors" if whole else "ticket.safetensors"]
+        parts += [RECORD] * weights
         for part in parts:
             if (folder / part).exists():
                 yield f"jobs/{name}/{part}", folder / part
@@ -114,8 +238,24 @@ def _members(store: Store, asked: Collection[str], weights: bool) -> Iterator[tu
             objects |= _objects_of(store, name)
         elif store.is_thin(name) or (folder / "result.safetensors").exists():
             yield f"jobs/{name}/thin", None
+    yield from _shared_members(store, behind, objects)
+
+
+def _check_finished(store: Store, name: str) -> None:
+    """Refuse to export a job whose text files were altered."""
+    if not describes(store.description(name), name):
+        raise store.damaged(name, "job.json was altered: it describes another job")
+    store.check(name)
+
+
+def _object(store: Store, fingerprint: str) -> Path:
+    return store.root / "objects" / f"{fingerprint}.safetensors"
+
+
+def _shared_members(store: Store, behind: Collection[str], objects: Collection[str]) -> Iterator[Member]:
+    """Tensors and data sets that exported jobs share."""
     for fingerprint in sorted(objects):
-        path = store.root / "objects" / f"{fingerprint}.safetensors"
+        path = _object(store, fingerprint)
         if path.exists():
             yield f"objects/{fingerprint}.safetensors", path
     data = set().union(*(data_names(store.description(each)) for each in behind))
@@ -154,7 +294,7 @@ def import_(store: Store, file: str | os.PathLike[str]) -> list[str]:
                 names = _unpack(archive, taken, path.stat().st_size)
         except (OSError, EOFError, zipfile.BadZipFile, struct.error, *OTHER_FORM) as error:
             raise StoreError(f"{path} is damaged or no export: {reason(error)}") from error
-        _check(taken, path)
+        _check(taken, path, store)
         _check_data(store, taken)
         _take_over(store, taken)
     except OSError as error:
@@ -214,8 +354,8 @@ def _copy(source: IO[bytes], target: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _check(taken: Store, path: Path) -> None:
-    """Refuse jobs that are not what their names say, and results that cannot be read."""
+def _check(taken: Store, path: Path, store: Store) -> None:
+    """Refuse jobs that are not what their names say, and results that cannot be read in the store."""
     needed: set[str] = set()
     try:
         for each in taken.names():
@@ -225,12 +365,17 @@ def _check(taken: Store, path: Path) -> None:
             taken.check(each)
             if taken.is_thin(each):
                 taken.details(each)  # of its ticket, if that is there
+                if (taken.folder(each) / RECORD).exists():
+                    taken.record(each)
                 continue
             taken.packed(each)
+            needed |= _objects_of(taken, each)
+            if lacks_start(taken, each):
+                _check_lost_start(taken, each, store)
+                continue
             # Of a function or network that is not known here: its checksums were verified.
             with suppress(JobError, Undeclared):
                 load_result(taken, each)
-            needed |= _objects_of(taken, each)
         for path in (taken.root / "objects").iterdir():
             if path.stem not in needed:
                 raise StoreError(f"no result in it needs {path.name}")
@@ -240,6 +385,16 @@ def _check(taken: Store, path: Path) -> None:
     except (TombolaError, *OTHER_FORM) as error:
         told = reason(error).replace(str(taken.root), "")
         raise StoreError(f"{path} is damaged or no export: {told}") from error
+
+
+def _check_lost_start(taken: Store, name: str, store: Store) -> None:
+    """Refuse a ticket whose dense start neither the file nor the store has, and no job in the file makes."""
+    start = shared_start(taken.details(name)) or ""
+    if not is_made_again(taken, name) and not _object(store, start).exists():
+        raise StoreError(
+            f"the dense start {start[:12]} of job {name[:12]} is lost: it is not in the file, and no job "
+            "there makes it again; export once more from where it is"
+        )
 
 
 def _check_object(path: Path) -> None:

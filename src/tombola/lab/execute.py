@@ -26,6 +26,7 @@ from tombola.data.imageset import Data
 from tombola.errors import (
     NetworkError,
     RecipeError,
+    StoreError,
     StoreUnwritable,
     TicketError,
     TombolaError,
@@ -42,6 +43,7 @@ from tombola.lab.mixture import origin, record, refuse_mixed
 from tombola.lab.own_files import import_stored
 from tombola.lab.result import Packed, pack, unpack
 from tombola.lab.shared import put_object, stored_data, stored_object
+from tombola.lab.starts import check_same_start, lost_start
 from tombola.lab.store import Store
 from tombola.lab.under_way import Teller
 from tombola.lab.watch import LabWatch, end_hung
@@ -199,6 +201,8 @@ def _compute(
     # Published even if the lease was lost meanwhile: the first of two equal results stays.
     if packed.start is not None:
         fingerprint, start = packed.start
+        if isinstance(value, Ticket):
+            check_same_start(store, name, fingerprint)
         put_object(store, fingerprint, start, {})
     store.publish(name, description, packed, provenance)
 
@@ -232,6 +236,11 @@ def load_result(store: Store, name: str) -> Any:
                 f"job {name[:12]} cannot be read here: {error.__cause__}; import the file that declares it"
             ) from error
         raise store.damaged(name, str(error)) from error
+    except StoreError as error:
+        cause = lost_start(store, name)
+        if cause is None:
+            raise
+        raise StoreError(cause) from error
     except OTHER_FORM as error:
         raise store.damaged(name, f"{type(error).__name__} {reason(error)}") from error
 

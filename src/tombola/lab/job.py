@@ -18,6 +18,7 @@ from typing import Any
 from tombola.data.imageset import Data
 from tombola.declared import Declaration, declaration, declaration_of
 from tombola.errors import JobError
+from tombola.lab.references import TICKETS
 from tombola.lab.writing import Scribe, face, read, same_source, written_defaults
 from tombola.reading import DEEPEST, depth
 from tombola.ticket import Ticket
@@ -49,6 +50,11 @@ class Job:
     def stored(self) -> bool:
         """Whether the result is kept; a job that is not stored is run again where its result is needed."""
         return self.declaration.stored
+
+    @property
+    def counted(self) -> bool:
+        """Whether progress and plans count it. The tickets between two trainings are left out."""
+        return self.declaration.name != TICKETS
 
     @cached_property
     def parents(self) -> tuple[Job, ...]:

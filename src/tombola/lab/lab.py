@@ -22,10 +22,12 @@ from tombola.lab.job import Job, all_needed, data_behind, values_behind
 from tombola.lab.mixture import distinct_origins, mixed_line, origin
 from tombola.lab.shared import lacks_start, put_value, register_data
 from tombola.lab.slots import default_slots
+from tombola.lab.starts import maker_of_start
 from tombola.lab.store import Store
 from tombola.lab.sums import NUMBERS
 from tombola.lab.writing import face
 from tombola.training.device import resolve_device
+from tombola.training.history import Epoch, ForgettingRecord
 
 
 class Lab:
@@ -80,7 +82,8 @@ class Lab:
             call continues. A :class:`~tombola.lab.deadline.Stop` is shared by several runs; see
             :func:`~tombola.lab.deadline.stopping`.
 
-        Jobs that fail are told in the outcome, and so are those that need them; the others go on. SIGTERM
+        Jobs that fail are told in the outcome, and so are those that need them; the others go on. Tickets
+        between trainings are counted neither there nor in the progress, unless they are asked for. SIGTERM
         stops the work like a time that is over, unless this process handles it otherwise or this is not its
         main thread: the call returns with ``Outcome.stopped``, and SIGTERM has its old meaning again.
 
@@ -94,12 +97,14 @@ class Lab:
         outcome = Outcome(found=[name for name in needed if self.store.has(name)])
         missing = _wanted(self.store, asked, needed, set(outcome.found), whole)
         outcome.found = [name for name in outcome.found if name not in missing]
+        between = {name for name, job in needed.items() if not job.counted} - {job.name for job in asked}
+        outcome.found = [name for name in outcome.found if name not in between]
         with stopping(stop_after) as stop:
             with suppress(Stopped):
                 with stop.interruptible():
                     self._check_data(asked, needed=bool(missing))
-                progress = progress or Progress()
-                progress.begin(len(outcome.found), len(missing))
+                progress = _Counted(progress or Progress(), between)
+                progress.begin(len(outcome.found), len(missing.keys() - between))
                 if missing:
                     stop.check()
                     if self.scheduler is None:
@@ -108,7 +113,8 @@ class Lab:
                     self._bring_in_values(missing.values())
                     self._run(missing, progress, outcome, stop)
             ended = {*outcome.computed, *outcome.failed}
-            outcome.left = [name for name in missing if name not in ended]
+            outcome.left = [name for name in missing if name not in ended | between]
+            outcome.computed = [name for name in outcome.computed if name not in between]
             outcome.stopped = stop.cause if outcome.left and stop.is_due() else ""
         return outcome
 
@@ -167,14 +173,15 @@ class Lab:
 
     def _crew(self, missing: Mapping[str, Job]) -> Crew:
         """The worker processes for these jobs."""
+        work = max(1, sum(job.counted for job in missing.values()))
         if self.device.type == "cpu":
-            return Crew(min(self.workers, len(missing)))
+            return Crew(min(self.workers, work))
         slots = self.settings.slots or default_slots(missing.values())
         gpus = available_gpus()
         if self.device.index is not None:
             gpus = (gpus[self.device.index],)
         # No more GPUs than there is work for.
-        gpus = gpus[: -(-len(missing) // slots)]
+        gpus = gpus[: -(-work // slots)]
         return Crew(len(gpus), slots, gpus)
 
     def _check_data(self, asked: Iterable[Job], *, needed: bool) -> None:
@@ -223,6 +230,13 @@ class Lab:
         outcome.raise_failures()
         outcome.raise_left()
 
+    def forgetting(self, job: Job) -> ForgettingRecord:
+        """What happened to each training image in a finished run, whether or not its weights are there.
+
+        Raises :class:`~tombola.errors.JobError` if the store has no record of it.
+        """
+        return ForgettingRecord.from_tensors(self.store.record(job.name))
+
     def numbers(self, job: Job) -> dict[str, Any]:
         """The numbers of a finished job's result, read without its tensors.
 
@@ -230,6 +244,27 @@ class Lab:
         """
         self.store.check(job.name, NUMBERS)
         return self.store.numbers(job.name)
+
+
+class _Counted(Progress):
+    """Progress that hears nothing of some jobs, unless one fails by itself."""
+
+    def __init__(self, progress: Progress, silent: set[str]) -> None:
+        self._progress, self._silent = progress, silent
+        self._failed: set[str] = set()
+
+    def begin(self, found: int, missing: int) -> None:
+        self._progress.begin(found, missing)
+
+    def epoch(self, job: Job, row: Epoch, epochs: int) -> None:
+        self._progress.epoch(job, row, epochs)
+
+    def done(self, job: Job, failed: str | None) -> None:
+        blocked = any(need.name in self._failed for need in job.needs)
+        if failed is not None:
+            self._failed.add(job.name)
+        if job.name not in self._silent or (failed is not None and not blocked):
+            self._progress.done(job, failed)
 
 
 def _computes(job: Job) -> bool:
@@ -244,7 +279,8 @@ def _wanted(
     """Of the needed jobs, those that are missing and asked for, or that a missing one needs, in their order.
 
     A finished job makes the jobs behind it unnecessary, even if they are gone. A thin one is missing for
-    whoever needs its tensors, and so are the jobs behind one whose dense start is gone, if they are.
+    whoever needs its tensors. Of one whose dense start is gone the job that made it is asked for again: a
+    ticket suffices to go on, and the run that it was made from may stay as it is.
     """
     wanted: set[str] = set()
     looked: set[tuple[str, bool]] = set()
@@ -259,5 +295,12 @@ def _wanted(
             continue
         if not there:
             wanted.add(job.name)
-        pending.extend((need, True) for need in job.needs)
+        maker = maker_of_start(store, job) if there else None
+        if maker is not None and maker.name != job.name:
+            if maker.name not in needed:  # read from the store: the ticket was named, and not written down
+                needed = {**all_needed([maker]), **needed}
+                found = {name for name in needed if store.has(name)}
+            pending.append((maker, True))
+        else:
+            pending.extend((need, True) for need in job.needs)
     return {name: job for name, job in needed.items() if name in wanted}

@@ -17,6 +17,7 @@ from rich.tree import Tree
 
 from tombola.errors import JobError
 from tombola.lab.index import Row, indexed
+from tombola.lab.references import TICKETS
 from tombola.lab.store import Store
 from tombola.reading import printable
 
@@ -24,10 +25,16 @@ from tombola.reading import printable
 _GAP = "  "
 
 
-def listing(store: Store, function: str | None = None) -> RenderableType:
-    """One line for each finished job, oldest first."""
-    rows, damaged = indexed(store, _arguments, _result)
-    rows = [row for row in rows if function is None or row.function == function]
+def listing(store: Store, function: str | None = None, *, tickets: bool = False) -> RenderableType:
+    """One line for each finished job, oldest first.
+
+    tickets: also those of rounds; without, they are only counted, unless ``function`` asks for them.
+    """
+    every, damaged = indexed(store, _arguments, _result)
+    shown = tickets or function == TICKETS
+    rows = [row for row in every if function is None or row.function == function]
+    hidden = 0 if function else sum(row.function == TICKETS for row in rows if not shown)
+    rows = [row for row in rows if shown or row.function != TICKETS]
     if not rows and not damaged:
         return Group(_line(f"no {function + ' ' if function else ''}jobs in the store at {store.root}"))
     rows.sort(key=lambda row: (row.started, row.name))
@@ -35,8 +42,13 @@ def listing(store: Store, function: str | None = None) -> RenderableType:
     return Group(
         _Lines(rows),
         *(Text(printable(str(error)), style="red") for error in damaged),
-        _line(f"{len(rows)} jobs, {total:.0f} s of work, in {store.root}"),
+        _line(f"{len(rows)} jobs, {_not_shown(hidden)}{total:.0f} s of work, in {store.root}"),
     )
+
+
+def _not_shown(tickets: int) -> str:
+    """What a listing says of tickets that it leaves out."""
+    return f"{tickets} ticket{'s' if tickets != 1 else ''} not listed (--tickets), " if tickets else ""
 
 
 class _Lines:

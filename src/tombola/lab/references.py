@@ -8,10 +8,27 @@ from typing import Any
 from tombola.errors import StoreError
 from tombola.lab.store import Store
 
+TICKETS = "prune"
+"""The function whose results are the tickets of rounds. Listings and counts leave them out unless asked."""
+
 
 def parents(description: Mapping[str, Any]) -> set[str]:
     """Names of the stored jobs whose results a described call takes."""
     return {value["job"] for value in _leaves(description) if "job" in value}
+
+
+def described_in_full(description: Mapping[str, Any]) -> set[str]:
+    """Names of the calls that are described within a call; a store of before has tickets only so."""
+    names: set[str] = set()
+    pending: list[Any] = list(description["arguments"].values())
+    while pending:
+        value = pending.pop()
+        if isinstance(value, list):
+            pending.extend(value)
+        elif isinstance(value, dict) and "call" in value and "job" in value:
+            names.add(value["job"])
+            pending.extend(value["call"]["arguments"].values())
+    return names
 
 
 def data_names(description: Mapping[str, Any]) -> set[str]:
@@ -33,7 +50,8 @@ def everything_behind(store: Store, names: Iterable[str]) -> set[str]:
         if name not in found and store.has(name):
             found.add(name)
             try:
-                pending.extend(parents(store.description(name)))
+                description = store.description(name)
+                pending.extend(parents(description) | described_in_full(description))
             except StoreError:
                 continue
     return found

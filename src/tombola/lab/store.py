@@ -7,6 +7,7 @@
                         result.safetensors its tensors, if it has any
                         history.csv        of a run: one row an epoch
                         ticket.safetensors of a run whose weights were removed, in place of its tensors
+                        forgetting.safetensors likewise: what happened to each training image
                         provenance.json    versions, device, times, data fingerprint, sums of the text files
     objects/            tensors that many jobs share, by fingerprint: dense starts, the caller's own data
     data/               what each data name stands for, and the fingerprint of its pixels
@@ -36,12 +37,15 @@ from tombola.reading import json_object
 from tombola.whole import sync_folder, write_whole
 
 if TYPE_CHECKING:  # Listing a store must not wait for torch.
+    from torch import Tensor
+
     from tombola.lab.result import Packed
 
 FORMAT = 1
 
-_RESULT = "tombola.result/1"
-_TENSORS, _TICKET = "result.safetensors", "ticket.safetensors"
+_RESULT, _RECORD_KIND = "tombola.result/1", "tombola.forgetting/1"
+_TENSORS, TICKET, RECORD = "result.safetensors", "ticket.safetensors", "forgetting.safetensors"
+_OF_RECORD = "forgetting."
 # Marks a job whose tensors were removed on purpose: its numbers are all there is.
 _THIN = "thin"
 
@@ -154,7 +158,7 @@ class Store:
         from tombola import files
 
         thin = self.is_thin(name)
-        path = self.folder(name) / (_TICKET if thin else _TENSORS)
+        path = self.folder(name) / (TICKET if thin else _TENSORS)
         if not path.exists():
             return {}
         try:
@@ -184,10 +188,40 @@ class Store:
                 for key, value in packed.tensors.items()
                 if key.partition(".")[0] not in ("final", "history", "forgetting")
             }
-            files.write_tensors(folder / _TICKET, "tombola.ticket/1", packed.details["ticket"], ticket)
+            files.write_tensors(folder / TICKET, "tombola.ticket/1", packed.details["ticket"], ticket)
+            record = {key: value for key, value in packed.tensors.items() if key.startswith(_OF_RECORD)}
+            files.write_tensors(folder / RECORD, _RECORD_KIND, {}, record)
         # In this order: a job that is cut off in between is thin, and never damaged.
         self.mark_thin(name)
         (folder / _TENSORS).unlink(missing_ok=True)
+
+    def record(self, name: str) -> dict[str, Tensor]:
+        """The tensors of a run's forgetting record, read without its weights; of a thin one, too.
+
+        Raises :class:`~tombola.errors.StoreError` if it is damaged, and
+        :class:`~tombola.errors.JobError` if the job has none: it is no run, or came with its numbers only.
+        """
+        from tombola import files
+
+        thin = self.is_thin(name)
+        path = self.folder(name) / (RECORD if thin else _TENSORS)
+        try:
+            _, tensors = (
+                files.read_tensors(path, _RECORD_KIND if thin else _RESULT, only=_OF_RECORD)
+                if path.exists()
+                else ({}, {})
+            )
+        except TicketError as error:
+            raise self.damaged(name, str(error)) from error
+        if not tensors:
+            raise JobError(f"job {name[:12]} has no forgetting record here")
+        return tensors
+
+    def write_record(self, name: str, path: Path) -> None:
+        """Write the forgetting record of a run to a file of its own, as a thin run has it."""
+        from tombola import files
+
+        files.write_tensors(path, _RECORD_KIND, {}, self.record(name))
 
     def mark_thin(self, name: str) -> None:
         """Say of a finished job that its tensors are not here on purpose."""
@@ -255,7 +289,8 @@ class Store:
                 (folder / file).unlink(missing_ok=True)
         sync_folder(folder)
         (folder / _THIN).unlink(missing_ok=True)
-        (folder / _TICKET).unlink(missing_ok=True)
+        (folder / TICKET).unlink(missing_ok=True)
+        (folder / RECORD).unlink(missing_ok=True)
         return True
 
     def check(self, name: str, *files: str) -> None:

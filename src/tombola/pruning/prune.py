@@ -22,7 +22,7 @@ from tombola.training.run import Run
 Scope = Literal["global", "layerwise"]
 
 
-@declare("prune", stored=False)
+@declare("prune")
 def prune(run: Run, *, fraction: float = 0.2, scope: Scope = "global", exclude: Sequence[str] = ()) -> Ticket:
     """The ticket of the next round.
 

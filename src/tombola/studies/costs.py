@@ -154,6 +154,10 @@ class Costs:
     def _start(self, job: Job) -> Cost:
         return Cost(job.declaration.name, disk=4 * self._weights(job.arguments["network"]))
 
+    def _ticket(self, job: Job) -> Cost:
+        weights = self._weights(self.lineage(job).network)
+        return Cost(job.declaration.name, disk=_SMALL + _HEADERS + weights / 8)
+
     def _weights(self, network: str) -> int:
         try:
             return weights_of(network)
@@ -186,6 +190,7 @@ class Costs:
 
 _COUNTED: dict[str, Callable[[Costs, Job], Cost]] = {
     "initialize": Costs._start,
+    "prune": Costs._ticket,
     "train": Costs._training,
     "pretrain": Costs._pretraining,
     "trunk": Costs._trunk,

@@ -117,7 +117,7 @@ def demo_summary(
         "provenance": {
             **{key: made[key] for key in ("tombola", "torch", "hardware", "threads")},
             "python": platform.python_version(),
-            "jobs": len(needed),
+            "jobs": sum(job_.counted for job_ in needed.values()),
             "computed": computed,
             "seconds": round(seconds, 1),
         },

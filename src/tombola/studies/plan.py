@@ -163,10 +163,12 @@ def _planned(
         for name, jobs in fixed.items()
     }
     everything = all_needed(job for needed in behind.values() for job in needed.values())
-    finished = {name for name in everything if store is not None and store.has(name)}
+    finished = {
+        name for name, job in everything.items() if job.counted and store is not None and store.has(name)
+    }
     alone = tuple(
         StudyPlan(
-            name, len(needed), len(finished & needed.keys()), _epochs(needed, costs),
+            name, _counted(needed), len(finished & needed.keys()), _epochs(needed, costs),
             _epochs({each: job for each, job in needed.items() if each not in finished}, costs),
         )
         for name, needed in behind.items()
@@ -228,9 +230,16 @@ def _epochs(jobs: Mapping[str, Job], costs: Costs) -> float:
     return math.fsum(costs.of(job).epochs for job in jobs.values())
 
 
+def _counted(jobs: Mapping[str, Job]) -> int:
+    """The number of jobs, tickets between trainings left out."""
+    return sum(job.counted for job in jobs.values())
+
+
 def _kinds(everything: Mapping[str, Job], finished: set[str], costs: Costs) -> tuple[KindPlan, ...]:
     jobs, done, epochs = Counter[str](), Counter[str](), Counter[str]()
     for name, job in everything.items():
+        if not job.counted:
+            continue
         cost = costs.of(job)
         jobs[cost.kind] += 1
         done[cost.kind] += name in finished
