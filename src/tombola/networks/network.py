@@ -16,6 +16,7 @@ from torch import nn
 
 from tombola import seeds
 from tombola.errors import NetworkError, unknown
+from tombola.source import note_use, remember_source
 
 Factory = Callable[..., nn.Module]
 F = TypeVar("F", bound=Factory)
@@ -43,6 +44,7 @@ def declare_network(name: str) -> Callable[[F], F]:
         if name in _BUILT_IN or (known is not None and known.__qualname__ != factory.__qualname__):
             raise NetworkError(f"the network name {name!r} is taken; choose another")
         _factories[name] = factory
+        remember_source("networks", name, factory)
         return factory
 
     return register
@@ -97,12 +99,17 @@ class Network:
         """Whether the factory is the user's own."""
         return self.name not in _BUILT_IN
 
+    def maker(self) -> Factory:
+        """The factory that builds it; of a declared name the one that was declared last."""
+        return self.factory or _factory(self.name)
+
     def build(self) -> nn.Module:
         """A fresh module, its weights drawn from torch's global generator as its constructor does.
 
         Raises :class:`NetworkError` when the factory fails or returns something else.
         """
-        factory = self.factory or _factory(self.name)
+        note_use("networks", self.name)
+        factory = self.maker()
         offered: dict[str, Any] = {"classes": self.classes, "channels": self.channels, "size": self.size}
         try:
             module = factory(**_taken(factory, offered))
