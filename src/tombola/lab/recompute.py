@@ -104,7 +104,7 @@ def _rests_on(store: Store, name: str, description: Mapping[str, Any], kind: str
         return any(call["function"] == declared and call["version"] == version for call in calls(description))
     if any(declared in _texts(call["arguments"]) for call in calls(description)):
         return True
-    if declared in source_record(store, name).get("networks", {}):
+    if declared in (source_record(store, name) or {}).get("networks", {}):
         return True
     values = own_values(description)  # tickets and runs of the caller's own, made elsewhere
     return any(_network_of(store, value) == declared for value in values)

@@ -48,12 +48,14 @@ def forget_told(uses: Iterable[Use]) -> None:
     _told.difference_update(uses)
 
 
-def source_record(store: Store, name: str) -> Record:
-    """The fingerprints that a finished job keeps, of this form; empty where there are none."""
+def source_record(store: Store, name: str) -> Record | None:
+    """The fingerprints that a finished job keeps, of this form; None if it is not there."""
     try:
         kept = store.provenance(name).get("source")
-    except (StoreError, JobError):
-        return {}  # its own damage is told when it is read
+    except JobError:
+        return None
+    except StoreError:
+        return {}  # its damage is told when its result is read
     if not isinstance(kept, dict) or kept.get("form") != FORM:
         return {}
     return {kind: value for kind in get_args(Kind) if isinstance(value := kept.get(kind), dict)}
@@ -74,11 +76,13 @@ def _edited(
         if not (any(each in involved for each in behind) or _involves(job, names)):
             continue
         involved.add(name)
-        if name not in known:
-            if not store.has(name):
+        record = known.get(name)
+        if record is None:
+            record = source_record(store, name)
+            if record is None:
                 continue
-            known[name] = source_record(store, name)
-        edited = {use for use, kept in _entries(known[name]) if _differs(use, kept)}
+            known[name] = record
+        edited = {use for use, kept in _entries(record) if _differs(use, kept)}
         older[name] = edited.union(*(older.get(each, ()) for each in behind))
         results.update(older[name])
     return results
@@ -140,7 +144,7 @@ def _words(use: Use, count: int) -> str:
         what, higher = f"network {name} was edited", int(version) + 1 if version.isdigit() else 2
         remedy = f'@declare_network("{bare}", version={higher})'
     return (
-        f"{what} since {results} used here {'were' if count != 1 else 'was'} made with it, under one name and "
+        f"{what} since {results} used here {'were' if count != 1 else 'was'} made with it under its name and "
         f"version: if its numbers changed, raise the version, {remedy}, or have all that rests on it "
         f'computed anew, by --recompute {name} or Lab.run(recompute=["{name}"])'
     )
