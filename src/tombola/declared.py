@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from tombola.errors import JobError, unknown
+from tombola.source import remember_source
 
 F = TypeVar("F", bound=Callable[..., Any])
 Unchanged = Callable[[Mapping[str, Any]], bool]
@@ -93,6 +94,7 @@ def declare(
         if known is not None and known.function.__qualname__ != function.__qualname__:
             raise JobError(f"the name {name!r} is declared already, by {known.function.__qualname__}")
         _declarations[name] = Declaration(name, version, stored, function, dict(unchanged or {}))
+        remember_source("functions", name, function)
         return function
 
     return register
@@ -105,6 +107,12 @@ def declaration(name: str) -> Declaration:
     if name not in _declarations:
         raise JobError(unknown("declared function", name, _declarations))
     return _declarations[name]
+
+
+def function_names() -> list[str]:
+    """All declared names."""
+    _import_built_in()
+    return list(_declarations)
 
 
 @cache

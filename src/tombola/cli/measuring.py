@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from tombola.training.run import Run
 
 COMMAND = "measure"
-_OWN = ("store", "device", "mode")
+Recompute = Annotated[
+    bool, tyro.conf.arg(help="Compute it anew, in place of what is there and of all that was made from it.")
+]
+_OWN = ("store", "device", "mode", "recompute")
 
 
 def measure(
@@ -84,7 +87,8 @@ def _options(declared: Declaration) -> type:
             jobs.append((key, Annotated[written, tyro.conf.Positional]))
         else:
             options.append((key, written))
-    shared = [("store", Store, None), ("device", Device, "auto"), ("mode", Mode, "default")]
+    shared: list[Any] = [("store", Store, None), ("device", Device, "auto"), ("mode", Mode, "default")]
+    shared.append(("recompute", Recompute, False))
     return dataclasses.make_dataclass(f"{declared.name}-arguments", [*jobs, *options, *shared], kw_only=True)
 
 
@@ -127,6 +131,7 @@ def _compute(declared: Declaration, given: dict[str, Any]) -> None:
     from tombola.lab.job import job
     from tombola.lab.lab import Lab
     from tombola.lab.numbers import numbers_of
+    from tombola.lab.recompute import remove_jobs
     from tombola.lab.writing import face
 
     hints = face(declared.function).hints
@@ -140,6 +145,8 @@ def _compute(declared: Declaration, given: dict[str, Any]) -> None:
         elif kinds and value is not None:
             arguments[key] = _subject(lab.store, declared.name, key, value, kinds)
     asked = job(declared.function, **arguments)
+    if given["recompute"]:
+        remove_jobs(lab.store, {asked.name})
     result = lab.result(asked)
     console = Console()
     say(console, f"{declared.name} {asked.name[:12]}" + ("" if asked.stored else " (not kept)"))

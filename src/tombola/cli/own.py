@@ -67,9 +67,18 @@ def own_work(paths: Sequence[Path]) -> tuple[list[OwnFile], list[tuple[OwnStudy,
 
 
 def run_own(
-    paths: Sequence[Path], store: Path | None, runners: Runners, settings: Settings, stop: Stop
+    paths: Sequence[Path],
+    store: Path | None,
+    runners: Runners,
+    settings: Settings,
+    stop: Stop,
+    recompute: Sequence[str] = (),
 ) -> None:
-    """Compute whatever is missing, and print the tables."""
+    """Compute whatever is missing, and print the tables.
+
+    stop: when work ends. recompute: names of functions and networks whose results, and all made from them,
+    are removed first.
+    """
     from tombola.lab.lab import Lab
     from tombola.lab.own_files import put_file
     from tombola.lab.progress import Bar
@@ -80,8 +89,14 @@ def run_own(
     lab.settings = replace(settings, files=code)
     console = Console()
     say(console, f"{', '.join(study.name for study, _ in rows)}, store {lab.store.root}")
+    jobs = [job for _, some in rows for row in some for job in row.jobs]
+    if recompute:
+        removed = lab.remove(recompute, jobs)
+        again = "; if this run is interrupted, go on without --recompute" if removed else ""
+        say(
+            console, f"removed {len(removed)} results, made with {' or '.join(recompute)} or from such{again}"
+        )
     with Bar(console, lab.store) as bar:
-        jobs = [job for _, some in rows for row in some for job in row.jobs]
         outcome = lab.run(jobs, progress=bar, stop_after=stop)
     _print_tables(lab, rows)
     outcome.raise_failures()
@@ -90,11 +105,13 @@ def run_own(
 
 def report_own(paths: Sequence[Path], out: Path, lab: Lab) -> None:
     """Print the tables of what there is, and write their numbers as CSV."""
+    from tombola.lab.staleness import tell_stale
     from tombola.report.own import own_csv
     from tombola.studies.own_cells import own_cells
     from tombola.whole import write_whole
 
     _, rows = own_work(paths)
+    tell_stale(lab.store, [job for _, some in rows for row in some for job in row.jobs], {})
     _print_tables(lab, rows)
     for study, some in rows:
         path = out / f"{study.name}.csv"

@@ -50,6 +50,14 @@ def run(
     strict: Strict = False,
     stop_after: StopAfter = None,
     keep_going: Annotated[bool, tyro.conf.arg(help="Leave out studies whose data cannot be loaded.")] = False,
+    recompute: Annotated[
+        tuple[str, ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(
+            help="A function or network of your own whose results are computed anew, and all made from "
+            "them; may be given several times."
+        ),
+    ] = (),
     scheduler: Annotated[
         str | None, tyro.conf.arg(help="Address of a Dask scheduler whose workers share the store.")
     ] = None,
@@ -76,8 +84,13 @@ def run(
     own = own_paths(names, all, scale, numbers)
     if own and keep_going:
         raise StudyError(f"--keep-going leaves out studies of the paper; {own[0]} has none to leave out")
+    if recompute and not own:
+        raise StudyError(
+            f"--recompute {recompute[0]} is for what a file of your own declares; "
+            "studies of the paper have no such file"
+        )
     if own:
-        run_own(own, store, runners, settings, stop)
+        run_own(own, store, runners, settings, stop, recompute)
     else:
         _run_paper(names, all, scale, numbers, store, runners, settings, keep_going, stop)
 

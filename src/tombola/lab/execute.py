@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,6 +41,7 @@ from tombola.lab.durations import check_time_left
 from tombola.lab.job import call, described_function, describes, name_of, result_type
 from tombola.lab.mixture import origin, record, refuse_mixed
 from tombola.lab.own_files import import_stored
+from tombola.lab.references import calls, parents
 from tombola.lab.result import Packed, pack, unpack
 from tombola.lab.shared import put_object, stored_data, stored_object
 from tombola.lab.starts import check_same_start, lost_start
@@ -49,6 +50,7 @@ from tombola.lab.under_way import Teller
 from tombola.lab.watch import LabWatch, end_hung
 from tombola.lab.writing import face
 from tombola.reading import OTHER_FORM
+from tombola.source import fingerprints_of, recorded_uses
 from tombola.ticket import Ticket
 from tombola.training.device import (
     ENGINE_VERSION,
@@ -187,7 +189,8 @@ def _compute(
         refuse_mixed(store, description, origin(device))
     mixed = record(store, description, device)
     # Measures compute in the mode of the trainings beside them.
-    with process_settings(settings.mode) if device.type == "cuda" else nullcontext():
+    quiet = process_settings(settings.mode) if device.type == "cuda" else nullcontext()
+    with quiet, recorded_uses() as uses:
         runtime = {"device": device, "mode": settings.mode, "watch": watch}
         with stop.interruptible(PATIENCE):
             arguments = _arguments(store, description, runtime)
@@ -198,6 +201,8 @@ def _compute(
     provenance = _provenance(store, description, settings, device, started, time.monotonic() - since, value)
     if mixed:
         provenance["mixed"] = mixed
+    if sources := fingerprints_of(uses):
+        provenance["source"] = sources
     # Published even if the lease was lost meanwhile: the first of two equal results stays.
     if packed.start is not None:
         fingerprint, start = packed.start
@@ -263,7 +268,9 @@ def _argument(store: Store, value: Any, runtime: Mapping[str, Any]) -> Any:
         if _is_data(value):
             behind = tuple(stored_data(store, name).fingerprint for name in _data_names(value))
             with _deriving:
-                return _derived_data(store.root, json.dumps(value["call"]), behind)
+                return _derived_data(
+                    store.root, json.dumps(value["call"]), (*behind, *_made(store, value["call"]))
+                )
         return evaluate(store, value["call"], runtime)
     if value.keys() == {"value", "type"}:
         details, tensors = stored_object(store, value["value"])
@@ -273,15 +280,27 @@ def _argument(store: Store, value: Any, runtime: Mapping[str, Any]) -> Any:
 
 
 # Made once a process, like data that are loaded, so that one job after another shares what is on the device.
-# By what is behind it, too: another store may come to lie at the same place.
+# By what is behind it, too: another store may come to lie at the same place, functions be declared anew, and
+# results be replaced.
 _deriving = threading.RLock()  # of data that are derived from derived ones
 
 
 @lru_cache(maxsize=4)
-def _derived_data(root: Path, call: str, behind: tuple[str, ...]) -> Data:
+def _derived_data(root: Path, call: str, behind: tuple[Hashable, ...]) -> Data:
     """The data set that a call gives; it does not depend on the device."""
     data: Data = evaluate(Store(root), json.loads(call), {})
     return data
+
+
+def _made(store: Store, call: Mapping[str, Any]) -> Iterator[Hashable]:
+    """By what the calls within a call are made now, and when the stored results that they take were."""
+    for each in calls(call):
+        yield described_function(each).function
+    for name in sorted(parents(call)):
+        try:
+            yield store.folder(name).stat().st_mtime_ns
+        except OSError:
+            yield None  # told when it is read
 
 
 def _is_data(argument: Any) -> bool:

@@ -26,8 +26,8 @@ Keep = Literal["all", "needed", "tickets"]
 
 # How files are called until they are whole; see tombola.whole.
 _BESIDE = re.compile(r"\..+\.[0-9a-f]{8}")
-# Places of work that are no job's: an import, and what is tried of a file system.
-_PASSING = re.compile(r"\.(import|tried)\.[0-9a-f]{8}")
+# Places of work that are no job's: an import, results that are replaced, and what is tried of a file system.
+_PASSING = re.compile(r"\.(import|recompute|tried)\.[0-9a-f]{8}")
 # Seconds that everything stays: somebody may be about to need it.
 _GRACE = 86400.0
 

@@ -21,6 +21,7 @@ from tombola.errors import JobError
 from tombola.lab.references import TICKETS
 from tombola.lab.writing import Scribe, face, read, same_source, written_defaults
 from tombola.reading import DEEPEST, depth
+from tombola.source import note_use
 from tombola.ticket import Ticket
 from tombola.training.run import Run
 
@@ -192,6 +193,7 @@ def everything_behind(jobs: Iterable[Job]) -> Iterator[Job]:
 
 def call(described: Declaration, arguments: Mapping[str, Any], runtime: Mapping[str, Any]) -> Any:
     """Call a declared function with arguments as read from a description and what the lab fills in."""
+    note_use("functions", described.name)
     known = face(described.function)
     unknown = sorted(set(arguments) - set(known.signature.parameters))
     if unknown:

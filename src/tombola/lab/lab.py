@@ -20,8 +20,10 @@ from tombola.lab.execute import Settings, evaluate, load_result
 from tombola.lab.file_system import check_file_system
 from tombola.lab.job import Job, all_needed, data_behind, values_behind
 from tombola.lab.mixture import distinct_origins, mixed_line, origin
+from tombola.lab.recompute import remove_results
 from tombola.lab.shared import lacks_start, put_value, register_data
 from tombola.lab.slots import default_slots
+from tombola.lab.staleness import Record, tell_stale
 from tombola.lab.starts import maker_of_start
 from tombola.lab.store import Store
 from tombola.lab.sums import NUMBERS
@@ -64,6 +66,7 @@ class Lab:
         # Refused here rather than in every job. The machine that drives a cluster may have no GPU itself.
         self.device = resolve_device(self.settings.device if self.scheduler is None else "cpu")
         self._checked: dict[str, str] = {}
+        self._sources: dict[str, Record] = {}
 
     def run(
         self,
@@ -72,6 +75,7 @@ class Lab:
         progress: Progress | None = None,
         whole: bool = False,
         stop_after: float | Stop | None = None,
+        recompute: Iterable[str] = (),
     ) -> Outcome:
         """See to it that these jobs, and all that they need, are in the store.
 
@@ -81,6 +85,9 @@ class Lab:
             begun whose like took longer than is left. What was not finished is in ``Outcome.left``; the same
             call continues. A :class:`~tombola.lab.deadline.Stop` is shared by several runs; see
             :func:`~tombola.lab.deadline.stopping`.
+        recompute: names of functions and networks of the caller's own. Whatever the store has that was made
+            by them, and all that was made from it, is removed first, so that what is asked for is computed
+            anew; see :func:`~tombola.lab.recompute.remove_results`.
 
         Jobs that fail are told in the outcome, and so are those that need them; the others go on. Tickets
         between trainings are counted neither there nor in the progress, unless they are asked for. SIGTERM
@@ -93,6 +100,8 @@ class Lab:
         :class:`~tombola.errors.ClusterError` for a cluster that does not answer or has no workers any more.
         """
         asked = [jobs] if isinstance(jobs, Job) else list(jobs)
+        self.remove(recompute, asked)
+        tell_stale(self.store, asked, self._sources)
         needed = all_needed(asked)
         outcome = Outcome(found=[name for name in needed if self.store.has(name)])
         missing = _wanted(self.store, asked, needed, set(outcome.found), whole)
@@ -117,6 +126,18 @@ class Lab:
             outcome.computed = [name for name in outcome.computed if name not in between]
             outcome.stopped = stop.cause if outcome.left and stop.is_due() else ""
         return outcome
+
+    def remove(self, names: Iterable[str], jobs: Iterable[Job] = ()) -> list[str]:
+        """Remove what was made by functions or with networks, and all that was made from it; its jobs' names.
+
+        As :func:`~tombola.lab.recompute.remove_results` does, which tells the arguments and errors.
+        """
+        if not names:
+            return []
+        removed = remove_results(self.store, names, jobs)
+        for name in removed:
+            self._sources.pop(name, None)
+        return removed
 
     def _run(self, missing: Mapping[str, Job], progress: Progress, outcome: Outcome, stop: Stop) -> None:
         """Run jobs where this lab runs them; Stopped if none could begin."""

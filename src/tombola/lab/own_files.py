@@ -16,6 +16,7 @@ from types import ModuleType
 
 from tombola.errors import JobError, StoreError, reason
 from tombola.lab.store import Store
+from tombola.source import executing
 from tombola.whole import write_whole
 
 
@@ -39,6 +40,7 @@ def _imported(path: Path, content: bytes) -> ModuleType:
     sys.modules[name] = module  # dataclasses and type hints look their own module up
     try:
         # What was read and hashed, and not the loader's own reading: it would trust a cache beside the file.
+        executing(path, content)
         exec(compile(content, path, "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:  # the user's own code, which may fail in any way
         del sys.modules[name]

@@ -41,6 +41,18 @@ def own_values(description: Mapping[str, Any]) -> set[str]:
     return {value["value"] for value in _leaves(description) if value.keys() == {"value", "type"}}
 
 
+def calls(description: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A described call, and those described in full within it."""
+    pending: list[Any] = [{"job": "", "call": description}]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, list):
+            pending.extend(value)
+        elif isinstance(value, dict) and {"job", "call"} <= value.keys():
+            yield value["call"]
+            pending.extend(value["call"]["arguments"].values())
+
+
 def everything_behind(store: Store, names: Iterable[str]) -> set[str]:
     """These jobs and all finished ones behind them; what is behind a damaged one is not known."""
     found: set[str] = set()

@@ -19,6 +19,7 @@ from tombola import seeds
 from tombola.errors import NetworkError
 from tombola.networks.initialization import Scheme, draw_weights, written_init
 from tombola.networks.versions import Definitions, as_written, parsed, written
+from tombola.source import note_use, remember_source
 
 Factory = Callable[..., nn.Module]
 F = TypeVar("F", bound=Factory)
@@ -60,6 +61,7 @@ def declare_network(name: str, *, version: int = 1) -> Callable[[F], F]:
 
     def register(factory: F) -> F:
         _networks.declare(name, version, factory)
+        remember_source("networks", written(name, version), factory)
         return factory
 
     return register
@@ -160,12 +162,17 @@ class Network:
         """Whether the factory is the user's own."""
         return not _networks.is_built_in(self.name)
 
+    def maker(self) -> Factory:
+        """The factory that builds it; of a declared name and version the one that was declared last."""
+        return self.factory or _networks.find(self.name, self.version)
+
     def build(self) -> nn.Module:
         """A fresh module, its weights drawn from torch's global generator as its constructor does.
 
         Raises :class:`NetworkError` when the factory fails or returns something else.
         """
-        factory = self.factory or _networks.find(self.name, self.version)
+        note_use("networks", self.written)
+        factory = self.maker()
         offered: dict[str, Any] = {"classes": self.classes, "channels": self.channels, "size": self.size}
         try:
             module = factory(**_taken(factory, offered))

@@ -42,7 +42,7 @@ def engine_for(
         return
     augmentation = recipe.augmentation
     key = (
-        network, network.factory, id(data), recipe.batch_size,
+        network, network.maker(), id(data), recipe.batch_size,
         augmentation.padding(data), augmentation.fill, device, precision, mode,
     )  # fmt: skip
     try:

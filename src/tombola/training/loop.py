@@ -18,6 +18,7 @@ from tombola import files
 from tombola.data.imageset import Data
 from tombola.declared import declare
 from tombola.errors import RecipeError
+from tombola.source import source_fingerprint
 from tombola.ticket import State, Ticket
 from tombola.training.checkpoint import Watch
 from tombola.training.checks import check_trainable
@@ -157,6 +158,9 @@ def train_until(
             "until": until,
             "environment": environment(where, precision, engine.name, mode),
         }
+        text = source_fingerprint("networks", ticket.network.name)
+        if text is not None:  # of the user's own: one that was edited meanwhile is another training
+            identity["source"] = text.get("text", text["file"])
         if momentum is not None:
             engine.body.load_momentum(momentum)
             identity["momentum"] = files.fingerprint(momentum)

@@ -1,0 +1,188 @@
+"""Replacing what was made by a user's own function or with their network, and all that was made from it.
+
+The finished jobs leave the store first, those that rest on others before these: whatever interrupts that, no
+result is left whose parents are of another time. They are then missing like any other, and are computed when
+they are asked for.
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tombola import files
+from tombola.declared import declaration, function_names
+from tombola.errors import JobError, StoreError, TombolaError, unknown, unwritable
+from tombola.lab.described import is_fingerprint
+from tombola.lab.job import Job, all_needed
+from tombola.lab.lease import free
+from tombola.lab.references import calls, own_values, parents
+from tombola.lab.staleness import forget_told, source_record
+from tombola.lab.store import Store
+from tombola.networks.network import Network, network_names
+from tombola.networks.versions import bare_name
+from tombola.source import Use, declared_here
+from tombola.whole import sync_folder
+
+
+def remove_results(store: Store, names: Iterable[str], jobs: Iterable[Job] = ()) -> list[str]:
+    """Remove the results of functions and networks, and all that was made from them; the names of their jobs.
+
+    names: declared ones of the user's own, of the version that is declared here.
+    jobs: that will be computed next. Of those that are concerned, the checkpoints are removed too.
+
+    Raises :class:`~tombola.errors.JobError` for another name, and :class:`~tombola.errors.StoreError` while
+    a job is under way in the store, for nobody knows what it takes, or if one cannot be read or removed.
+    """
+    if isinstance(names, str):
+        raise JobError(f"names is {names!r}, one text; give a list of names, [{names!r}]")
+    uses = {use for name in names for use in _uses(name)}
+    described = {name: store.description(name) for name in store.names()}
+    concerned = {
+        name
+        for name, description in described.items()
+        if any(_rests_on(store, name, description, *use) for use in uses)
+    }
+    behind = {name: parents(description) for name, description in described.items()}
+    concerned = _with_descendants(concerned, behind)
+    _check_idle(store)
+    for workplace in _begun(store, all_needed(jobs), uses, concerned):
+        shutil.rmtree(workplace)
+    _remove(store, concerned, behind)
+    forget_told(uses)
+    return sorted(concerned)
+
+
+def remove_jobs(store: Store, names: Iterable[str]) -> list[str]:
+    """Remove finished jobs and all that was made from them; the names of all of them.
+
+    Raises :class:`~tombola.errors.StoreError` as :func:`remove_results` does.
+    """
+    behind = {name: parents(store.description(name)) for name in store.names()}
+    concerned = _with_descendants(behind.keys() & set(names), behind)
+    _check_idle(store)
+    _remove(store, concerned, behind)
+    return sorted(concerned)
+
+
+def _remove(store: Store, names: set[str], behind: Mapping[str, set[str]]) -> None:
+    """Remove finished jobs, each before those that it was made from; ``behind`` says which these are."""
+    place = store.root / "work" / f".recompute.{uuid.uuid4().hex[:8]}"
+    try:
+        if names:
+            place.mkdir()
+        for generation in _generations(names, behind):
+            for name in generation:
+                store.folder(name).rename(place / name)
+            for shelf in {store.folder(name).parent for name in generation}:
+                sync_folder(shelf)  # before any that these were made from goes
+    except OSError as error:
+        raise unwritable(f"the store at {store.root}", error) from error
+    shutil.rmtree(place, ignore_errors=True)  # what stays of it, tombola gc removes
+
+
+def _uses(name: str) -> list[Use]:
+    """What a name was declared for, as it stands in jobs: a function, a network or one of each."""
+    own = declared_here()
+    uses: list[Use] = [("functions", name)] if name in own["functions"] else []
+    is_network = bare_name(name) in network_names()
+    if is_network:
+        network = Network.of(name, channels=1, size=(1, 1), classes=1).written
+        uses += [("networks", network)] if network in own["networks"] else []
+    if uses:
+        return uses
+    if name in function_names() or is_network:
+        raise JobError(f"{name} is tombola's own and gives other numbers in another version only; name yours")
+    raise JobError(unknown("function or network of your own", name, [*own["functions"], *own["networks"]]))
+
+
+def _rests_on(store: Store, name: str, description: Mapping[str, Any], kind: str, declared: str) -> bool:
+    """Whether a finished job was made by a function or with a network itself, whatever is behind it."""
+    if kind == "functions":
+        version = declaration(declared).version
+        return any(call["function"] == declared and call["version"] == version for call in calls(description))
+    if any(declared in _texts(call["arguments"]) for call in calls(description)):
+        return True
+    if declared in (source_record(store, name) or {}).get("networks", {}):
+        return True
+    values = own_values(description)  # tickets and runs of the caller's own, made elsewhere
+    return any(_network_of(store, value) == declared for value in values)
+
+
+def _texts(value: Any) -> set[str]:
+    """All texts within a described argument, not those of a call within it."""
+    if isinstance(value, str):
+        return {value}
+    if isinstance(value, dict):
+        return set() if "job" in value or value.keys() == {"data"} else _texts(list(value.values()))
+    return set().union(*map(_texts, value)) if isinstance(value, list) else set()
+
+
+def _network_of(store: Store, value: str) -> str | None:
+    """The network of a ticket or run of the caller's own; None if it cannot be read."""
+    try:
+        details = files.read_description(store.root / "objects" / f"{value}.safetensors")
+        return str(details.get("ticket", details)["network"]["name"])
+    except (TombolaError, OSError, LookupError, TypeError):
+        return None
+
+
+def _with_descendants(names: set[str], behind: Mapping[str, set[str]]) -> set[str]:
+    """These finished jobs and all that were made from them."""
+    children: dict[str, list[str]] = {}
+    for name, made_from in behind.items():
+        for parent in made_from:
+            children.setdefault(parent, []).append(name)
+    reached: set[str] = set()
+    pending = list(names)
+    while pending:
+        name = pending.pop()
+        if name not in reached:
+            reached.add(name)
+            pending.extend(children.get(name, ()))
+    return reached
+
+
+def _generations(names: set[str], behind: Mapping[str, set[str]]) -> Iterator[list[str]]:
+    """Jobs in groups, each before all that its jobs were made from."""
+    children = dict.fromkeys(names, 0)
+    for name in names:
+        for parent in behind[name] & names:
+            children[parent] += 1
+    group = [name for name, count in children.items() if count == 0]
+    while group:
+        yield group
+        following = []
+        for name in group:
+            for parent in behind[name] & names:
+                children[parent] -= 1
+                if children[parent] == 0:
+                    following.append(parent)
+        group = following
+
+
+def _check_idle(store: Store) -> None:
+    """Refuse while a job is under way, which may be made from what is to be removed."""
+    for workplace in sorted((store.root / "work").iterdir()):
+        if is_fingerprint(workplace.name) and not free(workplace):
+            raise StoreError(
+                f"job {workplace.name[:12]} is under way in {store.root}, and may rest on what is to be "
+                "computed anew; wait for it or stop it, and run the same again"
+            )
+
+
+def _begun(store: Store, needed: Mapping[str, Job], uses: set[Use], removed: set[str]) -> Iterator[Path]:
+    """The places of unfinished jobs that are concerned, with their checkpoints."""
+    concerned = set(removed)
+    for name, job in needed.items():
+        if name in concerned:
+            continue
+        if any(need.name in concerned for need in job.needs) or any(
+            _rests_on(store, name, job.description(), *use) for use in uses
+        ):
+            concerned.add(name)
+            if store.workplace(name).is_dir():
+                yield store.workplace(name)

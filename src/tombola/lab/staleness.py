@@ -1,0 +1,150 @@
+"""Results that were made by another text of the user's own function or network than the present one.
+
+Names are declared and versions raised by hand, so an edit alone computes nothing anew. What a finished job
+recorded of the source it was made by (see :mod:`tombola.source`) is compared with the source of today
+whenever its result is used again, and an edit is told once.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, get_args
+
+from tombola.declared import declaration
+from tombola.errors import JobError, StoreError
+from tombola.lab.job import Job, all_needed
+from tombola.lab.store import Store
+from tombola.source import FORM, Kind, Use, declared_here, is_same, source_fingerprint
+
+Record = Mapping[Kind, Mapping[str, Any]]
+
+# What this process has told already.
+_told: set[Use] = set()
+
+
+def tell_stale(store: Store, jobs: Iterable[Job], known: dict[str, Record]) -> None:
+    """Warn, once a process for each, of the user's own functions and networks that were edited since.
+
+    jobs: whose results are used, and those of all jobs behind them, as far as they are finished.
+    known: what was read of finished jobs before; what is read now is added.
+    """
+    names = {
+        kind: {name for name in own if source_fingerprint(kind, name) is not None}
+        for kind, own in declared_here().items()
+    }
+    if not any(names.values()):
+        return
+    results = _edited(store, all_needed(jobs), names, known)
+    for use, count in results.items():
+        if use not in _told:
+            _told.add(use)
+            warnings.warn(_words(use, count), stacklevel=3)
+
+
+def forget_told(uses: Iterable[Use]) -> None:
+    """Tell of these again, should they be edited once more: their results are being replaced."""
+    _told.difference_update(uses)
+
+
+def source_record(store: Store, name: str) -> Record | None:
+    """The fingerprints that a finished job keeps, of this form; None if it is not there."""
+    try:
+        kept = store.provenance(name).get("source")
+    except JobError:
+        return None
+    except StoreError:
+        return {}  # its damage is told when its result is read
+    if not isinstance(kept, dict) or kept.get("form") != FORM:
+        return {}
+    return {kind: value for kind in get_args(Kind) if isinstance(value := kept.get(kind), dict)}
+
+
+def _edited(
+    store: Store, needed: Mapping[str, Job], names: Mapping[Kind, set[str]], known: dict[str, Record]
+) -> Counter[Use]:
+    """The functions and networks that were edited, each with the number of finished results that rest on it.
+
+    needed: jobs, each after those behind it. Only those that involve the user's own are read.
+    """
+    results: Counter[Use] = Counter()
+    involved: set[str] = set()
+    older: dict[str, set[Use]] = {}  # by job: what was edited since, for it and for those behind it
+    for name, job in needed.items():
+        behind = [need.name for need in job.needs]
+        if not (any(each in involved for each in behind) or _involves(job, names)):
+            continue
+        involved.add(name)
+        record = known.get(name)
+        if record is None:
+            record = source_record(store, name)
+            if record is None:
+                continue
+            known[name] = record
+        edited = {use for use, kept in _entries(record) if _differs(use, kept)}
+        older[name] = edited.union(*(older.get(each, ()) for each in behind))
+        results.update(older[name])
+    return results
+
+
+def _entries(record: Record) -> Iterator[tuple[Use, Mapping[str, str]]]:
+    for kind, entries in record.items():
+        for name, kept in entries.items():
+            if isinstance(kept, dict):
+                yield (kind, name), kept
+
+
+def _differs(use: Use, kept: Mapping[str, str]) -> bool:
+    """Whether what is declared now is known to be another text."""
+    present = source_fingerprint(*use)
+    return present is not None and not is_same(kept, present)
+
+
+def _involves(job: Job, names: Mapping[Kind, set[str]]) -> bool:
+    """Whether a job itself, or a call that is made again within it, may run the user's own code."""
+    pending = [job]
+    while pending:
+        each = pending.pop()
+        if each.declaration.name in names["functions"]:
+            return True
+        if any(_names_network(value, names["networks"]) for value in each.arguments.values()):
+            return True
+        if any(_network_of(value) in names["networks"] for value in each.values.values()):
+            return True
+        pending.extend(parent for parent in each.parents if not parent.stored)
+    return False
+
+
+def _names_network(value: Any, networks: set[str]) -> bool:
+    """Whether an argument names one of these networks, or a finished job of whichever network."""
+    if isinstance(value, str):
+        return value in networks
+    if isinstance(value, list):
+        return any(_names_network(item, networks) for item in value)
+    if isinstance(value, dict):
+        return "job" in value or any(_names_network(item, networks) for item in value.values())
+    return False
+
+
+def _network_of(value: Any) -> str:
+    ticket = getattr(value, "ticket", value)
+    return str(ticket.network.written)
+
+
+def _words(use: Use, count: int) -> str:
+    """What was edited, how many results that concerns, and what to do."""
+    kind, name = use
+    results = f"{count} result{'s' * (count != 1)}"
+    bare, _, version = name.partition("@")
+    if kind == "functions":
+        what, higher = f"{name} was edited", declaration(name).version + 1
+        remedy = f'@declare("{name}", version={higher})'
+    else:
+        what, higher = f"network {name} was edited", int(version) + 1 if version.isdigit() else 2
+        remedy = f'@declare_network("{bare}", version={higher})'
+    return (
+        f"{what} since {results} used here {'were' if count != 1 else 'was'} made with it under its name and "
+        f"version: if its numbers changed, raise the version, {remedy}, or have all that rests on it "
+        f'computed anew, by --recompute {name} or Lab.run(recompute=["{name}"])'
+    )
