@@ -193,7 +193,7 @@ def test_a_single_job_travels_with_what_goes_on_from_it(tmp_path: Path) -> None:
     lab.run(chain).raise_failures()
     exported = export_tickets(lab.store, [chain[1].name], tmp_path / "tickets.zip", "newest")
     other = Store(tmp_path / "other")
-    assert import_(other, tmp_path / "tickets.zip") == [chain[1].name, chain[2].parents[0].name]
+    assert set(import_(other, tmp_path / "tickets.zip")) == {chain[1].name, chain[2].parents[0].name}
     assert (exported.jobs, exported.tickets) == (3, 1)
     assert [name for name in other.names() if not other.is_thin(name)] == [chain[2].parents[0].name]
 

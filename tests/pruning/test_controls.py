@@ -222,4 +222,4 @@ def test_controls_are_jobs_that_leave_the_names_of_older_ones(ticket: tb.Ticket)
     pruned = tb.job(tb.prune, run)
     assert tb.job(tb.randomize, pruned, scope="global").name == tb.job(tb.randomize, pruned).name
     assert tb.job(tb.reinitialize, pruned, seed=1, keep_signs=False).arguments.keys() == {"ticket", "seed"}
-    assert tb.job(densify, pruned).needs == (run,)
+    assert tb.job(densify, pruned).needs == (pruned,)

@@ -99,7 +99,7 @@ def export_tickets(
     asked = _asked(store, names)
     write_missing_tickets(store, everything_behind(store, asked))
     # Those of all rounds may have come about just now.
-    asked = sorted(store.names()) if names is None else [*asked, *following_tickets(store, asked)]
+    asked = sorted(store.names() if names is None else {*asked, *following_tickets(store, asked)})
     behind = everything_behind(store, asked)
     chosen = chosen_tickets(store, behind, choice)
     carried = _carried(store, behind, chosen)
