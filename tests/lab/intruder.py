@@ -8,8 +8,7 @@ from each attempt goes to standard output as JSON.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures.thread  # noqa: F401  loaded while still root, as is all that would be loaded later
-import encodings.idna  # noqa: F401
+import encodings.idna  # noqa: F401  loaded while still root, as is all that would be loaded later
 import json
 import os
 import pickle
@@ -17,6 +16,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from distributed.comm.registry import get_backend
@@ -134,6 +134,8 @@ async def intrude(
         for port in ports
         for name, attempt in attempts(port, proof, contexts, patience)
     ]
+    # A thread for each: none spends its patience standing in line.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(len(tried)))
     return list(await asyncio.gather(*tried))
 
 
