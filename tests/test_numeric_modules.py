@@ -2,8 +2,8 @@
 
 A result is found by its function's name and version, so a change of the code alone would return yesterday's
 numbers. Where a pinned module changes, this test is red until somebody says which it is: other numbers, by a
-raised version, or a mere rewriting. Then ``python tests/test_numeric_modules.py`` pins what there is. Comments,
-docstrings and line breaks do not count.
+raised version, or a mere rewriting. Then ``python tests/test_numeric_modules.py`` pins what there is.
+Comments, docstrings and line breaks do not count.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def refusal(before: State, now: State, *, same_numbers: bool) -> str | None:
         return None
     return (
         f"{', '.join(names)} changed and no version was raised: raise the version of whatever gives other "
-        f"numbers now (on what changed rest {', '.join(resting_on(names)) or 'no declared functions'}) and run "
-        f"{COMMAND}; if nothing does, add --same-numbers"
+        f"numbers now (on what changed rest {', '.join(resting_on(names)) or 'no declared functions'}) and "
+        f"run {COMMAND}; if nothing does, add --same-numbers"
     )
 
 
