@@ -1,0 +1,421 @@
+"""An edited function or network of the user's own: told when older results are used, replaced on demand."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tombola as tb
+from tombola import declared, source
+from tombola.errors import JobError, StoreError
+from tombola.lab import lease as leases
+from tombola.lab import recompute, staleness
+from tombola.lab.chains import imp_jobs
+from tombola.lab.finished import finished_job
+from tombola.lab.gc import gc
+from tombola.lab.job import Job
+from tombola.lab.own_files import import_file
+from tombola.lab.recompute import remove_results
+from tombola.lab.store import Store, read_json, write_json
+from tombola.networks import network
+
+TEXT = '''import tombola as tb
+from torch import nn
+
+
+@tb.declare_network("own-net")
+def own_net(classes: int) -> nn.Module:
+    """Of one layer."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+
+
+@tb.declare("count")
+def count(run: tb.Run, times: int = 1) -> float:
+    return times * float(run.ticket.kept)
+
+
+@tb.declare("twice")
+def twice(number: float) -> float:
+    return 2 * number
+'''
+
+
+@pytest.fixture
+def declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Declares everything in the text anew, as a new process would; nothing is told yet."""
+    monkeypatch.setattr(declared, "_declarations", dict(declared._declarations))
+    monkeypatch.setattr(network, "_factories", dict(network._factories))
+    monkeypatch.setattr(source, "_declared", {})
+
+    def edit(*pairs: str) -> None:
+        monkeypatch.setattr(staleness, "_told", set())
+        text = TEXT
+        for old, new in zip(pairs[::2], pairs[1::2], strict=True):
+            assert text.count(old) == 1, old
+            text = text.replace(old, new)
+        (tmp_path / "mine.py").write_text(text)
+        for name in ("own-net", "count", "twice"):
+            declared._declarations.pop(name, None)
+            network._factories.pop(name, None)
+        # A text that comes back is declared again.
+        for name in [name for name in sys.modules if name.startswith("tombola_own_")]:
+            monkeypatch.delitem(sys.modules, name)
+        import_file(tmp_path / "mine.py")
+
+    return edit
+
+
+def call(name: str, *arguments: Any, **options: Any) -> Job:
+    return tb.job(declared.declaration(name).function, *arguments, **options)
+
+
+def jobs(quick: tb.Recipe, name: str = "own-net") -> tuple[list[Job], Job, Job]:
+    """A chain of two rounds, a measure of its last run, and one of that measure."""
+    chain = imp_jobs(name, "digits", quick, rounds=1, fraction=0.5)
+    measure = call("count", chain[-1])
+    return chain, measure, call("twice", measure)
+
+
+def said(act: Callable[[], object]) -> list[str]:
+    """What is warned of meanwhile."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        act()
+    return [str(each.message) for each in caught if "was edited" in str(each.message)]
+
+
+OTHER = ("return times * float", "return 1 + times * float")
+SAME_WEIGHTS = ("nn.Flatten()", "nn.Sequential(nn.Flatten(), nn.Hardtanh(-0.5, 0.5))")
+OTHER_NET = ("nn.Linear(64, classes)", "nn.Linear(64, classes, bias=False)")
+
+
+def test_an_edited_measure_is_told_once_and_its_old_number_stays(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe
+) -> None:
+    declare()
+    _, _, last = jobs(quick)
+    assert not said(lambda: lab.run(last))
+    assert lab.result(last) == 640  # twice half of 64 times 10
+    assert not said(lambda: tb.Lab(lab.store.root).run(last))
+    declare(*OTHER)
+    _, measure, last = jobs(quick)
+    again = tb.Lab(lab.store.root)
+    (words,) = said(lambda: again.run(last))
+    assert words == (
+        "count was edited since 2 results used here were made with it under its name and version: if its "
+        'numbers changed, raise the version, @declare("count", version=2), or have all that rests on it '
+        'computed anew, by --recompute count or Lab.run(recompute=["count"])'
+    )
+    assert not said(lambda: again.result(measure))
+    assert again.result(last) == 640
+
+
+def test_a_raised_version_is_another_job_and_nothing_is_told(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe
+) -> None:
+    declare()
+    lab.run(jobs(quick)[2])
+    declare(*OTHER, '@tb.declare("count")', '@tb.declare("count", version=2)')
+    numbers: list[float] = []
+    assert not said(lambda: numbers.append(tb.Lab(lab.store.root).result(jobs(quick)[2])))
+    assert numbers == [642]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        ("    return 2 * number", "    # doubled\n    return 2 * number"),
+        ('"""Of one layer."""', '"""Of a single layer."""'),
+        ("def twice(number: float) -> float:", "def twice(\n    number: float,\n) -> float:"),
+        ("from torch import nn", "import os\nfrom torch import nn\n\nDRIVER = 3"),
+    ],
+)
+def test_comments_docstrings_and_what_is_not_used_tell_nothing(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe, edit: tuple[str, str]
+) -> None:
+    declare()
+    lab.run(jobs(quick)[2])
+    declare(*edit)
+    assert not said(lambda: tb.Lab(lab.store.root).run(jobs(quick)[2]))
+
+
+def test_an_edited_network_is_told_of_whatever_was_made_with_it(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe
+) -> None:
+    declare()
+    lab.run(jobs(quick)[2])
+    lab.run(jobs(quick, "convnet")[2])
+    declare(*OTHER_NET)
+    (words,) = said(lambda: tb.Lab(lab.store.root).run([jobs(quick)[2], jobs(quick, "convnet")[2]]))
+    # The start, two trainings and two measures; not those of the other network.
+    assert words.startswith("network own-net was edited since 5 results used here were made with it")
+    assert '@declare_network("own-net", version=2)' in words
+    declare(*OTHER_NET)
+    (words,) = said(lambda: tb.Lab(lab.store.root).run(jobs(quick)[0][0]))
+    assert "since 2 results" in words
+    assert not said(lambda: tb.Lab(lab.store.root).run(jobs(quick, "convnet")[2]))
+
+
+def test_a_new_measure_of_older_runs_tells_of_these(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe
+) -> None:
+    declare()
+    chain, _, _ = jobs(quick)
+    lab.run(chain)
+    declare(*SAME_WEIGHTS)
+    chain, measure, _ = jobs(quick)
+    (words,) = said(lambda: tb.Lab(lab.store.root).run(measure))
+    assert "network own-net was edited since 3 results" in words
+    declare(*SAME_WEIGHTS)
+    # A finished job that was found by its name, with nothing behind it.
+    (words,) = said(
+        lambda: tb.Lab(lab.store.root).result(call("count", finished_job(lab.store, chain[-1].name), times=3))
+    )
+    assert "network own-net was edited since 1 result used here was" in words
+
+
+def test_fingerprints_of_another_form_or_of_none_are_not_compared(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe
+) -> None:
+    declare()
+    lab.run(jobs(quick)[2])
+    for name in lab.store.names():
+        place = lab.store.folder(name) / "provenance.json"
+        made = read_json(place)
+        made["source"]["form"] = 0
+        write_json(place, made)
+    declare(*OTHER, *OTHER_NET)
+    assert not said(lambda: tb.Lab(lab.store.root).run(jobs(quick)[2]))
+    for name in lab.store.names():
+        place = lab.store.folder(name) / "provenance.json"
+        made = read_json(place)
+        made["source"] = ["anything"]
+        write_json(place, made)
+    declare(*OTHER, *OTHER_NET)
+    assert not said(lambda: tb.Lab(lab.store.root).run(jobs(quick)[2]))
+
+
+def test_what_is_unknown_now_is_not_compared(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe
+) -> None:
+    declare()
+    lab.run(jobs(quick)[2])
+    declare(*OTHER)
+    source._declared["functions", "count"] = None
+    assert not said(lambda: tb.Lab(lab.store.root).run(jobs(quick)[2]))
+
+
+def test_recomputing_a_measure_replaces_it_and_what_was_made_from_it_alone(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe
+) -> None:
+    declare()
+    last = jobs(quick)[2]
+    unrelated = call("twice", 3.0)
+    lab.run([last, unrelated])
+    before = {name: lab.store.folder(name).stat().st_mtime_ns for name in lab.store.names()}
+    declare(*OTHER)
+    _, measure, last = jobs(quick)
+    again = tb.Lab(lab.store.root)
+    outcomes: list[Any] = []
+    assert not said(lambda: outcomes.append(again.run(measure, recompute=["count"])))
+    assert outcomes[0].computed == [measure.name]
+    assert again.store.numbers(measure.name) == {"value": 321.0}
+    assert not again.has(last)  # not asked for, and its number was made from the old one
+    assert again.result(last) == 642
+    after = {name: lab.store.folder(name).stat().st_mtime_ns for name in lab.store.names()}
+    assert {name for name, time in after.items() if before[name] != time} == {measure.name, last.name}
+    assert after.keys() == before.keys()
+    declare(*OTHER)
+    assert not said(lambda: tb.Lab(lab.store.root).run(last))
+    assert not list((lab.store.root / "work").iterdir())
+
+
+def test_recomputing_a_network_replaces_all_that_was_made_with_it(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe
+) -> None:
+    declare()
+    chain, _, last = jobs(quick)
+    other = jobs(quick, "convnet")[2]
+    lab.run([last, other])
+    kept = {name: lab.store.folder(name).stat().st_mtime_ns for name in lab.store.names()}
+    assert "1.bias" in lab.result(chain[-1]).weights
+    declare(*OTHER_NET)
+    chain, _, last = jobs(quick)
+    other = jobs(quick, "convnet")[2]
+    outcome = tb.Lab(lab.store.root).run([last, other], recompute=["own-net"])
+    concerned = {job.name for job in (*chain, *chain[0].needs, last, *last.needs)}
+    assert set(outcome.computed) == concerned
+    assert len(concerned) == 5
+    assert "1.bias" not in tb.Lab(lab.store.root).result(chain[-1]).weights
+    for name in kept.keys() - concerned:
+        assert lab.store.folder(name).stat().st_mtime_ns == kept[name]
+    declare(*OTHER_NET)
+    assert not said(lambda: tb.Lab(lab.store.root).run([last, other]))
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_what_was_made_of_a_ticket_of_the_callers_own_goes_with_its_network(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe, digits: tb.Data, recorded: bool
+) -> None:
+    declare()
+    job = tb.job(tb.train, tb.initialize("own-net", digits), "digits", quick)
+    foreign = tb.job(tb.train, tb.initialize("convnet", digits), "digits", quick)
+    lab.run([job, foreign])
+    declare(*OTHER_NET)
+    assert len(said(lambda: tb.Lab(lab.store.root).run(job))) == 1
+    if not recorded:  # as results of before there were records
+        place = lab.store.folder(job.name) / "provenance.json"
+        write_json(place, {key: value for key, value in read_json(place).items() if key != "source"})
+    assert remove_results(lab.store, ["own-net"]) == [job.name]
+    assert list(lab.store.names()) == [foreign.name]
+
+
+def test_only_names_of_ones_own_are_recomputed(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe
+) -> None:
+    declare()
+    measure = jobs(quick)[1]
+    lab.run(measure)
+    before = sorted(lab.store.names())
+    for names, words in (
+        (["cont"], r"no function or network of your own 'cont'; did you mean 'count'\?"),
+        (["own-ned"], r"no function or network of your own 'own-ned'; did you mean 'own-net'\?"),
+        (["count", "train"], "train is tombola's own and gives other numbers in another version only"),
+        (["convnet"], "convnet is tombola's own"),
+        ("count", r"names is 'count', one text; give a list of names, \['count'\]"),
+    ):
+        with pytest.raises(JobError, match=words):
+            lab.run(measure, recompute=names)
+    assert sorted(lab.store.names()) == before
+
+
+def test_nothing_is_removed_while_a_job_is_under_way(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe
+) -> None:
+    declare()
+    measure = jobs(quick)[1]
+    lab.run(measure)
+    before = sorted(lab.store.names())
+    busy = lab.store.workplace("ab" * 32)
+    lease = leases.acquire(busy)
+    assert lease is not None
+    with pytest.raises(StoreError, match=r"job abababababab is under way in .*; wait for it or stop it"):
+        lab.run(measure, recompute=["count"])
+    assert sorted(lab.store.names()) == before
+    assert (busy / "lease").exists()
+    lease.clear()
+    assert lab.run(measure, recompute=["count"]).computed == [measure.name]
+
+
+@pytest.mark.parametrize("moves", range(5))
+def test_an_interrupted_removal_leaves_no_result_without_those_it_was_made_from(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe, monkeypatch: pytest.MonkeyPatch, moves: int
+) -> None:
+    declare()
+    _, _, last = jobs(quick)
+    lab.run(last)
+    left = iter(range(moves))
+    rename = Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if path.parent.parent.name == "jobs" and next(left, None) is None:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        lab.run(last, recompute=["own-net"])
+    monkeypatch.undo()
+    declare()
+    names = set(lab.store.names())
+    assert len(names) == 5 - moves
+    for name in names:
+        assert recompute.parents(lab.store.description(name)) <= names
+    # What was moved aside is nobody's any more.
+    aside = list((lab.store.root / "work").iterdir())
+    gc(lab.store, dry_run=False, grace=0)
+    assert aside
+    assert not any(path.exists() for path in aside)
+    assert set(lab.run(jobs(quick)[2], recompute=["own-net"]).computed) >= names
+    assert lab.result(jobs(quick)[2]) == 640
+
+
+def test_unfinished_work_of_what_is_recomputed_begins_anew(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe
+) -> None:
+    declare()
+    chain, measure, _ = jobs(quick)
+    other = jobs(quick, "convnet")[0][0]
+    lab.run(chain[0])
+    for job in (chain[1], other):
+        lab.store.workplace(job.name).mkdir()
+        (lab.store.workplace(job.name) / "checkpoint").write_text("half")
+    remove_results(lab.store, ["own-net"], [measure, other])
+    assert not lab.store.workplace(chain[1].name).exists()
+    assert (lab.store.workplace(other.name) / "checkpoint").read_text() == "half"
+
+
+def test_a_training_of_an_edited_network_is_not_continued(
+    tmp_path: Path,
+    declare: Callable[..., None],
+    digits: tb.Data,
+    recipe: tb.Recipe,
+    same_run: Callable[..., bool],
+) -> None:
+    class Interrupted(tb.Checkpoints):
+        def finished_epoch(self, row: Any, epochs: int) -> None:
+            if row.epoch == 2:
+                raise KeyboardInterrupt
+
+    declare()
+    with pytest.raises(KeyboardInterrupt):
+        tb.train(
+            tb.initialize("own-net", digits), digits, recipe, watch=Interrupted(tmp_path / "kept", every=0)
+        )
+    assert (tmp_path / "kept" / "checkpoint").exists()
+    declare(*SAME_WEIGHTS)
+    ticket = tb.initialize("own-net", digits)
+    expected = tb.train(ticket, digits, recipe)
+    continued = tb.train(ticket, digits, recipe, watch=tb.Checkpoints(tmp_path / "kept", every=0))
+    assert same_run(continued, expected)
+
+
+def test_data_that_were_derived_from_a_replaced_result_are_derived_anew(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe, digits: tb.Data
+) -> None:
+    add = (
+        "    return 2 * number\n",
+        "    return 2 * number\n\n\n@tb.declare('some', stored=False)\n"
+        "def some(data: tb.Data, number: float) -> tb.Data:\n"
+        "    return tb.subset(data, share=number / 640)\n",
+    )
+
+    def trained() -> Job:
+        start = tb.job(tb.initialize, "convnet", "digits")
+        return tb.job(tb.train, start, call("some", "digits", jobs(quick)[1]), quick)
+
+    declare(*add)
+    lab.run(trained())
+    assert lab.store.provenance(trained().name)["data"] == {"data": tb.subset(digits, share=0.5).fingerprint}
+    declare(*add, "return times * float", "return 64 + times * float")
+    lab.run(trained(), recompute=["count"])
+    assert lab.store.provenance(trained().name)["data"] == {"data": tb.subset(digits, share=0.6).fingerprint}
+
+
+def test_a_store_without_records_opens_as_before(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe
+) -> None:
+    declare()
+    last = jobs(quick)[2]
+    lab.run(last)
+    for name in lab.store.names():
+        place = lab.store.folder(name) / "provenance.json"
+        write_json(place, {key: value for key, value in read_json(place).items() if key != "source"})
+    declare(*OTHER, *OTHER_NET)
+    assert not said(lambda: tb.Lab(lab.store.root).run(jobs(quick)[2]))
+    assert len(remove_results(Store(lab.store.root), ["own-net"])) == 5
