@@ -33,7 +33,7 @@ from tombola.lab.own_files import import_stored
 from tombola.lab.result import Packed, pack, unpack
 from tombola.lab.shared import put_object, stored_data, stored_object
 from tombola.lab.store import Store
-from tombola.lab.under_way import Teller
+from tombola.lab.under_way import Teller, forget_under_way
 from tombola.lab.watch import LabWatch, end_hung
 from tombola.lab.writing import face
 from tombola.reading import OTHER_FORM
@@ -144,6 +144,7 @@ def execute(
             else:
                 forget_attempts(workplace)
                 forget_log(workplace)
+                forget_under_way(workplace)
             raise
         lease.clear()
         return True
