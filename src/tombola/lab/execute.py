@@ -46,7 +46,7 @@ from tombola.lab.result import Packed, pack, unpack
 from tombola.lab.shared import put_object, stored_data, stored_object
 from tombola.lab.starts import check_same_start, lost_start
 from tombola.lab.store import Store
-from tombola.lab.under_way import Teller
+from tombola.lab.under_way import Teller, forget_under_way
 from tombola.lab.watch import LabWatch, end_hung
 from tombola.lab.writing import face
 from tombola.reading import OTHER_FORM
@@ -167,6 +167,7 @@ def execute(
             else:
                 forget_attempts(workplace)
                 forget_log(workplace)
+                forget_under_way(workplace)
             raise
         lease.clear()
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -49,6 +50,12 @@ class Teller:
             self._place.write_text(json.dumps(asdict(told)))
         except OSError:
             pass
+
+
+def forget_under_way(workplace: Path) -> None:
+    """Whoever ended in an orderly way is not under way."""
+    with suppress(OSError):
+        (workplace / _FILE).unlink(missing_ok=True)
 
 
 def under_way(store: Store) -> dict[str, UnderWay]:

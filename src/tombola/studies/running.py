@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from tombola.data.imageset import Data
 from tombola.data.load import load_data
@@ -107,8 +108,9 @@ def run_studies(
     outcome = Outcome()
     asked = [job for study in chosen for job in study.jobs(work)]
     results = Results(lab.store)
+    run = lab.run if stop is None else partial(lab.run, stop_after=stop)
     while asked := _untried(asked + [job for each in searched for job in each.next_jobs(results)], outcome):
-        _add(outcome, lab.run(asked, progress=progress, stop_after=stop))
+        _add(outcome, run(asked, progress=progress))
         asked = []
         if outcome.left:  # a search would ask for it again
             break
