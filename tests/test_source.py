@@ -190,7 +190,7 @@ async def measured(run, *rest, scale=-1.5, **options):
 def _forgetting(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test declares is forgotten after it."""
     monkeypatch.setattr(declared, "_declarations", dict(declared._declarations))
-    monkeypatch.setattr(network, "_factories", dict(network._factories))
+    monkeypatch.setattr(network._networks, "_declared", dict(network._networks._declared))
     monkeypatch.setattr(source, "_declared", {})
 
 

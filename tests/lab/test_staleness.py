@@ -49,7 +49,7 @@ def twice(number: float) -> float:
 def declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Declares everything in the text anew, as a new process would; nothing is told yet."""
     monkeypatch.setattr(declared, "_declarations", dict(declared._declarations))
-    monkeypatch.setattr(network, "_factories", dict(network._factories))
+    monkeypatch.setattr(network._networks, "_declared", dict(network._networks._declared))
     monkeypatch.setattr(source, "_declared", {})
 
     def edit(*pairs: str) -> None:
@@ -61,7 +61,7 @@ def declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
         (tmp_path / "mine.py").write_text(text)
         for name in ("own-net", "count", "twice"):
             declared._declarations.pop(name, None)
-            network._factories.pop(name, None)
+            network._networks._declared.pop(name, None)
         # A text that comes back is declared again.
         for name in [name for name in sys.modules if name.startswith("tombola_own_")]:
             monkeypatch.delitem(sys.modules, name)

@@ -23,13 +23,13 @@ def linear(channels: int, size: tuple[int, int], classes: int) -> torch.nn.Modul
 
 @pytest.fixture
 def own_network(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setitem(network._factories, "forgotten-linear", linear)
+    monkeypatch.setitem(network._networks._declared, "forgotten-linear", {1: linear})
     return "forgotten-linear"
 
 
 def forget(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """As in a process that never imported what declares a network."""
-    monkeypatch.delitem(network._factories, name)
+    monkeypatch.delitem(network._networks._declared, name)
     shared._object.cache_clear()
 
 

@@ -60,14 +60,16 @@ def differences(store: Store, description: Mapping[str, Any], here: Mapping[str,
     """
     if not _is_training(description["function"]):
         return []
-    unequal = []
-    for name, there in _computed_behind(store, description):
-        unequal += [
-            Difference(name, word, there[key], here[key])
-            for key, word in _WORDS.items()
-            if there[key] != here[key]
-        ]
-    return unequal
+    return _unequal(_computed_behind(store, description), here)
+
+
+def _unequal(behind: Iterable[tuple[str, Mapping[str, str]]], here: Mapping[str, str]) -> list[Difference]:
+    return [
+        Difference(name, word, there[key], here[key])
+        for name, there in behind
+        for key, word in _WORDS.items()
+        if there[key] != here[key]
+    ]
 
 
 def record(store: Store, description: Mapping[str, Any], device: torch.device) -> list[dict[str, str]]:
@@ -84,7 +86,12 @@ def refuse_mixed(store: Store, description: Mapping[str, Any], here: Mapping[str
 
 def mixed_line(store: Store, missing: Iterable[Job], here: Mapping[str, str]) -> str | None:
     """What there is to say before trainings go on from results of another origin; None if none does."""
-    unequal = [difference for job in missing for difference in differences(store, job.description(), here)]
+    unequal = [
+        difference
+        for job in missing
+        if _is_training(job.declaration.name)
+        for difference in _unequal(_computed_before(store, job), here)
+    ]
     if not unequal:
         return None
     kinds = sorted({f"{each.what} {each.there} (here {each.here})" for each in unequal})
@@ -127,6 +134,21 @@ def _computed_behind(store: Store, description: Mapping[str, Any]) -> Iterator[t
                 yield name, _origin_of(store.provenance(name))
             else:
                 pending.extend(sorted(parents(behind)))
+
+
+def _computed_before(store: Store, job: Job) -> Iterator[tuple[str, dict[str, str]]]:
+    """The same of a job whose exact parents may not be there yet, such as the pruning of a finished run."""
+    pending, seen = [*job.parents], set[str]()
+    while pending:
+        parent = pending.pop()
+        if parent.name in seen:
+            continue
+        seen.add(parent.name)
+        if not _computes(parent.declaration.name):
+            pending.extend(parent.parents)
+        elif store.has(parent.name):
+            with suppress(StoreError):
+                yield parent.name, _origin_of(store.provenance(parent.name))
 
 
 def _origin_of(provenance: Mapping[str, Any]) -> dict[str, str]:
