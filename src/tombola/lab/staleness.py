@@ -84,7 +84,8 @@ def _edited(
             known[name] = record
         edited = {use for use, kept in _entries(record) if _differs(use, kept)}
         older[name] = edited.union(*(older.get(each, ()) for each in behind))
-        results.update(older[name])
+        if job.counted:
+            results.update(older[name])
     return results
 
 

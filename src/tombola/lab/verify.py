@@ -21,6 +21,7 @@ from tombola.lab.references import own_values, parents
 from tombola.lab.shared import data_record, given_data, lacks_start, read_object
 from tombola.lab.starts import is_made_again
 from tombola.lab.store import RECORD, Store
+from tombola.lab.tickets import is_ticket
 from tombola.reading import OTHER_FORM
 
 _NAME = re.compile(r"[0-9a-f]{64}")
@@ -108,7 +109,7 @@ def _wrong_with(store: Store, folder: Path, not_rebuilt: Counter[str]) -> Iterat
         store.check(name)
         if not store.is_thin(name):
             undeclared = _read(store, name, description)
-            if undeclared is not None:
+            if undeclared is not None and not is_ticket(store, name):
                 not_rebuilt[undeclared] += 1
         elif (folder / RECORD).exists():
             store.record(name)
