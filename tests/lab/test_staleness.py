@@ -342,7 +342,8 @@ def test_an_interrupted_removal_leaves_no_result_without_those_it_was_made_from(
     gc(lab.store, dry_run=False, grace=0)
     assert aside
     assert not any(path.exists() for path in aside)
-    assert set(lab.run(jobs(quick)[2], recompute=["own-net"]).computed) >= names
+    counted = {name for name in names if lab.store.description(name)["function"] != "prune"}
+    assert set(lab.run(jobs(quick)[2], recompute=["own-net"]).computed) >= counted
     assert lab.result(jobs(quick)[2]) == 640
 
 
