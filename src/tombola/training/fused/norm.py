@@ -53,7 +53,7 @@ def _statistics_kernel(
     pivot = tl.load(x + first.to(tl.int64) * channels + channel, mask=real, other=0).to(tl.float32)
     total = tl.zeros((ROWS, CHANNELS), tl.float32)
     squares = tl.zeros((ROWS, CHANNELS), tl.float32)
-    for start in range(first, last, ROWS):
+    for start in tl.range(first, last, ROWS, num_stages=3):
         row = start + tl.arange(0, ROWS)
         inside = (row < last)[:, None] & real[None, :]
         place = row.to(tl.int64)[:, None] * channels + channel[None, :]
@@ -145,7 +145,7 @@ def _gradient_sums_kernel(
     shift = tl.load(bias + channel, mask=real, other=0)
     total = tl.zeros((ROWS, CHANNELS), tl.float32)
     product = tl.zeros((ROWS, CHANNELS), tl.float32)
-    for start in range(first, last, ROWS):
+    for start in tl.range(first, last, ROWS, num_stages=3):
         row = start + tl.arange(0, ROWS)
         inside = (row < last)[:, None] & real[None, :]
         place = row.to(tl.int64)[:, None] * channels + channel[None, :]
