@@ -94,7 +94,7 @@ waits, Stop.wait = Stop.wait, wait
 
 # store, workers, seconds or "none", and the jobs by name; prints what became of them.
 DRIVER = """
-import json, os, signal, sys
+import json, os, sys
 from pathlib import Path
 import dask
 from tombola.lab import execute, halt
@@ -113,14 +113,25 @@ if __name__ == "__main__":
         "publishing": lambda: tb.job(publishes_slowly, str(place)),
     }
     jobs = [made[name]() for name in names]
-    if os.environ["OWN_HANDLER"] == "1":
-        signal.signal(signal.SIGTERM, lambda *_: print("own handler", flush=True))
     settings = execute.Settings(device="cpu", attempts=int(os.environ["ATTEMPTS"]))
-    lab = tb.Lab(place / "store", workers=workers, settings=settings)
+    file = os.environ["SCHEDULER"] or None
+    lab = tb.Lab(place / "store", workers=workers, settings=settings, scheduler_file=file)
     (place / "driving").touch()
     outcome = lab.run(jobs, stop_after=None if seconds == "none" else float(seconds))
     print(json.dumps([outcome.computed, outcome.failed, outcome.left, outcome.not_begun, outcome.stopped]))
 """
+
+
+def session(leader: int) -> list[psutil.Process]:
+    """The processes of a session that still run."""
+    members = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process)
+        except (psutil.Error, ProcessLookupError):
+            continue
+    return members
 
 
 class Driven:
@@ -134,7 +145,7 @@ class Driven:
         seconds: str = "none",
         patience: float = 600.0,
         attempts: int = 5,
-        own: bool = False,
+        scheduler: bool = False,
     ) -> None:
         (place / "jobs.py").write_text(JOBS + HOOKS)
         (place / "driver.py").write_text(DRIVER)
@@ -143,7 +154,7 @@ class Driven:
             "PYTHONPATH": f"{Path(tb.__file__).parents[1]}:{place}",
             "PATIENCE": str(patience),
             "ATTEMPTS": str(attempts),
-            "OWN_HANDLER": str(int(own)),
+            "SCHEDULER": str(place / "scheduler.json") if scheduler else "",
         }
         command = [sys.executable, str(place / "driver.py"), str(place), str(workers), seconds, *names]
         self.process = subprocess.Popen(
@@ -171,14 +182,7 @@ class Driven:
 
     def family(self) -> list[psutil.Process]:
         """The processes of its session that still run."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if os.getsid(process.pid) == self.process.pid and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-            except (psutil.Error, ProcessLookupError):
-                continue
-        return found
+        return session(self.process.pid)
 
     def assert_nobody_is_left(self) -> None:
         """Its workers end with it, though not before it."""
@@ -360,3 +364,74 @@ def test_ctrl_c_under_worker_processes_counts_no_attempt(drive: Drive) -> None:
     one.assert_nobody_is_left()
     one.assert_nothing_is_counted_or_held()
     assert checkpoints(one.place)
+
+
+# Times
+
+
+@both
+def test_a_time_ends_work_in_workers_as_in_the_driver(
+    drive: Drive, jobs: dict, undisturbed: tb.Run, same_run: Same, workers: int
+) -> None:
+    training, beating = jobs["training"](), tb.job(jobs["beating"], str(drive.place))
+    one = drive(workers, "beating", "training", seconds="5")
+    computed, failed, left, _, stopped = one.outcome()
+    assert (failed, stopped) == ({}, "after 5s")
+    assert beating.name in left  # it never ends by itself
+    assert training.name in left or workers
+    assert set(computed) | set(left) == {beating.name, *all_needed([training])}
+    one.assert_nothing_is_counted_or_held()
+    (drive.place / "beating").touch()  # now it ends, even if the time was over before it began
+    assert drive(workers, "beating", "training").outcome()[2] == []
+    assert same_run(tb.Lab(one.store.root).result(training), undisturbed)
+
+
+# Workers of somebody else's cluster
+
+
+def dask(place: Path, what: str, *options: str) -> subprocess.Popen[bytes]:
+    """A scheduler, or a worker with its nanny, in a process group of its own."""
+    environment = os.environ | {
+        "PYTHONPATH": f"{Path(tb.__file__).parents[1]}:{place}",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    command = [
+        sys.executable, "-m", "dask", what, "--host", "127.0.0.1", "--no-dashboard", "--scheduler-file",
+        str(place / "scheduler.json"), *options,
+    ]  # fmt: skip
+    with (place / f"{what}.log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+
+
+def test_workers_of_a_cluster_hear_of_a_stop_and_keep_checkpoints_when_they_are_ended(
+    drive: Drive, jobs: dict, undisturbed: tb.Run, same_run: Same
+) -> None:
+    training, place = jobs["training"](), drive.place
+    (place / "jobs.py").write_text(JOBS + HOOKS)
+    workplace = Store(place / "store").workplace(training.name)
+    worker = ("--nthreads", "1", "--memory-limit", "0", "--preload", "jobs")
+    processes = [dask(place, "scheduler", "--port", "0"), dask(place, "worker", *worker)]
+    try:
+        # The driver is stopped: the workers hear of it, and stay.
+        one = drive(0, "training", scheduler=True)
+        one.wait_for(lambda: (workplace / "under-way.json").exists())
+        one.terminate()
+        assert training.name in one.outcome()[2]
+        assert (workplace / "checkpoint").exists()
+        assert deaths(workplace) == 0
+        (workplace / "checkpoint").rename(place / "first")
+        # A worker is ended by a signal to it and its nanny, as by Slurm: the next one goes on for the driver.
+        two = drive(0, "training", scheduler=True)
+        two.wait_for(lambda: (workplace / "under-way.json").exists())
+        os.killpg(processes[1].pid, signal.SIGTERM)
+        assert processes[1].wait(timeout=300) == 0
+        assert (workplace / "checkpoint").exists()
+        assert deaths(workplace) == 0
+        processes.append(dask(place, "worker", *worker))
+        assert two.outcome()[1:3] == ({}, [])
+        assert same_run(tb.Lab(place / "store").result(training), undisturbed)
+    finally:
+        for process in reversed(processes):
+            for member in session(process.pid):
+                member.kill()
+            process.wait()
