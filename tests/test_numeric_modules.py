@@ -44,10 +44,15 @@ def numeric_modules() -> list[str]:
     return sorted(names - READERS - BESIDE)
 
 
+def is_ours(function: Any) -> bool:
+    """Whether a declared function is tombola's own, and no other test's."""
+    return (function.__module__ or "").startswith("tombola.")
+
+
 def present() -> State:
     """The modules with their fingerprints, and all that has a version with it."""
     own = [declared.declaration(name) for name in declared.function_names()]
-    functions = {each.name: each.version for each in own if each.function.__module__.startswith("tombola.")}
+    functions = {each.name: each.version for each in own if is_ours(each.function)}
     networks = {
         name: Network.of(name, channels=1, size=(1, 1), classes=1).written
         for name in network_names()

@@ -72,7 +72,7 @@ def imp(
             outcome = lab.run(job, progress=table, stop_after=stop)
             outcome.raise_failures()
             if outcome.left:
-                needed = all_needed(chain)
+                needed = [name for name, each in all_needed(chain).items() if each.counted]
                 left = [name for name in needed if not lab.store.has(name)]
                 raise unfinished(lab.store, stop, len(needed) - len(left), left, outcome.not_begun)
             table.add(
