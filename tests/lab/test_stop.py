@@ -94,9 +94,10 @@ waits, Stop.wait = Stop.wait, wait
 
 # store, workers, seconds or "none", and the jobs by name; prints what became of them.
 DRIVER = """
-import json, os, sys
+import json, os, signal, sys
 from pathlib import Path
 import dask
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever this was started by ignores
 from tombola.lab import execute, halt
 from jobs import *
 
@@ -240,7 +241,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tb.Run:
     return run
 
 
-both = pytest.mark.parametrize("workers", [0, 2])
+def _each(always: int) -> pytest.MarkDecorator:
+    """Without workers and with two, one of them always; each of these tests takes many seconds."""
+    other = 2 - always
+    return pytest.mark.parametrize("workers", [always, pytest.param(other, marks=pytest.mark.long)])
+
+
+both = _each(always=2)
 
 
 # The five moments
@@ -261,8 +268,15 @@ def checkpoints(place: Path) -> list[Path]:
     return list(place.glob("store/work/*/checkpoint"))
 
 
-@both
-@pytest.mark.parametrize("moment", ["before the first step", "mid-training"])
+@pytest.mark.parametrize(
+    ("workers", "moment"),
+    [
+        (2, "mid-training"),
+        (0, "before the first step"),
+        pytest.param(0, "mid-training", marks=pytest.mark.long),
+        pytest.param(2, "before the first step", marks=pytest.mark.long),
+    ],
+)
 def test_a_training_that_was_stopped_goes_on_to_the_same_bits(
     drive: Drive, jobs: dict, undisturbed: tb.Run, same_run: Same, workers: int, moment: str
 ) -> None:
@@ -289,7 +303,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bits(
     assert same_run(tb.Lab(one.store.root).result(training), undisturbed)
 
 
-@both
+@_each(always=0)
 def test_a_job_that_is_being_published_is_published_still(drive: Drive, jobs: dict, workers: int) -> None:
     one = drive(workers, "publishing")
     job = tb.job(jobs["publishes_slowly"], str(one.place))
@@ -301,7 +315,7 @@ def test_a_job_that_is_being_published_is_published_still(drive: Drive, jobs: di
     assert list((one.store.root / "work").iterdir()) == []
 
 
-@both
+@_each(always=0)
 def test_whoever_waits_for_another_driver_wakes_at_once(
     drive: Drive, jobs: dict, tmp_path: Path, workers: int
 ) -> None:
@@ -334,7 +348,8 @@ def test_more_stops_than_attempts_under_a_job_that_takes_no_notice_count_none(
     assert drive(workers, "sleeper", attempts=1).outcome()[0] == [job.name]  # it finds that it was begun
 
 
-@both
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_harder_and_loses_nothing(
     drive: Drive, jobs: dict, workers: int, second: signal.Signals
@@ -369,7 +384,7 @@ def test_ctrl_c_under_worker_processes_counts_no_attempt(drive: Drive) -> None:
 # Times
 
 
-@both
+@_each(always=0)
 def test_a_time_ends_work_in_workers_as_in_the_driver(
     drive: Drive, jobs: dict, undisturbed: tb.Run, same_run: Same, workers: int
 ) -> None:
