@@ -35,12 +35,26 @@ def test_every_number_comes_from_the_store_beside_it(show: ModuleType, tmp_path:
     store, out = Store(tmp_path / "store"), tmp_path / "out"
     import_(store, FOLDER / "store.zip")
     show.main(store.root, out)
-    kept = {path.relative_to(FOLDER) for path in FOLDER.rglob("*.csv")}
+    kept = {path.relative_to(FOLDER) for path in FOLDER.rglob("*.csv") if path.parent.name != "budget"}
     assert {path.relative_to(out) for path in out.rglob("*") if path.is_file()} == kept
     for path in kept:
         if "figure" in path.name:
             assert all((FOLDER / path).with_suffix(kind).exists() for kind in (".svg", ".png"))
         assert (out / path).read_text() == (FOLDER / path).read_text(), path
+
+
+def test_rounds_at_the_papers_budget_come_from_their_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
+    budget = importlib.import_module("budget")
+    store = Store(tmp_path / "store")
+    import_(store, FOLDER / "budget" / "store.zip")
+    budget.main(store.root, write=tmp_path / "rounds.csv")
+    assert (tmp_path / "rounds.csv").read_text() == (FOLDER / "budget" / "rounds.csv").read_text()
+    # The chains go on from there: whatever is finished is not asked for again.
+    jobs = list(budget.chain_jobs(budget.budget_work(), budget.chosen(["0.0/256"])[0], 3))
+    assert all(store.has(job.name) for job in jobs)
 
 
 def test_a_mean_is_that_of_the_runs_beside_it() -> None:

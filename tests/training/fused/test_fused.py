@@ -259,8 +259,8 @@ def gradients_of_one_step(
 
 
 @on_gpu_only
-# Two equivalent passes of plain PyTorch over ResNet-34 as version 2 starts it differ in float32 by more than the
-# bound allows (a ReLU at its edge flips); its first version is better conditioned.
+# Two equivalent passes of plain PyTorch over ResNet-34 as version 2 starts it differ in float32 by more than
+# the bound allows (a ReLU at its edge flips); its first version is better conditioned.
 @pytest.mark.parametrize("network", ["convnet", "resnet20", "resnet18", "resnet34@1", "vgg16", Own])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_one_step_is_as_near_to_float64_as_plain_pytorch_in_the_same_precision(
