@@ -81,9 +81,9 @@ def declare(
 
     version: raised by hand when numbers change, which gives every call another name.
     stored: False for a function that is exact and cheap, and runs again wherever its result is needed.
-    unchanged: for a version that changed the numbers of some calls only, what tells from the arguments of a
-        call that it is none of them: such a call is written with the version before, and keeps its name.
-        Where that cannot be told it says False. The entry stays when later versions come.
+    unchanged: for a version that changed the numbers of some calls only, a function of a call's arguments
+        that returns True where the numbers stayed: such a call is written with the version before, and keeps
+        its name. Where that is not known it returns False. The entry stays when later versions come.
 
     Raises :class:`~tombola.errors.JobError` if another function holds the name already.
     """

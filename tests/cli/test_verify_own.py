@@ -83,7 +83,7 @@ def two_layers_run(store: Store) -> Path:
     raise AssertionError("no such run")
 
 
-@pytest.mark.parametrize("options", [(), ("--import", "wider.py")])
+@pytest.mark.parametrize("options", [(), ("--import=wider.py",)])
 def test_a_damaged_tensor_of_such_a_result_is_found_with_and_without_the_file(
     own: Path, options: tuple[str, ...]
 ) -> None:
@@ -100,7 +100,7 @@ def test_a_damaged_tensor_of_such_a_result_is_found_with_and_without_the_file(
     assert (f"not rebuilt: network two-layers ({TWO_LAYERS - 1} results)" in done.stdout) == (options == ())
 
 
-@pytest.mark.parametrize("options", [(), ("--import", "wider.py")])
+@pytest.mark.parametrize("options", [(), ("--import=wider.py",)])
 def test_a_start_of_such_a_network_that_is_gone_is_found_with_and_without_the_file(
     own: Path, options: tuple[str, ...]
 ) -> None:

@@ -188,7 +188,7 @@ def test_both_readings_on_a_gpu_are_those_of_a_cpu(chain: list[tb.Run], digits: 
     assert there.recalibrated.loss == pytest.approx(here.recalibrated.loss, rel=1e-3)
 
 
-@pytest.mark.parametrize("recalibrate", ["both", None, 2])
+@pytest.mark.parametrize("recalibrate", ["both", None, 2, 1])
 def test_an_unknown_reading_is_refused(start: tb.Ticket, digits: tb.Data, recalibrate: object) -> None:
     with pytest.raises(RecipeError, match=r"recalibrate is .*; it must be False, True or 'beside'"):
         untrained(start, digits, recalibrate=recalibrate)  # type: ignore[arg-type]

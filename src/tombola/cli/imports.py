@@ -18,7 +18,11 @@ def split_imports(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
 
     Raises :class:`~tombola.errors.JobError` if one names no file.
     """
-    files, others = [], list(arguments)
+    files: list[Path] = []
+    others: list[str] = []
+    for argument in arguments:
+        name, mark, file = argument.partition("=")
+        others += [_OPTION, file] if mark and name == _OPTION else [argument]
     while _OPTION in others:
         place = others.index(_OPTION)
         if place + 1 == len(others):

@@ -159,7 +159,7 @@ def check_line(points: int, recalibrate: Recalibrate, split: Split) -> None:
 
 def check_recalibrate(recalibrate: Recalibrate) -> None:
     """Refuse a reading of batch norm that there is not."""
-    if recalibrate not in (False, True, "beside"):
+    if not isinstance(recalibrate, bool) and recalibrate != "beside":  # 1 is no reading, though equal to True
         raise RecipeError(f"recalibrate is {recalibrate!r}; it must be False, True or 'beside'")
 
 

@@ -138,8 +138,8 @@ def features_grow_in_stable_tickets(find: Find) -> Checks:
     46,
     "No ticket of meaningful sparsity predicts better than chance with no training at all.",
     section="5.1",
-    ours="that chance reaches a point above it, and that it may be exceeded neither with the batch-norm "
-    "statistics of the ticket's start nor with those of the train images",
+    ours="chance plus one point as the limit, in both batch-norm readings: statistics of the ticket's start, "
+    "and measured on the train images",
 )
 def untrained_tickets_guess(find: Find) -> Checks:
     # The paper most likely evaluated tickets with the statistics of their start (D3). Those of an
