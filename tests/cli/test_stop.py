@@ -35,7 +35,7 @@ def test_times_have_units(text: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("0", "--stop-after is 0, without a unit; give 0s, 0m or 0h"),
+        ("0", "--stop-after is 0; it must be more than 0, such as 9m"),
         ("0m", "--stop-after is 0m; it must be more than 0, such as 9m"),
         ("-9m", "--stop-after is -9m; it must be more than 0, such as 9m"),
         ("-9", "--stop-after is -9; it must be more than 0, such as 9m"),
@@ -87,7 +87,8 @@ def test_a_chain_leaves_the_round_that_cannot_end_in_time_and_goes_on_later(tmp_
     assert process.returncode == 75
     assert err == (
         "tombola: nothing more fits into 1h30m: 2 of 4 jobs done, 2 left "
-        "(1 not begun, because their like took 2h or more); the same command continues\n"
+        "(1 not begun, because their like took 2h or more); the same command continues if it is given more "
+        "than 2h\n"
     )
     with command(tmp_path, *arguments) as process:
         assert process.wait(timeout=300) == 0

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -68,6 +69,28 @@ def test_a_training_that_goes_on_from_elsewhere_is_told_once_and_recorded(
     assert difference["there"] in str(there)
     assert difference["here"] == origin(CPU)[key]
     assert "mixed" not in lab.store.provenance(chain[2].name)  # its own parent is of here
+
+
+def test_what_every_round_is_rewound_to_counts_at_every_round(lab: tb.Lab, quick: tb.Recipe) -> None:
+    """From round 2 on only the rewound start is of elsewhere, by way of no run."""
+    two = replace(quick, epochs=2)
+    chain = imp_jobs("convnet", "digits", two, rounds=2, rewind=1)
+    lab.run(chain[0]).raise_failures()
+    start = chain[0].parents[0]
+    came_from(lab, start, torch="2.1.0")
+    assert len(said_in(lab, chain[:2])) == 1
+    assert len(said_in(lab, chain)) == 1
+    (difference,) = lab.store.provenance(chain[2].name)["mixed"]
+    assert difference["job"] == start.name
+
+
+def test_strict_goes_on_from_nothing_that_is_mixed_itself(lab: tb.Lab, chain: list[tb.Job]) -> None:
+    lab.run(chain[0]).raise_failures()
+    came_from(lab, chain[0], torch="2.1.0")
+    said_in(lab, chain[:2])
+    strict = tb.Lab(lab.store.root, settings=Settings(strict=True))
+    failed = strict.run(chain[2]).failed
+    assert re.match(r"strict: job \w{12} is mixed itself; leave out --strict", failed[chain[2].name])
 
 
 def test_strict_refuses_before_anything_is_computed(lab: tb.Lab, chain: list[tb.Job]) -> None:

@@ -150,11 +150,13 @@ class Driven:
     ) -> None:
         (place / "jobs.py").write_text(JOBS + HOOKS)
         (place / "driver.py").write_text(DRIVER)
+        (place / "tmp").mkdir(exist_ok=True)
         self.place, self.store = place, Store(place / "store")
         environment = os.environ | {
             "PYTHONPATH": f"{Path(tb.__file__).parents[1]}:{place}",
             "PATIENCE": str(patience),
             "ATTEMPTS": str(attempts),
+            "TMPDIR": str(place / "tmp"),
             "SCHEDULER": str(place / "scheduler.json") if scheduler else "",
         }
         command = [sys.executable, str(place / "driver.py"), str(place), str(workers), seconds, *names]
@@ -262,6 +264,8 @@ def test_a_stop_while_the_cluster_starts_leaves_everything(drive: Drive, jobs: d
     assert (computed, failed, stopped) == ([], {}, "by SIGTERM")
     assert set(left) == set(all_needed([jobs["training"](), tb.job(jobs["sleeper"], str(one.place))]))
     one.assert_nothing_is_counted_or_held()
+    # Its private folder went with it, and was not made again by what was still starting.
+    assert list(one.place.glob("tmp/tombola-*")) == []
 
 
 def checkpoints(place: Path) -> list[Path]:

@@ -26,6 +26,7 @@ from tombola.lab.store import Store
 from tombola.lab.tickets import Choice, chosen_tickets, is_ticket
 from tombola.lab.verify import verify
 from tombola.measures.untrained import untrained
+from tombola.networks import initialization, network
 
 Same = Callable[..., bool]
 
@@ -302,6 +303,36 @@ def test_a_start_of_a_function_that_is_not_known_any_more_goes_along_whole(
     import_(other.store, tmp_path / "unknown.zip")
     other.run(second).raise_failures()
     assert list(verify(other.store)) == []
+
+
+@pytest.mark.parametrize("older", ["network", "init"])
+def test_a_start_of_a_version_that_is_not_declared_any_more_goes_along_whole(
+    older: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    definitions = {"network": network._networks, "init": initialization._schemes}[older]
+    monkeypatch.setattr(definitions, "_declared", {})
+
+    def flat(classes: int) -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, classes))
+
+    def constant(module: torch.nn.Module) -> None:
+        torch.nn.init.constant_(module.get_parameter("14.weight"), 0.5)
+
+    if older == "network":
+        tb.declare_network("flat")(flat)
+        chain = imp_jobs("flat", "digits", RECIPE, rounds=0)
+        again = tb.declare_network("flat", version=2)
+    else:
+        tb.declare_init("constant")(constant)
+        chain = imp_jobs("convnet", "digits", RECIPE, rounds=0, init="constant")
+        again = tb.declare_init("constant", version=2)
+    lab = tb.Lab(tmp_path / "store")
+    lab.run([tb.job(tb.prune, run) for run in chain]).raise_failures()
+    assert export_tickets(lab.store, None, tmp_path / "here.zip").carried == {}
+    definitions._declared.clear()
+    again(flat if older == "network" else constant)
+    ((_, cause),) = export_tickets(lab.store, None, tmp_path / "there.zip").carried.values()
+    assert f"no version 1 of {'network' if older == 'network' else 'initialisation'}" in cause
 
 
 def test_a_reinitialised_start_goes_along_whole(digits: tb.Data, tmp_path: Path) -> None:

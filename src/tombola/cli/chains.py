@@ -82,6 +82,10 @@ def imp(
                 # The first, dense one holds the whole start, which the others refer to.
                 # Of a store of before tickets were results, the run's own.
                 ticket = job.arguments["ticket"]
-                found = lab.result(ticket) if lab.has(ticket) else lab.result(job).ticket
-                found.save(out / f"round-{round_:02}.safetensors")
+                if lab.has(ticket) and not lab.store.is_thin(ticket.name):
+                    lab.result(ticket).save(out / f"round-{round_:02}.safetensors")
+                elif not lab.store.is_thin(job.name):
+                    lab.result(job).ticket.save(out / f"round-{round_:02}.safetensors")
+                else:
+                    say(console, f"round {round_}: the store has its numbers only, so no ticket is written")
                 table.write(out / "rounds.csv")

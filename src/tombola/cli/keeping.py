@@ -105,7 +105,8 @@ def export(
         return
     exported = exchange.export_tickets(folder, names, file, tickets)
     size = _megabytes(file.stat().st_size)
-    say(console, f"{file}: {size}, {exported.jobs} jobs without weights, {exported.tickets} tickets")
+    jobs, carried = _many("job", exported.jobs), _many("ticket", exported.tickets)
+    say(console, f"{file}: {size}, {jobs} without weights, {carried}")
     for start, (bytes_, cause) in exported.carried.items():
         say(console, f"the dense start {start[:12]} goes along whole, {_megabytes(bytes_)} of it: {cause}")
 
@@ -127,5 +128,9 @@ def import_(
     names = exchange.import_(folder, file)
     tickets = sum(is_ticket(folder, name) and not folder.is_thin(name) for name in names)
     jobs = sum(not is_ticket(folder, name) for name in names)
-    also = f" and {tickets} tickets" if tickets else ""
-    say(Console(), f"job {names[0][:12]}" if len(names) == 1 else f"{jobs} jobs{also}")
+    also = f" and {_many('ticket', tickets)}" if tickets else ""
+    say(Console(), f"job {names[0][:12]}" if len(names) == 1 else f"{_many('job', jobs)}{also}")
+
+
+def _many(thing: str, count: int) -> str:
+    return f"{count} {thing}{'s' if count != 1 else ''}"

@@ -130,6 +130,6 @@ def _run_paper(
     for study in asked:
         skipped = ran.skipped.get(study.name)
         say(console, f"{study.name}: skipped, {skipped}" if skipped else str(done(study, work, lab)))
-    ran.outcome.raise_failures()
     raise_left(lab.store, stop, ran.outcome)
+    ran.outcome.raise_failures()
     say(console, "tombola report makes a page of what the store has, tombola claims judges the paper by it")

@@ -50,6 +50,8 @@ def seconds_of(text: str) -> float:
         raise RecipeError(f"{_OPTION} is {text}; it must be more than 0, such as 9m")
     if re.fullmatch(r"-.*\d.*", text):
         raise RecipeError(f"{_OPTION} is {text}; it must be more than 0, such as 9m")
+    if re.fullmatch(r"0+(\.0*)?|\.0+", text):
+        raise RecipeError(f"{_OPTION} is {text}; it must be more than 0, such as 9m")
     if re.fullmatch(r"\d+(\.\d*)?|\.\d+", text):
         raise RecipeError(f"{_OPTION} is {text}, without a unit; give {text}s, {text}m or {text}h")
     raise RecipeError(f"{_OPTION} is {text!r}; give a time such as 90s, 9m or 1h30m")
@@ -112,16 +114,20 @@ def unfinished(
     names = list(left)
     resumed = sum((store.workplace(name) / "checkpoint").exists() for name in names)
     notes = [f"{resumed} with a checkpoint"] if resumed else []
+    if failed:
+        notes.append(f"{failed} failed")
+    how = "the same command continues"
     if not_begun:
         took = in_words(min(not_begun.values()))
         notes.append(f"{len(not_begun)} not begun, because their like took {took} or more")
+        if stop.length is not None and stop.length <= min(not_begun.values()):
+            how += f" if it is given more than {took}"
     why = f"stopped {stop.cause}"
     if not stop.is_due():
         why = f"nothing more fits into {stop.cause.removeprefix('after ')}"
     aside = f" ({', '.join(notes)})" if notes else ""
     return Unfinished(
-        f"{why}: {done} of {done + failed + len(names)} jobs done, {len(names)} left{aside}; "
-        "the same command continues"
+        f"{why}: {done} of {done + failed + len(names)} jobs done, {len(names)} left{aside}; {how}"
     )
 
 

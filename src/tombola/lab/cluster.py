@@ -16,7 +16,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -30,6 +30,8 @@ from tombola.lab.versions import different, versions
 _SINGLE_THREADED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # Seconds that a scheduler, or the file that names it, may take to appear: they are often started together.
 _PATIENCE = 30.0
+# Seconds that the start of a local cluster may still take once it is stopped.
+_DESERTED = 10.0
 # Seconds between two looks at whether there are workers at all; without any after which that is worth a line,
 # and after which nobody waits any longer.
 _LOOK_EVERY, _REMARKABLE, _WITHOUT_WORKERS = 1.0, 60.0, 600.0
@@ -131,6 +133,9 @@ def _started(start: Callable[[], Any]) -> Any:
     try:
         up.wait()
     except BaseException:
+        # What it starts in, a private folder above all, must outlast the start, unless that takes too long.
+        with suppress(BaseException):
+            up.wait(_DESERTED)
         with lock:
             deserted.set()
             is_up = up.is_set()

@@ -49,6 +49,7 @@ class Stop:
 
     at: seconds since the epoch; machines must agree on it. None for no time.
     cause: words for why; those of the time until :meth:`now` has others.
+    length: seconds that were given in all; None for no time.
     hurried: whether nobody should wait for work that has not ended by itself.
     closes: whether it is a worker that ends, and not the run.
     """
@@ -58,6 +59,7 @@ class Stop:
     def __init__(self, at: float | None = None, cause: str = "") -> None:
         self.at = at
         self.cause = cause
+        self.length: float | None = None
         self._said = threading.Event()
 
     def now(self, cause: str) -> None:
@@ -121,6 +123,7 @@ def stopping(
         stop = _DriverStop()
     else:
         stop = _DriverStop(time.time() + stop_after, f"after {in_words(stop_after)}")
+        stop.length = stop_after
     with stop.listening(at_last):
         yield stop
 

@@ -18,11 +18,13 @@ from tombola.declared import declaration
 from tombola.errors import JobError, StoreError
 from tombola.lab.job import Job
 from tombola.lab.references import parents
+from tombola.lab.starts import maker_of_described_start, maker_of_start
 from tombola.lab.store import Store
 from tombola.lab.writing import face
 from tombola.training.device import ENGINE_VERSION, hardware_name, resolve_device
 
 # What bits rest on, as provenance has it, and what a user calls it.
+_STRICT_REMEDY = "leave out --strict to mix them, or use another store"
 _WORDS = {"engine_version": "engine version", "torch": "torch", "hardware": "hardware"}
 
 
@@ -81,7 +83,11 @@ def refuse_mixed(store: Store, description: Mapping[str, Any], here: Mapping[str
     """Raise :class:`~tombola.errors.JobError` if a training would go on from a result of another origin."""
     unequal = differences(store, description, here)
     if unequal:
-        raise JobError(f"strict: {unequal[0]}; leave out --strict to mix them, or use another store")
+        raise JobError(f"strict: {unequal[0]}; {_STRICT_REMEDY}")
+    if _is_training(description["function"]):
+        for name, there in _computed_behind(store, description):
+            if there["mixed"]:
+                raise JobError(f"strict: job {name[:12]} is mixed itself; {_STRICT_REMEDY}")
 
 
 def mixed_line(store: Store, missing: Iterable[Job], here: Mapping[str, str]) -> str | None:
@@ -120,9 +126,13 @@ def _worker_origin(device: str) -> dict[str, str]:
 def _computed_behind(store: Store, description: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
     """The nearest finished jobs behind a call that computed on a device, each with its origin.
 
-    What is exact (an initialisation, a pruning) is looked through.
+    What is exact (an initialisation, a pruning) is looked through. Behind every round of a chain is also what
+    its dense start was made by: a pretraining.
     """
     pending, seen = [*sorted(parents(description))], set[str]()
+    with suppress(StoreError):
+        maker = maker_of_described_start(store, description)
+        pending += [maker] if maker is not None else []
     while pending:
         name = pending.pop()
         if name in seen or not store.has(name):
@@ -139,6 +149,9 @@ def _computed_behind(store: Store, description: Mapping[str, Any]) -> Iterator[t
 def _computed_before(store: Store, job: Job) -> Iterator[tuple[str, dict[str, str]]]:
     """The same of a job whose exact parents may not be there yet, such as the pruning of a finished run."""
     pending, seen = [*job.parents], set[str]()
+    with suppress(StoreError):
+        maker = maker_of_start(store, job.parents[0]) if job.parents else None
+        pending += [maker] if maker is not None else []
     while pending:
         parent = pending.pop()
         if parent.name in seen:
@@ -152,11 +165,12 @@ def _computed_before(store: Store, job: Job) -> Iterator[tuple[str, dict[str, st
 
 
 def _origin_of(provenance: Mapping[str, Any]) -> dict[str, str]:
-    """The same of a finished job; results of before engines had versions are of the first."""
+    """The same of a finished job, and whether it is mixed; before engines had versions it is of the first."""
     return {
         "engine_version": str(provenance.get("engine_version", 1)),
         "torch": _release(str(provenance.get("torch"))),
         "hardware": str(provenance.get("hardware")),
+        "mixed": "yes" if provenance.get("mixed") else "",
     }
 
 

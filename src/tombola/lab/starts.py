@@ -16,6 +16,7 @@ from tombola.lab.references import own_values, parents, shared_start
 from tombola.lab.shared import lacks_start
 from tombola.lab.store import Store
 from tombola.networks.network import Network
+from tombola.networks.versions import as_written
 
 _FROM = {"prune": "run", "train": "ticket", "permute": "ticket", "randomize": "ticket", "densify": "ticket"}
 """Functions whose ticket or run has the dense start of an argument, with the name of that argument."""
@@ -47,6 +48,12 @@ def maker_of_start(store: Store, job: Job) -> Job | None:
     if source is None or source.name is None:
         return None
     return source.job or _job(store, source.name)
+
+
+def maker_of_described_start(store: Store, description: Mapping[str, Any]) -> str | None:
+    """The same for a described call: the name of the job, which may not be there."""
+    source = _source(store, _Call(description["function"], description["arguments"], None))
+    return None if source is None else source.name
 
 
 def _source(store: Store, call: _Call) -> _Call | None:
@@ -150,9 +157,10 @@ def _not_repeatable(store: Store, name: str) -> str | None:
         if own_values(description):
             return "it comes from a ticket of the caller's own"
         described_function(description)
-        network = description["arguments"].get("network")
+        network, init = (description["arguments"].get(key) for key in ("network", "init"))
         if isinstance(network, str):
-            Network.of(network, channels=1, size=(1, 1), classes=1)
+            drawn_by = as_written(init) if isinstance(init, str) else None
+            Network.of(as_written(network), channels=1, size=(1, 1), classes=1, init=drawn_by)
         pending.extend(parents(description))
     return None
 
@@ -177,7 +185,10 @@ def lost_start(store: Store, name: str) -> str | None:
         return None
     source, start = _stored_source(store, name), shared_start(store.details(name)) or ""
     if source is not None and source.name is not None and not store.is_thin(source.name):
-        return None
+        return (
+            f"job {name[:12]} is of the dense start {start[:12]}, whose tensors are gone from the store at "
+            f"{store.root}; delete {store.folder(source.name)}, and they are made again"
+        )
     return (
         f"job {name[:12]} is of the dense start {start[:12]}, which is gone from the store at {store.root}, "
         "and no job there has made it again; import a file that carries it, or delete what is of it to begin "

@@ -55,7 +55,11 @@ def chosen_tickets(store: Store, names: Collection[str], choice: Choice) -> set[
     tickets = {name for name in names if is_ticket(store, name) and not store.is_thin(name)}
     if choice.all:
         return tickets
-    rounds = {name for name in tickets if store.numbers(name).get("round") in choice.rounds}
+    numbers = {name: store.numbers(name).get("round") for name in tickets}
+    there = sorted({number for number in numbers.values() if isinstance(number, int)})
+    for number in sorted(choice.rounds - set(there)):
+        raise JobError(f"no ticket of round {number} here; there are {', '.join(map(str, there)) or 'none'}")
+    rounds = {name for name in tickets if numbers[name] in choice.rounds}
     if not choice.newest:
         return rounds
     runs = {run for name in tickets for run in parents(store.description(name))}

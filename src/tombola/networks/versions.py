@@ -27,8 +27,8 @@ def parsed(text: str) -> tuple[str, int | None]:
     Raises :class:`~tombola.errors.NetworkError` for a version that is no number of at least 1.
     """
     name, mark, version = text.partition("@")
-    if not mark:
-        return name, None
+    if not mark or not name:
+        return text, None
     if not (version.isascii() and version.isdecimal() and version[0] != "0"):
         raise NetworkError(f"{text!r} has the version {version!r}; write a number from 1, such as {name}@1")
     return name, int(version)
@@ -100,9 +100,9 @@ class Definitions(Generic[D]):
 
     def name_of(self, definition: object) -> tuple[str, int] | None:
         """Name and version of a definition that a user declared; None of one that was not."""
-        return next(
-            ((name, version) for name, version, declared in self._each() if declared is definition), None
-        )
+        matches = [(version, name) for name, version, declared in self._each() if declared is definition]
+        version, name = max(matches, default=(0, ""))
+        return (name, version) if matches else None
 
     def _versions(self, name: str) -> dict[int, Callable[[], D]]:
         if name in self._built_in:
