@@ -362,8 +362,10 @@ def test_unfinished_work_of_what_is_recomputed_begins_anew(
     assert (lab.store.workplace(other.name) / "checkpoint").read_text() == "half"
 
 
+@pytest.mark.parametrize("version", [1, 2])
 def test_a_training_of_an_edited_network_is_not_continued(
     tmp_path: Path,
+    version: int,
     declare: Callable[..., None],
     digits: tb.Data,
     recipe: tb.Recipe,
@@ -374,13 +376,14 @@ def test_a_training_of_an_edited_network_is_not_continued(
             if row.epoch == 2:
                 raise KeyboardInterrupt
 
-    declare()
+    raised = ('@tb.declare_network("own-net")', f'@tb.declare_network("own-net", version={version})')
+    declare(*raised)
     with pytest.raises(KeyboardInterrupt):
         tb.train(
             tb.initialize("own-net", digits), digits, recipe, watch=Interrupted(tmp_path / "kept", every=0)
         )
     assert (tmp_path / "kept" / "checkpoint").exists()
-    declare(*SAME_WEIGHTS)
+    declare(*raised, *SAME_WEIGHTS)
     ticket = tb.initialize("own-net", digits)
     expected = tb.train(ticket, digits, recipe)
     continued = tb.train(ticket, digits, recipe, watch=tb.Checkpoints(tmp_path / "kept", every=0))
@@ -407,6 +410,23 @@ def test_data_that_were_derived_from_a_replaced_result_are_derived_anew(
     declare(*add, "return times * float", "return 64 + times * float")
     lab.run(trained(), recompute=["count"])
     assert lab.store.provenance(trained().name)["data"] == {"data": tb.subset(digits, share=0.6).fingerprint}
+
+
+def test_every_training_on_derived_data_records_what_derived_them(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe
+) -> None:
+    add = (
+        "    return 2 * number\n",
+        "    return 2 * number\n\n\n@tb.declare('some', stored=False)\n"
+        "def some(data: tb.Data) -> tb.Data:\n"
+        "    return tb.subset(data, share=0.5)\n",
+    )
+    declare(*add)
+    start = tb.job(tb.initialize, "convnet", "digits")
+    trainings = [tb.job(tb.train, start, call("some", "digits"), quick, noise=noise) for noise in range(2)]
+    lab.run(trainings).raise_failures()
+    for training in trainings:  # the second finds the data in memory
+        assert lab.store.provenance(training.name)["source"]["functions"].keys() == {"some"}
 
 
 def test_a_store_without_records_opens_as_before(

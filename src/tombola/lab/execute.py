@@ -50,7 +50,7 @@ from tombola.lab.under_way import Teller, forget_under_way
 from tombola.lab.watch import LabWatch, end_hung
 from tombola.lab.writing import face
 from tombola.reading import OTHER_FORM
-from tombola.source import fingerprints_of, recorded_uses
+from tombola.source import Use, fingerprints_of, note_use, recorded_uses
 from tombola.ticket import Ticket
 from tombola.training.device import (
     ENGINE_VERSION,
@@ -269,9 +269,12 @@ def _argument(store: Store, value: Any, runtime: Mapping[str, Any]) -> Any:
         if _is_data(value):
             behind = tuple(stored_data(store, name).fingerprint for name in _data_names(value))
             with _deriving:
-                return _derived_data(
+                data, uses = _derived_data(
                     store.root, json.dumps(value["call"]), (*behind, *_made(store, value["call"]))
                 )
+            for use in uses:
+                note_use(*use)
+            return data
         return evaluate(store, value["call"], runtime)
     if value.keys() == {"value", "type"}:
         details, tensors = stored_object(store, value["value"])
@@ -287,10 +290,11 @@ _deriving = threading.RLock()  # of data that are derived from derived ones
 
 
 @lru_cache(maxsize=4)
-def _derived_data(root: Path, call: str, behind: tuple[Hashable, ...]) -> Data:
-    """The data set that a call gives; it does not depend on the device."""
-    data: Data = evaluate(Store(root), json.loads(call), {})
-    return data
+def _derived_data(root: Path, call: str, behind: tuple[Hashable, ...]) -> tuple[Data, frozenset[Use]]:
+    """The data set that a call gives, on whatever device, and what of the user's own was called for it."""
+    with recorded_uses() as uses:
+        data: Data = evaluate(Store(root), json.loads(call), {})
+    return data, frozenset(uses)
 
 
 def _made(store: Store, call: Mapping[str, Any]) -> Iterator[Hashable]:
