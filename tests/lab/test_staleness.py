@@ -22,7 +22,7 @@ from tombola.lab.job import Job
 from tombola.lab.own_files import import_file
 from tombola.lab.recompute import remove_results
 from tombola.lab.store import Store, read_json, write_json
-from tombola.networks import network
+from tombola.networks import initialization, network
 
 TEXT = '''import tombola as tb
 from torch import nn
@@ -32,6 +32,11 @@ from torch import nn
 def own_net(classes: int) -> nn.Module:
     """Of one layer."""
     return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+
+
+@tb.declare_init("halves")
+def halves(module: nn.Module) -> None:
+    nn.init.constant_(module[1].weight, 0.5)
 
 
 @tb.declare("count")
@@ -48,8 +53,10 @@ def twice(number: float) -> float:
 @pytest.fixture
 def declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Declares everything in the text anew, as a new process would; nothing is told yet."""
+    declared._import_built_in()
     monkeypatch.setattr(declared, "_declarations", dict(declared._declarations))
     monkeypatch.setattr(network._networks, "_declared", dict(network._networks._declared))
+    monkeypatch.setattr(initialization._schemes, "_declared", dict(initialization._schemes._declared))
     monkeypatch.setattr(source, "_declared", {})
 
     def edit(*pairs: str) -> None:
@@ -59,9 +66,10 @@ def declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
             assert text.count(old) == 1, old
             text = text.replace(old, new)
         (tmp_path / "mine.py").write_text(text)
-        for name in ("own-net", "count", "twice"):
+        for name in ("own-net", "halves", "count", "twice"):
             declared._declarations.pop(name, None)
             network._networks._declared.pop(name, None)
+            initialization._schemes._declared.pop(name, None)
         # A text that comes back is declared again.
         for name in [name for name in sys.modules if name.startswith("tombola_own_")]:
             monkeypatch.delitem(sys.modules, name)
@@ -260,6 +268,33 @@ def test_recomputing_a_network_replaces_all_that_was_made_with_it(
 
 
 @pytest.mark.parametrize("recorded", [True, False])
+def test_an_edited_initialisation_is_told_and_replaced_like_a_network(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe, digits: tb.Data, recorded: bool
+) -> None:
+    declare()
+
+    def started() -> list[Job]:
+        return [tb.job(tb.initialize, "own-net", "digits", init=init) for init in ("halves", "pytorch")]
+
+    start, other = started()
+    given = tb.job(tb.untrained, tb.initialize("own-net", digits, init="halves"), "digits")
+    lab.run([start, other, given])
+    assert float(lab.result(start).start["1.weight"][0, 0]) == 0.5
+    declare("_(module[1].weight, 0.5)", "_(module[1].weight, 0.25)")
+    (words,) = said(lambda: tb.Lab(lab.store.root).run(started()))
+    assert words.startswith("initialisation halves was edited since 1 result used here was made with it")
+    assert '@declare_init("halves", version=2)' in words
+    declare("_(module[1].weight, 0.5)", "_(module[1].weight, 0.25)")
+    assert len(said(lambda: tb.Lab(lab.store.root).run(given))) == 1
+    if not recorded:
+        for name in lab.store.names():
+            place = lab.store.folder(name) / "provenance.json"
+            write_json(place, {key: value for key, value in read_json(place).items() if key != "source"})
+    assert remove_results(lab.store, ["halves"]) == sorted([start.name, given.name])
+    assert float(tb.Lab(lab.store.root).result(started()[0]).start["1.weight"][0, 0]) == 0.25
+
+
+@pytest.mark.parametrize("recorded", [True, False])
 def test_what_was_made_of_a_ticket_of_the_callers_own_goes_with_its_network(
     lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe, digits: tb.Data, recorded: bool
 ) -> None:
@@ -284,10 +319,14 @@ def test_only_names_of_ones_own_are_recomputed(
     lab.run(measure)
     before = sorted(lab.store.names())
     for names, words in (
-        (["cont"], r"no function or network of your own 'cont'; did you mean 'count'\?"),
-        (["own-ned"], r"no function or network of your own 'own-ned'; did you mean 'own-net'\?"),
+        (["cont"], r"no function, network or initialisation of your own 'cont'; did you mean 'count'\?"),
+        (
+            ["own-ned"],
+            r"no function, network or initialisation of your own 'own-ned'; did you mean 'own-net'\?",
+        ),
         (["count", "train"], "train is tombola's own and gives other numbers in another version only"),
         (["convnet"], "convnet is tombola's own"),
+        (["orthogonal"], "orthogonal is tombola's own"),
         ("count", r"names is 'count', one text; give a list of names, \['count'\]"),
     ):
         with pytest.raises(JobError, match=words):

@@ -22,6 +22,7 @@ from tombola.lab.lease import free
 from tombola.lab.references import calls, own_values, parents
 from tombola.lab.staleness import forget_told, source_record
 from tombola.lab.store import Store
+from tombola.networks.initialization import init_names, written_init
 from tombola.networks.network import Network, network_names
 from tombola.networks.versions import bare_name
 from tombola.source import Use, declared_here
@@ -31,7 +32,7 @@ from tombola.whole import sync_folder
 def remove_results(store: Store, names: Iterable[str], jobs: Iterable[Job] = ()) -> list[str]:
     """Remove the results of functions and networks, and all that was made from them; the names of their jobs.
 
-    names: declared ones of the user's own, of the version that is declared here.
+    names: declared ones of the user's own, initialisation schemes too, of the version that is declared here.
     jobs: that will be computed next. Of those that are concerned, the checkpoints are removed too.
 
     Raises :class:`~tombola.errors.JobError` for another name, and :class:`~tombola.errors.StoreError` while
@@ -85,18 +86,22 @@ def _remove(store: Store, names: set[str], behind: Mapping[str, set[str]]) -> No
 
 
 def _uses(name: str) -> list[Use]:
-    """What a name was declared for, as it stands in jobs: a function, a network or one of each."""
+    """What a name was declared for, as it stands in jobs: a function, a network, a scheme or several of these."""
     own = declared_here()
     uses: list[Use] = [("functions", name)] if name in own["functions"] else []
-    is_network = bare_name(name) in network_names()
+    is_network, is_init = bare_name(name) in network_names(), bare_name(name) in init_names()
     if is_network:
         network = Network.of(name, channels=1, size=(1, 1), classes=1).written
         uses += [("networks", network)] if network in own["networks"] else []
+    if is_init:
+        init = written_init(name)
+        uses += [("inits", init)] if init in own["inits"] else []
     if uses:
         return uses
-    if name in function_names() or is_network:
+    if name in function_names() or is_network or is_init:
         raise JobError(f"{name} is tombola's own and gives other numbers in another version only; name yours")
-    raise JobError(unknown("function or network of your own", name, [*own["functions"], *own["networks"]]))
+    names = [each for declared in own.values() for each in declared]
+    raise JobError(unknown("function, network or initialisation of your own", name, names))
 
 
 def _rests_on(store: Store, name: str, description: Mapping[str, Any], kind: str, declared: str) -> bool:
@@ -106,10 +111,12 @@ def _rests_on(store: Store, name: str, description: Mapping[str, Any], kind: str
         return any(call["function"] == declared and call["version"] == version for call in calls(description))
     if any(declared in _texts(call["arguments"]) for call in calls(description)):
         return True
-    if declared in (source_record(store, name) or {}).get("networks", {}):
+    if declared in (source_record(store, name) or {}).get(kind, {}):
         return True
     values = own_values(description)  # tickets and runs of the caller's own, made elsewhere
-    return any(_network_of(store, value) == declared for value in values)
+    return any(
+        _part_of(store, value, "name" if kind == "networks" else "init") == declared for value in values
+    )
 
 
 def _texts(value: Any) -> set[str]:
@@ -121,11 +128,11 @@ def _texts(value: Any) -> set[str]:
     return set().union(*map(_texts, value)) if isinstance(value, list) else set()
 
 
-def _network_of(store: Store, value: str) -> str | None:
-    """The network of a ticket or run of the caller's own; None if it cannot be read."""
+def _part_of(store: Store, value: str, key: str) -> str | None:
+    """What the description of a network says of a ticket or run of the caller's own; None if nothing."""
     try:
         details = files.read_description(store.root / "objects" / f"{value}.safetensors")
-        return str(details.get("ticket", details)["network"]["name"])
+        return str(details.get("ticket", details)["network"][key])
     except (TombolaError, OSError, LookupError, TypeError):
         return None
 
