@@ -9,17 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import tombola as tb
 from tombola import declared, source
-from tombola.errors import JobError, StoreError
+from tombola.errors import ClusterError, JobError, RecipeError, StoreError
 from tombola.lab import lease as leases
 from tombola.lab import recompute, staleness
 from tombola.lab.chains import imp_jobs
+from tombola.lab.deadline import Stop
+from tombola.lab.execute import Settings
 from tombola.lab.finished import finished_job
 from tombola.lab.gc import gc
 from tombola.lab.job import Job
 from tombola.lab.own_files import import_file
+from tombola.lab.progress import Bar
 from tombola.lab.recompute import remove_results
 from tombola.lab.store import Store, read_json, write_json
 from tombola.networks import initialization, network
@@ -350,6 +354,60 @@ def test_nothing_is_removed_while_a_job_is_under_way(
     assert (busy / "lease").exists()
     lease.clear()
     assert lab.run(measure, recompute=["count"]).computed == [measure.name]
+
+
+def test_a_refused_call_removes_nothing(lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe) -> None:
+    declare()
+    chain, _, last = jobs(quick)
+    lab.run(last)
+    before = list(lab.store.names())
+
+    with pytest.raises(RecipeError, match="stop_after is -1"):
+        lab.run(last, recompute=["own-net"], stop_after=-1)
+    stop = Stop()
+    stop.now("by hand")
+    outcome = lab.run(last, recompute=["own-net"], stop_after=stop)
+    assert (outcome.removed, outcome.stopped) == ([], "by hand")
+    assert set(outcome.left) == {job.name for job in (*chain, *chain[0].needs, last, *last.needs)}
+    with pytest.raises(ClusterError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
+        tb.Lab(lab.store.root, scheduler="tcp://127.0.0.1:9").run(last, recompute=["own-net"])
+    assert list(lab.store.names()) == before
+
+    # The second training would go on from the first one's result, which another engine made.
+    place = lab.store.folder(chain[0].name) / "provenance.json"
+    write_json(place, {**read_json(place), "engine_version": 0})
+    lab.store.folder(chain[1].name).rename(lab.store.root / "aside")
+    before = list(lab.store.names())
+    strict = tb.Lab(lab.store.root, settings=Settings(strict=True))
+    with pytest.raises(JobError, match="came from engine"):
+        strict.run(last, recompute=["count"])
+    assert list(lab.store.names()) == before
+    # What is removed itself is nothing to go on from.
+    assert strict.run(last, recompute=["own-net"]).removed == before
+
+    record = lab.store.root / "data" / "digits.json"
+    before = list(lab.store.names())
+    write_json(record, {**read_json(record), "fingerprint": "0" * 64})
+    with pytest.raises(StoreError, match="digits"):
+        tb.Lab(lab.store.root).run(last, recompute=["own-net"])
+    assert list(lab.store.names()) == before
+
+
+def test_what_was_removed_is_told(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare()
+    _, measure, last = jobs(quick)
+    lab.run(last)
+    for asked, name, count, words in (
+        (measure, "count", 2, "removed 2 results, made with count or from such; if this run is interrupted"),
+        (measure, "twice", 0, "nothing to remove: no results were made with twice"),
+        (last, "count", 1, "removed 1 result, made with count"),
+    ):
+        with Bar(Console(), lab.store) as bar:
+            outcome = lab.run(asked, progress=bar, recompute=[name])
+        assert len(outcome.removed) == count
+        assert words in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("moves", range(6))

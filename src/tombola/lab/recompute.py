@@ -29,38 +29,68 @@ from tombola.source import Use, declared_here
 from tombola.whole import sync_folder
 
 
+class Removal:
+    """The results of functions and networks, and all that was made from them, which are to leave a store.
+
+    They are looked for at once, and removed by :meth:`carry_out`: when nothing can refuse the work any more.
+
+    uses: names of functions, networks and initialisation schemes of the user's own, each of the version that
+        is declared here unless one is named.
+    jobs: that will be computed next. Of those that are concerned, the checkpoints are removed too.
+    names: of the jobs whose results are to be removed.
+
+    Raises :class:`~tombola.errors.JobError` for another name, and :class:`~tombola.errors.StoreError` while
+    a job is under way in the store, for nobody knows what it takes, or if one cannot be read.
+    """
+
+    def __init__(self, store: Store, uses: Iterable[str], jobs: Iterable[Job] = ()) -> None:
+        if isinstance(uses, str):
+            raise JobError(f"names is {uses!r}, one text; give a list of names, [{uses!r}]")
+        self.uses = tuple(uses)
+        self._store, self._jobs = store, list(jobs)
+        self._parts = {use for name in self.uses for use in _uses(name)}
+        self._behind: dict[str, set[str]] = {}
+        self.names: set[str] = set()
+        self._look()
+
+    def carry_out(self) -> list[str]:
+        """Remove them; the names of the jobs, once they are gone.
+
+        Raises :class:`~tombola.errors.StoreError` if a job is under way by now, or one cannot be removed.
+        """
+        self._look()  # again: others may have worked in the store meanwhile
+        for workplace in _begun(self._store, all_needed(self._jobs), self._parts, self.names):
+            shutil.rmtree(workplace)
+        _remove(self._store, self.names, self._behind)
+        forget_told(self._parts)
+        return sorted(self.names)
+
+    def _look(self) -> None:
+        if not self.uses:
+            return
+        described = {name: self._store.description(name) for name in self._store.names()}
+        self._behind = {name: parents(description) for name, description in described.items()}
+        made_by_them = {
+            name
+            for name, description in described.items()
+            if any(_rests_on(self._store, name, description, *part) for part in self._parts)
+        }
+        self.names = _with_descendants(made_by_them, self._behind)
+        _check_idle(self._store)
+
+
 def remove_results(store: Store, names: Iterable[str], jobs: Iterable[Job] = ()) -> list[str]:
     """Remove the results of functions and networks, and all that was made from them; the names of their jobs.
 
-    names: declared ones of the user's own, initialisation schemes too, of the version that is declared here.
-    jobs: that will be computed next. Of those that are concerned, the checkpoints are removed too.
-
-    Raises :class:`~tombola.errors.JobError` for another name, and :class:`~tombola.errors.StoreError` while
-    a job is under way in the store, for nobody knows what it takes, or if one cannot be read or removed.
+    Arguments and errors are those of :class:`Removal`.
     """
-    if isinstance(names, str):
-        raise JobError(f"names is {names!r}, one text; give a list of names, [{names!r}]")
-    uses = {use for name in names for use in _uses(name)}
-    described = {name: store.description(name) for name in store.names()}
-    concerned = {
-        name
-        for name, description in described.items()
-        if any(_rests_on(store, name, description, *use) for use in uses)
-    }
-    behind = {name: parents(description) for name, description in described.items()}
-    concerned = _with_descendants(concerned, behind)
-    _check_idle(store)
-    for workplace in _begun(store, all_needed(jobs), uses, concerned):
-        shutil.rmtree(workplace)
-    _remove(store, concerned, behind)
-    forget_told(uses)
-    return sorted(concerned)
+    return Removal(store, names, jobs).carry_out()
 
 
 def remove_jobs(store: Store, names: Iterable[str]) -> list[str]:
     """Remove finished jobs and all that was made from them; the names of all of them.
 
-    Raises :class:`~tombola.errors.StoreError` as :func:`remove_results` does.
+    Raises :class:`~tombola.errors.StoreError` as :class:`Removal` does.
     """
     behind = {name: parents(store.description(name)) for name in store.names()}
     concerned = _with_descendants(behind.keys() & set(names), behind)
@@ -86,7 +116,7 @@ def _remove(store: Store, names: set[str], behind: Mapping[str, set[str]]) -> No
 
 
 def _uses(name: str) -> list[Use]:
-    """What a name was declared for, as it stands in jobs: a function, a network, a scheme or several of these."""
+    """What a name was declared for, as it stands in jobs: a function, a network, a scheme or several."""
     own = declared_here()
     uses: list[Use] = [("functions", name)] if name in own["functions"] else []
     is_network, is_init = bare_name(name) in network_names(), bare_name(name) in init_names()

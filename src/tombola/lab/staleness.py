@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, get_args
 
 from tombola.declared import declaration
@@ -24,11 +24,14 @@ Record = Mapping[Kind, Mapping[str, Any]]
 _told: set[Use] = set()
 
 
-def tell_stale(store: Store, jobs: Iterable[Job], known: dict[str, Record]) -> None:
+def tell_stale(
+    store: Store, jobs: Iterable[Job], known: dict[str, Record], removed: Collection[str] = ()
+) -> None:
     """Warn, once a process for each, of what the user declared and edited since.
 
     jobs: whose results are used, and those of all jobs behind them, as far as they are finished.
     known: what was read of finished jobs before; what is read now is added.
+    removed: names of finished jobs that will be computed anew.
     """
     names = {
         kind: {name for name in own if source_fingerprint(kind, name) is not None}
@@ -36,7 +39,7 @@ def tell_stale(store: Store, jobs: Iterable[Job], known: dict[str, Record]) -> N
     }
     if not any(names.values()):
         return
-    results = _edited(store, all_needed(jobs), names, known)
+    results = _edited(store, all_needed(jobs), names, known, removed)
     for use, count in results.items():
         if use not in _told:
             _told.add(use)
@@ -62,7 +65,11 @@ def source_record(store: Store, name: str) -> Record | None:
 
 
 def _edited(
-    store: Store, needed: Mapping[str, Job], names: Mapping[Kind, set[str]], known: dict[str, Record]
+    store: Store,
+    needed: Mapping[str, Job],
+    names: Mapping[Kind, set[str]],
+    known: dict[str, Record],
+    removed: Collection[str],
 ) -> Counter[Use]:
     """What was edited, with the number of finished results that rest on it.
 
@@ -76,6 +83,8 @@ def _edited(
         if not (any(each in involved for each in behind) or _involves(job, names)):
             continue
         involved.add(name)
+        if name in removed:
+            continue
         record = known.get(name)
         if record is None:
             record = source_record(store, name)
