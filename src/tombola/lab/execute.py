@@ -44,13 +44,14 @@ from tombola.lab.own_files import import_stored
 from tombola.lab.references import calls, parents
 from tombola.lab.result import Packed, pack, unpack
 from tombola.lab.shared import put_object, stored_data, stored_object
+from tombola.lab.staleness import is_edited_network
 from tombola.lab.starts import check_same_start, lost_start
 from tombola.lab.store import Store
 from tombola.lab.under_way import Teller, forget_under_way
 from tombola.lab.watch import LabWatch, end_hung
 from tombola.lab.writing import face
 from tombola.reading import OTHER_FORM
-from tombola.source import Use, fingerprints_of, note_use, recorded_uses
+from tombola.source import Use, declared_here, fingerprints_of, note_use, recorded_uses
 from tombola.ticket import Ticket
 from tombola.training.device import (
     ENGINE_VERSION,
@@ -227,7 +228,7 @@ def load_result(store: Store, name: str) -> Any:
     """The result of a finished job as the library object it was.
 
     Raises :class:`~tombola.errors.StoreError` if it is damaged, and its subclass
-    :class:`~tombola.errors.Undeclared` if its network is not known here.
+    :class:`~tombola.errors.Undeclared` if its network is not known here, or was edited since.
     """
     description = store.description(name)
     if not describes(description, name):
@@ -236,12 +237,8 @@ def load_result(store: Store, name: str) -> Any:
     packed = store.packed(name)
     try:
         return _unpack(store, packed, kind)
-    except TicketError as error:
-        if isinstance(error.__cause__, NetworkError):
-            raise Undeclared(
-                f"job {name[:12]} cannot be read here: {error.__cause__}; import the file that declares it"
-            ) from error
-        raise store.damaged(name, str(error)) from error
+    except (TicketError, NetworkError) as error:
+        raise _unread(store, name, packed.details, error) from error
     except StoreError as error:
         cause = lost_start(store, name)
         if cause is None:
@@ -249,6 +246,27 @@ def load_result(store: Store, name: str) -> Any:
         raise StoreError(cause) from error
     except OTHER_FORM as error:
         raise store.damaged(name, f"{type(error).__name__} {reason(error)}") from error
+
+
+def _unread(store: Store, name: str, details: Mapping[str, Any], error: TombolaError) -> TombolaError:
+    """What to raise for a ticket or run, its checksums right, that does not go with what is declared here."""
+    if isinstance(error.__cause__, NetworkError) and isinstance(error, TicketError):
+        return Undeclared(
+            f"job {name[:12]} cannot be read here: {error.__cause__}; import the file that declares it"
+        )
+    described = details.get("ticket", details)["network"]
+    network = str(described["name"])
+    if is_edited_network(store, name, network):
+        return Undeclared(
+            f"job {name[:12]} was made with another text of network {network}; raise its version, or "
+            f"--recompute {network} replaces what was made with it"
+        )
+    own = declared_here()
+    if isinstance(error, NetworkError) and (
+        network in own["networks"] or described.get("init") in own["inits"]
+    ):
+        return Undeclared(f"job {name[:12]} cannot be read here: {error}; mend what declares it")
+    return store.damaged(name, str(error))
 
 
 def _unpack(store: Store, packed: Packed, kind: Any) -> Any:

@@ -64,6 +64,15 @@ def source_record(store: Store, name: str) -> Record | None:
     return {kind: value for kind in get_args(Kind) if isinstance(value := kept.get(kind), dict)}
 
 
+def is_edited_network(store: Store, name: str, network: str) -> bool:
+    """Whether a finished job was made with another text of the user's own network than the present one.
+
+    network: as it stands in jobs.
+    """
+    kept = (source_record(store, name) or {}).get("networks", {}).get(network)
+    return isinstance(kept, dict) and _differs(("networks", network), kept)
+
+
 def _edited(
     store: Store,
     needed: Mapping[str, Job],
