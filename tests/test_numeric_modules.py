@@ -19,8 +19,11 @@ from typing import Any
 import pytest
 
 from tombola import declared
+from tombola.networks import initialization
+from tombola.networks.initialization import init_names, written_init
 from tombola.networks.network import Network, network_names
 from tombola.source import FORM, file_fingerprint
+from tombola.training.device import ENGINE_VERSION
 
 PINNED = Path(__file__).with_name("numeric_modules.json")
 PACKAGE = Path(__file__).parents[1] / "src" / "tombola"
@@ -58,10 +61,13 @@ def present() -> State:
         for name in network_names()
         if not Network(name, 1, (1, 1), 1).own
     }
+    inits = {name: written_init(name) for name in init_names() if initialization._schemes.is_built_in(name)}
     return {
         "form": {"fingerprint": FORM},
         "functions": dict(sorted(functions.items())),
         "networks": dict(sorted(networks.items())),
+        "inits": dict(sorted(inits.items())),
+        "engine": {"engine": ENGINE_VERSION},
         "modules": {name: file_fingerprint((PACKAGE / name).read_bytes()) for name in numeric_modules()},
     }
 
@@ -77,7 +83,7 @@ def raised(before: State, now: State) -> bool:
     """Whether something that was pinned has another version now."""
     return any(
         now[kind].get(name, version) != version
-        for kind in ("functions", "networks")
+        for kind in before.keys() - {"form", "modules"}
         for name, version in before[kind].items()
     )
 
@@ -125,9 +131,9 @@ def test_numbers_change_only_with_a_version() -> None:
     if remedy is None and before != now:
         different = [
             name
-            for kind in ("functions", "networks", "modules")
-            for name in sorted(before[kind].keys() | now[kind].keys())
-            if before[kind].get(name) != now[kind].get(name)
+            for kind in sorted((before.keys() | now.keys()) - {"form"})
+            for name in sorted(before.get(kind, {}).keys() | now.get(kind, {}).keys())
+            if before.get(kind, {}).get(name) != now.get(kind, {}).get(name)
         ]
         remedy = f"{', '.join(different)}: new or of another version; pin what there is: {COMMAND}"
     assert remedy is None, remedy
@@ -138,6 +144,8 @@ def made_up(version: int = 1, **modules: str) -> dict[str, Any]:
         "form": {"fingerprint": 1},
         "functions": {"train": version},
         "networks": {"vgg16": "vgg16"},
+        "inits": {"orthogonal": "orthogonal"},
+        "engine": {"engine": 1},
         "modules": modules,
     }
 
@@ -151,6 +159,8 @@ def made_up(version: int = 1, **modules: str) -> dict[str, Any]:
         (made_up(a="1", b="2", c="4"), True),
         (made_up(2, a="1", b="3"), True),
         (made_up(a="1", b="3") | {"networks": {"vgg16": "vgg16@2"}}, True),
+        (made_up(a="1", b="3") | {"inits": {"orthogonal": "orthogonal@2"}}, True),
+        (made_up(a="1", b="3") | {"engine": {"engine": 2}}, True),
         (made_up(a="1", b="3") | {"functions": {"train": 1, "another": 2}}, False),
         (made_up(a="5", b="6") | {"form": {"fingerprint": 2}}, True),
     ],

@@ -19,11 +19,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-Kind = Literal["functions", "networks"]
+Kind = Literal["functions", "networks", "inits"]
 Use = tuple[Kind, str]
-"""A declared name, and whether it is of a function or of a network."""
+"""A declared name, and whether it is of a function, a network or an initialisation scheme."""
 
 FORM = 1
 """How fingerprints are made; those of different forms are not compared.
@@ -81,7 +81,7 @@ def executing(path: Path, content: bytes) -> None:
 
 
 def remember_source(kind: Kind, name: str, declared: Any) -> None:
-    """Keep the source of a function or network that is being declared, as it is now; not of tombola's own."""
+    """Keep the source of what is being declared, as it is now; not of tombola's own."""
     if (getattr(declared, "__module__", None) or "").partition(".")[0] == "tombola":
         _declared.pop((kind, name), None)
     else:
@@ -90,7 +90,7 @@ def remember_source(kind: Kind, name: str, declared: Any) -> None:
 
 def declared_here() -> dict[Kind, set[str]]:
     """The names that were declared in this process outside tombola."""
-    names: dict[Kind, set[str]] = {"functions": set(), "networks": set()}
+    names: dict[Kind, set[str]] = {kind: set() for kind in get_args(Kind)}
     for kind, name in _declared:
         names[kind].add(name)
     return names
@@ -120,7 +120,7 @@ def recorded_uses() -> Iterator[set[Use]]:
 
 
 def note_use(kind: Kind, name: str) -> None:
-    """Say that a declared function is called or a network built, to whoever records it."""
+    """Say that a declared function is called, a network built or its weights drawn, to whoever records it."""
     uses = _used.get()
     if uses is not None and (kind, name) in _declared:
         uses.add((kind, name))

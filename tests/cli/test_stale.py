@@ -78,6 +78,9 @@ def test_an_edit_is_told_a_version_is_new_and_recompute_replaces(
     _, err = tombola("report", file, "--out", tmp_path)
     assert err.startswith("tombola: note: kept-weights was edited since 2 results")
     assert numbers(tmp_path) == old
+    _, err = tombola("plan", file)
+    assert err.startswith("tombola: note: kept-weights was edited since 2 results")
+    assert err.count("\n") == 1
 
     before = set(Store(tmp_path / "store").names())
     raised = STUDY.replace("return 1.0", "return 3.0").replace('weights")', 'weights", version=2)')

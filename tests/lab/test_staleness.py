@@ -9,20 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import tombola as tb
 from tombola import declared, source
-from tombola.errors import JobError, StoreError
+from tombola.errors import ClusterError, JobError, RecipeError, StoreError
 from tombola.lab import lease as leases
 from tombola.lab import recompute, staleness
 from tombola.lab.chains import imp_jobs
+from tombola.lab.deadline import Stop
+from tombola.lab.execute import Settings
 from tombola.lab.finished import finished_job
 from tombola.lab.gc import gc
 from tombola.lab.job import Job
 from tombola.lab.own_files import import_file
+from tombola.lab.progress import Bar
 from tombola.lab.recompute import remove_results
 from tombola.lab.store import Store, read_json, write_json
-from tombola.networks import network
+from tombola.networks import initialization, network
 
 TEXT = '''import tombola as tb
 from torch import nn
@@ -32,6 +36,11 @@ from torch import nn
 def own_net(classes: int) -> nn.Module:
     """Of one layer."""
     return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+
+
+@tb.declare_init("halves")
+def halves(module: nn.Module) -> None:
+    nn.init.constant_(module[1].weight, 0.5)
 
 
 @tb.declare("count")
@@ -48,8 +57,10 @@ def twice(number: float) -> float:
 @pytest.fixture
 def declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Declares everything in the text anew, as a new process would; nothing is told yet."""
+    declared._import_built_in()
     monkeypatch.setattr(declared, "_declarations", dict(declared._declarations))
     monkeypatch.setattr(network._networks, "_declared", dict(network._networks._declared))
+    monkeypatch.setattr(initialization._schemes, "_declared", dict(initialization._schemes._declared))
     monkeypatch.setattr(source, "_declared", {})
 
     def edit(*pairs: str) -> None:
@@ -59,9 +70,10 @@ def declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
             assert text.count(old) == 1, old
             text = text.replace(old, new)
         (tmp_path / "mine.py").write_text(text)
-        for name in ("own-net", "count", "twice"):
+        for name in ("own-net", "halves", "count", "twice"):
             declared._declarations.pop(name, None)
             network._networks._declared.pop(name, None)
+            initialization._schemes._declared.pop(name, None)
         # A text that comes back is declared again.
         for name in [name for name in sys.modules if name.startswith("tombola_own_")]:
             monkeypatch.delitem(sys.modules, name)
@@ -260,6 +272,33 @@ def test_recomputing_a_network_replaces_all_that_was_made_with_it(
 
 
 @pytest.mark.parametrize("recorded", [True, False])
+def test_an_edited_initialisation_is_told_and_replaced_like_a_network(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe, digits: tb.Data, recorded: bool
+) -> None:
+    declare()
+
+    def started() -> list[Job]:
+        return [tb.job(tb.initialize, "own-net", "digits", init=init) for init in ("halves", "pytorch")]
+
+    start, other = started()
+    given = tb.job(tb.untrained, tb.initialize("own-net", digits, init="halves"), "digits")
+    lab.run([start, other, given])
+    assert float(lab.result(start).start["1.weight"][0, 0]) == 0.5
+    declare("_(module[1].weight, 0.5)", "_(module[1].weight, 0.25)")
+    (words,) = said(lambda: tb.Lab(lab.store.root).run(started()))
+    assert words.startswith("initialisation halves was edited since 1 result used here was made with it")
+    assert '@declare_init("halves", version=2)' in words
+    declare("_(module[1].weight, 0.5)", "_(module[1].weight, 0.25)")
+    assert len(said(lambda: tb.Lab(lab.store.root).run(given))) == 1
+    if not recorded:
+        for name in lab.store.names():
+            place = lab.store.folder(name) / "provenance.json"
+            write_json(place, {key: value for key, value in read_json(place).items() if key != "source"})
+    assert remove_results(lab.store, ["halves"]) == sorted([start.name, given.name])
+    assert float(tb.Lab(lab.store.root).result(started()[0]).start["1.weight"][0, 0]) == 0.25
+
+
+@pytest.mark.parametrize("recorded", [True, False])
 def test_what_was_made_of_a_ticket_of_the_callers_own_goes_with_its_network(
     lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe, digits: tb.Data, recorded: bool
 ) -> None:
@@ -284,10 +323,14 @@ def test_only_names_of_ones_own_are_recomputed(
     lab.run(measure)
     before = sorted(lab.store.names())
     for names, words in (
-        (["cont"], r"no function or network of your own 'cont'; did you mean 'count'\?"),
-        (["own-ned"], r"no function or network of your own 'own-ned'; did you mean 'own-net'\?"),
+        (["cont"], r"no function, network or initialisation of your own 'cont'; did you mean 'count'\?"),
+        (
+            ["own-ned"],
+            r"no function, network or initialisation of your own 'own-ned'; did you mean 'own-net'\?",
+        ),
         (["count", "train"], "train is tombola's own and gives other numbers in another version only"),
         (["convnet"], "convnet is tombola's own"),
+        (["orthogonal"], "orthogonal is tombola's own"),
         ("count", r"names is 'count', one text; give a list of names, \['count'\]"),
     ):
         with pytest.raises(JobError, match=words):
@@ -311,6 +354,60 @@ def test_nothing_is_removed_while_a_job_is_under_way(
     assert (busy / "lease").exists()
     lease.clear()
     assert lab.run(measure, recompute=["count"]).computed == [measure.name]
+
+
+def test_a_refused_call_removes_nothing(lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe) -> None:
+    declare()
+    chain, _, last = jobs(quick)
+    lab.run(last)
+    before = list(lab.store.names())
+
+    with pytest.raises(RecipeError, match="stop_after is -1"):
+        lab.run(last, recompute=["own-net"], stop_after=-1)
+    stop = Stop()
+    stop.now("by hand")
+    outcome = lab.run(last, recompute=["own-net"], stop_after=stop)
+    assert (outcome.removed, outcome.stopped) == ([], "by hand")
+    assert set(outcome.left) == {job.name for job in (*chain, *chain[0].needs, last, *last.needs)}
+    with pytest.raises(ClusterError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
+        tb.Lab(lab.store.root, scheduler="tcp://127.0.0.1:9").run(last, recompute=["own-net"])
+    assert list(lab.store.names()) == before
+
+    # The second training would go on from the first one's result, which another engine made.
+    place = lab.store.folder(chain[0].name) / "provenance.json"
+    write_json(place, {**read_json(place), "engine_version": 0})
+    lab.store.folder(chain[1].name).rename(lab.store.root / "aside")
+    before = list(lab.store.names())
+    strict = tb.Lab(lab.store.root, settings=Settings(strict=True))
+    with pytest.raises(JobError, match="came from engine"):
+        strict.run(last, recompute=["count"])
+    assert list(lab.store.names()) == before
+    # What is removed itself is nothing to go on from.
+    assert strict.run(last, recompute=["own-net"]).removed == before
+
+    record = lab.store.root / "data" / "digits.json"
+    before = list(lab.store.names())
+    write_json(record, {**read_json(record), "fingerprint": "0" * 64})
+    with pytest.raises(StoreError, match="digits"):
+        tb.Lab(lab.store.root).run(last, recompute=["own-net"])
+    assert list(lab.store.names()) == before
+
+
+def test_what_was_removed_is_told(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare()
+    _, measure, last = jobs(quick)
+    lab.run(last)
+    for asked, name, count, words in (
+        (measure, "count", 2, "removed 2 results, made with count or from such; if this run is interrupted"),
+        (measure, "twice", 0, "nothing to remove: no results were made with twice"),
+        (last, "count", 1, "removed 1 result, made with count"),
+    ):
+        with Bar(Console(), lab.store) as bar:
+            outcome = lab.run(asked, progress=bar, recompute=[name])
+        assert len(outcome.removed) == count
+        assert words in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("moves", range(6))
@@ -362,8 +459,10 @@ def test_unfinished_work_of_what_is_recomputed_begins_anew(
     assert (lab.store.workplace(other.name) / "checkpoint").read_text() == "half"
 
 
+@pytest.mark.parametrize("version", [1, 2])
 def test_a_training_of_an_edited_network_is_not_continued(
     tmp_path: Path,
+    version: int,
     declare: Callable[..., None],
     digits: tb.Data,
     recipe: tb.Recipe,
@@ -374,13 +473,14 @@ def test_a_training_of_an_edited_network_is_not_continued(
             if row.epoch == 2:
                 raise KeyboardInterrupt
 
-    declare()
+    raised = ('@tb.declare_network("own-net")', f'@tb.declare_network("own-net", version={version})')
+    declare(*raised)
     with pytest.raises(KeyboardInterrupt):
         tb.train(
             tb.initialize("own-net", digits), digits, recipe, watch=Interrupted(tmp_path / "kept", every=0)
         )
     assert (tmp_path / "kept" / "checkpoint").exists()
-    declare(*SAME_WEIGHTS)
+    declare(*raised, *SAME_WEIGHTS)
     ticket = tb.initialize("own-net", digits)
     expected = tb.train(ticket, digits, recipe)
     continued = tb.train(ticket, digits, recipe, watch=tb.Checkpoints(tmp_path / "kept", every=0))
@@ -407,6 +507,23 @@ def test_data_that_were_derived_from_a_replaced_result_are_derived_anew(
     declare(*add, "return times * float", "return 64 + times * float")
     lab.run(trained(), recompute=["count"])
     assert lab.store.provenance(trained().name)["data"] == {"data": tb.subset(digits, share=0.6).fingerprint}
+
+
+def test_every_training_on_derived_data_records_what_derived_them(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe
+) -> None:
+    add = (
+        "    return 2 * number\n",
+        "    return 2 * number\n\n\n@tb.declare('some', stored=False)\n"
+        "def some(data: tb.Data) -> tb.Data:\n"
+        "    return tb.subset(data, share=0.5)\n",
+    )
+    declare(*add)
+    start = tb.job(tb.initialize, "convnet", "digits")
+    trainings = [tb.job(tb.train, start, call("some", "digits"), quick, noise=noise) for noise in range(2)]
+    lab.run(trainings).raise_failures()
+    for training in trainings:  # the second finds the data in memory
+        assert lab.store.provenance(training.name)["source"]["functions"].keys() == {"some"}
 
 
 def test_a_store_without_records_opens_as_before(

@@ -29,15 +29,16 @@ def verify(store: Store = None) -> None:
     for damage in walking.verify(folder, not_rebuilt):
         count += 1
         say(console, str(damage))
-    for undeclared, results in sorted(not_rebuilt.items()):
-        say(console, f"not rebuilt: {undeclared} ({results} result{'s' if results > 1 else ''})")
+    for what, results in sorted(not_rebuilt.items()):
+        say(console, f"not rebuilt: {what} ({results} result{'s' if results > 1 else ''})")
     if count:
         raise StoreError(f"{count} things are damaged in {folder.root}")
     if not_rebuilt:
+        undeclared = any(not isinstance(each, walking.DeclaredOtherwise) for each in not_rebuilt)
+        remedy = ": --import FILE.py declares what is in a file of yours" if undeclared else ""
         say(
             console,
-            f"nothing is damaged in {folder.root}; what is not rebuilt has the right checksums: "
-            "--import FILE.py declares what is in a file of yours",
+            f"nothing is damaged in {folder.root}; what is not rebuilt has the right checksums{remedy}",
         )
         return
     say(console, f"all is well in {folder.root}")

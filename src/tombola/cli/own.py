@@ -90,14 +90,8 @@ def run_own(
     console = Console()
     say(console, f"{', '.join(study.name for study, _ in rows)}, store {lab.store.root}")
     jobs = [job for _, some in rows for row in some for job in row.jobs]
-    if recompute:
-        removed = lab.remove(recompute, jobs)
-        again = "; if this run is interrupted, go on without --recompute" if removed else ""
-        say(
-            console, f"removed {len(removed)} results, made with {' or '.join(recompute)} or from such{again}"
-        )
     with Bar(console, lab.store) as bar:
-        outcome = lab.run(jobs, progress=bar, stop_after=stop)
+        outcome = lab.run(jobs, progress=bar, stop_after=stop, recompute=recompute)
     _print_tables(lab, rows)
     outcome.raise_failures()
     raise_left(lab.store, stop, outcome)

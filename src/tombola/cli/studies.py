@@ -63,6 +63,7 @@ def plan(
 
     A name may be a file of your own, .py or .toml.
     """
+    from tombola.lab.staleness import tell_stale
     from tombola.studies.catalogue import PAPER
     from tombola.studies.plan import plan as plan_studies
     from tombola.studies.plan import plan_jobs
@@ -75,7 +76,10 @@ def plan(
     if own := own_paths(names, all, scale, numbers):
         _, rows = own_work(own)
         jobs = {study.name: [job for row in some for job in row.jobs] for study, some in rows}
-        found = plan_jobs(jobs, **_costing(place, jobs.values(), store, workers, slots))
+        costing = _costing(place, jobs.values(), store, workers, slots)
+        if costing["store"] is not None:
+            tell_stale(costing["store"], [job for some in jobs.values() for job in some], {})
+        found = plan_jobs(jobs, **costing)
     else:
         work = Work(asked_scale(scale, numbers))
         asked, left_out = asked_fitting(names, all, PAPER, work)

@@ -13,7 +13,7 @@ import random
 import socket
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -44,6 +44,7 @@ class Outcome:
     left: names of jobs that were not finished because the work had to stop; the same call continues.
     not_begun: of those, the ones that were not begun because their like took longer than was left, with the
         seconds of the shortest.
+    removed: names of jobs whose results were removed first, to be computed anew.
     stopped: why work had to stop, such as "after 9m" or "by SIGTERM"; empty if it had not.
     """
 
@@ -52,6 +53,7 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
     not_begun: dict[str, float] = field(default_factory=dict)
+    removed: list[str] = field(default_factory=list)
     stopped: str = ""
 
     def raise_left(self) -> None:
@@ -77,6 +79,9 @@ class Progress:
 
     def begin(self, found: int, missing: int) -> None:
         """Called once: how many jobs are there already and how many are to be computed."""
+
+    def removed(self, results: int, made_with: Sequence[str]) -> None:
+        """Called once, if results of some names were to be computed anew: so many were removed."""
 
     def epoch(self, job: Job, row: Epoch, epochs: int) -> None:
         """A training in this process finished an epoch."""

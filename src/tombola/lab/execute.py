@@ -44,13 +44,14 @@ from tombola.lab.own_files import import_stored
 from tombola.lab.references import calls, parents
 from tombola.lab.result import Packed, pack, unpack
 from tombola.lab.shared import put_object, stored_data, stored_object
+from tombola.lab.staleness import is_edited_network
 from tombola.lab.starts import check_same_start, lost_start
 from tombola.lab.store import Store
 from tombola.lab.under_way import Teller, forget_under_way
 from tombola.lab.watch import LabWatch, end_hung
 from tombola.lab.writing import face
 from tombola.reading import OTHER_FORM
-from tombola.source import fingerprints_of, recorded_uses
+from tombola.source import Use, declared_here, fingerprints_of, note_use, recorded_uses
 from tombola.ticket import Ticket
 from tombola.training.device import (
     ENGINE_VERSION,
@@ -227,7 +228,7 @@ def load_result(store: Store, name: str) -> Any:
     """The result of a finished job as the library object it was.
 
     Raises :class:`~tombola.errors.StoreError` if it is damaged, and its subclass
-    :class:`~tombola.errors.Undeclared` if its network is not known here.
+    :class:`~tombola.errors.Undeclared` if its network is not known here, or was edited since.
     """
     description = store.description(name)
     if not describes(description, name):
@@ -236,12 +237,8 @@ def load_result(store: Store, name: str) -> Any:
     packed = store.packed(name)
     try:
         return _unpack(store, packed, kind)
-    except TicketError as error:
-        if isinstance(error.__cause__, NetworkError):
-            raise Undeclared(
-                f"job {name[:12]} cannot be read here: {error.__cause__}; import the file that declares it"
-            ) from error
-        raise store.damaged(name, str(error)) from error
+    except (TicketError, NetworkError) as error:
+        raise _unread(store, name, packed.details, error) from error
     except StoreError as error:
         cause = lost_start(store, name)
         if cause is None:
@@ -249,6 +246,27 @@ def load_result(store: Store, name: str) -> Any:
         raise StoreError(cause) from error
     except OTHER_FORM as error:
         raise store.damaged(name, f"{type(error).__name__} {reason(error)}") from error
+
+
+def _unread(store: Store, name: str, details: Mapping[str, Any], error: TombolaError) -> TombolaError:
+    """What to raise for a ticket or run, its checksums right, that does not go with what is declared here."""
+    if isinstance(error.__cause__, NetworkError) and isinstance(error, TicketError):
+        return Undeclared(
+            f"job {name[:12]} cannot be read here: {error.__cause__}; import the file that declares it"
+        )
+    described = details.get("ticket", details)["network"]
+    network = str(described["name"])
+    if is_edited_network(store, name, network):
+        return Undeclared(
+            f"job {name[:12]} was made with another text of network {network}; raise its version, or "
+            f"--recompute {network} replaces what was made with it"
+        )
+    own = declared_here()
+    if isinstance(error, NetworkError) and (
+        network in own["networks"] or described.get("init") in own["inits"]
+    ):
+        return Undeclared(f"job {name[:12]} cannot be read here: {error}; mend what declares it")
+    return store.damaged(name, str(error))
 
 
 def _unpack(store: Store, packed: Packed, kind: Any) -> Any:
@@ -269,9 +287,12 @@ def _argument(store: Store, value: Any, runtime: Mapping[str, Any]) -> Any:
         if _is_data(value):
             behind = tuple(stored_data(store, name).fingerprint for name in _data_names(value))
             with _deriving:
-                return _derived_data(
+                data, uses = _derived_data(
                     store.root, json.dumps(value["call"]), (*behind, *_made(store, value["call"]))
                 )
+            for use in uses:
+                note_use(*use)
+            return data
         return evaluate(store, value["call"], runtime)
     if value.keys() == {"value", "type"}:
         details, tensors = stored_object(store, value["value"])
@@ -287,10 +308,11 @@ _deriving = threading.RLock()  # of data that are derived from derived ones
 
 
 @lru_cache(maxsize=4)
-def _derived_data(root: Path, call: str, behind: tuple[Hashable, ...]) -> Data:
-    """The data set that a call gives; it does not depend on the device."""
-    data: Data = evaluate(Store(root), json.loads(call), {})
-    return data
+def _derived_data(root: Path, call: str, behind: tuple[Hashable, ...]) -> tuple[Data, frozenset[Use]]:
+    """The data set that a call gives, on whatever device, and what of the user's own was called for it."""
+    with recorded_uses() as uses:
+        data: Data = evaluate(Store(root), json.loads(call), {})
+    return data, frozenset(uses)
 
 
 def _made(store: Store, call: Mapping[str, Any]) -> Iterator[Hashable]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from tombola.lab.execute import Settings, evaluate, load_result
 from tombola.lab.file_system import check_file_system
 from tombola.lab.job import Job, all_needed, data_behind, values_behind
 from tombola.lab.mixture import distinct_origins, mixed_line, origin
-from tombola.lab.recompute import remove_results
+from tombola.lab.recompute import Removal
 from tombola.lab.shared import lacks_start, put_value, register_data
 from tombola.lab.slots import default_slots
 from tombola.lab.staleness import Record, tell_stale
@@ -85,9 +85,10 @@ class Lab:
             begun whose like took longer than is left. What was not finished is in ``Outcome.left``; the same
             call continues. A :class:`~tombola.lab.deadline.Stop` is shared by several runs; see
             :func:`~tombola.lab.deadline.stopping`.
-        recompute: names of functions and networks of the caller's own. Whatever the store has that was made
-            by them, and all that was made from it, is removed first, so that what is asked for is computed
-            anew; see :func:`~tombola.lab.recompute.remove_results`.
+        recompute: names of functions, networks and initialisation schemes of the caller's own. Whatever the
+            store has that was made by them, and all that was made from it, is removed before the first job is
+            computed, so that what is asked for is computed anew; see :class:`~tombola.lab.recompute.Removal`.
+            A call that is refused removes nothing.
 
         Jobs that fail are told in the outcome, and so are those that need them; the others go on. Tickets
         between trainings are counted neither there nor in the progress, unless they are asked for. SIGTERM
@@ -100,15 +101,16 @@ class Lab:
         :class:`~tombola.errors.ClusterError` for a cluster that does not answer or has no workers any more.
         """
         asked = [jobs] if isinstance(jobs, Job) else list(jobs)
-        self.remove(recompute, asked)
-        tell_stale(self.store, asked, self._sources)
-        needed = all_needed(asked)
-        outcome = Outcome(found=[name for name in needed if self.store.has(name)])
-        missing = _wanted(self.store, asked, needed, set(outcome.found), whole)
-        outcome.found = [name for name in outcome.found if name not in missing]
-        between = {name for name, job in needed.items() if not job.counted} - {job.name for job in asked}
-        outcome.found = [name for name in outcome.found if name not in between]
         with stopping(stop_after) as stop:
+            removal = Removal(self.store, recompute, asked)
+            tell_stale(self.store, asked, self._sources, removal.names)
+            needed = all_needed(asked)
+            outcome = Outcome()
+            outcome.found = [name for name in needed if self.store.has(name) and name not in removal.names]
+            missing = _wanted(self.store, asked, needed, set(outcome.found), whole, removal.names)
+            outcome.found = [name for name in outcome.found if name not in missing]
+            between = {name for name, job in needed.items() if not job.counted} - {job.name for job in asked}
+            outcome.found = [name for name in outcome.found if name not in between]
             with suppress(Stopped):
                 with stop.interruptible():
                     self._check_data(asked, needed=bool(missing))
@@ -117,41 +119,50 @@ class Lab:
                 if missing:
                     stop.check()
                     if self.scheduler is None:
-                        self._look_for_mixtures(missing.values(), origin(self.device))
+                        self._look_for_mixtures(missing.values(), origin(self.device), removal.names)
                     check_file_system(self.store.root / "work")
                     self._bring_in_values(missing.values())
-                    self._run(missing, progress, outcome, stop)
+                    self._run(missing, progress, outcome, stop, removal)
+                else:
+                    self._remove(removal, progress, outcome, stop)
             ended = {*outcome.computed, *outcome.failed}
             outcome.left = [name for name in missing if name not in ended | between]
             outcome.computed = [name for name in outcome.computed if name not in between]
             outcome.stopped = stop.cause if outcome.left and stop.is_due() else ""
         return outcome
 
-    def remove(self, names: Iterable[str], jobs: Iterable[Job] = ()) -> list[str]:
-        """Remove what was made by functions or with networks, and all that was made from it; its jobs' names.
-
-        As :func:`~tombola.lab.recompute.remove_results` does, which tells the arguments and errors.
-        """
-        if not names:
-            return []
-        removed = remove_results(self.store, names, jobs)
-        for name in removed:
+    def _remove(self, removal: Removal, progress: Progress, outcome: Outcome, stop: Stop) -> None:
+        """Remove what is to be computed anew: the last step before that, when nothing refuses it any more."""
+        if not removal.uses:
+            return
+        stop.check()
+        outcome.removed = removal.carry_out()
+        for name in outcome.removed:
             self._sources.pop(name, None)
-        return removed
+        progress.removed(len(outcome.removed), removal.uses)
 
-    def _run(self, missing: Mapping[str, Job], progress: Progress, outcome: Outcome, stop: Stop) -> None:
+    def _run(
+        self,
+        missing: Mapping[str, Job],
+        progress: Progress,
+        outcome: Outcome,
+        stop: Stop,
+        removal: Removal,
+    ) -> None:
         """Run jobs where this lab runs them; Stopped if none could begin."""
         settings = replace(self.settings, stop_at=stop.at)
         if self.scheduler is not None:
-            self._run_remotely(self.scheduler, settings, missing, progress, outcome, stop)
+            self._run_remotely(self.scheduler, settings, missing, progress, outcome, stop, removal)
         elif self.workers:
             # A worker on a GPU sees no other.
             settings = replace(settings, device=self.device.type)
             with ExitStack() as stack:
                 with stop.interruptible():
                     client = stack.enter_context(local_cluster(self._crew(missing)))
+                self._remove(removal, progress, outcome, stop)
                 run_on_cluster(client, self.store, missing, settings, progress, outcome, stop=stop)
         else:
+            self._remove(removal, progress, outcome, stop)
             run_here(self.store, missing, settings, progress, outcome, stop)
 
     def _run_remotely(
@@ -162,6 +173,7 @@ class Lab:
         progress: Progress,
         outcome: Outcome,
         stop: Stop,
+        removal: Removal,
     ) -> None:
         """Run jobs on the workers of a cluster that is not this lab's."""
         with ExitStack() as stack:
@@ -178,15 +190,18 @@ class Lab:
                 )
             with stop.interruptible():
                 for here in distinct_origins(client, kind):
-                    self._look_for_mixtures(missing.values(), here)
+                    self._look_for_mixtures(missing.values(), here, removal.names)
                 check_data(client, self.store, data_behind(missing.values()))
             computing = [name for name, job in missing.items() if kind == "cuda" and _computes(job)]
             settings = replace(settings, device=kind)
+            self._remove(removal, progress, outcome, stop)
             run_on_cluster(client, self.store, missing, settings, progress, outcome, computing, stop)
 
-    def _look_for_mixtures(self, missing: Collection[Job], here: Mapping[str, str]) -> None:
+    def _look_for_mixtures(
+        self, missing: Collection[Job], here: Mapping[str, str], removed: Collection[str]
+    ) -> None:
         """Say, or refuse, before hours are spent, that trainings go on from results of another origin."""
-        line = mixed_line(self.store, missing, here)
+        line = mixed_line(self.store, missing, here, removed)
         if line is not None and self.settings.strict:
             raise JobError(line)
         if line is not None:
@@ -277,6 +292,9 @@ class _Counted(Progress):
     def begin(self, found: int, missing: int) -> None:
         self._progress.begin(found, missing)
 
+    def removed(self, results: int, made_with: Sequence[str]) -> None:
+        self._progress.removed(results, made_with)
+
     def epoch(self, job: Job, row: Epoch, epochs: int) -> None:
         self._progress.epoch(job, row, epochs)
 
@@ -295,13 +313,19 @@ def _computes(job: Job) -> bool:
 
 
 def _wanted(
-    store: Store, asked: list[Job], needed: Mapping[str, Job], found: set[str], whole: bool
+    store: Store,
+    asked: list[Job],
+    needed: Mapping[str, Job],
+    found: set[str],
+    whole: bool,
+    removed: Collection[str],
 ) -> dict[str, Job]:
     """Of the needed jobs, those that are missing and asked for, or that a missing one needs, in their order.
 
     A finished job makes the jobs behind it unnecessary, even if they are gone. A thin one is missing for
     whoever needs its tensors. Of one whose dense start is gone the job that made it is asked for again: a
-    ticket suffices to go on, and the run that it was made from may stay as it is.
+    ticket suffices to go on, and the run that it was made from may stay as it is. What is to be removed is
+    missing already.
     """
     wanted: set[str] = set()
     looked: set[tuple[str, bool]] = set()
@@ -320,7 +344,7 @@ def _wanted(
         if maker is not None and maker.name != job.name:
             if maker.name not in needed:  # read from the store: the ticket was named, and not written down
                 needed = {**all_needed([maker]), **needed}
-                found = {name for name in needed if store.has(name)}
+                found = {name for name in needed if store.has(name) and name not in removed}
             pending.append((maker, True))
         else:
             pending.extend((need, True) for need in job.needs)

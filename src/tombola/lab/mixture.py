@@ -90,13 +90,19 @@ def refuse_mixed(store: Store, description: Mapping[str, Any], here: Mapping[str
                 raise JobError(f"strict: job {name[:12]} is mixed itself; {_STRICT_REMEDY}")
 
 
-def mixed_line(store: Store, missing: Iterable[Job], here: Mapping[str, str]) -> str | None:
-    """What there is to say before trainings go on from results of another origin; None if none does."""
+def mixed_line(
+    store: Store, missing: Iterable[Job], here: Mapping[str, str], removed: Collection[str] = ()
+) -> str | None:
+    """What there is to say before trainings go on from results of another origin; None if none does.
+
+    removed: names of finished jobs that will be computed anew.
+    """
     unequal = [
         difference
         for job in missing
         if _is_training(job.declaration.name)
         for difference in _unequal(_computed_before(store, job), here)
+        if difference.job not in removed
     ]
     if not unequal:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from types import TracebackType
 
@@ -85,6 +85,18 @@ class Bar(Progress):
             self._console.print(f"{found} jobs were there already, {missing} to compute")
         else:
             self._console.print(f"{missing} jobs to compute")
+
+    def removed(self, results: int, made_with: Sequence[str]) -> None:
+        names = " or ".join(made_with)
+        if not results:
+            self._console.print(f"nothing to remove: no results were made with {names}", soft_wrap=True)
+            return
+        some = f"{results} result{'s' * (results != 1)}"
+        self._console.print(
+            f"removed {some}, made with {names} or from such; if this run is interrupted, go on without "
+            "--recompute",
+            soft_wrap=True,
+        )
 
     def done(self, job: Job, failed: str | None) -> None:
         self._done += 1

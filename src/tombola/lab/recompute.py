@@ -22,44 +22,75 @@ from tombola.lab.lease import free
 from tombola.lab.references import calls, own_values, parents
 from tombola.lab.staleness import forget_told, source_record
 from tombola.lab.store import Store
+from tombola.networks.initialization import init_names, written_init
 from tombola.networks.network import Network, network_names
 from tombola.networks.versions import bare_name
 from tombola.source import Use, declared_here
 from tombola.whole import sync_folder
 
 
+class Removal:
+    """The results of functions and networks, and all that was made from them, which are to leave a store.
+
+    They are looked for at once, and removed by :meth:`carry_out`: when nothing can refuse the work any more.
+
+    uses: names of functions, networks and initialisation schemes of the user's own, each of the version that
+        is declared here unless one is named.
+    jobs: that will be computed next. Of those that are concerned, the checkpoints are removed too.
+    names: of the jobs whose results are to be removed.
+
+    Raises :class:`~tombola.errors.JobError` for another name, and :class:`~tombola.errors.StoreError` while
+    a job is under way in the store, for nobody knows what it takes, or if one cannot be read.
+    """
+
+    def __init__(self, store: Store, uses: Iterable[str], jobs: Iterable[Job] = ()) -> None:
+        if isinstance(uses, str):
+            raise JobError(f"names is {uses!r}, one text; give a list of names, [{uses!r}]")
+        self.uses = tuple(uses)
+        self._store, self._jobs = store, list(jobs)
+        self._parts = {use for name in self.uses for use in _uses(name)}
+        self._behind: dict[str, set[str]] = {}
+        self.names: set[str] = set()
+        self._look()
+
+    def carry_out(self) -> list[str]:
+        """Remove them; the names of the jobs, once they are gone.
+
+        Raises :class:`~tombola.errors.StoreError` if a job is under way by now, or one cannot be removed.
+        """
+        self._look()  # again: others may have worked in the store meanwhile
+        for workplace in _begun(self._store, all_needed(self._jobs), self._parts, self.names):
+            shutil.rmtree(workplace)
+        _remove(self._store, self.names, self._behind)
+        forget_told(self._parts)
+        return sorted(self.names)
+
+    def _look(self) -> None:
+        if not self.uses:
+            return
+        described = {name: self._store.description(name) for name in self._store.names()}
+        self._behind = {name: parents(description) for name, description in described.items()}
+        made_by_them = {
+            name
+            for name, description in described.items()
+            if any(_rests_on(self._store, name, description, *part) for part in self._parts)
+        }
+        self.names = _with_descendants(made_by_them, self._behind)
+        _check_idle(self._store)
+
+
 def remove_results(store: Store, names: Iterable[str], jobs: Iterable[Job] = ()) -> list[str]:
     """Remove the results of functions and networks, and all that was made from them; the names of their jobs.
 
-    names: declared ones of the user's own, of the version that is declared here.
-    jobs: that will be computed next. Of those that are concerned, the checkpoints are removed too.
-
-    Raises :class:`~tombola.errors.JobError` for another name, and :class:`~tombola.errors.StoreError` while
-    a job is under way in the store, for nobody knows what it takes, or if one cannot be read or removed.
+    Arguments and errors are those of :class:`Removal`.
     """
-    if isinstance(names, str):
-        raise JobError(f"names is {names!r}, one text; give a list of names, [{names!r}]")
-    uses = {use for name in names for use in _uses(name)}
-    described = {name: store.description(name) for name in store.names()}
-    concerned = {
-        name
-        for name, description in described.items()
-        if any(_rests_on(store, name, description, *use) for use in uses)
-    }
-    behind = {name: parents(description) for name, description in described.items()}
-    concerned = _with_descendants(concerned, behind)
-    _check_idle(store)
-    for workplace in _begun(store, all_needed(jobs), uses, concerned):
-        shutil.rmtree(workplace)
-    _remove(store, concerned, behind)
-    forget_told(uses)
-    return sorted(concerned)
+    return Removal(store, names, jobs).carry_out()
 
 
 def remove_jobs(store: Store, names: Iterable[str]) -> list[str]:
     """Remove finished jobs and all that was made from them; the names of all of them.
 
-    Raises :class:`~tombola.errors.StoreError` as :func:`remove_results` does.
+    Raises :class:`~tombola.errors.StoreError` as :class:`Removal` does.
     """
     behind = {name: parents(store.description(name)) for name in store.names()}
     concerned = _with_descendants(behind.keys() & set(names), behind)
@@ -85,18 +116,22 @@ def _remove(store: Store, names: set[str], behind: Mapping[str, set[str]]) -> No
 
 
 def _uses(name: str) -> list[Use]:
-    """What a name was declared for, as it stands in jobs: a function, a network or one of each."""
+    """What a name was declared for, as it stands in jobs: a function, a network, a scheme or several."""
     own = declared_here()
     uses: list[Use] = [("functions", name)] if name in own["functions"] else []
-    is_network = bare_name(name) in network_names()
+    is_network, is_init = bare_name(name) in network_names(), bare_name(name) in init_names()
     if is_network:
         network = Network.of(name, channels=1, size=(1, 1), classes=1).written
         uses += [("networks", network)] if network in own["networks"] else []
+    if is_init:
+        init = written_init(name)
+        uses += [("inits", init)] if init in own["inits"] else []
     if uses:
         return uses
-    if name in function_names() or is_network:
+    if name in function_names() or is_network or is_init:
         raise JobError(f"{name} is tombola's own and gives other numbers in another version only; name yours")
-    raise JobError(unknown("function or network of your own", name, [*own["functions"], *own["networks"]]))
+    names = [each for declared in own.values() for each in declared]
+    raise JobError(unknown("function, network or initialisation of your own", name, names))
 
 
 def _rests_on(store: Store, name: str, description: Mapping[str, Any], kind: str, declared: str) -> bool:
@@ -106,10 +141,12 @@ def _rests_on(store: Store, name: str, description: Mapping[str, Any], kind: str
         return any(call["function"] == declared and call["version"] == version for call in calls(description))
     if any(declared in _texts(call["arguments"]) for call in calls(description)):
         return True
-    if declared in (source_record(store, name) or {}).get("networks", {}):
+    if declared in (source_record(store, name) or {}).get(kind, {}):
         return True
     values = own_values(description)  # tickets and runs of the caller's own, made elsewhere
-    return any(_network_of(store, value) == declared for value in values)
+    return any(
+        _part_of(store, value, "name" if kind == "networks" else "init") == declared for value in values
+    )
 
 
 def _texts(value: Any) -> set[str]:
@@ -121,11 +158,11 @@ def _texts(value: Any) -> set[str]:
     return set().union(*map(_texts, value)) if isinstance(value, list) else set()
 
 
-def _network_of(store: Store, value: str) -> str | None:
-    """The network of a ticket or run of the caller's own; None if it cannot be read."""
+def _part_of(store: Store, value: str, key: str) -> str | None:
+    """What the description of a network says of a ticket or run of the caller's own; None if nothing."""
     try:
         details = files.read_description(store.root / "objects" / f"{value}.safetensors")
-        return str(details.get("ticket", details)["network"]["name"])
+        return str(details.get("ticket", details)["network"][key])
     except (TombolaError, OSError, LookupError, TypeError):
         return None
 

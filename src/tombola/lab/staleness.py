@@ -2,14 +2,14 @@
 
 Names are declared and versions raised by hand, so an edit alone computes nothing anew. What a finished job
 recorded of the source it was made by (see :mod:`tombola.source`) is compared with the source of today
-whenever its result is used again, and an edit is told once.
+whenever its result is used again, and an edit is told once. Initialisation schemes count as networks do.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, get_args
 
 from tombola.declared import declaration
@@ -24,11 +24,14 @@ Record = Mapping[Kind, Mapping[str, Any]]
 _told: set[Use] = set()
 
 
-def tell_stale(store: Store, jobs: Iterable[Job], known: dict[str, Record]) -> None:
-    """Warn, once a process for each, of the user's own functions and networks that were edited since.
+def tell_stale(
+    store: Store, jobs: Iterable[Job], known: dict[str, Record], removed: Collection[str] = ()
+) -> None:
+    """Warn, once a process for each, of what the user declared and edited since.
 
     jobs: whose results are used, and those of all jobs behind them, as far as they are finished.
     known: what was read of finished jobs before; what is read now is added.
+    removed: names of finished jobs that will be computed anew.
     """
     names = {
         kind: {name for name in own if source_fingerprint(kind, name) is not None}
@@ -36,7 +39,7 @@ def tell_stale(store: Store, jobs: Iterable[Job], known: dict[str, Record]) -> N
     }
     if not any(names.values()):
         return
-    results = _edited(store, all_needed(jobs), names, known)
+    results = _edited(store, all_needed(jobs), names, known, removed)
     for use, count in results.items():
         if use not in _told:
             _told.add(use)
@@ -61,10 +64,23 @@ def source_record(store: Store, name: str) -> Record | None:
     return {kind: value for kind in get_args(Kind) if isinstance(value := kept.get(kind), dict)}
 
 
+def is_edited_network(store: Store, name: str, network: str) -> bool:
+    """Whether a finished job was made with another text of the user's own network than the present one.
+
+    network: as it stands in jobs.
+    """
+    kept = (source_record(store, name) or {}).get("networks", {}).get(network)
+    return isinstance(kept, dict) and _differs(("networks", network), kept)
+
+
 def _edited(
-    store: Store, needed: Mapping[str, Job], names: Mapping[Kind, set[str]], known: dict[str, Record]
+    store: Store,
+    needed: Mapping[str, Job],
+    names: Mapping[Kind, set[str]],
+    known: dict[str, Record],
+    removed: Collection[str],
 ) -> Counter[Use]:
-    """The functions and networks that were edited, each with the number of finished results that rest on it.
+    """What was edited, with the number of finished results that rest on it.
 
     needed: jobs, each after those behind it. Only those that involve the user's own are read.
     """
@@ -76,6 +92,8 @@ def _edited(
         if not (any(each in involved for each in behind) or _involves(job, names)):
             continue
         involved.add(name)
+        if name in removed:
+            continue
         record = known.get(name)
         if record is None:
             record = source_record(store, name)
@@ -104,33 +122,35 @@ def _differs(use: Use, kept: Mapping[str, str]) -> bool:
 
 def _involves(job: Job, names: Mapping[Kind, set[str]]) -> bool:
     """Whether a job itself, or a call that is made again within it, may run the user's own code."""
+    parts = names["networks"] | names["inits"]
     pending = [job]
     while pending:
         each = pending.pop()
         if each.declaration.name in names["functions"]:
             return True
-        if any(_names_network(value, names["networks"]) for value in each.arguments.values()):
+        if any(_names_part(value, parts) for value in each.arguments.values()):
             return True
-        if any(_network_of(value) in names["networks"] for value in each.values.values()):
+        if any(not parts.isdisjoint(_parts_of(value)) for value in each.values.values()):
             return True
         pending.extend(parent for parent in each.parents if not parent.stored)
     return False
 
 
-def _names_network(value: Any, networks: set[str]) -> bool:
-    """Whether an argument names one of these networks, or a finished job of whichever network."""
+def _names_part(value: Any, parts: set[str]) -> bool:
+    """Whether an argument names one of these networks and schemes, or a finished job of whichever."""
     if isinstance(value, str):
-        return value in networks
+        return value in parts
     if isinstance(value, list):
-        return any(_names_network(item, networks) for item in value)
+        return any(_names_part(item, parts) for item in value)
     if isinstance(value, dict):
-        return "job" in value or any(_names_network(item, networks) for item in value.values())
+        return "job" in value or any(_names_part(item, parts) for item in value.values())
     return False
 
 
-def _network_of(value: Any) -> str:
-    ticket = getattr(value, "ticket", value)
-    return str(ticket.network.written)
+def _parts_of(value: Any) -> set[str]:
+    """The network of a ticket or run, and the scheme that drew its first weights, if it is not its own."""
+    network = getattr(value, "ticket", value).network
+    return {network.written} if network.init is None else {network.written, network.init}
 
 
 def _words(use: Use, count: int) -> str:
@@ -142,8 +162,9 @@ def _words(use: Use, count: int) -> str:
         what, higher = f"{name} was edited", declaration(name).version + 1
         remedy = f'@declare("{name}", version={higher})'
     else:
-        what, higher = f"network {name} was edited", int(version) + 1 if version.isdigit() else 2
-        remedy = f'@declare_network("{bare}", version={higher})'
+        word, decorator = ("network", "network") if kind == "networks" else ("initialisation", "init")
+        what, higher = f"{word} {name} was edited", int(version) + 1 if version.isdigit() else 2
+        remedy = f'@declare_{decorator}("{bare}", version={higher})'
     return (
         f"{what} since {results} used here {'were' if count != 1 else 'was'} made with it under its name and "
         f"version: if its numbers changed, raise the version, {remedy}, or have all that rests on it "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,21 @@ from tombola.lab.job import describes, name_of
 from tombola.lab.lease import free
 from tombola.lab.own_files import altered_files
 from tombola.lab.references import own_values, parents
-from tombola.lab.shared import data_record, given_data, lacks_start, read_object
+from tombola.lab.shared import OBJECT, data_record, given_data, lacks_start, read_object
+from tombola.lab.staleness import is_edited_network
 from tombola.lab.starts import is_made_again
 from tombola.lab.store import RECORD, Store
 from tombola.lab.tickets import is_ticket
+from tombola.networks.initialization import init_names
+from tombola.networks.network import Network, network_names
 from tombola.reading import OTHER_FORM
+from tombola.source import declared_here
 
 _NAME = re.compile(r"[0-9a-f]{64}")
+
+
+class DeclaredOtherwise(str):
+    """What results could not be put together with, in words: it is declared here, and not as it was then."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +52,9 @@ class Damage:
 def verify(store: Store, not_rebuilt: Counter[str] | None = None) -> Iterator[Damage]:
     """Read everything in a store, and yield what is damaged as it is found.
 
-    not_rebuilt: counts, by the network or function that is not declared in this process, the results whose
-        checksums are right but which could not be put together. Nothing in the store is run to declare them.
+    not_rebuilt: counts the results whose checksums are right but which could not be put together, by the
+        network or function that is not declared in this process, or is declared in another version or text;
+        these are :class:`DeclaredOtherwise`. Nothing in the store is run to declare them.
 
     A job that can still be read, but whose parents are gone, is told too: it could not be computed again from
     what is there.
@@ -65,8 +74,9 @@ def verify(store: Store, not_rebuilt: Counter[str] | None = None) -> Iterator[Da
         try:
             read_object(path)
         except TombolaError as error:
-            if isinstance(error.__cause__, NetworkError):  # of one that is not declared here
-                not_rebuilt[_network(files.read_description(path))] += 1
+            undeclared = _undeclared(store, path, error)
+            if undeclared is not None:
+                not_rebuilt[undeclared] += 1
             else:
                 yield Damage(f"objects/{path.name}", f"{error}; delete it and the jobs that need it")
     kept = {path.stem for path in (store.root / "objects").iterdir()}
@@ -138,7 +148,7 @@ def _read(store: Store, name: str, description: Mapping[str, Any]) -> str | None
     try:
         load_result(store, name)
     except Undeclared:
-        return _network(packed.details)
+        return _network(packed.details, [name], store)
     except JobError:
         # Of a function that is not known here, or of another version.
         if not packed.tensors and "{'tensor'" in str(packed.numbers):
@@ -147,9 +157,49 @@ def _read(store: Store, name: str, description: Mapping[str, Any]) -> str | None
     return None
 
 
-def _network(details: Mapping[str, Any]) -> str:
-    """The network of a packed ticket or run, in words."""
-    return f"network {details.get('ticket', details)['network']['name']}"
+def _undeclared(store: Store, path: Path, error: TombolaError) -> str | None:
+    """What a ticket or run of the caller's own could not be put together with; None if it is damaged."""
+    if isinstance(error.__cause__, NetworkError):
+        return _network(files.read_description(path), [], store)
+    try:
+        details, _ = files.read_tensors(path, OBJECT)
+        described = details.get("ticket", details)["network"]
+    except (TombolaError, LookupError, TypeError):
+        return None
+    jobs = []
+    for name in store.names():
+        with suppress(StoreError):  # told with its job
+            if path.stem in own_values(store.description(name)):
+                jobs.append(name)
+    is_own = str(described["name"]) in declared_here()["networks"]
+    if any(is_edited_network(store, name, str(described["name"])) for name in jobs) or (
+        is_own and isinstance(error, NetworkError)
+    ):
+        return _network(details, jobs, store)
+    return None
+
+
+def _network(details: Mapping[str, Any], jobs: Iterable[str], store: Store) -> str:
+    """What of a ticket or run is not declared here, or not as it was when some jobs made or took it."""
+    described = details.get("ticket", details)["network"]
+    network = str(described["name"])
+    name, _, version = network.partition("@")
+    if name not in network_names():
+        return f"network {network}"
+    try:
+        Network.described({**described, "init": None})
+    except NetworkError:
+        return DeclaredOtherwise(f"network {name}, version {version or '1'}")
+    try:
+        Network.described(described)
+    except NetworkError:
+        name, _, version = str(described["init"]).partition("@")
+        if name not in init_names():
+            return f"initialisation {described['init']}"
+        return DeclaredOtherwise(f"initialisation {name}, version {version or '1'}")
+    if any(is_edited_network(store, job, network) for job in jobs):
+        return DeclaredOtherwise(f"network {network}, edited since")
+    return DeclaredOtherwise(f"network {network}, which cannot be built")
 
 
 def _function(description: Mapping[str, Any]) -> str:
@@ -159,4 +209,4 @@ def _function(description: Mapping[str, Any]) -> str:
         declaration(function)
     except JobError:
         return f"function {function}"
-    return f"function {function}, version {description['version']}"
+    return DeclaredOtherwise(f"function {function}, version {description['version']}")

@@ -14,6 +14,7 @@ from torch import nn
 
 from tombola.errors import NetworkError, reason
 from tombola.networks.versions import Definitions, parsed, written
+from tombola.source import note_use, remember_source
 
 Scheme = Callable[[nn.Module], None]
 
@@ -92,6 +93,7 @@ def declare_init(name: str, *, version: int = 1) -> Callable[[Scheme], Scheme]:
 
     def register(scheme: Scheme) -> Scheme:
         _schemes.declare(name, version, scheme)
+        remember_source("inits", written(name, version), scheme)
         return scheme
 
     return register
@@ -129,6 +131,7 @@ def draw_weights(module: nn.Module, init: str, network: str) -> None:
 
     Raises :class:`~tombola.errors.NetworkError` if the scheme cannot be applied to that module.
     """
+    note_use("inits", init)
     name, version = parsed(init)
     scheme = _schemes.find(name, version or 1)
     if _schemes.is_built_in(name) and not any(_layers(module)):

@@ -158,7 +158,7 @@ def train_until(
             "until": until,
             "environment": environment(where, precision, engine.name, mode),
         }
-        text = source_fingerprint("networks", ticket.network.name)
+        text = source_fingerprint("networks", ticket.network.written)
         if text is not None:  # of the user's own: one that was edited meanwhile is another training
             identity["source"] = text.get("text", text["file"])
         if momentum is not None:
