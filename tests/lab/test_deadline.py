@@ -71,7 +71,12 @@ def test_sigterm_in_a_script_ends_the_call_and_has_its_old_meaning_afterwards(
     workplace = lab.store.workplace(jobs[0].name)
     assert deaths(workplace) == 0
     assert sorted(path.name for path in workplace.iterdir()) == ["checkpoint"]
-    # The same call goes on, and ends at the same bits.
+    # This process was told to end: the same lab computes nothing more, whoever asks.
+    assert (lab.run(jobs).left, lab.run(jobs).stopped) == ([job.name for job in jobs], "by SIGTERM")
+    with pytest.raises(Unfinished):
+        lab.result(jobs[0])
+    # The next one goes on, and ends at the same bits.
+    lab = tb.Lab(lab.store.root)
     assert lab.run(jobs).left == []
     plain = tb.Lab(tmp_path / "plain")
     for job in jobs:
@@ -139,7 +144,7 @@ def test_an_error_that_a_signal_may_have_caused_is_no_failure(lab: tb.Lab, regis
 
     outcome = lab.run(tb.job(helped))
     assert (outcome.failed, outcome.left) == ({}, [tb.job(helped).name])
-    outcome = lab.run(tb.job(fails))
+    outcome = tb.Lab(lab.store.root).run(tb.job(fails))
     assert outcome.failed == {tb.job(fails).name: "no such thing"}
     assert (outcome.left, outcome.stopped) == ([], "")
 
@@ -264,7 +269,7 @@ def test_a_training_that_left_a_checkpoint_goes_on(trained: tb.Lab) -> None:
     (job,) = chain(seed=5)
     assert trained.run(job, progress=Terminating()).left == [job.name]
     assert (trained.store.workplace(job.name) / "checkpoint").exists()
-    assert trained.run(job, stop_after=300).left == []
+    assert tb.Lab(trained.store.root).run(job, stop_after=300).left == []
 
 
 @pytest.mark.parametrize(
@@ -309,7 +314,7 @@ def test_a_search_that_is_stopped_says_so_and_goes_on_later(lab: tb.Lab) -> None
     start = tb.job(tb.initialize, "convnet", "digits")
     with pytest.raises(Unfinished, match=r"^stopped by SIGTERM: job .* left; the same again continues"):
         first_stable_epochs(lab, [start], "digits", recipe, points=3, progress=Terminating())
-    (found,) = first_stable_epochs(lab, [start], "digits", recipe, points=3)
+    (found,) = first_stable_epochs(tb.Lab(lab.store.root), [start], "digits", recipe, points=3)
     plain = tb.load_data("digits")
     directly = tb.first_stable_epoch(tb.initialize("convnet", plain), plain, recipe, points=3)
     assert (found.epoch, found.heights) == (directly.epoch, directly.heights)

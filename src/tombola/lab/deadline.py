@@ -25,6 +25,10 @@ PATIENCE, LAST = 10.0, 22.0
 LOOK = 0.1
 
 
+BY_SIGTERM = "by SIGTERM"
+"""The cause of a stop that a signal asked for."""
+
+
 class Stopped(BaseException):
     """The work ends because it must stop. Like KeyboardInterrupt, no function should take it for an error.
 
@@ -173,7 +177,7 @@ class _DriverStop(Stop):
         due = self.is_due()
         if not self._prodded:
             self.hurried = self.hurried or due
-            self.now("by SIGTERM")
+            self.now(BY_SIGTERM)
         self._prodded = False
         self._heard.set()
         patience = self._patience

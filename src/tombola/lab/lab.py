@@ -14,12 +14,12 @@ import torch
 
 from tombola.errors import DataError, DeviceError, JobError, RecipeError
 from tombola.lab.cluster import Crew, check_data, local_cluster, remote_cluster
-from tombola.lab.deadline import Stop, Stopped, stopping
+from tombola.lab.deadline import BY_SIGTERM, Stop, Stopped, stopping
 from tombola.lab.engine import Outcome, Progress, available_gpus, run_here, run_on_cluster
 from tombola.lab.execute import Settings, evaluate, load_result
 from tombola.lab.file_system import check_file_system
 from tombola.lab.job import Job, all_needed, data_behind, values_behind
-from tombola.lab.mixture import distinct_origins, mixed_line, origin
+from tombola.lab.mixture import STRICT_REMEDY, distinct_origins, mixed_line, origin
 from tombola.lab.recompute import Removal
 from tombola.lab.shared import lacks_start, put_value, register_data
 from tombola.lab.slots import default_slots
@@ -67,6 +67,7 @@ class Lab:
         self.device = resolve_device(self.settings.device if self.scheduler is None else "cpu")
         self._checked: dict[str, str] = {}
         self._sources: dict[str, Record] = {}
+        self._ended = False  # by SIGTERM
 
     def run(
         self,
@@ -91,9 +92,11 @@ class Lab:
             A call that is refused removes nothing.
 
         Jobs that fail are told in the outcome, and so are those that need them; the others go on. Tickets
-        between trainings are counted neither there nor in the progress, unless they are asked for. SIGTERM
-        stops the work like a time that is over, unless this process handles it otherwise or this is not its
-        main thread: the call returns with ``Outcome.stopped``, and SIGTERM has its old meaning again.
+        between trainings are counted neither there nor in the progress, unless they are asked for.
+
+        SIGTERM stops the work like a time that is over, unless this process handles it otherwise or this is
+        not its main thread: the call returns with ``Outcome.stopped``, and SIGTERM has its old meaning again.
+        Whatever this lab is asked to compute afterwards is left, too: the process was told to end.
 
         Raises :class:`~tombola.errors.RecipeError` for a ``stop_after`` that is not above 0,
         :class:`~tombola.errors.StoreError` if the store cannot be written to or holds results of other
@@ -117,6 +120,8 @@ class Lab:
                 progress = _Counted(progress or Progress(), between)
                 progress.begin(len(outcome.found), len(missing.keys() - between))
                 if missing:
+                    if self._ended:
+                        stop.now(BY_SIGTERM)
                     stop.check()
                     if self.scheduler is None:
                         self._look_for_mixtures(missing.values(), origin(self.device), removal.names)
@@ -125,10 +130,11 @@ class Lab:
                     self._run(missing, progress, outcome, stop, removal)
                 else:
                     self._remove(removal, progress, outcome, stop)
-            ended = {*outcome.computed, *outcome.failed}
-            outcome.left = [name for name in missing if name not in ended | between]
+            over = {*outcome.computed, *outcome.failed, *between}
+            outcome.left = [name for name in missing if name not in over]
             outcome.computed = [name for name in outcome.computed if name not in between]
             outcome.stopped = stop.cause if outcome.left and stop.is_due() else ""
+            self._ended |= outcome.stopped == BY_SIGTERM
         return outcome
 
     def _remove(self, removal: Removal, progress: Progress, outcome: Outcome, stop: Stop) -> None:
@@ -203,7 +209,7 @@ class Lab:
         """Say, or refuse, before hours are spent, that trainings go on from results of another origin."""
         line = mixed_line(self.store, missing, here, removed)
         if line is not None and self.settings.strict:
-            raise JobError(line)
+            raise JobError(f"strict: {line}; {STRICT_REMEDY}")
         if line is not None:
             warnings.warn(line, stacklevel=3)
 

@@ -24,7 +24,7 @@ from tombola.lab.writing import face
 from tombola.training.device import ENGINE_VERSION, hardware_name, resolve_device
 
 # What bits rest on, as provenance has it, and what a user calls it.
-_STRICT_REMEDY = "leave out --strict to mix them, or use another store"
+STRICT_REMEDY = "leave out --strict to mix them, or use another store"
 _WORDS = {"engine_version": "engine version", "torch": "torch", "hardware": "hardware"}
 
 
@@ -83,11 +83,11 @@ def refuse_mixed(store: Store, description: Mapping[str, Any], here: Mapping[str
     """Raise :class:`~tombola.errors.JobError` if a training would go on from a result of another origin."""
     unequal = differences(store, description, here)
     if unequal:
-        raise JobError(f"strict: {unequal[0]}; {_STRICT_REMEDY}")
+        raise JobError(f"strict: {unequal[0]}; {STRICT_REMEDY}")
     if _is_training(description["function"]):
         for name, there in _computed_behind(store, description):
             if there["mixed"]:
-                raise JobError(f"strict: job {name[:12]} is mixed itself; {_STRICT_REMEDY}")
+                raise JobError(f"strict: job {name[:12]} is mixed itself; {STRICT_REMEDY}")
 
 
 def mixed_line(
