@@ -25,7 +25,7 @@ from tombola.lab.store import Store
 from tombola.networks.initialization import init_names, written_init
 from tombola.networks.network import Network, network_names
 from tombola.networks.versions import bare_name
-from tombola.source import Use, declared_here
+from tombola.source import Kind, Use, declared_here
 from tombola.whole import sync_folder
 
 
@@ -134,7 +134,7 @@ def _uses(name: str) -> list[Use]:
     raise JobError(unknown("function, network or initialisation of your own", name, names))
 
 
-def _rests_on(store: Store, name: str, description: Mapping[str, Any], kind: str, declared: str) -> bool:
+def _rests_on(store: Store, name: str, description: Mapping[str, Any], kind: Kind, declared: str) -> bool:
     """Whether a finished job was made by a function or with a network itself, whatever is behind it."""
     if kind == "functions":
         version = declaration(declared).version
