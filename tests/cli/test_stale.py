@@ -56,6 +56,7 @@ def numbers(folder: Path) -> list[float]:
     return [float(row["values"]) for row in rows if row["quantity"] == "kept-weights"]
 
 
+@pytest.mark.long
 def test_an_edit_is_told_a_version_is_new_and_recompute_replaces(
     tombola: Callable[..., tuple[str, str]], tmp_path: Path
 ) -> None:

@@ -74,6 +74,7 @@ def command(store: Path, *arguments: object) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_chain_leaves_the_round_that_cannot_end_in_time_and_goes_on_later(tmp_path: Path) -> None:
     arguments = ("imp", "--rounds", 2, *QUICK)
     with command(tmp_path, "imp", "--rounds", 0, *QUICK) as process:
@@ -96,7 +97,12 @@ def test_a_chain_leaves_the_round_that_cannot_end_in_time_and_goes_on_later(tmp_
 
 
 @pytest.mark.parametrize(
-    "kind", ["imp", "run of one's own", pytest.param("run of the paper", marks=pytest.mark.long)]
+    "kind",
+    [
+        "imp",
+        pytest.param("run of one's own", marks=pytest.mark.long),
+        pytest.param("run of the paper", marks=pytest.mark.long),
+    ],
 )
 def test_sigterm_to_the_whole_group_ends_a_command_with_one_line_and_75(tmp_path: Path, kind: str) -> None:
     own = tmp_path / "mine.toml"

@@ -363,7 +363,9 @@ def test_a_ticket_whose_dense_start_is_gone_is_told(lab: tb.Lab) -> None:
     start = tb.job(tb.initialize, "convnet", "digits")
     (lab.store.root / "objects" / f"{lab.result(start).start_fingerprint}.safetensors").unlink()
     shared._object.cache_clear()
-    with pytest.raises(StoreError, match=r"no file .*; delete it and the job that made it, and run again"):
+    with pytest.raises(
+        StoreError, match=r"whose tensors are gone from the store at .*; delete .*, and they are made again"
+    ):
         lab.result(start)
 
 

@@ -142,7 +142,7 @@ def test_another_user_runs_code_on_an_unprotected_cluster(proof: Path) -> None:
         scheduler, nanny, worker = (
             int(address.rsplit(":", 1)[1]) for address in (cluster.scheduler_address, about["nanny"], worker)
         )
-        seen = intrude(proof, [], patience=20, in_plain=True)
+        seen = intrude(proof, [], patience=10, in_plain=True)
     for port, operation in ((scheduler, "run_function"), (nanny, "run"), (worker, "run")):
         assert written_by_us(proof, port, operation, "plain")
     replies = {(attempt["port"], attempt["attempt"]): attempt["reply"] for attempt in seen["attempts"]}

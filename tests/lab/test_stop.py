@@ -249,9 +249,6 @@ def _each(always: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("workers", [always, pytest.param(other, marks=pytest.mark.long)])
 
 
-both = _each(always=2)
-
-
 # The five moments
 
 
@@ -276,7 +273,7 @@ def checkpoints(place: Path) -> list[Path]:
     ("workers", "moment"),
     [
         (2, "mid-training"),
-        (0, "before the first step"),
+        pytest.param(0, "before the first step", marks=pytest.mark.long),
         pytest.param(0, "mid-training", marks=pytest.mark.long),
         pytest.param(2, "before the first step", marks=pytest.mark.long),
     ],
@@ -337,7 +334,8 @@ def test_whoever_waits_for_another_driver_wakes_at_once(
 # Attempts
 
 
-@both
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [0, 2])
 def test_more_stops_than_attempts_under_a_job_that_takes_no_notice_count_none(
     drive: Drive, jobs: dict, workers: int
 ) -> None:
@@ -374,6 +372,7 @@ def test_a_second_signal_ends_harder_and_loses_nothing(
     assert drive(workers, "sleeper").outcome()[0] == [job.name]
 
 
+@pytest.mark.long
 def test_ctrl_c_under_worker_processes_counts_no_attempt(drive: Drive) -> None:
     one = drive(2, "sleeper", "training")
     one.wait_for(lambda: (one.place / "sleeper-0").exists())
@@ -388,7 +387,8 @@ def test_ctrl_c_under_worker_processes_counts_no_attempt(drive: Drive) -> None:
 # Times
 
 
-@_each(always=0)
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [0, 2])
 def test_a_time_ends_work_in_workers_as_in_the_driver(
     drive: Drive, jobs: dict, undisturbed: tb.Run, same_run: Same, workers: int
 ) -> None:
@@ -422,6 +422,7 @@ def dask(place: Path, what: str, *options: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
 
 
+@pytest.mark.long
 def test_workers_of_a_cluster_hear_of_a_stop_and_keep_checkpoints_when_they_are_ended(
     drive: Drive, jobs: dict, undisturbed: tb.Run, same_run: Same
 ) -> None:
