@@ -39,7 +39,7 @@ from tombola.lab.attempts import count_attempt, device_is_lost, forget_attempts,
 from tombola.lab.deadline import PATIENCE, Stop
 from tombola.lab.durations import check_time_left
 from tombola.lab.job import call, described_function, describes, name_of, result_type
-from tombola.lab.mixture import origin, record, refuse_mixed
+from tombola.lab.mixture import mixtures
 from tombola.lab.own_files import import_stored
 from tombola.lab.references import calls, parents
 from tombola.lab.result import Packed, pack, unpack
@@ -187,9 +187,7 @@ def _compute(
     """Make a job's result and publish it."""
     started, since = time.time(), time.monotonic()
     device = resolve_device(settings.device)
-    if settings.strict:
-        refuse_mixed(store, description, origin(device))
-    mixed = record(store, description, device)
+    mixed = mixtures(store, description, device, strict=settings.strict)
     # Measures compute in the mode of the trainings beside them.
     quiet = process_settings(settings.mode) if device.type == "cuda" else nullcontext()
     with quiet, recorded_uses() as uses:

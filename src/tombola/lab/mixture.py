@@ -23,8 +23,10 @@ from tombola.lab.store import Store
 from tombola.lab.writing import face
 from tombola.training.device import ENGINE_VERSION, hardware_name, resolve_device
 
-# What bits rest on, as provenance has it, and what a user calls it.
 STRICT_REMEDY = "leave out --strict to mix them, or use another store"
+"""What to do where strict refuses."""
+
+# What bits rest on, as provenance has it, and what a user calls it.
 _WORDS = {"engine_version": "engine version", "torch": "torch", "hardware": "hardware"}
 
 
@@ -54,40 +56,38 @@ def origin(device: torch.device) -> dict[str, str]:
     }
 
 
-def differences(store: Store, description: Mapping[str, Any], here: Mapping[str, str]) -> list[Difference]:
-    """How the results that a described training goes on from differ from where it is about to run.
+def mixtures(
+    store: Store, description: Mapping[str, Any], device: torch.device, *, strict: bool = False
+) -> list[dict[str, str]]:
+    """How the results that a training goes on from differ from where it is about to run, for its record.
 
-    here: as :func:`origin` gives it. Results that are not in the store yet are left out; a job that is no
-    training has none.
+    device: of this process, on which it will run. Results that are not in the store yet are left out; a job
+    that is no training has none.
+
+    Raises :class:`~tombola.errors.JobError` where there are any, or one of the results is mixed itself, if
+    that is to be refused (``strict``).
     """
     if not _is_training(description["function"]):
         return []
-    return _unequal(_computed_behind(store, description), here)
+    behind = dict(_computed_behind(store, description))
+    unequal = _unequal(behind, origin(device))
+    if strict and unequal:
+        raise JobError(f"strict: {unequal[0]}; {STRICT_REMEDY}")
+    itself = next((name for name, made in behind.items() if made.get("mixed")), None)
+    if strict and itself is not None:
+        raise JobError(f"strict: job {itself[:12]} is mixed itself; {STRICT_REMEDY}")
+    return [asdict(difference) for difference in unequal]
 
 
-def _unequal(behind: Iterable[tuple[str, Mapping[str, str]]], here: Mapping[str, str]) -> list[Difference]:
+def _unequal(behind: Mapping[str, Mapping[str, Any]], here: Mapping[str, str]) -> list[Difference]:
+    """The differences of finished jobs, given with their provenance."""
+    origins = {name: _origin_of(made) for name, made in behind.items()}
     return [
         Difference(name, word, there[key], here[key])
-        for name, there in behind
+        for name, there in origins.items()
         for key, word in _WORDS.items()
         if there[key] != here[key]
     ]
-
-
-def record(store: Store, description: Mapping[str, Any], device: torch.device) -> list[dict[str, str]]:
-    """The differences of a training that runs in this process, for its provenance."""
-    return [asdict(difference) for difference in differences(store, description, origin(device))]
-
-
-def refuse_mixed(store: Store, description: Mapping[str, Any], here: Mapping[str, str]) -> None:
-    """Raise :class:`~tombola.errors.JobError` if a training would go on from a result of another origin."""
-    unequal = differences(store, description, here)
-    if unequal:
-        raise JobError(f"strict: {unequal[0]}; {STRICT_REMEDY}")
-    if _is_training(description["function"]):
-        for name, there in _computed_behind(store, description):
-            if there["mixed"]:
-                raise JobError(f"strict: job {name[:12]} is mixed itself; {STRICT_REMEDY}")
 
 
 def mixed_line(
@@ -101,7 +101,7 @@ def mixed_line(
         difference
         for job in missing
         if _is_training(job.declaration.name)
-        for difference in _unequal(_computed_before(store, job), here)
+        for difference in _unequal(dict(_computed_before(store, job)), here)
         if difference.job not in removed
     ]
     if not unequal:
@@ -129,8 +129,8 @@ def _worker_origin(device: str) -> dict[str, str]:
     return origin(resolve_device(device))
 
 
-def _computed_behind(store: Store, description: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
-    """The nearest finished jobs behind a call that computed on a device, each with its origin.
+def _computed_behind(store: Store, description: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The nearest finished jobs behind a call that computed on a device, each with its provenance.
 
     What is exact (an initialisation, a pruning) is looked through. Behind every round of a chain is also what
     its dense start was made by: a pretraining.
@@ -147,12 +147,12 @@ def _computed_behind(store: Store, description: Mapping[str, Any]) -> Iterator[t
         with suppress(StoreError):  # one that is damaged fails what reads it, with a remedy
             behind = store.description(name)
             if _computes(behind["function"]):
-                yield name, _origin_of(store.provenance(name))
+                yield name, store.provenance(name)
             else:
                 pending.extend(sorted(parents(behind)))
 
 
-def _computed_before(store: Store, job: Job) -> Iterator[tuple[str, dict[str, str]]]:
+def _computed_before(store: Store, job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
     """The same of a job whose exact parents may not be there yet, such as the pruning of a finished run."""
     pending, seen = [*job.parents], set[str]()
     with suppress(StoreError):
@@ -167,16 +167,15 @@ def _computed_before(store: Store, job: Job) -> Iterator[tuple[str, dict[str, st
             pending.extend(parent.parents)
         elif store.has(parent.name):
             with suppress(StoreError):
-                yield parent.name, _origin_of(store.provenance(parent.name))
+                yield parent.name, store.provenance(parent.name)
 
 
 def _origin_of(provenance: Mapping[str, Any]) -> dict[str, str]:
-    """The same of a finished job, and whether it is mixed; before engines had versions it is of the first."""
+    """The origin of a finished job; results of before engines had versions are of the first."""
     return {
         "engine_version": str(provenance.get("engine_version", 1)),
         "torch": _release(str(provenance.get("torch"))),
         "hardware": str(provenance.get("hardware")),
-        "mixed": "yes" if provenance.get("mixed") else "",
     }
 
 
