@@ -14,6 +14,7 @@ import pytest
 
 import tombola as tb
 from tombola.cli.stop import joined, seconds_of
+from tombola.lab.engine import Outcome
 from tombola.lab.store import Store
 
 Result = tuple[int, str, str]
@@ -64,6 +65,21 @@ def test_a_command_has_no_stop_after_it(tombola: Tombola) -> None:
     before = signal.getsignal(signal.SIGTERM)
     assert tombola("imp", "--rounds", 0, *QUICK, "--stop-after", "1h")[0] == 0
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_what_is_left_is_told_beside_what_failed(
+    tombola: Tombola, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "mine.toml"
+    own.write_text('name = "mine"\n[recipe]\nepochs = 1\n')
+    outcome = Outcome(failed={"a" * 64: "boom"}, left=["b" * 64])
+    monkeypatch.setattr(tb.Lab, "run", lambda *_, **__: outcome)
+    code, _, err = tombola("run", own, "--stop-after", "9m")
+    assert code == 75
+    assert err == (
+        "tombola: nothing more fits into 9m: 0 of 2 jobs done, 1 left (1 failed); "
+        "the same command continues\n"
+    )
 
 
 def command(store: Path, *arguments: object) -> subprocess.Popen[str]:

@@ -30,7 +30,7 @@ def verify(store: Store = None) -> None:
         count += 1
         say(console, str(damage))
     for what, results in sorted(not_rebuilt.items()):
-        say(console, f"not rebuilt: {what} ({results} result{'s' if results > 1 else ''})")
+        say(console, f"not rebuilt: {what} ({_many('result', results)})")
     if count:
         raise StoreError(f"{count} things are damaged in {folder.root}")
     if not_rebuilt:

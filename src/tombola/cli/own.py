@@ -93,8 +93,8 @@ def run_own(
     with Bar(console, lab.store) as bar:
         outcome = lab.run(jobs, progress=bar, stop_after=stop, recompute=recompute)
     _print_tables(lab, rows)
-    outcome.raise_failures()
     raise_left(lab.store, stop, outcome)
+    outcome.raise_failures()
 
 
 def report_own(paths: Sequence[Path], out: Path, lab: Lab) -> None:

@@ -48,9 +48,7 @@ def seconds_of(text: str) -> float:
         if seconds > 0:
             return seconds
         raise RecipeError(f"{_OPTION} is {text}; it must be more than 0, such as 9m")
-    if re.fullmatch(r"-.*\d.*", text):
-        raise RecipeError(f"{_OPTION} is {text}; it must be more than 0, such as 9m")
-    if re.fullmatch(r"0+(\.0*)?|\.0+", text):
+    if re.fullmatch(r"-.*\d.*|0+(\.0*)?|\.0+", text):
         raise RecipeError(f"{_OPTION} is {text}; it must be more than 0, such as 9m")
     if re.fullmatch(r"\d+(\.\d*)?|\.\d+", text):
         raise RecipeError(f"{_OPTION} is {text}, without a unit; give {text}s, {text}m or {text}h")
