@@ -74,6 +74,7 @@ def test_what_is_left_is_told_beside_what_failed(
     own.write_text('name = "mine"\n[recipe]\nepochs = 1\n')
     outcome = Outcome(failed={"a" * 64: "boom"}, left=["b" * 64])
     monkeypatch.setattr(tb.Lab, "run", lambda *_, **__: outcome)
+    monkeypatch.setattr(os, "_exit", sys.exit)  # a command that was stopped waits for no thread
     code, _, err = tombola("run", own, "--stop-after", "9m")
     assert code == 75
     assert err == (
