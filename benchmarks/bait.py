@@ -15,8 +15,8 @@ from rich.console import Console
 import tombola as tb
 from tombola.errors import TombolaError
 from tombola.lab import execute
-from tombola.lab.exchange import export, import_
-from tombola.lab.finished import finished_job
+from tombola.lab.archive import export, import_
+from tombola.lab.execute import finished_job
 from tombola.lab.gc import gc
 from tombola.lab.listing import listing, show_file, show_job
 from tombola.lab.store import Store

@@ -20,8 +20,7 @@ from typing import Any
 
 import tyro
 
-from tombola.measures.bisection import bracket, questions
-from tombola.measures.first_stable import PAPER_STEPS, epochs_trained
+from tombola.measures.first_stable import PAPER_STEPS, bracket, epochs_trained, questions
 
 sys.path.insert(0, str(Path(__file__).parent))
 from measure import report

@@ -25,9 +25,9 @@ from torch.nn import functional
 import tombola as tb
 from tombola.networks.network import prunable_names
 from tombola.training.device import resolve_device
-from tombola.training.eager import EagerEngine
-from tombola.training.history import ForgettingRecord
-from tombola.training.under_way import Training
+from tombola.training.engines import EagerEngine
+from tombola.training.loop import Training
+from tombola.training.run import ForgettingRecord
 
 sys.path.insert(0, str(Path(__file__).parent))
 from measure import median_ratio, report, seconds_in_turns

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import tombola as tb
 from tombola.lab.execute import Settings
-from tombola.lab.own_files import import_file, put_file
+from tombola.lab.user_code import import_file, put_file
 from tombola.lab.verify import verify
 
 _LAYER = 6
@@ -65,7 +65,7 @@ def graph(code: Path, count: int) -> list[tb.Job]:
 
 def drive(place: Path, count: int, workers: int) -> None:
     """One driver: make ready, wait for the start signal, run everything."""
-    code = place / "declared.py"
+    code = place / "registry.py"
     jobs = graph(code, count)
     lab = tb.Lab(place / "store", workers=workers)
     lab.settings = Settings(device="cpu", files=(put_file(lab.store, code),))
@@ -88,7 +88,7 @@ def started_driver(place: Path, name: str, count: int, workers: int) -> subproce
 
 def one_round(place: Path, count: int, workers: int) -> Counter[str]:
     """Two drivers at once and a third after them; how many jobs each of them started."""
-    (place / "declared.py").write_text(_DECLARED)
+    (place / "registry.py").write_text(_DECLARED)
     (place / "starts.txt").touch()
     drivers = [started_driver(place, name, count, workers) for name in ("first", "second")]
     try:
@@ -115,7 +115,7 @@ def check(place: Path, count: int) -> Counter[str]:
     assert times == Counter(range(count)), f"started otherwise than once: {times - Counter(range(count))}"
     lab = tb.Lab(place / "store")
     pids = {int(number): int(pid) for number, _, pid in lines}
-    for number, job in enumerate(graph(place / "declared.py", count)):
+    for number, job in enumerate(graph(place / "registry.py", count)):
         assert lab.store.provenance(job.name)["pid"] == pids[number], "published by another process"
     assert not list(verify(lab.store)), "damaged"
     assert not list((lab.store.root / "work").iterdir()), "left at a workplace"

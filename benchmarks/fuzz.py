@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 import tombola as tb
 from tombola import files
 from tombola.errors import TombolaError
-from tombola.lab import execute, shared
+from tombola.lab import execute, objects
 
 
 def _digits_alone(source: Any) -> tb.Data:
@@ -43,7 +43,7 @@ def _digits_alone(source: Any) -> tb.Data:
 
 def forget() -> None:
     """Nothing of one input may be remembered for the next."""
-    for cached in (shared._object, shared._data, execute._derived_data):
+    for cached in (objects._object, objects._data, execute._derived_data):
         cached.cache_clear()
 
 
@@ -53,7 +53,7 @@ def fuzz(place: Path, inputs: int, seed: int) -> tuple[Counter[str], dict[str, s
     failures: dict[str, str] = {}
     bait, guard = Bait(place), Guard()
     ways = readers(bait)
-    shared.load_data = _digits_alone
+    objects.load_data = _digits_alone
     files.safe_open = guard.opening(files.safe_open)
     for kind, path in (*bait.files.items(), ("store", bait.in_store[0])):  # whatever is imported late, now
         for read in ways[kind]:

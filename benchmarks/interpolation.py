@@ -19,10 +19,10 @@ import torch
 import tyro
 
 import tombola as tb
-from tombola.training.body import Body
 from tombola.training.device import repeatable, resolve_device, resolve_precision
 from tombola.training.evaluation import device_batches, evaluate
-from tombola.training.history import ForgettingRecord, History
+from tombola.training.flat_network import FlatNetwork
+from tombola.training.run import ForgettingRecord, History
 
 sys.path.insert(0, str(Path(__file__).parent))
 from measure import median_ratio, report, seconds_in_turns
@@ -89,7 +89,7 @@ def _row(network: str, data: tb.Data, device: torch.device, repeats: int) -> dic
 
 
 def _evaluations(run: tb.Run, data: tb.Data, device: torch.device, precision: str) -> Callable[[], None]:
-    body = Body(run.ticket.network, device)
+    body = FlatNetwork(run.ticket.network, device)
     body.load(run.weights)
     batches = device_batches(data, data.test, device)
 

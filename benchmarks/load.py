@@ -26,7 +26,7 @@ from measure import report
 
 import tombola as tb
 from tombola.lab.execute import Settings
-from tombola.lab.own_files import import_file, put_file
+from tombola.lab.user_code import import_file, put_file
 
 _OWN = '''
 import tombola as tb

@@ -24,9 +24,9 @@ import tyro
 import tombola as tb
 from tombola.measures.heads import HEAD_RECIPE
 from tombola.measures.probe import probe
-from tombola.training.body import Body
 from tombola.training.device import repeatable, resolve_device, resolve_precision
 from tombola.training.evaluation import EVALUATION_BATCH, channels_last, device_batches
+from tombola.training.flat_network import FlatNetwork
 
 sys.path.insert(0, str(Path(__file__).parent))
 from measure import median_ratio, report, seconds_in_turns
@@ -78,7 +78,7 @@ def _row(network: str, count: int, device: str, repeats: int) -> dict[str, Any]:
 def _forward_pass(
     ticket: tb.Ticket, data: tb.Data, recipe: tb.Recipe, device: torch.device
 ) -> Callable[[], None]:
-    body = Body(ticket.network, device)
+    body = FlatNetwork(ticket.network, device)
     body.load(ticket.weights())
     train, test = (device_batches(data, images, device) for images in (data.train, data.test))
     bfloat16 = resolve_precision(recipe, device) == "bfloat16"

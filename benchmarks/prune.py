@@ -14,7 +14,7 @@ import torch
 import tyro
 
 import tombola as tb
-from tombola.training.history import Epoch, ForgettingRecord, History
+from tombola.training.run import Epoch, ForgettingRecord, History
 
 sys.path.insert(0, str(Path(__file__).parent))
 from measure import report, seconds_in_turns

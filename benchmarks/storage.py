@@ -34,7 +34,7 @@ from tombola import files
 from tombola.errors import StoreError
 from tombola.lab.job import all_needed
 from tombola.lab.lease import STALE, acquire
-from tombola.lab.shared import _object
+from tombola.lab.objects import _object
 from tombola.lab.verify import verify
 
 

@@ -28,9 +28,9 @@ from tombola.lab.lab import Lab
 from tombola.lab.progress import Bar
 from tombola.studies.catalogue import studies_named
 from tombola.studies.cells import Place, sparsity_after
-from tombola.studies.claims.names import CONFIGURATIONS, R18_C10, STABLE, UNSTABLE, Configuration
-from tombola.studies.scales import overridden, scale_named
-from tombola.studies.work import Work
+from tombola.studies.paper.jobs import Work
+from tombola.studies.paper.scales import overridden, scale_named
+from tombola.studies.paper.settings import CONFIGURATIONS, R18_C10, STABLE, UNSTABLE, Configuration
 from tombola.training.loop import train
 
 OTHER_DECAY, LESS = Configuration(0.9, 256), 1e-4

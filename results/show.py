@@ -22,30 +22,29 @@ import numpy as np
 import torch
 import tyro
 
+from tombola.atomic import write_whole
 from tombola.lab.execute import load_result
 from tombola.lab.job import Job
 from tombola.lab.store import Store
 from tombola.measures.connectivity import Barrier
-from tombola.measures.forgetting import SUMMED_RUNS, summed_events
 from tombola.measures.instability import Instability
-from tombola.measures.learning import Learning
+from tombola.measures.learning import SUMMED_RUNS, Learning, summed_events
 from tombola.measures.probe import Probes
 from tombola.measures.statistics import mean, sample_std
 from tombola.measures.transfer import Transfer
 from tombola.report.board import board, board_csv
-from tombola.report.draw import picture_files
+from tombola.report.figure import picture_files
 from tombola.studies.catalogue import study_named
 from tombola.studies.cells import Cell, Place, by_place
-from tombola.studies.claims.board import judge_all
-from tombola.studies.claims.names import CONFIGURATIONS, R18_C10, STABLE, UNSTABLE, Configuration
+from tombola.studies.claims.all_claims import judge_all
 from tombola.studies.entries import Entry
+from tombola.studies.paper.jobs import Work
 from tombola.studies.paper.printed import EPOCHS, comparable_cells, printed_cells
+from tombola.studies.paper.settings import CONFIGURATIONS, R18_C10, STABLE, UNSTABLE, Configuration
 from tombola.studies.picture import Picture
 from tombola.studies.results import Results
 from tombola.studies.study import Shown
-from tombola.studies.work import Work
-from tombola.training.history import ForgettingRecord
-from tombola.whole import write_whole
+from tombola.training.run import ForgettingRecord
 
 sys.path.insert(0, str(Path(__file__).parent))
 from cifar10 import BESIDE, CHAINS, LAST, LESS, OTHER_DECAY, TENTH, other_decay, work_of

@@ -9,7 +9,7 @@ import tombola
 def test_names_recipes_and_augmentation_are_there_without_importing_torch() -> None:
     program = """
 import sys
-import tombola, tombola.training.recipe, tombola.data.augmentation, tombola.declared, tombola.search
+import tombola, tombola.training.recipe, tombola.data.augmentation, tombola.registry, tombola.search
 tombola.Recipe(augmentation=tombola.Augmentation()), dir(tombola), tombola.imp, tombola.declare
 sys.exit("torch was imported" if "torch" in sys.modules else 0)
 """
@@ -19,10 +19,11 @@ sys.exit("torch was imported" if "torch" in sys.modules else 0)
 
 def test_every_public_name_is_listed_and_there() -> None:
     assert {"train", "pretrain", "imp", "barrier", "Ticket", "Recipe", "load_data"} <= set(dir(tombola))
-    for name in tombola.__all__:
+    assert tombola.__version__
+    for name in set(tombola.__all__) - {"__version__"}:
         assert getattr(tombola, name).__name__ == name
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+    with pytest.raises(AttributeError, match="trian"):
         _ = tombola.trian

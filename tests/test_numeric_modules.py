@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tombola import declared
+from tombola import registry
 from tombola.networks import initialization
 from tombola.networks.initialization import init_names, written_init
 from tombola.networks.network import Network, network_names
@@ -32,9 +32,9 @@ COMMAND = "python tests/test_numeric_modules.py"
 FOLDERS = ("data", "measures", "networks", "pruning", "training")
 FILES = ("search.py", "seeds.py", "ticket.py")
 # The pixels behind a name are compared with those of the results, whatever reads them.
-READERS = {f"data/{name}.py" for name in ("cache", "catalogue", "decode", "digits", "hub", "load")}
+READERS = {f"data/{name}.py" for name in ("cache", "catalogue", "hub", "load")}
 # What refuses, measures time, or keeps things without changing them.
-BESIDE = {f"training/{name}.py" for name in ("checkpoint", "checks", "idle", "speed")}
+BESIDE = {f"training/{name}.py" for name in ("checkpoint", "preflight", "throughput")}
 
 State = Mapping[str, Mapping[str, Any]]
 
@@ -54,7 +54,7 @@ def is_ours(function: Any) -> bool:
 
 def present() -> State:
     """The modules with their fingerprints, and all that has a version with it."""
-    own = [declared.declaration(name) for name in declared.function_names()]
+    own = [registry.declaration(name) for name in registry.function_names()]
     functions = {each.name: each.version for each in own if is_ours(each.function)}
     networks = {
         name: Network.of(name, channels=1, size=(1, 1), classes=1).written
@@ -107,7 +107,7 @@ def resting_on(modules: list[str]) -> list[str]:
     while more := {name for name, others in imports.items() if others & reached} - reached:
         reached |= more
     homes = {
-        name: declared.declaration(name).function.__module__.removeprefix("tombola.").replace(".", "/")
+        name: registry.declaration(name).function.__module__.removeprefix("tombola.").replace(".", "/")
         + ".py"
         for name in present()["functions"]
     }
@@ -183,7 +183,7 @@ def test_what_rests_on_a_module_is_named() -> None:
 def test_every_module_that_declares_a_function_is_pinned() -> None:
     pinned = set(numeric_modules())
     for name in present()["functions"]:
-        home = declared.declaration(name).function.__module__.removeprefix("tombola.").replace(".", "/")
+        home = registry.declaration(name).function.__module__.removeprefix("tombola.").replace(".", "/")
         assert f"{home}.py" in pinned
     assert all((PACKAGE / name).is_file() for name in READERS | BESIDE)
 

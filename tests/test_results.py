@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from tombola.lab.exchange import import_
+from tombola.lab.archive import import_
 from tombola.lab.store import Store
 
 FOLDER = Path(__file__).parents[1] / "results"

@@ -11,8 +11,8 @@ from tombola.errors import NetworkError, RecipeError, TicketError
 from tombola.pruning.controls import densify
 from tombola.search import chain as chain_of
 from tombola.search import mask_search, one_shot, tickets
-from tombola.training.eager import EagerEngine
-from tombola.training.engine import EpochPlan
+from tombola.training.engines import EagerEngine
+from tombola.training.step import EpochPlan
 
 Same = Callable[..., bool]
 

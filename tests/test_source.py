@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import tombola as tb
-from tombola import declared, source
-from tombola.lab.own_files import import_file, import_stored, put_file
+from tombola import registry, source
 from tombola.lab.store import Store
+from tombola.lab.user_code import import_file, import_stored, put_file
 from tombola.networks import network
 from tombola.source import Source, source_fingerprint
 
@@ -189,7 +189,7 @@ async def measured(run, *rest, scale=-1.5, **options):
 @pytest.fixture
 def _forgetting(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test declares is forgotten after it."""
-    monkeypatch.setattr(declared, "_declarations", dict(declared._declarations))
+    monkeypatch.setattr(registry, "_declarations", dict(registry._declarations))
     monkeypatch.setattr(network._networks, "_declared", dict(network._networks._declared))
     monkeypatch.setattr(source, "_declared", {})
 

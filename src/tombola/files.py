@@ -20,9 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from tombola.atomic import write_whole
 from tombola.errors import TicketError, reason, unwritable
-from tombola.reading import json_object
-from tombola.whole import write_whole
+from tombola.untrusted import json_object
 
 
 def write_tensors(
@@ -35,7 +35,7 @@ def write_tensors(
 ) -> None:
     """Write a tensor file of that kind, beside its place first and then renamed: it is never half there.
 
-    synced: as for :func:`~tombola.whole.write_whole`.
+    synced: as for :func:`~tombola.atomic.write_whole`.
 
     Raises :class:`~tombola.errors.StoreError` when the place cannot be written to.
     """

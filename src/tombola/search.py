@@ -135,7 +135,7 @@ def _check(
 ) -> None:
     """Refuse what is known to fail before anything is trained."""
     from tombola.pruning.prune import check_pruning
-    from tombola.training.checks import check_budget
+    from tombola.training.preflight import check_budget
 
     check_pruning(start, fraction, scope, exclude)
     check_rounds(rounds)

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from tombola import files
 from tombola.data.imageset import Data
-from tombola.declared import declare
 from tombola.errors import NetworkError, TicketError, reason
 from tombola.networks.initialization import Scheme
 from tombola.networks.network import Factory, Network, prunable_names
 from tombola.networks.versions import as_written, bare_name
-from tombola.reading import OTHER_FORM
+from tombola.registry import declare
+from tombola.untrusted import OTHER_FORM
 
 State = Mapping[str, Tensor]
 Mask = Mapping[str, Tensor]

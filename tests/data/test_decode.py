@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tombola.data import decode
+from tombola.data import hub
 from tombola.errors import DataError
 
 CLASS = datasets.ClassLabel(names=["b", "a"])
@@ -22,23 +22,23 @@ def table(images: list[Image.Image], **columns: list[object]) -> datasets.Datase
 
 @pytest.mark.parametrize("column", ["image", "img", "picture"])
 def test_the_image_column_is_found_by_name_or_type(column: str) -> None:
-    assert decode.image_column({"id": NUMBER, column: datasets.Image()}, "x") == column
+    assert hub.image_column({"id": NUMBER, column: datasets.Image()}, "x") == column
 
 
 def test_a_stored_image_without_type_information_is_an_image() -> None:
     stored = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
-    assert decode.image_column({"picture": stored}, "x") == "picture"
+    assert hub.image_column({"picture": stored}, "x") == "picture"
 
 
 def test_image_wins_over_other_image_columns() -> None:
-    assert decode.image_column({"mask": datasets.Image(), "image": datasets.Image()}, "x") == "image"
+    assert hub.image_column({"mask": datasets.Image(), "image": datasets.Image()}, "x") == "image"
 
 
 def test_no_or_several_image_columns_are_refused_with_what_was_seen() -> None:
     with pytest.raises(DataError, match="x: no images; columns seen: 'text', 'label'"):
-        decode.image_column({"text": NUMBER, "label": CLASS}, "x")
+        hub.image_column({"text": NUMBER, "label": CLASS}, "x")
     with pytest.raises(DataError, match="several image columns"):
-        decode.image_column({"a": datasets.Image(), "b": datasets.Image()}, "x")
+        hub.image_column({"a": datasets.Image(), "b": datasets.Image()}, "x")
 
 
 @pytest.mark.parametrize(
@@ -51,32 +51,31 @@ def test_no_or_several_image_columns_are_refused_with_what_was_seen() -> None:
     ],
 )
 def test_the_label_column_is_found_by_name_or_type(columns: list[str], found: str) -> None:
-    assert decode.label_column(dict.fromkeys(columns, CLASS), "x") == found
+    assert hub.label_column(dict.fromkeys(columns, CLASS), "x") == found
 
 
 def test_the_preferred_label_column_wins() -> None:
     assert (
-        decode.label_column({"label": CLASS, "fine_label": CLASS}, "x", preferred="fine_label")
-        == "fine_label"
+        hub.label_column({"label": CLASS, "fine_label": CLASS}, "x", preferred="fine_label") == "fine_label"
     )
 
 
 def test_no_label_column_is_refused_with_what_was_seen() -> None:
     with pytest.raises(DataError, match=r"x: no label column; wanted one of 'label', .* seen: 'image', 'id'"):
-        decode.label_column({"image": datasets.Image(), "id": NUMBER}, "x")
+        hub.label_column({"image": datasets.Image(), "id": NUMBER}, "x")
 
 
 def test_grey_images_among_colour_ones_become_colour() -> None:
     grey, red = Image.new("L", (2, 1), 77), Image.new("RGB", (2, 1), (255, 0, 9))
-    split, other = decode.stacked(
-        [decode.decoded(table([grey]), "image", "x"), decode.decoded(table([red]), "image", "x")], "x"
+    split, other = hub.stacked(
+        [hub.decoded(table([grey]), "image", "x"), hub.decoded(table([red]), "image", "x")], "x"
     )
     assert split[0, :, 0, 0].tolist() == [77, 77, 77]
     assert other[0, :, 0, 1].tolist() == [255, 0, 9]
 
 
 def test_grey_images_alone_stay_grey() -> None:
-    (split,) = decode.stacked([decode.decoded(table([Image.new("L", (2, 1), 77)]), "image", "x")], "x")
+    (split,) = hub.stacked([hub.decoded(table([Image.new("L", (2, 1), 77)]), "image", "x")], "x")
     assert tuple(split.shape) == (1, 1, 1, 2)
 
 
@@ -92,7 +91,7 @@ def test_grey_images_alone_stay_grey() -> None:
     ],
 )
 def test_every_pixel_mode_becomes_eight_bit_grey_or_colour(image: Image.Image, pixel: list[int]) -> None:
-    (decoded,) = decode.decoded(table([image]), "image", "x")
+    (decoded,) = hub.decoded(table([image]), "image", "x")
     assert decoded[:, 0, 0].tolist() == pixel
 
 
@@ -101,7 +100,7 @@ def test_differing_sizes_are_refused_with_the_sizes() -> None:
     with pytest.raises(
         DataError, match=r"x: images of 2 sizes, 2x3 \(2\), 4x5 \(1\); all must be of one size"
     ):
-        decode.stacked([decode.decoded(table(images), "image", "x")], "x")
+        hub.stacked([hub.decoded(table(images), "image", "x")], "x")
 
 
 def test_an_image_that_cannot_be_read_is_named() -> None:
@@ -111,12 +110,12 @@ def test_an_image_that_cannot_be_read_is_named() -> None:
     cells = [{"bytes": buffer.getvalue(), "path": "good.png"}, {"bytes": b"no image", "path": "bad.png"}]
     broken = datasets.Dataset.from_dict({"image": cells}, features=features)
     with pytest.raises(DataError, match=r"x: image 1 \(bad.png\) cannot be read"):
-        decode.decoded(broken, "image", "x")
+        hub.decoded(broken, "image", "x")
 
 
 def test_class_names_keep_their_official_order() -> None:
     columns = datasets.Dataset.from_dict({"label": [1, 0]}, features=datasets.Features(label=CLASS))
-    (labels,), names = decode.class_indices([columns], "label", "x")
+    (labels,), names = hub.class_indices([columns], "label", "x")
     assert names == ("b", "a")
     assert labels.tolist() == [1, 0]
 
@@ -125,10 +124,10 @@ def test_plain_labels_become_classes_in_sorted_order_over_all_splits() -> None:
     def column(values: list[object]) -> datasets.Dataset:
         return datasets.Dataset.from_dict({"label": values})
 
-    (train, test), names = decode.class_indices([column([10, 2]), column([7])], "label", "x")
+    (train, test), names = hub.class_indices([column([10, 2]), column([7])], "label", "x")
     assert names == ("2", "7", "10")
     assert (train.tolist(), test.tolist()) == ([2, 0], [1])
-    (train,), names = decode.class_indices([column(["cat", "ant"])], "label", "x")
+    (train,), names = hub.class_indices([column(["cat", "ant"])], "label", "x")
     assert names == ("ant", "cat")
     assert train.tolist() == [1, 0]
 
@@ -137,4 +136,4 @@ def test_missing_and_fractional_labels_are_refused() -> None:
     for values, seen in (([1, None], "int, missing"), ([0.5], "float")):
         columns = datasets.Dataset.from_dict({"label": values})
         with pytest.raises(DataError, match=f"whole numbers or texts; seen: {seen}"):
-            decode.class_indices([columns], "label", "x")
+            hub.class_indices([columns], "label", "x")

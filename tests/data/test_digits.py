@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from tombola.data.digits import digits
+from tombola.data.load import digits
 
 
 def test_digits_are_split_in_two_thirds_and_one_third_of_each_class() -> None:

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tombola.data.split import stratified_split
+from tombola.data.subsets import stratified_split
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=80), st.sampled_from([0.2, 1 / 3, 0.5]))

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 import tombola as tb
-from tombola import declared
+from tombola import registry as declarations
 from tombola.lab import lease as leases
 from tombola.lab.engine import Progress
 from tombola.lab.job import Job
 from tombola.lab.store import Store
-from tombola.training.history import Epoch
+from tombola.training.run import Epoch
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def quick() -> tb.Recipe:
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test declares is forgotten after it; what tombola itself declares is not."""
-    declared._import_built_in()
-    monkeypatch.setattr(declared, "_declarations", dict(declared._declarations))
+    declarations._import_built_in()
+    monkeypatch.setattr(declarations, "_declarations", dict(declarations._declarations))
 
 
 @pytest.fixture(autouse=True)

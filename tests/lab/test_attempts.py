@@ -13,7 +13,13 @@ import torch
 import tombola as tb
 from tombola.errors import ClusterError, DeviceError, JobError
 from tombola.lab import cluster
-from tombola.lab.attempts import (
+from tombola.lab.cluster import Crew, local_cluster
+from tombola.lab.engine import Outcome, Progress, run_on_cluster
+from tombola.lab.execute import Settings, execute
+from tombola.lab.job import all_needed
+from tombola.lab.lease import acquire
+from tombola.lab.store import Store
+from tombola.lab.supervision import (
     apart_from_suspects,
     count_attempt,
     deaths,
@@ -22,12 +28,6 @@ from tombola.lab.attempts import (
     last_lines,
     note,
 )
-from tombola.lab.cluster import Crew, local_cluster
-from tombola.lab.engine import Outcome, Progress, run_on_cluster
-from tombola.lab.execute import Settings, execute
-from tombola.lab.job import all_needed
-from tombola.lab.lease import acquire
-from tombola.lab.store import Store
 
 DEADLY = """
 import faulthandler, os, time

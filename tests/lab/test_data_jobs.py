@@ -9,16 +9,16 @@ import pytest
 import torch
 
 import tombola as tb
-from tombola import declared
-from tombola.data.subset import subset
+from tombola import registry
+from tombola.data.subsets import subset
 from tombola.errors import JobError, StoreError
 from tombola.lab import execute as executing
 from tombola.lab.chains import imp_jobs
 from tombola.lab.job import all_needed, data_behind
-from tombola.lab.shared import register_data, stored_data
+from tombola.lab.objects import register_data, stored_data
 from tombola.lab.store import Store, read_json
 from tombola.measures.difficulty import drop_by_difficulty, forgotten_subset
-from tombola.measures.forgetting import forgetting_curve, forgetting_ranking
+from tombola.measures.learning import forgetting_curve, forgetting_ranking
 
 Same = Callable[..., bool]
 
@@ -45,7 +45,7 @@ def made(registry: None) -> list[float]:
 
 
 def darker(*arguments: object) -> tb.Job:
-    return tb.job(declared.declaration("darker").function, *arguments)
+    return tb.job(registry.declaration("darker").function, *arguments)
 
 
 def dense() -> tb.Job:

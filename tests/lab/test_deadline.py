@@ -14,7 +14,6 @@ import pytest
 
 import tombola as tb
 from tombola.errors import RecipeError, Unfinished
-from tombola.lab.attempts import deaths
 from tombola.lab.chains import imp_jobs
 from tombola.lab.deadline import Stop, Stopped, at_work, in_words, stopping, wind_up, wind_up_all
 from tombola.lab.durations import shortest
@@ -22,10 +21,10 @@ from tombola.lab.engine import Outcome, Progress
 from tombola.lab.execute import Settings, execute
 from tombola.lab.job import Job
 from tombola.lab.stable import first_stable_epochs
-from tombola.lab.watch import LabWatch
+from tombola.lab.supervision import LabWatch, deaths
 from tombola.training.checkpoint import Checkpoint
 from tombola.training.device import hardware_name, resolve_device
-from tombola.training.history import Epoch
+from tombola.training.run import Epoch
 
 Same = Callable[..., bool]
 

@@ -11,14 +11,14 @@ import psutil
 import pytest
 
 import tombola as tb
-from tombola.declared import declaration
 from tombola.errors import JobError, StoreError
 from tombola.lab import lease as leases
 from tombola.lab.chains import imp_jobs
 from tombola.lab.deadline import Stop
 from tombola.lab.engine import Outcome, available_cores
 from tombola.lab.job import Job, all_needed
-from tombola.lab.result import Packed
+from tombola.lab.results import Packed
+from tombola.registry import declaration
 
 Same = Callable[..., bool]
 

@@ -15,16 +15,16 @@ import pytest
 import torch
 
 import tombola as tb
-from tombola import declared
+from tombola import registry
 from tombola.errors import JobError, RecipeError, StoreError, StoreUnwritable
 from tombola.lab import lease as leases
-from tombola.lab import shared
+from tombola.lab import objects
 from tombola.lab.chains import imp_jobs
 from tombola.lab.execute import LeaseHeld, Settings, execute, load_result
 from tombola.lab.store import Store, read_json, write_json
-from tombola.lab.watch import LabWatch
+from tombola.lab.supervision import LabWatch
 from tombola.training.checkpoint import Checkpoint
-from tombola.training.eager import EagerEngine
+from tombola.training.engines import EagerEngine
 
 Same = Callable[..., bool]
 
@@ -47,7 +47,7 @@ def calls(registry: None) -> list[str]:
 
 
 def greeting(word: str = "hello") -> tb.Job:
-    return tb.job(declared.declaration("greet").function, word)
+    return tb.job(registry.declaration("greet").function, word)
 
 
 def test_a_job_is_run_once(store: Store, calls: list[str]) -> None:
@@ -362,7 +362,7 @@ def test_a_result_whose_tensors_are_gone_is_damaged(store: Store, registry: None
 def test_a_ticket_whose_dense_start_is_gone_is_told(lab: tb.Lab) -> None:
     start = tb.job(tb.initialize, "convnet", "digits")
     (lab.store.root / "objects" / f"{lab.result(start).start_fingerprint}.safetensors").unlink()
-    shared._object.cache_clear()
+    objects._object.cache_clear()
     with pytest.raises(
         StoreError, match=r"tensors are gone from the store at .*; delete .*, and they are made again"
     ):
@@ -377,7 +377,7 @@ def test_a_dense_start_that_is_gone_comes_back_once_the_job_that_made_it_is_dele
     before = lab.result(trained)
     (lab.store.root / "objects" / f"{before.ticket.start_fingerprint}.safetensors").unlink()
     shutil.rmtree(lab.store.folder(start.name))
-    shared._object.cache_clear()
+    objects._object.cache_clear()
     assert lab.run(trained).computed == []  # its numbers are there
     assert lab.run(trained, whole=True).computed == [start.name]
     assert same_run(lab.result(trained), before)
@@ -446,7 +446,7 @@ import tombola as tb
 from tombola import files
 from tombola.lab.execute import Settings
 from tombola.training.checkpoint import Checkpoints
-from tombola.training.eager import EagerEngine
+from tombola.training.engines import EagerEngine
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)

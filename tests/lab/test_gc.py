@@ -13,9 +13,9 @@ import tombola as tb
 from tombola import files
 from tombola.errors import RecipeError, StoreError, TombolaError
 from tombola.lab import lease as leases
-from tombola.lab import shared
+from tombola.lab import objects
+from tombola.lab.archive import export, import_
 from tombola.lab.chains import imp_jobs
-from tombola.lab.exchange import export, import_
 from tombola.lab.gc import gc
 from tombola.lab.store import Store
 from tombola.lab.verify import verify
@@ -38,7 +38,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[tb.Lab, list[tb.Job]
 def filled(made: tuple[tb.Lab, list[tb.Job]], tmp_path: Path) -> tuple[tb.Lab, list[tb.Job]]:
     """A copy of that store, to harm."""
     shutil.copytree(made[0].store.root, tmp_path / "copy")
-    shared._object.cache_clear()
+    objects._object.cache_clear()
     return tb.Lab(tmp_path / "copy"), made[1]
 
 

@@ -3,7 +3,7 @@ from typing import Any, Literal, Optional
 
 import pytest
 
-from tombola.lab.hints import alternatives, item_hint, value_hint, wants_float, wants_tuple
+from tombola.lab.arguments import alternatives, item_hint, value_hint, wants_float, wants_tuple
 
 
 @pytest.mark.parametrize("hint", [float, float | None, Optional[float], None | float])  # noqa: UP045

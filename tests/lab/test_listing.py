@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
 import tombola as tb
-from tombola.cli.saying import say
+from tombola.cli.console import say
 from tombola.errors import JobError, TicketError
 from tombola.lab.chains import imp_jobs
 from tombola.lab.listing import listing, show_file, show_job

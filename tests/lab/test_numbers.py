@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 import tombola as tb
-from tombola.lab.numbers import numbers_of
+from tombola.lab.results import numbers_of
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,13 @@ from torch import Tensor
 import tombola as tb
 from tombola import files
 from tombola.errors import JobError, StoreError, TicketError
-from tombola.lab import shared
+from tombola.lab import objects
+from tombola.lab.archive import export, import_
 from tombola.lab.chains import imp_jobs
-from tombola.lab.exchange import export, import_
-from tombola.lab.execute import evaluate, load_result
-from tombola.lab.finished import finished_job
-from tombola.lab.own_files import import_stored, put_file
-from tombola.lab.shared import OBJECT, put_value, register_data, stored_data, stored_object
+from tombola.lab.execute import evaluate, finished_job, load_result
+from tombola.lab.objects import OBJECT, put_value, register_data, stored_data, stored_object
 from tombola.lab.store import Store, read_json
+from tombola.lab.user_code import import_stored, put_file
 from tombola.lab.verify import verify
 
 Change = Callable[[dict[str, Tensor]], object]
@@ -49,7 +48,7 @@ def plant(path: Path, change: Change) -> None:
     details, tensors = files.read_tensors(path, OBJECT)
     change(tensors)
     files.write_tensors(path, OBJECT, details, tensors)
-    shared._object.cache_clear()  # as in a new process
+    objects._object.cache_clear()  # as in a new process
 
 
 def zeroed(tensors: dict[str, Tensor]) -> None:

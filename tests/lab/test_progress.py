@@ -7,10 +7,10 @@ from rich.console import Console
 
 import tombola as tb
 from tombola.lab import progress as module
-from tombola.lab import under_way as under_way_module
+from tombola.lab import training_progress
 from tombola.lab.progress import Bar
 from tombola.lab.store import Store
-from tombola.lab.under_way import Teller, UnderWay, under_way
+from tombola.lab.training_progress import Teller, UnderWay, under_way
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_trainings_under_way_are_shown_one_by_one(tmp_path: Path, monkeypatch: p
     store = Store(tmp_path)
     screen, text = console(terminal=True)
     clock = iter([0.0, 10.0, 10.5, 14.0])
-    monkeypatch.setattr(under_way_module.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(training_progress.time, "monotonic", lambda: next(clock))
     for name in ("abcdef012345678", "123456789abcdef"):
         store.workplace(name).mkdir()
     teller = Teller(store.workplace("abcdef012345678"), "train")

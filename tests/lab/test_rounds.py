@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 import tombola as tb
-from tombola.lab.rounds import RoundTable
-from tombola.training.history import Epoch
+from tombola.lab.progress import RoundTable
+from tombola.training.run import Epoch
 
 MADE = {"seconds": 12.34}
 

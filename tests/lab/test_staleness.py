@@ -12,20 +12,19 @@ import pytest
 from rich.console import Console
 
 import tombola as tb
-from tombola import declared, source
+from tombola import registry, source
 from tombola.errors import ClusterError, JobError, RecipeError, StoreError
 from tombola.lab import lease as leases
 from tombola.lab import recompute, staleness
 from tombola.lab.chains import imp_jobs
 from tombola.lab.deadline import Stop
-from tombola.lab.execute import Settings
-from tombola.lab.finished import finished_job
+from tombola.lab.execute import Settings, finished_job
 from tombola.lab.gc import gc
 from tombola.lab.job import Job
-from tombola.lab.own_files import import_file
 from tombola.lab.progress import Bar
 from tombola.lab.recompute import remove_results
 from tombola.lab.store import Store, read_json, write_json
+from tombola.lab.user_code import import_file
 from tombola.networks import initialization, network
 
 TEXT = '''import tombola as tb
@@ -57,8 +56,8 @@ def twice(number: float) -> float:
 @pytest.fixture
 def declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Declares everything in the text anew, as a new process would; nothing is told yet."""
-    declared._import_built_in()
-    monkeypatch.setattr(declared, "_declarations", dict(declared._declarations))
+    registry._import_built_in()
+    monkeypatch.setattr(registry, "_declarations", dict(registry._declarations))
     monkeypatch.setattr(network._networks, "_declared", dict(network._networks._declared))
     monkeypatch.setattr(initialization._schemes, "_declared", dict(initialization._schemes._declared))
     monkeypatch.setattr(source, "_declared", {})
@@ -71,7 +70,7 @@ def declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
             text = text.replace(old, new)
         (tmp_path / "mine.py").write_text(text)
         for name in ("own-net", "halves", "count", "twice"):
-            declared._declarations.pop(name, None)
+            registry._declarations.pop(name, None)
             network._networks._declared.pop(name, None)
             initialization._schemes._declared.pop(name, None)
         # A text that comes back is declared again.
@@ -83,7 +82,7 @@ def declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
 
 
 def call(name: str, *arguments: Any, **options: Any) -> Job:
-    return tb.job(declared.declaration(name).function, *arguments, **options)
+    return tb.job(registry.declaration(name).function, *arguments, **options)
 
 
 def jobs(quick: tb.Recipe, name: str = "own-net") -> tuple[list[Job], Job, Job]:

@@ -18,10 +18,10 @@ import pytest
 
 import tombola as tb
 from tombola.lab import lease as leases
-from tombola.lab.attempts import deaths
 from tombola.lab.chains import imp_jobs
 from tombola.lab.job import all_needed
 from tombola.lab.store import Store
+from tombola.lab.supervision import deaths
 
 Same = Callable[..., bool]
 

@@ -11,14 +11,14 @@ import pytest
 
 import tombola as tb
 from tombola.errors import StoreError, StoreUnwritable
-from tombola.lab import shared
+from tombola.lab import objects
 from tombola.lab.chains import imp_jobs
 from tombola.lab.engine import Progress
 from tombola.lab.execute import Settings
 from tombola.lab.gc import gc
 from tombola.lab.job import Job
 from tombola.lab.verify import verify
-from tombola.training.history import Epoch
+from tombola.training.run import Epoch
 
 Same = Callable[..., bool]
 OFTEN = Settings(device="cpu", checkpoint_every=0.0)
@@ -152,7 +152,7 @@ def test_a_damaged_dense_start_is_told_and_comes_back(
     ticket = undisturbed.result(jobs[1]).ticket
     place = lab.store.root / "objects" / f"{ticket.start_fingerprint}.safetensors"
     damage(place)
-    shared._object.cache_clear()
+    objects._object.cache_clear()
     with pytest.raises(StoreError, match=r"; delete it and the job that made it, and run again"):
         lab.result(jobs[1])
     place.unlink()

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import tombola as tb
-from tombola import files, whole
+from tombola import atomic, files
 from tombola.errors import JobError, StoreError
 from tombola.lab import store as stores
-from tombola.lab.exchange import export, import_
-from tombola.lab.result import Packed
+from tombola.lab.archive import export, import_
+from tombola.lab.results import Packed
 from tombola.lab.store import Store, default_place, read_json, write_json
 
 NAME = "ab" + 62 * "0"
@@ -301,14 +301,14 @@ def test_every_folder_that_gets_an_entry_is_forced_to_the_disk(
     store: Store, monkeypatch: pytest.MonkeyPatch, colour: tb.Data, tmp_path: Path
 ) -> None:
     synced: list[str] = []
-    really = whole._sync
+    really = atomic._sync
 
     def sync(path: Path) -> None:
         if path.is_dir() and path.is_relative_to(tmp_path):
             synced.append(str(path.relative_to(tmp_path)))
         really(path)
 
-    monkeypatch.setattr(whole, "_sync", sync)
+    monkeypatch.setattr(atomic, "_sync", sync)
     store.publish(NAME, DESCRIPTION, packed(), PROVENANCE)
     assert synced[-2:] == ["store/jobs", "store/jobs/ab"]
     tb.Lab(store.root).run(tb.job(tb.initialize, "convnet", colour)).raise_failures()

@@ -21,14 +21,14 @@ import tombola as tb
 from tombola import files
 from tombola.data.fitting import fit_images
 from tombola.errors import StoreError, TicketError
+from tombola.lab.archive import export, import_
 from tombola.lab.chains import imp_jobs
 from tombola.lab.described import check_described
-from tombola.lab.exchange import export, import_
 from tombola.lab.execute import load_result
 from tombola.lab.gc import gc
 from tombola.lab.job import name_of
 from tombola.lab.listing import listing, show_job
-from tombola.lab.shared import data_record, stored_object
+from tombola.lab.objects import data_record, stored_object
 from tombola.lab.store import Store, read_json
 from tombola.lab.verify import verify
 from tombola.training.checkpoint import Checkpoint, Checkpoints

@@ -15,10 +15,10 @@ import torch
 import tombola as tb
 from tombola import files
 from tombola.errors import JobError, StoreError
-from tombola.lab import shared
+from tombola.lab import objects
+from tombola.lab.archive import export, export_tickets, import_
 from tombola.lab.chains import imp_jobs, ticket_jobs
-from tombola.lab.exchange import export, export_tickets, import_
-from tombola.lab.finished import finished_job
+from tombola.lab.execute import finished_job
 from tombola.lab.gc import gc
 from tombola.lab.job import Job, all_needed
 from tombola.lab.references import parents
@@ -279,7 +279,7 @@ def test_a_start_of_the_callers_own_goes_along_whole(digits: tb.Data, tmp_path: 
 def test_a_start_of_a_function_that_is_not_known_any_more_goes_along_whole(
     digits: tb.Data, registry: None, tmp_path: Path, change: str
 ) -> None:
-    from tombola import declared
+    from tombola import registry
 
     @tb.declare("mine")
     def mine(data: tb.Data, *, seed: int = 0) -> tb.Ticket:
@@ -292,9 +292,9 @@ def test_a_start_of_a_function_that_is_not_known_any_more_goes_along_whole(
     lab.run([first, second.parents[0]]).raise_failures()
     assert export_tickets(lab.store, None, tmp_path / "known.zip").carried == {}
     if change == "gone":
-        del declared._declarations["mine"]
+        del registry._declarations["mine"]
     else:
-        declared._declarations["mine"] = declared.Declaration("mine", 2, True, mine)
+        registry._declarations["mine"] = registry.Declaration("mine", 2, True, mine)
     carried = export_tickets(lab.store, None, tmp_path / "unknown.zip").carried
     ((_, cause),) = carried.values()
     told = {"gone": "no declared function 'mine'", "version": "the job asks for version 1"}
@@ -379,7 +379,7 @@ def test_a_start_that_is_lost_after_all_is_told_in_one_line(digits: tb.Data, tmp
     import_(other.store, tmp_path / "tickets.zip")
     for path in (other.store.root / "objects").iterdir():
         path.unlink()
-    shared._object.cache_clear()
+    objects._object.cache_clear()
     ticket = chain[1].parents[0].name
     with pytest.raises(
         StoreError, match=f"job {ticket[:12]} is of the dense start .*, which is gone"

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 import tombola as tb
-from tombola import declared, source
-from tombola.cli import keeping
+from tombola import registry, source
+from tombola.cli import store
 from tombola.errors import JobError, StoreError, Undeclared
-from tombola.lab import shared
+from tombola.lab import objects
 from tombola.lab.execute import load_result
-from tombola.lab.own_files import import_file
 from tombola.lab.store import read_json, write_json
+from tombola.lab.user_code import import_file
 from tombola.lab.verify import verify
 from tombola.networks import network
 
@@ -35,7 +35,7 @@ def own_network(monkeypatch: pytest.MonkeyPatch) -> str:
 def forget(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """As in a process that never imported what declares a network."""
     monkeypatch.delitem(network._networks._declared, name)
-    shared._object.cache_clear()
+    objects._object.cache_clear()
 
 
 def test_a_result_and_an_own_ticket_of_an_undeclared_network_are_counted(
@@ -71,13 +71,13 @@ def test_a_result_of_another_version_of_a_function_is_counted(
         return number
 
     lab.run([tb.job(aged, 1), tb.job(aged, 2)]).raise_failures()
-    monkeypatch.setitem(declared._declarations, "aged", declared.Declaration("aged", 2, True, aged))
+    monkeypatch.setitem(registry._declarations, "aged", registry.Declaration("aged", 2, True, aged))
     not_rebuilt: Counter[str] = Counter()
     assert list(verify(lab.store, not_rebuilt)) == []
     assert not_rebuilt == {"function aged, version 1": 2}
-    monkeypatch.delitem(declared._declarations, "aged")
+    monkeypatch.delitem(registry._declarations, "aged")
     with pytest.raises(JobError, match="no declared function 'aged'"):
-        declared.declaration("aged")
+        registry.declaration("aged")
     not_rebuilt.clear()
     assert list(verify(lab.store, not_rebuilt)) == []
     assert not_rebuilt == {"function aged": 2}
@@ -106,7 +106,7 @@ def write_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
         source._declared.pop(("networks", "two-layers"), None)
         for name in [name for name in sys.modules if name.startswith("tombola_own_")]:
             monkeypatch.delitem(sys.modules, name)
-        shared._object.cache_clear()
+        objects._object.cache_clear()
         import_file(tmp_path / "mine.py")
 
     return write
@@ -157,7 +157,7 @@ def test_sound_results_of_a_network_that_is_another_now_are_no_damage(
     not_rebuilt: Counter[str] = Counter()
     assert list(verify(lab.store, not_rebuilt)) == []
     assert not_rebuilt == {label: 2}  # the start by its job, and the ticket of the caller's own
-    keeping.verify(lab.store.root)
+    store.verify(lab.store.root)
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == f"not rebuilt: {label} (2 results)"
     assert printed[1].endswith("what is not rebuilt has the right checksums")
@@ -187,5 +187,5 @@ def test_damage_is_told_beside_an_edited_network_and_what_is_not_declared_at_all
     path.write_bytes(sound)
     monkeypatch.delitem(network._networks._declared, "two-layers")
     capsys.readouterr()
-    keeping.verify(lab.store.root)
+    store.verify(lab.store.root)
     assert "--import FILE.py declares what is in a file of yours" in capsys.readouterr().out

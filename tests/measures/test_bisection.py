@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tombola.errors import RecipeError
-from tombola.measures.bisection import bracket, is_monotonic, questions, roundest
+from tombola.measures.first_stable import bracket, is_monotonic, questions, roundest
 
 
 def search(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tombola as tb
-from tombola.training.history import Epoch, History
+from tombola.training.run import Epoch, History
 
 
 def learned(run: tb.Run, errors: list[float]) -> tb.Run:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import tombola as tb
 from tombola.errors import DataError
 from tombola.measures.difficulty import drop_by_difficulty, forgotten_subset
-from tombola.training.history import ForgettingRecord
+from tombola.training.run import ForgettingRecord
 
 Story = list[tuple[int, int | None]]
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 import tombola as tb
-from tombola.data.subset import subset
+from tombola.data.subsets import subset
 from tombola.errors import DataError
 from tombola.lab.job import all_needed
 from tombola.measures.few_shot import few_shot, few_shot_training
 from tombola.training.checkpoint import Watch
-from tombola.training.history import Epoch
+from tombola.training.run import Epoch
 
 Same = Callable[..., bool]
 

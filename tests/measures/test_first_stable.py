@@ -10,7 +10,7 @@ from tombola.measures import first_stable
 from tombola.measures.connectivity import Barrier
 from tombola.measures.first_stable import FirstStable, epochs_trained, first_stable_epoch, over_starts
 from tombola.measures.instability import Instability, instability, noise_copies
-from tombola.training.under_way import Training
+from tombola.training.loop import Training
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,13 @@ from torch import Tensor
 
 import tombola as tb
 from tombola.errors import RecipeError, TicketError
-from tombola.measures.forgetting import (
+from tombola.measures.learning import (
     ForgettingCurve,
     forgetting_curve,
     forgetting_ranking,
     summed_events,
 )
-from tombola.training.history import ForgettingRecord
+from tombola.training.run import ForgettingRecord
 
 
 def presented(run: tb.Run, epochs: list[list[bool]]) -> tb.Run:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 import tombola as tb
 from tombola.errors import DeviceError, NetworkError, RecipeError
 from tombola.measures.frozen import FrozenBody, body_precision
+from tombola.networks.architectures import ResNet
 from tombola.networks.network import Factory
-from tombola.networks.resnet import ResNet
 
 Same = Callable[..., bool]
 CPU = torch.device("cpu")

@@ -12,10 +12,10 @@ from tombola import seeds
 from tombola.data.augmentation import draw
 from tombola.measures.frozen import FrozenBody
 from tombola.measures.heads import HEAD_RECIPE, evaluate_heads, initial_heads, train_heads
-from tombola.training.captured_steps import CapturedSteps
+from tombola.training.cuda.capture import CapturedSteps
 from tombola.training.device import repeatable
+from tombola.training.epoch import DevicePlan
 from tombola.training.evaluation import device_batches
-from tombola.training.plan import DevicePlan
 
 CPU = torch.device("cpu")
 WIDTHS = (8, 16, 16, 32)

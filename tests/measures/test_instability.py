@@ -17,7 +17,7 @@ from tombola.measures.instability import (
     instability,
     noise_copies,
 )
-from tombola.training.history import Epoch, ForgettingRecord, History
+from tombola.training.run import Epoch, ForgettingRecord, History
 
 Same = Callable[..., bool]
 

@@ -14,7 +14,7 @@ from tombola.errors import DeviceError, NetworkError, RecipeError
 from tombola.measures.heads import HEAD_RECIPE
 from tombola.measures.probe import probe
 from tombola.networks import network as networks
-from tombola.networks.resnet import ResNet
+from tombola.networks.architectures import ResNet
 
 QUICK = replace(HEAD_RECIPE, epochs=2, lr=0.1)
 

@@ -19,7 +19,7 @@ from tombola.measures.statistics import (
     sample_std,
     summarize,
 )
-from tombola.training.history import History
+from tombola.training.run import History
 
 accuracies = st.lists(st.floats(0, 100), min_size=1, max_size=10)
 

@@ -13,7 +13,7 @@ from tombola.errors import DataError, NetworkError
 from tombola.measures.heads import HEAD_RECIPE
 from tombola.measures.probe import probe
 from tombola.measures.transfer import transfer
-from tombola.networks.resnet import ResNet
+from tombola.networks.architectures import ResNet
 
 Same = Callable[..., bool]
 QUICK = replace(HEAD_RECIPE, epochs=2, lr=0.1)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tombola.networks.convnet import convnet
+from tombola.networks.architectures import convnet
 
 
 def test_parameter_count_by_hand() -> None:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tombola.networks.layers import conv3x3
+from tombola.networks.architectures import conv3x3
 
 
 @pytest.mark.parametrize(("stride", "side"), [(1, 9), (2, 5)])

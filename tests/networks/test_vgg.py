@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import tombola as tb
+from tombola.networks.architectures import vgg16, vgg16_version1
 from tombola.networks.network import Network
-from tombola.networks.vgg import vgg16, vgg16_version1
 
 WIDTHS = [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6
 CIFAR: dict[str, Any] = {"channels": 3, "size": (32, 32), "classes": 10}

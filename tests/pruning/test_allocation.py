@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tombola.pruning.allocation import (
+from tombola.pruning.prune import (
     keep_globally,
     keep_highest,
     keep_layerwise,

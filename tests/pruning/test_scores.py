@@ -3,7 +3,7 @@ import math
 import numpy as np
 import torch
 
-from tombola.pruning.scores import magnitude
+from tombola.pruning.prune import magnitude
 
 
 def test_the_score_is_the_magnitude_in_order_of_position() -> None:

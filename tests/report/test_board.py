@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tombola.report.board import Row, board, board_csv, board_table, counts
 from tombola.studies.cells import Cell, Place, by_place, measured
-from tombola.studies.claims.board import CLAIMS, claim_named, judge_all
+from tombola.studies.claims.all_claims import CLAIMS, claim_named, judge_all
 from tombola.studies.claims.claim import needed
 from tombola.studies.paper.printed import printed_cells
 

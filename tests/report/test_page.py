@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from tombola.report.figure import svg_text
 from tombola.report.figures import accuracy_by_sparsity, training_curves
 from tombola.report.page import FIGURE_TITLES, report_html
 from tombola.report.stability import barriers, interpolation
-from tombola.report.svg import svg_text
 from tombola.report.write import PICTURES
 
 ReadPage = Callable[[str], Any]

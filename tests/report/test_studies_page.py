@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from tombola.report.draw import draw
 from tombola.report.entry import MINUS
+from tombola.report.figure import draw, svg_text
 from tombola.report.origin import Origin
 from tombola.report.studies_page import PAPER_STUDIES, Report, studies_html
-from tombola.report.svg import svg_text
 from tombola.studies.cells import Cell, Place, by_place, measured
 from tombola.studies.paper.printed import printed_cells
 from tombola.studies.picture import Line, Panel, Picture

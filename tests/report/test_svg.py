@@ -6,9 +6,9 @@ import re
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
+from tombola.report.figure import inline_svg, png_bytes, svg_text
 from tombola.report.figures import training_curves
 from tombola.report.stability import barriers
-from tombola.report.svg import inline_svg, png_bytes, svg_text
 
 
 def test_equal_summaries_give_equal_files(summary: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from tombola.errors import StoreError
 from tombola.lab.store import Store
 from tombola.studies.asked import last_scale, remember
-from tombola.studies.scales import overridden, scale_named
+from tombola.studies.paper.scales import overridden, scale_named
 
 
 def test_the_last_scale_is_remembered_with_its_numbers(tmp_path: Path) -> None:

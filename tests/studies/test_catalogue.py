@@ -18,12 +18,12 @@ from tombola.studies.catalogue import (
     study_named,
 )
 from tombola.studies.cells import Metric, Place
-from tombola.studies.claims.board import CLAIMS
+from tombola.studies.claims.all_claims import CLAIMS
 from tombola.studies.claims.claim import needed
-from tombola.studies.claims.names import R18_C10, R34_TIN, Configuration
+from tombola.studies.paper.jobs import Work
 from tombola.studies.paper.printed import printed_cells
-from tombola.studies.scales import overridden, scale_named
-from tombola.studies.work import Work
+from tombola.studies.paper.scales import overridden, scale_named
+from tombola.studies.paper.settings import R18_C10, R34_TIN, Configuration
 
 MEASURED = ("barrier", "recalibrated_barrier")
 

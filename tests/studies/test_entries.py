@@ -11,10 +11,10 @@ from tombola.studies.catalogue import study_named
 from tombola.studies.cells import Place, measured, sparsity_after
 from tombola.studies.entries import Entry, filled, jobs_of
 from tombola.studies.panels import consecutive_panels, over_sparsity
+from tombola.studies.paper.jobs import Work
 from tombola.studies.paper.printed import printed_anywhere, printed_cells
+from tombola.studies.paper.scales import scale_named
 from tombola.studies.results import Read, Reading, one_barrier, run_accuracy
-from tombola.studies.scales import scale_named
-from tombola.studies.work import Work
 
 R18 = ("ResNet-18", "CIFAR-10")
 STARTS = tuple(job(tb.initialize, "convnet", "digits", seed=seed) for seed in range(3))

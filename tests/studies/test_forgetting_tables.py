@@ -14,14 +14,14 @@ from tombola.report.markup import headings, to_markdown
 from tombola.report.studies_page import Report, studies_html
 from tombola.studies.catalogue import study_named
 from tombola.studies.cells import Cell, Place, Together, by_place, measured
-from tombola.studies.claims.board import CLAIMS, claim_named
+from tombola.studies.claims.all_claims import CLAIMS, claim_named
 from tombola.studies.claims.claim import judge, needed
-from tombola.studies.claims.names import R18_C10, R34_TIN, Configuration
+from tombola.studies.paper.jobs import Work
 from tombola.studies.paper.printed import comparable_cells, printed_cells
+from tombola.studies.paper.scales import overridden, scale_named
+from tombola.studies.paper.settings import R18_C10, R34_TIN, Configuration
 from tombola.studies.running import collect, run_studies
-from tombola.studies.scales import overridden, scale_named
 from tombola.studies.study import Shown
-from tombola.studies.work import Work
 
 STABLE = Configuration(0.0, 256)
 TABLES = ("table1", "table8", "table9", "table10")

@@ -19,11 +19,11 @@ from tombola.networks.network import Network
 from tombola.pruning.controls import densify, permute, reinitialize
 from tombola.studies import costs
 from tombola.studies.catalogue import PAPER, STUDIES, study_named
-from tombola.studies.claims.names import R18_C10, STABLE, UNSTABLE
 from tombola.studies.costs import Costs, weights_of
+from tombola.studies.paper.jobs import Work
+from tombola.studies.paper.scales import overridden, scale_named
+from tombola.studies.paper.settings import R18_C10, STABLE, UNSTABLE
 from tombola.studies.plan import Plan, plan, plan_jobs
-from tombola.studies.scales import overridden, scale_named
-from tombola.studies.work import Work
 from tombola.training.loop import pretrain, train
 from tombola.training.trunk import trunk
 

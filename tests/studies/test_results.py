@@ -4,9 +4,8 @@ from typing import Any
 import pytest
 
 from tombola.measures.connectivity import Barrier
-from tombola.measures.forgetting import Forgetting, ForgettingCurve
 from tombola.measures.instability import Instability
-from tombola.measures.learning import Learning
+from tombola.measures.learning import Forgetting, ForgettingCurve, Learning
 from tombola.studies.results import (
     barrier_heights,
     convergence_of,

@@ -18,14 +18,14 @@ from tombola.lab.stable import first_stable_epochs
 from tombola.studies import running
 from tombola.studies.catalogue import studies_named, study_named
 from tombola.studies.cells import Cell, Place
-from tombola.studies.claims.board import claim_named, judge_all
+from tombola.studies.claims.all_claims import claim_named, judge_all
 from tombola.studies.claims.claim import judge
-from tombola.studies.claims.names import R34_TIN, Configuration
+from tombola.studies.paper.jobs import Work
+from tombola.studies.paper.scales import Scale, overridden, scale_named
+from tombola.studies.paper.settings import R34_TIN, Configuration
 from tombola.studies.plan import plan
 from tombola.studies.running import cells_of, collect, done, run_studies, unloadable
-from tombola.studies.scales import Scale, overridden, scale_named
 from tombola.studies.study import Shown
-from tombola.studies.work import Work
 
 NAMES = (
     "table1", "table2", "table5", "table7", "table23", "fig1", "fig2", "fig6", "fig7", "fig20",

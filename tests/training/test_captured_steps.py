@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from tombola.lab.attempts import device_is_lost
-from tombola.training import captured_steps, choice, idle
-from tombola.training.capture import capture
-from tombola.training.captured_steps import CapturedSteps
-from tombola.training.plan import DevicePlan
+from tombola.lab.supervision import device_is_lost
+from tombola.training import choice
+from tombola.training.cuda import capture as capture_module
+from tombola.training.cuda.capture import CapturedSteps, capture
+from tombola.training.epoch import DevicePlan
 
 CPU = torch.device("cpu")
 
@@ -28,7 +28,7 @@ def keeping(monkeypatch: pytest.MonkeyPatch) -> None:
             work()
         return Kept(work)
 
-    monkeypatch.setattr(captured_steps, "capture", keep)
+    monkeypatch.setattr(capture_module, "capture", keep)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
 
 
@@ -128,11 +128,11 @@ def test_memory_is_made_once_where_idle_engines_hold_some(monkeypatch: pytest.Mo
     tried: list[int] = []
 
     def full() -> None:
-        tried.append(len(idle._idle))
+        tried.append(len(capture_module._idle))
         raise torch.OutOfMemoryError("full")
 
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(idle, "_idle", [("key", None)])
+    monkeypatch.setattr(capture_module, "_idle", [("key", None)])
     with pytest.raises(torch.OutOfMemoryError):
         choice.captured_or_cause(full)
     assert tried == [1, 0]

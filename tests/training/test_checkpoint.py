@@ -12,11 +12,11 @@ from torch import nn
 import tombola as tb
 from tombola import files
 from tombola.errors import StoreError
-from tombola.networks.convnet import convnet
+from tombola.networks.architectures import convnet
 from tombola.networks.network import Network
-from tombola.training import eager, loop
+from tombola.training import engines, loop
 from tombola.training.checkpoint import Checkpoint, Checkpoints, Watch
-from tombola.training.history import Epoch
+from tombola.training.run import Epoch
 
 Same = Callable[..., bool]
 
@@ -66,7 +66,7 @@ def ticket(chain: list[tb.Run]) -> tb.Ticket:
 @pytest.fixture
 def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a watch be called after every single step."""
-    monkeypatch.setattr(eager, "PREPARED_IMAGES", 1)
+    monkeypatch.setattr(engines, "PREPARED_IMAGES", 1)
 
 
 def interrupt(folder: Path, after: int, train: Callable[..., Any], *, kept: bool = True) -> None:

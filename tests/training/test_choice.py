@@ -6,9 +6,10 @@ import torch
 
 import tombola as tb
 from tombola.errors import DeviceError
-from tombola.training import choice, idle
+from tombola.training import choice
 from tombola.training.choice import engine_for
-from tombola.training.eager import EagerEngine
+from tombola.training.cuda import capture
+from tombola.training.engines import EagerEngine
 
 GPU = torch.device("cuda:0")
 
@@ -29,7 +30,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Made]:
         return engines[-1]
 
     monkeypatch.setattr(choice, "_captured", build)
-    monkeypatch.setattr(idle, "_idle", [])
+    monkeypatch.setattr(capture, "_idle", [])
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (3 * 2**30, 80 * 2**30))
     return engines
 
@@ -129,14 +130,14 @@ def test_a_gpu_that_is_full_is_told_in_one_line_and_idle_engines_make_room(
         "CUDA out of memory on cuda:0 (80 GiB, 3.0 free now): convnet at batch size 100 does not fit beside "
         "what else runs there; use fewer slots or a smaller batch"
     )
-    assert idle._idle == []
+    assert capture._idle == []
     assert len(made) == 2
 
 
 def test_only_so_many_engines_are_kept(made: list[Made], start: tb.Ticket, digits: tb.Data) -> None:
     for size in range(100, 120):
         use(start, digits, tb.Recipe(batch_size=size))
-    assert len(idle._idle) == 8
+    assert len(capture._idle) == 8
     use(start, digits, tb.Recipe(batch_size=119))
     assert len(made) == 20
     use(start, digits, tb.Recipe(batch_size=100))

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 import tombola as tb
 from tombola.data.batches import Batches
 from tombola.errors import DeviceError
-from tombola.training import captured_steps, evaluation
-from tombola.training.capture import capture
+from tombola.training import evaluation
 from tombola.training.checkpoint import Checkpoint, Checkpoints
+from tombola.training.cuda import capture as capture_module
+from tombola.training.cuda.capture import capture, forget_engines
 from tombola.training.device import repeatable
-from tombola.training.graphed import GraphedEngine
-from tombola.training.history import ForgettingRecord
-from tombola.training.idle import forget_engines
-from tombola.training.under_way import Training
+from tombola.training.engines import GraphedEngine
+from tombola.training.loop import Training
+from tombola.training.run import ForgettingRecord
 
 Same = Callable[..., bool]
 
@@ -79,7 +79,7 @@ class Launched:
 def uncaptured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let trainings on the GPU take the steps that would be replayed, one by one."""
     forget_engines()
-    monkeypatch.setattr(captured_steps, "capture", Launched)
+    monkeypatch.setattr(capture_module, "capture", Launched)
 
 
 def plainly(monkeypatch: pytest.MonkeyPatch) -> None:

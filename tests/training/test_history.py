@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tombola.errors import TicketError
-from tombola.training.history import NOT_MEASURED, Epoch, ForgettingRecord, History
+from tombola.training.run import NOT_MEASURED, Epoch, ForgettingRecord, History
 
 
 @pytest.fixture

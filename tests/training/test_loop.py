@@ -15,8 +15,8 @@ from tombola import seeds
 from tombola.data.augmentation import draw
 from tombola.errors import RecipeError
 from tombola.training.checkpoint import Checkpoint, Watch
-from tombola.training.eager import EagerEngine
-from tombola.training.engine import EpochPlan
+from tombola.training.engines import EagerEngine
+from tombola.training.step import EpochPlan
 
 Same = Callable[..., bool]
 

@@ -12,7 +12,7 @@ from torch import nn
 
 import tombola as tb
 from tombola.errors import TicketError
-from tombola.training.history import Epoch, ForgettingRecord, History
+from tombola.training.run import Epoch, ForgettingRecord, History
 
 Same = Callable[..., bool]
 Damaged = Callable[[st.DataObject, bytes], bytes]

@@ -1,3 +1,3 @@
 """The command line: reads arguments, calls the floors below and prints. No torch before work is asked for."""
 
-from tombola.cli.entry import main as main
+from tombola.cli.main import main as main

@@ -1,5 +1,5 @@
 """``python -m tombola.cli``."""
 
-from tombola.cli.entry import main
+from tombola.cli.main import main
 
 main()

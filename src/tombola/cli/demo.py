@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 
 from tombola.cli.arguments import Store, Workers
-from tombola.cli.saying import check_writable, say
+from tombola.cli.console import check_writable, say
 
 
 def demo(

@@ -35,8 +35,8 @@ def split_imports(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 
 def import_files(files: Iterable[Path]) -> None:
-    """Run files, which declares what is in them; errors as of :func:`~tombola.lab.own_files.import_file`."""
-    from tombola.lab.own_files import import_file
+    """Run files, which declares what is in them; errors as of :func:`~tombola.lab.user_code.import_file`."""
+    from tombola.lab.user_code import import_file
 
     for file in files:
         import_file(file)

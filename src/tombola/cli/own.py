@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 from rich.console import Console
 
 from tombola.cli.arguments import Numbers
-from tombola.cli.saying import say
+from tombola.cli.console import say
 from tombola.cli.stop import raise_left
 from tombola.errors import StudyError
 
@@ -80,8 +80,8 @@ def run_own(
     are removed first.
     """
     from tombola.lab.lab import Lab
-    from tombola.lab.own_files import put_file
     from tombola.lab.progress import Bar
+    from tombola.lab.user_code import put_file
 
     files, rows = own_work(paths)
     lab = Lab(store, settings=settings, **runners)
@@ -99,10 +99,10 @@ def run_own(
 
 def report_own(paths: Sequence[Path], out: Path, lab: Lab) -> None:
     """Print the tables of what there is, and write their numbers as CSV."""
+    from tombola.atomic import write_whole
     from tombola.lab.staleness import tell_stale
     from tombola.report.own import own_csv
     from tombola.studies.own_cells import own_cells
-    from tombola.whole import write_whole
 
     _, rows = own_work(paths)
     tell_stale(lab.store, [job for _, some in rows for row in some for job in row.jobs], {})

@@ -10,16 +10,16 @@ from tombola.errors import StudyError
 
 if TYPE_CHECKING:
     from tombola.lab.store import Store
-    from tombola.studies.scales import Scale
+    from tombola.studies.paper.jobs import Work
+    from tombola.studies.paper.scales import Scale
     from tombola.studies.study import Study
-    from tombola.studies.work import Work
 
 PAPER = "paper"
 
 
 def asked_scale(name: str | None, numbers: Numbers) -> Scale:
     """The scale of a name, the paper's own by default, with the numbers that were given."""
-    from tombola.studies.scales import overridden, scale_named
+    from tombola.studies.paper.scales import overridden, scale_named
 
     return overridden(scale_named(name or PAPER), **numbers.given())
 

@@ -131,8 +131,8 @@ def unfinished(
 
 def _cut_off(stop: Stop) -> None:
     """End this process at once: what is under way takes no notice."""
-    from tombola.lab.attempts import forget_attempts, forget_log
     from tombola.lab.lease import held_here
+    from tombola.lab.supervision import forget_attempts, forget_log
 
     for lease in held_here():
         forget_attempts(lease.path.parent)

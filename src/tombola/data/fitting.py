@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from tombola.data.imageset import Data, ImageSet
-from tombola.declared import declare
 from tombola.errors import DataError
+from tombola.registry import declare
 
 # Images resized at a time, which bounds the memory for intermediate results.
 _TOGETHER = 4096

@@ -22,10 +22,10 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
-import tombola
 from tombola.errors import ClusterError, reason, unwritable
+from tombola.lab.environment import different, versions
 from tombola.lab.store import Store
-from tombola.lab.versions import different, versions
+from tombola.version import __version__
 
 _SINGLE_THREADED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # Seconds that a scheduler, or the file that names it, may take to appear: they are often started together.
@@ -282,7 +282,7 @@ def _checked_workers(client: Any, store: Store) -> bool:
         if isinstance(there, BaseException):
             raise ClusterError(
                 f"the worker at {address} cannot run tombola: {type(there).__name__}: {reason(there)}; "
-                f"install tombola {tombola.__version__} there"
+                f"install tombola {__version__} there"
             )
         told = different(there, {what: here[what] for what in versions()}, f"{there['host']} ({address})")
         if told is not None:

@@ -20,9 +20,8 @@ from typing import Any
 from tombola.errors import StoreError, TombolaError
 from tombola.lab.deadline import Stop, Stopped
 from tombola.lab.references import parents
-from tombola.lab.store import Store
-from tombola.lab.sums import TABLE
-from tombola.reading import OTHER_FORM
+from tombola.lab.store import TABLE, Store
+from tombola.untrusted import OTHER_FORM
 
 # Arguments that say which of many equal jobs one is, and not how much there is to do.
 _NUMBERS = {"seed", "noise", "noise_round"}

@@ -23,16 +23,16 @@ from typing import Any
 import torch
 
 from tombola.errors import ClusterError, DeviceError, JobError, StoreUnwritable, TombolaError, Unfinished
-from tombola.lab.attempts import apart_from_suspects, device_is_lost
 from tombola.lab.deadline import Left, Stop, Stopped, at_work
+from tombola.lab.environment import different_here, versions
 from tombola.lab.execute import LeaseHeld, Settings, execute
 from tombola.lab.halt import halting
 from tombola.lab.job import Job, name_of
 from tombola.lab.lease import free
 from tombola.lab.starts import awaited
 from tombola.lab.store import Store
-from tombola.lab.versions import different_here, versions
-from tombola.training.history import Epoch
+from tombola.lab.supervision import apart_from_suspects, device_is_lost
+from tombola.training.run import Epoch
 
 
 @dataclass

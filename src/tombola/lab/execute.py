@@ -21,7 +21,6 @@ from typing import Any, get_args
 import numpy
 import torch
 
-import tombola
 from tombola.data.imageset import Data
 from tombola.errors import (
     NetworkError,
@@ -35,22 +34,28 @@ from tombola.errors import (
     unknown,
 )
 from tombola.lab import lease as leases
-from tombola.lab.attempts import count_attempt, device_is_lost, forget_attempts, forget_log, note
+from tombola.lab.arguments import face
 from tombola.lab.deadline import PATIENCE, Stop
 from tombola.lab.durations import check_time_left
-from tombola.lab.job import call, described_function, describes, name_of, result_type
+from tombola.lab.job import Job, call, described_function, describes, name_of, result_type
 from tombola.lab.mixture import mixtures
-from tombola.lab.own_files import import_stored
+from tombola.lab.objects import put_object, stored_data, stored_object
 from tombola.lab.references import calls, parents
-from tombola.lab.result import Packed, pack, unpack
-from tombola.lab.shared import put_object, stored_data, stored_object
+from tombola.lab.results import Packed, pack, unpack
 from tombola.lab.staleness import is_edited_network
 from tombola.lab.starts import check_same_start, lost_start
 from tombola.lab.store import Store
-from tombola.lab.under_way import Teller, forget_under_way
-from tombola.lab.watch import LabWatch, end_hung
-from tombola.lab.writing import face
-from tombola.reading import OTHER_FORM
+from tombola.lab.supervision import (
+    LabWatch,
+    count_attempt,
+    device_is_lost,
+    end_hung,
+    forget_attempts,
+    forget_log,
+    note,
+)
+from tombola.lab.training_progress import Teller, forget_under_way
+from tombola.lab.user_code import import_stored
 from tombola.source import Use, declared_here, fingerprints_of, note_use, recorded_uses
 from tombola.ticket import Ticket
 from tombola.training.device import (
@@ -61,8 +66,9 @@ from tombola.training.device import (
     process_settings,
     resolve_device,
 )
-from tombola.training.history import Epoch
-from tombola.training.run import Run
+from tombola.training.run import Epoch, Run
+from tombola.untrusted import OTHER_FORM
+from tombola.version import __version__
 
 
 @dataclass(frozen=True)
@@ -376,7 +382,7 @@ def _provenance(
         if _is_data(argument)
     }
     return {
-        "tombola": tombola.__version__,
+        "tombola": __version__,
         "torch": torch.__version__,
         "numpy": numpy.__version__,
         "python": platform.python_version(),
@@ -393,3 +399,16 @@ def _provenance(
         "pid": os.getpid(),
         "data": data,
     } | ({"mode": settings.mode} | gpu_libraries(device) if device.type == "cuda" else {})
+
+
+def finished_job(store: Store, prefix: str) -> Job:
+    """The one finished job whose name begins so; what is behind it stays as described, not needed again.
+
+    Raises :class:`~tombola.errors.JobError` if there is none or several, or for a function unknown here,
+    and :class:`~tombola.errors.StoreError` if it is damaged.
+    """
+    name = store.find(prefix)
+    description = store.description(name)
+    if not describes(description, name):
+        raise store.damaged(name, "job.json was altered: it describes another job")
+    return Job(described_function(description), description["arguments"])

@@ -18,13 +18,13 @@ from typing import Literal, get_args
 from tombola.errors import RecipeError, StoreError, StoreUnwritable, reason, unknown
 from tombola.lab.described import is_fingerprint
 from tombola.lab.lease import free
+from tombola.lab.objects import data_record
 from tombola.lab.references import own_values, parents, shared_start
-from tombola.lab.shared import data_record
 from tombola.lab.store import FOLDERS, Store
 
 Keep = Literal["all", "needed", "tickets"]
 
-# How files are called until they are whole; see tombola.whole.
+# How files are called until they are whole; see tombola.atomic.
 _BESIDE = re.compile(r"\..+\.[0-9a-f]{8}")
 # Places of work that are no job's: an import, results that are replaced, and what is tried of a file system.
 _PASSING = re.compile(r"\.(import|recompute|tried)\.[0-9a-f]{8}")

@@ -14,10 +14,10 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from tombola.errors import ClusterError
-from tombola.lab.attempts import forget_attempts, forget_log
 from tombola.lab.deadline import LOOK, PATIENCE, Stop, wind_up
 from tombola.lab.lease import holder
 from tombola.lab.store import Store
+from tombola.lab.supervision import forget_attempts, forget_log
 
 # Seconds that jobs are waited for if the driver ends by an error or Ctrl-C, and that an answer takes on top.
 _SHORT, _ANSWER = 2.0, 3.0

@@ -16,14 +16,14 @@ from functools import cached_property
 from typing import Any
 
 from tombola.data.imageset import Data
-from tombola.declared import Declaration, declaration, declaration_of
 from tombola.errors import JobError
+from tombola.lab.arguments import Scribe, face, read, same_source, written_defaults
 from tombola.lab.references import TICKETS
-from tombola.lab.writing import Scribe, face, read, same_source, written_defaults
-from tombola.reading import DEEPEST, depth
+from tombola.registry import Declaration, declaration, declaration_of
 from tombola.source import note_use
 from tombola.ticket import Ticket
 from tombola.training.run import Run
+from tombola.untrusted import DEEPEST, depth
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,23 +13,22 @@ from typing import Any
 import torch
 
 from tombola.errors import DataError, DeviceError, JobError, RecipeError
+from tombola.lab.arguments import face
 from tombola.lab.cluster import Crew, check_data, local_cluster, remote_cluster
 from tombola.lab.deadline import BY_SIGTERM, Stop, Stopped, stopping
 from tombola.lab.engine import Outcome, Progress, available_gpus, run_here, run_on_cluster
 from tombola.lab.execute import Settings, evaluate, load_result
-from tombola.lab.file_system import check_file_system
-from tombola.lab.job import Job, all_needed, data_behind, values_behind
+from tombola.lab.filesystem import check_file_system
+from tombola.lab.job import Job, all_needed, data_behind, everything_behind, values_behind
 from tombola.lab.mixture import STRICT_REMEDY, distinct_origins, mixed_line, origin
+from tombola.lab.objects import lacks_start, put_value, register_data
 from tombola.lab.recompute import Removal
-from tombola.lab.shared import lacks_start, put_value, register_data
-from tombola.lab.slots import default_slots
 from tombola.lab.staleness import Record, tell_stale
 from tombola.lab.starts import maker_of_start
-from tombola.lab.store import Store
-from tombola.lab.sums import NUMBERS
-from tombola.lab.writing import face
+from tombola.lab.store import NUMBERS, Store
+from tombola.networks.versions import bare_name
 from tombola.training.device import resolve_device
-from tombola.training.history import Epoch, ForgettingRecord
+from tombola.training.run import Epoch, ForgettingRecord
 
 
 class Lab:
@@ -355,3 +354,21 @@ def _wanted(
         else:
             pending.extend((need, True) for need in job.needs)
     return {name: job for name, job in needed.items() if name in wanted}
+
+
+_USUAL, _SMALL_STEPS = 3, 6
+_SMALL_NETWORKS = frozenset({"convnet", "resnet20"})
+_SMALL_BATCH = 32
+
+
+def default_slots(jobs: Iterable[Job]) -> int:
+    """Trainings at once on one GPU for these jobs and all behind them: what suits the largest of them."""
+    networks, batches = set(), set()
+    for each in everything_behind(jobs):
+        if isinstance(each.arguments.get("network"), str):
+            networks.add(bare_name(each.arguments["network"]))
+        recipe = each.arguments.get("recipe")
+        if isinstance(recipe, dict):
+            batches.add(recipe.get("batch_size", _SMALL_BATCH + 1))
+    small = (networks and networks <= _SMALL_NETWORKS) or (batches and max(batches) <= _SMALL_BATCH)
+    return _SMALL_STEPS if small else _USUAL

@@ -24,7 +24,7 @@ from typing import Any
 
 from tombola.errors import unwritable
 from tombola.lab import process
-from tombola.reading import json_object
+from tombola.untrusted import json_object
 
 # Seconds without a heartbeat after which a lease is taken over.
 STALE = 60.0

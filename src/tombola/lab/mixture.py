@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-from tombola.declared import declaration
 from tombola.errors import JobError, StoreError
+from tombola.lab.arguments import face
 from tombola.lab.job import Job
 from tombola.lab.references import parents
 from tombola.lab.starts import maker_of_described_start, maker_of_start
 from tombola.lab.store import Store
-from tombola.lab.writing import face
+from tombola.registry import declaration
 from tombola.training.device import ENGINE_VERSION, hardware_name, resolve_device
 
 STRICT_REMEDY = "leave out --strict to mix them, or use another store"

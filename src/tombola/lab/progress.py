@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.table import Table
 from rich.text import Text
 
 from tombola.lab.engine import Progress
 from tombola.lab.job import Job
-from tombola.lab.store import Store
-from tombola.lab.under_way import under_way
+from tombola.lab.store import Store, write_table
+from tombola.lab.training_progress import under_way
+from tombola.training.run import Epoch
 
 # Seconds between lines where there is no terminal.
 _QUIET = 15.0
@@ -108,3 +113,108 @@ class Bar(Progress):
         if not self._console.is_terminal and time.monotonic() - self._said > _QUIET:
             self._said = time.monotonic()
             self._console.print(f"{self._done} of {self._missing} jobs done")
+
+
+# Seconds between lines on a round under way where there is no terminal.
+_QUIET_ROUNDS = 30.0
+# What makes the rounds of one chain comparable to the bit.
+_KIND = ("device", "hardware", "precision", "threads", "torch")
+_COLUMNS = ("round", "sparsity", "accuracy", "best", "seconds", "job")
+
+
+class RoundTable(Progress):
+    """One row a round; on a terminal also the epochs of the round under way. Use as a context manager."""
+
+    def __init__(self, console: Console, rounds: int) -> None:
+        self._console = console
+        self._rounds = rounds
+        self._under_way = ""
+        self._said = time.monotonic()
+        self._nonfinite = False
+        self._rows: list[dict[str, Any]] = []
+        self._ran_on: dict[str, list[int]] = {}
+        self._table = Table(title_justify="left", caption_justify="left")
+        for column in _COLUMNS:
+            self._table.add_column(column, justify="left" if column == "job" else "right")
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        if self._live is None:
+            console.print("round sparsity accuracy best seconds job")
+
+    def __enter__(self) -> RoundTable:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._under_way = ""
+        self._refresh()
+        if self._live is not None:
+            self._live.stop()
+        if self._rows:
+            self._console.print(
+                "underlined (+): winning, at least as accurate as dense; *: failed, at chance"
+                + ("; !: non-finite weights were pruned first" if self._nonfinite else ""),
+                soft_wrap=True,
+            )
+        if len(self._ran_on) > 1:
+            parts = [f"{_numbers(rounds)} on {what}" for what, rounds in self._ran_on.items()]
+            self._console.print(
+                "rounds are of different kinds: " + "; ".join(parts), highlight=False, soft_wrap=True
+            )
+
+    def epoch(self, job: Job, row: Epoch, epochs: int) -> None:
+        self._under_way = (
+            f"round {len(self._rows)} of {self._rounds}, {job.declaration.name}: "
+            f"epoch {row.epoch} of {epochs}, test accuracy {row.test_accuracy:.2f}%, "
+            f"{row.seconds:.1f} s an epoch"
+        )
+        self._refresh()
+        if self._live is None and time.monotonic() - self._said > _QUIET_ROUNDS:
+            self._said = time.monotonic()
+            self._console.print(self._under_way, highlight=False)
+
+    def add(
+        self, name: str, numbers: Mapping[str, Any], provenance: Mapping[str, Any], *, computed: bool
+    ) -> None:
+        """Add a finished round: its job's name, numbers and provenance."""
+        accuracy = float(numbers["accuracy"])
+        winning = bool(self._rows) and accuracy >= self._rows[0]["accuracy"]
+        star = ("*" if numbers["failed"] else "") + ("!" if numbers["nonfinite_at_pruning"] else "")
+        self._nonfinite |= bool(numbers["nonfinite_at_pruning"])
+        kind = ", ".join(str(provenance[key]) for key in _KIND if provenance.get(key) is not None)
+        self._ran_on.setdefault(kind, []).append(numbers["round"])
+        kept = ("round", "sparsity", "accuracy", "best_accuracy", "failed", "diverged")
+        self._rows.append({key: numbers[key] for key in kept} | {"winning": winning, "job": name})
+        seconds = f"{provenance['seconds']:.1f}" if computed else "stored"
+        cells = (
+            str(numbers["round"]),
+            f"{100 * numbers['sparsity']:.2f}%",
+            f"{accuracy:.2f}%{star}",
+            f"{numbers['best_accuracy']:.2f}%",
+            seconds,
+            name[:12],
+        )
+        if self._live is None:
+            mark = "+" if winning else ""
+            self._console.print(" ".join((*cells[:2], cells[2] + mark, *cells[3:])), highlight=False)
+        marked = Text(cells[2], style="underline" if winning else "")
+        self._table.add_row(*cells[:2], marked, *cells[3:])
+        self._under_way = ""
+        self._refresh()
+
+    def write(self, path: Path) -> None:
+        """Write the rounds so far as CSV."""
+        write_table(path, self._rows)
+
+    def _refresh(self) -> None:
+        if self._live is not None:
+            self._live.update(Group(self._table, Text(self._under_way)), refresh=True)
+
+
+def _numbers(rounds: list[int]) -> str:
+    """Rounds as text, a run of them by its ends."""
+    if len(rounds) > 2 and rounds == list(range(rounds[0], rounds[-1] + 1)):
+        return f"{rounds[0]} to {rounds[-1]}"
+    return ", ".join(map(str, rounds))

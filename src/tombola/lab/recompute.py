@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tombola import files
-from tombola.declared import declaration, function_names
+from tombola.atomic import sync_folder
 from tombola.errors import JobError, StoreError, TombolaError, unknown, unwritable
 from tombola.lab.described import is_fingerprint
 from tombola.lab.job import Job, all_needed
@@ -25,8 +25,8 @@ from tombola.lab.store import Store
 from tombola.networks.initialization import init_names, written_init
 from tombola.networks.network import Network, network_names
 from tombola.networks.versions import bare_name
+from tombola.registry import declaration, function_names
 from tombola.source import Kind, Use, declared_here
-from tombola.whole import sync_folder
 
 
 class Removal:

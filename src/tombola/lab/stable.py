@@ -15,9 +15,15 @@ from tombola.lab.deadline import Stop
 from tombola.lab.engine import Progress
 from tombola.lab.job import Job, job
 from tombola.lab.lab import Lab
-from tombola.measures.bisection import questions
 from tombola.measures.connectivity import Recalibrate, Split
-from tombola.measures.first_stable import Branches, FirstStable, check_start, shares_trunk, stabilities
+from tombola.measures.first_stable import (
+    Branches,
+    FirstStable,
+    check_start,
+    questions,
+    shares_trunk,
+    stabilities,
+)
 from tombola.measures.instability import Instability
 from tombola.measures.limits import STABLE_BELOW
 from tombola.ticket import Ticket

@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, get_args
 
-from tombola.declared import declaration
 from tombola.errors import JobError, StoreError
 from tombola.lab.job import Job, all_needed
 from tombola.lab.store import Store
+from tombola.registry import declaration
 from tombola.source import FORM, Kind, Use, declared_here, is_same, source_fingerprint
 
 Record = Mapping[Kind, Mapping[str, Any]]

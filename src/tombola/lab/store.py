@@ -21,25 +21,26 @@ A job's folder is written under work/ and appears under jobs/ by one atomic rena
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tombola.atomic import sync_folder, write_whole
 from tombola.errors import JobError, StoreError, StoreUnwritable, TicketError, reason, remedy, unwritable
 from tombola.lab.described import check_described, is_fingerprint
-from tombola.lab.sums import NUMBERS, TABLE, altered, sums_of
-from tombola.reading import json_object
-from tombola.whole import sync_folder, write_whole
+from tombola.untrusted import json_object
 
-if TYPE_CHECKING:  # Listing a store must not wait for torch.
+if TYPE_CHECKING:
     from torch import Tensor
 
-    from tombola.lab.result import Packed
+    from tombola.lab.results import Packed
+
 
 FORMAT = 1
 
@@ -137,7 +138,7 @@ class Store:
     def packed(self, name: str) -> Packed:
         """The result of a finished job, as it was packed."""
         from tombola import files
-        from tombola.lab.result import Packed
+        from tombola.lab.results import Packed
 
         self.check(name, NUMBERS)
         path = self.folder(name) / _TENSORS
@@ -327,7 +328,7 @@ def _foreign(name: str) -> bool:
 
 
 def write_json(path: Path, value: Mapping[str, Any], *, synced: bool = True) -> None:
-    """Write JSON beside its place and rename it; ``synced`` as for :func:`~tombola.whole.write_whole`.
+    """Write JSON beside its place and rename it; ``synced`` as for :func:`~tombola.atomic.write_whole`.
 
     Raises :class:`~tombola.errors.StoreError` when the place cannot be written to.
     """
@@ -357,3 +358,31 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> bytes:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
+
+
+NUMBERS, TABLE = "result.json", "history.csv"
+
+
+def sums_of(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each text file of a result in a job's folder."""
+    return {file: _sum(folder / file) for file in (NUMBERS, TABLE) if (folder / file).exists()}
+
+
+def altered(folder: Path, sums: Any, files: Iterable[str] = (NUMBERS, TABLE)) -> str | None:
+    """What is wrong with files of a job's folder, if anything.
+
+    sums: as :func:`sums_of` gave them, and then read from a file; empty for jobs of before there were sums.
+    """
+    if not isinstance(sums, dict):
+        return "provenance.json holds no sums of files"
+    for file in files:
+        try:
+            if file in sums and sums[file] != _sum(folder / file):
+                return f"{file} was altered: it does not match its checksum"
+        except OSError as error:
+            return f"{file}: {reason(error)}"
+    return None
+
+
+def _sum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

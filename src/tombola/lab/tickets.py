@@ -16,9 +16,9 @@ from tombola import files
 from tombola.errors import JobError, TombolaError, unknown
 from tombola.lab.execute import LeaseHeld, Settings, execute, load_result
 from tombola.lab.job import name_of
+from tombola.lab.objects import lacks_start, stored_object
 from tombola.lab.references import TICKETS, everything_behind, parents, shared_start
-from tombola.lab.result import pack
-from tombola.lab.shared import lacks_start, stored_object
+from tombola.lab.results import pack
 from tombola.lab.store import TICKET, Store
 from tombola.ticket import Ticket
 from tombola.training.run import Run

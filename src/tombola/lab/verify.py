@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from tombola import files
-from tombola.declared import declaration
 from tombola.errors import JobError, NetworkError, StoreError, TombolaError, Undeclared, reason
 from tombola.lab.execute import load_result
 from tombola.lab.job import describes, name_of
 from tombola.lab.lease import free
-from tombola.lab.own_files import altered_files
+from tombola.lab.objects import OBJECT, data_record, given_data, lacks_start, read_object
 from tombola.lab.references import own_values, parents
-from tombola.lab.shared import OBJECT, data_record, given_data, lacks_start, read_object
 from tombola.lab.staleness import is_edited_network
 from tombola.lab.starts import is_made_again
 from tombola.lab.store import RECORD, Store
 from tombola.lab.tickets import is_ticket
+from tombola.lab.user_code import altered_files
 from tombola.networks.initialization import init_names
 from tombola.networks.network import Network, network_names
-from tombola.reading import OTHER_FORM
+from tombola.registry import declaration
 from tombola.source import declared_here
+from tombola.untrusted import OTHER_FORM
 
 _NAME = re.compile(r"[0-9a-f]{64}")
 

@@ -16,10 +16,10 @@ from distributed import WorkerPlugin
 
 from tombola.errors import StoreError, TombolaError
 from tombola.lab.deadline import wind_up_all
-from tombola.lab.file_system import check_file_system
-from tombola.lab.shared import stored_data
+from tombola.lab.environment import versions
+from tombola.lab.filesystem import check_file_system
+from tombola.lab.objects import stored_data
 from tombola.lab.store import Store
-from tombola.lab.versions import versions
 
 # Seconds of the eight that a nanny that is told to end leaves its worker.
 _WINDING_UP = 6.0

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from tombola.data.batches import Batches
 from tombola.data.imageset import Data
 from tombola.data.sizes import train_images
-from tombola.declared import declare
 from tombola.errors import NetworkError, RecipeError
+from tombola.registry import declare
 from tombola.ticket import State
-from tombola.training.body import Body
 from tombola.training.checkpoint import Watch
-from tombola.training.checks import check_images
 from tombola.training.device import repeatable, resolve_device
-from tombola.training.evaluation import EVALUATION_BATCH, Evaluator, channels_last, device_batches
+from tombola.training.evaluation import EVALUATION_BATCH, Evaluator, device_batches
+from tombola.training.flat_network import FlatNetwork, channels_last
+from tombola.training.preflight import check_images
 from tombola.training.run import Run
 
 Recalibrate = bool | Literal["beside"]
@@ -116,7 +116,7 @@ def barrier(
     images = data.train if split == "train" else data.test
     interpolated, recalibrated = [], []
     with repeatable(where):
-        body = Body(networks[0], where)
+        body = FlatNetwork(networks[0], where)
         evaluate = Evaluator(body, precision)
         ends = [_on_device(run.weights, body) for run in (first, second)]
         for index in range(points):
@@ -193,7 +193,7 @@ def interpolate(live: State, first: State, second: State, index: int, points: in
             live[name].copy_(first[name])
 
 
-def _on_device(state: State, body: Body) -> dict[str, Tensor]:
+def _on_device(state: State, body: FlatNetwork) -> dict[str, Tensor]:
     """A copy of the state where the body lies, and laid out in memory as there."""
     body.load(state)
     return {name: value.clone() for name, value in body.module.state_dict().items()}

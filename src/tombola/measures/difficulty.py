@@ -1,6 +1,6 @@
 """Subsets of a data set by difficulty: how often a run forgot each image (Appendices A.1 and F.1).
 
-The subsets are data sets like any other, normalised as the whole; see :mod:`tombola.data.subset`. All are
+The subsets are data sets like any other, normalised as the whole; see :mod:`tombola.data.subsets`. All are
 taken from one ranking of the images, whose ties are broken by a keyed draw, so that of the same run and seed
 smaller subsets lie within larger ones.
 """
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from tombola.data.imageset import Data
-from tombola.data.subset import amount, class_counts, nearest, with_images
-from tombola.declared import declare
+from tombola.data.subsets import amount, class_counts, nearest, with_images
 from tombola.errors import DataError, unknown
-from tombola.measures.forgetting import forgetting_ranking
+from tombola.measures.learning import forgetting_ranking
+from tombola.registry import declare
 from tombola.training.run import Run
 
 Forgotten = Literal["least", "most"]
@@ -38,7 +38,7 @@ def forgotten_subset(
     data: what the run was trained on.
     run: whose forgetting record decides.
     which: ``"least"`` or ``"most"`` forgotten; never-learned images count as forgotten most.
-    share, shots: how many of each class, as for :func:`~tombola.data.subset.subset`.
+    share, shots: how many of each class, as for :func:`~tombola.data.subsets.subset`.
     seed: number of the draw among images that were forgotten equally often.
 
     Raises :class:`~tombola.errors.DataError` as ``subset`` does, and for a run on other images.

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from tombola.data.imageset import Data
-from tombola.data.subset import subset
+from tombola.data.subsets import subset
 from tombola.search import directly
 from tombola.ticket import Ticket
 from tombola.training.checkpoint import Watch
@@ -36,7 +36,7 @@ def few_shot(
     """Train a ticket on a random subset, and test it on the whole test split.
 
     ticket: a dense network is a ticket with a full mask; a control is a ticket too.
-    share, shots, seed: of the subset, as for :func:`~tombola.data.subset.subset`. One seed gives all
+    share, shots, seed: of the subset, as for :func:`~tombola.data.subsets.subset`. One seed gives all
         configurations the same images, and smaller subsets lie within larger ones (reading H3).
     The other arguments and errors are as for :func:`~tombola.train`. For images of a chosen difficulty, train
     on what :func:`~tombola.measures.difficulty.forgotten_subset` gives.

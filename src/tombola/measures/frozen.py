@@ -15,13 +15,12 @@ from torch import Tensor, nn
 
 from tombola.data.imageset import Data
 from tombola.errors import NetworkError, RecipeError, reason, unknown
-from tombola.networks.layout import chosen_layout
+from tombola.networks.blocks import chosen_layout
 from tombola.networks.network import Network
 from tombola.ticket import Ticket
-from tombola.training.body import Body
-from tombola.training.checks import is_undefined_batch_norm, undefined_batch_norm
 from tombola.training.device import resolve_precision
-from tombola.training.evaluation import channels_last
+from tombola.training.flat_network import FlatNetwork, channels_last
+from tombola.training.preflight import is_undefined_batch_norm, undefined_batch_norm
 from tombola.training.recipe import Recipe
 from tombola.training.run import Run
 
@@ -93,7 +92,7 @@ class FrozenBody:
         self.device = device
         self._precision = precision
         self._weights = subject.weights() if isinstance(subject, Ticket) else subject.weights
-        self._body = Body(self.network, device)
+        self._body = FlatNetwork(self.network, device)
         module = self._body.module
         chosen = chosen_layout(self.network.name, module, blocks, head)
         self.places, self._head = chosen.blocks or (chosen.head,), chosen.head

@@ -19,13 +19,12 @@ from tombola.data.augmentation import draw
 from tombola.data.batches import Batches
 from tombola.data.imageset import Data
 from tombola.measures.frozen import BatchNorm, FrozenBody
-from tombola.training.captured_steps import STRETCH, CapturedSteps
 from tombola.training.checkpoint import Watch
 from tombola.training.choice import captured_or_cause
-from tombola.training.eager import PREPARED_IMAGES
+from tombola.training.cuda.capture import STRETCH, CapturedSteps
+from tombola.training.engines import PREPARED_IMAGES
+from tombola.training.epoch import DevicePlan, EpochPlan, gathered, gathered_at_step
 from tombola.training.evaluation import EVALUATION_BATCH, device_batches
-from tombola.training.gather import gathered, gathered_at_step
-from tombola.training.plan import DevicePlan, EpochPlan
 from tombola.training.recipe import Recipe
 from tombola.training.step import TakeStep
 

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from tombola.data.imageset import Data
-from tombola.declared import declare
 from tombola.errors import RecipeError, TicketError
 from tombola.measures.connectivity import (
     Barrier,
@@ -27,6 +26,7 @@ from tombola.measures.connectivity import (
 )
 from tombola.measures.limits import STABLE_BELOW
 from tombola.measures.statistics import mean
+from tombola.registry import declare
 from tombola.search import directly
 from tombola.ticket import Ticket
 from tombola.training.checkpoint import Watch

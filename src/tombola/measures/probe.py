@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import torch
 
 from tombola.data.imageset import Data
-from tombola.declared import declare
 from tombola.errors import NetworkError
 from tombola.measures.frozen import BatchNorm, FrozenBody, body_precision, network_of
 from tombola.measures.heads import HEAD_RECIPE, evaluate_heads, train_heads
+from tombola.registry import declare
 from tombola.ticket import Ticket
 from tombola.training.checkpoint import Watch
-from tombola.training.checks import check_images
 from tombola.training.device import repeatable, resolve_device
 from tombola.training.evaluation import device_batches
+from tombola.training.preflight import check_images
 from tombola.training.recipe import Recipe
 from tombola.training.run import Run
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tombola import seeds
-from tombola.declared import declare
 from tombola.errors import RecipeError
+from tombola.registry import declare
 from tombola.training.run import Run
 
 

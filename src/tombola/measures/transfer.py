@@ -13,9 +13,9 @@ import torch
 
 from tombola.data.fitting import fit_images
 from tombola.data.imageset import Data
-from tombola.declared import declare
 from tombola.measures.frozen import BatchNorm, FrozenBody, body_precision, network_of
 from tombola.measures.heads import HEAD_RECIPE, evaluate_heads, train_heads
+from tombola.registry import declare
 from tombola.ticket import Ticket
 from tombola.training.checkpoint import Watch
 from tombola.training.device import repeatable, resolve_device

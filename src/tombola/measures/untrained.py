@@ -12,13 +12,13 @@ from typing import Literal
 import torch
 
 from tombola.data.imageset import Data
-from tombola.declared import declare
 from tombola.measures.connectivity import Recalibrate, check_recalibrate, recalibrate_batch_norm
+from tombola.registry import declare
 from tombola.ticket import Ticket
-from tombola.training.body import Body
-from tombola.training.checks import check_images
 from tombola.training.device import repeatable, resolve_device, resolve_precision
 from tombola.training.evaluation import Evaluator, device_batches
+from tombola.training.flat_network import FlatNetwork
+from tombola.training.preflight import check_images
 from tombola.training.recipe import Recipe
 
 
@@ -60,7 +60,7 @@ def untrained(
     where = resolve_device(device)
     computed_in = resolve_precision(Recipe(precision=precision), where)
     with repeatable(where):
-        body = Body(ticket.network, where)
+        body = FlatNetwork(ticket.network, where)
         evaluate = Evaluator(body, computed_in)
         body.load(ticket.weights(), ticket.mask)
         if recalibrate is True:

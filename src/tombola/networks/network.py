@@ -25,9 +25,9 @@ Factory = Callable[..., nn.Module]
 F = TypeVar("F", bound=Factory)
 
 
-def _built_in(module: str, *factories: str) -> tuple[Callable[[], Factory], ...]:
+def _built_in(*factories: str) -> tuple[Callable[[], Factory], ...]:
     """The versions of a network, in order, each imported when it is built."""
-    return tuple(partial(_imported, f"tombola.networks.{module}", factory) for factory in factories)
+    return tuple(partial(_imported, "tombola.networks.architectures", factory) for factory in factories)
 
 
 def _imported(module: str, factory: str) -> Factory:
@@ -38,11 +38,11 @@ def _imported(module: str, factory: str) -> Factory:
 _networks: Definitions[Factory] = Definitions(
     "network",
     {
-        "resnet18": _built_in("resnet", "resnet18_version1", "resnet18"),
-        "resnet34": _built_in("resnet", "resnet34_version1", "resnet34"),
-        "resnet20": _built_in("resnet", "resnet20"),
-        "vgg16": _built_in("vgg", "vgg16_version1", "vgg16"),
-        "convnet": _built_in("convnet", "convnet"),
+        "resnet18": _built_in("resnet18_version1", "resnet18"),
+        "resnet34": _built_in("resnet34_version1", "resnet34"),
+        "resnet20": _built_in("resnet20"),
+        "vgg16": _built_in("vgg16_version1", "vgg16"),
+        "convnet": _built_in("convnet"),
     },
 )
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from tombola import files, seeds
-from tombola.declared import declare
 from tombola.errors import TicketError
 from tombola.pruning.prune import Scope, check_scope
+from tombola.registry import declare
 from tombola.ticket import Mask, Ticket
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 
-from tombola.report.draw import picture_files
+from tombola.report.figure import picture_files
 from tombola.studies.picture import Picture
 
 Drawn = Iterator[tuple[Picture, dict[str, bytes]]]

@@ -8,19 +8,19 @@ from typing import Any
 
 import torch
 
-import tombola
 from tombola.lab.job import Job, result_type
 from tombola.lab.lab import Lab
 from tombola.report.origin import Origin
 from tombola.report.studies_page import Report
 from tombola.studies.catalogue import studies_named
 from tombola.studies.cells import Place
+from tombola.studies.paper.jobs import Work
 from tombola.studies.plan import plan
 from tombola.studies.results import Results
 from tombola.studies.running import cells_of, collect
 from tombola.studies.study import Study
-from tombola.studies.work import Work
 from tombola.training.run import Run
+from tombola.version import __version__
 
 
 def gather(
@@ -55,7 +55,7 @@ def gather(
         provenance={
             "scale": str(work.scale),
             "store": str(lab.store.root),
-            "tombola": tombola.__version__,
+            "tombola": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from tombola.report.entry import Entry, difference_text, entry, inside_text, usual_runs
 from tombola.report.layout import NAMES, Grid, Key, column_texts, value_text
 from tombola.studies.cells import Cell, Place, copies_of
-from tombola.studies.settings import SEARCH_SHARES, short_search_epochs
+from tombola.studies.paper.settings import SEARCH_SHARES, short_search_epochs
 from tombola.studies.side_by_side import SideBySide, side_by_side
 
 _SUMMED = (

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tombola.measures.limits import STABLE_BELOW
+from tombola.report.figure import inline_svg
 from tombola.report.findings import accuracy_findings, stability_findings, training_findings
 from tombola.report.style import configuration_of, start_label
-from tombola.report.svg import inline_svg
 from tombola.report.table import chains, dense_cells, number, rounds
 from tombola.report.template import template
 

@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tombola.measures.limits import STABLE_BELOW
-from tombola.report.look import Look
 from tombola.report.scales import space_by_round
-from tombola.report.style import INK, PAPER, SOFT
+from tombola.report.style import INK, PAPER, SOFT, Look
 from tombola.studies.picture import Line, Panel
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from tombola.report.board import Row, board, counts
 from tombola.report.entry import Entry, difference_text, entry, usual_runs
+from tombola.report.figure import inline_svg
 from tombola.report.layout import NAMES, Grid, column_texts, grid, spoken, value_text
 from tombola.report.markup import table_note
 from tombola.report.origin import Origin, mixtures
-from tombola.report.svg import inline_svg
 from tombola.report.template import template
 from tombola.studies.cells import Cell, Place
-from tombola.studies.claims.board import judge_all
+from tombola.studies.claims.all_claims import judge_all
 from tombola.studies.claims.numbers import Comparison
 from tombola.studies.paper.printed import EPOCHS, comparable_cells, printed_cells
 from tombola.studies.picture import Picture

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tombola.atomic import write_whole
+from tombola.report.figure import png_bytes, svg_text
 from tombola.report.figures import accuracy_by_sparsity, training_curves
 from tombola.report.page import report_html
 from tombola.report.stability import barriers, interpolation
-from tombola.report.svg import png_bytes, svg_text
-from tombola.whole import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from tombola.atomic import write_whole
 from tombola.report.board import board, board_csv
-from tombola.report.draw import KINDS, save_picture
 from tombola.report.drawing import drawn
+from tombola.report.figure import KINDS, save_picture
 from tombola.report.frame import to_csv
 from tombola.report.latex import to_latex
 from tombola.report.layout import grid
 from tombola.report.markup import to_markdown
 from tombola.report.studies_page import Report, known_studies, studies_html
 from tombola.studies.cells import by_study
-from tombola.studies.claims.board import judge_all
+from tombola.studies.claims.all_claims import judge_all
 from tombola.studies.paper.printed import comparable_cells, printed_cells
-from tombola.whole import write_whole
 
 
 def write_studies(

@@ -7,7 +7,7 @@ from typing import Any
 
 from tombola.errors import StoreError, reason
 from tombola.lab.store import Store, read_json, write_json
-from tombola.studies.scales import Scale, overridden, scale_named
+from tombola.studies.paper.scales import Scale, overridden, scale_named
 
 _FILE = "studies.json"
 

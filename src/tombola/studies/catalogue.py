@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tombola.errors import StudyError, unknown
-from tombola.studies.claims.names import CONFIGURATIONS, PAIRS, R18_C10, R18_C100, R34_TIN, VGG_C100
 from tombola.studies.panels import (
     consecutive_panels,
     forgetting_panels,
@@ -16,24 +15,35 @@ from tombola.studies.panels import (
     over_sparsity,
     subset_panels,
 )
-from tombola.studies.rows.barriers import (
+from tombola.studies.paper.feature_rows import probed_rounds, probed_tickets, transferred_tickets
+from tombola.studies.paper.first_stable import first_stable_searches
+from tombola.studies.paper.little_data_rows import chosen_data, little_data, little_data_by_round
+from tombola.studies.paper.rows import (
     barriers_between_rounds,
-    instability_of,
-    recalibrated_instability,
-    without_samples,
-)
-from tombola.studies.rows.features import probed_rounds, probed_tickets, transferred_tickets
-from tombola.studies.rows.learning import dense_learning, late_dense_forgetting, ticket_convergence
-from tombola.studies.rows.little_data import chosen_data, little_data, little_data_by_round
-from tombola.studies.rows.tickets import (
+    dense_learning,
     grid_of_sparse_training,
+    instability_of,
+    late_dense_forgetting,
+    recalibrated_instability,
     round_accuracy,
     short_searches,
     ticket_accuracy,
+    ticket_convergence,
     untrained_accuracy,
+    without_samples,
 )
-from tombola.studies.search_for_stability import first_stable_searches
-from tombola.studies.settings import ALL_BATCH_SIZES, BATCH_SIZES, GRID_SEARCHES, MOMENTA
+from tombola.studies.paper.settings import (
+    ALL_BATCH_SIZES,
+    BATCH_SIZES,
+    CONFIGURATIONS,
+    GRID_SEARCHES,
+    MOMENTA,
+    PAIRS,
+    R18_C10,
+    R18_C100,
+    R34_TIN,
+    VGG_C100,
+)
 from tombola.studies.study import Study
 
 _C10, _C100 = "ResNet-18 on CIFAR-10", "ResNet-18 on CIFAR-100"

@@ -19,8 +19,8 @@ from tombola.data.imageset import Data
 from tombola.data.load import load_data
 from tombola.data.sizes import SIZES, Size
 from tombola.errors import NetworkError
+from tombola.lab.arguments import read, written_defaults
 from tombola.lab.job import Job
-from tombola.lab.writing import read, written_defaults
 from tombola.networks.network import Network
 from tombola.networks.versions import as_written, bare_name
 from tombola.training.recipe import Recipe

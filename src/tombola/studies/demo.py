@@ -16,8 +16,7 @@ from tombola.lab.chains import imp_jobs
 from tombola.lab.job import Job, all_needed, job
 from tombola.lab.lab import Lab
 from tombola.measures.connectivity import Barrier, barrier
-from tombola.measures.convergence import convergence
-from tombola.measures.forgetting import forgetting
+from tombola.measures.learning import convergence, forgetting
 from tombola.measures.statistics import is_winning, mean, sample_std
 from tombola.training.loop import train
 from tombola.training.recipe import Recipe

@@ -9,7 +9,7 @@ from typing import Any
 
 from tombola.lab.job import Job, result_type
 from tombola.lab.lab import Lab
-from tombola.lab.numbers import numbers_of
+from tombola.lab.results import numbers_of
 from tombola.studies.own_rows import Row
 from tombola.studies.results import Results
 from tombola.training.run import Run

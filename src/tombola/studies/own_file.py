@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tombola.errors import StudyError, reason, unknown
-from tombola.lab.own_files import import_file
+from tombola.lab.user_code import import_file
 from tombola.studies.own import OwnStudy
 
 KINDS = (".py", ".toml")

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from typing import Any, get_origin
 
 from tombola.data.imageset import Data
-from tombola.declared import declaration
 from tombola.errors import RecipeError, StudyError, unknown
+from tombola.lab.arguments import alternatives, face, item_hint
 from tombola.lab.chains import imp_jobs
-from tombola.lab.hints import alternatives, item_hint
 from tombola.lab.job import Job, job, result_type
-from tombola.lab.numbers import number_names
-from tombola.lab.writing import face
+from tombola.lab.results import number_names
 from tombola.measures.instability import copies
+from tombola.registry import declaration
 from tombola.studies.own import COPIES, ROUNDS, Measures, OwnStudy
 from tombola.ticket import Ticket
 from tombola.training.recipe import Recipe

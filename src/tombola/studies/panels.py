@@ -12,8 +12,8 @@ from tombola.measures.instability import Instability
 from tombola.measures.learning import Learning
 from tombola.measures.statistics import mean, sample_std
 from tombola.studies.cells import Cell, Place
-from tombola.studies.claims.names import PAIRS, TABULATED
 from tombola.studies.entries import Filled
+from tombola.studies.paper.settings import PAIRS, TABULATED
 from tombola.studies.picture import Line, Panel
 from tombola.studies.results import Results
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from tombola.lab.job import Job, all_needed
 from tombola.lab.store import Store
 from tombola.studies.costs import Costs
+from tombola.studies.paper.first_stable import Search, Searched
+from tombola.studies.paper.jobs import Work
 from tombola.studies.results import Results
-from tombola.studies.search_for_stability import Search, Searched
 from tombola.studies.study import Study
-from tombola.studies.work import Work
 
 Speed = Callable[[str, int], float | None] | Mapping[tuple[str, int], float]
 """Training images a second of a network at a batch size, on one slot; None or no entry where not measured."""

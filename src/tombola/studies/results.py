@@ -8,12 +8,10 @@ from typing import Any
 
 from tombola.lab.execute import load_result
 from tombola.lab.job import Job, result_type
-from tombola.lab.store import Store
-from tombola.lab.sums import NUMBERS
+from tombola.lab.store import NUMBERS, Store
 from tombola.measures.connectivity import Barrier
-from tombola.measures.forgetting import SUMMED_RUNS, SummedForgetting
 from tombola.measures.instability import Instability
-from tombola.measures.learning import Learning
+from tombola.measures.learning import SUMMED_RUNS, Learning, SummedForgetting
 from tombola.studies.cells import Together
 from tombola.training.run import Run
 

@@ -18,9 +18,9 @@ from tombola.lab.engine import Outcome, Progress
 from tombola.lab.job import Job, data_behind
 from tombola.lab.lab import Lab
 from tombola.studies.cells import Cell, Place, by_place
+from tombola.studies.paper.jobs import Work
 from tombola.studies.results import Results
 from tombola.studies.study import Shown, Study
-from tombola.studies.work import Work
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from tombola.lab.job import Job
 from tombola.studies.cells import Cell, Place
 from tombola.studies.entries import Entry, filled, jobs_of
 from tombola.studies.panels import Panels
+from tombola.studies.paper.first_stable import Searched
+from tombola.studies.paper.jobs import Work
 from tombola.studies.paper.printed import printed_anywhere
+from tombola.studies.paper.rows import Listing
 from tombola.studies.picture import Picture
 from tombola.studies.results import Results
-from tombola.studies.rows.listing import Listing
-from tombola.studies.search_for_stability import Searched
-from tombola.studies.work import Work
 
 
 @dataclass(frozen=True)

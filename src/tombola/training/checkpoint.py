@@ -21,7 +21,7 @@ from torch import Tensor
 
 from tombola import files
 from tombola.errors import TicketError, unwritable
-from tombola.training.history import Epoch
+from tombola.training.run import Epoch
 
 _KIND = "tombola.checkpoint/1"
 _NEWEST, _PREVIOUS = "checkpoint", "checkpoint.previous"

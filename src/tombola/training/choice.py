@@ -18,12 +18,11 @@ import torch
 from tombola.data.imageset import Data
 from tombola.errors import DeviceError, reason
 from tombola.networks.network import Network
-from tombola.training.capture import raise_if_lost
+from tombola.training.cuda.capture import forget_engines, keep, raise_if_lost, take, with_room
 from tombola.training.device import Mode, out_of_memory
-from tombola.training.eager import EagerEngine
-from tombola.training.engine import Engine
-from tombola.training.idle import forget_engines, keep, take, with_room
+from tombola.training.engines import EagerEngine
 from tombola.training.recipe import Recipe
+from tombola.training.step import Engine
 
 T = TypeVar("T")
 
@@ -62,7 +61,7 @@ def engine_for(
 
 
 def _captured(network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str) -> Engine:
-    from tombola.training.graphed import GraphedEngine
+    from tombola.training.engines import GraphedEngine
 
     engine = captured_or_cause(lambda: GraphedEngine(network, data, recipe, device, precision))
     if isinstance(engine, str):

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy
 import torch
 
-import tombola
 from tombola.errors import DeviceError, RecipeError, reason, unknown
 from tombola.training.recipe import Recipe
+from tombola.version import __version__
 
 # Raised when the bits of trainings change on the same libraries and hardware. Every result records it.
 ENGINE_VERSION = 1
@@ -84,7 +84,7 @@ def environment(device: torch.device, precision: str, engine: str, mode: Mode) -
     if device.type == "cpu":
         hardware += f", {torch.get_num_threads()} threads"
     return {
-        "tombola": tombola.__version__,
+        "tombola": __version__,
         "torch": torch.__version__,
         "numpy": numpy.__version__,  # its generators draw every order and augmentation
         "device": device.type,

@@ -18,13 +18,11 @@ from torch.nn import functional
 from tombola.data.batches import Batches
 from tombola.data.imageset import Data, ImageSet
 from tombola.errors import reason
-from tombola.training.body import Body
-from tombola.training.idle import with_room
+from tombola.training.cuda.capture import with_room
+from tombola.training.flat_network import FlatNetwork, channels_last
 
 if TYPE_CHECKING:  # Only a GPU needs these, and Triton with them.
-    from tombola.training.fused.evaluation import GraphedEvaluation
-    from tombola.training.fused.network import FusedNetwork
-    from tombola.training.fused.step import FusedStep
+    from tombola.training.cuda.fused import FusedNetwork, FusedStep, GraphedEvaluation
 
 # Fixed, because the size of a batch may change the last bits of what a convolution gives.
 EVALUATION_BATCH = 500
@@ -66,18 +64,13 @@ def _uploaded(
     return batches
 
 
-def channels_last(images: torch.Tensor) -> torch.Tensor:
-    """The images as the weights of a :class:`~tombola.training.body.Body` lie in memory."""
-    return images.contiguous(memory_format=torch.channels_last)
-
-
 class Evaluator:
     """Evaluates the network of a body, whatever weights it has at the time.
 
     On a GPU by the fused passes, where the network can be traced: by replaying captured batches.
     """
 
-    def __init__(self, body: Body, precision: str, *, fused: bool = True) -> None:
+    def __init__(self, body: FlatNetwork, precision: str, *, fused: bool = True) -> None:
         self._body = body
         self._precision = precision
         self._device = body.weights.device
@@ -89,7 +82,7 @@ class Evaluator:
         batches = device_batches(data, images, self._device)
         if self._network is None:
             return evaluate(self._body.module, batches, self._precision)
-        from tombola.training.fused.evaluation import GraphedEvaluation
+        from tombola.training.cuda.fused import GraphedEvaluation
 
         if images not in self._graphs:
             network = self._network
@@ -100,19 +93,19 @@ class Evaluator:
         """Training steps of the same fused network; None where it cannot be traced."""
         if self._network is None:
             return None
-        from tombola.training.fused.step import FusedStep
+        from tombola.training.cuda.fused import FusedStep
 
         return FusedStep(self._body, self._network, batches)
 
 
-def _fused_network(body: Body, precision: str) -> FusedNetwork | None:
+def _fused_network(body: FlatNetwork, precision: str) -> FusedNetwork | None:
     """The fused form of a body's network, where there is a GPU to compute it and it computes the same."""
     device = body.weights.device
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
         return None
     try:
-        from tombola.training.fused.check import check_fused
-        from tombola.training.fused.network import FusedNetwork
+        from tombola.training.cuda.fused import FusedNetwork
+        from tombola.training.cuda.rewrite import check_fused
     except ImportError:  # PyTorch without Triton, as on Windows
         return None
     try:

@@ -1,12 +1,13 @@
 """A training step: what is done at one learning rate, whoever launches it.
 
 Here it is plain PyTorch, on a CPU and for networks that cannot be traced; on a GPU see
-:mod:`tombola.training.fused.step`.
+:mod:`tombola.training.cuda.fused`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -14,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from tombola.data.batches import Batches
-from tombola.training.body import Body
-from tombola.training.gather import gathered_at_step
-from tombola.training.plan import DevicePlan
+from tombola.data.imageset import ImageSet
+from tombola.training.epoch import DevicePlan, EpochPlan, gathered_at_step
+from tombola.training.flat_network import FlatNetwork
 from tombola.training.recipe import Recipe
 
 TakeStep = Callable[[Tensor, Tensor, float | Tensor], None]
@@ -43,7 +44,7 @@ class PlainStep:
 
     name = "plain"
 
-    def __init__(self, body: Body, batches: Batches, precision: str, recipe: Recipe) -> None:
+    def __init__(self, body: FlatNetwork, batches: Batches, precision: str, recipe: Recipe) -> None:
         self._body = body
         self._batches = batches
         self._precision = precision
@@ -64,7 +65,7 @@ class PlainStep:
 
 
 def take_step(
-    body: Body, recipe: Recipe, precision: str, inputs: Tensor, targets: Tensor, rate: float | Tensor
+    body: FlatNetwork, recipe: Recipe, precision: str, inputs: Tensor, targets: Tensor, rate: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """Move the weights by one batch; the mask is left to the caller.
 
@@ -86,3 +87,43 @@ def take_step(
             dampening=0.0, nesterov=False, maximize=False, is_first_step=False,
         )  # fmt: skip
         return loss.detach(), outputs.argmax(1) == targets
+
+
+@dataclass(frozen=True)
+class EpochTally:
+    """What training a plan gave, on the engine's device.
+
+    losses: float32 ``(steps,)``, mean cross-entropy of each step so far.
+    right: bool ``(N,)`` in order of presentation, whether the prediction made in its step was right.
+    """
+
+    losses: Tensor
+    right: Tensor
+
+
+class Engine(Protocol):
+    """Trains one body on one device."""
+
+    body: FlatNetwork
+
+    @property
+    def name(self) -> str:
+        """What takes the steps, as runs record it: bits rest on it."""
+
+    def set_numbers(self, recipe: Recipe) -> bool:
+        """Train by a recipe that differs in momentum and weight decay; False if the engine cannot."""
+
+    def begin(self, plan: EpochPlan) -> None:
+        """Take in the plan of the next epoch, which lies on the device, and clear the tally."""
+
+    def advance(self, first: int, last: int) -> None:
+        """Train steps ``first`` to ``last - 1`` of the plan."""
+
+    def stretch(self) -> int:
+        """Number of steps that are best taken between two looks at the clock."""
+
+    def tally(self) -> EpochTally:
+        """What the steps so far gave; the engine's own tensors, which a resumed epoch copies into."""
+
+    def evaluate(self, images: ImageSet) -> tuple[float, float]:
+        """Mean cross-entropy in nats and accuracy in percent, in evaluation mode, without augmentation."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from tombola.data.imageset import Data
-from tombola.declared import declare
 from tombola.errors import RecipeError
+from tombola.registry import declare
 from tombola.ticket import State, Ticket
 from tombola.training.checkpoint import Watch
 from tombola.training.device import Mode

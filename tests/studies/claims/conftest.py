@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from tombola.studies.cells import Cell, Place, by_place, measured, sparsity_after
-from tombola.studies.claims.board import CLAIMS
+from tombola.studies.claims.all_claims import CLAIMS
 from tombola.studies.claims.claim import needed
 from tombola.studies.paper.printed import printed_cells
 

@@ -13,7 +13,7 @@ from functools import cache
 import pytest
 
 from tombola.studies.cells import Cell, Place
-from tombola.studies.claims.board import CLAIMS
+from tombola.studies.claims.all_claims import CLAIMS
 from tombola.studies.claims.claim import Claim, judge, needed
 from tombola.studies.paper.printed import printed_cells
 

@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 
 from tombola.studies.cells import Cell, Place, measured, sparsity_after
-from tombola.studies.claims.asking import (
+from tombola.studies.claims.all_claims import claim_named
+from tombola.studies.claims.claim import judge
+from tombola.studies.claims.lookups import (
     barrier,
     barrier_to_next,
     few_shot_of_round,
@@ -20,9 +22,8 @@ from tombola.studies.claims.asking import (
     untrained,
     without,
 )
-from tombola.studies.claims.board import claim_named
-from tombola.studies.claims.claim import judge
-from tombola.studies.claims.names import (
+from tombola.studies.claims.numbers import Number
+from tombola.studies.paper.settings import (
     CONFIGURATIONS,
     PAIRS,
     R18_C10,
@@ -35,7 +36,6 @@ from tombola.studies.claims.names import (
     Configuration,
     Pair,
 )
-from tombola.studies.claims.numbers import Number
 
 PLAIN_100, MOMENTUM_256 = Configuration(0.0, 100), Configuration(0.9, 256)
 SPARSITY = ROUNDS[5]

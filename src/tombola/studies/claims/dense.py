@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tombola.studies.claims.asking import barrier, dense_run, late_forgetting, path_error, ticket, without
 from tombola.studies.claims.claim import Checks, Find, claim
-from tombola.studies.claims.names import (
+from tombola.studies.claims.lookups import barrier, dense_run, late_forgetting, path_error, ticket, without
+from tombola.studies.claims.numbers import Number, average, highest, lowest
+from tombola.studies.paper.settings import (
     CONFIGURATIONS,
     MOMENTUM,
     PAIRS,
@@ -15,7 +16,6 @@ from tombola.studies.claims.names import (
     Configuration,
     others,
 )
-from tombola.studies.claims.numbers import Number, average, highest, lowest
 
 _PLAIN_100, _PLAIN_256 = PLAIN
 _MOMENTUM_100, _MOMENTUM_256 = MOMENTUM

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from tombola.studies.claims.asking import (
+from tombola.studies.claims.claim import Checks, Find, claim
+from tombola.studies.claims.lookups import (
     probe,
     probe_of_round,
     random_dense_probe,
     ticket,
     untrained,
 )
-from tombola.studies.claims.claim import Checks, Find, claim
-from tombola.studies.claims.names import (
+from tombola.studies.claims.numbers import Number, highest, lowest, spread
+from tombola.studies.paper.settings import (
     HALVES,
     LAST_BLOCK,
     MOMENTUM,
@@ -27,7 +28,6 @@ from tombola.studies.claims.names import (
     Pair,
     others,
 )
-from tombola.studies.claims.numbers import Number, highest, lowest, spread
 
 _MIDDLE_BLOCK = 4
 _COLUMNS = tuple((sparsity, block) for sparsity in (67.23, 89.26) for block in (_MIDDLE_BLOCK, LAST_BLOCK))

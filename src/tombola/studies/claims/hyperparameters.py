@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tombola.studies.claims.asking import barrier, drop, gain, ticket
 from tombola.studies.claims.claim import Checks, Find, claim
-from tombola.studies.claims.names import R18_C10, TABULATED, Configuration
+from tombola.studies.claims.lookups import barrier, drop, gain, ticket
 from tombola.studies.claims.numbers import rank_correlation
+from tombola.studies.paper.settings import R18_C10, TABULATED, Configuration
 
 _LARGEST = Configuration(0.9, 2048)
 _MOMENTA = (0.0, 0.3, 0.6, 0.9, 0.95)

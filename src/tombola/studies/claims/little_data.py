@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tombola.studies.cells import Baseline, Criterion
-from tombola.studies.claims.asking import (
+from tombola.studies.claims.claim import Checks, Find, claim
+from tombola.studies.claims.lookups import (
     by_forgetting,
     few_shot,
     few_shot_dense,
@@ -13,8 +14,8 @@ from tombola.studies.claims.asking import (
     ticket,
     ticket_convergence,
 )
-from tombola.studies.claims.claim import Checks, Find, claim
-from tombola.studies.claims.names import (
+from tombola.studies.claims.numbers import Number, highest, rank_correlation
+from tombola.studies.paper.settings import (
     CONFIGURATIONS,
     PAIRS,
     R18_C10,
@@ -25,7 +26,6 @@ from tombola.studies.claims.names import (
     STABLE,
     others,
 )
-from tombola.studies.claims.numbers import Number, highest, rank_correlation
 
 _SUBSETS = (1, 2, 5, 10)
 """Percent of the training images."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tombola.studies.claims.asking import short_search, ticket, trained_as
 from tombola.studies.claims.claim import Checks, Find, claim
-from tombola.studies.claims.names import (
+from tombola.studies.claims.lookups import short_search, ticket, trained_as
+from tombola.studies.claims.numbers import Number, highest, lowest
+from tombola.studies.paper.settings import (
     CONFIGURATIONS,
     PRUNED,
     R18_C10,
@@ -15,7 +16,6 @@ from tombola.studies.claims.names import (
     Pair,
     others,
 )
-from tombola.studies.claims.numbers import Number, highest, lowest
 
 _SHORTEST, _SHORT = 20, 50
 """Epochs of the shorter mask searches."""

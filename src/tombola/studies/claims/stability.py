@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tombola.studies.claims.asking import barrier, budget, drop, first_stable, gain
 from tombola.studies.claims.claim import Checks, Find, claim
-from tombola.studies.claims.names import (
+from tombola.studies.claims.lookups import barrier, budget, drop, first_stable, gain
+from tombola.studies.claims.numbers import highest, lowest, rank_correlation
+from tombola.studies.paper.settings import (
     CONFIGURATIONS,
     MOMENTUM,
     PAIRS,
@@ -15,7 +16,6 @@ from tombola.studies.claims.names import (
     VGG_C100,
     Configuration,
 )
-from tombola.studies.claims.numbers import highest, lowest, rank_correlation
 
 
 @claim(

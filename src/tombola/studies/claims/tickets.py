@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tombola.studies.claims.asking import barrier, barrier_to_next, drop, gain, ticket, ticket_of_round
 from tombola.studies.claims.claim import Checks, Find, claim
-from tombola.studies.claims.names import (
+from tombola.studies.claims.lookups import barrier, barrier_to_next, drop, gain, ticket, ticket_of_round
+from tombola.studies.claims.numbers import Comparison, Number, derived, highest, lowest, starred
+from tombola.studies.paper.settings import (
     CONFIGURATIONS,
     MOMENTUM,
     PAIRS,
@@ -25,7 +26,6 @@ from tombola.studies.claims.names import (
     Pair,
     others,
 )
-from tombola.studies.claims.numbers import Comparison, Number, derived, highest, lowest, starred
 
 
 @claim(

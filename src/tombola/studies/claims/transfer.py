@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tombola.studies.claims.asking import frozen_dense, retrained, transferred
 from tombola.studies.claims.claim import Checks, Find, claim
-from tombola.studies.claims.names import (
+from tombola.studies.claims.lookups import frozen_dense, retrained, transferred
+from tombola.studies.claims.numbers import Number, highest, lowest, middle
+from tombola.studies.paper.settings import (
     HALVES,
     MOMENTUM,
     PLAIN,
@@ -15,7 +16,6 @@ from tombola.studies.claims.names import (
     UNSTABLE,
     Pair,
 )
-from tombola.studies.claims.numbers import Number, highest, lowest, middle
 
 _TARGETS = {
     R18_C10: ("MNIST", "CIFAR-100", "TinyImageNet", "EuroSAT"),

@@ -1,0 +1,59 @@
+"""``tombola bench``: how fast this machine trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from tombola.cli.arguments import Device, Mode
+from tombola.cli.console import say
+
+
+def bench(
+    networks: Annotated[tuple[str, ...], tyro.conf.arg(help="Default: those of the paper.")] = (),
+    batch_sizes: Annotated[tuple[int, ...], tyro.conf.arg(help="Default: 100 and 256.")] = (),
+    slots: Annotated[tuple[int, ...], tyro.conf.arg(help="Trainings at once; default: 1 and 3.")] = (),
+    size: Annotated[int, tyro.conf.arg(help="Side of the images in pixels.")] = 32,
+    repeats: Annotated[int, tyro.conf.arg(help="Each figure is the median of so many.")] = 5,
+    mode: Mode = "default",
+    device: Device = "auto",
+    json: Annotated[Path | None, tyro.conf.arg(help="Also write everything to this file.")] = None,
+) -> None:
+    """How fast this machine trains: networks, batch sizes and numbers of trainings at once."""
+    from tombola.lab import bench
+    from tombola.training.device import hardware_name, resolve_device
+
+    where = resolve_device(device)
+    gpu = where.type == "cuda"
+    cases: tuple[bench.Case, ...] = bench.GPU_CASES if gpu else bench.CPU_CASES
+    if networks or batch_sizes or slots:
+        packed = slots or ((1, 3) if gpu else (1,))
+        kinds = [
+            (network, batch) for network in networks or ("resnet18",) for batch in batch_sizes or (100, 256)
+        ]
+        cases = tuple(bench.Case(network, batch, each, size) for network, batch in kinds for each in packed)
+    console = Console()
+    say(console, f"{hardware_name(where)}: {len(cases)} cases, each the median of {repeats}")
+    measured = bench.bench(
+        cases, where, mode=mode, repeats=repeats,
+        on_speed=lambda each: say(
+            console,
+            f"{each.network} batch {each.batch_size} x{each.packed}: {each.images_per_second:,.0f} images/s",
+        ),
+        on_failure=lambda case, error: say(
+            console, f"{case.network} batch {case.batch_size} x{case.packed}: not measured: {error}"
+        ),
+    )  # fmt: skip
+    console.print(bench.speed_table(measured.speeds))
+    kind = "bfloat16" if gpu else "float32"
+    say(
+        console,
+        f"{kind} matrix product {measured.machine.matrix_tflops:,.3g} TFLOP/s, "
+        f"copy {measured.machine.copy_gbs:,.0f} GB/s, mode {mode}",
+    )
+    bench.remember_bench(measured, where)
+    if json is not None:
+        bench.write_bench(measured, json)

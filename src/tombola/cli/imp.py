@@ -1,0 +1,91 @@
+"""``tombola imp``: one pruning chain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from tombola.cli.arguments import CheckpointEvery, Device, Mode, Store, Strict, Threads
+from tombola.cli.console import check_writable, say
+from tombola.cli.stop import StopAfter, begin_stop, unfinished
+from tombola.training.recipe import Recipe
+
+
+def imp(
+    network: Annotated[
+        str, tyro.conf.arg(help="resnet18, resnet34, resnet20, vgg16, convnet, ...")
+    ] = "convnet",
+    data: Annotated[str, tyro.conf.arg(help="A name (digits, cifar10, mnist, ...) or a folder.")] = "digits",
+    rounds: Annotated[int, tyro.conf.arg(help="Number of prunings; there is one training more.")] = 20,
+    rewind: Annotated[int, tyro.conf.arg(help="Epoch to rewind to; 0 is the initialisation.")] = 0,
+    fraction: Annotated[
+        float, tyro.conf.arg(help="Share of the surviving weights that a round prunes.")
+    ] = 0.2,
+    scope: Annotated[
+        Literal["global", "layerwise"], tyro.conf.arg(help="Rank all layers together or each.")
+    ] = "global",
+    exclude: Annotated[tuple[str, ...], tyro.conf.arg(help="Names of weights never to prune.")] = (),
+    same_noise: Annotated[bool, tyro.conf.arg(help="Replay the noise of round 0 in every round.")] = False,
+    seed: Annotated[int, tyro.conf.arg(help="Number of the initialisation and of the SGD noise.")] = 0,
+    init: Annotated[
+        str | None,
+        tyro.conf.arg(help="Initialisation: pytorch, kaiming-normal, ...; default: the network's own."),
+    ] = None,
+    recipe: Recipe = Recipe(),  # noqa: B008 (frozen)
+    store: Store = None,
+    device: Device = "auto",
+    mode: Mode = "default",
+    threads: Threads = 1,
+    checkpoint_every: CheckpointEvery = 60.0,
+    strict: Strict = False,
+    stop_after: StopAfter = None,
+    out: Annotated[
+        Path | None, tyro.conf.arg(help="Also write each round's ticket, and rounds.csv, to this folder.")
+    ] = None,
+) -> None:
+    """Iterative magnitude pruning: one chain, its rounds as a table while it runs."""
+    stop = begin_stop(stop_after)
+    from tombola.lab.chains import imp_jobs
+    from tombola.lab.execute import Settings
+    from tombola.lab.job import all_needed
+    from tombola.lab.lab import Lab
+    from tombola.lab.progress import RoundTable
+
+    settings = Settings(
+        device=device, mode=mode, threads=threads, checkpoint_every=checkpoint_every, strict=strict
+    )
+    lab = Lab(store, settings=settings)
+    chain = imp_jobs(
+        network, data, recipe, rounds=rounds, rewind=rewind, fraction=fraction,
+        scope=scope, exclude=exclude, same_noise=same_noise, seed=seed, init=init,
+    )  # fmt: skip
+    if out is not None:
+        check_writable(out)
+    console = Console()
+    place = "a GPU" if lab.device.type == "cuda" else f"the CPU, threads {threads}"
+    say(console, f"{network} on {data}, {rounds} rounds on {place}; store {lab.store.root}")
+    with RoundTable(console, rounds) as table:
+        for round_, job in enumerate(chain):
+            outcome = lab.run(job, progress=table, stop_after=stop)
+            outcome.raise_failures()
+            if outcome.left:
+                needed = [name for name, each in all_needed(chain).items() if each.counted]
+                left = [name for name in needed if not lab.store.has(name)]
+                raise unfinished(lab.store, stop, len(needed) - len(left), left, outcome.not_begun)
+            table.add(
+                job.name, lab.numbers(job), lab.store.provenance(job.name), computed=bool(outcome.computed)
+            )
+            if out is not None:
+                # The first, dense one holds the whole start, which the others refer to.
+                # Of a store of before tickets were results, the run's own.
+                ticket = job.arguments["ticket"]
+                if lab.has(ticket) and not lab.store.is_thin(ticket.name):
+                    lab.result(ticket).save(out / f"round-{round_:02}.safetensors")
+                elif not lab.store.is_thin(job.name):
+                    lab.result(job).ticket.save(out / f"round-{round_:02}.safetensors")
+                else:
+                    say(console, f"round {round_}: the store has its numbers only, so no ticket is written")
+                table.write(out / "rounds.csv")

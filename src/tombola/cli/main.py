@@ -1,0 +1,90 @@
+"""The ``tombola`` command: its commands, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import tyro
+
+from tombola.cli.bench import bench
+from tombola.cli.demo import demo
+from tombola.cli.imp import imp
+from tombola.cli.imports import import_files, split_imports
+from tombola.cli.measure import COMMAND, measure, measure_by_name
+from tombola.cli.plan import plan, studies
+from tombola.cli.report import claims, report
+from tombola.cli.run import run
+from tombola.cli.stop import UNFINISHED, joined, stops_end_here
+from tombola.cli.store import export, gc, import_, ls, show, verify
+from tombola.errors import TombolaError, Unfinished
+from tombola.untrusted import printable
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "demo": demo,
+    "imp": imp,
+    "studies": studies,
+    "plan": plan,
+    "run": run,
+    "report": report,
+    "claims": claims,
+    "bench": bench,
+    COMMAND: measure,
+    "ls": ls,
+    "show": show,
+    "verify": verify,
+    "gc": gc,
+    "export": export,
+    "import": import_,
+}
+
+
+def main() -> None:
+    """Entry point of the ``tombola`` command."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    if arguments == ["--version"]:
+        from tombola.version import __version__
+
+        print(__version__)
+        return
+    warnings.showwarning = _show_warning
+    try:
+        if arguments[:1] == [COMMAND] and len(arguments) > 1 and arguments[1] not in ("-h", "--help"):
+            measure_by_name(arguments[1:])  # each measure has options of its own
+            return
+        if arguments[:1] == ["verify"]:
+            files, arguments = split_imports(arguments)
+            import_files(files)
+        with stops_end_here():
+            tyro.extras.subcommand_cli_from_dict(
+                COMMANDS,
+                prog="tombola",
+                description="The laboratory for lottery tickets and SGD noise. --debug shows tracebacks.",
+                args=joined(arguments),
+            )
+    except KeyboardInterrupt:
+        _leave("interrupted; the same command continues where it was", 130, debug)
+    except Unfinished as error:
+        _leave(" ".join(str(error).split()), UNFINISHED, debug)
+    except (TombolaError, OSError) as error:
+        _leave(" ".join(str(error).split()), 2, debug)
+
+
+def _leave(message: str, code: int, debug: bool) -> None:
+    """End with one line on standard error; inside an exception, with its traceback if asked for."""
+    if debug:
+        raise
+    print(f"tombola: {printable(message)}", file=sys.stderr)
+    sys.stdout.flush()
+    # Not sys.exit: worker threads must not hold up a command that was interrupted or stopped.
+    os._exit(code) if code in (130, UNFINISHED) else sys.exit(code)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """A warning as one line, without the source line that Python adds."""
+    print(f"tombola: note: {message}", file=sys.stderr)

@@ -1,0 +1,180 @@
+"""``tombola measure``: any declared function on finished jobs, its options made from its signature.
+
+So a measure that a user adds is a command with no other edit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from tombola.cli.arguments import Device, Mode, Store
+from tombola.cli.console import say
+from tombola.cli.imports import import_files, split_imports
+from tombola.errors import JobError
+
+if TYPE_CHECKING:
+    from tombola.lab.job import Job
+    from tombola.lab.store import Store as StoreFolder
+    from tombola.registry import Declaration
+    from tombola.ticket import Ticket
+    from tombola.training.run import Run
+
+COMMAND = "measure"
+Recompute = Annotated[
+    bool, tyro.conf.arg(help="Compute it anew, in place of what is there and of all that was made from it.")
+]
+_OWN = ("store", "device", "mode", "recompute")
+
+
+def measure(
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(help="barrier, probe, untrained, ...")],
+    arguments: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(help="Finished jobs by name or its beginning, or files; then options."),
+    ] = (),
+) -> None:
+    """A measure of finished jobs: tombola measure barrier JOB JOB --data digits.
+
+    tombola measure NAME --help tells what it takes. With --import FILE.py measures of your own are known too.
+    """
+    measure_by_name([name, *arguments])
+
+
+def measure_by_name(arguments: Sequence[str]) -> None:
+    """Read the arguments as the measure that comes first takes them, and compute it as a job."""
+    from tombola.registry import declaration
+
+    files, others = split_imports(arguments)
+    if not others:
+        raise JobError("no measure was named; give one, such as tombola measure barrier")
+    name, *given = others
+    import_files(files)
+    declared = declaration(name)
+    taken: Any = tyro.cli(
+        _options(declared),
+        prog=f"tombola {COMMAND} {name}",
+        description=(inspect.getdoc(declared.function) or "").partition("\n\n")[0],
+        args=given,
+    )
+    _compute(declared, {field.name: getattr(taken, field.name) for field in dataclasses.fields(taken)})
+
+
+def _options(declared: Declaration) -> type:
+    """What a measure takes, as a dataclass: jobs by position, all else by name."""
+    from tombola.lab.arguments import face
+
+    known = face(declared.function)
+    jobs: list[Any] = []
+    options: list[Any] = []
+    for key, parameter in known.signature.parameters.items():
+        hint = known.hints.get(key, str)
+        written = _on_the_line(hint)
+        if written is None and parameter.default is parameter.empty:
+            raise JobError(f"{declared.name} takes {key}, which cannot be given on the command line")
+        if written is None:
+            continue
+        if parameter.default is not parameter.empty:
+            options.append((key, written, dataclasses.field(default=parameter.default)))
+        elif _kinds(hint):
+            jobs.append((key, Annotated[written, tyro.conf.Positional]))
+        else:
+            options.append((key, written))
+    shared: list[Any] = [("store", Store, None), ("device", Device, "auto"), ("mode", Mode, "default")]
+    shared.append(("recompute", Recompute, False))
+    return dataclasses.make_dataclass(f"{declared.name}-arguments", [*jobs, *options, *shared], kw_only=True)
+
+
+def _on_the_line(hint: Any) -> Any:
+    """The type in which a parameter is given on the command line; None for one that cannot be."""
+    from tombola.data.imageset import Data
+    from tombola.lab.arguments import alternatives
+
+    kinds = alternatives(hint)
+    optional = type(None) in kinds
+    if _kinds(hint):
+        one: Any = str if _is_one(hint) else tuple[str, ...]
+        return one | None if optional else one
+    if Data in kinds or str in kinds:
+        return str | None if optional else str
+    text = str(hint)
+    return None if "torch." in text or "Callable" in text else hint
+
+
+def _kinds(hint: Any) -> tuple[type, ...]:
+    """The results of jobs that a parameter takes, one or several."""
+    from tombola.lab.arguments import alternatives, item_hint
+    from tombola.ticket import Ticket
+    from tombola.training.run import Run
+    from tombola.training.trunk import Point
+
+    found = tuple(kind for kind in (Ticket, Run, Point) if kind in alternatives(hint))
+    return found or tuple(kind for kind in (Ticket, Run) if kind in alternatives(item_hint(hint, 0)))
+
+
+def _is_one(hint: Any) -> bool:
+    from tombola.lab.arguments import alternatives
+
+    return any(kind in alternatives(hint) for kind in _kinds(hint))
+
+
+def _compute(declared: Declaration, given: dict[str, Any]) -> None:
+    """Compute a measure as a job and print its numbers."""
+    from tombola.lab.arguments import face
+    from tombola.lab.execute import Settings
+    from tombola.lab.job import job
+    from tombola.lab.lab import Lab
+    from tombola.lab.recompute import remove_jobs
+    from tombola.lab.results import numbers_of
+
+    hints = face(declared.function).hints
+    settings = Settings(device=given["device"], mode=given["mode"])
+    lab = Lab(given["store"], settings=settings)
+    arguments = {key: value for key, value in given.items() if key not in _OWN}
+    for key, value in arguments.items():
+        kinds = _kinds(hints.get(key, str))
+        if kinds and isinstance(value, tuple):
+            arguments[key] = [_subject(lab.store, declared.name, key, each, kinds) for each in value]
+        elif kinds and value is not None:
+            arguments[key] = _subject(lab.store, declared.name, key, value, kinds)
+    asked = job(declared.function, **arguments)
+    if given["recompute"]:
+        remove_jobs(lab.store, {asked.name})
+    result = lab.result(asked)
+    console = Console()
+    say(console, f"{declared.name} {asked.name[:12]}" + ("" if asked.stored else " (not kept)"))
+    for key, number in numbers_of(result).items():
+        say(console, f"{key or 'value'}: {number:g}")
+
+
+def _subject(
+    store: StoreFolder, measure: str, key: str, text: str, kinds: tuple[type, ...]
+) -> Job | Ticket | Run:
+    """A finished job, or a ticket or run out of a file."""
+    from tombola import files
+    from tombola.lab.execute import finished_job
+    from tombola.lab.job import result_type
+    from tombola.ticket import Ticket
+    from tombola.training.run import Run
+
+    wanted = " or ".join(kind.__name__.lower() for kind in kinds)
+    if Path(text).is_file():
+        loaded = (Run if files.file_kind(text) == "tombola.run/1" else Ticket).load(text)
+        if not isinstance(loaded, kinds):
+            raise JobError(
+                f"{measure}: {key} wants a {wanted}; {text} holds a {type(loaded).__name__.lower()}"
+            )
+        return loaded
+    found = finished_job(store, text)
+    if result_type(found.declaration) not in kinds:
+        gives = found.declaration.name
+        remedy = "; tombola ls --function prune lists tickets" if Ticket in kinds else ""
+        raise JobError(f"{measure}: {key} wants a {wanted}; job {found.name[:12]} is of {gives}{remedy}")
+    return found

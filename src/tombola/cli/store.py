@@ -1,0 +1,172 @@
+"""``tombola verify``, ``gc``, ``export`` and ``import``: looking after a store."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from tombola.cli.arguments import Store
+from tombola.cli.console import say
+from tombola.errors import JobError, StoreError
+
+
+def verify(store: Store = None) -> None:
+    """Read everything in the store, and tell what is damaged. --import FILE.py declares networks of your own.
+
+    Results of networks and measures that are not declared are checked by their checksums alone, and told.
+    """
+    from tombola.lab import verify as walking
+    from tombola.lab.store import Store as StoreFolder
+
+    folder = StoreFolder(store, create=False)
+    console = Console()
+    count = 0
+    not_rebuilt: Counter[str] = Counter()
+    for damage in walking.verify(folder, not_rebuilt):
+        count += 1
+        say(console, str(damage))
+    for what, results in sorted(not_rebuilt.items()):
+        say(console, f"not rebuilt: {what} ({_many('result', results)})")
+    if count:
+        raise StoreError(f"{count} things are damaged in {folder.root}")
+    if not_rebuilt:
+        undeclared = any(not isinstance(each, walking.DeclaredOtherwise) for each in not_rebuilt)
+        remedy = ": --import FILE.py declares what is in a file of yours" if undeclared else ""
+        say(
+            console,
+            f"nothing is damaged in {folder.root}; what is not rebuilt has the right checksums{remedy}",
+        )
+        return
+    say(console, f"all is well in {folder.root}")
+
+
+def gc(
+    keep: Annotated[
+        Literal["all", "needed", "tickets"],
+        tyro.conf.arg(
+            help="Weights to keep: all; those of runs that nothing was made from yet, not even a ticket; "
+            "none. Numbers, histories, forgetting records and tickets always stay."
+        ),
+    ] = "all",
+    remove: Annotated[bool, tyro.conf.arg(help="Remove it; otherwise it is only listed.")] = False,
+    store: Store = None,
+) -> None:
+    """What nothing needs: left-over workplaces and, by --keep, weights that can be computed again."""
+    from tombola.lab import gc as sweeping
+    from tombola.lab.store import Store as StoreFolder
+
+    folder = StoreFolder(store, create=False)
+    found = sweeping.gc(folder, keep, dry_run=not remove)
+    console = Console()
+    for removal in found:
+        say(console, str(removal))
+    total = sum(removal.size for removal in found) / 1e9
+    end = "removed" if remove else "could go; say --remove"
+    say(console, f"{len(found)} places, {total:.3f} GB {end}" if found else "nothing to remove")
+
+
+def export(
+    name: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(help="A job's name or its beginning; or all: every job.")
+    ],
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="The file to write.")],
+    weights: Annotated[
+        bool,
+        tyro.conf.arg(
+            help="Without, runs and tickets are of numbers and histories only: small, and enough for tables "
+            "and figures."
+        ),
+    ] = True,
+    tickets: Annotated[
+        tuple[str, ...] | None,
+        tyro.conf.arg(
+            metavar="[all|newest|ROUND ...]",
+            help="Tickets instead of weights, with numbers, histories and forgetting records: what going on "
+            "elsewhere needs. Of every round (said alone), or the newest of each chain and the rounds named.",
+        ),
+    ] = None,
+    store: Store = None,
+) -> None:
+    """Write finished jobs, and all that they need to be read, to one file."""
+    from tombola.lab import archive
+    from tombola.lab.store import Store as StoreFolder
+
+    if tickets is not None and not weights:
+        raise JobError("--tickets leaves weights out by itself; say it without --no-weights")
+    folder = StoreFolder(store, create=False)
+    names = None if name == "all" else [name]
+    console = Console()
+    if tickets is None:
+        archive.export(folder, names, file, weights=weights)
+        say(console, f"{file}: {_megabytes(file.stat().st_size)}")
+        return
+    exported = archive.export_tickets(folder, names, file, tickets)
+    size = _megabytes(file.stat().st_size)
+    jobs, carried = _many("job", exported.jobs), _many("ticket", exported.tickets)
+    say(console, f"{file}: {size}, {jobs} without weights, {carried}")
+    for start, (bytes_, cause) in exported.carried.items():
+        say(console, f"the dense start {start[:12]} goes along whole, {_megabytes(bytes_)} of it: {cause}")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def import_(
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="A file that tombola export wrote.")],
+    store: Store = None,
+) -> None:
+    """Take jobs from another store into this one."""
+    from tombola.lab import archive
+    from tombola.lab.store import Store as StoreFolder
+    from tombola.lab.tickets import is_ticket
+
+    folder = StoreFolder(store)
+    names = archive.import_(folder, file)
+    tickets = sum(is_ticket(folder, name) and not folder.is_thin(name) for name in names)
+    jobs = sum(not is_ticket(folder, name) for name in names)
+    also = f" and {_many('ticket', tickets)}" if tickets else ""
+    say(Console(), f"job {names[0][:12]}" if len(names) == 1 else f"{_many('job', jobs)}{also}")
+
+
+def _many(thing: str, count: int) -> str:
+    return f"{count} {thing}{'s' if count != 1 else ''}"
+
+
+def ls(
+    store: Store = None,
+    function: Annotated[
+        str | None, tyro.conf.arg(help="Only jobs of this function: train, barrier, ...")
+    ] = None,
+    tickets: Annotated[bool, tyro.conf.arg(help="Also the tickets of rounds.")] = False,
+) -> None:
+    """What the store holds: one line a job."""
+    from tombola.lab.listing import listing
+    from tombola.lab.store import Store as StoreFolder
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # a file has room
+    console.print(listing(StoreFolder(store, create=False), function, tickets=tickets), crop=False)
+
+
+def show(
+    name: Annotated[
+        str,
+        tyro.conf.Positional,
+        tyro.conf.arg(help="A job's name or its beginning, or a ticket or run file."),
+    ],
+    store: Store = None,
+) -> None:
+    """A job's description, result and parents; or what a ticket or run file holds."""
+    from tombola.lab.listing import show_file, show_job
+    from tombola.lab.store import Store as StoreFolder
+
+    if Path(name).is_file():
+        Console().print(show_file(Path(name)), crop=False)
+    else:
+        Console().print(show_job(StoreFolder(store, create=False), name), crop=False)

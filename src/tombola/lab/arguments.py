@@ -1,0 +1,267 @@
+"""How the arguments of a call become JSON values, and JSON values arguments again.
+
+What the parameter is declared as decides: 1 given for a float is written 1.0, a name given for data is data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import os
+import types
+import typing
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from tombola.data.catalogue import find
+from tombola.data.imageset import Data
+from tombola.errors import JobError
+from tombola.networks.initialization import Scheme, written_init
+from tombola.networks.network import Factory, written_network
+from tombola.networks.versions import as_written
+from tombola.ticket import Ticket
+from tombola.training.run import Run
+
+# Parameters that the lab fills in where a job runs. They say how, not what, and never enter a name.
+RUNTIME = frozenset({"device", "mode", "watch"})
+
+
+# How data, jobs and the caller's own values stand in a description; no dataclass may look alike.
+_REFERENCES = ({"data"}, {"value", "type"})  # and whatever has a "job"
+
+
+@dataclasses.dataclass(frozen=True)
+class Face:
+    """How a function is called: the parameters that enter a job, what the lab may fill in, and all types."""
+
+    signature: inspect.Signature
+    runtime: frozenset[str]
+    hints: dict[str, Any]
+
+
+@cache
+def face(function: Callable[..., Any]) -> Face:
+    """The face of a function; :class:`~tombola.errors.JobError` if it cannot be a job."""
+    label = getattr(function, "__qualname__", repr(function))
+    parameters = inspect.signature(function).parameters
+    entering = [parameter for key, parameter in parameters.items() if key not in RUNTIME]
+    for parameter in entering:
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise JobError(
+                f"{label} cannot be a job: {parameter.name} has no name to be given by; "
+                "write each parameter out"
+            )
+    try:
+        hints = typing.get_type_hints(function)
+    except NameError as error:
+        raise JobError(
+            f"{label} cannot be a job: its type hints cannot be read ({error}); import what they name at the "
+            "top of its module"
+        ) from error
+    if "return" not in hints:
+        raise JobError(f"{label} cannot be a job: it does not say what it returns; add a return type")
+    return Face(inspect.Signature(entering), RUNTIME & parameters.keys(), hints)
+
+
+@cache
+def written_defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    """The defaults of a function's parameters, as JSON values."""
+    known = face(function)
+    scribe = Scribe(getattr(function, "__qualname__", "function"), ())
+    return {
+        key: scribe.write(key, parameter.default, known.hints.get(key, Any))
+        for key, parameter in known.signature.parameters.items()
+        if parameter.default is not parameter.empty
+    }
+
+
+@cache
+def _field_hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+@cache
+def _written_field_defaults(kind: Any) -> dict[str, Any]:
+    """The defaults of a dataclass's fields, as JSON values."""
+    scribe, hints = Scribe(kind.__name__, ()), _field_hints(kind)
+    defaults = {}
+    for entry in dataclasses.fields(kind):
+        if entry.default is not dataclasses.MISSING:
+            defaults[entry.name] = scribe.write(entry.name, entry.default, hints[entry.name])
+        elif entry.default_factory is not dataclasses.MISSING:
+            defaults[entry.name] = scribe.write(entry.name, entry.default_factory(), hints[entry.name])
+    return defaults
+
+
+class Scribe:
+    """Writes the arguments of one call down as JSON values, and gathers the data and values behind them.
+
+    function: its name, for errors.
+    kept: types whose values are left as they are.
+    """
+
+    def __init__(self, function: str, kept: tuple[type, ...]) -> None:
+        self._function = function
+        self._kept = kept
+        self.data: dict[str, str | Data] = {}
+        self.values: dict[str, Ticket | Run] = {}
+
+    def write(self, key: str, value: Any, hint: Any) -> Any:
+        """One argument as a JSON value; ``key`` says which, for errors."""
+        if isinstance(value, self._kept):
+            return value
+        if isinstance(value, Data) or (Data in alternatives(hint) and isinstance(value, str | os.PathLike)):
+            return self._write_data(value)
+        if isinstance(value, Ticket | Run):
+            name = value.fingerprint
+            self.values[name] = value
+            return {"value": name, "type": type(value).__name__}
+        if isinstance(value, numpy.generic):
+            value = value.item()
+        if isinstance(value, str) and wants_network(hint):
+            return self._write_network(value)
+        if wants_init(hint) and (isinstance(value, str) or callable(value)):
+            return written_init(value)
+        if isinstance(value, bool | str | types.NoneType):
+            return value
+        if isinstance(value, int):
+            return float(value) if wants_float(hint) else value
+        if isinstance(value, float):
+            if not math.isfinite(value):
+                raise JobError(f"{self._function}: {key} is {value}; a job takes finite numbers only")
+            return value
+        if isinstance(value, list | tuple):
+            return [
+                self.write(f"{key}[{index}]", item, item_hint(hint, index))
+                for index, item in enumerate(value)
+            ]
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return self._write_fields(key, value)
+        if callable(value):
+            return self._write_network(value)
+        raise JobError(
+            f"{self._function}: {key} is a {type(value).__name__}, which cannot be written down; "
+            "give numbers, text, lists, dataclasses, data, tickets, runs or jobs"
+        )
+
+    def _write_data(self, value: Data | str | os.PathLike[str]) -> dict[str, str]:
+        if isinstance(value, Data):
+            name, source = value.name, value if value.source is None else value.source
+        elif value == "digits":
+            name, source = "digits", "digits"
+        else:
+            origin = find(value)
+            name, source = origin.name, origin.source
+        known = self.data.setdefault(name, source)
+        if not same_source(known, source):
+            raise JobError(f"{self._function}: two different data sets are called {name!r}; rename one")
+        return {"data": name}
+
+    def _write_fields(self, key: str, value: Any) -> dict[str, Any]:
+        """The fields of a dataclass that differ from their defaults."""
+        kind: Any = type(value)
+        hints, defaults = _field_hints(kind), _written_field_defaults(kind)
+        written = {}
+        for entry in dataclasses.fields(value):
+            item = getattr(value, entry.name)
+            if isinstance(item, (Data, Ticket, Run, *self._kept)):
+                raise JobError(
+                    f"{self._function}: {key}.{entry.name} is a {type(item).__name__} within another value; "
+                    "give it as an argument of its own"
+                )
+            encoded = self.write(f"{key}.{entry.name}", item, hints[entry.name])
+            if entry.name not in defaults or encoded != defaults[entry.name]:
+                written[entry.name] = encoded
+        if "job" in written or written.keys() in _REFERENCES:
+            raise JobError(
+                f"{self._function}: {key} would read as something else, for the names of its fields "
+                f"({', '.join(written)}); rename them"
+            )
+        return written
+
+    def _write_network(self, network: str | Callable[..., Any]) -> str:
+        name = written_network(network)
+        if name is None:
+            label = getattr(network, "__qualname__", type(network).__qualname__)
+            raise JobError(
+                f"{self._function}: <{label}> is not declared and cannot enter a job; "
+                "put @tombola.declare_network('a-name') above it"
+            )
+        return name
+
+
+def same_source(first: str | Data, second: str | Data) -> bool:
+    """Whether two sources of data under one name are the same, as far as can be told without loading."""
+    if isinstance(first, Data) and isinstance(second, Data):
+        return first.fingerprint == second.fingerprint
+    return first == second
+
+
+def read(value: Any, hint: Any) -> Any:
+    """A JSON value as the type that the parameter is declared with."""
+    if isinstance(value, dict):
+        for kind in alternatives(hint):
+            if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+                hints = _field_hints(kind)
+                return kind(**{key: read(item, hints.get(key, Any)) for key, item in value.items()})
+        return value
+    if isinstance(value, list):
+        return tuple(read(item, item_hint(hint, index)) for index, item in enumerate(value))
+    if isinstance(value, str) and (wants_network(hint) or wants_init(hint)):
+        return as_written(value)
+    if isinstance(value, str) and Path in alternatives(hint):
+        return Path(value)
+    return value
+
+
+def alternatives(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the hint itself."""
+    origin = typing.get_origin(hint)
+    return typing.get_args(hint) if origin in (typing.Union, types.UnionType) else (hint,)
+
+
+def wants_float(hint: Any) -> bool:
+    """Whether an integer given here means a float: 1 and 1.0 must not name different jobs."""
+    kinds = alternatives(hint)
+    return float in kinds and int not in kinds
+
+
+def wants_network(hint: Any) -> bool:
+    """Whether text given here names a network: its version must enter the job."""
+    return Factory in alternatives(hint)
+
+
+def wants_init(hint: Any) -> bool:
+    """Whether text given here names an initialisation scheme, likewise."""
+    return Scheme in alternatives(hint)
+
+
+def wants_tuple(hint: Any) -> bool:
+    """Whether a JSON list given here is a tuple."""
+    return any((typing.get_origin(kind) or kind) is tuple for kind in alternatives(hint))
+
+
+def item_hint(hint: Any, index: int) -> Any:
+    """The type of one item of a list or tuple."""
+    for kind in alternatives(hint):
+        origin, items = typing.get_origin(kind), typing.get_args(kind)
+        if not items or origin is typing.Literal:
+            continue
+        if origin is not tuple or items[-1] is Ellipsis:
+            return items[0]
+        return items[index] if index < len(items) else Any
+    return Any
+
+
+def value_hint(hint: Any) -> Any:
+    """The type of the values of a mapping."""
+    for kind in alternatives(hint):
+        origin = typing.get_origin(kind)
+        if isinstance(origin, type) and issubclass(origin, Mapping):
+            return typing.get_args(kind)[1]
+    return Any

@@ -1,0 +1,211 @@
+"""What the lab does while a job runs: keeps its lease alive and its checkpoints, and ends it if it hangs."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from tombola.errors import JobError
+from tombola.lab.deadline import Stop, Stopped
+from tombola.lab.lease import Lease, free
+from tombola.lab.store import read_json, write_json
+from tombola.lab.training_progress import Teller
+from tombola.training.checkpoint import Checkpoint, Checkpoints
+from tombola.training.run import Epoch
+from tombola.untrusted import OTHER_FORM
+
+# Calls that are told of a hung job, the innermost first.
+_CALLS = 3
+
+
+class LabWatch(Checkpoints):
+    """Keeps checkpoints at a job's workplace and its lease alive.
+
+    every: seconds of wall time between checkpoints.
+    hung_after: seconds without a sign of life after which the work counts as hung.
+    stop: at every sign of life the work ends once it is due, a training with a checkpoint.
+    """
+
+    def __init__(
+        self,
+        workplace: Path,
+        lease: Lease,
+        *,
+        every: float,
+        hung_after: float,
+        on_epoch: Callable[[Epoch, int], None] | None = None,
+        stop: Stop | None = None,
+    ) -> None:
+        super().__init__(workplace, every=every)
+        self._lease = lease
+        self._stop = stop or Stop()
+        self._over = False  # the schedule is, and only the result is missing
+        self._hung_after = hung_after
+        self._on_epoch = on_epoch
+        self.teller: Teller | None = None
+
+    @contextmanager
+    def at_work(self, gives_signs: bool) -> Iterator[None]:
+        """Meanwhile the work gives signs of life or counts as hung; or it cannot give any."""
+        self._lease.watch(self._hung_after if gives_signs else None)
+        try:
+            yield
+        finally:
+            self._lease.watch(None)
+
+    def beat(self) -> None:
+        self._lease.beat()
+        self._stop.check()
+
+    def advanced(self, snapshot: Callable[[], Checkpoint], *, epoch_end: bool) -> None:
+        self._lease.beat()
+        if self._stop.is_due() and not self._over:
+            self.keep(snapshot())
+            raise Stopped
+        super().advanced(snapshot, epoch_end=epoch_end)
+
+    def put(self, written: Path) -> None:
+        self._lease.check()  # a checkpoint takes long to write; if it is lost by now, this one is nobody's
+        super().put(written)
+        forget_attempts(self._folder)  # whoever gets on does not kill its worker
+
+    def finished_epoch(self, row: Epoch, epochs: int) -> None:
+        note(self._folder, f"finished epoch {row.epoch} of {epochs}")
+        self._over = row.epoch == epochs
+        if self.teller is not None:
+            self.teller.epoch(row.epoch, epochs)
+        if self._on_epoch is not None:
+            self._on_epoch(row, epochs)
+
+
+def end_hung(workplace: Path, thread: int, end_process: Callable[[], None]) -> None:
+    """Leave word of where a hung job is, then end its process.
+
+    thread: that of the job. end_process: see :func:`~tombola.lab.execute.execute`.
+    """
+    frame = sys._current_frames().get(thread)
+    calls = traceback.extract_stack(frame)[-_CALLS:] if frame is not None else []
+    places = (f"{call.name} ({Path(call.filename).name}:{call.lineno})" for call in reversed(calls))
+    note(workplace, f"no sign of life for too long, in {' in '.join(places)}; its process is ended")
+    end_process()
+
+
+_COUNT, _LOG = "attempts.json", "log.txt"
+# Lines of the log that a failure repeats.
+_LAST_LINES = 4
+
+_one_suspect = threading.Lock()
+
+
+def count_attempt(workplace: Path, allowed: int, name: str) -> None:
+    """Count an attempt that begins; :class:`~tombola.errors.JobError` if there were as many as allowed."""
+    begun = deaths(workplace)
+    if begun >= allowed:
+        told = last_lines(workplace)
+        raise JobError(
+            f"job {name[:12]} was begun {begun} times and never finished (does it kill its worker or hang?); "
+            f"{f'its last lines: {told}; ' if told else ''}to try again, delete {workplace}"
+        )
+    write_json(workplace / _COUNT, {"begun": begun + 1}, synced=False)  # a power cut is nobody's fault
+    note(workplace, f"begun on {socket.gethostname()} in process {os.getpid()}")
+
+
+def forget_attempts(workplace: Path) -> None:
+    """Only a sudden death leaves its attempt counted; whoever gets here was not killed."""
+    with suppress(OSError):  # a store that became read-only: what made it so is on its way to the user
+        (workplace / _COUNT).unlink(missing_ok=True)
+
+
+def deaths(workplace: Path) -> int:
+    """Attempts that were begun and neither ended nor got anywhere; while one is under way it counts too."""
+    try:
+        return int(read_json(workplace / _COUNT)["begun"])
+    except (OSError, *OTHER_FORM):
+        return 0
+
+
+def note(workplace: Path, line: str) -> None:
+    """Add a line to what a job leaves behind if its process dies."""
+    now = datetime.now(UTC).strftime("%m-%d %H:%M:%S")
+    with suppress(OSError), (workplace / _LOG).open("a") as file:
+        file.write(f"{now} {line}\n")
+
+
+def forget_log(workplace: Path) -> None:
+    """An orderly end has nothing to tell."""
+    with suppress(OSError):
+        (workplace / _LOG).unlink(missing_ok=True)
+
+
+def last_lines(workplace: Path) -> str:
+    """The last lines that a job left behind, as one."""
+    try:
+        lines = (workplace / _LOG).read_text(errors="replace").split("\n")
+    except OSError:
+        return ""
+    told = [" ".join(line.split()) for line in lines if line.strip()]
+    fatal = [place for place, line in enumerate(told) if line.startswith("Fatal Python error")]
+    # What follows is where the process was, the innermost call first.
+    told = told[fatal[-1] :][:_LAST_LINES] if fatal else told[-_LAST_LINES:]
+    return " | ".join(told)
+
+
+@contextmanager
+def apart_from_suspects(
+    workplace: Path, waiting: Callable[[], AbstractContextManager[None]]
+) -> Iterator[None]:
+    """Run a suspect while no other suspect runs in this process; anybody else at once.
+
+    waiting: entered while another suspect is waited for.
+
+    A suspect's log also gets where its process was if a signal such as a segmentation fault ends it.
+    """
+    if not deaths(workplace) or not free(workplace):  # counted for an attempt that is under way elsewhere
+        yield
+        return
+    if not _one_suspect.acquire(blocking=False):
+        with waiting():
+            _one_suspect.acquire()
+    try:
+        with _last_words(workplace / _LOG):
+            yield
+    finally:
+        _one_suspect.release()
+
+
+@contextmanager
+def _last_words(log: Path) -> Iterator[None]:
+    if faulthandler.is_enabled():  # by somebody who wants it elsewhere
+        yield
+        return
+    try:
+        file = log.open("a")
+    except OSError:  # finished by somebody else meanwhile
+        yield
+        return
+    with file:
+        faulthandler.enable(file, all_threads=False)
+        try:
+            yield
+        finally:
+            faulthandler.disable()
+
+
+def device_is_lost(error: BaseException) -> bool:
+    """Whether an error, or one behind it, leaves the GPU unusable for the rest of this process."""
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, torch.AcceleratorError):
+            return True
+        behind = behind.__cause__ or behind.__context__
+    return False

@@ -1,0 +1,174 @@
+"""Residual networks for small images (He et al., 2016).
+
+ResNet-18 and ResNet-34 have a 3x3 stem of stride 1 and no max-pooling; ResNet-20 is the narrow one of the
+CIFAR experiments. Shortcuts that change shape are 1x1 convolutions with batch norm. ResNet-18 and ResNet-34
+start as PyTorch draws them (reading B4); their first version, kept for old tickets, and ResNet-20 start with
+Kaiming-normal convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from tombola.networks.initialization import kaiming_normal
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions beside a shortcut."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(channels_in, channels, stride)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = conv3x3(channels, channels)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or channels_in != channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        out += self.shortcut(x)
+        activated: Tensor = self.relu(out)
+        return activated
+
+
+class ResNet(nn.Module):
+    """A stem, groups of residual blocks, global average pooling and one linear layer.
+
+    blocks: number of blocks in each group; every group after the first halves the image side.
+    width: channels of the first group; each further group doubles them.
+    """
+
+    def __init__(self, blocks: Sequence[int], width: int, channels: int, classes: int) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(channels, width)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        layers: list[nn.Module] = []
+        channels_in = width
+        for group, count in enumerate(blocks):
+            for index in range(count):
+                stride = 2 if group > 0 and index == 0 else 1
+                layers.append(Block(channels_in, width << group, stride))
+                channels_in = width << group
+        self.blocks = nn.Sequential(*layers)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.linear = nn.Linear(channels_in, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        logits: Tensor = self.linear(self.pool(self.blocks(x)).flatten(1))
+        return logits
+
+
+def resnet18(channels: int, classes: int) -> ResNet:
+    """ResNet-18 with a 3x3 stem: 11,173,962 parameters for 3 channels and 10 classes; as PyTorch draws it."""
+    return ResNet((2, 2, 2, 2), 64, channels, classes)
+
+
+def resnet34(channels: int, classes: int) -> ResNet:
+    """ResNet-34 with a 3x3 stem: 21,282,122 parameters for 3 channels and 10 classes; as PyTorch draws it."""
+    return ResNet((3, 4, 6, 3), 64, channels, classes)
+
+
+def resnet20(channels: int, classes: int) -> ResNet:
+    """ResNet-20, of three groups of 16, 32, 64 channels: 272,474 parameters for 3 channels and 10 classes."""
+    return _kaiming(ResNet((3, 3, 3), 16, channels, classes))
+
+
+def resnet18_version1(channels: int, classes: int) -> ResNet:
+    """ResNet-18 as version 1 started it: with Kaiming-normal convolutions, the first reading of B4."""
+    return _kaiming(resnet18(channels, classes))
+
+
+def resnet34_version1(channels: int, classes: int) -> ResNet:
+    """ResNet-34 as version 1 started it: with Kaiming-normal convolutions, the first reading of B4."""
+    return _kaiming(resnet34(channels, classes))
+
+
+def _kaiming(module: ResNet) -> ResNet:
+    kaiming_normal(module)
+    return module
+
+
+def conv3x3(channels_in: int, channels: int, stride: int = 1, *, bias: bool = False) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the image size (divided by the stride)."""
+    return nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=bias)
+
+
+_GROUPS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+
+
+class VGG(nn.Module):
+    """Five groups of 3x3 convolutions, global average pooling and one linear layer.
+
+    pools: how many of the groups, from the first on, end in a 2x2 max-pooling that halves the image side.
+    """
+
+    def __init__(self, channels: int, classes: int, pools: int) -> None:
+        super().__init__()
+        groups: list[nn.Module] = []
+        channels_in = channels
+        for index, widths in enumerate(_GROUPS):
+            layers: list[nn.Module] = []
+            for width in widths:
+                layers += [
+                    conv3x3(channels_in, width, bias=True),
+                    nn.BatchNorm2d(width),
+                    nn.ReLU(inplace=True),
+                ]
+                channels_in = width
+            if index < pools:
+                layers.append(nn.MaxPool2d(2))
+            groups.append(nn.Sequential(*layers))
+        self.groups = nn.Sequential(*groups)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.linear = nn.Linear(channels_in, classes)
+        kaiming_normal(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(self.pool(self.groups(x)).flatten(1))
+        return logits
+
+
+def vgg16(channels: int, classes: int) -> VGG:
+    """VGG16 with batch norm: 14,728,266 parameters for 3 channels and 10 classes; images of 16x16 or more.
+
+    Four max-poolings, none after the last group. Convolutions start normal with variance 2/fan out, the
+    linear layer normal with standard deviation 0.01, all biases at 0.
+    """
+    module = VGG(channels, classes, pools=4)
+    nn.init.normal_(module.linear.weight, std=0.01)
+    nn.init.zeros_(module.linear.bias)
+    return module
+
+
+def vgg16_version1(channels: int, classes: int) -> VGG:
+    """VGG16 as version 1 had it: a max-pooling after every group, and the linear layer as PyTorch draws it.
+
+    Images of 32x32 or more. Its weights have the names and shapes of the newer version, but other outputs.
+    """
+    return VGG(channels, classes, pools=5)
+
+
+class ConvNet(nn.Sequential):
+    """Convolutions with batch norm and ReLU, global average pooling and one linear layer."""
+
+
+def convnet(channels: int, classes: int) -> ConvNet:
+    """Four 3x3 convolutions of 8, 16, 16 and 32 channels with batch norm, pooling and one linear layer."""
+    layers: list[nn.Module] = []
+    channels_in = channels
+    for width, stride in ((8, 1), (16, 2), (16, 1), (32, 2)):
+        layers += [conv3x3(channels_in, width, stride), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        channels_in = width
+    module = ConvNet(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels_in, classes))
+    kaiming_normal(module)
+    return module

@@ -1,0 +1,116 @@
+"""Rows on frozen features: linear probes in untrained tickets, and their transfer to other data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from tombola.lab.job import Job
+from tombola.studies.cells import Place
+from tombola.studies.entries import Entry
+from tombola.studies.paper.jobs import Work
+from tombola.studies.paper.rows import Listing, columns, numbers, place_of
+from tombola.studies.paper.settings import (
+    CONTROL,
+    EIGHT,
+    FROZEN_DENSE,
+    PROBED,
+    RETRAINED,
+    TARGETS,
+    TICKET,
+    Configuration,
+    Pair,
+)
+from tombola.studies.results import block_accuracy, measured_accuracy, run_accuracy
+
+
+def probed_tickets(pair: Pair, *, random_dense: bool = False, literal: bool = False) -> Listing:
+    """Probes of untrained tickets, of permuted ones, and of the random dense network if the table has it.
+
+    literal: blocks by their own numbers in the network, those that the table takes among them (reading B6).
+    """
+
+    def listed(work: Work, study: str) -> Iterator[Entry]:
+        blocks = work.subject(pair).blocks
+        if literal:
+            blocks = _own_numbers(blocks)
+        rounds = columns(work, study, pair, *PROBED[pair])
+        for configuration in work.scale.chosen(EIGHT):
+            for n in rounds:
+                yield from _probes(work, study, pair, configuration, n, blocks)
+        for configuration in work.scale.chosen((CONTROL,)):
+            for n in rounds:
+                tickets = [work.tickets(pair, configuration, s)[n] for s in numbers(work)]
+                jobs = [work.probe(pair, work.permuted(ticket, s), s) for s, ticket in enumerate(tickets)]
+                place = place_of(study, "probe_accuracy", pair, configuration, n, baseline="permuted")
+                yield from _blocks(place, jobs, blocks)
+        if random_dense:
+            jobs = [work.probe(pair, work.start(pair, s), s) for s in numbers(work)]
+            for n in rounds:  # the table repeats it under each sparsity
+                place = place_of(study, "probe_accuracy", pair, None, n, baseline="random_dense")
+                yield from _blocks(place, jobs, blocks)
+
+    return listed
+
+
+def probed_rounds(pair: Pair) -> Listing:
+    """Probes of the untrained tickets of every round."""
+
+    def listed(work: Work, study: str) -> Iterator[Entry]:
+        for configuration in work.scale.chosen(EIGHT):
+            for n in work.scale.curve_rounds(pair):
+                yield from _probes(work, study, pair, configuration, n, work.subject(pair).blocks)
+
+    return listed
+
+
+def _own_numbers(blocks: Mapping[int, int]) -> dict[int, int]:
+    """The numbers 4 and 8 taken literally, and the literal numbers of the blocks that stand for them."""
+    last = max(blocks.values())
+    literal = {*blocks, *(place + 1 for place in blocks.values())}
+    return {number: number - 1 for number in sorted(literal) if number - 1 <= last}
+
+
+def _probes(
+    work: Work,
+    study: str,
+    pair: Pair,
+    configuration: Configuration,
+    prunings: int,
+    blocks: Mapping[int, int],
+) -> Iterator[Entry]:
+    jobs = [work.probe(pair, work.tickets(pair, configuration, s)[prunings], s) for s in numbers(work)]
+    place = place_of(study, "probe_accuracy", pair, configuration, prunings)
+    return _blocks(place, jobs, blocks)
+
+
+def _blocks(place: Place, jobs: list[Job], blocks: Mapping[int, int]) -> Iterator[Entry]:
+    for block, probed in blocks.items():
+        yield Entry(replace(place, block=block), tuple(jobs), block_accuracy(probed))
+
+
+def transferred_tickets(pair: Pair, *, retrained: bool = False) -> Listing:
+    """Frozen tickets, frozen dense networks and, if the table has it, dense ones trained on the target."""
+
+    def listed(work: Work, study: str) -> Iterator[Entry]:
+        columns(work, study, pair, TICKET)
+        for target in TARGETS[pair]:
+            for configuration in work.scale.chosen(EIGHT):
+                bodies = [work.tickets(pair, configuration, s)[TICKET] for s in numbers(work)]
+                place = place_of(study, "val_accuracy", pair, configuration, TICKET, target=target)
+                yield _transfer(work, pair, target, bodies, place)
+            for configuration in work.scale.chosen(FROZEN_DENSE):
+                bodies = [work.runs(pair, configuration, s)[0] for s in numbers(work)]
+                place = place_of(study, "val_accuracy", pair, configuration, 0, target=target)
+                yield _transfer(work, pair, target, bodies, replace(place, baseline="frozen_dense"))
+            if retrained and work.scale.chosen((RETRAINED,)):
+                runs = tuple(work.retrained(pair, target, s) for s in numbers(work))
+                place = place_of(study, "val_accuracy", pair, None, 0, target=target)
+                yield Entry(replace(place, dataset=target, baseline="retrained_dense"), runs, run_accuracy)
+
+    return listed
+
+
+def _transfer(work: Work, pair: Pair, target: str, bodies: list[Job], place: Place) -> Entry:
+    jobs = tuple(work.transfer(pair, body, target, s) for s, body in enumerate(bodies))
+    return Entry(place, jobs, measured_accuracy)

@@ -1,0 +1,97 @@
+"""Rows on little data: training tickets on random subsets, and on images chosen by forgetting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from tombola.measures.difficulty import Forgotten
+from tombola.studies.cells import Baseline, Criterion
+from tombola.studies.entries import Entry
+from tombola.studies.paper.jobs import Work
+from tombola.studies.paper.rows import Listing, columns, numbers, place_of
+from tombola.studies.paper.settings import (
+    CHOSEN_SUBSETS,
+    CONTROL,
+    EIGHT,
+    SUBSETS,
+    TICKET,
+    Configuration,
+    Pair,
+)
+from tombola.studies.results import run_accuracy
+
+_ENDS: tuple[tuple[Criterion, Forgotten], ...] = (("least_forgotten", "least"), ("most_forgotten", "most"))
+_BODIES: tuple[Baseline | None, ...] = (None, "permuted", "dense")
+
+
+def little_data(pair: Pair) -> Listing:
+    """Tickets trained on class-balanced random subsets, and the dense network (reading H2)."""
+
+    def listed(work: Work, study: str) -> Iterator[Entry]:
+        columns(work, study, pair, TICKET)
+        for configuration in work.scale.chosen(EIGHT):
+            yield from _few_shot(work, study, pair, configuration, TICKET)
+        for configuration in work.scale.chosen((CONTROL,)):
+            for entry in _few_shot(work, study, pair, configuration, 0):
+                place = replace(
+                    entry.place, momentum=None, batch_size=None, pretrained=None, baseline="dense"
+                )
+                yield replace(entry, place=place)
+
+    return listed
+
+
+def little_data_by_round(pair: Pair) -> Listing:
+    """The same for the tickets of every round."""
+
+    def listed(work: Work, study: str) -> Iterator[Entry]:
+        for configuration in work.scale.chosen(EIGHT):
+            for n in work.scale.curve_rounds(pair):
+                yield from _few_shot(work, study, pair, configuration, n)
+
+    return listed
+
+
+def _few_shot(
+    work: Work, study: str, pair: Pair, configuration: Configuration, prunings: int
+) -> Iterator[Entry]:
+    for percent in SUBSETS:
+        jobs = tuple(work.few_shot(pair, configuration, prunings, s, percent) for s in numbers(work))
+        place = place_of(
+            study, "val_accuracy", pair, configuration, prunings,
+            subset_percent=percent, subset_criterion="random_class_balanced",
+        )  # fmt: skip
+        yield Entry(place, jobs, run_accuracy)
+
+
+def chosen_data(pair: Pair) -> Listing:
+    """The ticket, the permuted ticket and the dense network on the least or most forgotten images."""
+
+    def listed(work: Work, study: str) -> Iterator[Entry]:
+        columns(work, study, pair, TICKET)
+        for configuration in work.scale.chosen((CONTROL,)):
+            for baseline in _BODIES:
+                yield from _on_chosen(work, study, pair, configuration, baseline)
+
+    return listed
+
+
+def _on_chosen(
+    work: Work, study: str, pair: Pair, configuration: Configuration, baseline: Baseline | None
+) -> Iterator[Entry]:
+    prunings = 0 if baseline == "dense" else TICKET
+    bodies = [work.tickets(pair, configuration, s)[prunings] for s in numbers(work)]
+    if baseline == "permuted":
+        bodies = [work.permuted(ticket, s) for s, ticket in enumerate(bodies)]
+    for criterion, which in _ENDS:
+        for percent in CHOSEN_SUBSETS:
+            jobs = tuple(
+                work.on_chosen(pair, configuration, ticket, s, which, percent)
+                for s, ticket in enumerate(bodies)
+            )
+            place = place_of(
+                study, "val_accuracy", pair, configuration, prunings,
+                baseline=baseline, subset_percent=percent, subset_criterion=criterion,
+            )  # fmt: skip
+            yield Entry(place, jobs, run_accuracy)

@@ -1,1 +1,0 @@
-"""The rows that tables and figures share, a function for each kind of experiment."""

@@ -1,0 +1,166 @@
+"""The fused step: a training step on a GPU in as few passes over memory as its parts allow."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tombola.data.batches import Batches
+from tombola.training.cuda.capture import capture
+from tombola.training.cuda.kernels import crop, cross_entropy, sgd
+from tombola.training.cuda.norm import FusedNorm
+from tombola.training.cuda.rewrite import fused
+from tombola.training.epoch import DevicePlan
+from tombola.training.flat_network import FlatNetwork
+from tombola.training.recipe import Recipe
+
+
+class FusedStep:
+    """Takes steps with a body on a GPU; see :class:`~tombola.training.step.Step`."""
+
+    name = "fused"
+
+    def __init__(self, body: FlatNetwork, network: FusedNetwork, batches: Batches) -> None:
+        self._body = body
+        self._network = network
+        self._batches = batches
+        split = len(body.kept)
+        weights = body.weights[:split] if body.copy is None else body.copy
+        self._gradients = torch.zeros_like(weights), torch.zeros_like(body.weights[split:])
+        self._all_kept = torch.full_like(self._gradients[1], -1, dtype=torch.int8)
+        self._numbers = torch.zeros(2, device=body.weights.device)
+        self._count_together()
+
+    def _count_together(self) -> None:
+        """Lay the batch counters of all fused batch norms side by side, to be raised at once."""
+        norms = self._network.norms()
+        counted = list(dict.fromkeys(norms))
+        self._counts: Tensor | None = None
+        if counted:
+            self._counts = torch.stack([norm.num_batches_tracked for norm in counted])  # type: ignore[misc]
+            for norm, count in zip(counted, self._counts, strict=True):
+                norm.num_batches_tracked = count
+            calls = [norms.count(norm) for norm in counted]
+            self._calls = torch.tensor(calls, device=self._counts.device)
+
+    def set_numbers(self, recipe: Recipe) -> bool:
+        self._numbers.copy_(torch.tensor([recipe.momentum, recipe.weight_decay]))
+        return True
+
+    def inputs(self, plan: DevicePlan, size: int) -> tuple[Tensor, Tensor]:
+        return crop(self._batches, plan, size, self._network.dtype)
+
+    def learn(self, inputs: Tensor, targets: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = self._network(inputs, training=True)
+        losses, right, gradient = cross_entropy(outputs, targets)
+        leaves = self._network.leaves
+        found = torch.autograd.grad(outputs, leaves, gradient, allow_unused=True)
+        with torch.no_grad():
+            flat = [
+                _flat(torch.zeros_like(leaf) if gradient is None else gradient)
+                for leaf, gradient in zip(leaves, found, strict=True)
+            ]
+            self._move(flat[: len(self._body.prunable)], flat[len(self._body.prunable) :], rate)
+            if self._counts is not None:
+                self._counts += self._calls
+            return losses.mean(), right
+
+    def _move(self, prunable: list[Tensor], others: list[Tensor], rate: Tensor) -> None:
+        """SGD by flat gradients, the prunable weights under their mask and the others under none."""
+        body, split = self._body, len(self._body.kept)
+        stretches = (slice(split), body.kept, body.copy), (slice(split, None), self._all_kept, None)
+        for parts, gradient, (stretch, kept, copy) in zip(
+            (prunable, others), self._gradients, stretches, strict=True
+        ):
+            if parts:
+                torch.cat(parts, out=gradient[: sum(map(len, parts))])
+                sgd(body.weights[stretch], gradient, body.momentum[stretch], kept, copy, rate, self._numbers)
+
+
+def _flat(gradient: Tensor) -> Tensor:
+    """A gradient in one dimension, in the order in which a body lays out that parameter."""
+    return (gradient.permute(0, 2, 3, 1) if gradient.dim() == 4 else gradient).reshape(-1)
+
+
+class FusedNetwork:
+    """The network of a body in as few passes over memory as its parts allow, on the body's weights.
+
+    dtype: of images and convolutions.
+    leaves: what gradients are asked for, in the order of the body's ``prunable`` and ``others``.
+
+    Raises what tracing raises for a network whose path depends on values.
+    """
+
+    def __init__(self, body: FlatNetwork, precision: str) -> None:
+        self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        self._network = fused(body.module)
+        # Convolutions compute with the bfloat16 copies themselves: nothing is cast, forward or backward.
+        if self.dtype == torch.bfloat16:
+            body.keep_copy()
+        names = [*body.prunable, *body.others]
+        self.leaves = [body.leaf(name) for name in names]
+        leaf_of = {
+            id(body.module.get_parameter(name)): leaf for name, leaf in zip(names, self.leaves, strict=True)
+        }
+        # Each module once, under however many names it stands: exchanged twice, a weight would not come back.
+        self._places = [
+            (module._parameters, key, leaf_of[id(parameter)])
+            for module in self._network.modules()
+            for key, parameter in module._parameters.items()
+            if id(parameter) in leaf_of
+        ]
+
+    def __call__(self, inputs: Tensor, *, training: bool) -> Tensor:
+        """Outputs ``(B, classes)``; in training the statistics of batch norms are updated."""
+        self._network.train(training)
+        own = [parameters[key] for parameters, key, _ in self._places]
+        try:
+            for parameters, key, leaf in self._places:
+                parameters[key] = leaf  # type: ignore[assignment]
+            with torch.autocast("cuda", torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+                outputs: Tensor = self._network(inputs)
+        finally:
+            for (parameters, key, _), parameter in zip(self._places, own, strict=True):
+                parameters[key] = parameter
+        return outputs
+
+    def norms(self) -> list[nn.BatchNorm2d]:
+        """The batch norms whose batches nobody counts, once for each call."""
+        return [each.norm for each in self._network.modules() if isinstance(each, FusedNorm)]
+
+
+class GraphedEvaluation:
+    """Loss and accuracy of a network on one split, for whatever weights it has when called."""
+
+    def __init__(self, network: FusedNetwork, batches: Batches, batch_size: int) -> None:
+        device = batches.padded.device
+        self._network = network
+        self._batches = batches
+        size = min(batch_size, len(batches))
+        self._plan = DevicePlan.plain(len(batches), size, batches.pad, device)
+        self._sums = torch.zeros(2, dtype=torch.float64, device=device)
+        pool = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
+        self._whole = capture(lambda: self._take(size), pool, before=self._begin)
+        last = len(batches) % size
+        self._last = capture(lambda: self._take(last), pool, before=self._begin) if last else self._whole
+
+    def __call__(self) -> tuple[float, float]:
+        """Mean cross-entropy in nats and accuracy in percent."""
+        self._begin()
+        for _ in range(len(self._plan.rates) - 1):
+            self._whole.replay()
+        self._last.replay()
+        loss, right = self._sums.tolist()
+        return loss / len(self._batches), 100 * right / len(self._batches)
+
+    def _begin(self) -> None:
+        self._plan.step.zero_()
+        self._sums.zero_()
+
+    @torch.no_grad()
+    def _take(self, size: int) -> None:
+        """Add up one batch, the one that the step counter points to."""
+        images, targets = crop(self._batches, self._plan, size, self._network.dtype)
+        losses, right, _ = cross_entropy(self._network(images, training=False), targets)
+        self._sums += torch.stack([losses.double().sum(), right.sum()])
+        self._plan.step.add_(1)

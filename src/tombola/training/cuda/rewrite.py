@@ -1,0 +1,242 @@
+"""Where the fused passes fit a network: its traced graph, with batch norms and what follows them made one.
+
+Networks stay as they are written; this reads them. What is not recognised is left as it was.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from tombola.errors import NetworkError
+from tombola.training.cuda.kernels import HalvingPool, Pointwise
+from tombola.training.cuda.norm import FusedNorm
+from tombola.training.cuda.tracing import traced
+
+_RELUS = (functional.relu, functional.relu_, torch.relu, torch.relu_)
+_ADDITIONS = (operator.add, operator.iadd, torch.add)
+
+
+class _Biasless(nn.Module):
+    """A convolution whose bias is left to the batch norm after it."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.convolution._conv_forward(x, self.convolution.weight, None)
+        return out
+
+
+def fused(module: nn.Module) -> fx.GraphModule:
+    """The same network, on the same parameters and buffers, in fewer passes over memory.
+
+    Its batch norms update their running statistics, but do not count batches.
+
+    Raises :class:`~tombola.errors.NetworkError` for a network that does more than its graph shows, and what
+    tracing raises for one whose path depends on values.
+    """
+    _refuse_what_a_graph_does_not_show(module)
+    rewritten = traced(module)
+    graph = rewritten.graph
+    if any(not node.users and node.op not in ("placeholder", "output") for node in graph.nodes):
+        raise NetworkError("it has operations whose results nobody uses, which may work in place")
+    for node in list(graph.nodes):
+        layer = _module(rewritten, node)
+        if _strides_over_pixels(layer) and _called_once(rewritten, node):
+            node.target = _added(rewritten, Pointwise(layer))
+        elif _halves(layer):
+            node.target = _added(rewritten, HalvingPool())
+        elif type(layer) is nn.BatchNorm2d and _plain(layer):
+            _fuse(rewritten, node, layer)
+    graph.lint()
+    rewritten.recompile()
+    return rewritten
+
+
+def _refuse_what_a_graph_does_not_show(module: nn.Module) -> None:
+    for layer in module.modules():
+        if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks:
+            raise NetworkError("it has hooks")
+        if type(layer).train is not nn.Module.train:
+            raise NetworkError(f"{type(layer).__name__} has a train() of its own")
+
+
+def _added(module: fx.GraphModule, layer: nn.Module) -> str:
+    """The name under which a layer was added; none that the network has."""
+    taken = {name for name, _ in module.named_modules(remove_duplicate=False)}
+    name = next(name for count in itertools.count() if (name := f"fused_{count}") not in taken)
+    module.add_submodule(name, layer)
+    return name
+
+
+def _fuse(module: fx.GraphModule, node: fx.Node, norm: nn.BatchNorm2d) -> None:
+    """Put one pass in the place of a batch norm and what follows it."""
+    last, residual, relu = _followers(module, node)
+    source: Any = node.args[0]
+    bias = _bias_before(module, source)
+    if bias is not None:
+        source.target = _added(module, _Biasless(_module(module, source)))
+    users = list(last.users)
+    # Given out twice, both are one tensor: whoever changes it in place would change the other's too.
+    twice = len(users) == 2 and not any(_in_place(module, user) for user in users)
+    name = _added(module, FusedNorm(norm, relu=relu, conv_bias=bias, twice=twice))
+    with module.graph.inserting_before(last):
+        new = module.graph.call_module(name, (source, residual) if residual else (source,))
+        outs = [module.graph.call_function(operator.getitem, (new, each)) for each in range(2 * twice)]
+    for user, out in zip(users, outs or [new] * len(users), strict=True):
+        user.replace_input_with(last, out)
+    while last is not node:  # the ReLU, then the addition
+        replaced = last
+        last = next(each for each in replaced.args if isinstance(each, fx.Node) and each is not residual)
+        module.graph.erase_node(replaced)
+    module.graph.erase_node(node)
+
+
+def _in_place(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node may change what it is given."""
+    if getattr(_module(module, node), "inplace", False) or node.kwargs.get("inplace"):
+        return True
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if node.op == "call_function" and hasattr(operator, name):
+        return name.startswith("i")  # iadd, imul, ...
+    return node.op != "call_module" and name.endswith("_")
+
+
+def _followers(module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, fx.Node | None, bool]:
+    """The last node that can be made one with a batch norm, what is added to it, and whether ReLU follows."""
+    last, residual = node, None
+    after = _only_user(last)
+    if after is not None and after.target in _ADDITIONS and not after.kwargs:
+        others = [each for each in after.args if each is not node]
+        if len(others) == 1 and isinstance(others[0], fx.Node):
+            last, residual = after, others[0]
+            after = _only_user(last)
+    if after is not None and _is_relu(module, after):
+        return after, residual, True
+    return last, residual, False
+
+
+def _bias_before(module: fx.GraphModule, source: Any) -> Tensor | None:
+    """The bias of a convolution that only a batch norm uses."""
+    convolution = _module(module, source)
+    if type(convolution) is not nn.Conv2d or _only_user(source) is None:
+        return None
+    return convolution.bias if _called_once(module, source) else None
+
+
+def _called_once(module: fx.GraphModule, node: fx.Node) -> bool:
+    return [other.target for other in module.graph.nodes].count(node.target) == 1
+
+
+def _strides_over_pixels(layer: Any) -> bool:
+    """Whether a layer is a 1x1 convolution that leaves out pixels."""
+    return (
+        type(layer) is nn.Conv2d
+        and layer.kernel_size == (1, 1)
+        and layer.stride != (1, 1)
+        and layer.padding == (0, 0)
+        and layer.groups == 1
+        and layer.bias is None
+    )
+
+
+def _halves(layer: Any) -> bool:
+    """Whether a layer is the max-pooling of 2x2 pixels."""
+    if type(layer) is not nn.MaxPool2d or layer.ceil_mode or layer.return_indices:
+        return False
+    sizes = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    return all(size in (number, (number, number)) for size, number in zip(sizes, (2, 2, 0, 1), strict=True))
+
+
+def _is_relu(module: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_method":
+        return node.target in ("relu", "relu_")
+    return type(_module(module, node)) is nn.ReLU or node.target in _RELUS
+
+
+def _plain(norm: nn.BatchNorm2d) -> bool:
+    return bool(norm.affine and norm.track_running_stats and norm.momentum is not None)
+
+
+def _only_user(node: fx.Node) -> fx.Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _module(module: fx.GraphModule, node: Any) -> Any:
+    """The submodule that a node calls, if it calls one."""
+    if isinstance(node, fx.Node) and node.op == "call_module":
+        return module.get_submodule(str(node.target))
+    return None
+
+
+_IMAGES = 4
+# Of the norm of what is expected. Rounding decides about a ReLU here and there, and its gradient with it: in
+# deep networks a few percent. What is computed otherwise is off by its own size.
+_ALLOWED = 0.15
+
+
+def check_fused(module: nn.Module, shape: tuple[int, ...]) -> None:
+    """Compare outputs, gradients and buffers of a network and its fused form, in training and in evaluation.
+
+    shape: of one image, ``(C, H, W)``.
+
+    Raises :class:`~tombola.errors.NetworkError` where they differ, and what :func:`fused` raises.
+    """
+    device = next(module.parameters()).device
+    draws = torch.Generator().manual_seed(0)
+    plain, other = copy.deepcopy(module), copy.deepcopy(module)
+    # Initial values hide mistakes: scales of 1, shifts of 0.
+    for ours, theirs in zip(_values(plain), _values(other), strict=True):
+        noise = torch.rand(ours.shape, generator=draws).to(ours)
+        with torch.no_grad():
+            ours.add_(0.5 * noise * (ours.abs().mean() + 0.1))
+            theirs.copy_(ours)
+    rewritten = fused(other)
+    images = torch.randn(_IMAGES, *shape, generator=draws).to(device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    for training in (True, False):
+        plain.train(training)
+        other.train(training)
+        rewritten.train(training)
+        expected, found = plain(images.clone()), rewritten(images.clone())
+        _compare("outputs", found, expected)
+        if training:
+            weight = torch.randn(expected.shape, generator=draws).to(expected)
+            _compare_gradients((found * weight).sum(), other, (expected * weight).sum(), plain)
+        buffers = dict(other.named_buffers())
+        for name, value in plain.named_buffers():
+            if not name.endswith("num_batches_tracked"):  # whoever takes steps counts
+                _compare(name, buffers[name], value)
+
+
+def _compare_gradients(found: Tensor, ours: nn.Module, expected: Tensor, plain: nn.Module) -> None:
+    expected.backward()  # type: ignore[no-untyped-call]
+    found.backward()  # type: ignore[no-untyped-call]
+    gradients = {name: value.grad for name, value in ours.named_parameters()}
+    size = sum(float(value.grad.norm()) ** 2 for value in plain.parameters() if value.grad is not None) ** 0.5
+    for name, value in plain.named_parameters():
+        wanted = torch.zeros_like(value) if value.grad is None else value.grad
+        given = gradients[name]
+        # The bias of a convolution before batch norm has no gradient but rounding; it is left out altogether.
+        off = float((wanted if given is None else given - wanted).norm())
+        if not off <= _ALLOWED * float(wanted.norm()) + 1e-3 * size:
+            raise NetworkError(f"its fused form has other gradients of {name}")
+
+
+def _compare(what: str, found: Tensor, expected: Tensor) -> None:
+    off = float((found.detach().double() - expected.detach().double()).norm())
+    if found.shape != expected.shape or not off <= 1e-3 * float(expected.detach().double().norm()) + 1e-6:
+        raise NetworkError(f"its fused form has other {what}")
+
+
+def _values(module: nn.Module) -> list[Tensor]:
+    """All parameters and floating-point buffers."""
+    return [value for value in (*module.parameters(), *module.buffers()) if value.is_floating_point()]

@@ -1,0 +1,125 @@
+"""An epoch as drawn, and an epoch on a GPU, where captured steps read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from tombola.data.augmentation import Draws
+from tombola.data.batches import Batches
+from tombola.training.flat_network import channels_last
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """One epoch as drawn, in order of presentation.
+
+    order: int64 ``(N,)``, which image comes when.
+    draws: crops and flips of each presentation.
+    rates: learning rate of each step.
+    batch_size: images a step; the last step may have fewer.
+    """
+
+    order: Tensor
+    draws: Draws
+    rates: list[float]
+    batch_size: int
+
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+        return len(self.rates)
+
+    def to(self, device: torch.device) -> EpochPlan:
+        """The same epoch on a device; a GPU is not waited for."""
+        if device.type == "cpu":
+            return self
+        order, rows, columns, flips = (
+            tensor.pin_memory().to(device, non_blocking=True)
+            for tensor in (self.order, self.draws.rows, self.draws.columns, self.draws.flips)
+        )
+        return replace(self, order=order, draws=Draws(rows, columns, flips))
+
+
+@dataclass(frozen=True)
+class DevicePlan:
+    """An epoch on a GPU, at addresses that captured steps keep: each new epoch is copied in.
+
+    order, rows, columns: int64 ``(N,)`` and flips: bool ``(N,)``, as in an :class:`EpochPlan`.
+    rates: float32 ``(steps,)``.
+    step: int64 ``(1,)``, which step comes next.
+    batch_size: images of a whole step.
+    """
+
+    order: Tensor
+    rows: Tensor
+    columns: Tensor
+    flips: Tensor
+    rates: Tensor
+    step: Tensor
+    batch_size: int
+
+    @classmethod
+    def empty(cls, count: int, batch_size: int, device: torch.device) -> DevicePlan:
+        """Room for epochs of ``count`` images."""
+        order, rows, columns = (torch.zeros(count, dtype=torch.int64, device=device) for _ in range(3))
+        return cls(
+            order, rows, columns,
+            torch.zeros(count, dtype=torch.bool, device=device),
+            torch.zeros(-(-count // batch_size), device=device),
+            torch.zeros(1, dtype=torch.int64, device=device),
+            batch_size,
+        )  # fmt: skip
+
+    @classmethod
+    def plain(cls, count: int, batch_size: int, pad: int, device: torch.device) -> DevicePlan:
+        """All images in their own order, the middle of each padded one, none mirrored."""
+        plan = cls.empty(count, batch_size, device)
+        torch.arange(count, out=plan.order)
+        plan.rows.fill_(pad)
+        plan.columns.fill_(pad)
+        return plan
+
+    def begin(self, plan: EpochPlan) -> None:
+        """Take in an epoch."""
+        rates = torch.tensor(plan.rates)
+        if self.rates.device.type == "cuda":
+            rates = rates.pin_memory()  # else the copy would be waited for
+        for kept, new in (
+            (self.order, plan.order),
+            (self.rows, plan.draws.rows),
+            (self.columns, plan.draws.columns),
+            (self.flips, plan.draws.flips),
+            (self.rates, rates),
+        ):
+            kept.copy_(new, non_blocking=True)
+
+
+def gathered(
+    plan: EpochPlan, batches: Batches, first: int, last: int, together: int
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Steps from ``first`` to ``last``: number, images float32 ``(B, C, H, W)``, labels int64 ``(B,)``.
+
+    together: steps whose images are prepared at once; preparing works image by image, so bits don't change.
+    """
+    size, draws = plan.batch_size, plan.draws
+    for start in range(first, last, together):
+        stretch = slice(start * size, min(start + together, last) * size)
+        indices = plan.order[stretch]
+        images = channels_last(
+            batches.images(indices, draws.rows[stretch], draws.columns[stretch], draws.flips[stretch])
+        )
+        parts = zip(torch.split(images, size), torch.split(batches.labels(indices), size), strict=True)
+        for step, (inputs, labels) in enumerate(parts, start):
+            yield step, inputs, labels
+
+
+def gathered_at_step(plan: DevicePlan, batches: Batches, size: int) -> tuple[Tensor, Tensor]:
+    """Images and labels of the batch of that size which the plan's step counter points to."""
+    place = plan.step * plan.batch_size + torch.arange(size, device=plan.step.device)
+    indices = plan.order[place]
+    images = batches.images(indices, plan.rows[place], plan.columns[place], plan.flips[place])
+    return channels_last(images), batches.labels(indices)

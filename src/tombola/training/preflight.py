@@ -1,0 +1,107 @@
+"""What can be known to fail before a training starts."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import torch
+
+from tombola import seeds
+from tombola.data.imageset import Data
+from tombola.errors import NetworkError, RecipeError
+from tombola.networks.network import Network
+from tombola.training.flat_network import channels_last
+from tombola.training.recipe import Recipe
+
+
+def check_trainable(network: Network, data: Data, recipe: Recipe, start_epoch: int) -> None:
+    """Refuse a training that cannot run as described, before any step of it.
+
+    Raises :class:`~tombola.errors.RecipeError` if nothing is left of the schedule or batch norm is undefined
+    on the last batch, :class:`~tombola.errors.NetworkError` if images do not fit the network or the network
+    draws random numbers of its own.
+    """
+    check_budget(start_epoch, recipe)
+    check_images(network, data)
+    count = len(data.train)
+    if recipe.batch_size > count:
+        warnings.warn(
+            f"batch size {recipe.batch_size} is larger than the {count} training images: "
+            "every epoch is one partial batch",
+            stacklevel=3,
+        )
+    last = count % recipe.batch_size or min(recipe.batch_size, count)
+    _check_forward(network, recipe, count, last)
+
+
+def check_budget(start_epoch: int, recipe: Recipe) -> None:
+    """Refuse a recipe that ends before, or at, the place in the schedule at which a start was taken."""
+    if start_epoch >= recipe.epochs:
+        raise RecipeError(
+            f"the ticket was taken at epoch {start_epoch}, but the recipe has {recipe.epochs} epochs; "
+            f"rewind to at most epoch {recipe.epochs - 1}"
+        )
+
+
+def check_images(network: Network, data: Data) -> None:
+    """Refuse a network that was built for other images than these."""
+    wanted = (network.channels, network.size, network.classes)
+    if wanted != (data.channels, data.size, data.classes):
+        raise NetworkError(
+            f"network {network.name} is for {_images(*wanted)}; "
+            f"{data.name} has {_images(data.channels, data.size, data.classes)}"
+        )
+
+
+def _check_forward(network: Network, recipe: Recipe, count: int, last: int) -> None:
+    """Try the smallest batch in training mode, on a copy, and see whether random numbers were drawn."""
+    # Laid out as in a training, where a view() that needs another layout would fail.
+    module = copy.deepcopy(network.initialized(0)).train()
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = channels_last(torch.zeros(min(last, 2), network.channels, *network.size))
+    with seeds.torch_stream("check"):
+        before = torch.get_rng_state()
+        try:
+            with torch.no_grad():
+                module(images)
+        except RuntimeError as error:
+            if "view size is not compatible" not in str(error):
+                raise
+            raise NetworkError(
+                f"network {network.name} calls view() on activations, which lie in memory as channels_last; "
+                "let it call flatten() or reshape()"
+            ) from error
+        except ValueError as error:
+            if not is_undefined_batch_norm(error):
+                raise
+            raise undefined_batch_norm(network, count, recipe.batch_size) from error
+        if not torch.equal(before, torch.get_rng_state()):
+            raise NetworkError(
+                f"network {network.name} draws random numbers in training (dropout?), which no stream "
+                "covers; set its dropout to 0"
+            )
+
+
+def is_undefined_batch_norm(error: Exception) -> bool:
+    """Whether this is PyTorch's refusal of batch norm over a single value."""
+    return isinstance(error, ValueError) and "more than 1 value per channel" in str(error)
+
+
+def undefined_batch_norm(network: Network, count: int, batch_size: int) -> RecipeError:
+    """The error for an epoch whose last batch is a single image that batch norm has no statistics of."""
+    return RecipeError(
+        f"{count} images in batches of {batch_size} leave a last batch of 1, on which batch norm is "
+        f"undefined in {network.name}; choose another batch size, such as "
+        f"{_nearest_batch_size(count, batch_size)}"
+    )
+
+
+def _nearest_batch_size(count: int, batch_size: int) -> int:
+    """The nearest batch size whose last batch is not a single image."""
+    candidates = (size for delta in range(1, count + 2) for size in (batch_size - delta, batch_size + delta))
+    return next(size for size in candidates if size > 1 and count % size != 1)
+
+
+def _images(channels: int, size: tuple[int, int], classes: int) -> str:
+    return f"{channels}x{size[0]}x{size[1]} images of {classes} classes"

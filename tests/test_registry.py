@@ -1,0 +1,66 @@
+from collections.abc import Iterator
+
+import pytest
+
+import tombola as tb
+from tombola import registry
+from tombola.errors import JobError
+
+
+@pytest.fixture(autouse=True)
+def _forget_my_measure() -> Iterator[None]:
+    yield
+    registry._declarations.pop("my-measure", None)
+
+
+def test_a_declared_function_is_found_by_name_and_by_itself_and_stays_as_it_is() -> None:
+    def measure(x: int) -> int:
+        return x + 1
+
+    assert tb.declare("my-measure", version=3, stored=False)(measure) is measure
+    found = registry.declaration("my-measure")
+    assert (found.name, found.version, found.stored, found.function) == ("my-measure", 3, False, measure)
+    assert registry.declaration_of(measure) == found
+
+
+def test_a_name_that_is_taken_is_refused() -> None:
+    def measure() -> None: ...
+
+    def other() -> None: ...
+
+    tb.declare("my-measure")(measure)
+    with pytest.raises(JobError, match=r"'my-measure' is declared already, by .*measure"):
+        tb.declare("my-measure")(other)
+
+
+def test_the_same_definition_run_again_replaces_the_first() -> None:
+    def define() -> object:
+        @tb.declare("my-measure")
+        def measure() -> None: ...
+
+        return measure
+
+    define()
+    second = define()
+    assert registry.declaration("my-measure").function is second
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(JobError, match="no declared function 'barier'; did you mean 'barrier'"):
+        registry.declaration("barier")
+
+
+def test_an_undeclared_function_is_refused_with_the_remedy() -> None:
+    with pytest.raises(
+        JobError, match=r"<lambda> is not declared .*; put @tombola\.declare\('a-name'\) above it"
+    ):
+        registry.declaration_of(lambda: None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["initialize", "train", "pretrain", "prune", "permute", "randomize", "reinitialize", "barrier",
+     "forgetting", "convergence"],
+)  # fmt: skip
+def test_the_librarys_own_functions_are_declared_under_their_names(name: str) -> None:
+    assert registry.declaration(name).function is getattr(tb, name)

@@ -1,0 +1,186 @@
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+import tombola as tb
+from tombola.errors import NetworkError, TicketError
+from tombola.networks.network import Network
+from tombola.training.flat_network import FlatNetwork
+
+CPU = torch.device("cpu")
+Same = Callable[..., bool]
+
+
+@pytest.fixture
+def body(start: tb.Ticket) -> FlatNetwork:
+    body = FlatNetwork(start.network, CPU)
+    body.load(start.weights(), start.mask)
+    return body
+
+
+@pytest.fixture(scope="module")
+def half(start: tb.Ticket) -> tb.Ticket:
+    draws = np.random.default_rng(0)
+    return start.with_mask(
+        {name: torch.from_numpy(draws.random(tuple(keep.shape)) < 0.5) for name, keep in start.mask.items()}
+    )
+
+
+def test_a_loaded_state_comes_back_to_the_bit_as_a_copy(
+    body: FlatNetwork, start: tb.Ticket, same_bits: Same
+) -> None:
+    state = body.state()
+    assert same_bits(state, start.start)
+    assert all(value.is_contiguous() for value in state.values())
+    body.weights.fill_(7)
+    assert same_bits(state, start.start)
+
+
+def test_the_network_computes_what_a_plain_one_with_the_same_state_does(
+    body: FlatNetwork, start: tb.Ticket
+) -> None:
+    plain = start.network.build()
+    plain.load_state_dict(dict(start.start))
+    images = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(body.module.eval()(images), plain.eval()(images))
+
+
+def test_gradients_gather_in_the_flat_tensor(body: FlatNetwork) -> None:
+    images = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    functional.cross_entropy(body.module(images), torch.arange(6)).backward()
+    gathered = body.gradient.clone()
+    # Two stretches, prunable weights and the rest, each filled up to a multiple of 16.
+    prunable = sum(p.numel() for p in body.module.parameters() if p.dim() > 1)
+    others = sum(p.numel() for p in body.module.parameters() if p.dim() == 1)
+    assert gathered.numel() == math.ceil(prunable / 16) * 16 + math.ceil(others / 16) * 16
+    total = math.sqrt(sum(float(p.grad.square().sum()) for p in body.module.parameters()))
+    assert float(gathered.norm()) == pytest.approx(total, rel=1e-5)
+    assert total > 0
+    # Momentum is read out by the same positions: a gradient put there comes out under its parameter's name.
+    body.momentum.copy_(gathered)
+    momentum = body.momentum_state()
+    for name, parameter in body.module.named_parameters():
+        assert torch.equal(momentum[name], parameter.grad)
+
+
+@given(st.sampled_from([math.nan, math.inf, -math.inf, 3e38, -1.5]))
+def test_weight_and_momentum_are_selected_not_multiplied_where_the_mask_is_zero(
+    half: tb.Ticket, value: float
+) -> None:
+    body = FlatNetwork(half.network, CPU)
+    body.load(half.weights(), half.mask)
+    body.weights.fill_(value)
+    body.momentum.fill_(-value)
+    body.enforce_mask()
+    weights, momentum = body.state(), body.momentum_state()
+    for name, keep in half.mask.items():
+        for state, kept in ((weights, value), (momentum, -value)):
+            assert not state[name].numpy().view(np.int32)[~keep.numpy()].any()
+            assert np.array_equal(
+                state[name][keep].numpy(), np.full(int(keep.sum()), kept, np.float32), equal_nan=True
+            )
+    # Everything that is not prunable is left alone.
+    assert weights["1.bias"].numpy().tobytes() == np.full(8, value, np.float32).tobytes()
+
+
+def test_loading_a_ticket_forgets_the_mask_momentum_and_gradient_before(
+    start: tb.Ticket, half: tb.Ticket, same_bits: Same
+) -> None:
+    body = FlatNetwork(start.network, CPU)
+    for ticket in (half, start, half, start):
+        body.load(ticket.weights(), ticket.mask)
+        assert same_bits(body.state(), ticket.weights())
+        assert not body.momentum.any()
+        assert not body.gradient.any()
+        body.weights.fill_(1)
+        body.momentum.fill_(1)
+        body.gradient.fill_(1)
+        body.enforce_mask()
+        assert sum(int(body.state()[name].sum()) for name in ticket.mask) == ticket.kept
+
+
+def test_loading_a_state_alone_keeps_the_mask(half: tb.Ticket, start: tb.Ticket) -> None:
+    body = FlatNetwork(half.network, CPU)
+    body.load(half.weights(), half.mask)
+    body.load(start.start)
+    body.enforce_mask()
+    assert all(not body.state()[name][~keep].any() for name, keep in half.mask.items())
+
+
+def test_weights_stay_at_the_same_address(body: FlatNetwork, start: tb.Ticket, half: tb.Ticket) -> None:
+    places = [parameter.data_ptr() for parameter in body.module.parameters()]
+    body.load(half.weights(), half.mask)
+    assert [parameter.data_ptr() for parameter in body.module.parameters()] == places
+
+
+def test_momentum_comes_back(body: FlatNetwork, same_bits: Same) -> None:
+    body.momentum.copy_(torch.arange(len(body.momentum)).float())
+    state = body.momentum_state()
+    body.momentum.zero_()
+    body.load_momentum(state)
+    # Every position was another number; what fills up the stretches is zero again.
+    assert len(set(body.momentum.tolist())) == sum(each.numel() for each in state.values())
+    assert same_bits(body.momentum_state(), state)
+
+
+def test_frozen_parameters_take_no_part_and_keep_their_mask() -> None:
+    def frozen() -> nn.Module:
+        module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+        module[0].weight.requires_grad_(False)
+        return module
+
+    network = Network.of(frozen, channels=1, size=(2, 2), classes=2)
+    body = FlatNetwork(network, CPU)
+    assert (body.prunable, body.others) == (["1.weight"], ["0.bias", "1.bias"])
+    mask = {
+        name: torch.eye(4, dtype=torch.bool)[: 4 if name[0] == "0" else 2]
+        for name in ("0.weight", "1.weight")
+    }
+    state = {name: torch.ones_like(value) for name, value in body.state().items()}
+    body.load(state, mask)
+    assert body.state()["1.weight"].tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
+
+
+def test_parameters_that_are_not_float32_are_refused() -> None:
+    network = Network.of(lambda: nn.Linear(4, 2).double(), channels=1, size=(2, 2), classes=2)
+    with pytest.raises(NetworkError, match=r"parameter weight is torch.float64; it must be float32"):
+        FlatNetwork(network, CPU)
+
+
+def test_a_mask_over_something_that_cannot_be_pruned_is_refused(body: FlatNetwork, start: tb.Ticket) -> None:
+    with pytest.raises(TicketError, match=r"'1\.weight', which is no weight that can be pruned"):
+        body.load(start.start, {"1.weight": torch.zeros(8, dtype=torch.bool)})
+
+
+def test_a_mask_of_some_layers_leaves_nothing_of_the_last_mask_on_the_others(start: tb.Ticket) -> None:
+    body = FlatNetwork(start.network, CPU)
+    first, second, *_ = start.mask
+    body.load(start.start, {name: torch.zeros_like(start.mask[name]) for name in (first, second)})
+    body.load(start.start, {first: start.mask[first]})
+    assert body.state()[second].any()
+
+
+def test_buffers_that_no_state_holds_begin_every_training_as_they_were_built() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 2)
+            self.register_buffer("seen", torch.tensor(3.0), persistent=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen += 1
+            return self.linear(x.flatten(1)) + self.seen
+
+    body = FlatNetwork(Network.of(Counting, channels=1, size=(2, 2), classes=2), CPU)
+    state = body.state()
+    body.module(torch.zeros(1, 1, 2, 2))
+    assert float(body.module.get_buffer("seen")) == 4
+    body.load(state)
+    assert float(body.module.get_buffer("seen")) == 3
