@@ -22,11 +22,11 @@ from tombola.lab.job import Job
 from tombola.lab.lab import Lab
 from tombola.lab.progress import Bar
 from tombola.lab.store import Store, write_table
-from tombola.studies.cells import Place, sparsity_after
-from tombola.studies.paper.jobs import Work
-from tombola.studies.paper.printed import printed_cells
-from tombola.studies.paper.scales import configuration_named, overridden, scale_named
-from tombola.studies.paper.settings import CONFIGURATIONS, R18_C10, REWOUND, Configuration
+from tombola.experiments.cells import Place, sparsity_after
+from tombola.experiments.paper.jobs import Work
+from tombola.experiments.paper.printed import printed_cells
+from tombola.experiments.paper.scales import configuration_named, overridden, scale_named
+from tombola.experiments.paper.settings import CONFIGURATIONS, R18_C10, REWOUND, Configuration
 
 LAST = 10
 """Prunings of the last ticket of a chain: 89.26% sparsity."""

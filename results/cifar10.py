@@ -26,11 +26,11 @@ from tombola.lab.execute import Settings
 from tombola.lab.job import Job, job
 from tombola.lab.lab import Lab
 from tombola.lab.progress import Bar
-from tombola.studies.catalogue import studies_named
-from tombola.studies.cells import Place, sparsity_after
-from tombola.studies.paper.jobs import Work
-from tombola.studies.paper.scales import overridden, scale_named
-from tombola.studies.paper.settings import CONFIGURATIONS, R18_C10, STABLE, UNSTABLE, Configuration
+from tombola.experiments.paper.studies import studies_named
+from tombola.experiments.cells import Place, sparsity_after
+from tombola.experiments.paper.jobs import Work
+from tombola.experiments.paper.scales import overridden, scale_named
+from tombola.experiments.paper.settings import CONFIGURATIONS, R18_C10, STABLE, UNSTABLE, Configuration
 from tombola.training.loop import train
 
 OTHER_DECAY, LESS = Configuration(0.9, 256), 1e-4

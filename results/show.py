@@ -34,16 +34,16 @@ from tombola.measures.statistics import mean, sample_std
 from tombola.measures.transfer import Transfer
 from tombola.report.board import board, board_csv
 from tombola.report.figure import picture_files
-from tombola.studies.catalogue import study_named
-from tombola.studies.cells import Cell, Place, by_place
-from tombola.studies.claims.all_claims import judge_all
-from tombola.studies.entries import Entry
-from tombola.studies.paper.jobs import Work
-from tombola.studies.paper.printed import EPOCHS, comparable_cells, printed_cells
-from tombola.studies.paper.settings import CONFIGURATIONS, R18_C10, STABLE, UNSTABLE, Configuration
-from tombola.studies.picture import Picture
-from tombola.studies.results import Results
-from tombola.studies.study import Shown
+from tombola.experiments.paper.studies import study_named
+from tombola.experiments.cells import Cell, Place, by_place
+from tombola.experiments.claims.all_claims import judge_all
+from tombola.experiments.entries import Entry
+from tombola.experiments.paper.jobs import Work
+from tombola.experiments.paper.printed import EPOCHS, comparable_cells, printed_cells
+from tombola.experiments.paper.settings import CONFIGURATIONS, R18_C10, STABLE, UNSTABLE, Configuration
+from tombola.views.picture import Picture
+from tombola.experiments.results import Results
+from tombola.experiments.study import Shown
 from tombola.training.run import ForgettingRecord
 
 sys.path.insert(0, str(Path(__file__).parent))

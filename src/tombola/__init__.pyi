@@ -7,6 +7,7 @@ from .data.imageset import data_from_tensors as data_from_tensors
 from .data.load import load_data as load_data
 from .data.subsets import subset as subset
 from .errors import TombolaError as TombolaError
+from .experiments.experiment import Experiment as Experiment
 from .lab.job import Job as Job
 from .lab.job import job as job
 from .lab.lab import Lab as Lab
@@ -50,7 +51,7 @@ from .registry import declare as declare
 from .search import imp as imp
 from .search import mask_search as mask_search
 from .search import one_shot as one_shot
-from .studies.own import OwnStudy as OwnStudy
+from .table.table import Table as Table
 from .ticket import Ticket as Ticket
 from .ticket import initialize as initialize
 from .training.checkpoint import Checkpoints as Checkpoints

@@ -19,8 +19,8 @@ import pytest
 import tombola as tb
 from tombola.lab.job import all_needed
 from tombola.lab.verify import verify
-from tombola.studies.own_file import read_own
-from tombola.studies.own_rows import own_rows
+from tombola.experiments.own_file import read_own
+from tombola.experiments.own_rows import own_rows
 
 pytestmark = pytest.mark.slurm
 

@@ -7,7 +7,7 @@ import tombola as tb
 from tombola.errors import StoreError
 from tombola.lab.store import Store, read_json, write_json
 from tombola.lab.verify import verify
-from tombola.studies.results import Results
+from tombola.experiments.results import Results
 
 
 @pytest.fixture

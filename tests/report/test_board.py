@@ -12,10 +12,10 @@ import pytest
 from rich.console import Console
 
 from tombola.report.board import Row, board, board_csv, board_table, counts
-from tombola.studies.cells import Cell, Place, by_place, measured
-from tombola.studies.claims.all_claims import CLAIMS, claim_named, judge_all
-from tombola.studies.claims.claim import needed
-from tombola.studies.paper.printed import printed_cells
+from tombola.experiments.cells import Cell, Place, by_place, measured
+from tombola.experiments.claims.all_claims import CLAIMS, claim_named, judge_all
+from tombola.experiments.claims.claim import needed
+from tombola.experiments.paper.printed import printed_cells
 
 
 def made_up_runs(spread: float = 0.001, epochs: int = 20, without: tuple[str, ...] = ()) -> dict[Place, Cell]:

@@ -17,8 +17,8 @@ from tombola.errors import StoreError
 from tombola.measures.limits import STABLE_BELOW
 from tombola.report.figure import draw, save_picture
 from tombola.report.style import Configuration, looks
-from tombola.studies.cells import sparsity_after
-from tombola.studies.picture import Line, Panel, Picture
+from tombola.experiments.cells import sparsity_after
+from tombola.views.picture import Line, Panel, Picture
 
 FOUR = tuple(Configuration(momentum, size) for momentum in (0.0, 0.9) for size in (100, 256))
 ROUNDS = [sparsity_after(prunings) for prunings in range(21)]

@@ -10,8 +10,8 @@ import pytest
 
 from tombola.report.frame import frame, to_csv
 from tombola.report.layout import grid
-from tombola.studies.cells import Cell, Place, by_place, measured
-from tombola.studies.paper.printed import printed_cells
+from tombola.experiments.cells import Cell, Place, by_place, measured
+from tombola.experiments.paper.printed import printed_cells
 
 PLACES = [
     Place(

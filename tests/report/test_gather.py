@@ -8,11 +8,11 @@ import pytest
 import tombola as tb
 from tombola.report.gather import gather
 from tombola.report.origin import Origin
-from tombola.studies.catalogue import STUDIES, studies_named, study_named
-from tombola.studies.paper.jobs import Work
-from tombola.studies.paper.scales import overridden, scale_named
-from tombola.studies.plan import plan
-from tombola.studies.running import fitting, run_studies
+from tombola.experiments.paper.studies import STUDIES, studies_named, study_named
+from tombola.experiments.paper.jobs import Work
+from tombola.experiments.paper.scales import overridden, scale_named
+from tombola.experiments.plan import plan
+from tombola.experiments.running import fitting, run_studies
 
 STUDIED = studies_named(["table2", "fig1", "table15"])
 

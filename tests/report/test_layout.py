@@ -8,8 +8,8 @@ import pytest
 
 from tombola.errors import StudyError
 from tombola.report.layout import LAYOUTS, column_texts, grid, value_text
-from tombola.studies.cells import Metric, Place
-from tombola.studies.paper.printed import printed_cells
+from tombola.experiments.cells import Metric, Place
+from tombola.experiments.paper.printed import printed_cells
 
 # Rows and columns of each table, counted in the paper.
 SHAPES = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tombola.report.origin import Origin, mixtures
-from tombola.studies.cells import Place
+from tombola.experiments.cells import Place
 
 PLACES = [Place(study="mine", metric="barrier", block=block) for block in range(3)]
 CPU = Origin("cpu", "float32", "tombola 0.1.0, torch 2.9.0")

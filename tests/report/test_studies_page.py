@@ -13,9 +13,9 @@ from tombola.report.entry import MINUS
 from tombola.report.figure import draw, svg_text
 from tombola.report.origin import Origin
 from tombola.report.studies_page import PAPER_STUDIES, Report, studies_html
-from tombola.studies.cells import Cell, Place, by_place, measured
-from tombola.studies.paper.printed import printed_cells
-from tombola.studies.picture import Line, Panel, Picture
+from tombola.experiments.cells import Cell, Place, by_place, measured
+from tombola.experiments.paper.printed import printed_cells
+from tombola.views.picture import Line, Panel, Picture
 
 ReadPage = Callable[[str], Any]
 GAP = "\N{EN DASH}"

@@ -12,8 +12,8 @@ import pytest
 from tombola.errors import StoreError
 from tombola.report.studies_page import Report
 from tombola.report.write_studies import write_studies
-from tombola.studies.cells import Place, by_place, measured
-from tombola.studies.picture import Line, Panel, Picture
+from tombola.experiments.cells import Place, by_place, measured
+from tombola.views.picture import Line, Panel, Picture
 
 TABLE = Place(
     study="table2", metric="val_accuracy", network="ResNet-34", dataset="TinyImageNet",

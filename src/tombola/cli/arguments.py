@@ -77,7 +77,7 @@ class Numbers:
     """Initialisation scheme of every pair, such as kaiming-normal; default: each network's own."""
 
     def given(self) -> dict[str, Any]:
-        """Those that were given, as :func:`~tombola.studies.paper.scales.overridden` takes them."""
+        """Those that were given, as :func:`~tombola.experiments.paper.scales.overridden` takes them."""
         found = {key: value for key, value in asdict(self).items() if value is not None}
         if self.configs is not None:
             found["configs"] = self.configs.split(",")

@@ -19,12 +19,12 @@ def demo(
     workers: Workers = None,
 ) -> None:
     """The paper in miniature, on real handwritten digits: about a minute on two cores."""
+    from tombola.experiments.demo import DemoSettings, demo_cells, demo_summary
     from tombola.lab.engine import available_cores
     from tombola.lab.execute import Settings
     from tombola.lab.lab import Lab
     from tombola.lab.progress import Bar
-    from tombola.report.write import write_report
-    from tombola.studies.demo import DemoSettings, demo_cells, demo_summary
+    from tombola.report.demo_write import write_report
 
     started = time.perf_counter()
     console = Console()

@@ -15,12 +15,11 @@ from tombola.cli.stop import raise_left
 from tombola.errors import StudyError
 
 if TYPE_CHECKING:
+    from tombola.experiments.bound import Bound
+    from tombola.experiments.from_file import ExperimentFile
     from tombola.lab.deadline import Stop
     from tombola.lab.execute import Settings
     from tombola.lab.lab import Lab
-    from tombola.studies.own import OwnStudy
-    from tombola.studies.own_file import OwnFile
-    from tombola.studies.own_rows import Row
 
 
 class Runners(TypedDict, total=False):
@@ -33,7 +32,7 @@ class Runners(TypedDict, total=False):
 
 def is_own(name: str) -> bool:
     """Whether a name given for a study is a file of the user's own."""
-    from tombola.studies.catalogue import STUDIES
+    from tombola.experiments.paper.studies import STUDIES
 
     if name.endswith((".py", ".toml")):
         return True
@@ -57,13 +56,12 @@ def own_paths(
     return [Path(name) for name in own]
 
 
-def own_work(paths: Sequence[Path]) -> tuple[list[OwnFile], list[tuple[OwnStudy, list[Row]]]]:
-    """The files of the user's own, and their studies with everything that they measure."""
-    from tombola.studies.own_file import read_all_own
-    from tombola.studies.own_rows import own_rows
+def read_files(paths: Sequence[Path]) -> tuple[list[ExperimentFile], list[Bound]]:
+    """The files of the user's own, and their experiments with everything that they measure."""
+    from tombola.experiments.from_file import read_all_experiments
 
-    files = read_all_own(paths)
-    return files, [(study, own_rows(study)) for file in files for study in file.studies]
+    files = read_all_experiments(paths)
+    return files, [experiment.at() for file in files for experiment in file.experiments]
 
 
 def run_own(
@@ -79,46 +77,51 @@ def run_own(
     stop: when work ends. recompute: names of functions and networks whose results, and all made from them,
     are removed first.
     """
+    from tombola.experiments.run import run_experiments
     from tombola.lab.lab import Lab
     from tombola.lab.progress import Bar
     from tombola.lab.user_code import put_file
 
-    files, rows = own_work(paths)
+    files, experiments = read_files(paths)
     lab = Lab(store, settings=settings, **runners)
     code = tuple(put_file(lab.store, path) for file in files for path in file.code)
     lab.settings = replace(settings, files=code)
     console = Console()
-    say(console, f"{', '.join(study.name for study, _ in rows)}, store {lab.store.root}")
-    jobs = [job for _, some in rows for row in some for job in row.jobs]
+    say(console, f"{', '.join(experiment.name for experiment in experiments)}, store {lab.store.root}")
     with Bar(console, lab.store) as bar:
-        outcome = lab.run(jobs, progress=bar, stop_after=stop, recompute=recompute)
-    _print_tables(lab, rows)
-    raise_left(lab.store, stop, outcome)
-    outcome.raise_failures()
+        ran = run_experiments(lab, experiments, progress=bar, stop=stop, recompute=recompute)
+    print_tables(lab, experiments)
+    raise_left(lab.store, stop, ran.outcome)
+    ran.outcome.raise_failures()
 
 
-def report_own(paths: Sequence[Path], out: Path, lab: Lab) -> None:
-    """Print the tables of what there is, and write their numbers as CSV."""
-    from tombola.atomic import write_whole
+def report_own(paths: Sequence[Path], out: Path, lab: Lab, *, page_only: bool = False) -> None:
+    """Print the tables of what there is, and write the page with its tables and figures."""
+    from tombola.experiments.bound import jobs_behind
+    from tombola.lab.engine import available_cores
     from tombola.lab.staleness import tell_stale
-    from tombola.report.own import own_csv
-    from tombola.studies.own_cells import own_cells
+    from tombola.report.gather import gather
+    from tombola.report.write import write_report
 
-    _, rows = own_work(paths)
-    tell_stale(lab.store, [job for _, some in rows for row in some for job in row.jobs], {})
-    _print_tables(lab, rows)
-    for study, some in rows:
-        path = out / f"{study.name}.csv"
-        write_whole(path, own_csv(own_cells(lab, some)).encode(), make_folder=True)
-        say(Console(), f"numbers: {path.absolute()}")
+    _, experiments = read_files(paths)
+    tell_stale(lab.store, jobs_behind(experiments), {})
+    print_tables(lab, experiments)
+    report = gather(
+        lab, experiments, title=", ".join(experiment.title for experiment in experiments),
+        lead="", of_paper=False, budget="; ".join(experiment.budget for experiment in experiments),
+    )  # fmt: skip
+    write_report(report, out, files=not page_only, processes=available_cores())
+    say(Console(), f"report: {(out / 'report.html').absolute()}")
 
 
-def _print_tables(lab: Lab, rows: Sequence[tuple[OwnStudy, list[Row]]]) -> None:
-    from tombola.report.own import own_table
-    from tombola.studies.own_cells import own_cells
+def print_tables(lab: Lab, experiments: Sequence[Bound]) -> None:
+    """The numbers of each experiment in the terminal, a table a metric."""
+    from tombola.report.terminal import grid_table
 
     console = Console()
     if not console.is_terminal:
         console.width = 200  # a file has room
-    for study, some in rows:
-        console.print(own_table(study.name, own_cells(lab, some)))
+    results = lab.results()
+    for experiment in experiments:
+        for exhibit in experiment.exhibits(results):
+            console.print(grid_table(exhibit))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
@@ -12,16 +12,16 @@ from rich.console import Console
 
 from tombola.cli.arguments import Device, Names, Numbers, Scale, ScaleNumbers, Store, Workers
 from tombola.cli.console import say
-from tombola.cli.own import own_paths, own_work
-from tombola.cli.scales import asked_fitting, asked_scale, existing_store, shown_scale
+from tombola.cli.own import own_paths, read_files
+from tombola.cli.scales import asked_scale, bound_studies, existing_store, shown_scale
 from tombola.errors import StudyError
 
 if TYPE_CHECKING:
     import torch
 
-    from tombola.lab.job import Job
+    from tombola.experiments.bound import Bound
+    from tombola.experiments.plan import Plan
     from tombola.lab.store import Store as StoreFolder
-    from tombola.studies.plan import Plan
 
 
 def studies(
@@ -30,20 +30,20 @@ def studies(
     store: Store = None,
 ) -> None:
     """The tables and figures of the paper by name, and what of them is done."""
+    from tombola.experiments.paper.jobs import PaperJobs
+    from tombola.experiments.paper.studies import STUDIES
+    from tombola.experiments.run import done
     from tombola.lab.execute import Settings
     from tombola.lab.lab import Lab
-    from tombola.studies.catalogue import STUDIES
-    from tombola.studies.paper.jobs import Work
-    from tombola.studies.running import done
 
-    found = existing_store(store)
-    work = Work(shown_scale(scale, numbers, found))
-    lab = Lab(found.root, settings=Settings(device="cpu")) if found else None
+    existing = existing_store(store)
+    work = PaperJobs(shown_scale(scale, numbers, existing))
+    lab = Lab(existing.root, settings=Settings(device="cpu")) if existing else None
     console = Console()
-    say(console, f"{work.scale}, store {found.root if found else 'not made yet'}")
+    say(console, f"{work.scale}, store {existing.root if existing else 'not made yet'}")
     for study in STUDIES:
         try:
-            line = str(done(study, work, lab))
+            line = str(done(study.at(work), lab))
         except StudyError as error:
             line = f"{study.name:<21}  {study.title}: not at this scale ({error})"
         say(console, line)
@@ -63,34 +63,33 @@ def plan(
 
     A name may be a file of your own, .py or .toml.
     """
+    from tombola.experiments.bound import jobs_behind
+    from tombola.experiments.paper.jobs import PaperJobs
+    from tombola.experiments.paper.studies import PAPER
+    from tombola.experiments.plan import plan as make_plan
     from tombola.lab.staleness import tell_stale
-    from tombola.studies.catalogue import PAPER
-    from tombola.studies.paper.jobs import Work
-    from tombola.studies.plan import plan as plan_studies
-    from tombola.studies.plan import plan_jobs
     from tombola.training.device import resolve_device
 
     gc.freeze()  # what imports made stays; looked through again and again, it costs more than the plan
     place = resolve_device(device)
     left_out: list[str] = []
     if own := own_paths(names, all, scale, numbers):
-        _, rows = own_work(own)
-        jobs = {study.name: [job for row in some for job in row.jobs] for study, some in rows}
-        costing = _costing(place, jobs.values(), store, workers, slots)
-        if costing["store"] is not None:
-            tell_stale(costing["store"], [job for some in jobs.values() for job in some], {})
-        found = plan_jobs(jobs, **costing)
+        _, bound = read_files(own)
+        words = "of your own"
     else:
-        work = Work(asked_scale(scale, numbers))
-        asked, left_out = asked_fitting(names, all, PAPER, work)
-        asked_jobs = (study.jobs(work) for study in asked)
-        found = plan_studies(asked, work, **_costing(place, asked_jobs, store, workers, slots))
+        work = PaperJobs(asked_scale(scale, numbers))
+        bound, left_out = bound_studies(names, all, PAPER, work)
+        words = str(work.scale)
+    costing = _costing(place, bound, store, workers, slots)
+    if own and costing["store"] is not None:
+        tell_stale(costing["store"], jobs_behind(bound), {})
+    planned = make_plan(bound, scale=words, **costing)
     console = Console()
     for cause in left_out:
         say(console, f"left out: {cause}")
-    lines = found.lines()
-    if found.hours is None:
-        lines.insert(-1, _how_to_measure(found))
+    lines = planned.lines()
+    if planned.hours is None:
+        lines.insert(-1, _how_to_measure(planned))
     for line in lines:
         say(console, line)
 
@@ -105,12 +104,13 @@ class _Costing(TypedDict):
 
 def _costing(
     device: torch.device,
-    jobs: Iterable[Sequence[Job]],
+    experiments: Sequence[Bound],
     store: Path | None,
     workers: int | None,
     slots: int | None,
 ) -> _Costing:
     """The same for a device, with its speeds if they have been measured."""
+    from tombola.experiments.bound import jobs_behind
     from tombola.lab.bench import known_speeds
     from tombola.lab.engine import available_cores, available_gpus
     from tombola.lab.lab import default_slots
@@ -120,7 +120,7 @@ def _costing(
     if device.type == "cpu":
         each, processes = 1, available_cores() if workers is None else max(workers, 1)
     else:
-        each = slots or default_slots(job for some in jobs for job in some)
+        each = slots or default_slots(jobs_behind(experiments))
         processes = len(available_gpus()) if device.index is None else 1
 
     def speed(network: str, batch_size: int) -> float | None:
@@ -143,8 +143,8 @@ def _costing(
     }
 
 
-def _how_to_measure(found: Plan) -> str:
+def _how_to_measure(planned: Plan) -> str:
     """What to run so that a plan has hours."""
-    networks = " ".join(dict.fromkeys(network for network, _ in found.unmeasured))
+    networks = " ".join(dict.fromkeys(network for network, _ in planned.unmeasured))
     command = f"tombola bench --networks {networks}" if networks else "tombola bench"
     return f"hours: this device has not been measured on such trainings; run {command}"

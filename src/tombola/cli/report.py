@@ -16,7 +16,6 @@ from tombola.errors import StudyError
 
 if TYPE_CHECKING:
     from tombola.lab.lab import Lab
-    from tombola.studies.study import Study
 
 
 _NOTHING = (
@@ -40,36 +39,40 @@ def report(
     """
     own = own_paths(names, scale=scale, numbers=numbers)
     if own:
-        report_own(own, out, _looking_lab(store))
+        report_own(own, out, _looking_lab(store), page_only=page_only)
         return
+    from tombola.experiments.paper.jobs import PaperJobs
+    from tombola.experiments.paper.studies import STUDIES, studies_named
+    from tombola.experiments.study import bind
     from tombola.lab.engine import available_cores
     from tombola.report.gather import gather
-    from tombola.report.write_studies import write_studies
-    from tombola.studies.catalogue import STUDIES, studies_named
-    from tombola.studies.paper.jobs import Work
-    from tombola.studies.running import fitting
+    from tombola.report.write import write_report
 
     lab = _looking_lab(store)
-    work = Work(shown_scale(scale, numbers, lab.store))
-    asked = studies_named(names)
-    fit, others = fitting(STUDIES, work)
-    beside: list[Study] = []
-    if asked:
-        for study in asked:
-            if study.name in others:
-                raise StudyError(others[study.name])
-        # Claims are judged on all studies, whichever are shown.
-        fit, beside, others = asked, [study for study in fit if study not in asked], {}
+    work = PaperJobs(shown_scale(scale, numbers, lab.store))
+    fitting, others = bind(STUDIES, work)
+    bound = {experiment.name: experiment for experiment in fitting}
+    chosen = studies_named(names) or list(STUDIES)
+    for study in chosen if names else ():
+        if study.name in others:
+            raise StudyError(others[study.name])
+    shown = [bound.get(study.name) or study.left_out(others[study.name]) for study in chosen]
     check_writable(out)
     console = Console()
-    say(console, f"{many_studies(len(fit))}, {work.scale}, store {lab.store.root}")
-    for cause in others.values():
+    count = sum(study.name in bound for study in chosen)
+    say(console, f"{many_studies(count)}, {work.scale}, store {lab.store.root}")
+    for cause in () if names else others.values():
         say(console, f"left out: {cause}")
-    found = gather(lab, fit, work, others, beside=beside)
-    write_studies(found, out, list(names) or None, files=not page_only, processes=available_cores())
-    done = sum(place in found.cells for place in found.places)
-    say(console, f"{done:,} of {len(found.places):,} numbers are computed")
-    if not found.cells:
+    # Claims are judged on all studies, whichever are shown.
+    beside = [experiment for experiment in fitting if experiment not in shown]
+    report = gather(
+        lab, shown, beside=beside, scale=str(work.scale), budget=work.scale.budget, note=work.scale.warning,
+        of_paper=not work.scale.note,
+    )  # fmt: skip
+    write_report(report, out, files=not page_only, processes=available_cores())
+    entries = [entry for exhibit in report.exhibits for entry in exhibit.entries]
+    say(console, f"{sum(e.cell is not None for e in entries):,} of {len(entries):,} numbers are computed")
+    if not report.cells:
         say(console, _NOTHING)
     say(console, f"report: {(out / 'report.html').absolute()}")
 
@@ -80,23 +83,27 @@ def claims(
     store: Store = None,
 ) -> None:
     """The paper's 61 claims, judged on its own numbers and on those in the store."""
+    from tombola.experiments.claims.all_claims import judge_all
+    from tombola.experiments.paper.jobs import PaperJobs
+    from tombola.experiments.paper.printed import printed_cells
+    from tombola.experiments.paper.studies import STUDIES
+    from tombola.experiments.run import collect
+    from tombola.experiments.study import bind
     from tombola.report.board import board, board_table
-    from tombola.studies.catalogue import STUDIES
-    from tombola.studies.claims.all_claims import judge_all
-    from tombola.studies.paper.jobs import Work
-    from tombola.studies.paper.printed import printed_cells
-    from tombola.studies.running import cells_of, collect, fitting
+    from tombola.table.number import longest
 
     lab = _looking_lab(store)
-    work = Work(shown_scale(scale, numbers, lab.store))
-    fit, _ = fitting(STUDIES, work)
+    work = PaperJobs(shown_scale(scale, numbers, lab.store))
+    fitting, _ = bind(STUDIES, work)
     console = Console()
     if not console.is_terminal:
         console.width = 160  # a file has room
-    cells = cells_of(collect(lab, fit, work))
+    cells = longest(collect(lab, fitting).cells())
     rows = board(judge_all(printed_cells()), judge_all(cells))
     say(console, f"{work.scale.budget}, store {lab.store.root}")
-    if work.scale.warning:
+    if work.scale.note:
+        say(console, f"{work.scale.note}; it gives no verdict on the paper's claims")
+    elif work.scale.warning:
         say(console, work.scale.warning)
     if not cells:
         say(console, _NOTHING)

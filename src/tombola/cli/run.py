@@ -25,7 +25,7 @@ from tombola.cli.arguments import (
 )
 from tombola.cli.console import many_studies, say
 from tombola.cli.own import Runners, own_paths, run_own
-from tombola.cli.scales import PAPER, asked_fitting, asked_scale
+from tombola.cli.scales import PAPER, asked_scale, bound_studies
 from tombola.cli.stop import StopAfter, begin_stop, raise_left
 from tombola.errors import StudyError
 
@@ -106,19 +106,19 @@ def _run_paper(
     keep_going: bool,
     stop: Stop,
 ) -> None:
+    from tombola.experiments.last_scale import remember
+    from tombola.experiments.paper.jobs import PaperJobs
+    from tombola.experiments.paper.studies import STUDIES
+    from tombola.experiments.run import done, run_experiments
     from tombola.lab.lab import Lab
     from tombola.lab.progress import Bar
-    from tombola.studies.asked import remember
-    from tombola.studies.catalogue import STUDIES
-    from tombola.studies.paper.jobs import Work
-    from tombola.studies.running import done, run_studies
 
-    work = Work(asked_scale(scale, numbers))
+    work = PaperJobs(asked_scale(scale, numbers))
     # Refuses what the scale does not fit before a store is made.
-    asked, left_out = asked_fitting(names, everything, STUDIES, work)
+    bound, left_out = bound_studies(names, everything, STUDIES, work)
     lab = Lab(store, settings=settings, **runners)
     console = Console()
-    say(console, f"{many_studies(len(asked))}, {work.scale}, store {lab.store.root}")
+    say(console, f"{many_studies(len(bound))}, {work.scale}, store {lab.store.root}")
     for cause in left_out:
         say(console, f"left out: {cause}")
 
@@ -126,10 +126,10 @@ def _run_paper(
         remember(lab.store, scale or PAPER, numbers.given())
 
     with Bar(console, lab.store) as bar:
-        ran = run_studies(lab, asked, work, keep_going=keep_going, progress=bar, begun=begun, stop=stop)
-    for study in asked:
-        skipped = ran.skipped.get(study.name)
-        say(console, f"{study.name}: skipped, {skipped}" if skipped else str(done(study, work, lab)))
+        ran = run_experiments(lab, bound, keep_going=keep_going, progress=bar, begun=begun, stop=stop)
+    for experiment in bound:
+        skipped = ran.skipped.get(experiment.name)
+        say(console, f"{experiment.name}: skipped, {skipped}" if skipped else str(done(experiment, lab)))
     raise_left(lab.store, stop, ran.outcome)
     ran.outcome.raise_failures()
     say(console, "tombola report makes a page of what the store has, tombola claims judges the paper by it")

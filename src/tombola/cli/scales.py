@@ -9,32 +9,33 @@ from tombola.cli.arguments import Numbers
 from tombola.errors import StudyError
 
 if TYPE_CHECKING:
+    from tombola.experiments.bound import Bound
+    from tombola.experiments.paper.jobs import PaperJobs
+    from tombola.experiments.paper.scales import Scale
+    from tombola.experiments.study import Study
     from tombola.lab.store import Store
-    from tombola.studies.paper.jobs import Work
-    from tombola.studies.paper.scales import Scale
-    from tombola.studies.study import Study
 
 PAPER = "paper"
 
 
 def asked_scale(name: str | None, numbers: Numbers) -> Scale:
     """The scale of a name, the paper's own by default, with the numbers that were given."""
-    from tombola.studies.paper.scales import overridden, scale_named
+    from tombola.experiments.paper.scales import overridden, scale_named
 
     return overridden(scale_named(name or PAPER), **numbers.given())
 
 
 def shown_scale(name: str | None, numbers: Numbers, store: Store | None) -> Scale:
     """The scale to show, with the numbers given: that of the last run in the store unless one is named."""
-    from tombola.studies.asked import last_scale
+    from tombola.experiments.last_scale import last_scale
 
     last = None if name else last_scale(store, **numbers.given())
     return last or asked_scale(name, numbers)
 
 
-def asked_studies(names: tuple[str, ...], everything: bool, all_of_them: tuple[Study, ...]) -> list[Study]:
+def _studies(names: tuple[str, ...], everything: bool, all_of_them: tuple[Study, ...]) -> list[Study]:
     """The studies of those names, or all."""
-    from tombola.studies.catalogue import studies_named
+    from tombola.experiments.paper.studies import studies_named
 
     if everything and names:
         raise StudyError(f"--all and {names[0]!r} were given; name studies, or ask for all of them")
@@ -43,20 +44,20 @@ def asked_studies(names: tuple[str, ...], everything: bool, all_of_them: tuple[S
     return list(all_of_them) if everything else studies_named(names)
 
 
-def asked_fitting(
-    names: tuple[str, ...], everything: bool, all_of_them: tuple[Study, ...], work: Work
-) -> tuple[list[Study], list[str]]:
-    """The same as far as a scale fits them, and why it does not fit the others of all.
+def bound_studies(
+    names: tuple[str, ...], everything: bool, all_of_them: tuple[Study, ...], work: PaperJobs
+) -> tuple[list[Bound], list[str]]:
+    """The named studies, or all, at a scale, and why it does not fit the others of all.
 
     Raises :class:`~tombola.errors.StudyError` for one that was named and does not fit, and if none does.
     """
-    from tombola.studies.running import fitting
+    from tombola.experiments.study import bind
 
-    fit, others = fitting(asked_studies(names, everything, all_of_them), work)
+    bound, others = bind(_studies(names, everything, all_of_them), work)
     causes = list(others.values())
-    if causes and not (everything and fit):
+    if causes and not (everything and bound):
         raise StudyError(causes[0])
-    return fit, causes
+    return bound, causes
 
 
 def existing_store(root: Path | None) -> Store | None:

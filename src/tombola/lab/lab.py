@@ -19,7 +19,9 @@ from tombola.lab.deadline import BY_SIGTERM, Stop, Stopped, stopping
 from tombola.lab.engine import Outcome, Progress, available_gpus, run_here, run_on_cluster
 from tombola.lab.execute import Settings, evaluate, load_result
 from tombola.lab.filesystem import check_file_system
+from tombola.lab.item import Item, Results
 from tombola.lab.job import Job, all_needed, data_behind, everything_behind, values_behind
+from tombola.lab.job_table import numbers_of_jobs
 from tombola.lab.mixture import STRICT_REMEDY, distinct_origins, mixed_line, origin
 from tombola.lab.objects import lacks_start, put_value, register_data
 from tombola.lab.recompute import Removal
@@ -27,6 +29,7 @@ from tombola.lab.staleness import Record, tell_stale
 from tombola.lab.starts import maker_of_start
 from tombola.lab.store import NUMBERS, Store
 from tombola.networks.versions import bare_name
+from tombola.table.table import Table
 from tombola.training.device import resolve_device
 from tombola.training.run import Epoch, ForgettingRecord
 
@@ -250,6 +253,22 @@ class Lab:
     def has(self, job: Job) -> bool:
         """Whether the result is there."""
         return self.store.has(job.name)
+
+    def results(self) -> Results:
+        """The finished jobs of the store, each read once; what no store keeps is computed when asked for."""
+        return Results(self.store, self.result)
+
+    def table(self, *asked: Job | Item | Iterable[Job | Item]) -> Table:
+        """Every number of some jobs, or items of experiments, as one table, gaps included.
+
+        asked: jobs, items, or lists of either.
+        """
+        results = self.results()
+        entries = [entry for part in asked for entry in (part if isinstance(part, Iterable) else [part])]
+        jobs = [entry for entry in entries if isinstance(entry, Job)]
+        items = [entry for entry in entries if not isinstance(entry, Job)]
+        numbers = [number for item in items for number in item.numbers(results)]
+        return Table([*numbers, *numbers_of_jobs(results, jobs)])
 
     def result(self, job: Job) -> Any:
         """The result of a job, computed first if it is not there.

@@ -9,16 +9,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+from tombola.experiments.claims.claim import Verdict
+from tombola.experiments.paper.printed import EPOCHS
 from tombola.report.table import empty_table
-from tombola.studies.claims.claim import Verdict, rests_on
-from tombola.studies.paper.printed import EPOCHS
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-STATUSES = ("holds", "partly", "fails", "not computable yet")
-_COLORS = {"holds": "green", "partly": "yellow", "fails": "red", "not computable yet": "dim"}
+STATUSES = ("holds", "partly", "fails", "undecided", "not computable yet")
+_COLORS = {
+    "holds": "green",
+    "partly": "yellow",
+    "fails": "red",
+    "undecided": "magenta",
+    "not computable yet": "dim",
+}
 _WIDE = 110
 
 
@@ -135,7 +141,7 @@ def _row(printed: Verdict, own: Verdict) -> Row:
         paper=printed.status,
         ours=own.status,
         comparisons=f"{own.holding} of {len(own.comparisons)}" if known else "",
-        rests_on=", ".join(rests_on(claim)),
+        rests_on=", ".join(claim.rests_on),
         runs=own.behind if known else "",
         epochs=" and ".join(str(epochs) for epochs in own.epochs) if known else "",
         reduced=any(epochs < EPOCHS for epochs in own.epochs) if known else None,

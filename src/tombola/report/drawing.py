@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from tombola.report.figure import picture_files
-from tombola.studies.picture import Picture
+from tombola.views.picture import Picture
 
 Drawn = Iterator[tuple[Picture, dict[str, bytes]]]
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tombola.atomic import write_whole
+from tombola.experiments.paper.printed import EPOCHS
 from tombola.measures.limits import STABLE_BELOW
 from tombola.report.panel import (
     HALVES,
@@ -31,8 +32,7 @@ from tombola.report.panel import (
     title_pad,
 )
 from tombola.report.style import INK, PAPER, RULE, SOFT, Look, drawing, grey, looks, new_figure
-from tombola.studies.paper.printed import EPOCHS
-from tombola.studies.picture import Panel, Picture
+from tombola.views.picture import Panel, Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -241,7 +241,7 @@ def _add_legend(figure: Figure, picture: Picture, look: Looking) -> None:
         Patch(**sample.bar(), label=label) if only_bars else Line2D([], [], **sample.line(label=label))
         for label, sample in _factored(samples).items()
     ]
-    if any(any(line.starred) for panel in panels for line in panel.lines):
+    if any(any(line.failed) for panel in panels for line in panel.lines):
         star: dict[str, Any] = {"color": INK, "linestyle": "", "marker": "*", "markersize": 12}
         handles.append(Line2D([], [], **star, label="a run failed"))
     if any(y is not None for panel in panels for line in panel.lines for y in line.printed):

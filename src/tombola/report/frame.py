@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tombola.report.layout import NAMES, Grid, column_texts
-from tombola.studies.cells import Cell, Place
-from tombola.studies.side_by_side import SideBySide, side_by_side
+from tombola.table.compare import SideBySide, side_by_side
+from tombola.table.key import Key
+from tombola.table.number import Cell
+from tombola.views.layout import NAMES, Grid, value_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -16,7 +17,7 @@ _OURS = ("mean", "std", "runs", "mark")
 _BESIDE = ("paper", "difference", "inside")
 
 
-def frame(table: Grid, cells: Mapping[Place, Cell], theirs: Mapping[Place, Cell] | None = None) -> DataFrame:
+def frame(table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | None = None) -> DataFrame:
     """The table with a row index of the paper's keys, and columns under each of the paper's columns.
 
     Those are ``mean``, ``std`` (sample standard deviation), ``runs`` and ``mark`` ("underlined", "starred",
@@ -26,37 +27,44 @@ def frame(table: Grid, cells: Mapping[Place, Cell], theirs: Mapping[Place, Cell]
     """
     import pandas
 
-    beside = _by_place(cells, theirs)
+    beside = _by_key(cells, theirs)
     quantities = _OURS if theirs is None else (*_OURS, *_BESIDE)
     rows = []
     for row in table.rows:
         values: list[Any] = []
         for column in table.columns:
-            place = table.places.get((row, column))
-            values += _values(beside.get(place) if place else None)[: len(quantities)]
+            key = table.keys.get((row, column))
+            values += _values(beside.get(key) if key else None)[: len(quantities)]
         rows.append(values)
     index = pandas.MultiIndex.from_tuples(
-        [tuple("" if value is None else value for value in row) for row in table.rows],
-        names=[NAMES[name] for name in table.row_names],
+        [tuple(map(_index_value, table.row_names, row)) for row in table.rows],
+        names=[NAMES.get(name, name) for name in table.row_names],
     )
     columns = pandas.MultiIndex.from_product(
-        [[", ".join(column_texts(table.column_names, column)) for column in table.columns], quantities]
+        [[", ".join(table.column_heads(column)) for column in table.columns], quantities]
     )
-    made = pandas.DataFrame(rows, index=index, columns=columns)
+    frame = pandas.DataFrame(rows, index=index, columns=columns)
     kinds = {"mean": float, "std": float, "runs": "Int64", "paper": float, "difference": float}
     kinds["inside"] = "boolean"
-    return made.astype({column: kinds[column[1]] for column in columns if column[1] in kinds})
+    return frame.astype({column: kinds[column[1]] for column in columns if column[1] in kinds})
 
 
-def to_csv(table: Grid, cells: Mapping[Place, Cell], theirs: Mapping[Place, Cell] | None = None) -> str:
+def to_csv(table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | None = None) -> str:
     """The same as CSV with one line of headings, such as ``67.23% mean``."""
-    made = frame(table, cells, theirs)
-    made.columns = [" ".join(column) for column in made.columns]
-    return str(made.reset_index().to_csv(index=False))
+    content = frame(table, cells, theirs)
+    content.columns = [" ".join(column) for column in content.columns]
+    return str(content.reset_index().to_csv(index=False))
 
 
-def _by_place(cells: Mapping[Place, Cell], theirs: Mapping[Place, Cell] | None) -> dict[Place, SideBySide]:
-    return {beside.place: beside for beside in side_by_side(cells, theirs or {})}
+def _index_value(name: str, value: Any) -> Any:
+    """A value at the head of a row: as it is, a share of the search as the epochs that the paper prints."""
+    if value is None:
+        return ""
+    return int(value_text(name, value)) if name == "search_share" else value
+
+
+def _by_key(cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | None) -> dict[Key, SideBySide]:
+    return {beside.key: beside for beside in side_by_side(cells, theirs or {})}
 
 
 def _values(beside: SideBySide | None) -> list[Any]:
@@ -72,4 +80,4 @@ def _values(beside: SideBySide | None) -> list[Any]:
 
 
 def _mark(cell: Cell) -> str:
-    return " ".join(["underlined"] * cell.underlined + ["starred"] * cell.starred)
+    return " ".join(["underlined"] * cell.winning + ["starred"] * cell.failed)

@@ -1,92 +1,130 @@
-"""From a lab and studies to everything that a report shows of them."""
+"""From a lab and experiments to everything that a report shows of them."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
+from tombola.experiments.bound import Bound
+from tombola.experiments.plan import plan
+from tombola.lab.item import Item, Results
 from tombola.lab.job import Job, result_type
 from tombola.lab.lab import Lab
-from tombola.report.origin import Origin
-from tombola.report.studies_page import Report
-from tombola.studies.catalogue import studies_named
-from tombola.studies.cells import Place
-from tombola.studies.paper.jobs import Work
-from tombola.studies.plan import plan
-from tombola.studies.results import Results
-from tombola.studies.running import cells_of, collect
-from tombola.studies.study import Study
+from tombola.table.key import Key
+from tombola.table.number import Cell, longest
+from tombola.table.table import Table
 from tombola.training.run import Run
 from tombola.version import __version__
+from tombola.views.exhibit import Exhibit
+from tombola.views.origin import Origin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a report shows.
+
+    exhibits: the tables and figures, in order.
+    table: every number behind them and behind the claims, gaps included.
+    of_paper: whether the paper's claims are judged by them; never by stand-ins.
+    missing: experiments that are not finished, with the jobs and the epochs of training that each still needs.
+    missing_together: the same for all of them; what they share counts once.
+    provenance: names and texts, such as ``{"torch": "2.9.0"}``.
+    title, lead: of the page. budget: how long and how often is trained.
+    note: a warning about all of it, such as that a scale proves only the machinery.
+    """
+
+    exhibits: Sequence[Exhibit]
+    table: Table = field(default_factory=lambda: Table(()))
+    of_paper: bool = True
+    missing: Sequence[tuple[str, int, int]] = ()
+    missing_together: tuple[int, int] = (0, 0)
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    title: str = "tombola report"
+    lead: str = "Our runs beside the numbers that the paper prints, and what both say of its claims."
+    budget: str = ""
+    note: str = ""
+
+    @property
+    def cells(self) -> dict[Key, Cell]:
+        """The cell of each key with the longest budget, complete ones only."""
+        return longest(self.table.cells())
 
 
 def gather(
     lab: Lab,
-    studies: Sequence[Study],
-    work: Work,
-    left_out: Mapping[str, str] | None = None,
+    shown: Sequence[Bound | Exhibit],
     *,
-    beside: Sequence[Study] = (),
+    beside: Sequence[Bound] = (),
+    scale: str = "",
+    **rest: Any,
 ) -> Report:
-    """What some studies show so far, what they lack, and what their numbers were made with.
+    """What some experiments show so far, what they lack, and what their numbers were made with.
 
-    left_out: further studies that the scale does not fit, and why, as
-        :func:`~tombola.studies.running.fitting` tells them.
-    beside: studies that are not shown, whose cells claims rest on all the same.
+    shown: in their order; of one that the scale does not fit an exhibit that says why.
+    beside: experiments that are not shown, whose numbers claims rest on all the same.
+    scale: in words. rest: further fields of the report.
     """
-    shown = collect(lab, studies, work)
-    costs = plan(studies, work, store=lab.store)
-    unfinished = [
-        (each.name, each.jobs - each.finished, round(each.epochs_left))
-        for each in costs.studies
-        if each.finished < each.jobs
+    results = lab.results()
+    origins = _Origins(lab, results)
+    experiments = [experiment for experiment in shown if isinstance(experiment, Bound)]
+    costs = plan(experiments, store=lab.store)
+    missing = [
+        (study.name, study.jobs - study.finished, round(study.epochs_left))
+        for study in costs.studies
+        if study.finished < study.jobs
     ]
     return Report(
-        cells=cells_of([*shown, *collect(lab, beside, work)]),
-        places=[place for each in shown for place in each.places],
-        titles={study.name: study.title for study in (*studies, *studies_named(left_out or ()))},
-        left_out=left_out or {},
-        pictures=[each.picture for each in shown if each.picture is not None],
-        missing=unfinished,
+        exhibits=[
+            exhibit
+            for experiment in shown
+            for exhibit in (
+                [
+                    replace(exhibit, origins=origins.of(experiment.items))
+                    for exhibit in experiment.exhibits(results)
+                ]
+                if isinstance(experiment, Bound)
+                else [experiment]
+            )
+        ],
+        table=Table(number for bound in (*experiments, *beside) for number in bound.numbers(results)),
+        missing=missing,
         missing_together=(costs.jobs - costs.finished, round(costs.epochs_left)),
         provenance={
-            "scale": str(work.scale),
+            **({"scale": scale} if scale else {}),
             "store": str(lab.store.root),
             "tombola": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
-        origins=_origins(lab, studies, work),
-        budget=work.scale.budget,
-        note=work.scale.warning,
+        **rest,
     )
 
 
-def _origins(lab: Lab, studies: Sequence[Study], work: Work) -> dict[Place, Collection[Origin]]:
-    """What the runs behind each entry were made with, as far as they are finished."""
-    store, results = lab.store, Results(lab.store)
-    known: dict[str, Origin | None] = {}
+class _Origins:
+    """What the runs behind each key were made with, as far as they are finished; each is read once."""
 
-    def origin(job: Job) -> Origin | None:
-        if job.name not in known:
-            known[job.name] = _origin(store.provenance(job.name)) if store.has(job.name) else None
-        return known[job.name]
+    def __init__(self, lab: Lab, results: Results) -> None:
+        self._store = lab.store
+        self._results = results
+        self._origins: dict[str, Origin | None] = {}
 
-    def origins(jobs: Iterable[Job]) -> set[Origin]:
+    def of(self, items: Iterable[Item]) -> dict[Key, Collection[Origin]]:
+        """The origins behind the keys of some items."""
+        return {item.key: self._behind(item.done(self._results)) for item in items}
+
+    def _behind(self, jobs: Iterable[Job]) -> set[Origin]:
         runs = dict.fromkeys(run for job in jobs for run in _runs_of(job))
-        return {found for run in runs if (found := origin(run)) is not None}
+        return {origin for run in runs if (origin := self._origin(run)) is not None}
 
-    found: dict[Place, Collection[Origin]] = {}
-    for study in studies:
-        found |= {entry.place: origins(entry.jobs) for entry in study.entries(work)}
-        for searched in study.searched(work):
-            found[searched.place] = origins(
-                search.job(length) for search in searched.searches for length in search.progress(results)[0]
-            )
-    return found
+    def _origin(self, job: Job) -> Origin | None:
+        if job.name not in self._origins:
+            finished = self._store.has(job.name)
+            self._origins[job.name] = _origin(self._store.provenance(job.name)) if finished else None
+        return self._origins[job.name]
 
 
 def _runs_of(job: Job) -> Sequence[Job]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from tombola.report.entry import MINUS, Entry, difference_text, entry
-from tombola.report.layout import Grid, spoken
-from tombola.report.markup import beside_each_other, headings, row_heads, table_note
-from tombola.studies.cells import Cell, Place
-from tombola.studies.side_by_side import SideBySide
+from tombola.report.cell_text import MINUS, CellText, cell_text, difference_text
+from tombola.report.markdown import beside_each_other, headings, table_note
+from tombola.table.compare import SideBySide
+from tombola.table.key import Key
+from tombola.table.number import Cell
+from tombola.views.layout import Grid
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -27,6 +28,7 @@ _LATEX = {
     "✓": r"$\checkmark$",
     "✗": r"$\times$",
     MINUS: "$-$",
+    "†": r"$^\dagger$",
 }
 _INSIDE = {None: "", True: "✓", False: "✗"}
 _MOST_LINES = 40
@@ -38,7 +40,7 @@ _BESIDE = (
 
 
 def to_latex(
-    table: Grid, cells: Mapping[Place, Cell], theirs: Mapping[Place, Cell] | None = None, note: str = ""
+    table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | None = None, note: str = ""
 ) -> str:
     """A table labelled ``tab:`` and the study's name, never wider than the line.
 
@@ -48,9 +50,9 @@ def to_latex(
     note: a warning for the caption.
     """
     # LaTeX numbers the table itself.
-    title = table.title.removeprefix(f"{spoken(table.study)}: ")
+    title = re.sub(r"^(Table|Figure) \d+: ", "", table.title)
     caption = " ".join(filter(None, [f"{title}.", table_note(table, cells, note), _BESIDE if theirs else ""]))
-    titled = rf"\caption{{{_latex(caption)}}}\label{{tab:{re.sub(r'[^A-Za-z0-9-]', '-', table.study)}}}"
+    titled = rf"\caption{{{_latex(caption)}}}\label{{tab:{re.sub(r'[^A-Za-z0-9-]', '-', table.name)}}}"
     shape = f"{{{'l' * len(table.row_names)}{'r' * len(table.columns)}}}"
     head = [r"\toprule", _row(map(_latex, headings(table))), r"\midrule"]
     body = list(_rows(table, cells, theirs))
@@ -70,9 +72,9 @@ def to_latex(
     return "\n".join([f"% Packages: {packages}", *lines]) + "\n"
 
 
-def _rows(table: Grid, cells: Mapping[Place, Cell], theirs: Mapping[Place, Cell] | None) -> Iterator[str]:
+def _rows(table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | None) -> Iterator[str]:
     for row, slots in beside_each_other(table, cells, theirs):
-        heads = [_latex(head) for head in row_heads(table, row)]
+        heads = [_latex(head) for head in table.row_heads(row)]
         yield _row([*heads, *(_marked(ours) if ours else "" for ours, _ in slots)])
         if theirs is not None:
             small = [_compared(beside) if beside else "" for _, beside in slots]
@@ -83,7 +85,7 @@ def _compared(beside: SideBySide) -> str:
     """The paper's number in small, with the difference and where it lies."""
     if beside.theirs is None:
         return ""
-    printed = _marked(entry(beside.theirs))
+    printed = _marked(cell_text(beside.theirs))
     parts = [
         ", ".join(filter(None, [printed, _latex(difference_text(beside))])),
         _latex(_INSIDE[beside.inside]),
@@ -95,10 +97,12 @@ def _latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
 
 
-def _marked(shown: Entry) -> str:
+def _marked(shown: CellText) -> str:
     text = _latex(shown.text)
-    text = (rf"\underline{{{text}}}" if shown.underlined else text) + "$^*$" * shown.starred
-    return f"{text} ({shown.runs})" if shown.runs else text
+    text = rf"\underline{{{text}}}" if shown.winning else text
+    text += r"$^\dagger$" * shown.clearly + "$^*$" * shown.failed
+    interval = rf"{{\scriptsize {_latex(shown.interval)}}}" if shown.interval else ""
+    return " ".join(filter(None, [text, interval, f"({shown.runs})" * bool(shown.runs)]))
 
 
 def _row(texts: Iterable[str]) -> str:

@@ -1,87 +1,209 @@
-"""The report as one HTML page: pictures inside, no script, nothing loaded from anywhere.
+"""The report as one HTML page: tables, figures and claims beside the paper's, and what is missing.
 
-Its sentences about results come from :mod:`tombola.report.findings`; the template holds only what is true
-whatever came out.
+Everything comes as data: exhibits, what is missing and what it costs, and where the numbers come from. The
+page has no script and loads nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from html import escape
+from typing import TYPE_CHECKING
 
-from tombola.measures.limits import STABLE_BELOW
+from tombola.experiments.claims.all_claims import judge_all
+from tombola.experiments.claims.quantities import Comparison
+from tombola.experiments.paper.printed import EPOCHS, printed_cells
+from tombola.report.board import Row, board, counts
+from tombola.report.cell_text import CellText, cell_text, difference_text, usual_runs
 from tombola.report.figure import inline_svg
-from tombola.report.findings import accuracy_findings, stability_findings, training_findings
-from tombola.report.style import configuration_of, start_label
-from tombola.report.table import chains, dense_cells, number, rounds
+from tombola.report.gather import Report
+from tombola.report.markdown import table_note
 from tombola.report.template import template
+from tombola.table.compare import SideBySide, side_by_side
+from tombola.table.key import Key
+from tombola.table.number import Cell
+from tombola.views.exhibit import Exhibit
+from tombola.views.layout import NAMES, Grid
+from tombola.views.origin import mixtures
+from tombola.views.picture import Picture
 
-FIGURE_TITLES = {
-    "accuracy_by_sparsity": "Test accuracy against sparsity",
-    "interpolation": "Test error on the line between two runs",
-    "barriers": "Error barriers",
-    "training_curves": "Test error and forgetting events by epoch",
-}
-"""Every picture of the report by the name of its file, in the order of the page."""
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+_INSIDE = {None: "", True: "✓", False: "✗"}
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One accuracy of the table: its texts and its marks."""
+class Slot:
+    """One cell of a table on the page, with the paper's below it; without ours it is a gap."""
 
-    mean: str
-    spread: str
-    winning: bool
-    failed: int
+    ours: CellText | None
+    paper: CellText | None
+    difference: str
+    inside: str
 
 
-def report_html(summary: Mapping[str, Any], svgs: Mapping[str, str]) -> str:
+@dataclass(frozen=True)
+class Sheet:
+    """A table on the page: headings line by line, and rows of heads and slots."""
+
+    names: list[str]
+    columns: list[list[str]]
+    rows: list[tuple[list[str], list[Slot | None]]]
+    note: str
+    beside: bool
+
+
+@dataclass(frozen=True)
+class Article:
+    """One table or figure of the page.
+
+    extent: how much of it there is, for the contents.
+    notes: what was noted with its cells.
+    unprinted: whether the paper prints no numbers for it.
+    left_out: why it is not shown; empty if it is.
+    """
+
+    name: str
+    anchor: str
+    heading: str
+    extent: str
+    sheet: Sheet | None
+    picture: Picture | None
+    svg: Markup | None
+    caption: str
+    mixtures: list[str]
+    notes: list[str]
+    unprinted: bool
+    left_out: str
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim on the page, with the comparisons behind our verdict."""
+
+    row: Row
+    comparisons: Sequence[tuple[str, Comparison]]
+
+
+def report_html(report: Report, svgs: Mapping[str, str]) -> str:
     """The whole page.
 
-    summary: what the demo measured.
-    svgs: SVG files by the names of ``FIGURE_TITLES``; a picture that is missing there is left out.
+    svgs: the drawn pictures as SVG files, by the names of their exhibits.
     """
-    from markupsafe import Markup
-
-    figures = {
-        name: Markup(inline_svg(svgs[name], name, title))  # made by matplotlib, nothing of a user's
-        for name, title in FIGURE_TITLES.items()
-        if name in svgs
-    }
-    rewinds = sorted({row["rewind"] for row in summary["rows"]})
+    names = [exhibit.name for exhibit in report.exhibits]
+    anchors = {name: f"s{place}_{re.sub('[^A-Za-z0-9]', '_', name)}" for place, name in enumerate(names)}
+    articles = [_article(exhibit, anchors[exhibit.name], svgs) for exhibit in report.exhibits]
+    claims: list[Judged] = []
+    if report.of_paper:
+        verdicts = judge_all(report.cells)
+        rows = board(judge_all(printed_cells()), verdicts)
+        claims = [Judged(row, verdict.comparisons) for row, verdict in zip(rows, verdicts, strict=True)]
     return template("page").render(
-        settings=summary["settings"],
-        provenance=summary["provenance"],
-        figures=figures,
-        titles=FIGURE_TITLES,
-        findings={
-            "accuracy": accuracy_findings(summary),
-            "stability": stability_findings(summary),
-            "training": training_findings(summary),
-        },
-        starts=[start_label(rewind) for rewind in rewinds],
-        configuration_count=len({configuration_of(row) for row in summary["rows"]}),
-        rounds=rounds(summary),
-        chains=[
-            (chain, [_cell(chain.entries.get(position)) for position in rounds(summary)])
-            for chain in chains(summary)
-        ],
-        any_failed=any(row["failed_runs"] for row in summary["rows"]),
-        dense=[dense_cells(entry) for entry in sorted(summary["dense"], key=configuration_of)],
-        stable_below=f"{STABLE_BELOW:g}",
-        provenance_rows=list(_provenance_rows(summary["provenance"])),
+        title=report.title,
+        lead=report.lead,
+        budget=report.budget,
+        note=report.note,
+        groups=_groups(articles),
+        anchors=anchors,
+        claims=claims,
+        counts=counts([judged.row for judged in claims]),
+        missing=report.missing,
+        together=report.missing_together,
+        provenance=report.provenance,
+        full_budget=EPOCHS,
     )
 
 
-def _cell(entry: Mapping[str, Any] | None) -> Cell:
-    if entry is None:
-        return Cell(number(None), "", False, 0)
-    spread = "" if entry["accuracy_std"] is None else f"± {number(entry['accuracy_std'])}"
-    return Cell(number(entry["accuracy_mean"]), spread, bool(entry["winning"]), entry["failed_runs"])
+def _article(exhibit: Exhibit, anchor: str, svgs: Mapping[str, str]) -> Article:
+    from markupsafe import Markup
+
+    own, picture, table = exhibit.cells, exhibit.picture, exhibit.grid()
+    expected = [entry.key for entry in exhibit.entries] or list(exhibit.printed)
+    svg = None
+    if picture and exhibit.name in svgs:
+        # matplotlib escapes what it is given, and the title is escaped here.
+        svg = Markup(inline_svg(svgs[exhibit.name], anchor, escape(exhibit.title)))
+    return Article(
+        name=exhibit.name,
+        anchor=anchor,
+        heading=exhibit.full_title,
+        extent="not at this scale" if exhibit.left_out else _extent(own, expected, picture),
+        sheet=_sheet(table, own, exhibit.printed) if table else None,
+        picture=picture,
+        svg=svg,
+        caption=f"{picture.caption.removesuffix('.')}." if picture else "",
+        mixtures=mixtures(own, exhibit.origins),
+        notes=[*_notes("Paper", exhibit.printed.values()), *_notes("Ours", own.values())],
+        unprinted=not exhibit.printed,
+        left_out=exhibit.left_out,
+    )
 
 
-def _provenance_rows(provenance: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    names = {"jobs": "jobs in the study", "computed": "jobs computed now", "seconds": "wall time"}
-    for key, value in provenance.items():
-        yield names.get(key, key), f"{value:.1f} s" if key == "seconds" and value is not None else str(value)
+def _notes(whose: str, cells: Iterable[Cell]) -> list[str]:
+    """Each different note of some cells once, with the number of cells that carry it."""
+    counted = Counter(cell.note for cell in cells if cell.note)
+    return [
+        f"{whose}, {count} cell{'s' * (count != 1)}: {note.removesuffix('.')}."
+        for note, count in counted.items()
+    ]
+
+
+def _extent(own: Collection[Key], expected: Collection[Key], picture: Picture | None) -> str:
+    """How much there is of what was asked for, by cells where there are such."""
+    panels = picture.panels if picture else ()
+    lines = sum(len(panel.lines) for panel in panels)
+    if not own and not lines:
+        return "not computed yet"
+    if expected:
+        return f"{sum(key in own for key in expected)} of {len(expected)} cells"
+    begun = sum(len(panel.begun) for panel in panels)
+    return f"{lines - begun} of {lines + sum(len(panel.absent) for panel in panels)} lines"
+
+
+def _sheet(table: Grid, own: Mapping[Key, Cell], printed: Mapping[Key, Cell]) -> Sheet:
+    runs = usual_runs(own.values())
+    beside = {row.key: row for row in side_by_side(own, printed)}
+    return Sheet(
+        names=[NAMES.get(name, name) for name in table.row_names],
+        columns=[table.column_heads(column) for column in table.columns],
+        rows=[
+            (
+                table.row_heads(row),
+                [_slot(table.keys.get((row, column)), beside, runs) for column in table.columns],
+            )
+            for row in table.rows
+        ],
+        note=table_note(table, own),
+        beside=bool(printed),
+    )
+
+
+def _slot(key: Key | None, beside: Mapping[Key, SideBySide], runs: int | None) -> Slot | None:
+    """A cell of the table; None where no cell belongs."""
+    if key is None:
+        return None
+    row = beside.get(key)
+    if row is None:
+        return Slot(None, None, "", "")
+    return Slot(
+        cell_text(row.ours, runs) if row.ours else None,
+        cell_text(row.theirs) if row.theirs else None,
+        difference_text(row),
+        _INSIDE[row.inside],
+    )
+
+
+def _groups(articles: Sequence[Article]) -> list[tuple[str, list[Article]]]:
+    """Articles under the headings of the page; a heading with nothing under it is left out."""
+    groups: dict[str, list[Article]] = {"Tables": [], "Figures": [], "Further studies": []}
+    for article in articles:
+        kind = re.fullmatch(r"(table|fig)\d+", article.name)
+        heading = {"table": "Tables", "fig": "Figures"}[kind[1]] if kind else "Further studies"
+        groups[heading].append(article)
+    if not groups["Tables"] and not groups["Figures"]:
+        return [("Results", groups["Further studies"])]
+    return [(heading, listed) for heading, listed in groups.items() if listed]

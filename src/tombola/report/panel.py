@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tombola.measures.limits import STABLE_BELOW
 from tombola.report.scales import space_by_round
 from tombola.report.style import INK, PAPER, SOFT, Look
-from tombola.studies.picture import Line, Panel
+from tombola.views.picture import Line, Panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -301,7 +301,7 @@ def _listed(labels: Sequence[str], at_most: int, *, width: int, start: str = "")
 
 def _starred(line: Line) -> list[bool]:
     """One sign a point; a long line that is starred throughout, such as one by epoch, has it at its end."""
-    signs = [bool(sign) for sign in line.starred][: len(line.x)]
+    signs = [bool(sign) for sign in line.failed][: len(line.x)]
     signs += [False] * (len(line.x) - len(signs))
     if len(signs) > _MARKERS_UP_TO and all(signs):
         return [False] * (len(signs) - 1) + [True]

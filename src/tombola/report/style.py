@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tombola.studies.picture import Line, Picture
+from tombola.views.picture import Line, Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,51 +1,67 @@
-"""The report on disk: the numbers, the pictures and the page, each written whole or not at all."""
+"""The report on disk: the page, the whole table, and every exhibit as files of its own."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from tombola.atomic import write_whole
-from tombola.report.figure import png_bytes, svg_text
-from tombola.report.figures import accuracy_by_sparsity, training_curves
+from tombola.experiments.claims.all_claims import judge_all
+from tombola.experiments.paper.printed import printed_cells
+from tombola.report.board import board, board_csv
+from tombola.report.drawing import drawn
+from tombola.report.figure import KINDS, save_picture
+from tombola.report.frame import to_csv
+from tombola.report.gather import Report
+from tombola.report.latex import to_latex
+from tombola.report.markdown import to_markdown
 from tombola.report.page import report_html
-from tombola.report.stability import barriers, interpolation
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-PICTURES: dict[str, Callable[[Mapping[str, Any]], Figure]] = {
-    "accuracy_by_sparsity": accuracy_by_sparsity,
-    "interpolation": interpolation,
-    "barriers": barriers,
-    "training_curves": training_curves,
-}
-"""How each picture is drawn, by the name of its file."""
 
 
-def write_report(summary: Mapping[str, Any], out_dir: Path) -> list[Path]:
-    """Write ``summary.json``, ``figures/*.svg``, ``figures/*.png`` and ``report.html``; return their paths.
+def write_report(report: Report, folder: Path, *, files: bool = True, processes: int = 1) -> list[Path]:
+    """Write ``report.html`` and return the paths of everything written.
 
-    The folder is made if need be, and files of an earlier report are replaced. Equal summaries give equal
-    files.
+    files: whether to write ``table.csv``, every number with its gaps; ``tables/*.csv``, ``.md`` and ``.tex``
+        (with the paper's numbers beside ours), ``figures/*.svg``, ``.png`` and ``.pdf``, and ``claims.csv``
+        too. Tables of which we have nothing are left out.
+    processes: how many draw at once. More than one are spawned, which a script allows where it runs under
+        ``if __name__ == "__main__"``.
 
-    Raises :class:`~tombola.errors.StoreError` when the folder cannot be written to, and ``ValueError`` when a
-    number of the summary is not finite: what was not measured is None.
+    Raises :class:`~tombola.errors.StoreError` when the folder cannot be written to.
     """
-    numbers = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    files = [_write(out_dir / "summary.json", numbers.encode())]
-    svgs = {}
-    for name, draw in PICTURES.items():
-        figure = draw(summary)
-        svgs[name] = svg_text(figure)
-        files.append(_write(out_dir / "figures" / f"{name}.svg", svgs[name].encode()))
-        files.append(_write(out_dir / "figures" / f"{name}.png", png_bytes(figure)))
-    files.append(_write(out_dir / "report.html", report_html(summary, svgs).encode()))
-    return files
+    svgs: dict[str, str] = {}
+    written: list[Path] = []
+    pictures = [exhibit.picture for exhibit in report.exhibits if exhibit.picture]
+    with drawn(pictures, KINDS if files else ["svg"], processes) as finished:
+        if files:  # while the pictures are drawn
+            written.append(_write(folder / "table.csv", report.table.csv()))
+            written += _write_tables(report, folder / "tables")
+            if report.of_paper:
+                rows = board(judge_all(printed_cells()), judge_all(report.cells))
+                written.append(_write(folder / "claims.csv", board_csv(rows)))
+        for picture, contents in finished:
+            svgs[picture.name] = contents["svg"].decode()
+            if files:
+                written += save_picture(picture, folder / "figures", contents)
+    written.append(_write(folder / "report.html", report_html(report, svgs)))
+    return written
 
 
-def _write(path: Path, content: bytes) -> Path:
-    write_whole(path, content, make_folder=True)
+def _write_tables(report: Report, folder: Path) -> list[Path]:
+    written = []
+    for exhibit in report.exhibits:
+        cells, grid = exhibit.cells, exhibit.grid()
+        if not cells or grid is None:
+            continue
+        printed = exhibit.printed or None
+        for kind, text in (
+            ("csv", to_csv(grid, cells, printed)),
+            ("md", to_markdown(grid, cells, printed, report.note)),
+            ("tex", to_latex(grid, cells, printed, report.note)),
+        ):
+            written.append(_write(folder / f"{exhibit.name}.{kind}", text))
+    return written
+
+
+def _write(path: Path, text: str) -> Path:
+    write_whole(path, text.encode(), make_folder=True)
     return path

@@ -1,0 +1,43 @@
+"""All claims in the paper's order, and the verdict of some cells on each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tombola.errors import StudyError, unknown
+from tombola.experiments.claims import (
+    dense,
+    features,
+    hyperparameters,
+    little_data,
+    search,
+    stability,
+    tickets,
+    transfer,
+)
+from tombola.experiments.claims.claim import Claim, Verdict, judge
+from tombola.table.key import Key
+from tombola.table.number import Cell
+
+_MODULES = (dense, tickets, hyperparameters, stability, search, features, transfer, little_data)
+
+CLAIMS: tuple[Claim, ...] = tuple(
+    sorted(
+        (entry for module in _MODULES for entry in vars(module).values() if isinstance(entry, Claim)),
+        key=lambda claim: claim.number,
+    )
+)
+
+
+def claim_named(name: str) -> Claim:
+    """The claim of that name, such as ``"C12"``; :class:`~tombola.errors.StudyError` if there is none."""
+    for claim in CLAIMS:
+        if claim.name == name:
+            return claim
+    raise StudyError(unknown("claim", name, (claim.name for claim in CLAIMS)))
+
+
+def judge_all(cells: Mapping[Key, Cell]) -> list[Verdict]:
+    """The verdict on every claim, in their order; what a stand-in gave says nothing of the paper."""
+    cells = {key: cell for key, cell in cells.items() if not cell.stand_in}
+    return [judge(claim, cells) for claim in CLAIMS]

@@ -1,0 +1,222 @@
+"""Experiments of one's own: a grid of pruning chains, and what is measured on them.
+
+One is written as a Python file that makes an :class:`Experiment`, or as a small TOML file with the same
+entries. Networks and measures stand in it by their declared names. What it measures as items is in
+:mod:`tombola.experiments.chain_items`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tombola.data.imageset import Data
+from tombola.errors import RecipeError, StudyError, unknown
+from tombola.experiments.bound import Bound
+from tombola.experiments.chain_items import BETWEEN, ChainItem, measure_items
+from tombola.experiments.figures import exhibits_of
+from tombola.lab.chains import imp_jobs
+from tombola.table.key import Key, Scalar, sparsity_after
+from tombola.training.recipe import Recipe
+
+Measures = Sequence[str] | Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]
+"""Declared names, or a mapping from each to its options, or to a list of them."""
+
+PRETRAINING_NOISE = 100
+"""Added to a seed for the noise of its late rewinding, where that is to have one of its own."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Pruning chains of every network on every data set by every recipe, and measures of each round.
+
+    name: of the study and its files. networks: declared names. data: names, folders, or sets themselves.
+    recipe: fields of :class:`~tombola.Recipe`; a list of values makes a recipe of each, in all combinations.
+    rounds: number of prunings. rewind: epoch to rewind to. fraction: share that a round prunes.
+    seeds: number of runs, which differ in initialisation and noise. init: how the first weights are drawn, by
+    the declared name of a scheme; None for each network's own.
+    measures: declared names; those with options, as a mapping from the name to them. A measure takes the run
+        or the ticket of a round and, if it wants, the data. The accuracy of the runs is always there.
+    between: measures of several runs, in the same form, by what they are taken between: ``"copies"``, the
+        trainings of a round's ticket under different noise, or ``"rounds"``, the runs of a round and of the
+        next. A measure of two runs is taken of every pair.
+    copies: how many trainings of each ticket there are then, the chain's own among them.
+    copies_at: the rounds at which tickets have copies; None for all, which costs as many trainings again.
+    own_pretraining_noise: whether late rewinding has a noise of its own, as in the paper, so that a rewound dense
+        training is not the unrewound one over again.
+    title: what it is about, for its page.
+
+    Raises :class:`~tombola.errors.StudyError` for entries that do not fit.
+    """
+
+    name: str
+    networks: Sequence[str] = ("convnet",)
+    data: Sequence[str | Data] = ("digits",)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    rounds: int = 0
+    rewind: int | Sequence[int] = 0
+    fraction: float = 0.2
+    seeds: int = 1
+    init: str | None = None
+    measures: Measures = ()
+    between: Mapping[str, Measures] = field(default_factory=dict)
+    copies: int = 3
+    copies_at: Sequence[int] | None = None
+    own_pretraining_noise: bool = False
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name or self.name != os.path.basename(self.name):
+            raise StudyError(f"a study is called {self.name!r}; its name must do as the name of a file")
+        self._check_subjects()
+        self._check_measures()
+        self._check_recipe()
+        self._check_numbers()
+
+    def at(self) -> Bound:
+        """Everything that it measures, as jobs, and how it is shown.
+
+        Raises what :func:`~tombola.lab.chains.imp_jobs` and :func:`~tombola.lab.job.job` raise, and
+        :class:`~tombola.errors.StudyError` for a measure of something else than runs or tickets.
+        """
+        return Bound(
+            name=self.name,
+            title=self.title or self.name,
+            items=tuple(self._items()),
+            show=exhibits_of,
+            budget=f"{self.seeds} seed{'s' * (self.seeds != 1)}",
+        )
+
+    def recipes(self) -> list[tuple[dict[str, Any], Recipe]]:
+        """Every recipe of the grid, with the fields in which they differ."""
+        axes = {key: value for key, value in self.recipe.items() if isinstance(value, list | tuple)}
+        fixed = {key: value for key, value in self.recipe.items() if key not in axes}
+        combined = itertools.product(*axes.values())
+        varied = [dict(zip(axes, values, strict=True)) for values in combined]
+        try:
+            return [(fields, Recipe(**fixed, **fields)) for fields in varied]
+        except TypeError as error:
+            raise StudyError(f"{self.name}: the recipe does not fit: {error}") from error
+
+    @property
+    def rewinds(self) -> tuple[int, ...]:
+        """The epochs to rewind to."""
+        return tuple(self.rewind) if isinstance(self.rewind, Sequence) else (self.rewind,)
+
+    def _items(self) -> Iterator[ChainItem]:
+        grid = itertools.product(self.networks, self.data, self.rewinds, self.recipes())
+        for network, data, rewind, (varied, recipe) in grid:
+            if rewind >= recipe.epochs:
+                raise RecipeError(f"{self.name}: rewind is {rewind} of {recipe.epochs} epochs")
+            chains = [
+                imp_jobs(
+                    network, data, recipe, rounds=self.rounds, rewind=rewind, fraction=self.fraction,
+                    seed=seed, init=self.init,
+                    pretraining_noise=PRETRAINING_NOISE + seed if self.own_pretraining_noise else None,
+                )
+                for seed in range(self.seeds)
+            ]  # fmt: skip
+            for number in range(self.rounds + 1):
+                key = self._key(network, data, rewind, varied, recipe, number)
+                yield from measure_items(self, chains, key, number, data, recipe)
+
+    def _key(
+        self,
+        network: str,
+        data: str | Data,
+        rewind: int,
+        varied: Mapping[str, Any],
+        recipe: Recipe,
+        number: int,
+    ) -> Key:
+        """The key of a round of the chains of one recipe, whose metric is still open."""
+        more: list[tuple[str, Scalar]] = [
+            (name, value) for name, value in varied.items() if name not in ("momentum", "batch_size")
+        ]
+        if len([epoch for epoch in self.rewinds if epoch]) > 1:
+            more.append(("rewind", rewind))
+        return Key(
+            metric="", network=network, dataset=data.name if isinstance(data, Data) else data,
+            momentum=recipe.momentum, batch_size=recipe.batch_size, pretrained=rewind > 0,
+            sparsity=sparsity_after(number, self.fraction), more=tuple(more),
+        )  # fmt: skip
+
+    def _check_subjects(self) -> None:
+        """Refuse networks or data that are no lists of names."""
+        for key in ("networks", "data"):
+            entries = getattr(self, key)
+            if not _is_list(entries) or not entries:
+                raise StudyError(f"{self.name}: {key} is {entries!r:.60}; give a list of at least one")
+            named = [
+                isinstance(entry, str) or (key == "data" and isinstance(entry, Data)) for entry in entries
+            ]
+            if not all(named):
+                raise StudyError(f"{self.name}: {key} is {entries!r:.60}; they stand in it by their names")
+
+    def _check_measures(self) -> None:
+        """Refuse measures that are not given by name, with options by name."""
+        if not isinstance(self.between, Mapping):
+            raise StudyError(
+                f"{self.name}: between is {self.between!r}; give measures for each of {' and '.join(BETWEEN)}"
+            )
+        for key in self.between:
+            if key not in BETWEEN:
+                raise StudyError(f"{self.name}: {unknown('kind of runs to measure between', key, BETWEEN)}")
+        for key, measures in (("measures", self.measures), *self.between.items()):
+            if isinstance(measures, str):
+                raise StudyError(f"{self.name}: {key} is {measures!r}; give a list, [{measures!r}]")
+            if not _is_list(measures) and not isinstance(measures, Mapping):
+                raise StudyError(f"{self.name}: {key} is {measures!r:.60}; give a list of measures")
+            if not all(isinstance(name, str) for name in measures):
+                raise StudyError(
+                    f"{self.name}: {key} is {measures!r:.60}; measures stand in it by their names"
+                )
+            for name, options in measures.items() if isinstance(measures, Mapping) else ():
+                choices = options if _is_list(options) else [options]
+                if not choices or not all(isinstance(choice, Mapping) for choice in choices):
+                    raise StudyError(
+                        f"{self.name}: {key} has {name} = {options!r:.60}; give its options by name, or {{}}"
+                    )
+
+    def _check_recipe(self) -> None:
+        """Refuse entries of the recipe that no training could have, whatever the others are."""
+        if not isinstance(self.recipe, Mapping):
+            raise StudyError(f"{self.name}: recipe is {self.recipe!r:.60}; give its entries by name")
+        fields = {field.name: field for field in dataclasses.fields(Recipe)}
+        for key, entry in self.recipe.items():
+            if key not in fields:
+                raise StudyError(f"{self.name}: {unknown('entry of a recipe', key, list(fields))}")
+            if isinstance(entry, list | tuple) and not entry:
+                raise StudyError(f"{self.name}: recipe has {key} = {entry!r}; give at least one value")
+            counts = isinstance(fields[key].default, int | float)
+            for value in entry if isinstance(entry, list | tuple) else [entry]:
+                if counts and (not isinstance(value, int | float) or isinstance(value, bool)):
+                    raise StudyError(f"{self.name}: recipe has {key} = {value!r:.60}; it must be a number")
+
+    def _check_numbers(self) -> None:
+        """Refuse counts out of range."""
+        counts = [
+            (key, getattr(self, key), least) for key, least in (("rounds", 0), ("seeds", 1), ("copies", 2))
+        ]
+        counts += [("rewind", rewind, 0) for rewind in self.rewinds]
+        counts += [("copies_at", number, 0) for number in self.copies_at or ()]
+        for key, count, least in counts:
+            if not isinstance(count, int) or isinstance(count, bool) or count < least:
+                raise StudyError(
+                    f"{self.name}: {key} is {count!r}; it must be a whole number, at least {least}"
+                )
+        if not self.rewinds:
+            raise StudyError(f"{self.name}: rewind is an empty list; give at least one epoch")
+        if not isinstance(self.init, str | None):
+            raise StudyError(f"{self.name}: init is {self.init!r:.60}; give the name of a scheme")
+        if not isinstance(self.fraction, int | float):
+            raise StudyError(f"{self.name}: fraction is {self.fraction!r}; it must be a number")
+
+
+def _is_list(value: object) -> bool:
+    """Whether something is a list or the like, and no single text."""
+    return isinstance(value, Sequence) and not isinstance(value, str)

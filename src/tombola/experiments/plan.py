@@ -1,0 +1,259 @@
+"""Plans: what experiments would cost, before anything is run.
+
+A job that several studies need counts once in the shared total, and in each study's own. Searches, whose jobs
+follow from results, are planned as if they found what the paper prints, with the cheapest and the dearest
+outcome beside.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tombola.experiments.bound import Bound
+from tombola.experiments.costs import Costs
+from tombola.lab.item import Guess, Item, Results
+from tombola.lab.job import Job, all_needed
+from tombola.lab.store import Store
+
+Speed = Callable[[str, int], float | None] | Mapping[tuple[str, int], float]
+"""Training images a second of a network at a batch size, on one slot; None or no entry where not measured."""
+
+
+@dataclass(frozen=True)
+class KindPlan:
+    """The jobs of one kind: how many, how many of them finished, and the epochs of all."""
+
+    kind: str
+    jobs: int
+    finished: int
+    epochs: float
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """A study by itself: all jobs behind it, how many of them are finished, and their epochs.
+
+    epochs_left: of those that are not finished.
+    """
+
+    name: str
+    jobs: int
+    finished: int
+    epochs: float
+    epochs_left: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What studies cost together.
+
+    scale: in words. studies: each by itself. kinds: the jobs behind all of them.
+    epochs: of training, each job once; epochs_left: of jobs that are not finished.
+    cheapest, dearest: the same total for the extreme outcomes of searches.
+    heads: linear heads trained on frozen bodies. disk: bytes of all results, about.
+    longest: epochs of the longest chain of jobs, which no number of slots shortens.
+    hours: of what is left, by the speeds given; None without a single one that is needed.
+    unmeasured: networks and batch sizes that no speed was given for, whose work is missing in the hours.
+    unsized: networks whose weights are missing in the disk.
+    """
+
+    scale: str
+    studies: tuple[StudyPlan, ...]
+    kinds: tuple[KindPlan, ...]
+    epochs: float
+    epochs_left: float
+    cheapest: float
+    dearest: float
+    heads: int
+    disk: float
+    longest: float
+    hours: float | None
+    unmeasured: tuple[tuple[str, int], ...]
+    unsized: tuple[str, ...] = ()
+
+    @property
+    def jobs(self) -> int:
+        """Number of jobs, each once."""
+        return sum(kind.jobs for kind in self.kinds)
+
+    @property
+    def finished(self) -> int:
+        """How many of them are in the store."""
+        return sum(kind.finished for kind in self.kinds)
+
+    @property
+    def epochs_alone(self) -> float:
+        """Epochs if every study were done by itself and nothing were shared."""
+        return sum(study.epochs for study in self.studies)
+
+    @property
+    def total(self) -> str:
+        """The totals, in one line."""
+        return f"total: {self.epochs:.0f} epochs shared, {self.epochs_alone:.0f} epochs alone"
+
+    def lines(self) -> list[str]:
+        """The plan as text, its totals last."""
+        studies = f"{len(self.studies)} stud{'ies' if len(self.studies) != 1 else 'y'}"
+        told = [f"{studies}, {self.scale}", *_table(self.studies, self.kinds)]
+        told.append(f"{self.jobs:,} jobs, {self.finished:,} of them in the store")
+        without = f", without the weights of {', '.join(self.unsized)}" if self.unsized else ""
+        told.append(f"{self.heads:,} linear heads, {_bytes(self.disk)} on disk, about{without}")
+        told.append(f"longest chain: {self.longest:,.0f} epochs one after the other")
+        if self.cheapest < self.dearest:
+            told.append(
+                f"searches adapt: between {self.cheapest:,.0f} and {self.dearest:,.0f} epochs shared, "
+                "planned as if they found what the paper prints"
+            )
+        told.append(f"left to do: {self.epochs_left:,.0f} epochs{_time(self.hours)}")
+        if self.unmeasured and self.hours is not None:
+            pairs = ", ".join(f"{network} at {size}" for network, size in self.unmeasured)
+            told.append(f"not in the hours, for want of a measured speed: {pairs}")
+        return [*told, self.total]
+
+
+def plan(
+    experiments: Sequence[Bound],
+    *,
+    scale: str = "",
+    store: Store | None = None,
+    speed: Speed | None = None,
+    slots: int = 1,
+) -> Plan:
+    """What some experiments cost.
+
+    scale: in words. store: where finished jobs are looked up. speed: of training on this device. slots: jobs
+        at a time; the hours are never below those of the longest chain.
+    """
+    costs = Costs()
+    results = None if store is None else Results(store)
+    behind = {
+        experiment.name: all_needed(_planned(experiment.items, results, "printed"))
+        for experiment in experiments
+    }
+    everything = all_needed(job for needed in behind.values() for job in needed.values())
+    finished = {
+        name for name, job in everything.items() if job.counted and store is not None and store.has(name)
+    }
+    alone = tuple(
+        StudyPlan(
+            name, _counted(needed), len(finished & needed.keys()), _epochs(needed, costs),
+            _epochs({job.name: job for job in needed.values() if job.name not in finished}, costs),
+        )
+        for name, needed in behind.items()
+    )  # fmt: skip
+    cheapest, dearest = sorted(_extremes(experiments, everything, results, costs))
+    left = {name: job for name, job in everything.items() if name not in finished}
+    hours, unmeasured = _hours(left, costs, speed, slots)
+    return Plan(
+        scale=scale,
+        studies=alone,
+        kinds=_kinds(everything, finished, costs),
+        epochs=_epochs(everything, costs),
+        epochs_left=_epochs(left, costs),
+        cheapest=cheapest,
+        dearest=dearest,
+        heads=sum(costs.of(job).heads for job in everything.values()),
+        disk=sum(costs.of(job).disk for job in everything.values()),
+        longest=_longest(everything, lambda job: costs.of(job).epochs),
+        hours=hours,
+        unmeasured=unmeasured,
+        unsized=tuple(sorted(costs.unsized)),
+    )
+
+
+def _planned(items: Iterable[Item], results: Results | None, guess: Guess) -> list[Job]:
+    """The jobs that some items will have asked for if searches find what is guessed."""
+    return [job for item in items for job in item.planned(results, guess)]
+
+
+def _extremes(
+    experiments: Sequence[Bound], everything: Mapping[str, Job], results: Results | None, costs: Costs
+) -> list[float]:
+    """The epochs of all jobs with the cheapest and the dearest outcome of searches that is still possible."""
+    items = [item for experiment in experiments for item in experiment.items]
+    searches = [item for item in items if item.searches(None)[1]]
+    if not searches:
+        return [_epochs(everything, costs)] * 2
+    fixed = all_needed(job for item in items for job in item.jobs)
+    guesses: tuple[Guess, Guess] = ("cheapest", "dearest")
+    return [_epochs(fixed | all_needed(_planned(searches, results, guess)), costs) for guess in guesses]
+
+
+def _epochs(jobs: Mapping[str, Job], costs: Costs) -> float:
+    return math.fsum(costs.of(job).epochs for job in jobs.values())
+
+
+def _counted(jobs: Mapping[str, Job]) -> int:
+    """The number of jobs, tickets between trainings left out."""
+    return sum(job.counted for job in jobs.values())
+
+
+def _kinds(everything: Mapping[str, Job], finished: set[str], costs: Costs) -> tuple[KindPlan, ...]:
+    jobs, done, epochs = Counter[str](), Counter[str](), Counter[str]()
+    for name, job in everything.items():
+        if not job.counted:
+            continue
+        cost = costs.of(job)
+        jobs[cost.kind] += 1
+        done[cost.kind] += name in finished
+        epochs[cost.kind] += cost.epochs  # type: ignore[assignment]
+    return tuple(KindPlan(kind, count, done[kind], epochs[kind]) for kind, count in jobs.most_common())
+
+
+def _longest(jobs: Mapping[str, Job], length: Callable[[Job], float]) -> float:
+    """The greatest sum over a chain of jobs that need each other; every job comes after what it needs."""
+    reached: dict[str, float] = {}
+    for name, job in jobs.items():
+        reached[name] = length(job) + max((reached.get(need.name, 0.0) for need in job.needs), default=0.0)
+    return max(reached.values(), default=0.0)
+
+
+def _hours(
+    left: Mapping[str, Job], costs: Costs, speed: Speed | None, slots: int
+) -> tuple[float | None, tuple[tuple[str, int], ...]]:
+    """Hours of unfinished jobs, and the speeds that were missing."""
+    if speed is None:
+        return None, ()
+    measured = speed.get if isinstance(speed, Mapping) else lambda key: speed(*key)
+    speeds = {cost.speed: measured(cost.speed) for cost in map(costs.of, left.values()) if cost.images}
+    unmeasured = tuple(sorted(key for key, rate in speeds.items() if not rate))
+    if speeds and len(unmeasured) == len(speeds):
+        return None, unmeasured
+
+    def seconds(job: Job) -> float:
+        cost = costs.of(job)
+        rate = speeds.get(cost.speed)
+        return cost.images / rate if rate else 0.0
+
+    in_turn = sum(map(seconds, left.values())) / slots
+    return max(in_turn, _longest(left, seconds)) / 3600, unmeasured
+
+
+def _table(studies: Sequence[StudyPlan], kinds: Sequence[KindPlan]) -> list[str]:
+    rows: list[StudyPlan | KindPlan] = [*studies, *kinds]
+    names = [row.name if isinstance(row, StudyPlan) else row.kind for row in rows]
+    wide = max(map(len, [*names, "study alone"]))
+    told = []
+    for heading, part in (("study alone", studies), ("kind of job", kinds)):
+        told.append(f"{heading:<{wide}}  {'jobs':>7} {'in store':>9} {'epochs':>10}")
+        for row in part:
+            name = row.name if isinstance(row, StudyPlan) else row.kind
+            told.append(f"{name:<{wide}}  {row.jobs:>7,} {row.finished:>9,} {row.epochs:>10,.0f}")
+    return told
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _time(hours: float | None) -> str:
+    if hours is None:
+        return ""
+    return f", about {hours:,.1f} hours" if hours >= 1 else f", about {60 * hours:.0f} minutes"

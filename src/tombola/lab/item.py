@@ -1,0 +1,182 @@
+"""Items: what an experiment asks for, as keys with the jobs that fill them, and how results become numbers.
+
+An experiment is a list of items. A fixed one (:class:`Measured`) knows its jobs beforehand; an adaptive one, a
+search, learns from results what to ask next. Both answer the same three questions, so one driver runs both.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from tombola.lab.execute import load_result
+from tombola.lab.job import Job, result_type
+from tombola.lab.store import NUMBERS, TABLE, Store
+from tombola.table.key import Key
+from tombola.table.number import Curve, Number, Together
+from tombola.training.run import Run
+
+Guess = Literal["printed", "cheapest", "dearest"]
+"""What planning takes a search to find: what the paper prints, or one of the extremes of its cost."""
+
+
+class Results:
+    """The finished jobs of a store: the summary of a run, the whole result of a measure; each read once.
+
+    evaluate: gives the result of a job that no store keeps because it is exact and cheap.
+    """
+
+    def __init__(self, store: Store, evaluate: Callable[[Job], Any] | None = None) -> None:
+        self._store = store
+        self._evaluate = evaluate
+        self._read: dict[str, Any] = {}
+
+    def of(self, job: Job) -> Any:
+        """The result of a measure, of a run its summary, or None if it is not there.
+
+        Raises :class:`~tombola.errors.StoreError` if it is damaged.
+        """
+        if job.name not in self._read:
+            if not self.has(job):
+                return None
+            if not job.stored and self._evaluate is not None:
+                self._read[job.name] = self._evaluate(job)
+            elif result_type(job.declaration) is Run:
+                self._store.check(job.name, NUMBERS)
+                self._read[job.name] = self._store.numbers(job.name)
+            else:
+                self._read[job.name] = load_result(self._store, job.name)
+        return self._read[job.name]
+
+    def has(self, job: Job) -> bool:
+        """Whether a job is finished."""
+        if job.name in self._read:
+            return True
+        if not job.stored and self._evaluate is not None:
+            return all(map(self.has, job.needs))
+        return self._store.has(job.name)
+
+    def curve(self, run: Job) -> Curve | None:
+        """Test error in percent by epoch, from row 0 before any step; None of a run that is not there."""
+        if not self._store.has(run.name):
+            return None
+        text = (self._store.folder(run.name) / TABLE).read_text(encoding="utf-8")
+        rows = list(csv.DictReader(text.splitlines()))
+        errors = tuple(100 - float(row["test_accuracy"]) for row in rows)
+        return Curve(tuple(int(row["epoch"]) for row in rows), errors)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one finished job says of a key.
+
+    values: one, or for an instability one of each pair of copies; none where it is undefined.
+    failed: whether a run stayed at chance or diverged. note: what else is to be said.
+    together: of a number that several runs have together. curves: of each value, where it sums one up.
+    """
+
+    values: tuple[float, ...]
+    failed: bool = False
+    note: str = ""
+    together: Together | None = None
+    curves: tuple[Curve, ...] = ()
+
+
+Read = Callable[[Any], Reading]
+"""From the result of a job to what it says of a key."""
+
+
+class Item(Protocol):
+    """One key of an experiment, and the jobs behind its numbers."""
+
+    @property
+    def key(self) -> Key:
+        """What is measured."""
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """The jobs that are known beforehand; none of a search."""
+
+    def numbers(self, results: Results) -> list[Number]:
+        """All numbers of the key; those that are not computed yet as missing ones."""
+
+    def wanted(self, results: Results) -> Sequence[Job]:
+        """The jobs to run next that are not finished; none when all is done."""
+
+    def planned(self, results: Results | None, guess: Guess) -> Sequence[Job]:
+        """All jobs that it will have asked for, finished or not, if a search finds what is guessed."""
+
+    def done(self, results: Results) -> Sequence[Job]:
+        """The finished jobs that its numbers rest on."""
+
+    def searches(self, results: Results | None) -> tuple[int, int]:
+        """How many searches are over, and how many there are; none of an item whose jobs are known."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An item whose jobs are known beforehand.
+
+    jobs: one a run. read: what the result of one says. epochs: budget of the trainings behind them.
+    stand_in: what is really trained, where something stands in for the network and data of the key.
+    """
+
+    key: Key
+    jobs: tuple[Job, ...]
+    read: Read
+    epochs: int
+    stand_in: str = ""
+
+    def numbers(self, results: Results) -> list[Number]:
+        """One number a job, of an instability one a pair of copies."""
+        return [number for seed, job in enumerate(self.jobs) for number in self._numbers(seed, job, results)]
+
+    def _numbers(self, seed: int, job: Job, results: Results) -> list[Number]:
+        common: dict[str, Any] = {
+            "key": self.key, "epochs": self.epochs, "seed": seed if self.key.over == "seeds" else None,
+            "jobs": (job.name,), "stand_in": self.stand_in,
+        }  # fmt: skip
+        result = results.of(job)
+        if result is None:
+            return [Number(value=None, state="missing", **common)]
+        reading = self.read(result)
+        common |= {"failed": reading.failed, "note": reading.note}
+        if not reading.values:
+            return [Number(value=None, state="undefined", **common)]
+        pairs = len(reading.values) > 1 or self.key.over == "pairs"
+        return [
+            Number(
+                value=value, pair=place if pairs else None, together=reading.together,
+                curve=reading.curves[place] if reading.curves else None, **common,
+            )
+            for place, value in enumerate(reading.values)
+        ]  # fmt: skip
+
+    def wanted(self, results: Results) -> list[Job]:
+        """Those of its jobs that are not finished."""
+        return [job for job in self.jobs if not results.has(job)]
+
+    def planned(self, results: Results | None, guess: Guess) -> tuple[Job, ...]:
+        """All of its jobs, whatever is guessed."""
+        return self.jobs
+
+    def done(self, results: Results) -> list[Job]:
+        """Those of its jobs that are finished."""
+        return [job for job in self.jobs if results.has(job)]
+
+    def searches(self, results: Results | None) -> tuple[int, int]:
+        """None: it asks once."""
+        return 0, 0
+
+
+def jobs_of(items: Iterable[Item]) -> list[Job]:
+    """All jobs of some items that are known beforehand, each once."""
+    return list({job.name: job for item in items for job in item.jobs}.values())
+
+
+def wanted_of(items: Iterable[Item], results: Results) -> list[Job]:
+    """The jobs that some items want next, each once."""
+    wanted = (job for item in items for job in item.wanted(results))
+    return list({job.name: job for job in wanted}.values())

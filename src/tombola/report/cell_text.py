@@ -1,0 +1,73 @@
+"""A cell as text: mean and spread with the digits of its measure, and its marks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tombola.table.compare import SideBySide
+from tombola.table.metrics import metric_of
+from tombola.table.number import LEAST_RUNS, Cell, mean_interval
+
+MINUS = "\N{MINUS SIGN}"
+
+
+@dataclass(frozen=True)
+class CellText:
+    """What a table shows of a cell.
+
+    text: such as ``"4.72 ± 0.46%"``. interval: the 95% interval of the mean of three runs or more, such as
+    ``"[4.2, 5.3]"``. runs: such as ``"2 runs"`` or ``"1 pair"``, where they differ from the table's.
+    """
+
+    text: str
+    winning: bool = False
+    clearly: bool = False
+    failed: bool = False
+    interval: str = ""
+    runs: str = ""
+
+
+def cell_text(cell: Cell, usual_runs: int | None = None) -> CellText:
+    """The text and marks of a cell; its runs are told where they are not the usual number."""
+    metric = metric_of(cell.key.metric)
+    text = metric.text(cell.mean)
+    if cell.std is not None:
+        text += f" ± {metric.text(cell.std)}"
+    runs = cell.counted if cell.runs != (usual_runs or cell.runs) else ""
+    if cell.missing:
+        runs = f"{cell.runs} of {cell.runs + cell.missing + cell.undefined}"
+    return CellText(
+        text + metric.suffix, cell.winning, bool(cell.clearly), cell.failed, interval_text(cell), runs
+    )
+
+
+def interval_text(cell: Cell) -> str:
+    """The 95% interval of a mean of three values or more; nothing for fewer."""
+    interval = mean_interval(cell) if len(cell.values) >= LEAST_RUNS else None
+    if interval is None:
+        return ""
+    metric = metric_of(cell.key.metric)
+    return f"[{metric.text(interval[0])}, {metric.text(interval[1])}]"
+
+
+def usual_runs(cells: Iterable[Cell]) -> int | None:
+    """The number of runs, or of pairs, that most cells rest on; None without cells."""
+    counts = Counter(cell.runs for cell in cells)
+    return max(counts, key=lambda runs: (counts[runs], runs)) if counts else None
+
+
+def difference_text(beside: SideBySide) -> str:
+    """Ours minus theirs with its sign, or nothing."""
+    if beside.difference is None:
+        return ""
+    digits = metric_of(beside.key.metric).digits
+    digits = 4 if digits is None else digits
+    # Adding 0.0 turns a negative zero that rounding leaves into a positive one.
+    return f"{round(beside.difference, digits) + 0.0:+.{digits}f}".replace("-", MINUS)
+
+
+def inside_text(beside: SideBySide) -> str:
+    """Whether the paper's number lies in the interval of our mean: a word, or nothing where it is unknown."""
+    return {None: "", True: "inside", False: "outside"}[beside.inside]

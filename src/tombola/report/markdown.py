@@ -1,0 +1,161 @@
+"""Tables as Markdown: winning tickets underlined, failed runs starred, gaps empty."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from tombola.experiments.paper.settings import SEARCH_SHARES, short_search_epochs
+from tombola.report.cell_text import (
+    CellText,
+    cell_text,
+    difference_text,
+    inside_text,
+    interval_text,
+    usual_runs,
+)
+from tombola.table.compare import SideBySide, side_by_side
+from tombola.table.key import Key
+from tombola.table.number import Cell, copies_of
+from tombola.views.layout import NAMES, Grid, Values
+
+WINNING = "Underlined: winning ticket, its mean no lower than that of its own dense network (reading C6)."
+CLEARLY = "†: higher beyond the noise of the seeds (95% interval of the difference, paired by seed)."
+INTERVAL = "In square brackets: 95% interval of the mean."
+_SUMMED = (
+    "Forgetting events a run, and their spread over the training images, are counted as by Toneva et al. "
+    "The paper's numbers are in all likelihood of its three runs together: the events of an image summed "
+    "over them and halved, ± spread over images (reading D8 of docs/protocol.md). They stand beside ours of "
+    "three runs together; with fewer runs ours is a gap."
+)
+
+
+def to_markdown(
+    table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | None = None, note: str = ""
+) -> str:
+    """A table of GitHub's Markdown; with ``theirs`` each entry ends with the paper's number in brackets.
+
+    note: a warning below it.
+    """
+    lines = [
+        _markdown(table.title),
+        "",
+        _markdown_row([_markdown(heading) for heading in headings(table)]),
+        _markdown_row(["---"] * len(table.row_names) + ["---:"] * len(table.columns)),
+        *map(_markdown_row, _markdown_rows(table, cells, theirs)),
+        "",
+        _markdown(table_note(table, cells, note)),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def headings(table: Grid) -> list[str]:
+    """What stands above the columns, those of the row heads first."""
+    columns = [" ".join(table.column_heads(column)) for column in table.columns]
+    return [*(NAMES.get(name, name) for name in table.row_names), *columns]
+
+
+def beside_each_other(
+    table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | None
+) -> Iterator[tuple[Values, list[tuple[CellText | None, SideBySide | None]]]]:
+    """Row by row our entries and, with ``theirs``, what the paper has beside; None where nothing stands."""
+    own = {key: cells[key] for key in table.keys.values() if key in cells}
+    runs = usual_runs(own.values())
+    beside = {row.key: row for row in side_by_side(own, theirs)} if theirs is not None else {}
+    for row in table.rows:
+        keys = [table.keys.get((row, column)) for column in table.columns]
+        yield (
+            row,
+            [
+                (cell_text(own[key], runs) if key in own else None, beside.get(key) if key else None)
+                for key in keys
+            ],
+        )
+
+
+def _markdown_rows(
+    table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | None
+) -> Iterator[list[str]]:
+    for row, slots in beside_each_other(table, cells, theirs):
+        texts = [_markdown(head) for head in table.row_heads(row)]
+        for ours, beside in slots:
+            parts = [_marked(ours) if ours else "", _markdown(_compared(beside)) if beside else ""]
+            texts.append(" ".join(filter(None, parts)))
+        yield texts
+
+
+def _compared(beside: SideBySide) -> str:
+    """The paper's number in brackets, with the difference and where it lies."""
+    if beside.theirs is None:
+        return ""
+    paper = f"paper {cell_text(beside.theirs).text}" + "*" * beside.theirs.failed
+    parts = [paper, difference_text(beside), inside_text(beside)]
+    return f"({', '.join(part for part in parts if part)})"
+
+
+def table_note(table: Grid, cells: Mapping[Key, Cell], note: str = "") -> str:
+    """What the marks and numbers of a table mean, as far as they occur, and a warning if there is one."""
+    own = [cells[key] for key in table.keys.values() if key in cells]
+    sentences = [
+        _what_of(part)
+        for pairs in (False, True)
+        if (part := [cell for cell in own if cell.of_pairs is pairs])
+    ]
+    if searched := _searched(own):
+        sentences.append(searched)
+    if own and ("summed_forgetting_events",) in table.columns:
+        sentences.append(_SUMMED)
+    if any(cell.winning for cell in own):
+        sentences.append(WINNING)
+    if any(cell.clearly for cell in own):
+        sentences.append(CLEARLY)
+    if any(interval_text(cell) for cell in own):
+        sentences.append(INTERVAL)
+    if any(cell.failed for cell in own):
+        sentences.append("*: at least one run failed to train.")
+    if note and own:
+        sentences.append(f"{note[0].upper()}{note[1:].removesuffix('.')}.")
+    return " ".join(sentences)
+
+
+def _searched(cells: Sequence[Cell]) -> str:
+    """Which searches stand in rows that are headed as the paper prints them; nothing where it is the same."""
+    shares = {share: printed for printed, share in SEARCH_SHARES.items()}
+    lengths = sorted(
+        {
+            (printed, short_search_epochs(printed, cell.epochs))
+            for cell in cells
+            if (printed := shares.get(cell.key.search_share or 0.0))
+        }
+    )
+    if all(printed == epochs for printed, epochs in lengths):
+        return ""
+    ours = " and ".join(dict.fromkeys(str(epochs) for _, epochs in lengths))
+    theirs = " and ".join(dict.fromkeys(f"{printed}" for printed, _ in lengths))
+    percent = " and ".join(dict.fromkeys(f"{SEARCH_SHARES[printed]:.0%}" for printed, _ in lengths))
+    return f"Searches of {ours} epochs stand for the paper's {theirs}, about {percent} of the budget."
+
+
+def _what_of(cells: Sequence[Cell]) -> str:
+    """What the numbers of some cells are of: runs, or pairs of the noise copies of one run."""
+    runs = usual_runs(cells) or 0
+    copies = f" of {copies_of(runs)} noise copies of one run" if cells[0].of_pairs else ""
+    spread = " ± standard deviation" * any(cell.std is not None for cell in cells)
+    budgets = " and ".join(str(epochs) for epochs in sorted({cell.epochs for cell in cells}))
+    what = "pairs" if cells[0].of_pairs else "runs"
+    shown = f"Means{spread} of {runs} {what}" if runs > 1 else f"Single {what}"
+    return f"{shown}{copies} of {budgets} epochs."
+
+
+def _markdown(text: str) -> str:
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
+
+
+def _marked(shown: CellText) -> str:
+    text = _markdown(shown.text)
+    text = (f"<u>{text}</u>" if shown.winning else text) + "†" * shown.clearly + r"\*" * shown.failed
+    return " ".join(filter(None, [text, _markdown(shown.interval), f"({shown.runs})" * bool(shown.runs)]))
+
+
+def _markdown_row(texts: Sequence[str]) -> str:
+    return f"| {' | '.join(texts)} |"

@@ -1,0 +1,82 @@
+"""Keys: what a number was measured on, and never where it is printed.
+
+A number that two tables show has one key, so it is computed once, printed numbers stand beside it wherever it
+is shown, and a claim asks for it without knowing its table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+Over = Literal["seeds", "pairs", "copies", "rounds"]
+"""What the values of a key are of: runs that differ in initialisation and noise; pairs of noise copies of one
+run; noise copies of one run; consecutive rounds of one run."""
+Criterion = Literal[
+    "random_class_balanced", "least_forgotten", "most_forgotten", "easiest_removed", "hardest_removed"
+]
+Baseline = Literal["permuted", "random_dense", "frozen_dense", "retrained_dense", "dense"]
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """What was measured on what. None: does not apply or, for a baseline of the paper, is not stated.
+
+    metric: a name of :data:`~tombola.table.metrics.METRICS`, or ``measure.quantity`` of an experiment of
+        one's own.
+    over: what its values are of. reading: which reading of the paper, where there are two under one metric:
+        ``"literal"`` takes the numbers of blocks as the network has them (reading B6).
+    network, dataset: what the network or ticket was trained on; with a retrained dense network the target
+        itself.
+    target: what a frozen network was transferred to.
+    momentum, batch_size, pretrained: of the mask search; pretrained means late rewinding.
+    search_share: budget of each mask search training as a share of the full one, where it is shortened (AIMP).
+    sparse_momentum, sparse_batch_size: of the sparse training where it differs from the mask search.
+    block: as the paper numbers them; a probe of "block 8" of ResNet-34 is one after its last block.
+    sparsity: percent of the prunable weights as :func:`sparsity_after` gives it, never a measured share;
+        0.0 is dense.
+    subset_percent, subset_criterion: how much of the training images was kept, and how they were chosen.
+    baseline: None is the ticket or network of the row itself.
+    more: further axes by name, of an experiment of one's own.
+    """
+
+    metric: str
+    over: Over = "seeds"
+    reading: str = ""
+    network: str | None = None
+    dataset: str | None = None
+    target: str | None = None
+    momentum: float | None = None
+    batch_size: int | None = None
+    pretrained: bool | None = None
+    search_share: float | None = None
+    sparse_momentum: float | None = None
+    sparse_batch_size: int | None = None
+    block: int | None = None
+    sparsity: float | None = None
+    subset_percent: int | None = None
+    subset_criterion: Criterion | None = None
+    baseline: Baseline | None = None
+    more: tuple[tuple[str, Scalar], ...] = ()
+
+    def __str__(self) -> str:
+        named = {name: self.get(name) for name in (*KEY_FIELDS, *(name for name, _ in self.more))}
+        return " ".join(
+            value if isinstance(value, str) else f"{name}={value:g}"
+            for name, value in named.items()
+            if value not in (None, "") and (name, value) != ("over", "seeds")
+        )
+
+    def get(self, name: str) -> Any:
+        """The value of a field or of a further axis; None for an axis that this key does not have."""
+        return getattr(self, name) if name in KEY_FIELDS else dict(self.more).get(name)
+
+
+KEY_FIELDS = tuple(field.name for field in fields(Key) if field.name != "more")
+"""The names of the fields of a key, in their order, without the further axes."""
+
+
+def sparsity_after(prunings: int, fraction: float = 0.2) -> float:
+    """Percent of the weights pruned after so many rounds, with two decimals as in the paper's columns."""
+    return round(100 * (1 - (1 - fraction) ** prunings), 2)

@@ -1,0 +1,86 @@
+"""The metrics by name: what each is called in a heading, its unit, its digits, and how many runs it compares.
+
+A number of an experiment of one's own may have another name, such as ``"untrained.loss"``; it is shown under
+that name with four significant digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from tombola.measures.limits import STABLE_BELOW
+
+Unit = Literal["%", "points", "epochs", ""]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is shown.
+
+    label: in headings, without the unit. unit: percent, percentage points, epochs, or none.
+    digits: decimal places; None for four significant digits.
+    axis: label of an axis, with the unit. limit: where a horizontal line marks a threshold of the metric.
+    """
+
+    label: str
+    unit: Unit = ""
+    digits: int | None = None
+    axis: str = ""
+    limit: float | None = None
+
+    def text(self, value: float) -> str:
+        """A value with the digits of the metric, without its unit."""
+        text = f"{value:.4g}" if self.digits is None else f"{value:.{self.digits}f}"
+        return text.replace("-", "\N{MINUS SIGN}")
+
+    @property
+    def suffix(self) -> str:
+        """What follows a value: a percent sign, or nothing."""
+        return "%" if self.unit == "%" else ""
+
+
+METRICS: Mapping[str, Metric] = {
+    "val_accuracy": Metric("validation accuracy", "%", 2, "test accuracy (%)"),
+    "probe_accuracy": Metric("probe accuracy", "%", 2, "probe accuracy (%)"),
+    "untrained_accuracy": Metric("untrained accuracy", "%", 2, "test accuracy (%)"),
+    # With batch-norm statistics measured on the train images (reading D3).
+    "recalibrated_untrained_accuracy": Metric("recalibrated untrained accuracy", "%", 2, "test accuracy (%)"),
+    "forgetting_events": Metric("forgetting events a run", "", 2, "forgetting events an image"),
+    "forgetting_spread": Metric("their spread over images", "", 2),
+    # The sum over three runs, halved (reading D8).
+    "summed_forgetting_events": Metric("forgetting events of three runs, halved", "", 2),
+    # An image and epoch, over the last quarter of the epochs.
+    "late_forgetting_events": Metric(
+        "late forgetting events", "", 4, "forgetting events an\N{NO-BREAK SPACE}image"
+    ),
+    "unforgettable_percent": Metric("unforgettable", "%", 2, "unforgettable images (%)"),
+    "convergence": Metric("convergence", "", 3, "convergence (Eq. 4)"),
+    "first_stable_epoch": Metric("first stable epoch", "epochs", 1, "first stable epoch"),
+    # Between runs that differ in their noise (Eq. 3).
+    "barrier": Metric("barrier (points)", "points", 2, "error barrier (points)", STABLE_BELOW),
+    "recalibrated_barrier": Metric(
+        "recalibrated barrier (points)", "points", 2, "error barrier (points)", STABLE_BELOW
+    ),
+    # Between the trained tickets of a round and the next.
+    "barrier_to_next": Metric(
+        "barrier to the next ticket", "points", 2, "error barrier to the next round (points)", STABLE_BELOW
+    ),
+    # The largest error on the line between two runs.
+    "highest_path_error": Metric("highest path error", "%", 2, "largest test error on the line (%)"),
+    # The smallest position on that line (0 to 1) with at least 90% of the largest error.
+    "barrier_reached": Metric("barrier reached", "", 2),
+}
+"""In the order in which they head columns, where they stand side by side."""
+
+
+def metric_of(name: str) -> Metric:
+    """The metric of that name; of a name that is not registered one that is shown as it is."""
+    return METRICS.get(name) or Metric(name.replace("_", " "), axis=name.replace("_", " "))
+
+
+def metric_order(name: str) -> int:
+    """The place of a metric among others; those that are not registered come last."""
+    names = list(METRICS)
+    return names.index(name) if name in METRICS else len(names)

@@ -1,0 +1,52 @@
+"""Exhibits: what a study shows, as data; a page is any list of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from tombola.table.key import Key
+from tombola.table.number import Cell, Entry
+from tombola.views.layout import Grid, Layout, grid
+from tombola.views.origin import Origin
+from tombola.views.picture import Picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exhibit:
+    """What one study shows so far.
+
+    name: of the study. heading: such as "Table 2", or the name. title: what it is about.
+    entries: its keys in order with what there is of them.
+    layout: of its table; by rule if None. picture: of a figure, as far as anything of it is known.
+    printed: the paper's numbers that belong to it, by key.
+    names: what networks and data are called on the page, where something stands in for them.
+    origins: what the jobs behind each key were made with.
+    left_out: why it is not shown at this scale; empty if it is.
+    """
+
+    name: str
+    heading: str
+    title: str = ""
+    entries: tuple[Entry, ...] = ()
+    layout: Layout | None = None
+    picture: Picture | None = None
+    printed: Mapping[Key, Cell] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[Key, Collection[Origin]] = field(default_factory=dict)
+    left_out: str = ""
+
+    @property
+    def cells(self) -> dict[Key, Cell]:
+        """The cells that are computed, by key."""
+        return {entry.key: entry.cell for entry in self.entries if entry.cell is not None}
+
+    @property
+    def full_title(self) -> str:
+        """Heading and title, such as "Table 2: Accuracy of tickets"."""
+        return ": ".join(part for part in (self.heading, self.title) if part)
+
+    def grid(self) -> Grid | None:
+        """Its table before its numbers, the paper's rows first; None without a single key."""
+        keys = [*self.printed, *(entry.key for entry in self.entries)]
+        return grid(self.name, keys, self.layout, self.full_title, self.names) if keys else None

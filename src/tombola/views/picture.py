@@ -1,0 +1,83 @@
+"""Pictures as data: what a figure shows, before anybody draws it.
+
+A study fills these from results; :mod:`tombola.report` draws them. What is not computed yet is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a panel.
+
+    label: what the legend says; lines of one label share an entry.
+    momentum, batch_size: the configuration, which decides colour and dashes; None for a baseline.
+    x, y: the points. spread: sample standard deviation over runs at each point, or None for single runs.
+    pretrained: whether it starts from a late rewinding point, where a panel shows both halves.
+    failed: points at which a run failed.
+    printed: what the paper prints at each point, None where it does not.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    momentum: float | None = None
+    batch_size: int | None = None
+    spread: Sequence[float] | None = None
+    pretrained: bool | None = None
+    failed: Sequence[bool] = ()
+    printed: Sequence[float | None] = ()
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes.
+
+    Lines of a single point each are drawn as bars, in their order, unless the axis is logarithmic or its
+    label begins with "sparsity"; such an axis is in percent and spaced evenly by round. The limit of
+    stability is drawn where ``y_label`` names a barrier.
+
+    missing: lines that should be here and are not finished, by label; of some a part may be drawn.
+    marks: positions of vertical lines, such as the trained tickets on a path through all rounds.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    lines: Sequence[Line]
+    missing: Sequence[str] = ()
+    marks: Sequence[float] = ()
+    logarithmic_x: bool = False
+
+    @property
+    def begun(self) -> list[str]:
+        """The missing lines of which a part is drawn."""
+        drawn = {line.label for line in self.lines}
+        return [label for label in self.missing if label in drawn]
+
+    @property
+    def absent(self) -> list[str]:
+        """The missing lines of which nothing is there."""
+        begun = self.begun
+        return [label for label in self.missing if label not in begun]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the paper.
+
+    name: such as ``"fig3"``. caption: what is shown, at which budget and scale, with how many runs.
+    budget: the latter in short, which stands on the picture itself.
+    note: a warning that stands there, too, such as that a scale proves only the machinery.
+    """
+
+    name: str
+    title: str
+    caption: str
+    panels: Sequence[Panel]
+    budget: str = ""
+    note: str = ""
+    sources: Sequence[str] = field(default=())

@@ -1,0 +1,66 @@
+import math
+from typing import Any
+
+import pytest
+
+from tombola.measures.connectivity import Barrier
+from tombola.measures.instability import Instability
+from tombola.measures.learning import Forgetting, ForgettingCurve, Learning
+from tombola.experiments.results import (
+    barrier_heights,
+    convergence_of,
+    forgetting_events,
+    highest_errors,
+    late_forgetting,
+    levels_reached,
+    run_accuracy,
+    unforgettable,
+)
+
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+RISING = Barrier(ALPHAS, (10.0, 40.0, 80.0, 75.0, 20.0), (0.0,) * 5)
+FLAT = Barrier(ALPHAS, (10.0, 9.5, 9.0, 9.5, 10.0), (0.0,) * 5)
+COPIES = Instability((RISING, FLAT, RISING), (0, 1, 2), failed=0)
+
+
+def a_run(**change: Any) -> Learning:
+    forgetting = Forgetting(1.5, 0.5, unforgettable=0.4, never_learned=2)
+    events = ForgettingCurve(tuple(range(1, 9)), (0, 80, 60, 40, 30, 20, 10, 6))
+    return Learning(
+        **{"images": 40, "forgetting": forgetting, "curve": events, "convergence": 0.8, "failed": False}
+        | change
+    )
+
+
+def test_barriers_of_pairs_are_worked_out_by_hand() -> None:
+    # Largest error minus the mean of both ends: 80 - 15; and an end is the largest: 10 - 10.
+    found = barrier_heights(COPIES)
+    assert found.values == (65.0, 0.0, 65.0)
+    assert found.note == "one value a pair of 3 noise copies"
+    assert highest_errors(COPIES).values == (80.0, 10.0, 80.0)
+
+
+def test_a_level_is_reached_at_nine_tenths_of_the_largest_error() -> None:
+    # 0.9 * 80 = 72, first exceeded in the middle; 0.9 * 10 = 9, right at the first end.
+    assert levels_reached(COPIES).values == (0.5, 0.0, 0.5)
+
+
+def test_late_forgetting_is_of_the_last_quarter_of_the_epochs() -> None:
+    assert late_forgetting(a_run()).values == pytest.approx(((10 + 6) / 2 / 40,))
+
+
+def test_shares_are_in_percent_and_events_a_mean() -> None:
+    assert unforgettable(a_run()).values == (40.0,)
+    assert forgetting_events(a_run()).values == (1.5,)
+
+
+def test_a_run_that_learned_nothing_is_left_out_of_convergence_and_said_so() -> None:
+    found = convergence_of(a_run(convergence=None, failed=True))
+    assert (found.values, found.failed) == ((), True)
+    assert found.note == "a run that learned nothing is left out"
+
+
+def test_failed_copies_and_runs_are_told() -> None:
+    assert barrier_heights(Instability((RISING,), (0, 1), failed=1)).failed
+    assert run_accuracy({"accuracy": 10.0, "failed": True}).failed
+    assert not math.isnan(run_accuracy({"accuracy": 10.0, "failed": False}).values[0])

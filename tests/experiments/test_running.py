@@ -1,0 +1,372 @@
+"""Studies run on stand-in images, and what they show against the files of the store."""
+
+import csv
+import itertools
+import json
+import statistics
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tombola as tb
+from tombola.errors import DataError
+from tombola.lab.engine import Outcome
+from tombola.lab.stable import first_stable_epochs
+from tombola.experiments import running
+from tombola.experiments.paper.studies import studies_named, study_named
+from tombola.experiments.cells import Cell, Place
+from tombola.experiments.claims.all_claims import claim_named, judge_all
+from tombola.experiments.claims.claim import judge
+from tombola.experiments.paper.jobs import Work
+from tombola.experiments.paper.scales import Scale, overridden, scale_named
+from tombola.experiments.paper.settings import R34_TIN, Configuration
+from tombola.experiments.plan import plan
+from tombola.experiments.running import cells_of, collect, done, run_studies, unloadable
+from tombola.experiments.study import Shown
+
+NAMES = (
+    "table1", "table2", "table5", "table7", "table23", "fig1", "fig2", "fig6", "fig7", "fig20",
+    "ticket-convergence",
+)  # fmt: skip
+SCALE = overridden(
+    scale_named("tiny"), configs=["0.0/256", "0.9/100"], rounds=10, columns=(5, 10), epochs=2, copies=3
+)
+TIN = "stand-in-tinyimagenet"
+
+
+def only_tin(scale: Scale) -> Scale:
+    """The scale with the stand-in of TinyImageNet for every pair, so that few trainings do."""
+    subject = scale.subjects[R34_TIN]
+    return replace(scale, subjects=dict.fromkeys(scale.subjects, subject))
+
+
+@pytest.fixture(scope="module")
+def work() -> Work:
+    return Work(only_tin(SCALE))
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> tb.Lab:
+    return tb.Lab(tmp_path_factory.mktemp("studies") / "store")
+
+
+@pytest.fixture(scope="module")
+def before(work: Work, lab: tb.Lab) -> list[Shown]:
+    """What is shown while nothing is computed."""
+    return collect(lab, studies_named(NAMES), work)
+
+
+@pytest.fixture(scope="module")
+def ran(work: Work, lab: tb.Lab, before: list[Shown]) -> running.Ran:
+    found = run_studies(lab, studies_named(NAMES), work)
+    found.outcome.raise_failures()
+    return found
+
+
+@pytest.fixture(scope="module")
+def shown(work: Work, lab: tb.Lab, ran: running.Ran) -> dict[str, Shown]:
+    return {each.study.name: each for each in collect(lab, studies_named(NAMES), work)}
+
+
+@pytest.fixture(scope="module")
+def cells(shown: dict[str, Shown]) -> dict[Place, Cell]:
+    return cells_of(shown.values())
+
+
+def stored(lab: tb.Lab, function: str) -> list[dict[str, Any]]:
+    """All finished jobs of a function as their files say: call and result."""
+    found = []
+    for path in _descriptions(lab):
+        call = json.loads(path.read_text())
+        if call["function"] == function:
+            result = json.loads(path.with_name("result.json").read_text())
+            found.append({"call": call["arguments"], "result": result, "name": path.parent.name})
+    return found
+
+
+def _descriptions(lab: tb.Lab) -> Iterator[Path]:
+    return lab.store.root.glob("jobs/*/*/job.json")
+
+
+def recipe_of(entry: dict[str, Any]) -> tuple[float, int]:
+    recipe = entry["call"]["recipe"]
+    return recipe.get("momentum", 0.9), recipe.get("batch_size", 256)
+
+
+def cell_at(cells: dict[Place, Cell], study: str, **keys: Any) -> Cell:
+    found = [
+        cell
+        for place, cell in cells.items()
+        if place.study == study and all(getattr(place, key) == value for key, value in keys.items())
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_what_is_not_computed_is_a_gap(before: list[Shown]) -> None:
+    for each in before:
+        assert each.places
+        assert each.cells == ()
+        if each.picture:
+            assert all(panel.lines == [] for panel in each.picture.panels)
+            assert all(panel.missing for panel in each.picture.panels)
+    assert {verdict.status for verdict in judge_all(cells_of(before))} == {"not computable yet"}
+
+
+def test_a_finished_study_has_a_cell_at_every_place(shown: dict[str, Shown]) -> None:
+    for each in shown.values():
+        gaps = [place for place in each.places if place not in {cell.place for cell in each.cells}]
+        # A run that learned nothing has no convergence.
+        assert [place for place in gaps if place.metric != "convergence"] == []
+
+
+def test_a_finished_study_is_not_run_again(work: Work, lab: tb.Lab, ran: running.Ran) -> None:
+    again = run_studies(lab, studies_named(NAMES), work)
+    assert again.outcome.computed == []
+    assert ran.skipped == again.skipped == {}
+    status = done(study_named("table2"), work, lab)
+    assert (status.jobs, status.finished) == (4 * 2 * 3, 24)
+    assert str(status).endswith("24 of 24 jobs done")
+
+
+def test_accuracies_are_those_in_the_store(lab: tb.Lab, cells: dict[Place, Cell]) -> None:
+    found = [
+        entry["result"]["accuracy"]
+        for entry in stored(lab, "train")
+        # Of the tenth round, on all images, from the initialisation: the first row is epoch 0.
+        if entry["result"]["round"] == 10
+        and entry["call"]["data"] == {"data": TIN}
+        and recipe_of(entry) == (0.9, 100)
+        and (lab.store.folder(entry["name"]) / "history.csv").read_text().splitlines()[1].startswith("0,")
+    ]
+    cell = cell_at(cells, "table2", momentum=0.9, pretrained=False, sparsity=89.26)
+    assert sorted(cell.values) == sorted(found)
+    assert (cell.runs, cell.epochs) == (2, 2)
+    assert cell.mean == pytest.approx(statistics.mean(found))
+    assert cell.std == pytest.approx(statistics.stdev(found))
+
+
+def test_tickets_as_good_as_their_dense_network_are_underlined(cells: dict[Place, Cell]) -> None:
+    tickets = [cell for place, cell in cells.items() if place.study == "table2" and place.sparsity]
+    assert len(tickets) == 8
+    for cell in tickets:
+        place = cell.place
+        keys = {"momentum": place.momentum, "pretrained": place.pretrained, "sparsity": 0.0}
+        assert cell.underlined == (cell.mean >= cell_at(cells, "table2", **keys).mean)
+
+
+def test_barriers_are_eq_3_on_the_stored_errors(lab: tb.Lab, cells: dict[Place, Cell]) -> None:
+    found = set()
+    for entry in stored(lab, "instability"):
+        errors = [line["errors"] for line in entry["result"]["value"]["lines"]]
+        found.add(tuple(max(line) - (line[0] + line[-1]) / 2 for line in errors))
+    heights = {cell.values for place, cell in cells.items() if place.metric == "barrier"}
+    assert heights == found
+    assert {len(each) for each in found} == {3}  # pairs of three copies
+
+
+def test_probes_stand_at_the_middle_and_the_last_block(lab: tb.Lab, cells: dict[Place, Cell]) -> None:
+    accuracies = [entry["result"]["value"]["accuracy"] for entry in stored(lab, "probe")]
+    for block, index in ((4, 1), (8, 3)):
+        probed = {value for place, cell in cells.items() if place.block == block for value in cell.values}
+        assert probed == {accuracy[index] for accuracy in accuracies}
+
+
+def test_the_dense_row_on_little_data_is_the_stable_configuration(
+    lab: tb.Lab, cells: dict[Place, Cell]
+) -> None:
+    cell = cell_at(cells, "table7", baseline="dense", subset_percent=10)
+    assert (cell.place.momentum, cell.place.sparsity) == (None, 0.0)
+    found = [
+        entry["result"]["accuracy"]
+        for entry in stored(lab, "train")
+        if entry["call"]["data"].get("call", {}).get("function") == "subset"
+        and entry["result"]["round"] == 0
+        and recipe_of(entry) == (0.0, 256)
+        and "call" not in entry["call"]["ticket"]
+        and entry["call"]["data"]["call"]["arguments"]["share"] == 0.1
+    ]
+    assert sorted(cell.values) == sorted(found)
+
+
+def test_claims_can_be_judged_on_what_was_run(cells: dict[Place, Cell]) -> None:
+    verdict = judge(claim_named("C56"), cells)
+    assert verdict.status in ("holds", "partly", "fails")
+    assert verdict.epochs == (2,)
+
+
+def test_a_picture_of_instability_has_a_path_and_a_height_for_each(shown: dict[str, Shown]) -> None:
+    picture = shown["fig1"].picture
+    assert picture is not None
+    paths, heights = picture.panels
+    assert [line.label for line in paths.lines] == [
+        "μ = 0.0, batch 256", "μ = 0.9, batch 100",
+        "μ = 0.0, batch 256, late rewinding", "μ = 0.9, batch 100, late rewinding",
+    ]  # fmt: skip
+    assert paths.lines[0].x == (0.0, 0.25, 0.5, 0.75, 1.0)
+    assert [line.label for line in heights.lines] == [line.label for line in paths.lines]
+    assert [line.pretrained for line in heights.lines] == [False, False, True, True]
+    assert {len(line.y) for line in heights.lines} == {1}
+    assert picture.note == "a small network on stand-in images: proves the machinery, not the science"
+    assert "Scale tiny, rounds 10" in picture.caption
+
+
+def test_a_picture_over_sparsity_has_a_point_for_every_round(shown: dict[str, Shown]) -> None:
+    picture = shown["fig2"].picture
+    assert picture is not None
+    assert [panel.title for panel in picture.panels] == [
+        "without late rewinding", "with late rewinding",
+        "path without late rewinding", "path with late rewinding",
+    ]  # fmt: skip
+    line = picture.panels[0].lines[0]
+    assert not any(line.printed)  # the paper's numbers are not of stand-ins
+    assert [round(x) for x in line.x] == [0, 20, 36, 49, 59, 67, 74, 79, 83, 87]
+    assert list(picture.panels[0].marks) == list(line.x)
+    assert picture.panels[0].missing == []
+    # The path goes through every trained ticket: ten lines of three points, each from round to round.
+    path = picture.panels[2].lines[0]
+    assert list(path.x) == [n + alpha for n in range(10) for alpha in (0.0, 0.5, 1.0)]
+    assert path.y[2] == path.y[3]
+    assert list(picture.panels[2].marks) == list(range(11))
+
+
+def test_forgetting_is_drawn_by_epoch_and_image(lab: tb.Lab, shown: dict[str, Shown]) -> None:
+    picture = shown["fig6"].picture
+    assert picture is not None
+    assert [panel.title for panel in picture.panels] == [
+        "(a) ResNet-18 on CIFAR-10", "(b) ResNet-18 on CIFAR-100", "(c) VGG16 on CIFAR-100",
+        "(d) ResNet-34 on TinyImageNet",
+    ]  # fmt: skip
+    histories = []
+    for entry in stored(lab, "train"):
+        with (lab.store.folder(entry["name"]) / "history.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        dense = entry["result"]["round"] == 0 and entry["call"]["data"] == {"data": TIN}
+        own = entry["call"].get("noise", 0) in (0, 1) and recipe_of(entry) == (0.9, 100)
+        if dense and own and rows[0]["epoch"] == "0":
+            histories.append([int(row["forgetting_events"]) / 360 for row in rows[1:]])
+    # Runs 0 and 1, and the copy of run 0 under noise 1, which is of one start and drawn nowhere.
+    assert len(histories) == 3
+    line = picture.panels[3].lines[1]
+    assert (line.momentum, line.batch_size, list(line.x)) == (0.9, 100, [1, 2])
+    pairs = itertools.combinations(histories, 2)
+    assert any(
+        list(line.y) == pytest.approx([statistics.mean(each) for each in zip(*pair, strict=True)])
+        for pair in pairs
+    )
+
+
+def test_removal_is_drawn_from_the_full_set_on(shown: dict[str, Shown], cells: dict[Place, Cell]) -> None:
+    picture = shown["fig7"].picture
+    assert picture is not None
+    paths, heights, accuracies = picture.panels
+    assert [line.label for line in paths.lines] == [
+        "all images",
+        *(f"{which} {share}% removed" for which in ("easiest", "hardest") for share in (10, 20, 30)),
+    ]
+    for panel in (heights, accuracies):
+        assert [line.label for line in panel.lines] == ["easiest removed", "hardest removed"]
+        assert all(list(line.x) == [0, 10, 20, 30] for line in panel.lines)
+        assert panel.lines[0].y[0] == panel.lines[1].y[0]
+    kept = cell_at(
+        cells, "fig7", metric="val_accuracy", subset_criterion="hardest_removed", subset_percent=70
+    )
+    assert accuracies.lines[1].y[3] == kept.mean
+    assert kept.runs == 3
+
+
+def test_probes_are_drawn_by_half_and_block(shown: dict[str, Shown]) -> None:
+    picture = shown["fig20"].picture
+    assert picture is not None
+    assert [panel.title for panel in picture.panels] == [
+        "(a) without late rewinding, middle block", "(b) with late rewinding, middle block",
+        "(a) without late rewinding, last block", "(b) with late rewinding, last block",
+    ]  # fmt: skip
+    assert [list(line.x) for line in picture.panels[0].lines] == [[0.0, 67.23, 89.26]] * 2
+    # Before any pruning all configurations without late rewinding have one random dense network.
+    first, second = picture.panels[2].lines
+    assert first.y[0] == second.y[0]
+
+
+def test_images_chosen_by_forgetting_are_trained_on_by_three_networks(
+    lab: tb.Lab, cells: dict[Place, Cell]
+) -> None:
+    chosen = [
+        entry
+        for entry in stored(lab, "train")
+        if entry["call"]["data"].get("call", {}).get("function") == "forgotten-subset"
+    ]
+    assert len(chosen) == 3 * 4 * 2  # networks, subsets, runs
+    functions = {path.parent.name: json.loads(path.read_text())["function"] for path in _descriptions(lab)}
+
+    def kind(ticket: dict[str, Any]) -> str:
+        return str(ticket["call"]["function"] if "call" in ticket else functions[ticket["job"]])
+
+    assert {kind(entry["call"]["ticket"]) for entry in chosen} == {"initialize", "permute", "prune"}
+    values = [value for place, cell in cells.items() if place.study == "table23" for value in cell.values]
+    assert sorted(values) == sorted(entry["result"]["accuracy"] for entry in chosen)
+
+
+def test_the_first_stable_epoch_is_that_of_the_librarys_own_search(tmp_path: Path) -> None:
+    work = Work(only_tin(overridden(SCALE, configs=["0.9/100"], epochs=4, seeds=1)))
+    lab = tb.Lab(tmp_path / "store")
+    study = study_named("table15")
+    assert done(study, work, lab).over == 0
+    run_studies(lab, [study], work).outcome.raise_failures()
+    (shown,) = collect(lab, [study], work)
+    before = set(lab.store.names())
+    configuration = Configuration(0.9, 100)
+    (found,) = first_stable_epochs(
+        lab, [work.start(R34_TIN, 0)], work.subject(R34_TIN).data, work.recipe(R34_TIN, configuration),
+        noise=0, noises=(0, 1, 2), neighbours=0, points=5,
+    )  # fmt: skip
+    assert set(lab.store.names()) == before
+    # All four pairs stand for one here, and search the same.
+    assert [cell.values for cell in shown.cells] == [(float(found.epoch),)] * 4
+    status = done(study, work, lab)
+    assert (status.searches, status.over) == (4, 4)
+    # Of a search that is over the plan knows what it asked, whatever the paper found.
+    cost = plan([study], work, store=lab.store)
+    assert (cost.epochs_left, cost.finished) == (0.0, cost.jobs)
+    assert cost.cheapest == cost.dearest == cost.epochs
+
+
+def test_data_that_cannot_be_loaded_stops_the_studies_that_need_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, lab = Work(overridden(scale_named("tiny"), epochs=2, seeds=1)), tb.Lab(tmp_path / "store")
+    studies = studies_named(["table1", "table8"])
+    real = running.load_data
+
+    def load(source: Any) -> tb.Data:
+        if source == "digits":
+            raise DataError("no digits here")
+        return real(source)
+
+    monkeypatch.setattr(running, "load_data", load)
+    assert unloadable(lab, studies, work) == {"table8": "no digits here"}
+    with pytest.raises(DataError, match="table8 cannot be run: no digits here"):
+        run_studies(lab, studies, work)
+    assert list(lab.store.names()) == []
+    found = run_studies(lab, studies, work, keep_going=True)
+    assert found.skipped == {"table8": "no digits here"}
+    shown = collect(lab, studies, work)
+    assert [len(each.cells) for each in shown] == [4 * 4, 0]  # of one run: no sum over three
+    assert unloadable(lab, studies[:1], work) == {}
+
+
+def test_a_search_whose_jobs_fail_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = tb.Lab(tmp_path / "store")
+    calls = []
+
+    def fail(jobs: Any, *, progress: Any = None) -> Outcome:
+        calls.append(len(jobs))
+        return Outcome(failed={job.name: "out of memory" for job in jobs})
+
+    monkeypatch.setattr(lab, "run", fail)
+    found = run_studies(lab, [study_named("table15")], Work(only_tin(overridden(SCALE, seeds=1))))
+    assert len(calls) == 1
+    assert set(found.outcome.failed.values()) == {"out of memory"}
