@@ -13,14 +13,14 @@ import pytest
 
 import tombola as tb
 from tombola.errors import DataError
-from tombola.lab.bench import Bench, speeds_file, write_bench
-from tombola.lab.job import all_needed
-from tombola.lab.store import Store
 from tombola.experiments import running
-from tombola.experiments.paper.studies import STUDIES, study_named
 from tombola.experiments.costs import Costs
 from tombola.experiments.paper.jobs import Work
 from tombola.experiments.paper.scales import overridden, scale_named
+from tombola.experiments.paper.studies import STUDIES, study_named
+from tombola.lab.bench import Bench, speeds_file, write_bench
+from tombola.lab.job import all_needed
+from tombola.lab.store import Store
 from tombola.training.device import resolve_device
 from tombola.training.throughput import Machine, Speed
 

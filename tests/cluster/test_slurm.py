@@ -15,12 +15,12 @@ from typing import Any
 
 import psutil
 import pytest
+from tombola.experiments.own_file import read_own
+from tombola.experiments.own_rows import own_rows
 
 import tombola as tb
 from tombola.lab.job import all_needed
 from tombola.lab.verify import verify
-from tombola.experiments.own_file import read_own
-from tombola.experiments.own_rows import own_rows
 
 pytestmark = pytest.mark.slurm
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tombola.errors import StoreError
-from tombola.lab.store import Store
 from tombola.experiments.last_scale import last_scale, remember
 from tombola.experiments.paper.scales import overridden, scale_named
+from tombola.lab.store import Store
 
 
 def test_the_last_scale_is_remembered_with_its_numbers(tmp_path: Path) -> None:

@@ -3,10 +3,15 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from tombola.experiments.cells import Metric, Place
 
 from tombola.errors import StudyError
-from tombola.lab.job import job
-from tombola.measures.untrained import untrained
+from tombola.experiments.claims.all_claims import CLAIMS
+from tombola.experiments.claims.claim import needed
+from tombola.experiments.paper.jobs import Work
+from tombola.experiments.paper.printed import printed_cells
+from tombola.experiments.paper.scales import overridden, scale_named
+from tombola.experiments.paper.settings import R18_C10, R34_TIN, Configuration
 from tombola.experiments.paper.studies import (
     EXTRA_FIGURES,
     EXTRA_TABLES,
@@ -17,13 +22,8 @@ from tombola.experiments.paper.studies import (
     studies_named,
     study_named,
 )
-from tombola.experiments.cells import Metric, Place
-from tombola.experiments.claims.all_claims import CLAIMS
-from tombola.experiments.claims.claim import needed
-from tombola.experiments.paper.jobs import Work
-from tombola.experiments.paper.printed import printed_cells
-from tombola.experiments.paper.scales import overridden, scale_named
-from tombola.experiments.paper.settings import R18_C10, R34_TIN, Configuration
+from tombola.lab.job import job
+from tombola.measures.untrained import untrained
 
 MEASURED = ("barrier", "recalibrated_barrier")
 

@@ -1,9 +1,9 @@
 import math
 
 import pytest
+from tombola.experiments.cells import Cell, Place, by_place, measured, sparsity_after
 
 from tombola.errors import StudyError
-from tombola.experiments.cells import Cell, Place, by_place, measured, sparsity_after
 
 PLACE = Place(study="table2", metric="val_accuracy", network="ResNet-34", momentum=0.9, sparsity=67.23)
 

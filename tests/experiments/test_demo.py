@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import tombola as tb
-from tombola.lab.store import read_json
 from tombola.experiments import demo
 from tombola.experiments.demo import DemoSettings, demo_cells, demo_summary
+from tombola.lab.store import read_json
 
 TINY = DemoSettings(epochs=3, rounds=2, rewind=1, seeds=2, momenta=(0.0, 0.9), batch_sizes=(200, 400))
 

@@ -3,18 +3,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-
-import tombola as tb
-from tombola.lab.job import Job, job
-from tombola.measures.connectivity import Barrier
-from tombola.experiments.paper.studies import study_named
 from tombola.experiments.cells import Place, measured, sparsity_after
 from tombola.experiments.entries import Entry, filled, jobs_of
 from tombola.experiments.panels import consecutive_panels, over_sparsity
+from tombola.experiments.results import Read, Reading, one_barrier, run_accuracy
+
+import tombola as tb
 from tombola.experiments.paper.jobs import Work
 from tombola.experiments.paper.printed import printed_anywhere, printed_cells
 from tombola.experiments.paper.scales import scale_named
-from tombola.experiments.results import Read, Reading, one_barrier, run_accuracy
+from tombola.experiments.paper.studies import study_named
+from tombola.lab.job import Job, job
+from tombola.measures.connectivity import Barrier
 
 R18 = ("ResNet-18", "CIFAR-10")
 STARTS = tuple(job(tb.initialize, "convnet", "digits", seed=seed) for seed in range(3))

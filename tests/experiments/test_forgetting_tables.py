@@ -5,23 +5,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-
-import tombola as tb
-from tombola.report.frame import frame, to_csv
-from tombola.report.latex import to_latex
+from tombola.experiments.cells import Cell, Place, Together, by_place, measured
+from tombola.experiments.running import collect, run_studies
 from tombola.report.layout import grid
 from tombola.report.markup import headings, to_markdown
 from tombola.report.studies_page import Report, studies_html
-from tombola.experiments.paper.studies import study_named
-from tombola.experiments.cells import Cell, Place, Together, by_place, measured
+
+import tombola as tb
 from tombola.experiments.claims.all_claims import CLAIMS, claim_named
 from tombola.experiments.claims.claim import judge, needed
 from tombola.experiments.paper.jobs import Work
 from tombola.experiments.paper.printed import comparable_cells, printed_cells
 from tombola.experiments.paper.scales import overridden, scale_named
 from tombola.experiments.paper.settings import R18_C10, R34_TIN, Configuration
-from tombola.experiments.running import collect, run_studies
+from tombola.experiments.paper.studies import study_named
 from tombola.experiments.study import Shown
+from tombola.report.frame import frame, to_csv
+from tombola.report.latex import to_latex
 
 STABLE = Configuration(0.0, 256)
 TABLES = ("table1", "table8", "table9", "table10")

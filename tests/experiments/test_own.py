@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-import tombola as tb
-from tombola.errors import StudyError, TombolaError
-from tombola.lab.chains import imp_jobs
 from tombola.experiments.own import OwnStudy
 from tombola.experiments.own_cells import own_cells
 from tombola.experiments.own_file import read_all_own, read_own
 from tombola.experiments.own_rows import own_rows
+
+import tombola as tb
+from tombola.errors import StudyError, TombolaError
+from tombola.lab.chains import imp_jobs
 
 QUICK = {"epochs": 2, "batch_size": 400}
 

@@ -8,6 +8,13 @@ from torch import nn
 
 import tombola as tb
 from tombola.data import load
+from tombola.experiments import costs
+from tombola.experiments.costs import Costs, weights_of
+from tombola.experiments.paper.jobs import Work
+from tombola.experiments.paper.scales import overridden, scale_named
+from tombola.experiments.paper.settings import R18_C10, STABLE, UNSTABLE
+from tombola.experiments.paper.studies import PAPER, STUDIES, study_named
+from tombola.experiments.plan import Plan, plan, plan_jobs
 from tombola.lab.chains import imp_jobs
 from tombola.lab.job import job
 from tombola.measures.few_shot import few_shot_training
@@ -17,13 +24,6 @@ from tombola.measures.transfer import transfer
 from tombola.measures.untrained import untrained
 from tombola.networks.network import Network
 from tombola.pruning.controls import densify, permute, reinitialize
-from tombola.experiments import costs
-from tombola.experiments.paper.studies import PAPER, STUDIES, study_named
-from tombola.experiments.costs import Costs, weights_of
-from tombola.experiments.paper.jobs import Work
-from tombola.experiments.paper.scales import overridden, scale_named
-from tombola.experiments.paper.settings import R18_C10, STABLE, UNSTABLE
-from tombola.experiments.plan import Plan, plan, plan_jobs
 from tombola.training.loop import pretrain, train
 from tombola.training.trunk import trunk
 

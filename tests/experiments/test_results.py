@@ -2,10 +2,6 @@ import math
 from typing import Any
 
 import pytest
-
-from tombola.measures.connectivity import Barrier
-from tombola.measures.instability import Instability
-from tombola.measures.learning import Forgetting, ForgettingCurve, Learning
 from tombola.experiments.results import (
     barrier_heights,
     convergence_of,
@@ -16,6 +12,10 @@ from tombola.experiments.results import (
     run_accuracy,
     unforgettable,
 )
+
+from tombola.measures.connectivity import Barrier
+from tombola.measures.instability import Instability
+from tombola.measures.learning import Forgetting, ForgettingCurve, Learning
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 RISING = Barrier(ALPHAS, (10.0, 40.0, 80.0, 75.0, 20.0), (0.0,) * 5)

@@ -10,22 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tombola.experiments.cells import Cell, Place
+from tombola.experiments.running import cells_of, collect, done, run_studies, unloadable
 
 import tombola as tb
 from tombola.errors import DataError
-from tombola.lab.engine import Outcome
-from tombola.lab.stable import first_stable_epochs
 from tombola.experiments import running
-from tombola.experiments.paper.studies import studies_named, study_named
-from tombola.experiments.cells import Cell, Place
 from tombola.experiments.claims.all_claims import claim_named, judge_all
 from tombola.experiments.claims.claim import judge
 from tombola.experiments.paper.jobs import Work
 from tombola.experiments.paper.scales import Scale, overridden, scale_named
 from tombola.experiments.paper.settings import R34_TIN, Configuration
+from tombola.experiments.paper.studies import studies_named, study_named
 from tombola.experiments.plan import plan
-from tombola.experiments.running import cells_of, collect, done, run_studies, unloadable
 from tombola.experiments.study import Shown
+from tombola.lab.engine import Outcome
+from tombola.lab.stable import first_stable_epochs
 
 NAMES = (
     "table1", "table2", "table5", "table7", "table23", "fig1", "fig2", "fig6", "fig7", "fig20",

@@ -5,10 +5,10 @@ import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
-
-from tombola.errors import StudyError
 from tombola.experiments.cells import Cell, Place, by_place, measured
 from tombola.experiments.side_by_side import mean_interval, side_by_side
+
+from tombola.errors import StudyError
 
 PLACES = [Place(study="table2", metric="val_accuracy", sparsity=sparsity) for sparsity in (0.0, 67.23, 89.26)]
 

@@ -2,12 +2,12 @@ import json
 from pathlib import Path
 
 import pytest
+from tombola.experiments.results import Results
 
 import tombola as tb
 from tombola.errors import StoreError
 from tombola.lab.store import Store, read_json, write_json
 from tombola.lab.verify import verify
-from tombola.experiments.results import Results
 
 
 @pytest.fixture

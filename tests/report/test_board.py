@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
-
-from tombola.report.board import Row, board, board_csv, board_table, counts
 from tombola.experiments.cells import Cell, Place, by_place, measured
+
 from tombola.experiments.claims.all_claims import CLAIMS, claim_named, judge_all
 from tombola.experiments.claims.claim import needed
 from tombola.experiments.paper.printed import printed_cells
+from tombola.report.board import Row, board, board_csv, board_table, counts
 
 
 def made_up_runs(spread: float = 0.001, epochs: int = 20, without: tuple[str, ...] = ()) -> dict[Place, Cell]:

@@ -12,12 +12,12 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from tombola.experiments.cells import sparsity_after
 
 from tombola.errors import StoreError
 from tombola.measures.limits import STABLE_BELOW
 from tombola.report.figure import draw, save_picture
 from tombola.report.style import Configuration, looks
-from tombola.experiments.cells import sparsity_after
 from tombola.views.picture import Line, Panel, Picture
 
 FOUR = tuple(Configuration(momentum, size) for momentum in (0.0, 0.9) for size in (100, 256))

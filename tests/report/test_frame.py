@@ -7,11 +7,11 @@ import math
 
 import pandas
 import pytest
-
-from tombola.report.frame import frame, to_csv
-from tombola.report.layout import grid
 from tombola.experiments.cells import Cell, Place, by_place, measured
+from tombola.report.layout import grid
+
 from tombola.experiments.paper.printed import printed_cells
+from tombola.report.frame import frame, to_csv
 
 PLACES = [
     Place(

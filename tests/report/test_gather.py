@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+from tombola.experiments.running import fitting, run_studies
+from tombola.report.origin import Origin
 
 import tombola as tb
-from tombola.report.gather import gather
-from tombola.report.origin import Origin
-from tombola.experiments.paper.studies import STUDIES, studies_named, study_named
 from tombola.experiments.paper.jobs import Work
 from tombola.experiments.paper.scales import overridden, scale_named
+from tombola.experiments.paper.studies import STUDIES, studies_named, study_named
 from tombola.experiments.plan import plan
-from tombola.experiments.running import fitting, run_studies
+from tombola.report.gather import gather
 
 STUDIED = studies_named(["table2", "fig1", "table15"])
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from tombola.experiments.cells import Metric, Place
+from tombola.report.layout import LAYOUTS, column_texts, grid, value_text
 
 from tombola.errors import StudyError
-from tombola.report.layout import LAYOUTS, column_texts, grid, value_text
-from tombola.experiments.cells import Metric, Place
 from tombola.experiments.paper.printed import printed_cells
 
 # Rows and columns of each table, counted in the paper.

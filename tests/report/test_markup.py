@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
-
+from tombola.experiments.cells import Cell, Place, by_place, measured
 from tombola.report.entry import MINUS
-from tombola.report.latex import to_latex
 from tombola.report.layout import grid
 from tombola.report.markup import to_markdown
-from tombola.experiments.cells import Cell, Place, by_place, measured
+
 from tombola.experiments.paper.printed import printed_cells
+from tombola.report.latex import to_latex
 
 TABLE_2 = """
 0.0 100 ✗ 61.14% 59.76% 57.79% 54.47% 50.98%

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tombola.report.origin import Origin, mixtures
 from tombola.experiments.cells import Place
+from tombola.report.origin import Origin, mixtures
 
 PLACES = [Place(study="mine", metric="barrier", block=block) for block in range(3)]
 CPU = Origin("cpu", "float32", "tombola 0.1.0, torch 2.9.0")

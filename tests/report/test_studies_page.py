@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-
+from tombola.experiments.cells import Cell, Place, by_place, measured
 from tombola.report.entry import MINUS
-from tombola.report.figure import draw, svg_text
 from tombola.report.origin import Origin
 from tombola.report.studies_page import PAPER_STUDIES, Report, studies_html
-from tombola.experiments.cells import Cell, Place, by_place, measured
+
 from tombola.experiments.paper.printed import printed_cells
+from tombola.report.figure import draw, svg_text
 from tombola.views.picture import Line, Panel, Picture
 
 ReadPage = Callable[[str], Any]

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-from tombola.errors import StoreError
+from tombola.experiments.cells import Place, by_place, measured
 from tombola.report.studies_page import Report
 from tombola.report.write_studies import write_studies
-from tombola.experiments.cells import Place, by_place, measured
+
+from tombola.errors import StoreError
 from tombola.views.picture import Line, Panel, Picture
 
 TABLE = Place(

@@ -7,10 +7,14 @@ from collections.abc import Mapping
 import pytest
 
 from tombola.errors import StudyError
-from tombola.experiments.cells import Cell, Place, by_place, measured
 from tombola.experiments.claims.all_claims import CLAIMS, claim_named, judge_all
-from tombola.experiments.claims.claim import Claim, judge, needed, rests_on
-from tombola.experiments.paper.printed import printed_cells
+from tombola.experiments.claims.claim import Claim, judge, needed
+from tombola.experiments.paper.jobs import PaperJobs
+from tombola.experiments.paper.printed import printed_cells, printed_tables
+from tombola.experiments.paper.scales import scale_named
+from tombola.experiments.paper.studies import STUDIES as STUDIES_OF_THE_PAPER
+from tombola.table.key import Key
+from tombola.table.number import Cell, by_key, measured
 
 ON_THE_PAPERS_NUMBERS = {
     "C1": "not computable yet",
@@ -172,8 +176,9 @@ MADE_UP_GAPS = {
     "C9": [[-0.5, 4.0, 1.0, -10.0]] * 3,
     # 1 - 10 / 2; 1 - 3 for both rewound ones; at two sparsities.
     "C20": [[-4.0, -2.0, -2.0]] * 2,
-    # 67.23 / 5 less three times a spread of 0.01 for the stable ones, nothing less that for the unstable one.
-    "C45": [[13.416, 13.416, -0.03]] * 3,
+    # 67.23 / 5 less three times a spread of 0.01 for the stable ones, nothing less that for the unstable one; of
+    # ResNet-34 the printed 4.53, 9.55 and 1.89 less 2.0 and that.
+    "C45": [[2.50, 7.52, -0.14], *[[13.416, 13.416, -0.03]] * 2],
 }
 
 # How a claim compares, and with what where that is no cell.
@@ -258,7 +263,7 @@ SIZES = {
     "C13": (16, 16, 4),
     "C14": (64, 64, 3),
     "C15": (32, 32, 8),
-    "C16": (40, 208, 16),
+    "C16": (40, 168, 16),
     "C17": (12, 12, 4),
     "C18": (20, 20, 4),
     "C19": (40, 40, 8),
@@ -299,7 +304,7 @@ SIZES = {
     "C54": (6, 6, 3),
     "C55": (3, 3, 4),
     "C56": (2, 2, 2),
-    "C57": (48, 300, 15),
+    "C57": (48, 288, 15),
     "C58": (6, 6, 2),
     "C59": (12, 12, 6),
     "C60": (32, 32, 8),
@@ -420,7 +425,7 @@ def test_a_claim_has_the_ratios_worked_out_by_hand(name: str, factor: float, exp
 
 @pytest.mark.parametrize(("name", "expected"), MADE_UP_GAPS.items())
 def test_a_claim_has_the_gaps_worked_out_by_hand_on_made_up_cells(
-    name: str, expected: list[list[float]], confirming: Mapping[Place, Cell]
+    name: str, expected: list[list[float]], confirming: Mapping[Key, Cell]
 ) -> None:
     found = [comparison.gap for _, comparison in judge(claim_named(name), confirming).comparisons]
     assert found == pytest.approx(flat(expected), abs=1e-6)
@@ -428,7 +433,7 @@ def test_a_claim_has_the_gaps_worked_out_by_hand_on_made_up_cells(
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
 def test_a_claim_compares_with_these_limits_and_needs_these_studies(
-    claim: Claim, confirming: Mapping[Place, Cell]
+    claim: Claim, confirming: Mapping[Key, Cell]
 ) -> None:
     comparisons = [one for _, one in judge(claim, confirming).comparisons]
     limits = {
@@ -436,7 +441,26 @@ def test_a_claim_compares_with_these_limits_and_needs_these_studies(
     }
     assert sorted(limits) == LIMITS[claim.name]
     assert (len(needed(claim)), len(needed(claim, also=True)), len(comparisons)) == SIZES[claim.name]
-    assert sorted(rests_on(claim)) == sorted(STUDIES[claim.name])
+    assert sorted(claim.rests_on) == sorted(STUDIES[claim.name])
+
+
+@pytest.fixture(scope="module")
+def shown() -> Mapping[str, set[Key]]:
+    """What each study shows at the paper's scale."""
+    work = PaperJobs(scale_named("paper"))
+    return {
+        study.name: {item.key for item in study.at(work).items} | printed_tables().get(study.name, {}).keys()
+        for study in STUDIES_OF_THE_PAPER
+    }
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+def test_the_studies_that_a_claim_names_show_its_numbers_and_none_is_named_for_nothing(
+    claim: Claim, shown: Mapping[str, set[Key]]
+) -> None:
+    keys = set(needed(claim, also=True))
+    assert keys <= set().union(*(shown[name] for name in claim.rests_on))
+    assert all(keys & shown[name] for name in claim.rests_on)
 
 
 @pytest.mark.parametrize(("name", "expected"), AGAINST.items())
@@ -469,13 +493,14 @@ def test_a_printed_verdict_rests_on_three_runs_of_200_epochs_and_says_nothing_of
 
 @pytest.mark.parametrize(("name", "within"), [("C15", True), ("C53", False), ("C57", None)])
 def test_on_our_runs_a_verdict_says_whether_a_gap_is_noise(name: str, within: bool | None) -> None:
-    # Three runs half a point apart. The least gap of C15 is 0.04 points, that of C53 2.99; C57 ranks.
-    ours = by_place(
-        measured(place, [cell.mean - 0.5, cell.mean, cell.mean + 0.5], epochs=20)
-        for place, cell in printed_cells().items()
+    # Three runs half a point apart, whose difference reaches 1.13. The least gap of C15 is 0.04 points, that of
+    # C53 2.99; C57 ranks.
+    ours = by_key(
+        measured(key, [cell.mean - 0.5, cell.mean, cell.mean + 0.5], epochs=20)
+        for key, cell in printed_cells().items()
     )
     verdict = judge(claim_named(name), ours)
-    assert (verdict.status, verdict.within_noise) == ("holds", within)
+    assert (verdict.status, verdict.within_noise) == ("undecided" if within else "holds", within)
     assert (verdict.runs, verdict.epochs) == ((3, 3), (20,))
 
 

@@ -1,5 +1,6 @@
 import math
 import statistics
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,29 +8,30 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tombola.experiments.cells import Cell, Place, measured
 from tombola.experiments.claims.quantities import (
-    Number,
+    Quantity,
     average,
     derived,
     highest,
     lowest,
     middle,
+    of_cell,
     pooled_std,
     rank_correlation,
     spread,
     starred,
 )
+from tombola.table.key import Key
+from tombola.table.number import Cell, measured
 
 
-def cell(*values: float, starred: bool = False, sparsity: float = 0.0) -> Cell:
-    place = Place(study="table2", metric="val_accuracy", sparsity=sparsity)
-    return measured(place, values, epochs=20, starred=starred)
+def cell(*values: float, failed: bool = False, sparsity: float = 0.0, seeds: bool = False) -> Cell:
+    made_up = measured(Key(metric="val_accuracy", sparsity=sparsity), values, epochs=20, failed=failed)
+    return replace(made_up, seeds=tuple(range(len(values)))) if seeds else made_up
 
 
-def number(*values: float) -> Number:
-    found = cell(*values)
-    return Number(found.mean, (found,))
+def number(*values: float, seeds: bool = False) -> Quantity:
+    return of_cell(cell(*values, seeds=seeds))
 
 
 def test_a_comparison_refuses_to_be_asked_for_its_truth() -> None:
@@ -46,7 +48,7 @@ def test_a_comparison_refuses_to_be_asked_for_its_truth() -> None:
 
 @pytest.mark.parametrize(("left", "right"), [(1.0, 2.0), (2.0, 1.0), (1.0, 1.0)])
 def test_comparisons_are_those_of_the_values(left: float, right: float) -> None:
-    first, second = Number(left), Number(right)
+    first, second = Quantity(left), Quantity(right)
     assert (first < second).holds == (left < right)
     assert (first <= second).holds == (left <= right)
     assert (first > second).holds == (left > right)
@@ -69,8 +71,8 @@ def test_arithmetic_keeps_the_value_and_the_cells() -> None:
         assert set(found.cells) <= {*first.cells, *second.cells}
         assert found.cells
     assert (first - 1.0).value == 4.0
-    assert not (first / second).in_cell_units
-    assert math.isnan((first / Number(0.0)).value)
+    assert (first / second).weights is None
+    assert math.isnan((first / Quantity(0.0)).value)
 
 
 def test_the_chosen_number_decides_alone() -> None:
@@ -79,13 +81,13 @@ def test_the_chosen_number_decides_alone() -> None:
     assert lowest([low, high, mid]) is low
     assert middle([low, high, mid]) is mid
     for choose in (highest, lowest, middle):
-        assert math.isnan(choose([low, Number(math.nan), high]).value)
+        assert math.isnan(choose([low, Quantity(math.nan), high]).value)
     with pytest.raises(ValueError, match="asked of 2 numbers; their count must be odd"):
         middle([low, high])
 
 
 def test_an_undefined_number_makes_all_that_follows_undefined() -> None:
-    undefined, known = Number(math.nan), number(1.0)
+    undefined, known = Quantity(math.nan), number(1.0)
     for found in (
         undefined - known,
         known - undefined,
@@ -106,8 +108,8 @@ def test_an_undefined_number_makes_all_that_follows_undefined() -> None:
 
 
 def test_starred_cells_are_counted() -> None:
-    cells = [cell(1.0, starred=True), cell(2.0), cell(3.0, starred=True)]
-    assert starred(Number(one.mean, (one,)) for one in cells).value == 2
+    cells = [cell(1.0, failed=True), cell(2.0), cell(3.0, failed=True)]
+    assert starred(map(of_cell, cells)).value == 2
     assert starred([]).value == 0
 
 
@@ -138,25 +140,54 @@ def test_over_equal_numbers_of_runs_it_is_the_root_mean_variance(runs: list[list
     assert pooled_std([cell(*values) for values in runs]) == pytest.approx(expected, abs=1e-6)
 
 
-def test_noise_is_that_of_the_deciding_cells() -> None:
-    quiet, noisy = number(50.0, 50.1), number(40.0, 60.5)
-    assert (quiet > noisy).within_noise
-    assert not (quiet > 49.0).within_noise
-    # The noisy one is lower than the 51 and does not decide.
-    decided = highest([number(40.0, 60.5), number(51.0, 51.1)]) > quiet
-    assert decided.noise == pytest.approx(math.sqrt(0.005))
+THREE, OTHERS = (50.0, 50.6, 51.3), (49.0, 49.9, 50.8)
+
+
+def test_noise_is_the_reach_of_the_interval_of_the_difference() -> None:
+    compared = number(*THREE) > number(*OTHERS)
+    expected = scipy.stats.ttest_ind(THREE, OTHERS, equal_var=False).confidence_interval(0.95)
+    assert compared.noise == pytest.approx((expected.high - expected.low) / 2)
+    one = number(*THREE) > 49.0
+    expected = scipy.stats.ttest_1samp(THREE, 49.0).confidence_interval(0.95)
+    assert one.noise == pytest.approx((expected.high - expected.low) / 2)
+
+
+def test_runs_of_the_same_seeds_are_paired() -> None:
+    compared = number(*THREE, seeds=True) > number(*OTHERS, seeds=True)
+    expected = scipy.stats.ttest_rel(THREE, OTHERS).confidence_interval(0.95)
+    assert compared.noise == pytest.approx((expected.high - expected.low) / 2)
+    assert not compared.within_noise
+    assert (number(*THREE) > number(*OTHERS)).within_noise
+
+
+def test_a_weighted_sum_has_the_noise_of_its_parts() -> None:
+    first, second, third = (number(*values, seeds=True) for values in (THREE, OTHERS, (10.0, 12.0, 15.0)))
+    compared = abs(first - second) - average(first, third) > 1.5 * second
+    sums = [a - b - (a + c) / 2 - 1.5 * b for a, b, c in zip(THREE, OTHERS, (10, 12, 15), strict=True)]
+    assert compared.gap == pytest.approx(statistics.mean(sums))
+    reach = scipy.stats.t.ppf(0.975, 2) * statistics.stdev(sums) / math.sqrt(3)
+    assert compared.noise == pytest.approx(reach)
+
+
+def test_only_the_deciding_cells_make_noise() -> None:
+    # The noisy one is lower and does not decide.
+    decided = highest([number(20.0, 40.0, 60.5), number(51.0, 51.1, 51.2)]) > number(50.0, 50.1, 50.2)
+    assert decided.noise == pytest.approx(
+        (number(51.0, 51.1, 51.2) > number(50.0, 50.1, 50.2)).noise or math.nan
+    )
     assert not decided.within_noise
 
 
-def test_noise_is_unknown_for_single_runs_printed_cells_and_other_units() -> None:
-    printed = Cell(place=cell(1.0).place, mean=50.0, std=0.1, runs=3, epochs=200)
-    pair = number(50.0, 51.0)
+def test_noise_is_unknown_for_few_runs_printed_cells_and_other_units() -> None:
+    printed = Cell(key=cell(1.0).key, mean=50.0, std=0.1, runs=3, epochs=200)
+    runs = number(*THREE)
     for comparison in (
-        pair > number(50.0),
-        pair > Number(printed.mean, (printed,)),
-        pair / pair > 1.0,
-        rank_correlation([pair, number(1.0, 2.0)], [1.0, 2.0]) > 0,
-        Number(1.0) > 0,
+        runs > number(50.0),
+        runs > number(50.0, 51.0),
+        runs > of_cell(printed),
+        runs / runs > 1.0,
+        rank_correlation([runs, number(*OTHERS)], [1.0, 2.0]) > 0,
+        Quantity(1.0) > 0,
     ):
         assert comparison.noise is None
         assert not comparison.within_noise
