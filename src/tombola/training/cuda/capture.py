@@ -35,7 +35,9 @@ _idle: list[tuple[object, Any]] = []
 _idle_lock = threading.Lock()
 
 
-def capture(work: Callable[[], None], pool: Any, *, before: Callable[[], object]) -> torch.cuda.CUDAGraph:
+def capture(
+    work: Callable[[], None], pool: torch.cuda._POOL_HANDLE, *, before: Callable[[], object]
+) -> torch.cuda.CUDAGraph:
     """Capture work as a graph, on the current stream, which no other thread may use.
 
     pool: the memory pool that it shares with other graphs, of ``torch.cuda.graph_pool_handle``.
@@ -72,8 +74,8 @@ def capture(work: Callable[[], None], pool: Any, *, before: Callable[[], object]
                 torch._C._cuda_endAllocateToPool(stream.device_index, pool)
         finally:
             torch._C._cuda_clearCublasWorkspaces()
-    # Out here, so that the device's error is not the context of this one, by which the device would be given
-    # up.
+    # Out here, so that the device's error does not become the context of this one, which would count as a
+    # lost device.
     if full:
         raise torch.OutOfMemoryError(cause)
     if cause:

@@ -64,9 +64,8 @@ class FusedStep:
                 _flat(torch.zeros_like(leaf) if gradient is None else gradient)
                 for leaf, gradient in zip(leaves, gradients, strict=True)
             ]
-            self._move(
-                flat[: len(self._flat_network.prunable)], flat[len(self._flat_network.prunable) :], rate
-            )
+            prunable = len(self._flat_network.prunable)
+            self._move(flat[:prunable], flat[prunable:], rate)
             if self._counts is not None:
                 self._counts += self._calls
             return losses.mean(), right
@@ -83,15 +82,8 @@ class FusedStep:
         ):
             if parts:
                 torch.cat(parts, out=gradient[: sum(map(len, parts))])
-                sgd(
-                    flat_network.weights[stretch],
-                    gradient,
-                    flat_network.momentum[stretch],
-                    kept,
-                    copy,
-                    rate,
-                    self._numbers,
-                )
+                weights, momentum = flat_network.weights[stretch], flat_network.momentum[stretch]
+                sgd(weights, gradient, momentum, kept, copy, rate, self._numbers)
 
 
 def _flat(gradient: Tensor) -> Tensor:

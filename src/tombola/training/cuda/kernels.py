@@ -148,7 +148,7 @@ def _empty_channels_last(like: Tensor, *shape: int) -> Tensor:
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
-def _launch_over_pixels(kernel: Any, *tensors: Tensor, small: Tensor) -> None:
+def _launch_over_pixels(kernel: triton.JITFunction, *tensors: Tensor, small: Tensor) -> None:
     """Run a kernel over all pooled pixels."""
     count, channels, height, width = small.shape
     rows = count * height * width

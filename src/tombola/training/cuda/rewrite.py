@@ -138,7 +138,7 @@ def _called_once(module: fx.GraphModule, node: fx.Node) -> bool:
     return [other.target for other in module.graph.nodes].count(node.target) == 1
 
 
-def _is_strided_pointwise(layer: Any) -> bool:
+def _is_strided_pointwise(layer: nn.Module | None) -> bool:
     """Whether a layer is a 1x1 convolution that leaves out pixels."""
     return (
         type(layer) is nn.Conv2d
@@ -150,7 +150,7 @@ def _is_strided_pointwise(layer: Any) -> bool:
     )
 
 
-def _is_halving_pool(layer: Any) -> bool:
+def _is_halving_pool(layer: nn.Module | None) -> bool:
     """Whether a layer is the max-pooling of 2x2 pixels."""
     if type(layer) is not nn.MaxPool2d or layer.ceil_mode or layer.return_indices:
         return False
@@ -173,7 +173,7 @@ def _only_user(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
-def _module(module: fx.GraphModule, node: Any) -> Any:
+def _module(module: fx.GraphModule, node: object) -> Any:
     """The submodule that a node calls, if it calls one."""
     if isinstance(node, fx.Node) and node.op == "call_module":
         return module.get_submodule(str(node.target))
