@@ -234,7 +234,7 @@ def _cells(table: Any, column: str) -> Iterator[Any]:
 def _pixels(image: Any) -> NDArray[np.uint8]:
     """The pixels of a PIL image as uint8 ``(1, H, W)`` if its mode is a grey one, else ``(3, H, W)``."""
     if image.mode == "I" or image.mode.startswith("I;16"):
-        # PIL clips 16-bit grey values at 255 when asked for 8 bits; they are meant to be scaled.
+        # PIL clips 16-bit grey values at 255 when asked for 8 bits; they have to be scaled.
         return np.rint(np.asarray(image).clip(0, 65535) / 257).astype(np.uint8)[None]
     if image.mode in _GREY_MODES:
         return np.array(image.convert("L"))[None]

@@ -25,7 +25,7 @@ def load_data(source: str | os.PathLike[str] | Data) -> Data:
     - a local folder that Hugging Face ``datasets`` reads: parquet files with an image and a label column,
       or pictures in one folder for each class, optionally below ``train`` and ``test``;
     - a :class:`~tombola.data.imageset.Data`, say from :func:`~tombola.data.imageset.data_from_tensors`, which
-      is handed back unchanged.
+      is returned unchanged.
 
     Images are uint8 ``(N, C, H, W)``, labels int64 ``(N,)``. The test split is the one called ``test``, else
     ``valid``, ``validation`` or ``val``; a set without one gets a fixed stratified split of 80% to 20%. If

@@ -1,6 +1,6 @@
 """Devices, precisions and modes of a computation, and the environment on which equal bits rest.
 
-Every computation, on a CPU too, runs within :func:`repeatable`.
+Trainings and measures run within :func:`repeatable`.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class _Settings:
     _PLACES: ClassVar[tuple[tuple[Any, str], ...]] = (
         (torch.backends.cudnn, "benchmark"),  # chooses by timing, another day otherwise
         (torch.backends.cudnn, "deterministic"),
-        (torch.backends.cudnn, "allow_tf32"),  # float32 is meant where a recipe says so
+        (torch.backends.cudnn, "allow_tf32"),  # a recipe that says float32 must get it
         (torch.backends.cuda.matmul, "allow_tf32"),
         (torch.utils.deterministic, "fill_uninitialized_memory"),  # only costs time
     )

@@ -57,7 +57,7 @@ class Engine(Protocol):
         """Train steps ``first`` to ``last - 1`` of the plan."""
 
     def stretch(self) -> int:
-        """Number of steps to take in one call of :meth:`advance`; between two calls checkpoints are due."""
+        """Number of steps to take in one call of :meth:`advance`; checkpoints are taken between calls."""
 
     def tally(self) -> EpochTally:
         """Results of the steps so far; the engine's own tensors, which a resumed epoch copies into."""
