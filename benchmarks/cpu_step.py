@@ -88,7 +88,7 @@ def _row(case: Case, repeats: int) -> dict[str, Any]:
 def _tombola_epoch(ticket: tb.Ticket, data: tb.Data, recipe: tb.Recipe) -> Callable[[], None]:
     device = resolve_device("cpu")
     engine = EagerEngine(ticket.network, data, recipe, device, "float32")
-    engine.body.load(ticket.weights(), ticket.mask)
+    engine.flat_network.load(ticket.weights(), ticket.mask)
     engine.evaluate = lambda images: (0.0, 0.0)  # type: ignore[method-assign]
     record = ForgettingRecord.empty(len(data.train))
     training = Training(engine, data, recipe, (0, 0), device, "float32", {}, [], record, 0)

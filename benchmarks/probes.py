@@ -90,7 +90,8 @@ def _forward_pass(
             for batches, size in ((train, recipe.batch_size), (test, EVALUATION_BATCH)):
                 for first in range(0, len(batches), size):
                     with torch.autocast("cuda", torch.bfloat16, enabled=bfloat16):
-                        body.module(channels_last(batches.plain(first, min(first + size, len(batches)))))
+                        images = batches.unaugmented(first, min(first + size, len(batches)))
+                        body.module(channels_last(images))
                 body.module.eval()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)

@@ -12,7 +12,7 @@ from tombola.pruning.controls import densify
 from tombola.search import chain as chain_of
 from tombola.search import mask_search, one_shot, tickets
 from tombola.training.engines import EagerEngine
-from tombola.training.step import EpochPlan
+from tombola.training.epoch import EpochPlan
 
 Same = Callable[..., bool]
 

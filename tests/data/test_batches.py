@@ -69,7 +69,7 @@ def test_the_bits_do_not_depend_on_how_an_epoch_is_cut(fill: str) -> None:
 
 def test_plain_images_are_only_normalised() -> None:
     data = make(3)
-    plain = Batches(data.test, data, pad=2).plain(2, 7)
+    plain = Batches(data.test, data, pad=2).unaugmented(2, 7)
     mean, std = (values.double().numpy()[:, None, None] for values in (data.mean, data.std))
     expected = (data.test.images[2:7].numpy() / 255 - mean) / std
     assert np.allclose(plain.numpy(), expected, atol=2e-6)
@@ -81,7 +81,7 @@ def test_the_middle_crop_is_the_plain_image_to_the_bit() -> None:
     for pad in (0, 2):
         batches = Batches(data.train, data, pad=pad)
         middle = torch.full((20,), pad)
-        assert torch.equal(batches.images(torch.arange(20), middle, middle), batches.plain(0, 20))
+        assert torch.equal(batches.images(torch.arange(20), middle, middle), batches.unaugmented(0, 20))
 
 
 def test_making_batches_leaves_the_data_alone() -> None:
@@ -89,7 +89,7 @@ def test_making_batches_leaves_the_data_alone() -> None:
     before = data.train.images.clone()
     zero = torch.zeros(20, dtype=torch.int64)
     Batches(data.train, data).images(torch.arange(20), zero, zero)
-    Batches(data.train, data).plain(0, 20)
+    Batches(data.train, data).unaugmented(0, 20)
     assert torch.equal(data.train.images, before)
 
 

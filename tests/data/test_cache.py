@@ -13,12 +13,12 @@ Writer = Callable[..., Path]
 
 
 @pytest.fixture
-def decoding(monkeypatch: pytest.MonkeyPatch) -> list[hub.Origin]:
+def decoding(monkeypatch: pytest.MonkeyPatch) -> list[hub.DataOrigin]:
     """Every decoding that takes place."""
-    seen: list[hub.Origin] = []
+    seen: list[hub.DataOrigin] = []
     load = hub.load
 
-    def watched(origin: hub.Origin) -> object:
+    def watched(origin: hub.DataOrigin) -> object:
         seen.append(origin)
         return load(origin)
 
@@ -51,7 +51,7 @@ def test_the_second_load_gives_the_same_without_the_hub_library(
 
 
 def test_a_changed_folder_is_decoded_anew_into_the_same_file(
-    simple: Writer, decoding: list[hub.Origin], cache_folder: Path
+    simple: Writer, decoding: list[hub.DataOrigin], cache_folder: Path
 ) -> None:
     folder = simple(train=6, test=4)
     load_data(folder)
@@ -78,7 +78,7 @@ def test_folders_of_the_same_name_do_not_share_a_file(
 
 @pytest.mark.parametrize("damage", ["cut", "garbage", "flipped"])
 def test_a_damaged_file_is_rebuilt(
-    simple: Writer, decoding: list[hub.Origin], cache_folder: Path, damage: str
+    simple: Writer, decoding: list[hub.DataOrigin], cache_folder: Path, damage: str
 ) -> None:
     folder = simple(train=6, test=4)
     first = load_data(folder).train.images.clone()

@@ -79,7 +79,7 @@ def test_given_moments_normalise_the_images_and_count_in_the_fingerprint() -> No
     # (pixel / 255 - mean) / std
     pixels = data.test.images[:1].double() / 255
     expected = (pixels - torch.tensor([0.25, 0.5])[:, None, None]) / torch.tensor([0.125, 2])[:, None, None]
-    assert torch.allclose(Batches(other.test, other).plain(0, 1).double(), expected, atol=1e-5)
+    assert torch.allclose(Batches(other.test, other).unaugmented(0, 1).double(), expected, atol=1e-5)
     assert len({each.fingerprint for each in (data, other, replace(data, normalization=own))}) == 3
 
 

@@ -4,6 +4,7 @@ from torch import nn
 from torch.nn import functional
 
 from tombola.networks import architectures
+from tombola.networks.architectures import conv3x3, convnet
 
 
 def build(name: str, channels: int = 3, classes: int = 10) -> nn.Module:
@@ -62,3 +63,20 @@ def test_a_block_is_two_normalised_convolutions_beside_the_shortcut() -> None:
     outer = scale * functional.conv2d(inner, block.conv2.weight, padding=1)
     outer = outer + scale * functional.conv2d(x, block.shortcut[0].weight, stride=2)
     torch.testing.assert_close(block(x), functional.relu(outer))
+
+
+def test_convnet_has_the_parameters_counted_by_hand() -> None:
+    convolutions = 9 * (1 * 8 + 8 * 16 + 16 * 16 + 16 * 32)
+    batch_norms = 2 * (8 + 16 + 16 + 32)
+    assert sum(p.numel() for p in convnet(1, 10).parameters()) == convolutions + batch_norms + 32 * 10 + 10
+
+
+@pytest.mark.parametrize("size", [(8, 8), (8, 10), (28, 28), (3, 3)])
+@torch.no_grad()
+def test_convnet_gives_one_number_a_class_for_small_images_of_any_size(size: tuple[int, int]) -> None:
+    assert convnet(3, 5).eval()(torch.zeros(2, 3, *size)).shape == (2, 5)
+
+
+@pytest.mark.parametrize(("stride", "side"), [(1, 9), (2, 5)])
+def test_a_3x3_convolution_keeps_the_image_size_but_for_its_stride(stride: int, side: int) -> None:
+    assert conv3x3(2, 4, stride)(torch.zeros(1, 2, 9, 9)).shape == (1, 4, side, side)

@@ -7,7 +7,7 @@ from torch import nn
 
 from tombola.errors import NetworkError
 from tombola.networks.architectures import Block, ResNet, convnet, resnet18, resnet34, vgg16
-from tombola.networks.blocks import Layout, chosen_layout, layout
+from tombola.networks.blocks import BlockNames, block_names, built_in_block_names
 
 
 def small() -> ResNet:
@@ -27,30 +27,30 @@ class Own(nn.Module):
 def test_a_resnet_has_every_residual_block(factory: type[nn.Module], count: int) -> None:
     with torch.device("meta"):
         module = factory(3, 10)
-    found = layout(module)
+    found = built_in_block_names(module)
     residual = [name for name, layer in module.named_modules() if isinstance(layer, Block)]
-    assert found == Layout(tuple(residual), "linear")
+    assert found == BlockNames(tuple(residual), "linear")
     assert len(residual) == count
 
 
 def test_a_vgg_has_its_five_stages() -> None:
     with torch.device("meta"):
-        found = layout(vgg16(3, 10))
-    assert found == Layout(("groups.0", "groups.1", "groups.2", "groups.3", "groups.4"), "linear")
+        found = built_in_block_names(vgg16(3, 10))
+    assert found == BlockNames(("groups.0", "groups.1", "groups.2", "groups.3", "groups.4"), "linear")
 
 
 def test_the_small_network_has_every_activated_convolution() -> None:
     module = convnet(1, 10)
-    found = layout(module)
+    found = built_in_block_names(module)
     assert found is not None
     assert [type(module.get_submodule(name)) for name in found.blocks] == [nn.ReLU] * 4
     assert isinstance(module.get_submodule(found.head), nn.Linear)
 
 
 def test_own_names_take_the_place_of_the_known_ones() -> None:
-    assert chosen_layout("r", small(), None, None) == Layout(("blocks.0", "blocks.1", "blocks.2"), "linear")
-    assert chosen_layout("r", small(), ["bn1", "linear"], None) == Layout(("bn1", "linear"), "linear")
-    assert chosen_layout("own", Own(), ["stem"], "classifier") == Layout(("stem",), "classifier")
+    assert block_names("r", small(), None, None) == BlockNames(("blocks.0", "blocks.1", "blocks.2"), "linear")
+    assert block_names("r", small(), ["bn1", "linear"], None) == BlockNames(("bn1", "linear"), "linear")
+    assert block_names("own", Own(), ["stem"], "classifier") == BlockNames(("stem",), "classifier")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_an_unknown_network_without_names_is_told_what_to_give(
 ) -> None:
     words = f"network own is not one of tombola's own; {missing}: names of its modules (stem, classifier)"
     with pytest.raises(NetworkError, match=re.escape(words)):
-        chosen_layout("own", Own(), blocks, head)
+        block_names("own", Own(), blocks, head)
 
 
 @pytest.mark.parametrize(
@@ -91,4 +91,4 @@ def test_a_name_that_does_not_fit_is_refused_with_one_that_does(
     blocks: Sequence[str] | None, head: str | None, words: str
 ) -> None:
     with pytest.raises(NetworkError, match=re.escape(words)):
-        chosen_layout("r", small(), blocks, head)
+        block_names("r", small(), blocks, head)

@@ -10,8 +10,8 @@ import tombola as tb
 from tombola.data.augmentation import draw
 from tombola.training import engines, evaluation
 from tombola.training.engines import EagerEngine
+from tombola.training.epoch import EpochPlan
 from tombola.training.evaluation import channels_last, device_batches, evaluate
-from tombola.training.step import EpochPlan
 
 CPU = torch.device("cpu")
 Same = Callable[..., bool]
@@ -28,7 +28,7 @@ def plan_of(data: tb.Data, size: int, epoch: int = 0) -> EpochPlan:
 def engine(colour: tb.Data) -> EagerEngine:
     ticket = tb.initialize("convnet", colour)
     engine = EagerEngine(ticket.network, colour, tb.Recipe(), CPU, "float32")
-    engine.body.load(ticket.weights(), ticket.mask)
+    engine.flat_network.load(ticket.weights(), ticket.mask)
     return engine
 
 
@@ -56,9 +56,9 @@ def test_evaluation_is_loss_and_accuracy_over_all_images_whatever_the_batches(
 
 
 def test_evaluation_changes_no_state(engine: EagerEngine, colour: tb.Data, same_bits: Same) -> None:
-    before = engine.body.state()
+    before = engine.flat_network.state()
     engine.evaluate(colour.test)
-    assert same_bits(engine.body.state(), before)
+    assert same_bits(engine.flat_network.state(), before)
 
 
 def test_how_an_epoch_is_cut_into_stretches_changes_no_bit(colour: tb.Data, same_bits: Same) -> None:
@@ -67,12 +67,14 @@ def test_how_an_epoch_is_cut_into_stretches_changes_no_bit(colour: tb.Data, same
     ends = []
     for stretches in ([(0, 7)], [(0, 3), (3, 4), (4, 7)], [(step, step + 1) for step in range(7)]):
         engine = EagerEngine(ticket.network, colour, tb.Recipe(), CPU, "float32")
-        engine.body.load(ticket.weights(), ticket.mask)
+        engine.flat_network.load(ticket.weights(), ticket.mask)
         engine.begin(plan)
         for first, last in stretches:
             engine.advance(first, last)
         tally = engine.tally()
-        ends.append(engine.body.state() | {"losses": tally.losses.clone(), "right": tally.right.clone()})
+        ends.append(
+            engine.flat_network.state() | {"losses": tally.losses.clone(), "right": tally.right.clone()}
+        )
     assert same_bits(ends[0], ends[1])
     assert same_bits(ends[0], ends[2])
 
@@ -86,10 +88,10 @@ def test_how_many_images_are_prepared_together_changes_no_bit(
     for together in (512, 64, 1):
         monkeypatch.setattr(engines, "PREPARED_IMAGES", together)
         engine = EagerEngine(ticket.network, colour, tb.Recipe(), CPU, "float32")
-        engine.body.load(ticket.weights(), ticket.mask)
+        engine.flat_network.load(ticket.weights(), ticket.mask)
         engine.begin(plan)
         engine.advance(0, 7)
-        ends.append(engine.body.state())
+        ends.append(engine.flat_network.state())
     assert same_bits(ends[0], ends[1])
     assert same_bits(ends[0], ends[2])
 
@@ -109,7 +111,7 @@ def test_the_first_loss_and_predictions_are_those_before_the_step(
 ) -> None:
     plan = plan_of(colour, 210)
     plain = tb.initialize("convnet", colour).network.build().train()
-    plain.load_state_dict(engine.body.state())
+    plain.load_state_dict(engine.flat_network.state())
     pad = 1
     padded = np.pad(colour.train.images.numpy(), ((0, 0), (0, 0), (pad, pad), (pad, pad)))
     pictures = []
@@ -131,25 +133,27 @@ def test_the_first_loss_and_predictions_are_those_before_the_step(
 def test_steps_are_those_of_sgd_by_hand(engine: EagerEngine, colour: tb.Data) -> None:
     recipe = tb.Recipe()
     engine.begin(plan_of(colour, 70))
-    velocity = torch.zeros_like(engine.body.weights)
+    velocity = torch.zeros_like(engine.flat_network.weights)
     for step in range(3):
-        before = engine.body.weights.clone()
+        before = engine.flat_network.weights.clone()
         engine.advance(step, step + 1)
         # The gradient of the step is still there.
-        velocity = recipe.momentum * velocity + engine.body.gradient + recipe.weight_decay * before
-        torch.testing.assert_close(engine.body.momentum, velocity)
-        torch.testing.assert_close(engine.body.weights, before - 0.05 * velocity)
+        velocity = recipe.momentum * velocity + engine.flat_network.gradient + recipe.weight_decay * before
+        torch.testing.assert_close(engine.flat_network.momentum, velocity)
+        torch.testing.assert_close(engine.flat_network.weights, before - 0.05 * velocity)
 
 
 def test_without_momentum_the_momentum_stays_zero(colour: tb.Data) -> None:
     ticket = tb.initialize("convnet", colour)
     engine = EagerEngine(ticket.network, colour, tb.Recipe(momentum=0.0), CPU, "float32")
-    engine.body.load(ticket.weights(), ticket.mask)
+    engine.flat_network.load(ticket.weights(), ticket.mask)
     engine.begin(plan_of(colour, 70))
-    before = engine.body.weights.clone()
+    before = engine.flat_network.weights.clone()
     engine.advance(0, 1)
-    torch.testing.assert_close(engine.body.weights, before - 0.05 * (engine.body.gradient + 5e-4 * before))
-    assert not engine.body.momentum.any()
+    torch.testing.assert_close(
+        engine.flat_network.weights, before - 0.05 * (engine.flat_network.gradient + 5e-4 * before)
+    )
+    assert not engine.flat_network.momentum.any()
 
 
 def test_images_of_a_split_are_put_on_a_device_once(digits: tb.Data) -> None:

@@ -25,7 +25,7 @@ def test_an_epoch_is_copied_to_where_captured_steps_read_it(digits: tb.Data) -> 
 
 
 def test_a_plain_plan_shows_each_image_as_it_is_in_its_own_order() -> None:
-    plan = DevicePlan.plain(10, 4, 3, CPU)
+    plan = DevicePlan.unaugmented(10, 4, 3, CPU)
     assert plan.order.tolist() == list(range(10))
     assert set(plan.rows.tolist()) == set(plan.columns.tolist()) == {3}
     assert not plan.flips.any()

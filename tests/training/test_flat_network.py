@@ -19,10 +19,10 @@ Same = Callable[..., bool]
 
 
 @pytest.fixture
-def body(start: tb.Ticket) -> FlatNetwork:
-    body = FlatNetwork(start.network, CPU)
-    body.load(start.weights(), start.mask)
-    return body
+def flat_network(start: tb.Ticket) -> FlatNetwork:
+    flat_network = FlatNetwork(start.network, CPU)
+    flat_network.load(start.weights(), start.mask)
+    return flat_network
 
 
 @pytest.fixture(scope="module")
@@ -34,39 +34,39 @@ def half(start: tb.Ticket) -> tb.Ticket:
 
 
 def test_a_loaded_state_comes_back_to_the_bit_as_a_copy(
-    body: FlatNetwork, start: tb.Ticket, same_bits: Same
+    flat_network: FlatNetwork, start: tb.Ticket, same_bits: Same
 ) -> None:
-    state = body.state()
+    state = flat_network.state()
     assert same_bits(state, start.start)
     assert all(value.is_contiguous() for value in state.values())
-    body.weights.fill_(7)
+    flat_network.weights.fill_(7)
     assert same_bits(state, start.start)
 
 
 def test_the_network_computes_what_a_plain_one_with_the_same_state_does(
-    body: FlatNetwork, start: tb.Ticket
+    flat_network: FlatNetwork, start: tb.Ticket
 ) -> None:
     plain = start.network.build()
     plain.load_state_dict(dict(start.start))
     images = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(body.module.eval()(images), plain.eval()(images))
+    torch.testing.assert_close(flat_network.module.eval()(images), plain.eval()(images))
 
 
-def test_gradients_gather_in_the_flat_tensor(body: FlatNetwork) -> None:
+def test_gradients_gather_in_the_flat_tensor(flat_network: FlatNetwork) -> None:
     images = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    functional.cross_entropy(body.module(images), torch.arange(6)).backward()
-    gathered = body.gradient.clone()
+    functional.cross_entropy(flat_network.module(images), torch.arange(6)).backward()
+    gathered = flat_network.gradient.clone()
     # Two stretches, prunable weights and the rest, each filled up to a multiple of 16.
-    prunable = sum(p.numel() for p in body.module.parameters() if p.dim() > 1)
-    others = sum(p.numel() for p in body.module.parameters() if p.dim() == 1)
+    prunable = sum(p.numel() for p in flat_network.module.parameters() if p.dim() > 1)
+    others = sum(p.numel() for p in flat_network.module.parameters() if p.dim() == 1)
     assert gathered.numel() == math.ceil(prunable / 16) * 16 + math.ceil(others / 16) * 16
-    total = math.sqrt(sum(float(p.grad.square().sum()) for p in body.module.parameters()))
+    total = math.sqrt(sum(float(p.grad.square().sum()) for p in flat_network.module.parameters()))
     assert float(gathered.norm()) == pytest.approx(total, rel=1e-5)
     assert total > 0
     # Momentum is read out by the same positions: a gradient put there comes out under its parameter's name.
-    body.momentum.copy_(gathered)
-    momentum = body.momentum_state()
-    for name, parameter in body.module.named_parameters():
+    flat_network.momentum.copy_(gathered)
+    momentum = flat_network.momentum_state()
+    for name, parameter in flat_network.module.named_parameters():
         assert torch.equal(momentum[name], parameter.grad)
 
 
@@ -74,12 +74,12 @@ def test_gradients_gather_in_the_flat_tensor(body: FlatNetwork) -> None:
 def test_weight_and_momentum_are_selected_not_multiplied_where_the_mask_is_zero(
     half: tb.Ticket, value: float
 ) -> None:
-    body = FlatNetwork(half.network, CPU)
-    body.load(half.weights(), half.mask)
-    body.weights.fill_(value)
-    body.momentum.fill_(-value)
-    body.enforce_mask()
-    weights, momentum = body.state(), body.momentum_state()
+    flat_network = FlatNetwork(half.network, CPU)
+    flat_network.load(half.weights(), half.mask)
+    flat_network.weights.fill_(value)
+    flat_network.momentum.fill_(-value)
+    flat_network.enforce_mask()
+    weights, momentum = flat_network.state(), flat_network.momentum_state()
     for name, keep in half.mask.items():
         for state, kept in ((weights, value), (momentum, -value)):
             assert not state[name].numpy().view(np.int32)[~keep.numpy()].any()
@@ -93,41 +93,43 @@ def test_weight_and_momentum_are_selected_not_multiplied_where_the_mask_is_zero(
 def test_loading_a_ticket_forgets_the_mask_momentum_and_gradient_before(
     start: tb.Ticket, half: tb.Ticket, same_bits: Same
 ) -> None:
-    body = FlatNetwork(start.network, CPU)
+    flat_network = FlatNetwork(start.network, CPU)
     for ticket in (half, start, half, start):
-        body.load(ticket.weights(), ticket.mask)
-        assert same_bits(body.state(), ticket.weights())
-        assert not body.momentum.any()
-        assert not body.gradient.any()
-        body.weights.fill_(1)
-        body.momentum.fill_(1)
-        body.gradient.fill_(1)
-        body.enforce_mask()
-        assert sum(int(body.state()[name].sum()) for name in ticket.mask) == ticket.kept
+        flat_network.load(ticket.weights(), ticket.mask)
+        assert same_bits(flat_network.state(), ticket.weights())
+        assert not flat_network.momentum.any()
+        assert not flat_network.gradient.any()
+        flat_network.weights.fill_(1)
+        flat_network.momentum.fill_(1)
+        flat_network.gradient.fill_(1)
+        flat_network.enforce_mask()
+        assert sum(int(flat_network.state()[name].sum()) for name in ticket.mask) == ticket.kept
 
 
 def test_loading_a_state_alone_keeps_the_mask(half: tb.Ticket, start: tb.Ticket) -> None:
-    body = FlatNetwork(half.network, CPU)
-    body.load(half.weights(), half.mask)
-    body.load(start.start)
-    body.enforce_mask()
-    assert all(not body.state()[name][~keep].any() for name, keep in half.mask.items())
+    flat_network = FlatNetwork(half.network, CPU)
+    flat_network.load(half.weights(), half.mask)
+    flat_network.load(start.start)
+    flat_network.enforce_mask()
+    assert all(not flat_network.state()[name][~keep].any() for name, keep in half.mask.items())
 
 
-def test_weights_stay_at_the_same_address(body: FlatNetwork, start: tb.Ticket, half: tb.Ticket) -> None:
-    places = [parameter.data_ptr() for parameter in body.module.parameters()]
-    body.load(half.weights(), half.mask)
-    assert [parameter.data_ptr() for parameter in body.module.parameters()] == places
+def test_weights_stay_at_the_same_address(
+    flat_network: FlatNetwork, start: tb.Ticket, half: tb.Ticket
+) -> None:
+    places = [parameter.data_ptr() for parameter in flat_network.module.parameters()]
+    flat_network.load(half.weights(), half.mask)
+    assert [parameter.data_ptr() for parameter in flat_network.module.parameters()] == places
 
 
-def test_momentum_comes_back(body: FlatNetwork, same_bits: Same) -> None:
-    body.momentum.copy_(torch.arange(len(body.momentum)).float())
-    state = body.momentum_state()
-    body.momentum.zero_()
-    body.load_momentum(state)
+def test_momentum_comes_back(flat_network: FlatNetwork, same_bits: Same) -> None:
+    flat_network.momentum.copy_(torch.arange(len(flat_network.momentum)).float())
+    state = flat_network.momentum_state()
+    flat_network.momentum.zero_()
+    flat_network.load_momentum(state)
     # Every position was another number; what fills up the stretches is zero again.
-    assert len(set(body.momentum.tolist())) == sum(each.numel() for each in state.values())
-    assert same_bits(body.momentum_state(), state)
+    assert len(set(flat_network.momentum.tolist())) == sum(each.numel() for each in state.values())
+    assert same_bits(flat_network.momentum_state(), state)
 
 
 def test_frozen_parameters_take_no_part_and_keep_their_mask() -> None:
@@ -137,15 +139,15 @@ def test_frozen_parameters_take_no_part_and_keep_their_mask() -> None:
         return module
 
     network = Network.of(frozen, channels=1, size=(2, 2), classes=2)
-    body = FlatNetwork(network, CPU)
-    assert (body.prunable, body.others) == (["1.weight"], ["0.bias", "1.bias"])
+    flat_network = FlatNetwork(network, CPU)
+    assert (flat_network.prunable, flat_network.others) == (["1.weight"], ["0.bias", "1.bias"])
     mask = {
         name: torch.eye(4, dtype=torch.bool)[: 4 if name[0] == "0" else 2]
         for name in ("0.weight", "1.weight")
     }
-    state = {name: torch.ones_like(value) for name, value in body.state().items()}
-    body.load(state, mask)
-    assert body.state()["1.weight"].tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
+    state = {name: torch.ones_like(value) for name, value in flat_network.state().items()}
+    flat_network.load(state, mask)
+    assert flat_network.state()["1.weight"].tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
 
 
 def test_parameters_that_are_not_float32_are_refused() -> None:
@@ -154,17 +156,19 @@ def test_parameters_that_are_not_float32_are_refused() -> None:
         FlatNetwork(network, CPU)
 
 
-def test_a_mask_over_something_that_cannot_be_pruned_is_refused(body: FlatNetwork, start: tb.Ticket) -> None:
+def test_a_mask_over_something_that_cannot_be_pruned_is_refused(
+    flat_network: FlatNetwork, start: tb.Ticket
+) -> None:
     with pytest.raises(TicketError, match=r"'1\.weight', which is no weight that can be pruned"):
-        body.load(start.start, {"1.weight": torch.zeros(8, dtype=torch.bool)})
+        flat_network.load(start.start, {"1.weight": torch.zeros(8, dtype=torch.bool)})
 
 
 def test_a_mask_of_some_layers_leaves_nothing_of_the_last_mask_on_the_others(start: tb.Ticket) -> None:
-    body = FlatNetwork(start.network, CPU)
+    flat_network = FlatNetwork(start.network, CPU)
     first, second, *_ = start.mask
-    body.load(start.start, {name: torch.zeros_like(start.mask[name]) for name in (first, second)})
-    body.load(start.start, {first: start.mask[first]})
-    assert body.state()[second].any()
+    flat_network.load(start.start, {name: torch.zeros_like(start.mask[name]) for name in (first, second)})
+    flat_network.load(start.start, {first: start.mask[first]})
+    assert flat_network.state()[second].any()
 
 
 def test_buffers_that_no_state_holds_begin_every_training_as_they_were_built() -> None:
@@ -178,9 +182,9 @@ def test_buffers_that_no_state_holds_begin_every_training_as_they_were_built() -
             self.seen += 1
             return self.linear(x.flatten(1)) + self.seen
 
-    body = FlatNetwork(Network.of(Counting, channels=1, size=(2, 2), classes=2), CPU)
-    state = body.state()
-    body.module(torch.zeros(1, 1, 2, 2))
-    assert float(body.module.get_buffer("seen")) == 4
-    body.load(state)
-    assert float(body.module.get_buffer("seen")) == 3
+    flat_network = FlatNetwork(Network.of(Counting, channels=1, size=(2, 2), classes=2), CPU)
+    state = flat_network.state()
+    flat_network.module(torch.zeros(1, 1, 2, 2))
+    assert float(flat_network.module.get_buffer("seen")) == 4
+    flat_network.load(state)
+    assert float(flat_network.module.get_buffer("seen")) == 3

@@ -16,7 +16,7 @@ from tombola.data.augmentation import draw
 from tombola.errors import RecipeError
 from tombola.training.checkpoint import Checkpoint, Watch
 from tombola.training.engines import EagerEngine
-from tombola.training.step import EpochPlan
+from tombola.training.epoch import EpochPlan
 
 Same = Callable[..., bool]
 
@@ -170,7 +170,7 @@ def test_a_rewound_ticket_starts_with_its_weights_batch_norm_and_no_momentum(
     begin = EagerEngine.begin
 
     def record(self: EagerEngine, plan: EpochPlan) -> None:
-        states.append((self.body.state(), self.body.momentum.clone(), plan.rates[0]))
+        states.append((self.flat_network.state(), self.flat_network.momentum.clone(), plan.rates[0]))
         begin(self, plan)
 
     monkeypatch.setattr(EagerEngine, "begin", record)

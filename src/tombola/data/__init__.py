@@ -1,1 +1,1 @@
-"""Images and labels as plain tensors: built-in, from the Hugging Face hub, from a folder, or one's own."""
+"""Data sets as tensors of images and labels: built in, from the Hugging Face hub, from a folder, or own."""

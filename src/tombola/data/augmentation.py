@@ -1,7 +1,7 @@
-"""Crops and flips, described without torch and drawn on the CPU.
+"""Random crops and flips: the setting of a recipe, and its draws for one epoch.
 
-Every image of an epoch gets its own draw from the stream of that epoch, in the order of presentation. So the
-draws depend neither on the device nor on how the epoch is cut into batches or chunks.
+Every image of an epoch gets its own draw from the stream of that epoch, on the CPU and in the order of
+presentation, so the draws depend neither on the device nor on how the epoch is cut into batches.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # The command line reads Augmentation and must not wait for t
 class Augmentation:
     """How training images are varied: a random crop after padding, and a random horizontal flip.
 
-    A negative pad or another fill raises a RecipeError.
+    Raises :class:`~tombola.errors.RecipeError` for a negative pad or an unknown fill.
     """
 
     pad: int | None = None
@@ -52,7 +52,7 @@ class Augmentation:
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """What happens to each image of an epoch, in the order of presentation.
+    """The crop and flip of each image of an epoch, in the order of presentation.
 
     rows, columns: int64 ``(N,)``, where the crop starts in the padded image, 0 to twice the padding.
     flips: bool ``(N,)``, whether the crop is then mirrored left to right.
@@ -81,7 +81,7 @@ def draw(
 
     noise: the SGD noise's seed. round: the pruning round. epoch: from 0 on.
     count: number of images presented; by default all of the train split.
-    stream: another name for the stream, for what is not a training of the network.
+    stream: first word of the stream; heads on a frozen network draw from one of their own.
     """
     import torch
 

@@ -17,7 +17,7 @@ from tombola.data.imageset import Data, ImageSet
 
 
 class Batches:
-    """One split on a device, ready to be asked for batches.
+    """The images and labels of one split on a device, from which batches are cut.
 
     split: the images and labels.
     data: gives the mean and standard deviation of its train split for normalisation.
@@ -51,11 +51,8 @@ class Batches:
     def __len__(self) -> int:
         return len(self.all_labels)
 
-    def used_on(self, stream: torch.cuda.Stream) -> None:
-        """Say that a stream other than the one that made them reads these images.
-
-        Their memory then goes to nobody else before that stream is done with them.
-        """
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Keep the memory of these images from reuse until ``stream``, which reads them, is done."""
         for tensor in vars(self).values():
             if isinstance(tensor, Tensor):
                 tensor.record_stream(stream)
@@ -89,16 +86,16 @@ class Batches:
         return images
 
     def labels(self, indices: Tensor) -> Tensor:
-        """Labels as int64 ``(B,)``."""
+        """Labels of the images at ``indices`` as int64 ``(B,)``."""
         return self.all_labels.index_select(0, indices)
 
-    def plain(self, first: int, last: int) -> Tensor:
-        """The images from ``first`` up to but without ``last``, unaugmented, as float32 ``(B, C, H, W)``."""
+    def unaugmented(self, first: int, last: int) -> Tensor:
+        """Images ``first`` to ``last - 1``, normalised but not augmented, as float32 ``(B, C, H, W)``."""
         inner = slice(self.pad, self.pad + len(self._row)), slice(self.pad, self.pad + len(self._column))
         return self._normalised(self.padded[first:last, :, inner[0], inner[1]])
 
-    def plain_labels(self, first: int, last: int) -> Tensor:
-        """The labels that go with :meth:`plain`."""
+    def unaugmented_labels(self, first: int, last: int) -> Tensor:
+        """Labels of images ``first`` to ``last - 1`` as int64 ``(B,)``."""
         return self.all_labels[first:last]
 
     def _normalised(self, pixels: Tensor) -> Tensor:

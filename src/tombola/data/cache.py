@@ -1,8 +1,8 @@
-"""Decoded data sets kept as one safetensors file each, so that the second load takes a moment.
+"""Cache of decoded data sets, one safetensors file each, so that only the first load decodes.
 
-A file is named after its source and stamped with what it was made from; another stamp means that the source
-has changed, and the file is made anew. Nothing here may stop a load: a damaged file is rebuilt, and
-where nothing can be written the data set is simply decoded again next time.
+A file is named after its source and stamped with what it was decoded from; another stamp means that the
+source has changed, and the file is rebuilt. The cache never stops a load: a damaged file is rebuilt, and
+where nothing can be written the data set is decoded again next time.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from torch import Tensor
 from tombola.data.imageset import Data, ImageSet
 from tombola.errors import DataError
 
-# Raised whenever decoding or the file's contents change meaning, so that old files are made anew.
+# Raised whenever decoding or the file's contents change meaning, so that old files are rebuilt.
 LAYOUT = 1
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a data set is kept.
+class CacheEntry:
+    """The cache file of a data set.
 
-    stamp: identifies what it was made from.
+    stamp: identifies what the file must have been decoded from.
     """
 
     file: Path
@@ -50,8 +50,8 @@ def folder() -> Path:
     return user_cache_path("tombola") / "data"
 
 
-def place(name: str, source: str, origin: Path | None) -> Place:
-    """Where the data set ``name`` loaded from ``source`` is kept.
+def entry_of(name: str, source: str, origin: Path | None) -> CacheEntry:
+    """The cache file of the data set ``name`` loaded from ``source``, and the stamp that it must have.
 
     origin: the local folder it is decoded from, or None. Every file in it counts, by size and last change.
     """
@@ -60,7 +60,7 @@ def place(name: str, source: str, origin: Path | None) -> Place:
     for line in _listing(origin) if origin else ():
         stamp.update(line.encode(errors="surrogateescape"))
     tail = hashlib.sha256(source.encode(errors="surrogateescape")).hexdigest()[:16]
-    return Place(folder() / f"{readable}-{tail}.safetensors", stamp.hexdigest())
+    return CacheEntry(folder() / f"{readable}-{tail}.safetensors", stamp.hexdigest())
 
 
 def _listing(origin: Path) -> Iterator[str]:
@@ -76,39 +76,39 @@ def _listing(origin: Path) -> Iterator[str]:
             yield f"{os.path.relpath(path, origin)}\0{status.st_size}\0{status.st_mtime_ns}\n"
 
 
-def read(place: Place) -> Data | None:
-    """The data set kept there, its tensors mapped from the file; None if there is none or it is outdated.
+def read(entry: CacheEntry) -> Data | None:
+    """The cached data set, its tensors mapped from the file; None if there is none or it is outdated.
 
     A damaged file gives a warning and None.
     """
-    if not place.file.is_file():
+    if not entry.file.is_file():
         return None
     try:
-        with safe_open(str(place.file), framework="pt") as file:
-            about = file.metadata() or {}
-            if about.get("stamp") != place.stamp:
+        with safe_open(str(entry.file), framework="pt") as file:
+            description = file.metadata() or {}
+            if description.get("stamp") != entry.stamp:
                 return None
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-        if about["checksum"] != _checksum(tensors):
+        if description["checksum"] != _checksum(tensors):
             raise DataError("checksum differs")
         data = Data(
-            about["name"],
+            description["name"],
             ImageSet(tensors["train_images"], tensors["train_labels"]),
             ImageSet(tensors["test_images"], tensors["test_labels"]),
-            class_names=tuple(json.loads(about["class_names"])),
-            mirrored=json.loads(about["mirrored"]),
-            source=about["source"],
+            class_names=tuple(json.loads(description["class_names"])),
+            mirrored=json.loads(description["mirrored"]),
+            source=description["source"],
         )
         # Into the slots of the cached properties: computing them again would read every pixel several times.
-        vars(data).update(mean=tensors["mean"], std=tensors["std"], fingerprint=about["fingerprint"])
+        vars(data).update(mean=tensors["mean"], std=tensors["std"], fingerprint=description["fingerprint"])
     except (SafetensorError, DataError, KeyError, ValueError, OSError) as error:
-        warnings.warn(f"{place.file} is damaged ({error}) and will be rebuilt", stacklevel=2)
+        warnings.warn(f"{entry.file} is damaged ({error}) and will be rebuilt", stacklevel=2)
         return None
     return data
 
 
-def write(place: Place, data: Data) -> None:
-    """Keep a data set; gives a warning where that is impossible."""
+def write(entry: CacheEntry, data: Data) -> None:
+    """Write a data set to the cache; warns if the file cannot be written."""
     tensors = {
         "train_images": data.train.images,
         "train_labels": data.train.labels,
@@ -117,8 +117,8 @@ def write(place: Place, data: Data) -> None:
         "mean": data.mean,
         "std": data.std,
     }
-    about = {
-        "stamp": place.stamp,
+    description = {
+        "stamp": entry.stamp,
         "checksum": _checksum(tensors),
         "fingerprint": data.fingerprint,
         "name": data.name,
@@ -126,25 +126,25 @@ def write(place: Place, data: Data) -> None:
         "class_names": json.dumps(data.class_names),
         "mirrored": json.dumps(data.mirrored),
     }
-    # Written beside and renamed, so that another process never sees half a file.
-    partial = place.file.with_name(f"{place.file.name}.{uuid.uuid4().hex}.partial")
+    # Written under another name and renamed, so that another process never sees half a file.
+    partial = entry.file.with_name(f"{entry.file.name}.{uuid.uuid4().hex}.partial")
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
         try:
-            save_file(tensors, str(partial), metadata=about)
-            os.replace(partial, place.file)
+            save_file(tensors, str(partial), metadata=description)
+            os.replace(partial, entry.file)
         finally:
             partial.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         warnings.warn(
-            f"data sets cannot be kept in {place.file.parent} ({error}); "
+            f"data sets cannot be kept in {entry.file.parent} ({error}); "
             "each load decodes anew (set TOMBOLA_CACHE to a folder that can be written)",
             stacklevel=2,
         )
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:
-    """CRC-32 over all tensors: finds a damaged file at many times the speed of the fingerprint's hash."""
+    """CRC-32 over all tensors, which finds a damaged file many times faster than the fingerprint's hash."""
     total = 0
     for key in sorted(tensors):
         total = zlib.crc32(tensors[key].numpy().data, total)

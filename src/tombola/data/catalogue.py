@@ -1,7 +1,8 @@
-"""Which data set a name or a folder means, answered without torch, without reading and without the network.
+"""Catalogue of data sets by name, and the data set that a name or a folder stands for.
 
-The catalogue holds what a name alone does not tell: where the set lives, which of two label columns is meant,
-whether its images may be mirrored, and whether its official splits are to be pooled.
+It holds what a name alone does not tell: the repository on the hub, which of two label columns is meant,
+whether images may be mirrored, and whether the official splits are pooled. Nothing here needs torch or the
+network.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from tombola.errors import DataError, unknown
 
 
 @dataclass(frozen=True)
-class Known:
-    """What the catalogue knows of a data set.
+class CatalogueEntry:
+    """Properties of a data set that its files do not state.
 
     repository: where it lives on the hub.
     label: the label column, where several could be meant.
@@ -31,49 +32,51 @@ class Known:
 
 
 CATALOGUE = {
-    "cifar10": Known("uoft-cs/cifar10"),
-    "cifar100": Known("uoft-cs/cifar100", label="fine_label"),
-    "eurosat": Known("blanchon/EuroSAT_RGB", pooled=True),
-    "mnist": Known("ylecun/mnist", mirrored=False),
-    "tinyimagenet": Known("zh-plus/tiny-imagenet"),
+    "cifar10": CatalogueEntry("uoft-cs/cifar10"),
+    "cifar100": CatalogueEntry("uoft-cs/cifar100", label="fine_label"),
+    "eurosat": CatalogueEntry("blanchon/EuroSAT_RGB", pooled=True),
+    "mnist": CatalogueEntry("ylecun/mnist", mirrored=False),
+    "tinyimagenet": CatalogueEntry("zh-plus/tiny-imagenet"),
 }
 
 
 @dataclass(frozen=True)
-class Origin:
+class DataOrigin:
     """Where a data set comes from.
 
     name: what the data set is called in job names.
     source: what :func:`~tombola.data.load.load_data` takes to load the same: a name or an absolute path.
+    entry: its entry in the catalogue, or the defaults for a set that has none.
     folder: the local folder, or None if it lives on the hub.
     """
 
     name: str
     source: str
-    known: Known
+    entry: CatalogueEntry
     folder: Path | None = None
 
 
-def find(source: str | os.PathLike[str]) -> Origin:
+def origin_of(source: str | os.PathLike[str]) -> DataOrigin:
     """Where ``source`` points to: a name of the catalogue, an existing folder, or else a name on the hub.
 
     A catalogue name wins over a folder of that name in the current directory (write ``./mnist`` for the
-    folder). A folder whose own name is in the catalogue is taken for a copy of that set.
+    folder). A folder whose own name is in the catalogue is read as a copy of that set.
+
     Raises :class:`~tombola.errors.DataError` for a path where no folder is.
     """
     text = os.fspath(source)
     if isinstance(source, str) and text in CATALOGUE:
-        return Origin(text, text, CATALOGUE[text])
+        return DataOrigin(text, text, CATALOGUE[text])
     if not text:
         raise DataError(no_data_set(text))
     folder = Path(os.path.abspath(os.path.expanduser(text)))
     if folder.is_dir():
-        known = CATALOGUE.get(folder.name.lower(), Known(folder.name))
-        return Origin(folder.name, str(folder), known, folder)
+        entry = CATALOGUE.get(folder.name.lower(), CatalogueEntry(folder.name))
+        return DataOrigin(folder.name, str(folder), entry, folder)
     if not isinstance(source, str) or folder.exists() or _looks_like_path(text):
         raise DataError(_no_folder(text, folder))
-    repositories = {known.repository: known for known in CATALOGUE.values()}
-    return Origin(text.replace("/", "--"), text, repositories.get(text, Known(text)))
+    by_repository = {entry.repository: entry for entry in CATALOGUE.values()}
+    return DataOrigin(text.replace("/", "--"), text, by_repository.get(text, CatalogueEntry(text)))
 
 
 def _looks_like_path(text: str) -> bool:
@@ -84,12 +87,12 @@ def _looks_like_path(text: str) -> bool:
 
 
 def no_data_set(name: str) -> str:
-    """One line for a name that is not in the catalogue, with the nearest that is."""
+    """The error message for an unknown name, with the nearest name in the catalogue."""
     return unknown("data set", name, ["digits", *CATALOGUE])
 
 
 def _no_folder(text: str, folder: Path) -> str:
-    """One line for a path where no folder is, with the nearest folder beside it."""
+    """The error message for a path without a folder, with the most similar folder name at that place."""
     if folder.exists():
         return f"{text!r} is a file; give the folder that holds the images or tables"
     try:

@@ -1,4 +1,4 @@
-"""Images made to fit a network that was built for others (section 5.1 and Appendix E.2 of the paper).
+"""Resizes images to fit a network built for another size (section 5.1 and Appendix E.2 of the paper).
 
 The paper resizes every target to 32x32 and gives grey images three channels. The fitted set is a data set
 like any other: its normalisation is its own, and a network can be initialised for it and trained on it.
@@ -24,12 +24,12 @@ _TOGETHER = 4096
 def fit_images(data: Data, *, size: tuple[int, int] = (32, 32), channels: int = 3) -> Data:
     """The same data with images of another size and number of channels.
 
-    size: height and width in pixels. Images are resized bilinearly with antialiasing, from whatever aspect
-        ratio they have.
+    size: height and width in pixels. Images are resized bilinearly with antialiasing; the aspect ratio is
+        not kept.
     channels: grey images are repeated to that many; images of several channels must have that many already.
 
-    Labels, classes and whether images may be mirrored stay. Data that fits already is handed back as it is.
-    For a subset of a fitted set, fit first: then it is normalised as the whole.
+    Labels, classes and whether images may be mirrored stay. Data that fits already is returned unchanged.
+    For a subset of a fitted set, fit first: then it is normalised as the full set.
 
     Raises :class:`~tombola.errors.DataError` for channels that do not correspond or an impossible size.
     """
@@ -43,7 +43,7 @@ def fit_images(data: Data, *, size: tuple[int, int] = (32, 32), channels: int = 
     return _fitted(data, tuple(size), channels)
 
 
-# A body of many tickets is measured on one target: its images are fitted, and brought to a device, once.
+# Many tickets are measured on one target: its images are resized, and copied to a device, once.
 @lru_cache(maxsize=2)
 def _fitted(data: Data, size: tuple[int, int], channels: int) -> Data:
     if (data.size, data.channels) == (size, channels):

@@ -1,6 +1,7 @@
-"""Image sets from the Hugging Face hub, by name, and from local folders in the layouts the hub knows.
+"""Fetches image sets from the Hugging Face hub or a local folder, and decodes them to tensors.
 
-Both are read with the library ``datasets``; what it raises comes out as one line that says what to do.
+Both are read with the library ``datasets``, whose errors are turned into one line that says what to do. The
+tables' columns are then recognised by name or type, images decoded with PIL, and labels made class indices.
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tombola.data.catalogue import CATALOGUE, Origin, no_data_set
-from tombola.data.catalogue import find as find
+from tombola.data.catalogue import CATALOGUE, DataOrigin, no_data_set
 from tombola.data.imageset import Data, ImageSet
 from tombola.data.subsets import stratified_split
 from tombola.errors import DataError
@@ -31,38 +31,45 @@ _TEST_SPLITS = ("test", "valid", "validation", "val")
 # How long the hub may take to answer whether it has a data set, in seconds.
 _PATIENCE = 5.0
 
+# What hub data sets call the label; the fine one where there is a coarse one too.
+LABEL_COLUMNS = ("label", "labels", "fine_label")
+IMAGE_COLUMNS = ("image", "img")
 
-def load(origin: Origin) -> Data:
+# PIL modes that are stored as one channel.
+_GREY_MODES = ("1", "L", "LA", "La")
+
+
+def load(origin: DataOrigin) -> Data:
     """Fetch and decode a data set, without any cache of tensors.
 
     Raises :class:`~tombola.errors.DataError` if it cannot be reached or read, lacks an image or label column,
     mixes image sizes, or has a class that one split lacks.
     """
-    known, name = origin.known, origin.name
+    entry, name = origin.entry, origin.name
     with tempfile.TemporaryDirectory(prefix="tombola-", ignore_cleanup_errors=True) as scratch, _quiet():
         # A folder's intermediate tables are thrown away; those of the hub stay in the hub's own cache, which
         # serves machines that work offline.
         splits = _from_folder(origin.folder, scratch) if origin.folder else _from_hub(origin)
-        tables = [table for table in _chosen(splits, known.pooled, name) if len(table)]
+        tables = [table for table in _tables(splits, entry.pooled, name) if len(table)]
         if not tables:
             raise DataError(f"{name}: no images in it")
         features = tables[0].features
         image = image_column(features, name)
-        label = label_column(features, name, preferred=known.label)
+        label = label_column(features, name, preferred=entry.label)
         labels, class_names = class_indices(tables, label, name)
         images = stacked([decoded(table, image, name) for table in tables], name)
         del tables, splits
-    if len(images) == 2 and not known.pooled:
+    if len(images) == 2 and not entry.pooled:
         train, test = map(ImageSet, images, labels)
     else:
         everything, classes = torch.cat(images), torch.cat(labels)
         parts = stratified_split(classes, TEST_FRACTION)
         train, test = (ImageSet(everything[part], classes[part]) for part in parts)
-    return Data(name, train, test, class_names, mirrored=known.mirrored, source=origin.source)
+    return Data(name, train, test, class_names, mirrored=entry.mirrored, source=origin.source)
 
 
-def _chosen(splits: dict[str, Any], pooled: bool, name: str) -> list[Any]:
-    """The tables of the train and the test split, or those that are to be split anew."""
+def _tables(splits: dict[str, Any], pooled: bool, name: str) -> list[Any]:
+    """The tables of the train and the test split; those of all splits if they are pooled or there is one."""
     if pooled:
         return [splits[split] for split in sorted(splits)]
     if len(splits) == 1:
@@ -87,13 +94,13 @@ def _from_folder(folder: Path, scratch: str) -> dict[str, Any]:
         raise DataError(f"folder {str(folder)!r} cannot be read: {_first_line(error)}") from error
 
 
-def _from_hub(origin: Origin) -> dict[str, Any]:
-    """The tables of a hub data set by split; from the hub's local cache if the hub does not answer."""
+def _from_hub(origin: DataOrigin) -> dict[str, Any]:
+    """The tables of a hub data set by split; from its local cache if the hub does not answer."""
     import datasets
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
-    repository = origin.known.repository
+    repository = origin.entry.repository
     nowhere = no_data_set(origin.source)
     reachable = True
     try:
@@ -127,7 +134,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the progress bars of the Hugging Face libraries."""
+    """Hide the progress bars of the Hugging Face libraries."""
     import datasets.utils
     import huggingface_hub.utils
 
@@ -144,7 +151,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """Let the Hugging Face libraries look only at what is on this machine, rather than retry."""
+    """Restrict the Hugging Face libraries to what is on this machine, rather than let them retry."""
     import datasets.config
     from huggingface_hub import constants
 
@@ -156,36 +163,31 @@ def _offline() -> Iterator[None]:
         datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
 
 
-# What hub data sets call the label, the fine one where a coarse one stands beside it.
-LABEL_COLUMNS = ("label", "labels", "fine_label")
-IMAGE_COLUMNS = ("image", "img")
-
-_GREY_MODES = ("1", "L", "LA", "La")
-
-
 def image_column(features: Mapping[str, Any], name: str) -> str:
-    """Which column holds the images: ``image`` or ``img``, else the only one of image type.
+    """Name of the column with the images: ``image`` or ``img``, else the only one of image type.
 
     Raises :class:`~tombola.errors.DataError`, naming the columns seen, if there is none or a choice.
     """
     from datasets import Image
 
     # A table written without type information shows an image as its two stored fields.
-    found = [
+    image_columns = [
         column
         for column, feature in features.items()
         if isinstance(feature, Image) or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})
     ]
-    named = [column for column in IMAGE_COLUMNS if column in found]
-    if named or len(found) == 1:
-        return (named or found)[0]
+    named = [column for column in IMAGE_COLUMNS if column in image_columns]
+    if named or len(image_columns) == 1:
+        return (named or image_columns)[0]
     seen = ", ".join(map(repr, features)) or "none"
-    problem = "no images" if not found else "several image columns and none is called 'image' or 'img'"
+    problem = (
+        "no images" if not image_columns else "several image columns and none is called 'image' or 'img'"
+    )
     raise DataError(f"{name}: {problem}; columns seen: {seen}")
 
 
 def label_column(features: Mapping[str, Any], name: str, preferred: str | None = None) -> str:
-    """Which column holds the labels: the preferred, a usual name, or else the only one of class type.
+    """Name of the column with the labels: the preferred, a usual name, or else the only one of class type.
 
     Raises :class:`~tombola.errors.DataError`, naming the columns seen, if there is none or a choice.
     """
@@ -194,18 +196,19 @@ def label_column(features: Mapping[str, Any], name: str, preferred: str | None =
     for column in (preferred, *LABEL_COLUMNS):
         if column in features:
             return str(column)
-    found = [column for column, feature in features.items() if isinstance(feature, ClassLabel)]
-    if len(found) == 1:
-        return found[0]
+    class_columns = [column for column, feature in features.items() if isinstance(feature, ClassLabel)]
+    if len(class_columns) == 1:
+        return class_columns[0]
     wanted = ", ".join(map(repr, LABEL_COLUMNS))
     seen = ", ".join(map(repr, features))
     raise DataError(f"{name}: no label column; wanted one of {wanted} or a single class column; seen: {seen}")
 
 
 def decoded(table: Any, column: str, name: str) -> list[NDArray[np.uint8]]:
-    """The images of one split in their own sizes and colours, each uint8 ``(1 or 3, H, W)``.
+    """The images of one split in their own sizes and modes, each uint8 ``(1 or 3, H, W)``.
 
     table: a ``datasets.Dataset``.
+
     Raises :class:`~tombola.errors.DataError`, naming the row, for an image that is missing or cannot be read.
     """
     from datasets import Image
@@ -231,7 +234,7 @@ def _cells(table: Any, column: str) -> Iterator[Any]:
 def _pixels(image: Any) -> NDArray[np.uint8]:
     """The pixels of a PIL image as uint8 ``(1, H, W)`` if its mode is a grey one, else ``(3, H, W)``."""
     if image.mode == "I" or image.mode.startswith("I;16"):
-        # PIL clips 16-bit grey values at 255 when asked for 8 bits; they are meant to be scaled.
+        # PIL clips 16-bit grey values at 255 when asked for 8 bits; they have to be scaled.
         return np.rint(np.asarray(image).clip(0, 65535) / 257).astype(np.uint8)[None]
     if image.mode in _GREY_MODES:
         return np.array(image.convert("L"))[None]
@@ -247,6 +250,7 @@ def stacked(splits: Sequence[Sequence[NDArray[np.uint8]]], name: str) -> list[Te
     """One uint8 tensor ``(N, C, H, W)`` for each split.
 
     All are greyscale (C = 1) if every image of every split is; otherwise grey images become RGB (C = 3).
+
     Raises :class:`~tombola.errors.DataError`, naming the sizes, if the images are not all of one size.
     """
     images = [image for split in splits for image in split]
@@ -272,6 +276,7 @@ def class_indices(tables: Sequence[Any], column: str, name: str) -> tuple[list[T
 
     The names of a class column keep their official order. Plain numbers and texts become classes in
     sorted order over all splits, named as they are.
+
     Raises :class:`~tombola.errors.DataError` if a label is missing or is neither a number nor a text.
     """
     from datasets import ClassLabel

@@ -1,11 +1,11 @@
-"""A data set as tensors: what every function of tombola takes as ``data``."""
+"""A data set as tensors of images and labels: what every function of tombola takes as ``data``."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -17,7 +17,7 @@ from tombola.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """One split.
+    """One split of a data set.
 
     images: uint8 ``(N, C, H, W)``, raw pixel values 0..255.
     labels: int64 ``(N,)``, class indices.
@@ -50,7 +50,7 @@ class Data:
         augmentation flips by default.
     source: where a worker loads the same data from, a name or a folder; None for tensors made by the caller.
     normalization: mean and standard deviation of each channel on the scale 0..1, where they are not those of
-        the train split: a subset is normalised as the whole, so that its images are the very same inputs.
+        the train split: a subset is normalised as the full set, so that its images are the very same inputs.
     """
 
     name: str
@@ -114,8 +114,8 @@ class Data:
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
         if self.normalization is not None:
-            given = [torch.tensor(values, dtype=torch.float32) for values in self.normalization]
-            return given[0], given[1]
+            mean, std = (torch.tensor(values, dtype=torch.float32) for values in self.normalization)
+            return mean, std
         # From the histogram of the 256 pixel values: exact, in one pass, without a float copy of the images.
         images = self.train.images
         counts = torch.stack(
@@ -133,7 +133,7 @@ class Data:
     def fingerprint(self) -> str:
         """SHA-256 over pixels, labels and class names of both splits, as 64 hexadecimal digits.
 
-        Also over the normalization where it is given; else it follows from the pixels.
+        Also over the normalization where it is set; else it follows from the pixels.
         """
         digest = hashlib.sha256()
         for split in (self.train, self.test):
@@ -158,7 +158,7 @@ def data_from_tensors(
     """A data set from the caller's own tensors.
 
     train, test: pairs of uint8 images ``(N, C, H, W)`` and int64 labels ``(N,)``.
-    name: identifies the set in a store; by default made from the fingerprint, so never mistaken for another.
+    name: identifies the set in a store; by default derived from the fingerprint, so never shared by two.
     class_names: by default the class indices as text.
     mirrored: whether flipped images keep their class.
 
@@ -168,10 +168,4 @@ def data_from_tensors(
     if class_names is None:
         class_names = [str(index) for index in range(int(splits[0].labels.max()) + 1)]
     data = Data(name or "tensors", *splits, class_names=tuple(class_names), mirrored=mirrored)
-    return (
-        data
-        if name
-        else Data(
-            f"tensors-{data.fingerprint[:12]}", *splits, class_names=data.class_names, mirrored=mirrored
-        )
-    )
+    return data if name else replace(data, name=f"tensors-{data.fingerprint[:12]}")

@@ -1,4 +1,4 @@
-"""The one way to data: by a name, from a folder, or as tensors that are there already."""
+"""Loads a data set by name or from a folder, by way of the cache (:mod:`tombola.data.cache`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tombola.data import cache, hub
-from tombola.data.catalogue import find
+from tombola.data.catalogue import origin_of
 from tombola.data.imageset import Data, ImageSet
 from tombola.data.subsets import stratified_split
 from tombola.errors import DataError
@@ -25,7 +25,7 @@ def load_data(source: str | os.PathLike[str] | Data) -> Data:
     - a local folder that Hugging Face ``datasets`` reads: parquet files with an image and a label column,
       or pictures in one folder for each class, optionally below ``train`` and ``test``;
     - a :class:`~tombola.data.imageset.Data`, say from :func:`~tombola.data.imageset.data_from_tensors`, which
-      is handed back unchanged.
+      is returned unchanged.
 
     Images are uint8 ``(N, C, H, W)``, labels int64 ``(N,)``. The test split is the one called ``test``, else
     ``valid``, ``validation`` or ``val``; a set without one gets a fixed stratified split of 80% to 20%. If
@@ -41,17 +41,17 @@ def load_data(source: str | os.PathLike[str] | Data) -> Data:
         raise DataError(f"data is a name, a folder or a Data; got {type(source).__name__} {source!r:.60}")
     if source == "digits":
         return digits()
-    origin = find(source)
-    place = cache.place(origin.name, origin.source, origin.folder)
-    data = cache.read(place)
+    origin = origin_of(source)
+    entry = cache.entry_of(origin.name, origin.source, origin.folder)
+    data = cache.read(entry)
     if data is None:
         data = hub.load(origin)
-        cache.write(place, data)
+        cache.write(entry, data)
     return data
 
 
 def digits() -> Data:
-    """The digits in a fixed stratified split: 1,198 train and 599 test images, uint8 ``(N, 1, 8, 8)``."""
+    """The digits of scikit-learn, uint8 ``(N, 1, 8, 8)``, in a fixed stratified split of 1,198 and 599."""
     # Imported here, because scikit-learn takes longer to import than all of tombola's data code.
     from sklearn.datasets import load_digits
 

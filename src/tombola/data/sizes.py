@@ -1,17 +1,17 @@
-"""The sizes of the data sets that come by name, so that planning or naming a job loads none of them."""
+"""Sizes of the data sets of the catalogue, so that planning or naming a job need not load one."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 
-from tombola.data.catalogue import CATALOGUE, find
+from tombola.data.catalogue import CATALOGUE, origin_of
 from tombola.data.imageset import Data
 
 
 @dataclass(frozen=True)
 class Size:
-    """Of a data set: images in its splits, and classes; share: how much of the whole its train split is."""
+    """Images in the train and test split, and classes; ``share``: of the full train split, for a subset."""
 
     train: int
     test: int
@@ -30,9 +30,9 @@ SIZES = {
 
 
 def train_images(data: object) -> int | None:
-    """Number of train images of a data set as it is given to a call; None where only loading would tell.
+    """Number of train images of a call's ``data`` argument; None where only loading it would tell.
 
-    That is so for a local folder, a set of the hub that is not in the catalogue, and data that a job gives.
+    That is so for a local folder, a hub data set outside the catalogue, and the data of a job not yet run.
     """
     if isinstance(data, Data):
         return len(data.train)
@@ -40,7 +40,7 @@ def train_images(data: object) -> int | None:
         return None
     if data == "digits":
         return SIZES["digits"].train
-    origin = find(data)
+    origin = origin_of(data)
     if origin.folder is not None:
         return None
-    return next((SIZES[name].train for name, known in CATALOGUE.items() if known is origin.known), None)
+    return next((SIZES[name].train for name, entry in CATALOGUE.items() if entry is origin.entry), None)

@@ -1,8 +1,8 @@
-"""Subsets of a data set, which are data sets like any other (section 5.2 and Appendix F of the paper).
+"""Class-balanced subsets of a data set (section 5.2 and Appendix F of the paper), and the train/test split.
 
-The train split is replaced by some of its images, in their old order; the test split and the normalisation
-stay those of the whole, so that the images of a subset are the very same inputs. Every class is shuffled once
-a seed, and a subset takes the first images of each: smaller subsets lie within larger ones (reading H3).
+A subset is a data set like any other: some of the train images in their old order, and the test split and
+normalisation of the full set, so that its images are the very same inputs. Every class is shuffled once a
+seed, and a subset takes the first images of each: smaller subsets lie within larger ones (reading H3).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def subset(data: Data, *, share: float | None = None, shots: int | None = None, 
         # Ranks of raw words rather than a permutation: numpy promises the bit stream, but not its methods.
         words = generator("subset", seed, index).bit_generator.random_raw(len(members))
         chosen.append(members[np.argsort(words, kind="stable")[:count]])
-    return with_images(data, torch.cat(chosen), f"{data.name}-{amount(share, shots)}-seed{seed}")
+    return with_images(data, torch.cat(chosen), f"{data.name}-{size_text(share, shots)}-seed{seed}")
 
 
 def class_counts(data: Data, share: float | None, shots: int | None) -> list[int]:
@@ -60,7 +60,7 @@ def class_counts(data: Data, share: float | None, shots: int | None) -> list[int
         return [int(shots)] * data.classes
     if share is None or not 0 < share <= 1:
         raise DataError(f"share is {share}; it must lie above 0 and be at most 1")
-    counts = [nearest(share * total) for total in totals]
+    counts = [rounded_half_up(share * total) for total in totals]
     if min(counts) == 0:
         raise DataError(
             f"share is {share}, which leaves no image of class {scarce!r} of {data.name} with its {fewest} "
@@ -70,10 +70,10 @@ def class_counts(data: Data, share: float | None, shots: int | None) -> list[int
 
 
 def with_images(data: Data, chosen: Tensor, name: str) -> Data:
-    """The data with only the chosen train images, in their old order and normalised as all of them.
+    """The data with only the chosen train images, in their old order and normalised as the full set.
 
     chosen: int64 ``(n,)``, indices of train images.
-    name: of the data set that this is, by which jobs tell it from the whole.
+    name: of the new data set, by which jobs tell it from the full one.
     """
     kept = chosen.sort().values
     train = ImageSet(data.train.images[kept], data.train.labels[kept])
@@ -81,13 +81,13 @@ def with_images(data: Data, chosen: Tensor, name: str) -> Data:
     return replace(data, name=name, train=train, source=None, normalization=moments)
 
 
-def amount(share: float | None, shots: int | None) -> str:
-    """The size of a subset, as part of its name."""
+def size_text(share: float | None, shots: int | None) -> str:
+    """The size of a subset as text, for its name."""
     return f"share{share}" if shots is None else f"shots{shots}"
 
 
-def nearest(count: float) -> int:
-    """The nearest whole number, half up."""
+def rounded_half_up(count: float) -> int:
+    """The nearest integer; halves are rounded up."""
     return math.floor(count + 0.5)
 
 

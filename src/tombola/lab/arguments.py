@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy
 
-from tombola.data.catalogue import find
+from tombola.data.catalogue import origin_of
 from tombola.data.imageset import Data
 from tombola.errors import JobError
 from tombola.networks.initialization import Scheme, written_init
@@ -155,7 +155,7 @@ class Scribe:
         elif value == "digits":
             name, source = "digits", "digits"
         else:
-            origin = find(value)
+            origin = origin_of(value)
             name, source = origin.name, origin.source
         known = self.data.setdefault(name, source)
         if not same_source(known, source):

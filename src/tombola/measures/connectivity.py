@@ -228,7 +228,7 @@ def recalibrate_batch_norm(module: nn.Module, batches: Batches, precision: str) 
         for first, last in _batches(len(batches)):
             size = last - first
             with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
-                module(channels_last(batches.plain(first, last)))
+                module(channels_last(batches.unaugmented(first, last)))
     finally:
         for layer, momentum, hook in zip(norms, momenta, hooks, strict=True):
             layer.momentum = momentum

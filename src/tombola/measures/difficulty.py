@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tombola.data.imageset import Data
-from tombola.data.subsets import amount, class_counts, nearest, with_images
+from tombola.data.subsets import class_counts, rounded_half_up, size_text, with_images
 from tombola.errors import DataError, unknown
 from tombola.measures.learning import forgetting_ranking
 from tombola.registry import declare
@@ -50,7 +50,7 @@ def forgotten_subset(
         order = order.flip(0)
     labels = data.train.labels[order]
     chosen = [order[labels == index][:count] for index, count in enumerate(counts)]
-    return _named(data, torch.cat(chosen), f"{which}-forgotten-{amount(share, shots)}", run, seed)
+    return _named(data, torch.cat(chosen), f"{which}-forgotten-{size_text(share, shots)}", run, seed)
 
 
 @declare("drop-by-difficulty", stored=False)
@@ -68,7 +68,7 @@ def drop_by_difficulty(data: Data, run: Run, *, which: Difficulty, share: float,
     if not 0 < share < 1:
         raise DataError(f"share is {share}; of the images to drop it must lie between 0 and 1, both excluded")
     whole = len(data.train)
-    count = nearest(share * whole)
+    count = rounded_half_up(share * whole)
     if count in (0, whole):
         raise DataError(
             f"share is {share}, which drops {count} of {whole} images; it must drop some and leave some"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tombola.data.imageset import Data
 from tombola.errors import NetworkError, RecipeError, reason, unknown
-from tombola.networks.blocks import chosen_layout
+from tombola.networks.blocks import block_names
 from tombola.networks.network import Network
 from tombola.ticket import Ticket
 from tombola.training.device import resolve_precision
@@ -94,7 +94,7 @@ class FrozenBody:
         self._weights = subject.weights() if isinstance(subject, Ticket) else subject.weights
         self._body = FlatNetwork(self.network, device)
         module = self._body.module
-        chosen = chosen_layout(self.network.name, module, blocks, head)
+        chosen = block_names(self.network.name, module, blocks, head)
         self.places, self._head = chosen.blocks or (chosen.head,), chosen.head
         self._norms = [
             layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)

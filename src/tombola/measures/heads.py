@@ -152,8 +152,8 @@ def evaluate_heads(
     count = len(batches)
     for first in range(0, count, EVALUATION_BATCH):
         last = min(first + EVALUATION_BATCH, count)
-        labels = batches.plain_labels(first, last)
-        outputs = outputs_of(heads, body.features(batches.plain(first, last)))
+        labels = batches.unaugmented_labels(first, last)
+        outputs = outputs_of(heads, body.features(batches.unaugmented(first, last)))
         loss = functional.cross_entropy(outputs.mT, labels.expand(len(heads), -1), reduction="none")
         losses.append(loss.double().sum(1))
         right.append((outputs.argmax(2) == labels).sum(1))

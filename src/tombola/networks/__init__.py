@@ -1,1 +1,1 @@
-"""The networks of the paper, and the description under which any network is known."""
+"""The networks of the paper, and the description by which any network is named, stored and rebuilt."""

@@ -1,9 +1,8 @@
-"""Residual networks for small images (He et al., 2016).
+"""The networks of the paper: ResNet-18 and ResNet-34, ResNet-20, VGG16, and a small network for small images.
 
-ResNet-18 and ResNet-34 have a 3x3 stem of stride 1 and no max-pooling; ResNet-20 is the narrow one of the
-CIFAR experiments. Shortcuts that change shape are 1x1 convolutions with batch norm. ResNet-18 and ResNet-34
-start as PyTorch draws them (reading B4); their first version, kept for old tickets, and ResNet-20 start with
-Kaiming-normal convolutions.
+All are for small images (CIFAR's 32x32, Tiny ImageNet's 64x64): the stem is a 3x3 convolution of stride 1
+without max-pooling. First weights follow readings B3 and B4. The ``_version1`` factories are kept for tickets
+of that version (:mod:`tombola.networks.versions`).
 """
 
 from __future__ import annotations
@@ -14,9 +13,17 @@ from torch import Tensor, nn
 
 from tombola.networks.initialization import kaiming_normal
 
+# Channels of VGG16's convolutions, by group.
+_VGG16_GROUPS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+
+
+def conv3x3(channels_in: int, channels: int, stride: int = 1, *, bias: bool = False) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the image size, divided by the stride."""
+    return nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=bias)
+
 
 class Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut."""
+    """Two 3x3 convolutions and a shortcut; one that changes shape is a 1x1 convolution with batch norm."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -40,7 +47,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A stem, groups of residual blocks, global average pooling and one linear layer.
+    """A residual network (He et al., 2016): stem, groups of blocks, global average pooling, one linear layer.
 
     blocks: number of blocks in each group; every group after the first halves the image side.
     width: channels of the first group; each further group doubles them.
@@ -69,45 +76,41 @@ class ResNet(nn.Module):
 
 
 def resnet18(channels: int, classes: int) -> ResNet:
-    """ResNet-18 with a 3x3 stem: 11,173,962 parameters for 3 channels and 10 classes; as PyTorch draws it."""
+    """ResNet-18 as PyTorch draws it: 11,173,962 parameters for 3 channels and 10 classes."""
     return ResNet((2, 2, 2, 2), 64, channels, classes)
 
 
 def resnet34(channels: int, classes: int) -> ResNet:
-    """ResNet-34 with a 3x3 stem: 21,282,122 parameters for 3 channels and 10 classes; as PyTorch draws it."""
+    """ResNet-34 as PyTorch draws it: 21,282,122 parameters for 3 channels and 10 classes."""
     return ResNet((3, 4, 6, 3), 64, channels, classes)
 
 
 def resnet20(channels: int, classes: int) -> ResNet:
-    """ResNet-20, of three groups of 16, 32, 64 channels: 272,474 parameters for 3 channels and 10 classes."""
-    return _kaiming(ResNet((3, 3, 3), 16, channels, classes))
+    """ResNet-20, three groups of 16, 32, 64 channels: 272,474 parameters for 3 channels and 10 classes.
+
+    Convolutions start Kaiming-normal.
+    """
+    return _with_kaiming_normal(ResNet((3, 3, 3), 16, channels, classes))
 
 
 def resnet18_version1(channels: int, classes: int) -> ResNet:
-    """ResNet-18 as version 1 started it: with Kaiming-normal convolutions, the first reading of B4."""
-    return _kaiming(resnet18(channels, classes))
+    """ResNet-18 of version 1, which starts with Kaiming-normal convolutions (the first reading of B4)."""
+    return _with_kaiming_normal(resnet18(channels, classes))
 
 
 def resnet34_version1(channels: int, classes: int) -> ResNet:
-    """ResNet-34 as version 1 started it: with Kaiming-normal convolutions, the first reading of B4."""
-    return _kaiming(resnet34(channels, classes))
+    """ResNet-34 of version 1, which starts with Kaiming-normal convolutions (the first reading of B4)."""
+    return _with_kaiming_normal(resnet34(channels, classes))
 
 
-def _kaiming(module: ResNet) -> ResNet:
+def _with_kaiming_normal(module: ResNet) -> ResNet:
+    """The network with its convolutions drawn anew, Kaiming-normal."""
     kaiming_normal(module)
     return module
 
 
-def conv3x3(channels_in: int, channels: int, stride: int = 1, *, bias: bool = False) -> nn.Conv2d:
-    """A 3x3 convolution that keeps the image size (divided by the stride)."""
-    return nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=bias)
-
-
-_GROUPS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-
-
 class VGG(nn.Module):
-    """Five groups of 3x3 convolutions, global average pooling and one linear layer.
+    """VGG16 (Simonyan & Zisserman, 2015) with batch norm, global average pooling and one linear layer.
 
     pools: how many of the groups, from the first on, end in a 2x2 max-pooling that halves the image side.
     """
@@ -116,7 +119,7 @@ class VGG(nn.Module):
         super().__init__()
         groups: list[nn.Module] = []
         channels_in = channels
-        for index, widths in enumerate(_GROUPS):
+        for index, widths in enumerate(_VGG16_GROUPS):
             layers: list[nn.Module] = []
             for width in widths:
                 layers += [
@@ -151,7 +154,7 @@ def vgg16(channels: int, classes: int) -> VGG:
 
 
 def vgg16_version1(channels: int, classes: int) -> VGG:
-    """VGG16 as version 1 had it: a max-pooling after every group, and the linear layer as PyTorch draws it.
+    """VGG16 of version 1: a max-pooling after every group, and the linear layer as PyTorch draws it.
 
     Images of 32x32 or more. Its weights have the names and shapes of the newer version, but other outputs.
     """

@@ -1,4 +1,7 @@
-"""Where the blocks and the head of a network are: known for those that come with tombola."""
+"""Names of the blocks and the head of a network, at which probes and transfer read it.
+
+They follow from the architecture for tombola's own networks, and are the caller's for others.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from tombola.networks.architectures import VGG, ConvNet, ResNet
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Names of modules, as ``named_modules`` has them.
+class BlockNames:
+    """Names of the blocks and the head of a network, as ``named_modules`` has them.
 
     blocks: in order; the outputs of the residual blocks, or of the convolution stages of a plain network.
     head: the final linear layer.
@@ -23,30 +26,33 @@ class Layout:
     head: str
 
 
-def layout(module: nn.Module) -> Layout | None:
-    """The layout of a built network; None for a module that tombola does not know."""
+def built_in_block_names(module: nn.Module) -> BlockNames | None:
+    """Names in a network that comes with tombola; None for any other module."""
     if isinstance(module, ResNet):
-        return Layout(tuple(f"blocks.{name}" for name, _ in module.blocks.named_children()), "linear")
+        return BlockNames(tuple(f"blocks.{name}" for name, _ in module.blocks.named_children()), "linear")
     if isinstance(module, VGG):
-        return Layout(tuple(f"groups.{name}" for name, _ in module.groups.named_children()), "linear")
+        return BlockNames(tuple(f"groups.{name}" for name, _ in module.groups.named_children()), "linear")
     if isinstance(module, ConvNet):
         children = dict(module.named_children())
         activated = tuple(name for name, layer in children.items() if isinstance(layer, nn.ReLU))
-        return Layout(activated, list(children)[-1])
+        return BlockNames(activated, list(children)[-1])
     return None
 
 
-def chosen_layout(network: str, module: nn.Module, blocks: Sequence[str] | None, head: str | None) -> Layout:
-    """The caller's own names for blocks and head; for what is not given, those that tombola knows.
+def block_names(
+    network: str, module: nn.Module, blocks: Sequence[str] | None, head: str | None
+) -> BlockNames:
+    """The caller's names of blocks and head; where None, those of tombola's own network.
 
-    Raises :class:`~tombola.errors.NetworkError` if they are not known or no modules of the network, if a
+    Raises :class:`~tombola.errors.NetworkError` if there are none or they are no modules of the network, if a
     block is named twice, or if the head is no linear layer.
     """
     if isinstance(blocks, str):
         raise NetworkError(f"blocks is {blocks!r}; it must be a list of names, such as [{blocks!r}]")
-    known = layout(module)
-    if known is not None:
-        blocks, head = known.blocks if blocks is None else blocks, known.head if head is None else head
+    built_in = built_in_block_names(module)
+    if built_in is not None:
+        blocks = built_in.blocks if blocks is None else blocks
+        head = built_in.head if head is None else head
     if blocks is None or head is None:
         missing = ["blocks=[...]"] * (blocks is None) + ["head='...'"] * (head is None)
         children = ", ".join(name for name, _ in module.named_children())
@@ -66,13 +72,13 @@ def chosen_layout(network: str, module: nn.Module, blocks: Sequence[str] | None,
         raise NetworkError(
             f"head {head!r} of {network} is a {type(layer).__name__}; it must be its final linear layer{hint}"
         )
-    return Layout(tuple(blocks), head)
+    return BlockNames(tuple(blocks), head)
 
 
 def _check_name(kind: str, name: str, module: nn.Module) -> None:
-    """Refuse a name that no module has, with the nearest that one has."""
-    names = [known for known, _ in module.named_modules() if known]
+    """Raises NetworkError, with the nearest name, for a name that no module has."""
+    names = [path for path, _ in module.named_modules() if path]
     if name not in names:
         # Of hundreds of modules, those down to the depth that was meant.
         depth = str(name).count(".")
-        raise NetworkError(unknown(kind, str(name), [known for known in names if known.count(".") <= depth]))
+        raise NetworkError(unknown(kind, str(name), [path for path in names if path.count(".") <= depth]))

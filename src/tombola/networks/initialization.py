@@ -1,8 +1,8 @@
-"""Initialisation schemes: how the first weights of a network are drawn, by declared name.
+"""Initialisation schemes: functions that draw the first weights of a built network, by declared name.
 
-Every network has its own (reading B4: the ResNets keep what PyTorch draws, VGG16 has Kaiming-normal
-convolutions). Another one is a choice: ``tb.initialize("resnet18", data, init="kaiming-normal")``. A scheme
-is a function that draws the weights of a built module anew, from torch's generator, layer by layer.
+Every network has a default (reading B4: the ResNets keep the weights that PyTorch draws, VGG16 has
+Kaiming-normal convolutions); another is chosen by ``tb.initialize("resnet18", data, init="kaiming-normal")``.
+A scheme draws from torch's global generator, layer by layer.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ def orthogonal(module: nn.Module) -> None:
 
 
 def _built_in(scheme: Scheme) -> tuple[Callable[[], Scheme], ...]:
+    """The versions of a built-in scheme, of which there is one so far."""
     return (lambda: scheme,)
 
 
@@ -82,7 +83,7 @@ _schemes: Definitions[Scheme] = Definitions(
 
 
 def declare_init(name: str, *, version: int = 1) -> Callable[[Scheme], Scheme]:
-    """Declare an initialisation scheme under a lasting name, for ``init=`` wherever a network is initialised.
+    """Declare an initialisation scheme under a lasting name, for ``init=`` of :func:`tombola.initialize`.
 
     The function takes a built ``nn.Module`` and draws its weights in place, from torch's global generator.
 
@@ -105,10 +106,10 @@ def init_names() -> list[str]:
 
 
 def written_init(init: str | Scheme) -> str:
-    """A scheme as it stands in jobs and files; the newest version unless one is named.
+    """Name and version of a scheme as in jobs and files; the newest version unless one is named.
 
-    Raises :class:`~tombola.errors.NetworkError` for a name or version that there is not, or a function that
-    was never declared.
+    Raises :class:`~tombola.errors.NetworkError` for an unknown name or version, or a function that was
+    never declared.
     """
     if not isinstance(init, str):
         declared = _schemes.name_of(init)
@@ -127,7 +128,7 @@ def written_init(init: str | Scheme) -> str:
 def draw_weights(module: nn.Module, init: str, network: str) -> None:
     """Draw the weights of a module anew by a scheme, from torch's global generator.
 
-    init: as :func:`written_init` gave it. network: its name, for errors.
+    init: as :func:`written_init` returns it. network: its name, for errors.
 
     Raises :class:`~tombola.errors.NetworkError` if the scheme cannot be applied to that module.
     """
@@ -155,5 +156,6 @@ def _layers(module: nn.Module) -> Iterator[_Layer]:
 
 
 def _zero_bias(layer: _Layer) -> None:
+    """Set the bias to 0, if the layer has one."""
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -1,7 +1,7 @@
 """The description of a network: a declared name with its version, and the images it is for.
 
-A description can be written down, compared and built again anywhere; a factory that was never declared
-works too, but only in the process that holds it.
+A description can be stored, compared and built again in any process; a factory that was never declared works
+too, but only in the process that holds it. Tickets, jobs and files contain descriptions, never modules.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ def _built_in(*factories: str) -> tuple[Callable[[], Factory], ...]:
 
 
 def _imported(module: str, factory: str) -> Factory:
-    found: Factory = getattr(importlib.import_module(module), factory)
-    return found
+    """The factory of that name, its module imported only now: jobs need names, not torch layers."""
+    imported: Factory = getattr(importlib.import_module(module), factory)
+    return imported
 
 
 _networks: Definitions[Factory] = Definitions(
@@ -54,7 +55,7 @@ def declare_network(name: str, *, version: int = 1) -> Callable[[F], F]:
     ``size`` (height and width in pixels) that it takes.
 
     version: to be raised when the network changes, in its layers or its first weights; jobs and files then
-        have ``name@2``. Older versions may be declared beside it, for tickets of before.
+        have ``name@2``. Older versions may be declared too, for old tickets.
 
     Raises :class:`~tombola.errors.NetworkError` if the name is taken.
     """
@@ -73,11 +74,11 @@ def network_names() -> list[str]:
 
 
 def written_network(network: str | Factory) -> str | None:
-    """A network as it stands in jobs: ``"resnet18@2"``; the newest version unless one is named.
+    """Name and version of a network as in jobs, ``"resnet18@2"``; the newest version unless one is named.
 
     None for a factory that was never declared.
 
-    Raises :class:`~tombola.errors.NetworkError` for a name or version that there is not.
+    Raises :class:`~tombola.errors.NetworkError` for an unknown name or version.
     """
     described = Network.of(network, channels=1, size=(1, 1), classes=1)
     return described.written if described.factory is None else None
@@ -85,12 +86,13 @@ def written_network(network: str | Factory) -> str | None:
 
 @dataclass(frozen=True)
 class Network:
-    """A network for images of ``channels`` x ``size`` and ``classes`` classes.
+    """Description of a network for images of ``channels`` x ``size`` and ``classes`` classes.
 
     factory: only for a network that was never declared; such a one cannot enter a job.
-    version: of the declared definition. init: the scheme that its first weights are drawn by, as it is
-        written; None for the network's own. Networks that differ in it alone are equal: they have the same
-        layers.
+    version: of the declared definition.
+    init: written name of the scheme that draws its first weights; None for the network's default. Networks
+    that
+        differ in it alone are equal: they have the same layers.
     """
 
     name: str
@@ -111,19 +113,19 @@ class Network:
         classes: int,
         init: str | Scheme | None = None,
     ) -> Network:
-        """Describe a declared name or any factory.
+        """The description of a declared name or any factory.
 
         network: without a version, a name means its newest one.
         init: a declared initialisation scheme.
 
-        Raises :class:`NetworkError` for a name, version or scheme that there is not.
+        Raises :class:`NetworkError` for an unknown name, version or scheme, or a built module.
         """
-        drawn_by = None if init is None else written_init(init)
+        scheme = None if init is None else written_init(init)
         if isinstance(network, str):
             name, version = parsed(network)
             version = _networks.newest(name) if version is None else version
             _networks.find(name, version)
-            return cls(name, channels, size, classes, version=version, init=drawn_by)
+            return cls(name, channels, size, classes, version=version, init=scheme)
         if isinstance(network, nn.Module):
             label = type(network).__name__
             raise NetworkError(
@@ -131,15 +133,15 @@ class Network:
             )
         declared = _networks.name_of(network)
         if declared is not None:
-            return cls(declared[0], channels, size, classes, version=declared[1], init=drawn_by)
+            return cls(declared[0], channels, size, classes, version=declared[1], init=scheme)
         label = f"<{getattr(network, '__qualname__', type(network).__qualname__)}>"
-        return cls(label, channels, size, classes, network, init=drawn_by)
+        return cls(label, channels, size, classes, network, init=scheme)
 
     @classmethod
     def described(cls, description: Mapping[str, Any], factory: Factory | None = None) -> Network:
-        """The network that :meth:`description` described; there, a name without a version is of version 1.
+        """The network of a :meth:`description`, in which a name without a version means version 1.
 
-        factory: what builds it; needed for one that was never declared.
+        factory: the function that builds it; needed for one that was never declared.
 
         Raises :class:`NetworkError` for a network that is not known here.
         """
@@ -154,7 +156,7 @@ class Network:
 
     @property
     def written(self) -> str:
-        """Name and version as they stand in jobs and files."""
+        """Name and version as in jobs and files."""
         return written(self.name, self.version)
 
     @property
@@ -163,7 +165,7 @@ class Network:
         return not _networks.is_built_in(self.name)
 
     def maker(self) -> Factory:
-        """The factory that builds it; of a declared name and version the one that was declared last."""
+        """The factory that builds it; if a name and version were declared again, the last one declared."""
         return self.factory or _networks.find(self.name, self.version)
 
     def build(self) -> nn.Module:
@@ -175,7 +177,7 @@ class Network:
         factory = self.maker()
         offered: dict[str, Any] = {"classes": self.classes, "channels": self.channels, "size": self.size}
         try:
-            module = factory(**_taken(factory, offered))
+            module = factory(**_accepted(factory, offered))
         except Exception as error:  # the caller's own code, which may fail in any way
             cause = " ".join(f"{type(error).__name__}: {error}".split())
             raise NetworkError(f"network {self.name} cannot be built: {cause}") from error
@@ -192,7 +194,7 @@ class Network:
             return module
 
     def description(self) -> dict[str, Any]:
-        """The description as plain JSON values."""
+        """The description as JSON values, from which :meth:`described` restores it."""
         described = {
             "name": self.written,
             "channels": self.channels,
@@ -202,7 +204,7 @@ class Network:
         return described if self.init is None else described | {"init": self.init}
 
 
-def _taken(factory: Factory, offered: dict[str, Any]) -> dict[str, Any]:
+def _accepted(factory: Factory, offered: dict[str, Any]) -> dict[str, Any]:
     """Those of the offered arguments that the factory has parameters for."""
     parameters = inspect.signature(factory).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
@@ -211,7 +213,7 @@ def _taken(factory: Factory, offered: dict[str, Any]) -> dict[str, Any]:
 
 
 def prunable_names(module: nn.Module) -> list[str]:
-    """Names of the weights that pruning may remove: of convolutions and linear layers, in module order."""
+    """Names of the weights that can be pruned: of convolutions and linear layers, in module order."""
     names = []
     for prefix, layer in module.named_modules():
         if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):

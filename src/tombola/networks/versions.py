@@ -1,30 +1,30 @@
-"""Names with versions: ``resnet18@2`` is the second definition of what is called ``resnet18``.
+"""Names with versions: ``resnet18@2`` is the second definition of the network ``resnet18``.
 
-Weights and results belong to one definition of a network. When its numbers change, its version is raised;
-the old definition stays buildable under its number, so that tickets of before keep their meaning. Version 1
-is written without a number: names of before there were versions are names of version 1. What a user types
-without one means the newest.
+Weights and results belong to one definition. When its numbers change, its version is raised; the old
+definition stays buildable under its number, so that old tickets keep their meaning. In jobs and files version
+1 is written without a number, as in stores older than versions; in what a user types, no number means the
+newest version.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from tombola.errors import NetworkError, unknown
 
-D = TypeVar("D", bound=Callable[..., Any])
+D = TypeVar("D", bound=Callable[..., object])
 
 
 def written(name: str, version: int) -> str:
-    """How a definition stands in jobs and files: ``"resnet18@2"``; version 1 is not written."""
+    """Name and version as in jobs and files: ``"resnet18@2"``; version 1 is not written."""
     return name if version == 1 else f"{name}@{version}"
 
 
 def parsed(text: str) -> tuple[str, int | None]:
     """The bare name and the version in a text; None where it has no version.
 
-    Raises :class:`~tombola.errors.NetworkError` for a version that is no number of at least 1.
+    Raises :class:`~tombola.errors.NetworkError` for a version that is not a number of at least 1.
     """
     name, mark, version = text.partition("@")
     if not mark or not name:
@@ -35,20 +35,20 @@ def parsed(text: str) -> tuple[str, int | None]:
 
 
 def bare_name(text: str) -> str:
-    """The name without its version: what cost, speed and memory of a network are known by."""
+    """The name without its version, as in figures of cost, speed and memory."""
     return text.partition("@")[0]
 
 
 def as_written(text: str) -> str:
-    """A text out of a job or a file as a user would have to type it: there, no version means version 1."""
+    """A name out of a job or a file as a user has to type it: ``resnet18`` there is ``resnet18@1``."""
     return text if "@" in text else f"{text}@1"
 
 
 class Definitions(Generic[D]):
     """Definitions by name and version: those that come with tombola, and those that users declare.
 
-    kind: what they are, for errors: "network".
-    built_in: by name, the versions in order, each as what gives the definition.
+    kind: for errors, such as "network".
+    built_in: by name, the versions in order, each a function that returns the definition.
     """
 
     def __init__(self, kind: str, built_in: dict[str, tuple[Callable[[], D], ...]]) -> None:
@@ -57,7 +57,7 @@ class Definitions(Generic[D]):
         self._declared: dict[str, dict[int, D]] = {}
 
     def declare(self, name: str, version: int, definition: D) -> None:
-        """Take in a user's definition; the same one run again replaces the first.
+        """Register a user's definition; one of the same qualified name replaces the first.
 
         Raises :class:`~tombola.errors.NetworkError` if the name is tombola's or another definition's.
         """
@@ -91,7 +91,7 @@ class Definitions(Generic[D]):
         return max(self._versions(name))
 
     def find(self, name: str, version: int) -> D:
-        """The definition; :class:`~tombola.errors.NetworkError` if that name or version is not known here."""
+        """The definition; :class:`~tombola.errors.NetworkError` for a name or version not declared here."""
         versions = self._versions(name)
         if version not in versions:
             numbers = ", ".join(map(str, sorted(versions)))
@@ -100,7 +100,9 @@ class Definitions(Generic[D]):
 
     def name_of(self, definition: object) -> tuple[str, int] | None:
         """Name and version of a definition that a user declared; None of one that was not."""
-        matches = [(version, name) for name, version, declared in self._each() if declared is definition]
+        matches = [
+            (version, name) for name, version, declared in self._declarations() if declared is definition
+        ]
         version, name = max(matches, default=(0, ""))
         return (name, version) if matches else None
 
@@ -109,17 +111,18 @@ class Definitions(Generic[D]):
             return dict(enumerate(self._built_in[name], start=1))
         if name not in self._declared:
             raise NetworkError(unknown(self._kind, name, self.names()))
-        return {version: _given(definition) for version, definition in self._declared[name].items()}
+        return {version: _returning(definition) for version, definition in self._declared[name].items()}
 
-    def _each(self) -> Iterator[tuple[str, int, D]]:
+    def _declarations(self) -> Iterator[tuple[str, int, D]]:
         for name, versions in self._declared.items():
             for version, definition in versions.items():
                 yield name, version, definition
 
 
-def _given(definition: D) -> Callable[[], D]:
+def _returning(definition: D) -> Callable[[], D]:
+    """A function that returns the definition."""
     return lambda: definition
 
 
-def _qualified_name(definition: Callable[..., Any]) -> str:
+def _qualified_name(definition: Callable[..., object]) -> str:
     return getattr(definition, "__qualname__", type(definition).__qualname__)

@@ -1,8 +1,8 @@
-"""Checkpoints: everything that continuing to the bit needs, written while a training runs.
+"""Checkpoints of a training in progress, from which it continues to the same bits.
 
-A :class:`Watch` is handed to a training and told of its progress. The plain one does nothing;
-:class:`Checkpoints` keeps the state in a folder, at the first epoch end after an interval of wall time, and
-within an epoch only when an epoch outlasts the interval.
+The training loop notifies a :class:`Watch` of its progress. The base class does nothing; :class:`Checkpoints`
+writes the state to a folder, at the first epoch end after an interval of wall time, and within an epoch only
+when an epoch outlasts the interval.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Checkpoint:
 
 
 class Watch:
-    """Somebody who watches a training; this one does nothing."""
+    """Receives the progress of a training; this base class ignores it."""
 
     def resume(self) -> Checkpoint | None:
-        """Where to continue, if the training was interrupted before."""
+        """The checkpoint to continue from, if the training was interrupted before."""
         return None
 
     def beat(self) -> None:
-        """A sign of life, from work that has nothing to snapshot."""
+        """Called as a sign of life by work that has nothing to snapshot."""
 
     def advanced(self, snapshot: Callable[[], Checkpoint], *, epoch_end: bool) -> None:
         """Called after every few steps and at each epoch's end; ``snapshot`` takes a checkpoint."""
@@ -53,7 +53,7 @@ class Watch:
 
 
 class Checkpoints(Watch):
-    """Keeps checkpoints in a folder, the previous one until the new one is whole.
+    """Writes checkpoints to a folder, and keeps the previous one until the new one is complete.
 
     folder: made when first needed; use one for each training.
     every: seconds of wall time between checkpoints; 0 keeps one at every opportunity.
@@ -63,10 +63,10 @@ class Checkpoints(Watch):
         self._folder = Path(folder)
         self._every = every
         self._last = time.monotonic()
-        self._whole = True  # what is in the place of the newest checkpoint, if anything
+        self._newest_intact = True
 
     def resume(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole; a damaged one is skipped with a warning."""
+        """The newest undamaged checkpoint; a damaged one is skipped with a warning."""
         for path in (self._folder / _NEWEST, self._folder / _PREVIOUS):
             if not path.exists():
                 continue
@@ -74,7 +74,7 @@ class Checkpoints(Watch):
                 return Checkpoint(*files.read_tensors(path, _KIND))
             except TicketError as error:
                 warnings.warn(f"skipping a checkpoint: {error}", stacklevel=2)
-                self._whole = self._whole and path.name != _NEWEST
+                self._newest_intact = self._newest_intact and path.name != _NEWEST
         return None
 
     def advanced(self, snapshot: Callable[[], Checkpoint], *, epoch_end: bool) -> None:
@@ -86,7 +86,7 @@ class Checkpoints(Watch):
         self._last = time.monotonic()
 
     def keep(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint under the name of its writer, then put it in place of the last one.
+        """Write a checkpoint under a name of its own, then put it in place of the last one.
 
         Raises :class:`~tombola.errors.StoreUnwritable` if that cannot be done.
         """
@@ -101,11 +101,11 @@ class Checkpoints(Watch):
             raise unwritable(self._folder, error) from error
 
     def put(self, written: Path) -> None:
-        """Give a checkpoint that is written its place, and the one that was there that of the previous."""
+        """Make a written checkpoint the newest, and the newest so far the previous one."""
         newest = self._folder / _NEWEST
-        # A damaged one must not take the place of the whole one before it.
-        if self._whole:
+        # A damaged one must not replace the undamaged one before it.
+        if self._newest_intact:
             with suppress(FileNotFoundError):
                 newest.replace(self._folder / _PREVIOUS)
         written.replace(newest)
-        self._whole = True
+        self._newest_intact = True

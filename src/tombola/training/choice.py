@@ -1,9 +1,9 @@
-"""Which engine trains what: decided by rule, never by timing, because bits rest on it.
+"""Chooses the engine of a training, by rule and never by timing, because bits rest on it.
 
-On a CPU steps are eager. On a GPU they are captured, and what is captured are the fused passes wherever they
-can be: they were faster than plain and than compiled steps for every network, batch size and number of packed
-runs that was measured (see benchmarks/gpu.md). Engines on a GPU are kept when a training is done with them:
-capturing one takes a second, and a pruning chain needs it once.
+On a CPU steps are eager. On a GPU they are captured, and fused wherever they can be: fused steps were faster
+than plain and than compiled ones for every network, batch size and number of packed runs measured
+(benchmarks/gpu.md).
+GPU engines are kept for the next training: capturing takes a second, and a pruning chain needs it once.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ import torch
 from tombola.data.imageset import Data
 from tombola.errors import DeviceError, reason
 from tombola.networks.network import Network
-from tombola.training.cuda.capture import forget_engines, keep, raise_if_lost, take, with_room
+from tombola.training.cuda.capture import forget_engines, keep_idle, raise_if_lost, take_idle, with_room
 from tombola.training.device import Mode, out_of_memory
-from tombola.training.engines import EagerEngine
+from tombola.training.engines import EagerEngine, Engine, GraphedEngine
 from tombola.training.recipe import Recipe
-from tombola.training.step import Engine
 
 T = TypeVar("T")
 
@@ -31,10 +30,11 @@ T = TypeVar("T")
 def engine_for(
     network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str, mode: Mode
 ) -> Iterator[Engine]:
-    """The engine for a training, the caller's alone for as long as the context lasts.
+    """Lend the engine for a training, exclusively, for as long as the context lasts.
 
-    A network whose steps cannot be captured trains eagerly on a GPU too, and says so. Raises
-    :class:`~tombola.errors.DeviceError` if the memory of the GPU does not suffice.
+    A network whose steps cannot be captured trains eagerly on a GPU too, with a warning.
+
+    Raises :class:`~tombola.errors.DeviceError` if the memory of the GPU does not suffice.
     """
     if device.type == "cpu":
         yield EagerEngine(network, data, recipe, device, precision)
@@ -45,7 +45,7 @@ def engine_for(
         augmentation.padding(data), augmentation.fill, device, precision, mode,
     )  # fmt: skip
     try:
-        engine: Engine | None = take(key)
+        engine: Engine | None = take_idle(key)
         if engine is None or not engine.set_numbers(recipe):
             engine = _captured(network, data, recipe, device, precision)
             engine.set_numbers(recipe)
@@ -56,13 +56,12 @@ def engine_for(
             f"{out_of_memory(device)}: {network.name} at batch size {recipe.batch_size} does not fit beside "
             "what else runs there; use fewer slots or a smaller batch"
         ) from error
-    # Not after an error: what was under way may be in any state.
-    keep(key, engine)
+    # Not after an error, which may leave an engine in any state.
+    keep_idle(key, engine)
 
 
 def _captured(network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str) -> Engine:
-    from tombola.training.engines import GraphedEngine
-
+    """A new graphed engine; an eager one, with a warning, for a network that cannot be captured."""
     engine = captured_or_cause(lambda: GraphedEngine(network, data, recipe, device, precision))
     if isinstance(engine, str):
         warnings.warn(
@@ -74,7 +73,7 @@ def _captured(network: Network, data: Data, recipe: Recipe, device: torch.device
 
 
 def captured_or_cause(make: Callable[[], T]) -> T | str:
-    """What is made by capturing; in words why it cannot be, for work that waits for the GPU.
+    """What ``make`` returns, or as text why it cannot be captured, because it waits for the GPU, say.
 
     Raises ``torch.OutOfMemoryError`` where memory does not suffice, and ``torch.AcceleratorError`` for a
     device in trouble.

@@ -1,4 +1,7 @@
-"""Devices, precisions, and the environment on which equal bits rest."""
+"""Devices, precisions and modes of a computation, and the environment on which equal bits rest.
+
+Trainings and measures run within :func:`repeatable`.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ Mode = Literal["default", "autotuned", "deterministic"]
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
-    """The device meant; None or ``"auto"`` takes a GPU if there is one.
+    """The torch device of a name; None or ``"auto"`` is a GPU if there is one, else the CPU.
 
     Raises :class:`~tombola.errors.DeviceError` for a device that is not there.
     """
@@ -40,13 +43,13 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
             f"device {str(device)!r} asked for, but PyTorch sees no GPU{_why_no_gpu()}; use cpu or auto"
         )
     if resolved.index is not None and resolved.type == "cuda" and resolved.index >= torch.cuda.device_count():
-        known = ", ".join(f"cuda:{index}" for index in range(torch.cuda.device_count()))
-        raise DeviceError(f"no device {str(device)!r}; known: {known}, cpu")
+        gpus = ", ".join(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+        raise DeviceError(f"no device {str(device)!r}; known: {gpus}, cpu")
     return resolved
 
 
 def _why_no_gpu() -> str:
-    """What PyTorch says when asked for a GPU it does not see: a driver that is too old, say."""
+    """PyTorch's reason for not seeing a GPU, in brackets: a driver that is too old, say; "" for none."""
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
@@ -55,7 +58,7 @@ def _why_no_gpu() -> str:
 
 
 def resolve_precision(recipe: Recipe, device: torch.device) -> str:
-    """``"float32"`` or ``"bfloat16"``: what convolutions and products are computed in.
+    """The precision of convolutions and products on a device, ``"float32"`` or ``"bfloat16"``.
 
     Raises :class:`~tombola.errors.DeviceError` for bfloat16 on a device that has none.
     """
@@ -79,7 +82,7 @@ def hardware_name(device: torch.device) -> str:
 
 
 def environment(device: torch.device, precision: str, engine: str, mode: Mode) -> dict[str, Any]:
-    """What must be equal for two trainings to give equal bits."""
+    """All that must be equal for two trainings to give equal bits, as JSON values."""
     hardware = hardware_name(device)
     if device.type == "cpu":
         hardware += f", {torch.get_num_threads()} threads"
@@ -105,12 +108,12 @@ def gpu_libraries(device: torch.device) -> dict[str, Any]:
 
 
 class _Settings:
-    """The settings of PyTorch on which equal bits on a GPU rest, and how many computations want them now."""
+    """PyTorch's process-wide settings on which bits on a GPU rest, set while any computation needs them."""
 
     _PLACES: ClassVar[tuple[tuple[Any, str], ...]] = (
         (torch.backends.cudnn, "benchmark"),  # chooses by timing, another day otherwise
         (torch.backends.cudnn, "deterministic"),
-        (torch.backends.cudnn, "allow_tf32"),  # float32 is meant where a recipe says so
+        (torch.backends.cudnn, "allow_tf32"),  # a recipe that says float32 must get it
         (torch.backends.cuda.matmul, "allow_tf32"),
         (torch.utils.deterministic, "fill_uninitialized_memory"),  # only costs time
     )
@@ -159,12 +162,12 @@ _settings = _Settings()
 
 @contextmanager
 def process_settings(mode: Mode | None) -> Iterator[None]:
-    """Let PyTorch compute on GPUs as a mode says; afterwards its settings are what they were.
+    """Set PyTorch to compute on GPUs as a mode says; afterwards its settings are what they were.
 
-    mode: None for that in which something computes already, else the default.
+    mode: None for the mode in which another thread computes already, or else the default.
 
-    They belong to the process, so computations in several threads share them: the first brings them in, the
-    last takes them back. Measured on an H200: without cuDNN's deterministic mode float32 trainings never
+    The settings belong to the process, so computations in several threads share them: the first sets them,
+    the last restores them. Measured on an H200: without cuDNN's deterministic mode float32 trainings never
     repeated; with it all did, and bfloat16 epochs took as long as without.
     """
     _settings.enter(mode)
@@ -177,27 +180,27 @@ def process_settings(mode: Mode | None) -> Iterator[None]:
 class _Streams:
     """Streams of a GPU, each lent to one computation at a time.
 
-    PyTorch hands out the same 32 in turn, whether somebody uses them or not; a capture on a stream that
-    another training replays on would take its work in.
+    PyTorch hands out the same 32 in turn, in use or not; a capture on a stream that another training replays
+    on would record its work too.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._idle: dict[int, list[torch.cuda.Stream]] = {}
-        self._known: dict[int, set[int]] = {}
+        self._seen: dict[int, set[int]] = {}
 
     def take(self, device: int) -> torch.cuda.Stream:
         with self._lock:
             idle = self._idle.setdefault(device, [])
             if idle:
                 return idle.pop()
-            known = self._known.setdefault(device, set())
+            seen = self._seen.setdefault(device, set())
             for _ in range(64):
                 stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-                if stream.cuda_stream not in known:
-                    known.add(stream.cuda_stream)
+                if stream.cuda_stream not in seen:
+                    seen.add(stream.cuda_stream)
                     return stream
-        raise DeviceError(f"{len(known)} computations at once on cuda:{device} are as many as there may be")
+        raise DeviceError(f"{len(seen)} computations at once on cuda:{device} are as many as there may be")
 
     def give_back(self, device: int, stream: torch.cuda.Stream) -> None:
         with self._lock:
@@ -209,7 +212,7 @@ _streams = _Streams()
 
 @contextmanager
 def repeatable(device: torch.device, mode: Mode | None = None) -> Iterator[None]:
-    """Compute on a GPU so that bits repeat, and in a stream of one's own; on a CPU nothing is done.
+    """Compute so that bits repeat, on a GPU in a stream that no other computation uses; on a CPU a no-op.
 
     mode: ``"autotuned"`` lets cuDNN choose by timing instead; ``"deterministic"`` also lets PyTorch refuse
         operations of which it knows no repeatable form; None is the mode this process computes in already.
@@ -231,12 +234,12 @@ def repeatable(device: torch.device, mode: Mode | None = None) -> Iterator[None]
         except torch.OutOfMemoryError as error:
             raise DeviceError(f"{out_of_memory(device)}; use fewer slots or smaller batches") from error
         finally:
-            # What was under way may still write; after an error too, nobody may have its memory before.
+            # Launched work may still write; after an error too, its memory must not be reused before.
             stream.synchronize()
             _streams.give_back(index, stream)
 
 
 def out_of_memory(device: torch.device) -> str:
-    """The beginning of a line on a GPU whose memory did not suffice."""
+    """The beginning of the error message for a GPU whose memory does not suffice."""
     free, total = (size / 2**30 for size in torch.cuda.mem_get_info(device))
     return f"CUDA out of memory on {device} ({total:.0f} GiB, {free:.1f} free now)"

@@ -1,13 +1,17 @@
-"""The eager engine: plain PyTorch steps on any device.
+"""The engines that take the steps of a training: eager on any device, or by replaying CUDA graphs.
 
-The data set lives on the device as uint8; batches are gathered, cropped, flipped and normalised there. Only
-small results (one loss a step, one bit an image) are written down within an epoch, so that a GPU is never
-waited for.
+The training loop (:mod:`tombola.training.loop`) hands an engine the plan of an epoch and asks for stretches
+of steps. The images lie on the device as uint8; batches are gathered, cropped, flipped and normalised there.
+Within an epoch only one loss a step and one bit an image are written down, so that a GPU is never waited for.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import torch
+from torch import Tensor
 
 from tombola.data.imageset import Data, ImageSet
 from tombola.networks.network import Network
@@ -16,27 +20,67 @@ from tombola.training.epoch import DevicePlan, EpochPlan, gathered
 from tombola.training.evaluation import Evaluator, device_batches
 from tombola.training.flat_network import FlatNetwork
 from tombola.training.recipe import Recipe
-from tombola.training.step import EpochTally, PlainStep, take_step
+from tombola.training.step import PlainStep, take_step
 
 # Images that are prepared for several small steps at once.
 PREPARED_IMAGES = 512
 
 
+@dataclass(frozen=True)
+class EpochTally:
+    """What the steps of an epoch left for its history, on the engine's device.
+
+    losses: float32 ``(steps,)``, mean cross-entropy of each step so far.
+    right: bool ``(N,)`` in order of presentation, whether the prediction made in its step was right.
+    """
+
+    losses: Tensor
+    right: Tensor
+
+
+class Engine(Protocol):
+    """Trains one network on one device, a stretch of steps at a time."""
+
+    flat_network: FlatNetwork
+
+    @property
+    def name(self) -> str:
+        """What takes the steps, as runs record it: bits rest on it."""
+
+    def set_numbers(self, recipe: Recipe) -> bool:
+        """Train by a recipe that differs in momentum and weight decay only; False if the engine cannot."""
+
+    def begin(self, plan: EpochPlan) -> None:
+        """Take over the plan of the next epoch, which lies on the device, and clear the tally."""
+
+    def advance(self, first: int, last: int) -> None:
+        """Train steps ``first`` to ``last - 1`` of the plan."""
+
+    def stretch(self) -> int:
+        """Number of steps to take in one call of :meth:`advance`; checkpoints are taken between calls."""
+
+    def tally(self) -> EpochTally:
+        """Results of the steps so far; the engine's own tensors, which a resumed epoch copies into."""
+
+    def evaluate(self, images: ImageSet) -> tuple[float, float]:
+        """Mean cross-entropy in nats and accuracy in percent, in evaluation mode, without augmentation."""
+
+
 class EagerEngine:
-    """Trains a body with plain PyTorch operations; see :class:`~tombola.training.step.Engine`."""
+    """An :class:`Engine` of plain PyTorch operations: on a CPU, and for networks that cannot be captured."""
 
     name = "eager"
 
     def __init__(
         self, network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str
     ) -> None:
-        self.body = FlatNetwork(network, device)
+        self.flat_network = FlatNetwork(network, device)
         self._recipe = recipe
         self._device = device
         self._precision = precision
         self._data = data
         # Not by fused passes: their copies of the weights follow the fused steps only.
-        self._evaluator = Evaluator(self.body, precision, fused=False)
+        self._evaluator = Evaluator(self.flat_network, precision, fused=False)
         augmentation = recipe.augmentation
         pad = augmentation.padding(data)
         self._batches = device_batches(data, data.train, device, pad=pad, fill=augmentation.fill)
@@ -53,14 +97,15 @@ class EagerEngine:
         )
 
     def advance(self, first: int, last: int) -> None:
-        self.body.module.train()
+        self.flat_network.module.train()
         for step, inputs, targets in gathered(self._plan, self._batches, first, last, self.stretch()):
-            self._step(step, inputs, targets)
+            self._train_step(step, inputs, targets)
 
-    def _step(self, step: int, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+    def _train_step(self, step: int, inputs: Tensor, targets: Tensor) -> None:
+        """Move the weights by one batch, apply the mask, and enter loss and predictions in the tally."""
         rate = self._plan.rates[step]
-        loss, right = take_step(self.body, self._recipe, self._precision, inputs, targets, rate)
-        self.body.enforce_mask()
+        loss, right = take_step(self.flat_network, self._recipe, self._precision, inputs, targets, rate)
+        self.flat_network.enforce_mask()
         place = step * self._plan.batch_size
         self._tally.losses[step] = loss
         self._tally.right[place : place + len(targets)] = right
@@ -76,7 +121,7 @@ class EagerEngine:
 
 
 class GraphedEngine:
-    """Trains a body by replaying captured steps; see :class:`~tombola.training.step.Engine`.
+    """An :class:`Engine` that captures its steps as CUDA graphs, fused where possible, and replays them.
 
     Raises ``RuntimeError`` for a network whose step cannot be captured, one that waits for the GPU, say.
     """
@@ -84,7 +129,7 @@ class GraphedEngine:
     def __init__(
         self, network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str
     ) -> None:
-        self.body = FlatNetwork(network, device)
+        self.flat_network = FlatNetwork(network, device)
         self._data = data
         self._device = device
         augmentation = recipe.augmentation
@@ -96,11 +141,12 @@ class GraphedEngine:
         self._tally = EpochTally(
             torch.zeros_like(self._plan.rates), torch.zeros(count, dtype=torch.bool, device=device)
         )
-        self._evaluator = Evaluator(self.body, precision)
-        self._step = self._evaluator.step(batches) or PlainStep(self.body, batches, precision, recipe)
-        # The steps taken in capturing leave no trace: whoever trains loads a state first, and begins a plan.
+        self._evaluator = Evaluator(self.flat_network, precision)
+        fused = self._evaluator.step(batches)
+        self._step = fused or PlainStep(self.flat_network, batches, precision, recipe)
+        # The steps taken in capturing leave no trace: a training loads a state first, and begins a plan.
         self._steps = CapturedSteps(self._train_step, self._plan)
-        # Captured now, when memory that does not suffice can still be made.
+        # Captured now, when memory can still be freed for it.
         self._evaluator(data, data.test)
 
     @property

@@ -1,4 +1,8 @@
-"""An epoch as drawn, and an epoch on a GPU, where captured steps read it."""
+"""The plan of one epoch: which image comes when, with its crop and flip, and each step's learning rate.
+
+The training loop draws an :class:`EpochPlan`; a GPU engine copies it into a :class:`DevicePlan`, whose
+addresses captured steps keep. Both are read by gathering batches from :class:`~tombola.data.batches.Batches`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from tombola.training.flat_network import channels_last
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """One epoch as drawn, in order of presentation.
+    """The random draws of one epoch, in order of presentation, and its learning rates.
 
     order: int64 ``(N,)``, which image comes when.
     draws: crops and flips of each presentation.
@@ -34,7 +38,7 @@ class EpochPlan:
         return len(self.rates)
 
     def to(self, device: torch.device) -> EpochPlan:
-        """The same epoch on a device; a GPU is not waited for."""
+        """The same plan on a device, copied without waiting for a GPU."""
         if device.type == "cpu":
             return self
         order, rows, columns, flips = (
@@ -46,12 +50,12 @@ class EpochPlan:
 
 @dataclass(frozen=True)
 class DevicePlan:
-    """An epoch on a GPU, at addresses that captured steps keep: each new epoch is copied in.
+    """The plan of an epoch on a GPU, at addresses that captured steps keep: each new epoch is copied in.
 
     order, rows, columns: int64 ``(N,)`` and flips: bool ``(N,)``, as in an :class:`EpochPlan`.
     rates: float32 ``(steps,)``.
     step: int64 ``(1,)``, which step comes next.
-    batch_size: images of a whole step.
+    batch_size: images of a full step.
     """
 
     order: Tensor
@@ -64,7 +68,7 @@ class DevicePlan:
 
     @classmethod
     def empty(cls, count: int, batch_size: int, device: torch.device) -> DevicePlan:
-        """Room for epochs of ``count`` images."""
+        """A plan of zeros, to be filled with epochs of ``count`` images."""
         order, rows, columns = (torch.zeros(count, dtype=torch.int64, device=device) for _ in range(3))
         return cls(
             order, rows, columns,
@@ -75,8 +79,8 @@ class DevicePlan:
         )  # fmt: skip
 
     @classmethod
-    def plain(cls, count: int, batch_size: int, pad: int, device: torch.device) -> DevicePlan:
-        """All images in their own order, the middle of each padded one, none mirrored."""
+    def unaugmented(cls, count: int, batch_size: int, pad: int, device: torch.device) -> DevicePlan:
+        """The plan of all images in their own order, cropped in the middle and none mirrored."""
         plan = cls.empty(count, batch_size, device)
         torch.arange(count, out=plan.order)
         plan.rows.fill_(pad)
@@ -84,26 +88,26 @@ class DevicePlan:
         return plan
 
     def begin(self, plan: EpochPlan) -> None:
-        """Take in an epoch."""
+        """Copy in the plan of the next epoch."""
         rates = torch.tensor(plan.rates)
         if self.rates.device.type == "cuda":
             rates = rates.pin_memory()  # else the copy would be waited for
-        for kept, new in (
+        for target, source in (
             (self.order, plan.order),
             (self.rows, plan.draws.rows),
             (self.columns, plan.draws.columns),
             (self.flips, plan.draws.flips),
             (self.rates, rates),
         ):
-            kept.copy_(new, non_blocking=True)
+            target.copy_(source, non_blocking=True)
 
 
 def gathered(
     plan: EpochPlan, batches: Batches, first: int, last: int, together: int
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Steps from ``first`` to ``last``: number, images float32 ``(B, C, H, W)``, labels int64 ``(B,)``.
+    """The batches of steps ``first`` to ``last - 1``: step number, images ``(B, C, H, W)``, labels ``(B,)``.
 
-    together: steps whose images are prepared at once; preparing works image by image, so bits don't change.
+    together: steps whose images are prepared at once; preparing works image by image, so bits do not change.
     """
     size, draws = plan.batch_size, plan.draws
     for start in range(first, last, together):
@@ -118,7 +122,7 @@ def gathered(
 
 
 def gathered_at_step(plan: DevicePlan, batches: Batches, size: int) -> tuple[Tensor, Tensor]:
-    """Images and labels of the batch of that size which the plan's step counter points to."""
+    """Images and labels of the batch of ``size`` images that the plan's step counter points to."""
     place = plan.step * plan.batch_size + torch.arange(size, device=plan.step.device)
     indices = plan.order[place]
     images = batches.images(indices, plan.rows[place], plan.columns[place], plan.flips[place])

@@ -1,7 +1,7 @@
-"""Evaluation: what a network makes of a whole split, in evaluation mode and without augmentation.
+"""Loss and accuracy of a network on a split, in evaluation mode and without augmentation.
 
-Whoever evaluates a trained network, at the end of an epoch or at the end of a line between two runs, does it
-through an :class:`Evaluator`: so the same weights have the same error everywhere.
+All evaluation of trained networks, at the end of an epoch or along a line between two runs, goes through an
+:class:`Evaluator`, so that the same weights have the same error everywhere.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from tombola.training.flat_network import FlatNetwork, channels_last
 if TYPE_CHECKING:  # Only a GPU needs these, and Triton with them.
     from tombola.training.cuda.fused import FusedNetwork, FusedStep, GraphedEvaluation
 
-# Fixed, because the size of a batch may change the last bits of what a convolution gives.
+# Fixed, because the size of a batch may change the last bits of a convolution.
 EVALUATION_BATCH = 500
 
-# So that slots that begin together have one copy of the images between them.
+# So that slots that begin together share one copy of the images.
 _uploading = threading.Lock()
 
 
@@ -39,16 +39,16 @@ def device_batches(
     pad: int = 0,
     fill: Literal["black", "mean"] = "black",
 ) -> Batches:
-    """The images of a split on a device, normalised as ``data``; kept for the next training on them."""
+    """The images of a split on a device, normalised as ``data``; cached for the next training on them."""
     with _uploading:
         batches = _uploaded(data, images, device, pad, fill)
         if device.type == "cuda":
-            batches.used_on(torch.cuda.current_stream(device))
+            batches.record_stream(torch.cuda.current_stream(device))
         return batches
 
 
 def forget_batches() -> None:
-    """Free the images that are kept on devices and that nobody uses."""
+    """Free the images that are cached on devices and not in use."""
     with _uploading:
         _uploaded.cache_clear()
 
@@ -65,23 +65,25 @@ def _uploaded(
 
 
 class Evaluator:
-    """Evaluates the network of a body, whatever weights it has at the time.
+    """Evaluates a network with the weights that it has when called.
 
-    On a GPU by the fused passes, where the network can be traced: by replaying captured batches.
+    On a GPU by replaying captured batches of the fused network, where it can be traced.
+
+    fused: False for plain operations everywhere.
     """
 
-    def __init__(self, body: FlatNetwork, precision: str, *, fused: bool = True) -> None:
-        self._body = body
+    def __init__(self, flat_network: FlatNetwork, precision: str, *, fused: bool = True) -> None:
+        self._flat_network = flat_network
         self._precision = precision
-        self._device = body.weights.device
-        self._network = _fused_network(body, precision) if fused else None
+        self._device = flat_network.weights.device
+        self._network = _fused_network(flat_network, precision) if fused else None
         self._graphs: dict[ImageSet, GraphedEvaluation] = {}
 
     def __call__(self, data: Data, images: ImageSet) -> tuple[float, float]:
         """Mean cross-entropy in nats and accuracy in percent over a split of ``data``."""
         batches = device_batches(data, images, self._device)
         if self._network is None:
-            return evaluate(self._body.module, batches, self._precision)
+            return evaluate(self._flat_network.module, batches, self._precision)
         from tombola.training.cuda.fused import GraphedEvaluation
 
         if images not in self._graphs:
@@ -90,17 +92,17 @@ class Evaluator:
         return self._graphs[images]()
 
     def step(self, batches: Batches) -> FusedStep | None:
-        """Training steps of the same fused network; None where it cannot be traced."""
+        """The training step of the same fused network; None where it cannot be traced."""
         if self._network is None:
             return None
         from tombola.training.cuda.fused import FusedStep
 
-        return FusedStep(self._body, self._network, batches)
+        return FusedStep(self._flat_network, self._network, batches)
 
 
-def _fused_network(body: FlatNetwork, precision: str) -> FusedNetwork | None:
-    """The fused form of a body's network, where there is a GPU to compute it and it computes the same."""
-    device = body.weights.device
+def _fused_network(flat_network: FlatNetwork, precision: str) -> FusedNetwork | None:
+    """The fused network, or None where there is no GPU for it or its outputs or gradients would differ."""
+    device = flat_network.weights.device
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
         return None
     try:
@@ -109,13 +111,13 @@ def _fused_network(body: FlatNetwork, precision: str) -> FusedNetwork | None:
     except ImportError:  # PyTorch without Triton, as on Windows
         return None
     try:
-        check_fused(body.module, body.images)
-        return FusedNetwork(body, precision)
+        check_fused(flat_network.module, flat_network.images)
+        return FusedNetwork(flat_network, precision)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # tracing a network whose path depends on values may fail in any way
         warnings.warn(
-            f"{type(body.module).__name__} is computed by plain operations, not by fused ones: "
+            f"{type(flat_network.module).__name__} is computed by plain operations, not by fused ones: "
             f"{reason(error)}",
             stacklevel=2,
         )
@@ -130,8 +132,8 @@ def evaluate(module: nn.Module, batches: Batches, precision: str) -> tuple[float
     for first in range(0, len(batches), EVALUATION_BATCH):
         last = min(first + EVALUATION_BATCH, len(batches))
         with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
-            outputs = module(channels_last(batches.plain(first, last)))
-        labels = batches.plain_labels(first, last)
+            outputs = module(channels_last(batches.unaugmented(first, last)))
+        labels = batches.unaugmented_labels(first, last)
         losses.append(functional.cross_entropy(outputs.float(), labels, reduction="none").double().sum())
         right.append((outputs.argmax(1) == labels).sum())
     count = len(batches)

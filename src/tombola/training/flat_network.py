@@ -1,7 +1,7 @@
-"""A network laid out for training: all trainable parameters are views into one flat tensor.
+"""A network whose trainable parameters are views into one flat tensor: SGD and mask are one pass each.
 
-So the optimizer and the mask are one pass over memory each, at addresses that stay the same while weights and
-masks are copied in: a captured step, or a chain of runs, can use the same body again and again.
+The addresses stay the same while weights and masks are copied in: a captured step, or a chain of runs, uses
+the same :class:`FlatNetwork` again and again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tombola.ticket import Mask, State
 
 
 class FlatNetwork:
-    """A built network with its weights, gradients, momentum and mask in flat tensors.
+    """A built network with its weights, gradients, momentum and mask in flat tensors, on one device.
 
     module: the network, its parameters viewing ``weights``.
     weights, momentum: float32 ``(D,)``, the two rows of one tensor; the prunable weights are the first ``M``.
@@ -66,7 +66,7 @@ class FlatNetwork:
             parameter.grad = self._view(self.gradient, name)
 
     def _lay_out(self, names: list[str], parameters: dict[str, nn.Parameter], offset: int) -> int:
-        """Give each parameter its place from ``offset`` on; returns where the next stretch begins."""
+        """Assign each parameter its stretch from ``offset`` on; returns where the next one begins."""
         for name in names:
             self._spans[name] = (offset, parameters[name].shape)
             offset += parameters[name].numel()
@@ -86,7 +86,10 @@ class FlatNetwork:
         return stretch.view(shape)
 
     def load(self, state: State, mask: Mask | None = None) -> None:
-        """Copy in a state and, if given, a mask; momentum starts at zero."""
+        """Copy in a state and, unless None, a mask; momentum starts at zero.
+
+        Raises :class:`~tombola.errors.TicketError` for a mask over something that cannot be pruned.
+        """
         self.module.load_state_dict(dict(state))
         self.momentum.zero_()
         self.gradient.zero_()
@@ -105,17 +108,17 @@ class FlatNetwork:
         self.refresh_copy()
 
     def refresh_copy(self) -> None:
-        """Let the bfloat16 copy follow the weights, after they were changed in place."""
+        """Update the bfloat16 copy of the weights, after they were changed in place."""
         if self.copy is not None:
             self.copy.copy_(self.weights[: len(self.copy)])
 
     def keep_copy(self) -> None:
-        """Keep a copy of the prunable weights in bfloat16 from now on; whoever changes them keeps it true."""
+        """Keep a bfloat16 copy of the prunable weights from now on; code that changes them updates it."""
         if self.copy is None:
             self.copy = self.weights[: len(self.kept)].bfloat16()
 
     def leaf(self, name: str) -> Tensor:
-        """What a forward pass takes for a parameter: its bfloat16 copy if there is one, else itself."""
+        """The tensor that forward passes use for a parameter: its bfloat16 copy if there is one, else it."""
         if self.copy is not None and name in self._maskable:
             return self._view(self.copy, name).requires_grad_()
         return self.module.get_parameter(name)
@@ -130,7 +133,7 @@ class FlatNetwork:
             self.select_kept()
 
     def select_kept(self) -> None:
-        """The pass itself, also under a mask that keeps everything."""
+        """Set pruned weights and momentum to 0 without asking first whether the mask prunes any."""
         self._prunable_bits.bitwise_and_(self.kept)
 
     def state(self) -> dict[str, Tensor]:
@@ -142,7 +145,7 @@ class FlatNetwork:
         return _on_cpu({name: self._view(self.momentum, name) for name in self._spans})
 
     def load_momentum(self, state: Mapping[str, Tensor]) -> None:
-        """Copy in what :meth:`momentum_state` gave."""
+        """Copy in the momentum that :meth:`momentum_state` returned."""
         for name in self._spans:
             self._view(self.momentum, name).copy_(state[name])
 
@@ -156,5 +159,5 @@ def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def channels_last(images: Tensor) -> Tensor:
-    """The images as the weights of a :class:`~tombola.training.flat_network.FlatNetwork` lie in memory."""
+    """The images with the memory layout of the weights of a :class:`FlatNetwork`."""
     return images.contiguous(memory_format=torch.channels_last)

@@ -1,7 +1,8 @@
 """The training loop, and its two uses: training a ticket to the end, and pretraining a start to rewind to.
 
-Both run epoch after epoch of a :class:`~tombola.training.loop.Training`. They know nothing of devices
-beyond naming one, and of storage only that somebody watches.
+Both run a :class:`Training` epoch by epoch: it draws the plan of an epoch, has an engine take the steps
+(:mod:`tombola.training.engines`), keeps the history and hands checkpoints to a
+:class:`~tombola.training.checkpoint.Watch`.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from tombola.ticket import State, Ticket
 from tombola.training.checkpoint import Checkpoint, Watch
 from tombola.training.choice import engine_for
 from tombola.training.device import Mode, environment, repeatable, resolve_device, resolve_precision
+from tombola.training.engines import Engine
 from tombola.training.epoch import EpochPlan
 from tombola.training.preflight import check_trainable
 from tombola.training.recipe import Recipe
 from tombola.training.run import NOT_MEASURED, Epoch, ForgettingRecord, History, Run
-from tombola.training.step import Engine
 from tombola.untrusted import OTHER_FORM
 
 
@@ -58,7 +59,7 @@ def train(
     mode: what may be chosen on a GPU: by ``"default"`` nothing by timing, so that bits repeat; in
         ``"autotuned"`` convolutions are, which promises no bits and no resuming; in ``"deterministic"``
         PyTorch also refuses operations of which it knows no repeatable form.
-    watch: somebody to tell of progress, who may keep checkpoints.
+    watch: receives progress, and may keep checkpoints.
 
     Raises :class:`~tombola.errors.RecipeError` or :class:`~tombola.errors.NetworkError`, before the first
     step, for a training that cannot run as described. A run that diverges is a result, not an error.
@@ -67,7 +68,7 @@ def train(
     with train_until(ticket, data, recipe, recipe.epochs, streams, device, mode, watch) as trained:
         return Run(
             ticket,
-            trained.engine.body.state(),
+            trained.engine.flat_network.state(),
             History(trained.rows),
             ForgettingRecord.from_tensors(trained.record.tensors()),  # on the CPU, like the weights
             int(noise),
@@ -90,9 +91,10 @@ def pretrain(
     mode: Mode = "default",
     watch: Watch | None = None,
 ) -> Ticket:
-    """Train a dense start for its first epochs, and take a ticket there to rewind to (late rewinding).
+    """Train a dense start for its first epochs; returns the ticket there, to rewind to (late rewinding).
 
     epochs: place in the schedule at which the ticket is taken; part of the recipe's budget.
+
     The other arguments and errors are as for :func:`train`. With the same noise number, the trunk sees what
     the first epochs of ``train(start, ...)`` see.
     """
@@ -102,11 +104,11 @@ def pretrain(
             f"the start was taken at epoch {start.epoch} already; pretrain to a later one than that"
         )
     with train_until(start, data, recipe, epochs, (noise, start.round), device, mode, watch) as trained:
-        return taken_at(start, trained.engine.body.state(), epochs)
+        return rewind_ticket(start, trained.engine.flat_network.state(), epochs)
 
 
-def taken_at(start: Ticket, state: State, epoch: int) -> Ticket:
-    """The ticket with the state that its pretraining has at an epoch."""
+def rewind_ticket(start: Ticket, state: State, epoch: int) -> Ticket:
+    """The ticket of a start with the state that its pretraining has at an epoch."""
     # Pretraining a sparse ticket leaves zeros at pruned positions, which are no dense start.
     dense = start.kept == start.total
     return replace(
@@ -115,7 +117,7 @@ def taken_at(start: Ticket, state: State, epoch: int) -> Ticket:
 
 
 def check_rewind(epochs: int, recipe: Recipe) -> None:
-    """Refuse a rewind point outside the budget."""
+    """Raises RecipeError for a rewind point outside the budget."""
     if recipe.epochs == 1:
         raise RecipeError(f"rewind is to epoch {epochs}, but the recipe has 1 epoch; none lies within")
     if epochs not in range(1, recipe.epochs):
@@ -137,11 +139,13 @@ def train_until(
     watch: Watch | None,
     momentum: State | None = None,
 ) -> Iterator[Training]:
-    """Train from the ticket's epoch to the end of epoch ``until`` of the recipe's schedule.
+    """Train from the ticket's epoch to the end of epoch ``until`` of the recipe's schedule, or resume.
 
+    streams: number and round of the noise.
     momentum: that of each trainable parameter to begin with; zero if None.
 
-    What is yielded holds the final state as long as the context lasts: then its engine trains the next.
+    The training that is yielded holds the final state only while the context lasts: then its engine is
+    reused.
     """
     if not all(isinstance(number, int | np.integer) for number in streams):
         raise RecipeError(f"noise is {streams[0]} of round {streams[1]}; both must be whole numbers")
@@ -150,7 +154,7 @@ def train_until(
     precision = resolve_precision(recipe, where)
     check_trainable(ticket.network, data, recipe, ticket.epoch)
     with repeatable(where, mode), engine_for(ticket.network, data, recipe, where, precision, mode) as engine:
-        engine.body.load(ticket.weights(), ticket.mask)
+        engine.flat_network.load(ticket.weights(), ticket.mask)
         identity = {
             "network": ticket.network.description(),
             "start": ticket.start_fingerprint,
@@ -162,11 +166,11 @@ def train_until(
             "until": until,
             "environment": environment(where, precision, engine.name, mode),
         }
-        text = source_fingerprint("networks", ticket.network.written)
-        if text is not None:  # of the user's own: one that was edited meanwhile is another training
-            identity["source"] = text.get("text", text["file"])
+        source = source_fingerprint("networks", ticket.network.written)
+        if source is not None:  # of the user's own: one that was edited meanwhile is another training
+            identity["source"] = source.get("text", source["file"])
         if momentum is not None:
-            engine.body.load_momentum(momentum)
+            engine.flat_network.load_momentum(momentum)
             identity["momentum"] = files.fingerprint(momentum)
         record = ForgettingRecord.empty(len(data.train), where)
         training = Training(
@@ -192,7 +196,7 @@ def train_until(
 
 @dataclass
 class Training:
-    """A training under way: all state that an interruption must not lose."""
+    """A training in progress: all state that a checkpoint must hold, and the epochs that change it."""
 
     engine: Engine
     data: Data
@@ -210,7 +214,7 @@ class Training:
     ahead: EpochPlan | None = None  # the next epoch, drawn while a GPU was busy with this one
 
     def train_epoch(self, watch: Watch, interrupted: Checkpoint | None = None) -> None:
-        """Train the current epoch, or what an interruption left of it, and close it."""
+        """Train the current epoch, or what an interruption left of it, and enter it in the history."""
         started = time.perf_counter() - self.seconds
         plan = self.ahead or self.plan(self.epoch)
         self.engine.begin(plan)
@@ -227,14 +231,14 @@ class Training:
                 watch.advanced(lambda: self.snapshot(started), epoch_end=False)
         following = self.epoch + 1
         self.ahead = self.plan(following) if following < self.until else None
-        row = self._finished(plan, started)
+        row = self._history_row(plan, started)
         self.rows.append(row)
         self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
         watch.finished_epoch(row, self.recipe.epochs)
         watch.advanced(self.snapshot, epoch_end=True)
 
     def plan(self, epoch: int) -> EpochPlan:
-        """Draw an epoch."""
+        """Draw the order, crops and flips of an epoch, and compute its learning rates."""
         count, size = len(self.data.train), self.recipe.batch_size
         steps = -(-count // size)
         noise, round_ = self.streams
@@ -243,8 +247,8 @@ class Training:
         rates = [self.recipe.rate(epoch, step, steps) for step in range(steps)]
         return EpochPlan(order, draws, rates, size).to(self.device)
 
-    def _finished(self, plan: EpochPlan, started: float) -> Epoch:
-        """The row of the history of an epoch whose steps are all on their way."""
+    def _history_row(self, plan: EpochPlan, started: float) -> Epoch:
+        """The history row of the current epoch, all of whose steps are launched; waits for them."""
         tally = self.engine.tally()
         count = len(plan.order)
         forgotten = self.record.present(plan.order, tally.right)
@@ -263,10 +267,13 @@ class Training:
         )
 
     def snapshot(self, started: float | None = None) -> Checkpoint:
-        """Everything that continuing to the bit needs; ``started``: when the current epoch was, if one is."""
-        body, tally = self.engine.body, self.engine.tally()
-        tensors = {f"weights.{name}": value for name, value in body.state().items()}
-        tensors |= {f"momentum.{name}": value for name, value in body.momentum_state().items()}
+        """A checkpoint of the current state, from which the training continues to the same bits.
+
+        started: when the current epoch began, in seconds of ``time.perf_counter``; None between epochs.
+        """
+        flat_network, tally = self.engine.flat_network, self.engine.tally()
+        tensors = {f"weights.{name}": value for name, value in flat_network.state().items()}
+        tensors |= {f"momentum.{name}": value for name, value in flat_network.momentum_state().items()}
         tensors |= History(self.rows).tensors() | self.record.tensors()
         tensors |= {"tally.losses": tally.losses.cpu().clone(), "tally.right": tally.right.cpu().clone()}
         description = {
@@ -278,7 +285,7 @@ class Training:
         return Checkpoint(description, tensors)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue where a snapshot was taken; the current epoch's plan must be begun afterwards.
+        """Set the state to that of a snapshot; the current epoch's plan must be begun afterwards.
 
         Raises :class:`~tombola.errors.TicketError` if it is not the snapshot of any such training.
         """
@@ -291,8 +298,8 @@ class Training:
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         tensors, first = checkpoint.tensors, self.epoch
-        self.engine.body.load(_part(tensors, "weights."))
-        self.engine.body.load_momentum(_part(tensors, "momentum."))
+        self.engine.flat_network.load(_with_prefix(tensors, "weights."))
+        self.engine.flat_network.load_momentum(_with_prefix(tensors, "momentum."))
         self.rows = list(History.from_tensors(tensors))
         self.record = ForgettingRecord.from_tensors(tensors, self.device)
         self.epoch = int(checkpoint.description["epoch"])
@@ -304,7 +311,7 @@ class Training:
         if [row.epoch for row in self.rows] != list(range(first, self.epoch + 1)):
             raise ValueError("its history is of other epochs")
         empty = ForgettingRecord.empty(count, self.device)
-        if _forms(self.record.tensors()) != _forms(empty.tensors()):
+        if _dtypes_and_shapes(self.record.tensors()) != _dtypes_and_shapes(empty.tensors()):
             raise ValueError("its forgetting record is of other images")
         if self.epoch < self.until:
             sizes = tensors["tally.losses"].shape, tensors["tally.right"].shape
@@ -312,9 +319,12 @@ class Training:
                 raise ValueError("its epoch is of other steps")
 
 
-def _forms(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+def _dtypes_and_shapes(
+    tensors: Mapping[str, torch.Tensor],
+) -> dict[str, tuple[torch.dtype, torch.Size]]:
     return {name: (value.dtype, value.shape) for name, value in tensors.items()}
 
 
-def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+def _with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors whose names begin with ``prefix``, by the rest of the name."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

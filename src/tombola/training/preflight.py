@@ -1,4 +1,7 @@
-"""What can be known to fail before a training starts."""
+"""Checks before a training starts: its budget, its images, and one trial forward pass in training mode.
+
+The training loop calls :func:`check_trainable`, so that a hopeless training costs no step.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from tombola.training.recipe import Recipe
 
 
 def check_trainable(network: Network, data: Data, recipe: Recipe, start_epoch: int) -> None:
-    """Refuse a training that cannot run as described, before any step of it.
+    """Check that a training can run as described, before any step of it.
 
     Raises :class:`~tombola.errors.RecipeError` if nothing is left of the schedule or batch norm is undefined
     on the last batch, :class:`~tombola.errors.NetworkError` if images do not fit the network or the network
@@ -36,7 +39,7 @@ def check_trainable(network: Network, data: Data, recipe: Recipe, start_epoch: i
 
 
 def check_budget(start_epoch: int, recipe: Recipe) -> None:
-    """Refuse a recipe that ends before, or at, the place in the schedule at which a start was taken."""
+    """Raises RecipeError for a recipe that ends at or before the epoch at which the start was taken."""
     if start_epoch >= recipe.epochs:
         raise RecipeError(
             f"the ticket was taken at epoch {start_epoch}, but the recipe has {recipe.epochs} epochs; "
@@ -45,17 +48,17 @@ def check_budget(start_epoch: int, recipe: Recipe) -> None:
 
 
 def check_images(network: Network, data: Data) -> None:
-    """Refuse a network that was built for other images than these."""
-    wanted = (network.channels, network.size, network.classes)
-    if wanted != (data.channels, data.size, data.classes):
+    """Raises NetworkError for a network that was built for images of another size or number of classes."""
+    expected = (network.channels, network.size, network.classes)
+    if expected != (data.channels, data.size, data.classes):
         raise NetworkError(
-            f"network {network.name} is for {_images(*wanted)}; "
-            f"{data.name} has {_images(data.channels, data.size, data.classes)}"
+            f"network {network.name} is for {_image_text(*expected)}; "
+            f"{data.name} has {_image_text(data.channels, data.size, data.classes)}"
         )
 
 
 def _check_forward(network: Network, recipe: Recipe, count: int, last: int) -> None:
-    """Try the smallest batch in training mode, on a copy, and see whether random numbers were drawn."""
+    """Run the smallest batch in training mode, on a copy, and check that no random numbers are drawn."""
     # Laid out as in a training, where a view() that needs another layout would fail.
     module = copy.deepcopy(network.initialized(0)).train()
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -84,7 +87,7 @@ def _check_forward(network: Network, recipe: Recipe, count: int, last: int) -> N
 
 
 def is_undefined_batch_norm(error: Exception) -> bool:
-    """Whether this is PyTorch's refusal of batch norm over a single value."""
+    """Whether an error is PyTorch's refusal of batch norm over a single value."""
     return isinstance(error, ValueError) and "more than 1 value per channel" in str(error)
 
 
@@ -103,5 +106,5 @@ def _nearest_batch_size(count: int, batch_size: int) -> int:
     return next(size for size in candidates if size > 1 and count % size != 1)
 
 
-def _images(channels: int, size: tuple[int, int], classes: int) -> str:
+def _image_text(channels: int, size: tuple[int, int], classes: int) -> str:
     return f"{channels}x{size[0]}x{size[1]} images of {classes} classes"

@@ -1,4 +1,7 @@
-"""The recipe: how to train. Defaults are those of the paper (section 3.3 and Appendix G)."""
+"""The recipe of a training: schedule, optimizer, augmentation, precision.
+
+Defaults are those of the paper (section 3.3 and Appendix G). Free of torch, for the command line.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from tombola.errors import RecipeError
 class Recipe:
     """How to train: SGD on cross-entropy, without dampening or Nesterov.
 
-    A value outside what is possible raises a RecipeError.
+    Raises :class:`~tombola.errors.RecipeError` for a value outside its range.
     """
 
     epochs: int = 200
@@ -40,10 +43,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _require(
-            _whole(self.epochs) and self.epochs >= 1, "epochs", self.epochs, "a whole number, at least 1"
+            _is_integer(self.epochs) and self.epochs >= 1, "epochs", self.epochs, "a whole number, at least 1"
         )
         _require(
-            _whole(self.batch_size) and self.batch_size >= 1,
+            _is_integer(self.batch_size) and self.batch_size >= 1,
             "batch_size", self.batch_size, "a whole number, at least 1",
         )  # fmt: skip
         _require(0 < self.lr < math.inf, "lr", self.lr, "above 0 and finite")
@@ -58,8 +61,8 @@ class Recipe:
         _require(self.precision in precisions, "precision", self.precision, " or ".join(precisions))
         object.__setattr__(self, "milestones", tuple(self.milestones))
         rising = list(self.milestones) == sorted(set(self.milestones))
-        whole = all(_whole(epoch) and epoch > 0 for epoch in self.milestones)
-        _require(rising and whole, "milestones", self.milestones, "rising whole epochs above 0")
+        positive = all(_is_integer(epoch) and epoch > 0 for epoch in self.milestones)
+        _require(rising and positive, "milestones", self.milestones, "rising whole epochs above 0")
         if bool(self.milestones) != (self.schedule == "step"):
             raise RecipeError(
                 f"schedule is {self.schedule!r} and milestones are {self.milestones}; "
@@ -79,7 +82,7 @@ class Recipe:
         return self.lr
 
 
-def _whole(value: object) -> bool:
+def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -1,4 +1,7 @@
-"""A run: one finished training of a ticket."""
+"""A run, the result of one training: final weights, history by epoch, and forgetting record.
+
+The training loop returns it, measures and pruning read it, and it is saved as one safetensors file.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -21,16 +24,19 @@ from tombola.untrusted import OTHER_FORM
 
 _KIND = "tombola.run/1"
 
+NOT_MEASURED = float("nan")
+"""In training columns of a history, for the row before any step."""
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One finished training.
+    """The result of one training of a ticket.
 
     ticket: what was trained.
     weights: the final ``state_dict`` on the CPU, exactly 0 where the ticket's mask is 0.
     history: one row an epoch.
-    forgetting: what happened to each training image.
-    noise: number of the noise it was trained under.
+    forgetting: how often each training image was forgotten.
+    noise: number of the noise that it was trained under.
     precision: of convolutions and products, ``"float32"`` or ``"bfloat16"``.
     device: kind of device, ``"cpu"`` or ``"cuda"``.
     engine: what took the steps: ``"eager"``, ``"graphed, fused"`` or ``"graphed, plain"``.
@@ -67,8 +73,8 @@ class Run:
     def failed(self) -> bool:
         """Whether the run diverged or stayed below twice chance. A failed run is a result, shown with a star.
 
-        With fewer than five classes, where twice chance is too high: below a quarter of the way from chance
-        to perfect.
+        With fewer than five classes twice chance is too high; the limit is then a quarter of the way from
+        chance to 100%.
         """
         chance = 100 / self.ticket.network.classes
         return self.diverged or self.accuracy < min(2 * chance, chance + (100 - chance) / 4)
@@ -94,7 +100,7 @@ class Run:
     def save(self, path: str | os.PathLike[str], *, with_start: bool = False) -> None:
         """Write the run, its ticket included, to one safetensors file.
 
-        with_start: also keep the pruned weights of the dense start, as controls need them.
+        with_start: also keep the pruned weights of the dense start, which controls need.
         """
         if with_start:
             self.ticket.dense_start()
@@ -129,7 +135,10 @@ class Run:
         network: str | Factory | None = None,
         start: State | None = None,
     ) -> Run:
-        """The run that :meth:`pack` described; ``start`` is needed if it was packed without one."""
+        """The run that :meth:`pack` packed; ``start`` is needed if it was packed without one.
+
+        Raises :class:`~tombola.errors.TicketError` for a description or tensors of another form.
+        """
         try:
             ticket = Ticket.unpack(description["ticket"], tensors, network=network, start=start)
             return cls(
@@ -145,9 +154,6 @@ class Run:
             )
         except OTHER_FORM as error:
             raise TicketError(f"not a run: {type(error).__name__} {reason(error)}") from error
-
-
-NOT_MEASURED = float("nan")
 
 
 @dataclass(frozen=True)
@@ -170,7 +176,7 @@ class Epoch:
 
 
 class History(Sequence[Epoch]):
-    """The rows of a training, one an epoch, beginning with the row before any step."""
+    """The rows of a training, one an epoch, beginning with the state before any step."""
 
     def __init__(self, rows: Sequence[Epoch]) -> None:
         self._rows = tuple(rows)
@@ -178,11 +184,15 @@ class History(Sequence[Epoch]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> Epoch: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Epoch]: ...
+    def __getitem__(self, index: int | slice) -> Epoch | Sequence[Epoch]:
         return self._rows[index]
 
     def column(self, name: str) -> list[Any]:
-        """One column, top to bottom."""
+        """One column of the history, first row first."""
         return [getattr(row, name) for row in self._rows]
 
     def tensors(self) -> dict[str, Tensor]:
@@ -194,7 +204,10 @@ class History(Sequence[Epoch]):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> History:
-        """The history that :meth:`tensors` wrote down."""
+        """The history of which :meth:`tensors` returned the columns.
+
+        Raises :class:`~tombola.errors.TicketError` for columns of different lengths or none.
+        """
         columns = {field.name: tensors[f"history.{field.name}"].tolist() for field in fields(Epoch)}
         if len({len(column) for column in columns.values()}) != 1:
             raise TicketError("history columns of different lengths")
@@ -213,7 +226,7 @@ class History(Sequence[Epoch]):
 
 @dataclass(frozen=True, eq=False)
 class ForgettingRecord:
-    """What happened to each training image (Toneva et al., 2019).
+    """Forgetting events of each training image (Toneva et al., 2019).
 
     events: int16 ``(N,)``, how often it was right at one presentation and wrong at the next.
     learned: bool ``(N,)``, whether it was ever right.
@@ -231,7 +244,7 @@ class ForgettingRecord:
         return cls(torch.zeros(count, dtype=torch.int16, device=device), none, none.clone())
 
     def present(self, indices: Tensor, right: Tensor) -> int:
-        """Take in one presentation of each of the images, and say how many forgetting events that were.
+        """Enter one presentation of each of the images; returns the number of forgetting events among them.
 
         indices: int64 ``(B,)``, no image twice; right: bool ``(B,)``, whether each was classified correctly.
         """
@@ -253,6 +266,6 @@ class ForgettingRecord:
     def from_tensors(
         cls, tensors: Mapping[str, Tensor], device: torch.device | None = None
     ) -> ForgettingRecord:
-        """The record that :meth:`tensors` wrote down."""
+        """The record of which :meth:`tensors` returned the columns, on a device."""
         names = ("events", "learned", "correct")
         return cls(*(tensors[f"forgetting.{name}"].to(device, copy=True) for name in names))

@@ -1,7 +1,7 @@
-"""How fast this machine trains: steps of real engines with everything on, alone and several at once.
+"""Measures how fast this machine trains: steps of real engines, alone and several at once.
 
-Augmentation, mask and the tally for forgetting are part of every step that is timed. Images are made up: how
-long a step takes does not depend on what they show.
+Augmentation, mask and the tally for forgetting are part of every step that is timed. Images are random: how
+long a step takes does not depend on what they show. The command ``tombola bench`` prints the figures.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,11 +24,11 @@ from tombola.ticket import initialize
 from tombola.training.choice import engine_for
 from tombola.training.cuda.capture import forget_engines
 from tombola.training.device import Mode, repeatable, resolve_precision
+from tombola.training.engines import Engine
 from tombola.training.epoch import EpochPlan
 from tombola.training.evaluation import forget_batches
 from tombola.training.recipe import Recipe
 from tombola.training.run import ForgettingRecord
-from tombola.training.step import Engine
 
 # An epoch, and a chain of the paper: CIFAR's 50,000 + 10,000 images, 26 trainings of 200 epochs.
 EPOCH_IMAGES, TEST_IMAGES = 50_000, 10_000
@@ -40,7 +39,7 @@ _SPARSITY = 0.5
 
 @dataclass(frozen=True)
 class Machine:
-    """What a device does at best.
+    """Peak rates of a device.
 
     matrix_tflops: rate of a large matrix product, in bfloat16 on a GPU and in float32 on a CPU.
     copy_gbs: gigabytes a second that a large copy reads and writes.
@@ -57,9 +56,11 @@ class Speed:
     network, size, batch_size: what is trained, ``size`` being the side of the images in pixels.
     packed: number of trainings at once on the device; all figures are with that many.
     engine: what takes the steps.
-    step_ms: milliseconds a step of each training, the median of ``repeats``; their spread beside it.
+    step_ms: milliseconds a step of each training, the median of ``repeats``.
+    step_ms_spread: largest of the repeats minus smallest.
     images_per_second: of all trainings together, in training only.
-    tflops: arithmetic of convolutions and products, all trainings together; ``share`` of the machine's rate.
+    tflops: arithmetic of convolutions and products, all trainings together.
+    share: ``tflops`` as a share of the machine's rate.
     between_ms: time from the last step of an epoch to the first of the next, evaluation apart.
     evaluation_ms: evaluating 10,000 images once.
     epoch_seconds: an epoch of 50,000 images of each training, evaluation included.
@@ -86,7 +87,7 @@ class Speed:
 
 
 def measure_machine(device: torch.device) -> Machine:
-    """The rate of matrix products and the bandwidth of copies."""
+    """Measure the rate of large matrix products and the bandwidth of large copies."""
     gpu = device.type == "cuda"
     side, dtype = (8192, torch.bfloat16) if gpu else (1024, torch.float32)
     draws = torch.Generator().manual_seed(0)
@@ -117,7 +118,7 @@ def measure_speed(
     Raises :class:`~tombola.errors.DeviceError` if they do not fit into memory.
     """
     gpu = device.type == "cuda"
-    data = _made_up(size, channels, classes, EPOCH_IMAGES if gpu else 4 * batch_size, gpu)
+    data = _random_data(size, channels, classes, EPOCH_IMAGES if gpu else 4 * batch_size, gpu)
     recipe = Recipe(epochs=200, batch_size=batch_size)
     if gpu:
         # What is left of trainings before would be freed in between, and counted against these.
@@ -144,8 +145,8 @@ def measure_speed(
     for thread in threads:
         thread.join()
     _raise_first(runners)
-    each = [1e3 * wall / steps for wall in walls[1:]]  # the first warmed up
-    step_ms = statistics.median(each)
+    step_times = [1e3 * wall / steps for wall in walls[1:]]  # the first warmed up
+    step_ms = statistics.median(step_times)
     images = 1e3 * packed * batch_size / step_ms
     tflops = images * _operations(network, data) / 1e12
     first = runners[0]
@@ -155,14 +156,14 @@ def measure_speed(
         memory = (peak - allocated - _bytes(data, recipe)) / packed / 1e9
     epoch = EPOCH_IMAGES / batch_size * step_ms / 1e3 + first.between + first.evaluation
     return Speed(
-        network, size, batch_size, packed, first.engine, step_ms, max(each) - min(each), repeats, images,
-        tflops, tflops / machine.matrix_tflops, 1e3 * first.between, 1e3 * first.evaluation, epoch,
+        network, size, batch_size, packed, first.engine, step_ms, max(step_times) - min(step_times), repeats,
+        images, tflops, tflops / machine.matrix_tflops, 1e3 * first.between, 1e3 * first.evaluation, epoch,
         _CHAIN_EPOCHS * epoch, memory,
     )  # fmt: skip
 
 
 class _Runner:
-    """One of the trainings that are timed, in a thread of its own."""
+    """One of the trainings that are timed, in its own thread."""
 
     def __init__(self, network: str, data: Data, recipe: Recipe, device: torch.device, mode: Mode) -> None:
         self._network, self._data, self._recipe = network, data, recipe
@@ -193,17 +194,17 @@ class _Runner:
             engine_for(ticket.network, data, recipe, device, precision, self._mode) as engine,
         ):
             self.engine = engine.name
-            engine.body.load(ticket.weights(), mask)
+            engine.flat_network.load(ticket.weights(), mask)
             plan = self._plan()
             engine.begin(plan)
-            self._fit(engine, plan)
+            self._choose_steps(engine, plan)
             ready.wait()
             for _ in range(repeats + 1):
                 ready.wait()
                 engine.advance(0, self.steps)
-                _finish(device)
+                _synchronize(device)
                 ready.wait()
-            self._time_the_rest(engine, plan)
+            self._time_epoch_end(engine, plan)
 
     def _plan(self) -> EpochPlan:
         count, size = len(self._data.train), self._recipe.batch_size
@@ -212,19 +213,21 @@ class _Runner:
         # Small, so that nothing diverges however long it takes.
         return EpochPlan(order, draws, [1e-4] * -(-count // size), size).to(self._device)
 
-    def _fit(self, engine: Engine, plan: EpochPlan) -> None:
-        """Choose how many steps make up a repeat."""
+    def _choose_steps(self, engine: Engine, plan: EpochPlan) -> None:
+        """Set the number of steps of a repeat, so that it takes about a second."""
         few = min(4, plan.steps)
         engine.advance(0, few)
-        _finish(self._device)
+        _synchronize(self._device)
         started = time.perf_counter()
         engine.advance(0, few)
-        _finish(self._device)
-        each = (time.perf_counter() - started) / few
-        self.steps = max(few, min(int(_SECONDS_A_REPEAT / each), len(self._data.train) // plan.batch_size))
+        _synchronize(self._device)
+        step_seconds = (time.perf_counter() - started) / few
+        self.steps = max(
+            few, min(int(_SECONDS_A_REPEAT / step_seconds), len(self._data.train) // plan.batch_size)
+        )
 
-    def _time_the_rest(self, engine: Engine, plan: EpochPlan) -> None:
-        """What an epoch takes beside its steps: its record, and taking in the next; and an evaluation."""
+    def _time_epoch_end(self, engine: Engine, plan: EpochPlan) -> None:
+        """Time the part of an epoch that is no step, its record and the next plan, and an evaluation."""
         record = ForgettingRecord.empty(len(self._data.train), self._device)
 
         def end() -> None:
@@ -240,6 +243,7 @@ class _Runner:
 
 
 def _meet(ready: threading.Barrier, runners: list[_Runner]) -> None:
+    """Wait at the barrier for all threads; raises the error of a thread that failed."""
     try:
         ready.wait()
     except threading.BrokenBarrierError:
@@ -248,14 +252,15 @@ def _meet(ready: threading.Barrier, runners: list[_Runner]) -> None:
 
 
 def _raise_first(runners: list[_Runner]) -> None:
-    """Raise what went wrong in one of the threads; the others were only told that something did."""
+    """Raise the first thread's own error; in the others the barrier only broke."""
     for runner in runners:
         if runner.error is not None and not isinstance(runner.error, threading.BrokenBarrierError):
             forget_engines()
             raise runner.error
 
 
-def _made_up(size: int, channels: int, classes: int, count: int, gpu: bool) -> Data:
+def _random_data(size: int, channels: int, classes: int, count: int, gpu: bool) -> Data:
+    """A data set of ``count`` train images of random pixels."""
     draws = torch.Generator().manual_seed(0)
 
     def split(images: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -266,7 +271,7 @@ def _made_up(size: int, channels: int, classes: int, count: int, gpu: bool) -> D
 
 
 def _bytes(data: Data, recipe: Recipe) -> int:
-    """What the images of both splits take on a device, the padded ones for crops and the plain ones."""
+    """Bytes of both splits on a device: padded train images, and test images."""
     side = data.size[0]
     padded = (side + 2 * recipe.augmentation.padding(data)) ** 2 * data.channels * len(data.train)
     return padded + data.test.images.numel()
@@ -283,18 +288,18 @@ def _operations(network: str, data: Data) -> float:
     return float(counter.get_total_flops()) / 2
 
 
-def _finish(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
 
 
-def _seconds(work: Callable[[], Any], device: torch.device, repeats: int = 7) -> float:
-    """Median wall seconds of a piece of work, after two times that are not counted."""
+def _seconds(work: Callable[[], object], device: torch.device, repeats: int = 7) -> float:
+    """Median wall seconds of a piece of work, after two runs that are not counted."""
     times = []
     for _ in range(repeats + 2):
-        _finish(device)
+        _synchronize(device)
         started = time.perf_counter()
         work()
-        _finish(device)
+        _synchronize(device)
         times.append(time.perf_counter() - started)
     return statistics.median(times[2:])

@@ -1,9 +1,9 @@
-"""The trunk: one pretraining with points kept on its way, from which children branch off.
+"""The trunk: one pretraining whose state is kept at several epochs, from which trainings branch off.
 
 A trunk is a single training, so its momentum goes on from point to point; the tickets taken at its points are
-to the bit those that ``pretrain`` gives. Momentum is zero only in the children. A point is reached on a fixed
-path through others, whatever else was asked for, so that as a job it has one name. The path goes halfway back
-each time: whoever halves an interval of epochs finds the point that he asks for next already there.
+to the bit those that ``pretrain`` returns. Momentum is zero only in the branches. The path of earlier points
+to a point depends on its epoch alone, so that as a job it has one name. The path goes back by halves, so that
+a bisection over epochs mostly finds the next point on paths already trained.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tombola.registry import declare
 from tombola.ticket import State, Ticket
 from tombola.training.checkpoint import Watch
 from tombola.training.device import Mode
-from tombola.training.loop import check_rewind, taken_at, train_until
+from tombola.training.loop import check_rewind, rewind_ticket, train_until
 from tombola.training.recipe import Recipe
 
 # A point takes as much disk as a run with its momentum; on shorter stretches training again is cheaper.
@@ -27,10 +27,10 @@ _SHORTEST_HALF = 8
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """All that going on from a point of a trunk needs.
+    """The state of a trunk at one epoch: all that training on from there needs.
 
     epoch: its place in the schedule.
-    weights: the ``state_dict`` there, on the CPU.
+    weights: the ``state_dict``, on the CPU.
     momentum: that of each trainable parameter; empty for a recipe without momentum.
     """
 
@@ -52,11 +52,13 @@ def trunk(
     mode: Mode = "default",
     watch: Watch | None = None,
 ) -> Point:
-    """Train a start to an epoch of the schedule, and keep there what going on needs.
+    """Train a start to an epoch of the schedule; returns the state there, momentum included.
 
     epochs: place in the schedule of the point; part of the recipe's budget.
     after: a point on the way there, of the same start, recipe and noise, to go on from.
-    The other arguments and errors are as for :func:`~tombola.pretrain`, whose ticket :func:`ticket_at` gives.
+
+    The other arguments and errors are as for :func:`~tombola.pretrain`, whose ticket :func:`ticket_at`
+    returns.
     """
     check_rewind(epochs, recipe)
     ticket = start if after is None else ticket_at(start, after)
@@ -65,14 +67,14 @@ def trunk(
     momentum = after.momentum if after is not None and recipe.momentum else None
     streams = (noise, start.round)
     with train_until(ticket, data, recipe, epochs, streams, device, mode, watch, momentum) as trained:
-        body = trained.engine.body
-        return Point(epochs, body.state(), body.momentum_state() if recipe.momentum else {})
+        flat_network = trained.engine.flat_network
+        return Point(epochs, flat_network.state(), flat_network.momentum_state() if recipe.momentum else {})
 
 
 @declare("ticket_at", stored=False)
 def ticket_at(start: Ticket, point: Point) -> Ticket:
-    """The ticket taken at a point of the trunk that grew from ``start``."""
-    return taken_at(start, point.weights, point.epoch)
+    """The ticket taken at a point of the trunk of ``start``."""
+    return rewind_ticket(start, point.weights, point.epoch)
 
 
 def point_before(epoch: int) -> int:

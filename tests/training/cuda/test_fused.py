@@ -250,12 +250,14 @@ def gradients_of_one_step(
     with repeatable(CUDA):
         engine = GraphedEngine(ticket.network, data, recipe, CUDA, recipe.precision)
         engine.set_numbers(recipe)
-        engine.body.load(ticket.weights(), ticket.mask)
+        engine.flat_network.load(ticket.weights(), ticket.mask)
         draws = draw(recipe.augmentation, data, noise=0, round=0, epoch=0)
         engine.begin(EpochPlan(torch.arange(len(data.train)), draws, [0.1], recipe.batch_size).to(CUDA))
         engine.advance(0, 1)
-        momentum = {f"gradient of {name}": value for name, value in engine.body.momentum_state().items()}
-        return engine.name, momentum | engine.body.state()
+        momentum = {
+            f"gradient of {name}": value for name, value in engine.flat_network.momentum_state().items()
+        }
+        return engine.name, momentum | engine.flat_network.state()
 
 
 @on_gpu_only
@@ -314,12 +316,12 @@ def test_a_network_has_its_own_weights_back_after_a_pass_whatever_was_rewritten(
     from tombola.training.cuda.fused import FusedNetwork
 
     network = tb.Network.of(Own, channels=3, size=(8, 8), classes=10)
-    body = FlatNetwork(network, DEVICE)
-    before = {name: id(parameter) for name, parameter in body.module.named_parameters()}
-    computed = FusedNetwork(body, "float32")
+    flat_network = FlatNetwork(network, DEVICE)
+    before = {name: id(parameter) for name, parameter in flat_network.module.named_parameters()}
+    computed = FusedNetwork(flat_network, "float32")
     computed(torch.zeros(4, 3, 8, 8, device=DEVICE), training=True)
-    assert {name: id(parameter) for name, parameter in body.module.named_parameters()} == before
-    body.load(network.initialized(1).state_dict())
+    assert {name: id(parameter) for name, parameter in flat_network.module.named_parameters()} == before
+    flat_network.load(network.initialized(1).state_dict())
     expected = network.initialized(1).eval()(torch.ones(4, 3, 8, 8))
     found = computed(torch.ones(4, 3, 8, 8, device=DEVICE), training=False)
     assert error(found, expected.double()) < 1e-4
@@ -328,11 +330,11 @@ def test_a_network_has_its_own_weights_back_after_a_pass_whatever_was_rewritten(
 def test_bfloat16_copies_are_exchanged_once_and_given_back() -> None:
     from tombola.training.cuda.fused import FusedNetwork
 
-    body = FlatNetwork(tb.Network.of(Own, channels=3, size=(8, 8), classes=10), DEVICE)
-    computed = FusedNetwork(body, "bfloat16")
+    flat_network = FlatNetwork(tb.Network.of(Own, channels=3, size=(8, 8), classes=10), DEVICE)
+    computed = FusedNetwork(flat_network, "bfloat16")
     with pytest.raises(RuntimeError, match="channels"):
         computed(torch.zeros(4, 5, 8, 8, device=DEVICE), training=True)
-    assert all(parameter.dtype == torch.float32 for parameter in body.module.parameters())
+    assert all(parameter.dtype == torch.float32 for parameter in flat_network.module.parameters())
 
 
 @on_gpu_only
@@ -359,11 +361,11 @@ def test_a_frozen_parameter_and_an_unused_one_stay_as_they_are() -> None:
 @on_gpu_only
 def test_evaluation_is_that_of_the_plain_network(start: tb.Ticket, digits: tb.Data) -> None:
     with repeatable(CUDA):
-        body = FlatNetwork(start.network, CUDA)
-        evaluator = Evaluator(body, "float32")
+        flat_network = FlatNetwork(start.network, CUDA)
+        evaluator = Evaluator(flat_network, "float32")
         for seed in (0, 1):
-            body.load(tb.initialize("convnet", digits, seed=seed).start)
+            flat_network.load(tb.initialize("convnet", digits, seed=seed).start)
             found = evaluator(digits, digits.test)
-            wanted = evaluate(body.module, device_batches(digits, digits.test, CUDA), "float32")
+            wanted = evaluate(flat_network.module, device_batches(digits, digits.test, CUDA), "float32")
             assert found[0] == pytest.approx(wanted[0], rel=1e-5)
             assert found[1] == pytest.approx(wanted[1], abs=0.4)

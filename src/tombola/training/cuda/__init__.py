@@ -1,1 +1,1 @@
-"""Passes over memory made one: Triton kernels for a training step on a GPU, and where they fit a network."""
+"""Training steps on a GPU: CUDA graphs, and Triton kernels that do several passes over memory in one."""

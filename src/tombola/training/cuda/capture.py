@@ -1,4 +1,8 @@
-"""Capturing work on a GPU as a CUDA graph, which replays it without asking Python."""
+"""CUDA graphs: work on a GPU captured once and replayed without Python, and the memory that graphs hold.
+
+Engines and heads capture their steps by :class:`CapturedSteps`. Engines that wait for the next training are
+kept in an LRU cache, which is emptied where memory does not suffice (:func:`with_room`).
+"""
 
 from __future__ import annotations
 
@@ -13,17 +17,31 @@ import torch
 from tombola.errors import reason
 from tombola.training.epoch import DevicePlan
 
+T = TypeVar("T")
+
+STRETCH = 64
+"""Steps launched between two looks at the clock."""
+
 # Times that work is done before its capture, in which libraries choose their algorithms.
 _WARM_UPS = 3
 
 # Captures of several threads must not overlap, and none goes together with waiting for the whole device.
 _capturing = threading.Lock()
 
+# Engines kept for the next training; each holds its network, its graphs and their memory.
+_MOST_IDLE = 8
 
-def capture(work: Callable[[], None], pool: Any, *, before: Callable[[], object]) -> torch.cuda.CUDAGraph:
-    """Work as a graph, on the current stream, which must be one's own.
+_idle: list[tuple[object, Any]] = []
+_idle_lock = threading.Lock()
 
-    before: called before each time that the work is done, which it is a few times beforehand.
+
+def capture(
+    work: Callable[[], None], pool: torch.cuda._POOL_HANDLE, *, before: Callable[[], object]
+) -> torch.cuda.CUDAGraph:
+    """Capture work as a graph, on the current stream, which no other thread may use.
+
+    pool: the memory pool that it shares with other graphs, of ``torch.cuda.graph_pool_handle``.
+    before: called before each time that the work is done, which it is a few times before the capture.
 
     Raises ``RuntimeError`` for work that waits for the GPU, and ``torch.OutOfMemoryError`` as usual.
     """
@@ -56,7 +74,8 @@ def capture(work: Callable[[], None], pool: Any, *, before: Callable[[], object]
                 torch._C._cuda_endAllocateToPool(stream.device_index, pool)
         finally:
             torch._C._cuda_clearCublasWorkspaces()
-    # Out here, so that nobody finds the device's error behind this one and gives the device up.
+    # Out here, so that the device's error does not become the context of this one, which would count as a
+    # lost device.
     if full:
         raise torch.OutOfMemoryError(cause)
     if cause:
@@ -65,73 +84,11 @@ def capture(work: Callable[[], None], pool: Any, *, before: Callable[[], object]
     return graph
 
 
-def give_memory_back() -> None:
-    """Free what PyTorch keeps of a GPU's memory for later."""
-    with _capturing:
-        torch.cuda.empty_cache()
-
-
-def raise_if_lost() -> None:
-    """Let a device in trouble say so: ``torch.AcceleratorError``, whoever met the trouble first."""
-    with _capturing:
-        torch.cuda.synchronize()
-
-
-T = TypeVar("T")
-
-# Engines kept for the next training; each holds its network, its graphs and their memory.
-_KEPT = 8
-
-_idle: list[tuple[Any, Any]] = []
-_lock = threading.Lock()
-
-
-def keep(key: Any, engine: Any) -> None:
-    """Keep an engine, and let the one go that has waited longest where they are many."""
-    with _lock:
-        _idle.append((key, engine))
-        del _idle[:-_KEPT]
-
-
-def take(key: Any) -> Any:
-    """The last used idle engine of that kind, or None."""
-    with _lock:
-        for place in reversed(range(len(_idle))):
-            if _idle[place][0] == key:
-                return _idle.pop(place)[1]
-    return None
-
-
-def forget_engines() -> None:
-    """Free the memory of engines that nobody uses."""
-    with _lock:
-        _idle.clear()
-    give_memory_back()
-
-
-def with_room(make: Callable[[], T]) -> T:
-    """What is made; where memory does not suffice, once more after idle engines were forgotten.
-
-    PyTorch gives back what it keeps for later by itself, but not during a capture.
-    """
-    try:
-        return make()
-    except torch.OutOfMemoryError:
-        pass
-    # Out here nothing refers any more to what failed, and its memory is free.
-    forget_engines()
-    return make()
-
-
-STRETCH = 64
-"""Steps launched between two looks at the clock."""
-
-
 class CapturedSteps:
-    """What is done at each step of a plan, captured once for a whole batch and once for a smaller last one.
+    """The steps of a plan as graphs: one for full batches, and one for a smaller last batch.
 
-    take: called with the size of a batch, it does the step that the plan's counter points to, reading on the
-        device whatever differs from step to step. Capturing it calls it a few times.
+    take: called with the size of a batch, it does the step that the plan's counter points to, and reads all
+        that differs from step to step on the device. Capturing it calls it a few times.
 
     Raises ``RuntimeError`` for work that waits for the GPU.
     """
@@ -141,19 +98,68 @@ class CapturedSteps:
             take(size)
             plan.step.add_(1)
 
-        # The work itself is not kept: whoever has it and these steps would be a cycle, and its graphs would
-        # be freed by the garbage collection of any thread, within a capture perhaps.
+        # The work itself is not kept: its owner, which has these steps, would be part of a cycle, and its
+        # graphs would be freed by the garbage collection of any thread, within a capture perhaps.
         self._plan = plan
         pool = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
-        self._whole, *smaller = (
+        self._full, *smaller = (
             capture(partial(step, size), pool, before=plan.step.zero_)
             for size in (plan.batch_size, len(plan.order) % plan.batch_size)
             if size
         )
-        self._last = smaller[0] if smaller else self._whole
+        self._last = smaller[0] if smaller else self._full
 
     def replay(self, first: int, last: int) -> None:
-        """Launch the steps from ``first`` up to ``last``, counted from 0."""
+        """Launch steps ``first`` to ``last - 1``, counted from 0."""
         self._plan.step.fill_(first)
         for step in range(first, last):
-            (self._last if step == len(self._plan.rates) - 1 else self._whole).replay()
+            (self._last if step == len(self._plan.rates) - 1 else self._full).replay()
+
+
+def give_memory_back() -> None:
+    """Return the free memory in PyTorch's cache to the driver."""
+    with _capturing:
+        torch.cuda.empty_cache()
+
+
+def raise_if_lost() -> None:
+    """Raises ``torch.AcceleratorError`` if the device is lost, whichever thread lost it."""
+    with _capturing:
+        torch.cuda.synchronize()
+
+
+def keep_idle(key: object, engine: object) -> None:
+    """Add an engine to the LRU cache of idle engines; the one idle longest is evicted where it is full."""
+    with _idle_lock:
+        _idle.append((key, engine))
+        del _idle[:-_MOST_IDLE]
+
+
+def take_idle(key: object) -> Any:
+    """Remove and return the last used idle engine of that key; None if there is none."""
+    with _idle_lock:
+        for place in reversed(range(len(_idle))):
+            if _idle[place][0] == key:
+                return _idle.pop(place)[1]
+    return None
+
+
+def forget_engines() -> None:
+    """Evict all idle engines and free their memory."""
+    with _idle_lock:
+        _idle.clear()
+    give_memory_back()
+
+
+def with_room(make: Callable[[], T]) -> T:
+    """The result of ``make``, called again after evicting idle engines where memory does not suffice.
+
+    PyTorch frees its cache by itself in that case, but not during a capture.
+    """
+    try:
+        return make()
+    except torch.OutOfMemoryError:
+        pass
+    # Out here nothing refers to what failed any more, and its memory is free.
+    forget_engines()
+    return make()

@@ -1,4 +1,8 @@
-"""The fused step: a training step on a GPU in as few passes over memory as its parts allow."""
+"""The fused training step and the fused evaluation: in as few passes over memory as a network allows.
+
+:mod:`.rewrite` fuses the network, :mod:`.kernels` and :mod:`.norm` have the passes, and
+:mod:`tombola.training.engines` captures the step.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +20,23 @@ from tombola.training.recipe import Recipe
 
 
 class FusedStep:
-    """Takes steps with a body on a GPU; see :class:`~tombola.training.step.Step`."""
+    """A :class:`~tombola.training.step.Step` of fused passes."""
 
     name = "fused"
 
-    def __init__(self, body: FlatNetwork, network: FusedNetwork, batches: Batches) -> None:
-        self._body = body
+    def __init__(self, flat_network: FlatNetwork, network: FusedNetwork, batches: Batches) -> None:
+        self._flat_network = flat_network
         self._network = network
         self._batches = batches
-        split = len(body.kept)
-        weights = body.weights[:split] if body.copy is None else body.copy
-        self._gradients = torch.zeros_like(weights), torch.zeros_like(body.weights[split:])
+        split = len(flat_network.kept)
+        weights = flat_network.weights[:split] if flat_network.copy is None else flat_network.copy
+        self._gradients = torch.zeros_like(weights), torch.zeros_like(flat_network.weights[split:])
         self._all_kept = torch.full_like(self._gradients[1], -1, dtype=torch.int8)
-        self._numbers = torch.zeros(2, device=body.weights.device)
+        self._numbers = torch.zeros(2, device=flat_network.weights.device)
         self._count_together()
 
     def _count_together(self) -> None:
-        """Lay the batch counters of all fused batch norms side by side, to be raised at once."""
+        """Make the batch counters of all fused batch norms views of one tensor, to be raised at once."""
         norms = self._network.norms()
         counted = list(dict.fromkeys(norms))
         self._counts: Tensor | None = None
@@ -54,53 +58,59 @@ class FusedStep:
         outputs = self._network(inputs, training=True)
         losses, right, gradient = cross_entropy(outputs, targets)
         leaves = self._network.leaves
-        found = torch.autograd.grad(outputs, leaves, gradient, allow_unused=True)
+        gradients = torch.autograd.grad(outputs, leaves, gradient, allow_unused=True)
         with torch.no_grad():
             flat = [
                 _flat(torch.zeros_like(leaf) if gradient is None else gradient)
-                for leaf, gradient in zip(leaves, found, strict=True)
+                for leaf, gradient in zip(leaves, gradients, strict=True)
             ]
-            self._move(flat[: len(self._body.prunable)], flat[len(self._body.prunable) :], rate)
+            prunable = len(self._flat_network.prunable)
+            self._move(flat[:prunable], flat[prunable:], rate)
             if self._counts is not None:
                 self._counts += self._calls
             return losses.mean(), right
 
     def _move(self, prunable: list[Tensor], others: list[Tensor], rate: Tensor) -> None:
         """SGD by flat gradients, the prunable weights under their mask and the others under none."""
-        body, split = self._body, len(self._body.kept)
-        stretches = (slice(split), body.kept, body.copy), (slice(split, None), self._all_kept, None)
+        flat_network, split = self._flat_network, len(self._flat_network.kept)
+        stretches = (
+            (slice(split), flat_network.kept, flat_network.copy),
+            (slice(split, None), self._all_kept, None),
+        )
         for parts, gradient, (stretch, kept, copy) in zip(
             (prunable, others), self._gradients, stretches, strict=True
         ):
             if parts:
                 torch.cat(parts, out=gradient[: sum(map(len, parts))])
-                sgd(body.weights[stretch], gradient, body.momentum[stretch], kept, copy, rate, self._numbers)
+                weights, momentum = flat_network.weights[stretch], flat_network.momentum[stretch]
+                sgd(weights, gradient, momentum, kept, copy, rate, self._numbers)
 
 
 def _flat(gradient: Tensor) -> Tensor:
-    """A gradient in one dimension, in the order in which a body lays out that parameter."""
+    """A gradient in one dimension, in the order in which a FlatNetwork lays out that parameter."""
     return (gradient.permute(0, 2, 3, 1) if gradient.dim() == 4 else gradient).reshape(-1)
 
 
 class FusedNetwork:
-    """The network of a body in as few passes over memory as its parts allow, on the body's weights.
+    """The fused form of a flat network, on the same weights.
 
     dtype: of images and convolutions.
-    leaves: what gradients are asked for, in the order of the body's ``prunable`` and ``others``.
+    leaves: the tensors to differentiate by, in the order of the flat network's ``prunable`` and ``others``.
 
     Raises what tracing raises for a network whose path depends on values.
     """
 
-    def __init__(self, body: FlatNetwork, precision: str) -> None:
+    def __init__(self, flat_network: FlatNetwork, precision: str) -> None:
         self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        self._network = fused(body.module)
+        self._network = fused(flat_network.module)
         # Convolutions compute with the bfloat16 copies themselves: nothing is cast, forward or backward.
         if self.dtype == torch.bfloat16:
-            body.keep_copy()
-        names = [*body.prunable, *body.others]
-        self.leaves = [body.leaf(name) for name in names]
+            flat_network.keep_copy()
+        names = [*flat_network.prunable, *flat_network.others]
+        self.leaves = [flat_network.leaf(name) for name in names]
         leaf_of = {
-            id(body.module.get_parameter(name)): leaf for name, leaf in zip(names, self.leaves, strict=True)
+            id(flat_network.module.get_parameter(name)): leaf
+            for name, leaf in zip(names, self.leaves, strict=True)
         }
         # Each module once, under however many names it stands: exchanged twice, a weight would not come back.
         self._places = [
@@ -125,30 +135,30 @@ class FusedNetwork:
         return outputs
 
     def norms(self) -> list[nn.BatchNorm2d]:
-        """The batch norms whose batches nobody counts, once for each call."""
-        return [each.norm for each in self._network.modules() if isinstance(each, FusedNorm)]
+        """The batch norms whose batches the fused network does not count, once for each call."""
+        return [layer.norm for layer in self._network.modules() if isinstance(layer, FusedNorm)]
 
 
 class GraphedEvaluation:
-    """Loss and accuracy of a network on one split, for whatever weights it has when called."""
+    """Loss and accuracy of a network on one split, with the weights that it has when called."""
 
     def __init__(self, network: FusedNetwork, batches: Batches, batch_size: int) -> None:
         device = batches.padded.device
         self._network = network
         self._batches = batches
         size = min(batch_size, len(batches))
-        self._plan = DevicePlan.plain(len(batches), size, batches.pad, device)
+        self._plan = DevicePlan.unaugmented(len(batches), size, batches.pad, device)
         self._sums = torch.zeros(2, dtype=torch.float64, device=device)
         pool = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
-        self._whole = capture(lambda: self._take(size), pool, before=self._begin)
+        self._full = capture(lambda: self._take(size), pool, before=self._begin)
         last = len(batches) % size
-        self._last = capture(lambda: self._take(last), pool, before=self._begin) if last else self._whole
+        self._last = capture(lambda: self._take(last), pool, before=self._begin) if last else self._full
 
     def __call__(self) -> tuple[float, float]:
         """Mean cross-entropy in nats and accuracy in percent."""
         self._begin()
         for _ in range(len(self._plan.rates) - 1):
-            self._whole.replay()
+            self._full.replay()
         self._last.replay()
         loss, right = self._sums.tolist()
         return loss / len(self._batches), 100 * right / len(self._batches)

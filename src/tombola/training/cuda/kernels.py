@@ -1,6 +1,7 @@
-"""Triton kernels of a training step: batches, pooling, cross-entropy, SGD with its mask, 1x1 convolutions.
+"""The fused passes of a training step on a GPU: crop, pooling, 1x1 convolution, loss, SGD with its mask.
 
-Each is one pass over memory with a fixed order of sums. Batch norm has a module of its own, :mod:`.norm`.
+Each is one pass over memory with a fixed order of sums, in Triton but for the convolution. Batch norm has a
+module of its own, :mod:`.norm`; :mod:`.fused` puts the passes together.
 """
 
 from __future__ import annotations
@@ -17,96 +18,11 @@ from triton import next_power_of_2
 from tombola.data.batches import Batches
 from tombola.training.epoch import DevicePlan
 
-_ELEMENTS = 2048
-
-
-@triton.jit
-def _corner(row, height, width):
-    """The upper left of the four pixels behind a pooled one, counted over all images."""
-    image, inner = row // (height * width), row % (height * width)
-    return (image * (4 * height * width) + (inner // width) * (4 * width) + 2 * (inner % width)).to(tl.int64)
-
-
-@triton.jit
-def _pool_kernel(x, y, taken, rows, channels, height, width, CHANNELS: tl.constexpr, ROWS: tl.constexpr):
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    inside = (row < rows)[:, None] & (channel < channels)[None, :]
-    corner = x + _corner(row, height, width)[:, None] * channels + channel[None, :]
-    best = tl.load(corner, mask=inside, other=0)
-    which = tl.zeros((ROWS, CHANNELS), tl.int8)
-    for pixel in tl.static_range(1, 4):
-        value = tl.load(corner + ((pixel // 2) * 2 * width + pixel % 2) * channels, mask=inside, other=0)
-        better = (value > best) | (value != value)  # an undefined value is passed on
-        best = tl.where(better, value, best)
-        which = tl.where(better, pixel, which).to(tl.int8)
-    place = row.to(tl.int64)[:, None] * channels + channel[None, :]
-    tl.store(y + place, best, mask=inside)
-    tl.store(taken + place, which, mask=inside)
-
-
-@triton.jit
-def _pool_gradient_kernel(
-    dy, taken, dx, rows, channels, height, width, CHANNELS: tl.constexpr, ROWS: tl.constexpr
-):
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    inside = (row < rows)[:, None] & (channel < channels)[None, :]
-    place = row.to(tl.int64)[:, None] * channels + channel[None, :]
-    gradient = tl.load(dy + place, mask=inside, other=0)
-    which = tl.load(taken + place, mask=inside, other=0)
-    corner = dx + _corner(row, height, width)[:, None] * channels + channel[None, :]
-    for pixel in tl.static_range(4):
-        value = tl.where(which == pixel, gradient, 0.0).to(gradient.dtype)
-        tl.store(corner + ((pixel // 2) * 2 * width + pixel % 2) * channels, value, mask=inside)
-
-
-class HalvingPool(nn.Module):
-    """``MaxPool2d(2)``; images of odd height or width are left to PyTorch."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.shape[2] % 2 or x.shape[3] % 2:
-            return functional.max_pool2d(x, 2)
-        pooled: Tensor = _HalvingPool.apply(x)  # type: ignore[no-untyped-call]
-        return pooled
-
-
-class _HalvingPool(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
-        count, channels, height, width = x.shape
-        y = _empty(x, count, channels, height // 2, width // 2)
-        taken = torch.empty_like(y, dtype=torch.int8)
-        _launch(_pool_kernel, x, y, taken, small=y)
-        ctx.save_for_backward(taken)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Tensor:
-        (taken,) = ctx.saved_tensors
-        dy = dy.contiguous(memory_format=torch.channels_last)
-        count, channels, height, width = dy.shape
-        dx = _empty(dy, count, channels, 2 * height, 2 * width)
-        _launch(_pool_gradient_kernel, dy, taken, dx, small=dy)
-        return dx
-
-
-def _empty(like: Tensor, *shape: int) -> Tensor:
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
-
-
-def _launch(kernel: Any, *tensors: Tensor, small: Tensor) -> None:
-    """Run a kernel over all pooled pixels."""
-    count, channels, height, width = small.shape
-    rows = count * height * width
-    wide = min(next_power_of_2(channels), 1024)
-    tall = max(1, _ELEMENTS // wide)
-    grid = triton.cdiv(rows, tall), triton.cdiv(channels, wide)
-    kernel[grid](*tensors, rows, channels, height, width, CHANNELS=wide, ROWS=tall, num_warps=8)
-
-
-_PIXELS = 1024
+# Pixels, elements or weights that one program takes.
+_CROPPED_PIXELS = 1024
+_POOLED_ELEMENTS = 2048
+_OUTPUT_ELEMENTS = 1024
+_SGD_WEIGHTS = 2048
 
 
 @triton.jit
@@ -146,27 +62,147 @@ def crop(batches: Batches, plan: DevicePlan, size: int, dtype: torch.dtype) -> t
     height, width = batches.size
     images = torch.empty(size, height, width, channels, dtype=dtype, device=batches.padded.device)
     targets = torch.empty(size, dtype=torch.int64, device=batches.padded.device)
-    _crop_kernel[(size, triton.cdiv(height * width, _PIXELS))](
+    _crop_kernel[(size, triton.cdiv(height * width, _CROPPED_PIXELS))](
         batches.padded, batches.all_labels, plan.order, plan.rows, plan.columns, plan.flips, plan.step,
         batches.scale, batches.shift, images, targets, plan.batch_size, tall, wide, height, width,
         batches.pad, FILL_MEAN=batches.fill == "mean" and batches.pad > 0, REAL=channels,
-        CHANNELS=triton.next_power_of_2(channels), PIXELS=_PIXELS, num_warps=4,
+        CHANNELS=triton.next_power_of_2(channels), PIXELS=_CROPPED_PIXELS, num_warps=4,
     )  # fmt: skip
     return images.permute(0, 3, 1, 2), targets
 
 
-_HEAD_ELEMENTS = 1024
+@triton.jit
+def _corner(row, height, width):
+    """Index of the upper left of the four pixels behind a pooled one, counted over all images."""
+    image, inner = row // (height * width), row % (height * width)
+    return (image * (4 * height * width) + (inner // width) * (4 * width) + 2 * (inner % width)).to(tl.int64)
 
 
 @triton.jit
-def _head_kernel(
+def _pool_kernel(x, y, winner, rows, channels, height, width, CHANNELS: tl.constexpr, ROWS: tl.constexpr):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    inside = (row < rows)[:, None] & (channel < channels)[None, :]
+    corner = x + _corner(row, height, width)[:, None] * channels + channel[None, :]
+    best = tl.load(corner, mask=inside, other=0)
+    which = tl.zeros((ROWS, CHANNELS), tl.int8)
+    for pixel in tl.static_range(1, 4):
+        value = tl.load(corner + ((pixel // 2) * 2 * width + pixel % 2) * channels, mask=inside, other=0)
+        better = (value > best) | (value != value)  # an undefined value is passed on
+        best = tl.where(better, value, best)
+        which = tl.where(better, pixel, which).to(tl.int8)
+    place = row.to(tl.int64)[:, None] * channels + channel[None, :]
+    tl.store(y + place, best, mask=inside)
+    tl.store(winner + place, which, mask=inside)
+
+
+@triton.jit
+def _pool_gradient_kernel(
+    dy, winner, dx, rows, channels, height, width, CHANNELS: tl.constexpr, ROWS: tl.constexpr
+):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    inside = (row < rows)[:, None] & (channel < channels)[None, :]
+    place = row.to(tl.int64)[:, None] * channels + channel[None, :]
+    gradient = tl.load(dy + place, mask=inside, other=0)
+    which = tl.load(winner + place, mask=inside, other=0)
+    corner = dx + _corner(row, height, width)[:, None] * channels + channel[None, :]
+    for pixel in tl.static_range(4):
+        value = tl.where(which == pixel, gradient, 0.0).to(gradient.dtype)
+        tl.store(corner + ((pixel // 2) * 2 * width + pixel % 2) * channels, value, mask=inside)
+
+
+class HalvingPool(nn.Module):
+    """``MaxPool2d(2)``; images of odd height or width are left to PyTorch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2] % 2 or x.shape[3] % 2:
+            return functional.max_pool2d(x, 2)
+        pooled: Tensor = _HalvingPool.apply(x)  # type: ignore[no-untyped-call]
+        return pooled
+
+
+class _HalvingPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        count, channels, height, width = x.shape
+        y = _empty_channels_last(x, count, channels, height // 2, width // 2)
+        winner = torch.empty_like(y, dtype=torch.int8)
+        _launch_over_pixels(_pool_kernel, x, y, winner, small=y)
+        ctx.save_for_backward(winner)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Tensor:
+        (winner,) = ctx.saved_tensors
+        dy = dy.contiguous(memory_format=torch.channels_last)
+        count, channels, height, width = dy.shape
+        dx = _empty_channels_last(dy, count, channels, 2 * height, 2 * width)
+        _launch_over_pixels(_pool_gradient_kernel, dy, winner, dx, small=dy)
+        return dx
+
+
+def _empty_channels_last(like: Tensor, *shape: int) -> Tensor:
+    """A channels_last tensor of the dtype and device of ``like``, uninitialised."""
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+def _launch_over_pixels(kernel: triton.JITFunction, *tensors: Tensor, small: Tensor) -> None:
+    """Run a kernel over all pooled pixels."""
+    count, channels, height, width = small.shape
+    rows = count * height * width
+    wide = min(next_power_of_2(channels), 1024)
+    tall = max(1, _POOLED_ELEMENTS // wide)
+    grid = triton.cdiv(rows, tall), triton.cdiv(channels, wide)
+    kernel[grid](*tensors, rows, channels, height, width, CHANNELS=wide, ROWS=tall, num_warps=8)
+
+
+class Pointwise(nn.Module):
+    """A strided 1x1 convolution without bias, padding or groups, as one matrix product."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.convolution.weight
+        if torch.is_autocast_enabled("cuda"):
+            x, weight = x.to(torch.bfloat16), weight.to(torch.bfloat16)
+        out: Tensor = _Pointwise.apply(x, weight, self.convolution.stride)  # type: ignore[no-untyped-call]
+        return out
+
+
+class _Pointwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: tuple[int, int]) -> Tensor:
+        seen = x.permute(0, 2, 3, 1)[:, :: stride[0], :: stride[1]]
+        count, height, width, channels = seen.shape
+        seen = seen.reshape(-1, channels)
+        ctx.save_for_backward(x, seen, weight)
+        ctx.stride = stride
+        return (seen @ weight.flatten(1).t()).view(count, height, width, -1).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, seen, weight = ctx.saved_tensors
+        dy = dy.contiguous(memory_format=torch.channels_last)
+        dx, _, _ = torch.ops.aten.convolution_backward(
+            dy, x, weight, None, ctx.stride, (0, 0), (1, 1), False, (0, 0), 1, (True, False, False)
+        )
+        flat = dy.permute(0, 2, 3, 1).reshape(len(seen), -1)
+        return dx, (flat.t() @ seen).view_as(weight), None
+
+
+@triton.jit
+def _cross_entropy_kernel(
     outputs, targets, losses, right, gradient, images, classes, CLASSES: tl.constexpr, ROWS: tl.constexpr
 ):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    each = tl.arange(0, CLASSES)
+    label = tl.arange(0, CLASSES)
     real = row < images
-    inside = real[:, None] & (each < classes)[None, :]
-    place = row[:, None] * classes + each[None, :]
+    inside = real[:, None] & (label < classes)[None, :]
+    place = row[:, None] * classes + label[None, :]
     value = tl.load(outputs + place, mask=inside, other=-float("inf")).to(tl.float32)
     target = tl.load(targets + row, mask=real, other=0)
     # As argmax has it: the first of the largest, and an undefined value is larger than all.
@@ -175,14 +211,14 @@ def _head_kernel(
     shifted = value - tl.max(value, 1)[:, None]
     exponential = tl.exp(shifted)
     total = tl.sum(exponential, 1)
-    chosen = each[None, :] == target[:, None]
+    chosen = label[None, :] == target[:, None]
     tl.store(losses + row, tl.log(total) - tl.sum(tl.where(chosen, shifted, 0.0), 1), mask=real)
     change = (exponential / total[:, None] - tl.where(chosen, 1.0, 0.0)) / images
     tl.store(gradient + place, change.to(gradient.dtype.element_ty), mask=inside)
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy of each image, which predictions were right, and the gradient of the mean by the outputs.
+    """Cross-entropy of each image, whether each prediction is right, and the gradient of the mean by outputs.
 
     outputs: float32 or bfloat16 ``(B, classes)``; targets: int64 ``(B,)``.
 
@@ -194,14 +230,11 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Ten
     right = torch.empty(images, dtype=torch.bool, device=outputs.device)
     gradient = torch.empty_like(outputs)
     wide = triton.next_power_of_2(classes)
-    tall = max(1, _HEAD_ELEMENTS // wide)
-    _head_kernel[(triton.cdiv(images, tall),)](
+    tall = max(1, _OUTPUT_ELEMENTS // wide)
+    _cross_entropy_kernel[(triton.cdiv(images, tall),)](
         outputs, targets, losses, right, gradient, images, classes, CLASSES=wide, ROWS=tall, num_warps=4
     )
     return losses, right, gradient
-
-
-_BLOCK = 2048
 
 
 @triton.jit
@@ -241,43 +274,7 @@ def sgd(
         captured step reads what they are when it runs.
     """
     count = len(weights)
-    _sgd_kernel[(triton.cdiv(count, _BLOCK),)](
+    _sgd_kernel[(triton.cdiv(count, _SGD_WEIGHTS),)](
         weights, gradient, momentum, kept, copy, rate, numbers, count,
-        COPY=copy is not None, BLOCK=_BLOCK, num_warps=8,
+        COPY=copy is not None, BLOCK=_SGD_WEIGHTS, num_warps=8,
     )  # fmt: skip
-
-
-class Pointwise(nn.Module):
-    """The same as a 1x1 convolution without bias, padding or groups."""
-
-    def __init__(self, convolution: nn.Conv2d) -> None:
-        super().__init__()
-        self.convolution = convolution
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight = self.convolution.weight
-        if torch.is_autocast_enabled("cuda"):
-            x, weight = x.to(torch.bfloat16), weight.to(torch.bfloat16)
-        out: Tensor = _Pointwise.apply(x, weight, self.convolution.stride)  # type: ignore[no-untyped-call]
-        return out
-
-
-class _Pointwise(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: tuple[int, int]) -> Tensor:
-        seen = x.permute(0, 2, 3, 1)[:, :: stride[0], :: stride[1]]
-        count, height, width, channels = seen.shape
-        seen = seen.reshape(-1, channels)
-        ctx.save_for_backward(x, seen, weight)
-        ctx.stride = stride
-        return (seen @ weight.flatten(1).t()).view(count, height, width, -1).permute(0, 3, 1, 2)
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, seen, weight = ctx.saved_tensors
-        dy = dy.contiguous(memory_format=torch.channels_last)
-        dx, _, _ = torch.ops.aten.convolution_backward(
-            dy, x, weight, None, ctx.stride, (0, 0), (1, 1), False, (0, 0), 1, (True, False, False)
-        )
-        flat = dy.permute(0, 2, 3, 1).reshape(len(seen), -1)
-        return dx, (flat.t() @ seen).view_as(weight), None

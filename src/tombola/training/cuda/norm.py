@@ -3,7 +3,8 @@
 In a bfloat16 training step on a GPU the convolutions are fast; the time goes into reading and writing
 activations for what stands between them. PyTorch's own kernels pass over a batch-normalised, shortcut-added,
 rectified activation twelve times forward and backward, these eight times. Statistics and sums are float32 and
-are added up in a fixed order: the same bits every time.
+are added up in a fixed order: the same bits every time. :mod:`.rewrite` puts :class:`FusedNorm` into a
+network.
 
 An activation is taken as a matrix of ``rows`` (all pixels of all images) and ``channels``, as channels_last
 has it.
@@ -170,9 +171,9 @@ def _gradient_sums_kernel(
     tl.store(own, tl.sum(total, 0), mask=real)
     tl.store(own + parts * channels, tl.sum(product, 0), mask=real)
     if _finished_last(counters + tl.program_id(1), parts):
-        each = tl.arange(0, MERGED)
-        written = (each < parts)[:, None] & real[None, :]
-        sums = partial + each[:, None] * channels + channel[None, :]
+        sibling = tl.arange(0, MERGED)
+        written = (sibling < parts)[:, None] & real[None, :]
+        sums = partial + sibling[:, None] * channels + channel[None, :]
         totals = tl.load(sums, mask=written, other=0, cache_modifier=".cg")
         products = tl.load(sums + parts * channels, mask=written, other=0, cache_modifier=".cg")
         tl.store(dbias + channel, tl.sum(totals, 0), mask=real)
@@ -208,8 +209,8 @@ def _reduction(rows: int, channels: int) -> tuple[tuple[int, int], int, int]:
     width = min(_REDUCED_CHANNELS, next_power_of_2(channels))
     across = triton.cdiv(channels, width)
     programs = max(1, min(triton.cdiv(rows, _REDUCED_ROWS), _REDUCING_PROGRAMS // across))
-    each = triton.cdiv(triton.cdiv(rows, programs), _REDUCED_ROWS) * _REDUCED_ROWS
-    return (triton.cdiv(rows, each), across), each, width
+    rows_each = triton.cdiv(triton.cdiv(rows, programs), _REDUCED_ROWS) * _REDUCED_ROWS
+    return (triton.cdiv(rows, rows_each), across), rows_each, width
 
 
 def _elementwise(rows: int, channels: int) -> tuple[tuple[int, int], int, int]:
@@ -225,10 +226,8 @@ class FusedNorm(nn.Module):
     norm: the batch norm, whose parameters and buffers are used and updated.
     relu: whether ReLU follows.
     conv_bias: the bias of the convolution before, if it was left out there; it shifts the running mean only,
-    and
-        its gradient is exactly zero.
-    twice: give the result out twice, because two things use it: their gradients are then added while they are
-        read.
+        and its gradient is exactly zero.
+    twice: return the result twice, because two nodes use it: their gradients are then added as they are read.
 
     ``num_batches_tracked`` is left to the caller, who can count all batch norms at once.
     """
@@ -281,12 +280,12 @@ class _FusedNorm(torch.autograd.Function):
         x = x.contiguous(memory_format=torch.channels_last)
         rows, channels = x.numel() // x.shape[1], x.shape[1]
         mean, rstd = torch.empty(2, channels, device=x.device, dtype=torch.float32)
-        grid, each, wide = _reduction(rows, channels)
+        grid, rows_each, wide = _reduction(rows, channels)
         partial = torch.empty(2, grid[0], channels, device=x.device, dtype=torch.float32)
         norm = op.norm
         _statistics_kernel[grid](
             x, partial, op._counters[0], mean, rstd, norm.running_mean, norm.running_var,
-            op.conv_bias, rows, channels, each, norm.momentum, norm.eps,
+            op.conv_bias, rows, channels, rows_each, norm.momentum, norm.eps,
             HAS_CONV_BIAS=op.conv_bias is not None, CHANNELS=wide, ROWS=_REDUCED_ROWS,
             MERGED=next_power_of_2(grid[0]), num_warps=_REDUCING_WARPS,
         )  # fmt: skip
@@ -300,18 +299,18 @@ class _FusedNorm(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         x, y, mean, rstd, weight, bias = ctx.saved_tensors
         op = ctx.op
-        given = [each.contiguous(memory_format=torch.channels_last) for each in gradients if each is not None]
-        dy, other = given[0], given[-1]
+        received = [dy.contiguous(memory_format=torch.channels_last) for dy in gradients if dy is not None]
+        dy, other = received[0], received[-1]
         rows, channels = x.numel() // x.shape[1], x.shape[1]
-        rewritten = len(given) == 2 or (ctx.added and op.relu)
+        rewritten = len(received) == 2 or (ctx.added and op.relu)
         g = torch.empty_like(dy) if rewritten else dy
         dweight, dbias = torch.empty(2, channels, device=x.device, dtype=torch.float32)
-        grid, each, wide = _reduction(rows, channels)
+        grid, rows_each, wide = _reduction(rows, channels)
         partial = torch.empty(2, grid[0], channels, device=x.device, dtype=torch.float32)
         _gradient_sums_kernel[grid](
             dy, other, x, y, g, partial, op._counters[1], mean, rstd, weight, bias, dweight, dbias,
-            rows, channels, each,
-            TWICE=len(given) == 2, RESIDUAL=ctx.added, RELU=op.relu, REWRITE=rewritten,
+            rows, channels, rows_each,
+            TWICE=len(received) == 2, RESIDUAL=ctx.added, RELU=op.relu, REWRITE=rewritten,
             CHANNELS=wide, ROWS=_REDUCED_ROWS, MERGED=next_power_of_2(grid[0]), num_warps=_REDUCING_WARPS,
         )  # fmt: skip
         dx = torch.empty_like(x)

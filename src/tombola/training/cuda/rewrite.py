@@ -1,6 +1,7 @@
-"""Where the fused passes fit a network: its traced graph, with batch norms and what follows them made one.
+"""Rewrites the traced graph of a network to use fused passes, and checks that it computes the same.
 
-Networks stay as they are written; this reads them. What is not recognised is left as it was.
+Batch norms become one pass with the addition and ReLU after them, 1x1 convolutions and 2x2 pooling the passes
+of :mod:`.kernels`; all else stays. The module itself is not changed.
 """
 
 from __future__ import annotations
@@ -36,32 +37,33 @@ class _Biasless(nn.Module):
 
 
 def fused(module: nn.Module) -> fx.GraphModule:
-    """The same network, on the same parameters and buffers, in fewer passes over memory.
+    """A network of the same parameters and buffers, in fewer passes over memory.
 
     Its batch norms update their running statistics, but do not count batches.
 
     Raises :class:`~tombola.errors.NetworkError` for a network that does more than its graph shows, and what
     tracing raises for one whose path depends on values.
     """
-    _refuse_what_a_graph_does_not_show(module)
+    _check_graph_shows_all(module)
     rewritten = traced(module)
     graph = rewritten.graph
     if any(not node.users and node.op not in ("placeholder", "output") for node in graph.nodes):
         raise NetworkError("it has operations whose results nobody uses, which may work in place")
     for node in list(graph.nodes):
         layer = _module(rewritten, node)
-        if _strides_over_pixels(layer) and _called_once(rewritten, node):
+        if _is_strided_pointwise(layer) and _called_once(rewritten, node):
             node.target = _added(rewritten, Pointwise(layer))
-        elif _halves(layer):
+        elif _is_halving_pool(layer):
             node.target = _added(rewritten, HalvingPool())
-        elif type(layer) is nn.BatchNorm2d and _plain(layer):
+        elif type(layer) is nn.BatchNorm2d and _is_fusible(layer):
             _fuse(rewritten, node, layer)
     graph.lint()
     rewritten.recompile()
     return rewritten
 
 
-def _refuse_what_a_graph_does_not_show(module: nn.Module) -> None:
+def _check_graph_shows_all(module: nn.Module) -> None:
+    """Raises NetworkError for hooks and own ``train`` methods, which a graph does not show."""
     for layer in module.modules():
         if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks:
             raise NetworkError("it has hooks")
@@ -70,38 +72,38 @@ def _refuse_what_a_graph_does_not_show(module: nn.Module) -> None:
 
 
 def _added(module: fx.GraphModule, layer: nn.Module) -> str:
-    """The name under which a layer was added; none that the network has."""
-    taken = {name for name, _ in module.named_modules(remove_duplicate=False)}
-    name = next(name for count in itertools.count() if (name := f"fused_{count}") not in taken)
+    """Add a layer under an unused name; returns the name."""
+    used = {name for name, _ in module.named_modules(remove_duplicate=False)}
+    name = next(name for count in itertools.count() if (name := f"fused_{count}") not in used)
     module.add_submodule(name, layer)
     return name
 
 
 def _fuse(module: fx.GraphModule, node: fx.Node, norm: nn.BatchNorm2d) -> None:
-    """Put one pass in the place of a batch norm and what follows it."""
+    """Replace a batch norm and the addition and ReLU after it by one pass."""
     last, residual, relu = _followers(module, node)
     source: Any = node.args[0]
     bias = _bias_before(module, source)
     if bias is not None:
         source.target = _added(module, _Biasless(_module(module, source)))
     users = list(last.users)
-    # Given out twice, both are one tensor: whoever changes it in place would change the other's too.
+    # Returned twice, both are one tensor: a user that works in place would change the other's input too.
     twice = len(users) == 2 and not any(_in_place(module, user) for user in users)
     name = _added(module, FusedNorm(norm, relu=relu, conv_bias=bias, twice=twice))
     with module.graph.inserting_before(last):
         new = module.graph.call_module(name, (source, residual) if residual else (source,))
-        outs = [module.graph.call_function(operator.getitem, (new, each)) for each in range(2 * twice)]
+        outs = [module.graph.call_function(operator.getitem, (new, index)) for index in range(2 * twice)]
     for user, out in zip(users, outs or [new] * len(users), strict=True):
         user.replace_input_with(last, out)
     while last is not node:  # the ReLU, then the addition
         replaced = last
-        last = next(each for each in replaced.args if isinstance(each, fx.Node) and each is not residual)
+        last = next(arg for arg in replaced.args if isinstance(arg, fx.Node) and arg is not residual)
         module.graph.erase_node(replaced)
     module.graph.erase_node(node)
 
 
 def _in_place(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node may change what it is given."""
+    """Whether a node may change its input."""
     if getattr(_module(module, node), "inplace", False) or node.kwargs.get("inplace"):
         return True
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
@@ -111,11 +113,11 @@ def _in_place(module: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _followers(module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, fx.Node | None, bool]:
-    """The last node that can be made one with a batch norm, what is added to it, and whether ReLU follows."""
+    """The last node that can be fused with a batch norm, the node added to it, and whether ReLU follows."""
     last, residual = node, None
     after = _only_user(last)
     if after is not None and after.target in _ADDITIONS and not after.kwargs:
-        others = [each for each in after.args if each is not node]
+        others = [arg for arg in after.args if arg is not node]
         if len(others) == 1 and isinstance(others[0], fx.Node):
             last, residual = after, others[0]
             after = _only_user(last)
@@ -136,7 +138,7 @@ def _called_once(module: fx.GraphModule, node: fx.Node) -> bool:
     return [other.target for other in module.graph.nodes].count(node.target) == 1
 
 
-def _strides_over_pixels(layer: Any) -> bool:
+def _is_strided_pointwise(layer: nn.Module | None) -> bool:
     """Whether a layer is a 1x1 convolution that leaves out pixels."""
     return (
         type(layer) is nn.Conv2d
@@ -148,7 +150,7 @@ def _strides_over_pixels(layer: Any) -> bool:
     )
 
 
-def _halves(layer: Any) -> bool:
+def _is_halving_pool(layer: nn.Module | None) -> bool:
     """Whether a layer is the max-pooling of 2x2 pixels."""
     if type(layer) is not nn.MaxPool2d or layer.ceil_mode or layer.return_indices:
         return False
@@ -162,7 +164,8 @@ def _is_relu(module: fx.GraphModule, node: fx.Node) -> bool:
     return type(_module(module, node)) is nn.ReLU or node.target in _RELUS
 
 
-def _plain(norm: nn.BatchNorm2d) -> bool:
+def _is_fusible(norm: nn.BatchNorm2d) -> bool:
+    """Whether a batch norm learns scale and shift and tracks running statistics by a fixed momentum."""
     return bool(norm.affine and norm.track_running_stats and norm.momentum is not None)
 
 
@@ -170,7 +173,7 @@ def _only_user(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
-def _module(module: fx.GraphModule, node: Any) -> Any:
+def _module(module: fx.GraphModule, node: object) -> Any:
     """The submodule that a node calls, if it calls one."""
     if isinstance(node, fx.Node) and node.op == "call_module":
         return module.get_submodule(str(node.target))
@@ -178,8 +181,8 @@ def _module(module: fx.GraphModule, node: Any) -> Any:
 
 
 _IMAGES = 4
-# Of the norm of what is expected. Rounding decides about a ReLU here and there, and its gradient with it: in
-# deep networks a few percent. What is computed otherwise is off by its own size.
+# Of the norm of the expected gradient. Rounding decides about a ReLU here and there, and its gradient with
+# it: in deep networks a few percent. A gradient computed by another formula is off by its own size.
 _ALLOWED = 0.15
 
 
@@ -192,9 +195,9 @@ def check_fused(module: nn.Module, shape: tuple[int, ...]) -> None:
     """
     device = next(module.parameters()).device
     draws = torch.Generator().manual_seed(0)
-    plain, other = copy.deepcopy(module), copy.deepcopy(module)
+    original, other = copy.deepcopy(module), copy.deepcopy(module)
     # Initial values hide mistakes: scales of 1, shifts of 0.
-    for ours, theirs in zip(_values(plain), _values(other), strict=True):
+    for ours, theirs in zip(_values(original), _values(other), strict=True):
         noise = torch.rand(ours.shape, generator=draws).to(ours)
         with torch.no_grad():
             ours.add_(0.5 * noise * (ours.abs().mean() + 0.1))
@@ -203,37 +206,39 @@ def check_fused(module: nn.Module, shape: tuple[int, ...]) -> None:
     images = torch.randn(_IMAGES, *shape, generator=draws).to(device)
     images = images.contiguous(memory_format=torch.channels_last)
     for training in (True, False):
-        plain.train(training)
+        original.train(training)
         other.train(training)
         rewritten.train(training)
-        expected, found = plain(images.clone()), rewritten(images.clone())
-        _compare("outputs", found, expected)
+        expected, outputs = original(images.clone()), rewritten(images.clone())
+        _compare("outputs", outputs, expected)
         if training:
             weight = torch.randn(expected.shape, generator=draws).to(expected)
-            _compare_gradients((found * weight).sum(), other, (expected * weight).sum(), plain)
+            _compare_gradients((outputs * weight).sum(), other, (expected * weight).sum(), original)
         buffers = dict(other.named_buffers())
-        for name, value in plain.named_buffers():
-            if not name.endswith("num_batches_tracked"):  # whoever takes steps counts
+        for name, value in original.named_buffers():
+            if not name.endswith("num_batches_tracked"):  # FusedStep counts
                 _compare(name, buffers[name], value)
 
 
-def _compare_gradients(found: Tensor, ours: nn.Module, expected: Tensor, plain: nn.Module) -> None:
-    expected.backward()  # type: ignore[no-untyped-call]
-    found.backward()  # type: ignore[no-untyped-call]
+def _compare_gradients(fused_loss: Tensor, ours: nn.Module, loss: Tensor, original: nn.Module) -> None:
+    """Raises NetworkError where gradients of the two losses by the parameters differ beyond rounding."""
+    loss.backward()  # type: ignore[no-untyped-call]
+    fused_loss.backward()  # type: ignore[no-untyped-call]
     gradients = {name: value.grad for name, value in ours.named_parameters()}
-    size = sum(float(value.grad.norm()) ** 2 for value in plain.parameters() if value.grad is not None) ** 0.5
-    for name, value in plain.named_parameters():
-        wanted = torch.zeros_like(value) if value.grad is None else value.grad
-        given = gradients[name]
+    size = sum(float(p.grad.norm()) ** 2 for p in original.parameters() if p.grad is not None) ** 0.5
+    for name, value in original.named_parameters():
+        expected = torch.zeros_like(value) if value.grad is None else value.grad
+        gradient = gradients[name]
         # The bias of a convolution before batch norm has no gradient but rounding; it is left out altogether.
-        off = float((wanted if given is None else given - wanted).norm())
-        if not off <= _ALLOWED * float(wanted.norm()) + 1e-3 * size:
+        off = float((expected if gradient is None else gradient - expected).norm())
+        if not off <= _ALLOWED * float(expected.norm()) + 1e-3 * size:
             raise NetworkError(f"its fused form has other gradients of {name}")
 
 
-def _compare(what: str, found: Tensor, expected: Tensor) -> None:
-    off = float((found.detach().double() - expected.detach().double()).norm())
-    if found.shape != expected.shape or not off <= 1e-3 * float(expected.detach().double().norm()) + 1e-6:
+def _compare(what: str, actual: Tensor, expected: Tensor) -> None:
+    """Raises NetworkError, naming ``what``, where two tensors differ beyond rounding."""
+    off = float((actual.detach().double() - expected.detach().double()).norm())
+    if actual.shape != expected.shape or not off <= 1e-3 * float(expected.detach().double().norm()) + 1e-6:
         raise NetworkError(f"its fused form has other {what}")
 
 

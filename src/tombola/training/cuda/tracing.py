@@ -1,4 +1,7 @@
-"""Tracing a network while other threads of the process train theirs."""
+"""Traces a network while other threads of the process train theirs.
+
+Apart from :mod:`.rewrite`, which uses it, because it needs no Triton.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ _tracing = threading.Lock()
 
 
 def traced(module: nn.Module) -> fx.GraphModule:
-    """The operations of a network, on its own parameters and buffers.
+    """The traced operations of a network, on its own parameters and buffers.
 
-    While it lasts, modules that other threads gave to ``torch.compile`` refuse to run; tombola compiles none.
+    Meanwhile, modules that other threads gave to ``torch.compile`` refuse to run; tombola compiles none.
 
     Raises what ``torch.fx`` raises for a network whose path depends on values.
     """

@@ -39,7 +39,7 @@ def steps(recipe: tb.Recipe) -> tb.Recipe:
 
 
 def under_way(engine: object, ticket: tb.Ticket, data: tb.Data, recipe: tb.Recipe) -> Training:
-    engine.body.load(ticket.weights(), ticket.mask)  # type: ignore[attr-defined]
+    engine.flat_network.load(ticket.weights(), ticket.mask)  # type: ignore[attr-defined]
     record = ForgettingRecord.empty(len(data.train), CUDA)
     return Training(
         engine,
@@ -146,10 +146,10 @@ def test_the_learning_rate_is_read_at_every_step(start: tb.Ticket, digits: tb.Da
     plan = training.plan(0)
     moved = []
     for rate in (0.0, 0.1, 0.2):
-        engine.body.load(start.weights(), start.mask)
+        engine.flat_network.load(start.weights(), start.mask)
         engine.begin(type(plan)(plan.order, plan.draws, [rate], plan.batch_size))
         engine.advance(0, 1)
-        weights = engine.body.state()
+        weights = engine.flat_network.state()
         moved.append(sum(float((weights[name] - start.start[name]).double().norm()) for name in start.mask))
     assert moved[0] == 0
     assert moved[2] == pytest.approx(2 * moved[1], rel=1e-4)
@@ -160,9 +160,9 @@ def test_capturing_leaves_no_trace(
     start: tb.Ticket, digits: tb.Data, steps: tb.Recipe, same_bits: Same
 ) -> None:
     engine = GraphedEngine(start.network, digits, steps, CUDA, "bfloat16")
-    engine.body.load(start.weights(), start.mask)
-    assert same_bits(engine.body.state(), dict(start.start))
-    assert all(not value.any() for value in engine.body.momentum_state().values())
+    engine.flat_network.load(start.weights(), start.mask)
+    assert same_bits(engine.flat_network.state(), dict(start.start))
+    assert all(not value.any() for value in engine.flat_network.momentum_state().values())
 
 
 def test_batch_norm_counts_each_step_once(start: tb.Ticket, digits: tb.Data, steps: tb.Recipe) -> None:
@@ -181,9 +181,9 @@ def test_pruned_weights_and_momentum_stay_exactly_zero_over_thousands_of_steps(
     training = under_way(engine, ticket, digits, recipe)
     for _ in range(60):  # of 38 steps
         training.train_epoch(tb.Watch())
-        for state in (engine.body.state(), engine.body.momentum_state()):
+        for state in (engine.flat_network.state(), engine.flat_network.momentum_state()):
             assert all(not state[name][~keep].any() for name, keep in ticket.mask.items())
-    assert engine.body.momentum.any()
+    assert engine.flat_network.momentum.any()
 
 
 @pytest.mark.usefixtures("_own_stream")
@@ -196,7 +196,7 @@ def test_a_dense_and_then_a_sparse_ticket_can_use_one_engine(
     states: list[dict[str, Tensor]] = []
     for each in (engine, fresh):
         under_way(each, chain[2].ticket, digits, steps).train_epoch(tb.Watch())
-        states.append(each.body.state())
+        states.append(each.flat_network.state())
     assert same_bits(*states)
 
 
@@ -404,7 +404,7 @@ def test_images_given_up_are_not_overwritten_while_another_stream_reads_them(dig
     made.synchronize()
     expected = digits.train.images[:100]
     with torch.cuda.stream(reading):
-        batches.used_on(reading)
+        batches.record_stream(reading)
         torch.cuda._sleep(200_000_000)
         found = batches.padded[:100] + 0
     size = batches.padded.numel()
