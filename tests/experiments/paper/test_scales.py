@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from tombola.errors import StudyError
-from tombola.experiments.paper.jobs import Work
+from tombola.experiments.paper.jobs import PaperJobs
 from tombola.experiments.paper.scales import SCALES, overridden, scale_named
 from tombola.experiments.paper.settings import PAIRS, R18_C10, R34_TIN, Configuration
 
@@ -60,9 +60,9 @@ def test_an_initialisation_is_that_of_every_pair() -> None:
     scale = overridden(PAPER, init="kaiming-normal")
     assert {scale.subjects[pair].init for pair in PAIRS} == {"kaiming-normal"}
     assert str(scale) == "scale paper, init kaiming-normal"
-    start = Work(scale).start(R18_C10, 0)
+    start = PaperJobs(scale).start(R18_C10, 0)
     assert start.arguments["init"] == "kaiming-normal"
-    assert "init" not in Work(PAPER).start(R18_C10, 0).arguments
+    assert "init" not in PaperJobs(PAPER).start(R18_C10, 0).arguments
 
 
 def test_chosen_configurations_keep_their_late_rewinding() -> None:

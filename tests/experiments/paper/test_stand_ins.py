@@ -1,7 +1,7 @@
 import torch
-from tombola.experiments.stand_ins import stand_in
 
 import tombola as tb
+from tombola.experiments.paper.stand_ins import stand_in
 
 
 def test_a_stand_in_has_the_same_pixels_every_time() -> None:

@@ -2,7 +2,8 @@ import math
 from typing import Any
 
 import pytest
-from tombola.experiments.results import (
+
+from tombola.experiments.paper.readers import (
     barrier_heights,
     convergence_of,
     forgetting_events,
@@ -12,7 +13,6 @@ from tombola.experiments.results import (
     run_accuracy,
     unforgettable,
 )
-
 from tombola.measures.connectivity import Barrier
 from tombola.measures.instability import Instability
 from tombola.measures.learning import Forgetting, ForgettingCurve, Learning
