@@ -10,12 +10,14 @@ from tombola.experiments.paper.readers import (
     highest_errors,
     late_forgetting,
     levels_reached,
+    one_barrier,
     run_accuracy,
     unforgettable,
 )
 from tombola.measures.connectivity import Barrier
 from tombola.measures.instability import Instability
 from tombola.measures.learning import Forgetting, ForgettingCurve, Learning
+from tombola.table.number import Curve
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 RISING = Barrier(ALPHAS, (10.0, 40.0, 80.0, 75.0, 20.0), (0.0,) * 5)
@@ -34,10 +36,19 @@ def a_run(**change: Any) -> Learning:
 
 def test_barriers_of_pairs_are_worked_out_by_hand() -> None:
     # Largest error minus the mean of both ends: 80 - 15; and an end is the largest: 10 - 10.
-    found = barrier_heights(COPIES)
-    assert found.values == (65.0, 0.0, 65.0)
-    assert found.note == "one value a pair of 3 noise copies"
+    heights = barrier_heights(COPIES)
+    assert heights.values == (65.0, 0.0, 65.0)
+    assert heights.note == "one value a pair of 3 noise copies"
     assert highest_errors(COPIES).values == (80.0, 10.0, 80.0)
+
+
+def test_a_barrier_brings_the_error_along_its_line() -> None:
+    barrier = one_barrier(RISING)
+    assert barrier.values == (65.0,)
+    assert barrier.curves == (Curve(ALPHAS, RISING.errors),)
+    assert barrier_heights(COPIES).curves == tuple(
+        Curve(ALPHAS, line.errors) for line in (RISING, FLAT, RISING)
+    )
 
 
 def test_a_level_is_reached_at_nine_tenths_of_the_largest_error() -> None:
@@ -46,7 +57,12 @@ def test_a_level_is_reached_at_nine_tenths_of_the_largest_error() -> None:
 
 
 def test_late_forgetting_is_of_the_last_quarter_of_the_epochs() -> None:
-    assert late_forgetting(a_run()).values == pytest.approx(((10 + 6) / 2 / 40,))
+    late = late_forgetting(a_run())
+    assert late.values == pytest.approx(((10 + 6) / 2 / 40,))
+    # By epoch and image, of 40 images.
+    (curve,) = late.curves
+    assert curve.x == (1, 2, 3, 4, 5, 6, 7, 8)
+    assert curve.y == pytest.approx((0.0, 2.0, 1.5, 1.0, 0.75, 0.5, 0.25, 0.15))
 
 
 def test_shares_are_in_percent_and_events_a_mean() -> None:
@@ -55,9 +71,9 @@ def test_shares_are_in_percent_and_events_a_mean() -> None:
 
 
 def test_a_run_that_learned_nothing_is_left_out_of_convergence_and_said_so() -> None:
-    found = convergence_of(a_run(convergence=None, failed=True))
-    assert (found.values, found.failed) == ((), True)
-    assert found.note == "a run that learned nothing is left out"
+    reading = convergence_of(a_run(convergence=None, failed=True))
+    assert (reading.values, reading.failed) == ((), True)
+    assert reading.note == "a run that learned nothing is left out"
 
 
 def test_failed_copies_and_runs_are_told() -> None:
