@@ -12,7 +12,8 @@ from tombola.measures.connectivity import Barrier
 from tombola.measures.instability import Instability
 from tombola.measures.learning import SummedForgetting
 from tombola.table.key import Key
-from tombola.table.number import Curve, Entry, entries_of, measured
+from tombola.table.number import Curve, Entry, Number, entries_of, measured
+from tombola.table.table import Table
 
 STARTS = tuple(job(tb.initialize, "convnet", "digits", seed=seed) for seed in range(3))
 
@@ -119,6 +120,24 @@ def test_an_instability_gives_a_number_a_pair_with_the_line_it_sums_up() -> None
     ]  # fmt: skip
     assert numbers[1].curve == Curve((0.0, 0.5, 1.0), (10.0, 60.0, 20.0))
     assert all(number.failed for number in numbers)
+
+
+def test_noise_copies_are_told_apart_in_a_table() -> None:
+    copies = item(0.0, *STARTS, over="copies")
+    for accuracies, state in (((80.0, 90.0, 10.0), "measured"), ((80.0, 90.0), "missing")):
+        table = Table(copies.numbers(results(*accuracies)))
+        assert [(number.pair, number.seed) for number in table] == [(0, None), (1, None), (2, None)]
+        assert [number.value for number in table][: len(accuracies)] == list(accuracies)
+        assert table.numbers[2].state == state
+
+
+def test_a_gap_for_all_pairs_gives_way_to_pairs_and_one_of_a_single_pair_does_not() -> None:
+    barrier = item(0.0, metric="barrier", over="pairs").key
+    pair = Number(key=barrier, value=5.0, epochs=7, seed=0, pair=0)
+    for_all = Number(key=barrier, value=None, state="missing", epochs=7)
+    of_the_next_run = Number(key=barrier, value=None, state="missing", epochs=7, seed=1, pair=0)
+    assert Table([for_all, pair]).numbers == (pair,)
+    assert Table([pair, of_the_next_run]).numbers == (pair, of_the_next_run)
 
 
 def test_a_number_of_several_runs_keeps_how_many_and_their_spread() -> None:

@@ -131,11 +131,14 @@ class Measured:
 
     def numbers(self, results: Results) -> list[Number]:
         """One number a job, of an instability one a pair of copies."""
-        return [number for seed, job in enumerate(self.jobs) for number in self._numbers(seed, job, results)]
+        return [
+            number for place, job in enumerate(self.jobs) for number in self._numbers(place, job, results)
+        ]
 
-    def _numbers(self, seed: int, job: Job, results: Results) -> list[Number]:
+    def _numbers(self, place: int, job: Job, results: Results) -> list[Number]:
         common: dict[str, Any] = {
-            "key": self.key, "epochs": self.epochs, "seed": seed if self.key.over == "seeds" else None,
+            "key": self.key, "epochs": self.epochs, "seed": place if self.key.over == "seeds" else None,
+            "pair": place if self.key.over == "copies" else None,
             "jobs": (job.name,), "stand_in": self.stand_in,
         }  # fmt: skip
         result = results.of(job)
@@ -148,10 +151,11 @@ class Measured:
         pairs = len(reading.values) > 1 or self.key.over == "pairs"
         return [
             Number(
-                value=value, pair=place if pairs else None, together=reading.together,
-                curve=reading.curves[place] if reading.curves else None, **common,
+                value=value, together=reading.together,
+                curve=reading.curves[pair] if reading.curves else None,
+                **(common | {"pair": pair} if pairs else common),
             )
-            for place, value in enumerate(reading.values)
+            for pair, value in enumerate(reading.values)
         ]  # fmt: skip
 
     def wanted(self, results: Results) -> list[Job]:

@@ -43,7 +43,8 @@ class Number:
 
     value: in the unit of the metric; None unless measured.
     epochs: budget of the full trainings that it rests on.
-    seed: number of the run, where it is of one. pair: which of several pairs of noise copies, from 0.
+    seed: number of the run, where it is of one. pair: which of several pairs of noise copies, or which copy,
+        from 0.
     failed: whether a run behind it diverged or stayed at chance.
     bound: what the value is a bound of, such as ``"stable only at the end"``; empty for the value itself.
     note: what else is to be said. jobs: names of the jobs that it rests on.

@@ -40,7 +40,7 @@ class Table:
             before = rows.get(place)
             if before is None or (before.state == "missing" and number.state != "missing"):
                 rows[place] = number
-        # A gap says nothing where the pairs of its key have come by another way.
+        # A gap for all pairs says nothing where those of its key have come by another way.
         measured = {(number.key, number.epochs) for number in rows.values() if number.pair is not None}
         self.numbers: tuple[Number, ...] = tuple(
             number
@@ -48,6 +48,7 @@ class Table:
             if not (
                 number.state == "missing"
                 and number.key.over == "pairs"
+                and number.pair is None
                 and (number.key, number.epochs) in measured
             )
         )
