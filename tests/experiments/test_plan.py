@@ -9,14 +9,17 @@ from torch import nn
 import tombola as tb
 from tombola.data import load
 from tombola.experiments import costs
+from tombola.experiments.bound import Bound
 from tombola.experiments.costs import Costs, weights_of
-from tombola.experiments.paper.jobs import Work
+from tombola.experiments.paper.jobs import PaperJobs
+from tombola.experiments.paper.readers import run_accuracy
 from tombola.experiments.paper.scales import overridden, scale_named
 from tombola.experiments.paper.settings import R18_C10, STABLE, UNSTABLE
 from tombola.experiments.paper.studies import PAPER, STUDIES, study_named
-from tombola.experiments.plan import Plan, plan, plan_jobs
+from tombola.experiments.plan import Plan, plan
 from tombola.lab.chains import imp_jobs
-from tombola.lab.job import job
+from tombola.lab.item import Measured, jobs_of
+from tombola.lab.job import Job, job
 from tombola.measures.few_shot import few_shot_training
 from tombola.measures.instability import instability
 from tombola.measures.probe import probe
@@ -24,6 +27,7 @@ from tombola.measures.transfer import transfer
 from tombola.measures.untrained import untrained
 from tombola.networks.network import Network
 from tombola.pruning.controls import densify, permute, reinitialize
+from tombola.table.key import Key
 from tombola.training.loop import pretrain, train
 from tombola.training.trunk import trunk
 
@@ -53,23 +57,23 @@ COUNTED_SHARED, COUNTED_ALONE = 899_919 + 28_200, 2_841_048
 
 
 @pytest.fixture(scope="module")
-def work() -> Work:
-    return Work(scale_named("paper"))
+def work() -> PaperJobs:
+    return PaperJobs(scale_named("paper"))
 
 
 @pytest.fixture(scope="module")
-def whole(work: Work) -> Plan:
+def whole(work: PaperJobs) -> Plan:
     """All 46 at paper scale; nothing may be loaded for it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(costs, "load_data", lambda source: pytest.fail(f"loads {source}"))
         patch.setattr(load, "load_data", lambda source: pytest.fail(f"loads {source}"))
-        return plan(PAPER, work, speed=lambda network, batch_size: 30_000.0)
+        return plan([study.at(work) for study in PAPER], speed=lambda network, batch_size: 30_000.0)
 
 
 def test_every_table_and_figure_costs_what_was_counted_by_hand(whole: Plan) -> None:
-    found = {study.name: round(study.epochs) for study in whole.studies}
-    assert {name: found[name] for name in ALONE | OURS} == ALONE | OURS
-    assert found.keys() - (ALONE | OURS).keys() == {"table15"}
+    epochs = {study.name: round(study.epochs) for study in whole.studies}
+    assert {name: epochs[name] for name in ALONE | OURS} == ALONE | OURS
+    assert epochs.keys() - (ALONE | OURS).keys() == {"table15"}
 
 
 def test_the_shared_total_agrees_with_the_count_for_the_paper(whole: Plan) -> None:
@@ -89,8 +93,8 @@ def test_the_unshared_total_differs_by_what_the_documents_explain(whole: Plan) -
 
 def _search_epochs(whole: Plan) -> float:
     """What Table 15 adds to the rest."""
-    work = Work(scale_named("paper"))
-    rest = plan([study for study in PAPER if study.name != "table15"], work)
+    work = PaperJobs(scale_named("paper"))
+    rest = plan([study.at(work) for study in PAPER if study.name != "table15"])
     return whole.epochs - rest.epochs
 
 
@@ -126,45 +130,47 @@ def test_heads_are_those_counted_but_for_round_0_which_configurations_share(whol
     assert whole.heads == 2_130 - 3 * (12 - 3)
 
 
-def test_hours_follow_from_images_and_speed(work: Work) -> None:
-    found = plan([study_named("table8")], work, speed={("resnet18", 256): 20_000.0})
+def test_hours_follow_from_images_and_speed(work: PaperJobs) -> None:
+    study, speed = study_named("table8"), {("resnet18", 256): 20_000.0}
+    one_slot = plan([study.at(work)], speed=speed)
     # Of 12 dense trainings those of batch size 256 have a speed: 6 of 200 epochs, each of 50,000 images and
     # an evaluation of 10,000, which pass forward only and count a third.
     seconds = 6 * 200 * (50_000 + 10_000 / 3) / 20_000
-    assert found.hours == pytest.approx(seconds / 3600)
-    assert found.unmeasured == (("resnet18", 100),)
-    assert "not in the hours, for want of a measured speed: resnet18 at 100" in found.lines()
+    assert one_slot.hours == pytest.approx(seconds / 3600)
+    assert one_slot.unmeasured == (("resnet18", 100),)
+    assert "not in the hours, for want of a measured speed: resnet18 at 100" in one_slot.lines()
     older = replace(work.scale.subjects[R18_C10], network="resnet18@1")
-    first = Work(replace(work.scale, subjects={**work.scale.subjects, R18_C10: older}))
-    known = {("resnet18", 256): 20_000.0}
-    assert plan([study_named("table8")], first, speed=known).hours == pytest.approx(found.hours)
-    halved = plan([study_named("table8")], work, speed={("resnet18", 256): 20_000.0}, slots=2)
+    first = PaperJobs(replace(work.scale, subjects={**work.scale.subjects, R18_C10: older}))
+    assert plan([study.at(first)], speed=speed).hours == pytest.approx(one_slot.hours)
+    halved = plan([study.at(work)], speed=speed, slots=2)
     assert halved.hours == pytest.approx(seconds / 3600 / 2)
 
 
-def test_more_slots_do_not_shorten_the_longest_chain(work: Work) -> None:
-    found = plan([study_named("table8")], work, speed=lambda network, size: 20_000.0, slots=1000)
-    assert found.hours == pytest.approx(200 * (50_000 + 10_000 / 3) / 20_000 / 3600)
+def test_more_slots_do_not_shorten_the_longest_chain(work: PaperJobs) -> None:
+    many = plan([study_named("table8").at(work)], speed=lambda network, size: 20_000.0, slots=1000)
+    assert many.hours == pytest.approx(200 * (50_000 + 10_000 / 3) / 20_000 / 3600)
 
 
 def test_what_is_in_the_store_is_not_left_to_do(tmp_path: Path) -> None:
-    work = Work(overridden(scale_named("tiny"), seeds=1, configs=["0.9/256"], epochs=3))
+    work = PaperJobs(overridden(scale_named("tiny"), seeds=1, configs=["0.9/256"], epochs=3))
     lab = tb.Lab(tmp_path / "store")
-    study = study_named("table1")
-    before = plan([study], work, store=lab.store)
+    study = study_named("table1").at(work)
+    before = plan([study], store=lab.store)
     assert (before.finished, before.epochs_left) == (0, 3)
-    lab.run(study.jobs(work)).raise_failures()
-    after = plan([study], work, store=lab.store)
+    lab.run(jobs_of(study.items)).raise_failures()
+    after = plan([study], store=lab.store)
     # The initialisation, the training, and the record of its learning.
     assert (after.jobs, after.finished, after.epochs, after.epochs_left) == (3, 3, 3, 0)
-    assert after.studies[0].finished == 3
+    assert (after.studies[0].finished, after.studies[0].epochs_left) == (3, 0)
+    assert (before.studies[0].finished, before.studies[0].epochs_left) == (0, 3)
 
 
 def test_a_tiny_plan_needs_no_speed_and_no_store() -> None:
-    found = plan(STUDIES, Work(scale_named("tiny")))
-    assert found.hours is None
-    assert found.finished == 0
-    assert found.lines()[0] == "50 studies, scale tiny"
+    work = PaperJobs(scale_named("tiny"))
+    tiny = plan([study.at(work) for study in STUDIES], scale=str(work.scale))
+    assert tiny.hours is None
+    assert tiny.finished == 0
+    assert tiny.lines()[0] == "50 studies, scale tiny"
 
 
 def test_epochs_on_a_subset_are_counted_in_passes_over_the_whole() -> None:
@@ -186,7 +192,7 @@ def test_a_trunk_counts_from_the_point_before() -> None:
     start = job(tb.initialize, "convnet", "digits", seed=0)
     first = job(trunk, start, "digits", recipe, epochs=8)
     second = job(trunk, start, "digits", recipe, epochs=12, after=first)
-    assert [Costs().of(each).epochs for each in (first, second)] == [8, 4]
+    assert [Costs().of(point).epochs for point in (first, second)] == [8, 4]
 
 
 def test_images_that_only_pass_forward_count_a_third() -> None:
@@ -216,9 +222,9 @@ def test_controls_cost_what_their_place_in_the_schedule_says() -> None:
     of = {control: job(control, ticket) for control in (permute, densify)}
     of[reinitialize] = job(reinitialize, ticket, seed=5)
     counted = Costs()
-    epochs = {c.__name__: counted.of(job(train, made, "digits", recipe)).epochs for c, made in of.items()}
+    epochs = {c.__name__: counted.of(job(train, body, "digits", recipe)).epochs for c, body in of.items()}
     assert epochs == {"permute": 18, "densify": 18, "reinitialize": 20}
-    disk = {c.__name__: counted.of(job(train, made, "digits", recipe)).disk for c, made in of.items()}
+    disk = {c.__name__: counted.of(job(train, body, "digits", recipe)).disk for c, body in of.items()}
     assert disk["densify"] - disk["permute"] == pytest.approx(4 * weights_of("convnet") * 0.5)
 
 
@@ -245,7 +251,7 @@ def test_weights_are_counted_without_building_them(network: str) -> None:
     assert weights_of(network) == sum(parameter.numel() for parameter in module.parameters())
 
 
-def test_pruned_runs_take_less_disk(work: Work) -> None:
+def test_pruned_runs_take_less_disk(work: PaperJobs) -> None:
     counted = Costs()
     chain = work.runs(R18_C10, STABLE, 0)
     dense, pruned = (counted.of(chain[n]).disk for n in (0, 10))
@@ -260,20 +266,26 @@ def only_8x8(classes: int, size: tuple[int, int]) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
 
 
-def test_jobs_of_ones_own_are_planned_under_their_studies_names() -> None:
+def bound(name: str, runs: list[Job]) -> Bound:
+    """An experiment that is about the accuracy of some runs."""
+    items = (Measured(Key(metric="val_accuracy"), tuple(runs), run_accuracy, epochs=3),)
+    return Bound(name=name, title="", items=items)
+
+
+def test_experiments_of_ones_own_are_planned_under_their_names() -> None:
     recipe = tb.Recipe(epochs=3, batch_size=100)
     runs, odd = (imp_jobs(name, "digits", recipe, rounds=2) for name in ("convnet", "only-8x8"))
-    found = plan_jobs({"one": runs, "two": runs[:2], "odd": odd})
-    assert found.total == "total: 18 epochs shared, 24 epochs alone"
-    assert found.lines()[0] == "3 studies, of your own"
-    assert [(study.name, study.epochs) for study in found.studies] == [("one", 9), ("two", 6), ("odd", 9)]
-    assert found.unsized == ("only-8x8",)
-    assert any(line.endswith("on disk, about, without the weights of only-8x8") for line in found.lines())
+    own = plan([bound("one", runs), bound("two", runs[:2]), bound("odd", odd)], scale="of your own")
+    assert own.total == "total: 18 epochs shared, 24 epochs alone"
+    assert own.lines()[0] == "3 studies, of your own"
+    assert [(study.name, study.epochs) for study in own.studies] == [("one", 9), ("two", 6), ("odd", 9)]
+    assert own.unsized == ("only-8x8",)
+    assert any(line.endswith("on disk, about, without the weights of only-8x8") for line in own.lines())
 
 
 def test_a_subset_is_written_down_once_for_all_tickets_of_a_run() -> None:
-    work = Work(scale_named("tiny"))
-    first, second = (work.few_shot(R18_C10, each, 10, 1, 5) for each in (STABLE, UNSTABLE))
+    work = PaperJobs(scale_named("tiny"))
+    first, second = (work.few_shot(R18_C10, searched, 10, 1, 5) for searched in (STABLE, UNSTABLE))
     assert first.arguments["data"] is second.arguments["data"]
     other = work.few_shot(R18_C10, STABLE, 10, 0, 5)
     assert other.arguments["data"].name != first.arguments["data"].name
