@@ -1,5 +1,6 @@
 """Plans against the epochs that were counted for the paper by hand, table by table."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,17 +58,14 @@ COUNTED_SHARED, COUNTED_ALONE = 899_919 + 28_200, 2_841_048
 
 
 @pytest.fixture(scope="module")
-def work() -> PaperJobs:
-    return PaperJobs(scale_named("paper"))
-
-
-@pytest.fixture(scope="module")
-def whole(work: PaperJobs) -> Plan:
+def whole(paper_studies: Mapping[str, Bound]) -> Plan:
     """All 46 at paper scale; nothing may be loaded for it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(costs, "load_data", lambda source: pytest.fail(f"loads {source}"))
         patch.setattr(load, "load_data", lambda source: pytest.fail(f"loads {source}"))
-        return plan([study.at(work) for study in PAPER], speed=lambda network, batch_size: 30_000.0)
+        return plan(
+            [paper_studies[study.name] for study in PAPER], speed=lambda network, batch_size: 30_000.0
+        )
 
 
 def test_every_table_and_figure_costs_what_was_counted_by_hand(whole: Plan) -> None:
@@ -76,9 +74,11 @@ def test_every_table_and_figure_costs_what_was_counted_by_hand(whole: Plan) -> N
     assert epochs.keys() - (ALONE | OURS).keys() == {"table15"}
 
 
-def test_the_shared_total_agrees_with_the_count_for_the_paper(whole: Plan) -> None:
+def test_the_shared_total_agrees_with_the_count_for_the_paper(
+    whole: Plan, paper_studies: Mapping[str, Bound]
+) -> None:
     assert whole.epochs == pytest.approx(COUNTED_SHARED, rel=0.02)
-    others = whole.epochs - _search_epochs(whole)
+    others = whole.epochs - _search_epochs(whole, paper_studies)
     # Beyond Table 15 there is no difference at all, but for the rounding of few-shot epochs.
     assert others == pytest.approx(899_919 - 123_174, abs=2)
 
@@ -91,10 +91,9 @@ def test_the_unshared_total_differs_by_what_the_documents_explain(whole: Plan) -
     assert searches < 0.75 * paper_searches
 
 
-def _search_epochs(whole: Plan) -> float:
+def _search_epochs(whole: Plan, paper_studies: Mapping[str, Bound]) -> float:
     """What Table 15 adds to the rest."""
-    work = PaperJobs(scale_named("paper"))
-    rest = plan([study.at(work) for study in PAPER if study.name != "table15"])
+    rest = plan([paper_studies[study.name] for study in PAPER if study.name != "table15"])
     return whole.epochs - rest.epochs
 
 
@@ -130,24 +129,24 @@ def test_heads_are_those_counted_but_for_round_0_which_configurations_share(whol
     assert whole.heads == 2_130 - 3 * (12 - 3)
 
 
-def test_hours_follow_from_images_and_speed(work: PaperJobs) -> None:
+def test_hours_follow_from_images_and_speed(paper_jobs: PaperJobs) -> None:
     study, speed = study_named("table8"), {("resnet18", 256): 20_000.0}
-    one_slot = plan([study.at(work)], speed=speed)
+    one_slot = plan([study.at(paper_jobs)], speed=speed)
     # Of 12 dense trainings those of batch size 256 have a speed: 6 of 200 epochs, each of 50,000 images and
     # an evaluation of 10,000, which pass forward only and count a third.
     seconds = 6 * 200 * (50_000 + 10_000 / 3) / 20_000
     assert one_slot.hours == pytest.approx(seconds / 3600)
     assert one_slot.unmeasured == (("resnet18", 100),)
     assert "not in the hours, for want of a measured speed: resnet18 at 100" in one_slot.lines()
-    older = replace(work.scale.subjects[R18_C10], network="resnet18@1")
-    first = PaperJobs(replace(work.scale, subjects={**work.scale.subjects, R18_C10: older}))
+    older = replace(paper_jobs.scale.subjects[R18_C10], network="resnet18@1")
+    first = PaperJobs(replace(paper_jobs.scale, subjects={**paper_jobs.scale.subjects, R18_C10: older}))
     assert plan([study.at(first)], speed=speed).hours == pytest.approx(one_slot.hours)
-    halved = plan([study.at(work)], speed=speed, slots=2)
+    halved = plan([study.at(paper_jobs)], speed=speed, slots=2)
     assert halved.hours == pytest.approx(seconds / 3600 / 2)
 
 
-def test_more_slots_do_not_shorten_the_longest_chain(work: PaperJobs) -> None:
-    many = plan([study_named("table8").at(work)], speed=lambda network, size: 20_000.0, slots=1000)
+def test_more_slots_do_not_shorten_the_longest_chain(paper_studies: Mapping[str, Bound]) -> None:
+    many = plan([paper_studies["table8"]], speed=lambda network, size: 20_000.0, slots=1000)
     assert many.hours == pytest.approx(200 * (50_000 + 10_000 / 3) / 20_000 / 3600)
 
 
@@ -251,9 +250,9 @@ def test_weights_are_counted_without_building_them(network: str) -> None:
     assert weights_of(network) == sum(parameter.numel() for parameter in module.parameters())
 
 
-def test_pruned_runs_take_less_disk(work: PaperJobs) -> None:
+def test_pruned_runs_take_less_disk(paper_jobs: PaperJobs) -> None:
     counted = Costs()
-    chain = work.runs(R18_C10, STABLE, 0)
+    chain = paper_jobs.runs(R18_C10, STABLE, 0)
     dense, pruned = (counted.of(chain[n]).disk for n in (0, 10))
     # 11.2 million weights of 4 bytes, and the mask as bits; after 10 rounds 10.74% of them are left.
     weights = weights_of("resnet18")

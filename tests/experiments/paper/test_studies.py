@@ -34,20 +34,9 @@ MEASURED = ("barrier", "recalibrated_barrier")
 
 
 @pytest.fixture(scope="module")
-def work() -> PaperJobs:
-    return PaperJobs(scale_named("paper"))
-
-
-@pytest.fixture(scope="module")
-def bound(work: PaperJobs) -> dict[str, Bound]:
-    """All studies at paper scale, by name."""
-    return {study.name: study.at(work) for study in STUDIES}
-
-
-@pytest.fixture(scope="module")
-def keys(bound: dict[str, Bound]) -> dict[str, Counter[Key]]:
+def keys(paper_studies: Mapping[str, Bound]) -> dict[str, Counter[Key]]:
     """What each study measures at paper scale."""
-    return {name: Counter(item.key for item in study.items) for name, study in bound.items()}
+    return {name: Counter(item.key for item in study.items) for name, study in paper_studies.items()}
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +85,11 @@ def test_no_study_measures_anything_twice(keys: dict[str, Counter[Key]]) -> None
     assert [(name, key) for name, counted in keys.items() for key, n in counted.items() if n > 1] == []
 
 
-def test_what_two_studies_show_is_the_same_number_of_the_same_jobs(bound: dict[str, Bound]) -> None:
+def test_what_two_studies_show_is_the_same_number_of_the_same_jobs(
+    paper_studies: Mapping[str, Bound],
+) -> None:
     items: dict[Key, list[Item]] = {}
-    for study in bound.values():
+    for study in paper_studies.values():
         for item in study.items:
             items.setdefault(item.key, []).append(item)
     shared = {key: same for key, same in items.items() if len(same) > 1}
@@ -124,11 +115,11 @@ def test_tiny_measures_all_that_the_claims_must_have() -> None:
     assert [key for claim in CLAIMS for key in needed(claim) if key not in measured] == []
 
 
-def test_runs_are_as_many_as_the_paper_has(bound: dict[str, Bound]) -> None:
+def test_runs_are_as_many_as_the_paper_has(paper_studies: Mapping[str, Bound]) -> None:
     fixed = [
         (table.name, item)
         for table in TABLES
-        for item in bound[table.name].items
+        for item in paper_studies[table.name].items
         if table.name != "table15"  # searches, whose jobs follow from results
     ]
     summed = [item for _, item in fixed if item.key.metric == "summed_forgetting_events"]
@@ -136,8 +127,8 @@ def test_runs_are_as_many_as_the_paper_has(bound: dict[str, Bound]) -> None:
     assert {len(item.jobs) for name, item in fixed if name == "table13"} == {1}
     rest = [item for name, item in fixed if name != "table13" and item not in summed]
     assert {len(item.jobs) for item in rest} == {3}
-    assert {item.searches(None) for item in bound["table15"].items} == {(0, 3)}
-    assert jobs_of(bound["table15"].items) == []
+    assert {item.searches(None) for item in paper_studies["table15"].items} == {(0, 3)}
+    assert jobs_of(paper_studies["table15"].items) == []
 
 
 def test_figures_are_drawn_and_tables_are_not() -> None:
@@ -146,11 +137,11 @@ def test_figures_are_drawn_and_tables_are_not() -> None:
 
 
 def test_recalibrated_barriers_are_of_the_same_copies_as_those_of_the_figures(
-    bound: dict[str, Bound],
+    paper_studies: Mapping[str, Bound],
 ) -> None:
-    items = bound["recalibrated-barriers"].items
+    items = paper_studies["recalibrated-barriers"].items
     jobs = {metric: [item.jobs[0] for item in items if item.key.metric == metric] for metric in MEASURED}
-    figures = {job.name for job in jobs_behind(bound[f"fig{n}"] for n in (1, 3, 4, 5, 8, 9))}
+    figures = {job.name for job in jobs_behind(paper_studies[f"fig{n}"] for n in (1, 3, 4, 5, 8, 9))}
     assert {job.name for job in jobs["barrier"]} == figures
     for interpolated, anew in zip(jobs["barrier"], jobs["recalibrated_barrier"], strict=True):
         assert anew.arguments["recalibrate"] == "beside"
@@ -159,9 +150,9 @@ def test_recalibrated_barriers_are_of_the_same_copies_as_those_of_the_figures(
 
 
 def test_untrained_tickets_are_read_both_ways_the_first_by_the_jobs_it_always_had(
-    bound: dict[str, Bound],
+    paper_studies: Mapping[str, Bound],
 ) -> None:
-    study = bound["untrained-accuracy"]
+    study = paper_studies["untrained-accuracy"]
     first, second = (
         {replace(item.key, metric="val_accuracy"): item.jobs for item in study.items if item.key.metric == m}
         for m in ("untrained_accuracy", "recalibrated_untrained_accuracy")
@@ -183,12 +174,15 @@ def test_untrained_tickets_are_read_both_ways_the_first_by_the_jobs_it_always_ha
     ]
 
 
-def test_blocks_of_resnet34_are_also_read_by_its_own_numbers(bound: dict[str, Bound]) -> None:
+def test_blocks_of_resnet34_are_also_read_by_its_own_numbers(paper_studies: Mapping[str, Bound]) -> None:
     table, literal = (
-        {(replace(item.key, reading="", block=None), item.key.block): item for item in bound[name].items}
+        {
+            (replace(item.key, reading="", block=None), item.key.block): item
+            for item in paper_studies[name].items
+        }
         for name in ("table5", "literal-blocks")
     )
-    assert {item.key.reading for item in bound["literal-blocks"].items} == {"literal"}
+    assert {item.key.reading for item in paper_studies["literal-blocks"].items} == {"literal"}
     for (key, block), item in literal.items():
         assert block in (4, 8, 16)
         assert item.jobs == table[key, 4].jobs
@@ -198,37 +192,39 @@ def test_blocks_of_resnet34_are_also_read_by_its_own_numbers(bound: dict[str, Bo
             assert table[key, block // 2].read(probes).values == (block,)
 
 
-def test_what_studies_share_is_one_job(work: PaperJobs, bound: dict[str, Bound]) -> None:
-    chain = work.runs(R18_C10, Configuration(0.0, 256), 0)
-    assert {job.name for job in chain} <= {job.name for job in jobs_of(bound["fig13"].items)}
-    copies = work.instability(R18_C10, Configuration(0.0, 256)).arguments["runs"]
+def test_what_studies_share_is_one_job(paper_jobs: PaperJobs, paper_studies: Mapping[str, Bound]) -> None:
+    chain = paper_jobs.runs(R18_C10, Configuration(0.0, 256), 0)
+    assert {job.name for job in chain} <= {job.name for job in jobs_of(paper_studies["fig13"].items)}
+    copies = paper_jobs.instability(R18_C10, Configuration(0.0, 256)).arguments["runs"]
     assert copies[0].name == chain[0].name
     # Trained by its own recipe, a ticket of Table 4 is a round of its chain.
     own = next(
-        item for key, item in by_key(bound["table4"]).items()
+        item for key, item in by_key(paper_studies["table4"]).items()
         if (key.momentum, key.sparse_momentum, key.sparse_batch_size, key.sparsity) == (0.0, 0.0, 256, 89.26)
     )  # fmt: skip
-    assert own.jobs[2].name == work.runs(R34_TIN, Configuration(0.0, 256), 2)[10].name
+    assert own.jobs[2].name == paper_jobs.runs(R34_TIN, Configuration(0.0, 256), 2)[10].name
 
 
-def test_the_barrier_of_fig_7_on_all_images_is_that_of_fig_3(bound: dict[str, Bound]) -> None:
+def test_the_barrier_of_fig_7_on_all_images_is_that_of_fig_3(paper_studies: Mapping[str, Bound]) -> None:
     barrier, accuracy = (
         next(
             item
-            for item in bound["fig7"].items
+            for item in paper_studies["fig7"].items
             if item.key.metric == metric and item.key.subset_criterion is None
         )
         for metric in ("barrier", "val_accuracy")
     )
-    assert job_names(barrier) == job_names(by_key(bound["fig3"])[barrier.key])
+    assert job_names(barrier) == job_names(by_key(paper_studies["fig3"])[barrier.key])
     # Accuracy over the noise copies of that job is another number than over seeds, which Table 11 has.
     assert accuracy.key.over == "copies"
-    over_seeds = by_key(bound["table11"])[replace(accuracy.key, over="seeds")]
+    over_seeds = by_key(paper_studies["table11"])[replace(accuracy.key, over="seeds")]
     assert job_names(over_seeds)[0] == job_names(accuracy)[0]
     assert not set(job_names(over_seeds)[1:]) & set(job_names(accuracy))
 
 
-def test_the_papers_numbers_are_found_under_the_keys_of_its_figures(bound: dict[str, Bound]) -> None:
+def test_the_papers_numbers_are_found_under_the_keys_of_its_figures(
+    paper_studies: Mapping[str, Bound],
+) -> None:
     for figure, table in {"fig13": "table11", "fig18": "table17", "fig21": "table21"}.items():
         tickets = {
             key
@@ -236,19 +232,19 @@ def test_the_papers_numbers_are_found_under_the_keys_of_its_figures(bound: dict[
             if key.baseline is None and (key.network, key.dataset) == ("ResNet-18", "CIFAR-10")
         }
         assert tickets
-        assert tickets <= by_key(bound[figure]).keys(), figure
+        assert tickets <= by_key(paper_studies[figure]).keys(), figure
     (ticket,) = (
         key
-        for key in by_key(bound["fig13"])
+        for key in by_key(paper_studies["fig13"])
         if (key.momentum, key.batch_size, key.pretrained, key.sparsity) == (0.9, 100, False, 67.23)
     )
-    beside = bound["fig13"].comparable[ticket]
+    beside = paper_studies["fig13"].comparable[ticket]
     assert beside.mean == 94.99
     assert printed_tables()["table11"][ticket] is beside
 
 
-def test_the_two_halves_have_dense_trainings_of_their_own(work: PaperJobs) -> None:
-    plain, rewound = (work.runs(R18_C10, Configuration(0.0, 256, half), 0)[0] for half in (False, True))
+def test_the_two_halves_have_dense_trainings_of_their_own(paper_jobs: PaperJobs) -> None:
+    plain, rewound = (paper_jobs.runs(R18_C10, Configuration(0.0, 256, half), 0)[0] for half in (False, True))
     assert plain.arguments.get("noise", 0) == rewound.arguments.get("noise", 0) == 0
     assert rewound.arguments["ticket"].arguments["noise"] != 0
 
