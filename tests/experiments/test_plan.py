@@ -58,7 +58,7 @@ COUNTED_SHARED, COUNTED_ALONE = 899_919 + 28_200, 2_841_048
 
 
 @pytest.fixture(scope="module")
-def whole(paper_studies: Mapping[str, Bound]) -> Plan:
+def every_study(paper_studies: Mapping[str, Bound]) -> Plan:
     """All 46 at paper scale; nothing may be loaded for it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(costs, "load_data", lambda source: pytest.fail(f"loads {source}"))
@@ -68,65 +68,74 @@ def whole(paper_studies: Mapping[str, Bound]) -> Plan:
         )
 
 
-def test_every_table_and_figure_costs_what_was_counted_by_hand(whole: Plan) -> None:
-    epochs = {study.name: round(study.epochs) for study in whole.studies}
+def test_every_table_and_figure_costs_what_was_counted_by_hand(every_study: Plan) -> None:
+    epochs = {study.name: round(study.epochs) for study in every_study.studies}
     assert {name: epochs[name] for name in ALONE | OURS} == ALONE | OURS
     assert epochs.keys() - (ALONE | OURS).keys() == {"table15"}
 
 
 def test_the_shared_total_agrees_with_the_count_for_the_paper(
-    whole: Plan, paper_studies: Mapping[str, Bound]
+    every_study: Plan, paper_studies: Mapping[str, Bound]
 ) -> None:
-    assert whole.epochs == pytest.approx(COUNTED_SHARED, rel=0.02)
-    others = whole.epochs - _search_epochs(whole, paper_studies)
+    assert every_study.epochs == pytest.approx(COUNTED_SHARED, rel=0.02)
+    others = every_study.epochs - _search_epochs(every_study, paper_studies)
     # Beyond Table 15 there is no difference at all, but for the rounding of few-shot epochs.
     assert others == pytest.approx(899_919 - 123_174, abs=2)
 
 
-def test_the_unshared_total_differs_by_what_the_documents_explain(whole: Plan) -> None:
+def test_the_unshared_total_differs_by_what_the_documents_explain(every_study: Plan) -> None:
     paper_searches = 4 * 64_800
     explained = sum(OURS.values()) - (43_200 + 51_384 + 2 * 48_984 + 6_996 + 4_080 + 9_568)
-    searches = next(study.epochs for study in whole.studies if study.name == "table15")
-    assert whole.epochs_alone == pytest.approx(COUNTED_ALONE + explained + searches - paper_searches, abs=2)
+    searches = next(study.epochs for study in every_study.studies if study.name == "table15")
+    assert every_study.epochs_alone == pytest.approx(
+        COUNTED_ALONE + explained + searches - paper_searches, abs=2
+    )
     assert searches < 0.75 * paper_searches
 
 
-def _search_epochs(whole: Plan, paper_studies: Mapping[str, Bound]) -> float:
+def _search_epochs(every_study: Plan, paper_studies: Mapping[str, Bound]) -> float:
     """What Table 15 adds to the rest."""
     rest = plan([paper_studies[study.name] for study in PAPER if study.name != "table15"])
-    return whole.epochs - rest.epochs
+    return every_study.epochs - rest.epochs
 
 
-def test_the_last_line_has_both_totals(whole: Plan) -> None:
-    assert whole.lines()[-1] == whole.total
+def test_the_last_line_has_both_totals(every_study: Plan) -> None:
+    assert every_study.lines()[-1] == every_study.total
     assert (
-        whole.total == f"total: {round(whole.epochs)} epochs shared, {round(whole.epochs_alone)} epochs alone"
+        every_study.total
+        == f"total: {round(every_study.epochs)} epochs shared, {round(every_study.epochs_alone)} epochs alone"
     )
 
 
-def test_the_documents_give_the_totals_of_the_plan(whole: Plan) -> None:
+def test_the_documents_give_the_totals_of_the_plan(every_study: Plan) -> None:
     text = (Path(__file__).parents[2] / "docs" / "plan.md").read_text(encoding="utf-8")
-    assert whole.total in text
-    for number in (whole.epochs, whole.epochs_alone, whole.cheapest, whole.dearest, whole.heads):
+    assert every_study.total in text
+    for number in (
+        every_study.epochs,
+        every_study.epochs_alone,
+        every_study.cheapest,
+        every_study.dearest,
+        every_study.heads,
+    ):
         assert f"{number:,.0f}" in text
-    for study in whole.studies:
+    for study in every_study.studies:
         if study.name in ("table4", "table15", "table23", "fig7", "fig17"):
             assert f"{study.epochs:,.0f}" in text
 
 
-def test_searches_have_a_cheapest_and_a_dearest_outcome(whole: Plan) -> None:
-    assert whole.cheapest < whole.epochs < whole.dearest
-    assert any(line.startswith("searches adapt: between") for line in whole.lines())
+def test_searches_have_a_cheapest_and_a_dearest_outcome(every_study: Plan) -> None:
+    assert every_study.cheapest < every_study.epochs < every_study.dearest
+    assert any(line.startswith("searches adapt: between") for line in every_study.lines())
 
 
-def test_the_longest_chain_is_one_of_pruning(whole: Plan) -> None:
+def test_the_longest_chain_is_one_of_pruning(every_study: Plan) -> None:
     # 26 trainings one after the other; with late rewinding 2 epochs and 26 times 198 are fewer.
-    assert whole.longest == 26 * 200
+    assert every_study.longest == 26 * 200
 
 
-def test_heads_are_those_counted_but_for_round_0_which_configurations_share(whole: Plan) -> None:
+def test_heads_are_those_counted_but_for_round_0_which_configurations_share(every_study: Plan) -> None:
     # Of 4 unpretrained configurations and 3 runs each pair has 12 probes of 3 random dense networks.
-    assert whole.heads == 2_130 - 3 * (12 - 3)
+    assert every_study.heads == 2_130 - 3 * (12 - 3)
 
 
 def test_hours_follow_from_images_and_speed(paper_jobs: PaperJobs) -> None:

@@ -244,8 +244,10 @@ def test_the_papers_numbers_are_found_under_the_keys_of_its_figures(
 
 
 def test_the_two_halves_have_dense_trainings_of_their_own(paper_jobs: PaperJobs) -> None:
-    plain, rewound = (paper_jobs.runs(R18_C10, Configuration(0.0, 256, half), 0)[0] for half in (False, True))
-    assert plain.arguments.get("noise", 0) == rewound.arguments.get("noise", 0) == 0
+    unrewound, rewound = (
+        paper_jobs.runs(R18_C10, Configuration(0.0, 256, half), 0)[0] for half in (False, True)
+    )
+    assert unrewound.arguments.get("noise", 0) == rewound.arguments.get("noise", 0) == 0
     assert rewound.arguments["ticket"].arguments["noise"] != 0
 
 
