@@ -37,9 +37,11 @@ class Study:
         """
         scale = work.scale
         try:
-            items = tuple(self.listing(work))
+            items = tuple(item for item in self.listing(work) if scale.has_pair(item.key))
         except StudyError as error:
             raise StudyError(f"{self.name} {error}") from error
+        if not items and scale.pairs is not None:
+            raise StudyError(f"{self.name} has none of the pairs {', '.join(p.name for p in scale.pairs)}")
         # Rows without a configuration, such as a random dense network, make no table by themselves.
         if scale.configurations and all(item.key.momentum is None for item in items):
             raise StudyError(self._without_configurations(work))
