@@ -23,7 +23,7 @@ import torch
 import tyro
 
 from tombola.atomic import write_whole
-from tombola.lab.execute import load_result
+from tombola.lab.evaluate import load_result
 from tombola.lab.job import Job
 from tombola.lab.store import Store
 from tombola.measures.connectivity import Barrier

@@ -9,7 +9,8 @@ import torch
 import tombola as tb
 from tombola.data.subsets import subset
 from tombola.errors import JobError
-from tombola.lab.execute import Settings, execute, finished_job, load_result
+from tombola.lab.evaluate import finished_job, load_result
+from tombola.lab.execute import Settings, execute
 from tombola.lab.job import name_of
 from tombola.lab.store import Store
 from tombola.lab.verify import verify

@@ -16,7 +16,7 @@ from PIL import Image
 
 import tombola as tb
 from tombola.errors import ClusterError, DeviceError, RecipeError, StoreUnwritable
-from tombola.lab import cluster, engine, environment, workers
+from tombola.lab import cluster, environment, task, workers
 from tombola.lab.chains import imp_jobs
 from tombola.lab.engine import Progress
 from tombola.lab.execute import Settings
@@ -267,7 +267,7 @@ def test_a_worker_that_comes_later_and_does_not_see_the_store_says_so(tmp_path: 
     with pytest.raises(
         ClusterError, match=rf"^the worker on {socket.gethostname()} does not see the store at"
     ):
-        engine._task(str(tmp_path / "none"), "{}", Settings(), environment.versions(), [])
+        task.run_task(str(tmp_path / "none"), "{}", Settings(), environment.versions(), [])
 
 
 @pytest.mark.parametrize(
@@ -280,10 +280,10 @@ def test_what_a_worker_lacks_is_told_with_its_machine(
     def fail(*_: object, **__: object) -> bool:
         raise error
 
-    monkeypatch.setattr(engine, "_run_patiently", fail)
+    monkeypatch.setattr(task, "run_when_free", fail)
     settings = Settings(threads=torch.get_num_threads())
     with pytest.raises(type(error), match=rf"^{error} \(on {socket.gethostname()}\)$"):
-        engine._task(str(store.root), "{}", settings, environment.versions(), [])
+        task.run_task(str(store.root), "{}", settings, environment.versions(), [])
 
 
 def test_a_worker_that_comes_later_with_another_version_fails_its_job(

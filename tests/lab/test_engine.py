@@ -15,9 +15,10 @@ from tombola.errors import JobError, StoreError
 from tombola.lab import lease as leases
 from tombola.lab.chains import imp_jobs
 from tombola.lab.deadline import Stop
-from tombola.lab.engine import Outcome, available_cores
+from tombola.lab.engine import Outcome
 from tombola.lab.job import Job, all_needed
 from tombola.lab.results import Packed
+from tombola.lab.slots import available_cores
 from tombola.registry import declaration
 
 Same = Callable[..., bool]

@@ -75,7 +75,7 @@ def test_a_job_that_hangs_says_where_before_its_process_ends(tmp_path: Path) -> 
     over.set()
     thread.join()
     (told,) = ended
-    assert "no sign of life for too long, in wait (thuntrusted.py:" in told
+    assert "no sign of life for too long, in wait (threading.py:" in told
     assert "in waits_for_ever (test_watch.py:" in told
 
 

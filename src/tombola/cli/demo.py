@@ -19,10 +19,10 @@ def demo(
     workers: Workers = None,
 ) -> None:
     """The paper in miniature, on real handwritten digits: about a minute on two cores."""
-    from tombola.lab.engine import available_cores
     from tombola.lab.execute import Settings
     from tombola.lab.lab import Lab
     from tombola.lab.progress import Bar
+    from tombola.lab.slots import available_cores
     from tombola.report.write import write_report
     from tombola.studies.demo import DemoSettings, demo_cells, demo_summary
 

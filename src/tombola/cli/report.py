@@ -42,7 +42,7 @@ def report(
     if own:
         report_own(own, out, _looking_lab(store))
         return
-    from tombola.lab.engine import available_cores
+    from tombola.lab.slots import available_cores
     from tombola.report.gather import gather
     from tombola.report.write_studies import write_studies
     from tombola.studies.catalogue import STUDIES, studies_named

@@ -15,7 +15,7 @@ from rich.table import Table
 from tombola.atomic import write_whole
 from tombola.data import cache
 from tombola.errors import DeviceError, RecipeError, StoreError, reason
-from tombola.lab.engine import intra_op_threads
+from tombola.lab.slots import intra_op_threads
 from tombola.networks.versions import bare_name
 from tombola.training.device import Mode, hardware_name
 from tombola.training.throughput import Machine, Speed, measure_machine, measure_speed

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tombola.lab.execute import load_result
+from tombola.lab.evaluate import load_result
 from tombola.lab.job import Job, result_type
 from tombola.lab.store import NUMBERS, Store
 from tombola.measures.connectivity import Barrier
