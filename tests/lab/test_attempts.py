@@ -22,12 +22,12 @@ from tombola.lab.slots import Crew
 from tombola.lab.store import Store
 from tombola.lab.supervision import (
     apart_from_suspects,
+    append_to_log,
     count_attempt,
     deaths,
     device_is_lost,
     forget_attempts,
     last_lines,
-    note,
 )
 
 DEADLY = """
@@ -291,7 +291,7 @@ def test_a_job_that_is_under_way_elsewhere_is_no_suspect(tmp_path: Path) -> None
 def test_a_failure_repeats_the_last_lines_of_the_log(tmp_path: Path) -> None:
     count_attempt(tmp_path, 1, "x" * 64)
     for epoch in range(1, 9):
-        note(tmp_path, f"finished epoch {epoch} of 9")
+        append_to_log(tmp_path, f"finished epoch {epoch} of 9")
     with pytest.raises(
         JobError, match=r"its last lines: .* epoch 5 of 9 \| .* epoch 8 of 9; to try again"
     ) as told:

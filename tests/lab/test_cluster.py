@@ -176,14 +176,14 @@ def test_a_worker_of_another_environment_is_refused_in_one_line(
     started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, there: str, words: str
 ) -> None:
     # Differs here: the workers keep theirs.
-    really = workers.environment
+    really = workers.worker_state
 
-    def environment(token: str) -> dict:
+    def worker_state(token: str) -> dict:
         return {**really(token), what: there}
 
-    environment.__module__, environment.__qualname__ = "tombola.lab.workers", "environment"
+    worker_state.__module__, worker_state.__qualname__ = "tombola.lab.workers", "worker_state"
     lab = tb.Lab(tmp_path / "store", scheduler=started.address)
-    monkeypatch.setattr(workers, "environment", environment)
+    monkeypatch.setattr(workers, "worker_state", worker_state)
     with pytest.raises(ClusterError, match=words) as told:
         lab.run(tb.job(tb.initialize, "convnet", "digits"))
     assert "\n" not in str(told.value)

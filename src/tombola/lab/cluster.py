@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from tombola.errors import ClusterError, reason, unwritable
-from tombola.lab.environment import different, versions
+from tombola.lab.environment import difference, versions
 from tombola.lab.slots import Crew
 from tombola.lab.store import Store
 from tombola.version import __version__
@@ -59,7 +59,7 @@ def local_cluster(crew: Crew) -> Iterator[Client]:
     import dask
     from distributed import Client, Nanny, SpecCluster
 
-    from tombola.lab.private import Scheduler, Worker, one_key, private_options
+    from tombola.lab.private import Scheduler, Worker, new_certificate, private_options
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     options = {
@@ -80,7 +80,7 @@ def local_cluster(crew: Crew) -> Iterator[Client]:
         "distributed.nanny.pre-spawn-environ": dict.fromkeys(_SINGLE_THREADED, 1),
     }
     with private_options() as private, dask.config.set(options | private):
-        security = one_key()
+        security = new_certificate()
         ends = {"host": "127.0.0.1", "protocol": "tls://", "security": security, "dashboard": False}
         # A dashboard at a fixed port would complain in a second cluster that the port is in use.
         scheduler = {"cls": Scheduler, "options": ends | {"dashboard_address": "127.0.0.1:0"}}
@@ -113,7 +113,7 @@ def _start_interruptibly(start: Callable[[], C]) -> C:
 
     def work() -> None:
         try:
-            with _signals_held_back():
+            with _signals_blocked():
                 results.append(start())
         except BaseException as error:  # raised in the thread that waits
             results.append(error)
@@ -161,7 +161,7 @@ def _ended_without_workers(cluster: Any, client: Client) -> Iterator[None]:
                 client.close()
                 return
 
-    with _signals_held_back():
+    with _signals_blocked():
         watcher = threading.Thread(target=watch, name="watch over workers", daemon=True)
         watcher.start()
     try:
@@ -180,7 +180,7 @@ def _ended_without_workers(cluster: Any, client: Client) -> Iterator[None]:
 
 
 @contextmanager
-def _signals_held_back() -> Iterator[None]:
+def _signals_blocked() -> Iterator[None]:
     """Blocks Ctrl-C and SIGTERM for the threads and processes that are started meanwhile.
 
     They never see these signals: the driver acts on them and then ends its workers. A signal that arrives
@@ -264,7 +264,7 @@ def _address_in(file: Path) -> str:
 
 def _checked_workers(client: Client, store: Store) -> bool:
     """Whether any worker sees a GPU; ClusterError if one has other versions or cannot use the store."""
-    from tombola.lab.workers import environment
+    from tombola.lab.workers import worker_state
 
     token = store.root / "work" / f".seen.{uuid.uuid4().hex[:8]}"
     try:
@@ -272,20 +272,20 @@ def _checked_workers(client: Client, store: Store) -> bool:
     except OSError as error:
         raise unwritable(f"the store at {store.root}", error) from error
     try:
-        answers = client.run(environment, str(token), on_error="return")
+        answers = client.run(worker_state, str(token), on_error="return")
     finally:
         token.unlink(missing_ok=True)
-    here = environment(str(token))
+    here = worker_state(str(token))
+    driver = {name: here[name] for name in versions()}
     for address, there in answers.items():
         if isinstance(there, BaseException):
             raise ClusterError(
                 f"the worker at {address} cannot run tombola: {type(there).__name__}: {reason(there)}; "
                 f"install tombola {__version__} there"
             )
-        names = versions()
-        difference = different(there, {name: here[name] for name in names}, f"{there['host']} ({address})")
-        if difference is not None:
-            raise ClusterError(difference)
+        version_error = difference(there, driver, f"{there['host']} ({address})")
+        if version_error is not None:
+            raise ClusterError(version_error)
         if not there["store"]:
             raise ClusterError(
                 f"the worker on {there['host']} ({address}) does not see the store at {store.root}; it must "

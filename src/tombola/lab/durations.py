@@ -153,17 +153,17 @@ def _job_kind(description: Mapping[str, Any]) -> _JobKind:
     arguments = description["arguments"]
     common = {key: _without_names(value) for key, value in arguments.items() if key not in _NUMBERS}
     kind = json.dumps([description["function"], description["version"], common], sort_keys=True)
-    return _JobKind(kind, frozenset(_origins(description)), frozenset(parents(description)))
+    return _JobKind(kind, frozenset(_described_origins(description)), frozenset(parents(description)))
 
 
-def _origins(description: Mapping[str, Any]) -> Iterator[str]:
+def _described_origins(description: Mapping[str, Any]) -> Iterator[str]:
     """Where the results of a call and of those described in full within it start from, as texts."""
     arguments = description["arguments"]
     inner = list(_references(list(arguments.values())))
     yield from (f"value {value['value']}" for value in inner if "value" in value)
     for value in inner:
         if "call" in value:
-            yield from _origins(value["call"])
+            yield from _described_origins(value["call"])
     if not inner:
         common = {key: value for key, value in arguments.items() if key not in _NUMBERS}
         yield json.dumps([description["function"], common], sort_keys=True)

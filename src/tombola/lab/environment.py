@@ -25,7 +25,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def different(worker: Mapping[str, str], driver: Mapping[str, str], where: str) -> str | None:
+def difference(worker: Mapping[str, str], driver: Mapping[str, str], where: str) -> str | None:
     """An error message about the first version that differs on a worker; None if all agree."""
     for name, version in driver.items():
         if worker[name] != version:
@@ -36,6 +36,6 @@ def different(worker: Mapping[str, str], driver: Mapping[str, str], where: str) 
     return None
 
 
-def different_here(driver: Mapping[str, str]) -> str | None:
+def difference_here(driver: Mapping[str, str]) -> str | None:
     """An error message about a version of this worker that is not the driver's; None if all agree."""
-    return different(versions(), driver, socket.gethostname())
+    return difference(versions(), driver, socket.gethostname())

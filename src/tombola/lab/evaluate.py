@@ -40,7 +40,7 @@ def load_result(store: Store, name: str) -> Any:
     try:
         return _unpacked(store, packed, kind)
     except (TicketError, NetworkError) as error:
-        raise _unreadable(store, name, packed.details, error) from error
+        raise _reading_error(store, name, packed.details, error) from error
     except StoreError as error:
         cause = lost_start(store, name)
         if cause is None:
@@ -72,13 +72,16 @@ def described_arguments(
 
     runtime: what the lab passes to calls that run again within this one, such as the device.
     """
-    return {key: _argument(store, value, runtime) for key, value in description["arguments"].items()}
+    return {
+        key: _described_argument(store, argument, runtime)
+        for key, argument in description["arguments"].items()
+    }
 
 
 def data_fingerprints(store: Store, description: Mapping[str, Any]) -> dict[str, str]:
     """The fingerprints of the data sets that a described call takes, by parameter."""
     return {
-        key: _argument(store, argument, {}).fingerprint
+        key: _described_argument(store, argument, {}).fingerprint
         for key, argument in description["arguments"].items()
         if _is_data(argument)
     }
@@ -92,7 +95,7 @@ def _checked_description(store: Store, name: str) -> dict[str, Any]:
     return description
 
 
-def _unreadable(store: Store, name: str, details: Mapping[str, Any], error: TombolaError) -> TombolaError:
+def _reading_error(store: Store, name: str, details: Mapping[str, Any], error: TombolaError) -> TombolaError:
     """What to raise for a ticket or run with right checksums that does not go with what is declared here."""
     if isinstance(error.__cause__, NetworkError) and isinstance(error, TicketError):
         return Undeclared(
@@ -118,10 +121,10 @@ def _unpacked(store: Store, packed: Packed, kind: Any) -> Any:
     return unpack(packed, kind, lambda fingerprint: stored_object(store, fingerprint)[1])
 
 
-def _argument(store: Store, value: Any, runtime: Mapping[str, Any]) -> Any:
+def _described_argument(store: Store, value: Any, runtime: Mapping[str, Any]) -> Any:
     """The library object that an argument of a description stands for; other values are left as they are."""
     if isinstance(value, list):
-        return [_argument(store, item, runtime) for item in value]
+        return [_described_argument(store, item, runtime) for item in value]
     if not isinstance(value, dict):
         return value
     if value.keys() == {"data"}:

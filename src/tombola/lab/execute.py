@@ -39,12 +39,12 @@ from tombola.lab.starts import check_same_start
 from tombola.lab.store import Store
 from tombola.lab.supervision import (
     LabWatch,
+    append_to_log,
     count_attempt,
     device_is_lost,
     end_hung,
     forget_attempts,
     forget_log,
-    note,
 )
 from tombola.lab.training_progress import TrainingReport, forget_training
 from tombola.lab.user_code import import_stored
@@ -151,7 +151,7 @@ def execute(
                 workplace, lease, every=every, hung_after=hung_after, on_epoch=on_epoch, stop=stop
             )
             watch.report = TrainingReport(workplace, description["function"])
-            _compute(store, name, description, settings, watch, stop)
+            _compute_and_publish(store, name, description, settings, watch, stop)
         except leases.LeaseLost:
             raise LeaseHeld(name) from None
         except BaseException as error:
@@ -161,7 +161,7 @@ def execute(
             if isinstance(error, Exception):
                 _record_failure(workplace, error)
             if device_is_lost(error):  # the process will have to end, like one that was killed
-                note(workplace, _first_line(error))
+                append_to_log(workplace, _error_line(error))
             else:
                 forget_attempts(workplace)
                 forget_log(workplace)
@@ -173,7 +173,7 @@ def execute(
         lease.release()
 
 
-def _compute(
+def _compute_and_publish(
     store: Store,
     name: str,
     description: Mapping[str, Any],
@@ -192,7 +192,7 @@ def _compute(
         with stop.interruptible(PATIENCE):
             arguments = described_arguments(store, description, runtime)
             function = described_function(description)
-            with watch.at_work("watch" in face(function.function).runtime):
+            with watch.expecting_signs("watch" in face(function.function).runtime):
                 value = call(function, arguments, runtime)
     packed = pack(value)
     provenance = _provenance(store, description, settings, device, started, time.monotonic() - since, value)
@@ -218,7 +218,7 @@ def _record_failure(workplace: Path, error: Exception) -> None:
         pass  # a full disk, say: the error itself is on its way to the user already
 
 
-def _first_line(error: BaseException) -> str:
+def _error_line(error: BaseException) -> str:
     """The type of an error and the first line of its text."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 

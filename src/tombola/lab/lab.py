@@ -113,7 +113,7 @@ class Lab:
             tell_stale(self.store, wanted, self._sources, removal.names)
             needed = all_needed(wanted)
             finished = {name for name in needed if self.store.has(name) and name not in removal.names}
-            missing = _missing(self.store, wanted, needed, finished, whole, removal.names)
+            missing = _missing_jobs(self.store, wanted, needed, finished, whole, removal.names)
             uncounted = {name for name, job in needed.items() if not job.counted}
             uncounted -= {job.name for job in wanted}
             outcome = Outcome()
@@ -205,7 +205,7 @@ class Lab:
                 for worker_origin in distinct_origins(client, kind):
                     self._check_mixtures(missing.values(), worker_origin, removal.names)
                 check_data(client, self.store, data_behind(missing.values()))
-            computing = [name for name, job in missing.items() if kind == "cuda" and _computes(job)]
+            computing = [name for name, job in missing.items() if kind == "cuda" and _needs_device(job)]
             settings = replace(settings, device=kind)
             self._remove(removal, progress, outcome, stop)
             run_on_cluster(client, self.store, missing, settings, progress, outcome, computing, stop)
@@ -283,13 +283,13 @@ class Lab:
         return self.store.numbers(job.name)
 
 
-def _computes(job: Job) -> bool:
+def _needs_device(job: Job) -> bool:
     """Whether a job, or a call that is not stored and runs again within it, computes on a device."""
     runtime = face(job.declaration.function).runtime
-    return "device" in runtime or any(_computes(parent) for parent in job.parents if not parent.stored)
+    return "device" in runtime or any(_needs_device(parent) for parent in job.parents if not parent.stored)
 
 
-def _missing(
+def _missing_jobs(
     store: Store,
     wanted: list[Job],
     needed: Mapping[str, Job],

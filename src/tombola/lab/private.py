@@ -43,7 +43,7 @@ class Worker(distributed.Worker):  # type: ignore[misc]
         """Starts no server."""
 
 
-def one_key() -> Security:
+def new_certificate() -> Security:
     """A new certificate for all ends of one cluster, independent of the user's Dask configuration of TLS.
 
     Workers get it through the pipe that they are started with, never on a command line, in their environment

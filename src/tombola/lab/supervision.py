@@ -60,7 +60,7 @@ class LabWatch(Checkpoints):
         self.report: TrainingReport | None = None
 
     @contextmanager
-    def at_work(self, gives_signs: bool) -> Iterator[None]:
+    def expecting_signs(self, gives_signs: bool) -> Iterator[None]:
         """Meanwhile work that gives signs of life counts as hung if they stop for too long."""
         self._lease.watch(self._hung_after if gives_signs else None)
         try:
@@ -85,7 +85,7 @@ class LabWatch(Checkpoints):
         forget_attempts(self._folder)  # a job that gets on does not kill its worker
 
     def finished_epoch(self, row: Epoch, epochs: int) -> None:
-        note(self._folder, f"finished epoch {row.epoch} of {epochs}")
+        append_to_log(self._folder, f"finished epoch {row.epoch} of {epochs}")
         self._trained = row.epoch == epochs
         if self.report is not None:
             self.report.epoch(row.epoch, epochs)
@@ -101,7 +101,7 @@ def end_hung(workplace: Path, thread: int, end_process: Callable[[], None]) -> N
     frame = sys._current_frames().get(thread)
     calls = traceback.extract_stack(frame)[-_CALLS:] if frame is not None else []
     places = (f"{call.name} ({Path(call.filename).name}:{call.lineno})" for call in reversed(calls))
-    note(workplace, f"no sign of life for too long, in {' in '.join(places)}; its process is ended")
+    append_to_log(workplace, f"no sign of life for too long, in {' in '.join(places)}; its process is ended")
     end_process()
 
 
@@ -122,7 +122,7 @@ def count_attempt(workplace: Path, allowed: int, name: str) -> None:
             f"{f'its last lines: {log}; ' if log else ''}to try again, delete {workplace}"
         )
     write_json(workplace / _COUNT, {"begun": begun + 1}, synced=False)  # a power loss does not count
-    note(workplace, f"begun on {socket.gethostname()} in process {os.getpid()}")
+    append_to_log(workplace, f"begun on {socket.gethostname()} in process {os.getpid()}")
 
 
 def forget_attempts(workplace: Path) -> None:
@@ -139,7 +139,7 @@ def deaths(workplace: Path) -> int:
         return 0
 
 
-def note(workplace: Path, line: str) -> None:
+def append_to_log(workplace: Path, line: str) -> None:
     """Adds a line to the log that a job leaves at its workplace if its process dies."""
     now = datetime.now(UTC).strftime("%m-%d %H:%M:%S")
     with suppress(OSError), (workplace / _LOG).open("a") as file:

@@ -20,7 +20,7 @@ import torch
 
 from tombola.errors import ClusterError, DeviceError, JobError, StoreUnwritable, TombolaError
 from tombola.lab.deadline import Left, Stop, Stopped, at_work
-from tombola.lab.environment import different_here
+from tombola.lab.environment import difference_here
 from tombola.lab.execute import LeaseHeld, Settings, execute
 from tombola.lab.job import name_of
 from tombola.lab.lease import free
@@ -64,9 +64,9 @@ def _run_in_worker(
 ) -> bool:
     """Runs a job; what it raises can be pickled and unpickled."""
     stop.check()
-    difference = different_here(driver)
-    if difference is not None:
-        raise ClusterError(difference)
+    version_error = difference_here(driver)
+    if version_error is not None:
+        raise ClusterError(version_error)
     if not (Path(root) / "work").is_dir():
         raise ClusterError(
             f"the worker on {socket.gethostname()} does not see the store at {root}; it must be on a file "

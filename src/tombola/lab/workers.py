@@ -48,7 +48,7 @@ class Slots(WorkerPlugin):
         await wind_up_all(_WINDING_UP)
 
 
-def environment(token: str) -> Mapping[str, Any]:
+def worker_state(token: str) -> Mapping[str, Any]:
     """Versions, whether this worker sees a GPU and a file of the store, and why it cannot use the store."""
     seen, trouble = os.path.exists(token), None
     if seen:
