@@ -292,7 +292,7 @@ def test_a_worker_that_comes_later_with_another_version_fails_its_job(
     lab = tb.Lab(tmp_path / "store", scheduler=started.address)
     job = tb.job(tb.initialize, "convnet", "digits")
     monkeypatch.setattr(cluster, "_checked_workers", lambda client, store: False)
-    monkeypatch.setattr(tb, "__version__", "9.9")
+    monkeypatch.setattr(environment, "__version__", "9.9")
     assert "has tombola" in lab.run(job).failed[job.name]
 
 

@@ -132,32 +132,40 @@ def run_here(
     jobs: by name, in an order that respects their needs.
     """
     stop = stop or Stop(settings.stop_at)
+    left = set(outcome.left)
     with intra_op_threads(settings.threads):
         for job in jobs.values():
-            cause = _blocked(awaited(store, job, outcome.failed)) if outcome.failed else None
-            if cause is None:
-                if any(awaited(store, job, outcome.left)):
-                    outcome.left.append(job.name)
-                    continue
-                try:
-                    run_when_free(store, job.description(), settings, partial(progress.epoch, job), stop)
-                except Stopped as stopped:
-                    outcome.leave(job.name, stopped.like)
-                    continue
-                except StoreUnwritable:
-                    raise  # it would fail every job
-                except Exception as error:  # a declared function may fail in any way
-                    if device_is_lost(error):  # it would fail every job
-                        raise DeviceError(
-                            f"the GPU failed this process for good ({one_line(error)}); run the same again, "
-                            "it goes on where it was"
-                        ) from error
-                    if stop.is_due() and not isinstance(error, TombolaError):
-                        # Signals may have ended what it rested on.
-                        outcome.left.append(job.name)
-                        continue
-                    cause = one_line(error)
-            _note(outcome, job, cause, progress)
+            try:
+                cause = _blocked(awaited(store, job, outcome.failed)) if outcome.failed else None
+                if cause is None:
+                    if left and any(awaited(store, job, left)):
+                        raise Stopped
+                    cause = _cause_of_failure(store, job, settings, progress, stop)
+            except Stopped as stopped:
+                outcome.leave(job.name, stopped.like)
+                left.add(job.name)
+            else:
+                _enter(outcome, job, cause, progress)
+
+
+def _cause_of_failure(
+    store: Store, job: Job, settings: Settings, progress: Progress, stop: Stop
+) -> str | None:
+    """Runs a job in this process; returns the cause if it fails, and raises what would fail every job."""
+    try:
+        run_when_free(store, job.description(), settings, partial(progress.epoch, job), stop)
+    except StoreUnwritable:
+        raise
+    except Exception as error:  # a declared function may fail in any way
+        if device_is_lost(error):
+            raise DeviceError(
+                f"the GPU failed this process for good ({one_line(error)}); run the same again, "
+                "it goes on where it was"
+            ) from error
+        if stop.is_due() and not isinstance(error, TombolaError):
+            raise Stopped from error  # signals may have ended what it rested on
+        return one_line(error)
+    return None
 
 
 def run_on_cluster(
@@ -238,7 +246,7 @@ def run_on_cluster(
                     last = error.last_worker.address
                     cause = f"every worker that took it died, at last {last}; see its log"
                 cause = blocked or cause or one_line(error)
-            _note(outcome, jobs[name], cause, progress)
+            _enter(outcome, jobs[name], cause, progress)
 
 
 def _resources(gpus: Collection[str], key: str) -> dict[str, float]:
@@ -252,7 +260,7 @@ def _blocked(failed_needs: Iterable[str]) -> str | None:
     return None if failed is None else f"needs job {failed[:12]}, which failed"
 
 
-def _note(outcome: Outcome, job: Job, cause: str | None, progress: Progress) -> None:
+def _enter(outcome: Outcome, job: Job, cause: str | None, progress: Progress) -> None:
     """Enters a job into the outcome, as computed or as failed with a cause."""
     if cause is None:
         outcome.computed.append(job.name)

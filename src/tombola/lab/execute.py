@@ -146,11 +146,15 @@ def execute(
         try:
             if end_process is not None:
                 lease.hung = partial(end_hung, workplace, threading.get_ident(), end_process)
-            every, hung_after = settings.checkpoint_every, settings.hung_after
             watch = LabWatch(
-                workplace, lease, every=every, hung_after=hung_after, on_epoch=on_epoch, stop=stop
+                workplace,
+                lease,
+                every=settings.checkpoint_every,
+                hung_after=settings.hung_after,
+                on_epoch=on_epoch,
+                report=TrainingReport(workplace, description["function"]),
+                stop=stop,
             )
-            watch.report = TrainingReport(workplace, description["function"])
             _compute_and_publish(store, name, description, settings, watch, stop)
         except leases.LeaseLost:
             raise LeaseHeld(name) from None

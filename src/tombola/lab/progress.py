@@ -58,7 +58,7 @@ class Bar(Progress):
 
     def __init__(self, console: Console, store: Store | None = None) -> None:
         self._console = console
-        self._missing = self._done = self._failed = 0
+        self._missing = self._done = 0
         self._printed = time.monotonic()
         self._bar = _Trainings(
             TextColumn("[bold]{task.description}"),
@@ -111,7 +111,6 @@ class Bar(Progress):
     def done(self, job: Job, failed: str | None) -> None:
         self._done += 1
         if failed is not None:
-            self._failed += 1
             title = f"job {job.name[:12]} ({job.declaration.name}) failed:"
             self._console.print(Text.assemble((title, "red"), " ", failed), soft_wrap=True)
         self._bar.update(self._task, description=job.declaration.name, advance=1)

@@ -38,6 +38,7 @@ class LabWatch(Checkpoints):
 
     every: seconds of wall time between checkpoints.
     hung_after: seconds without a sign of life after which the work counts as hung.
+    report: of how far a training is, written after each epoch.
     stop: at every sign of life the work ends once it is due, a training with a checkpoint.
     """
 
@@ -49,6 +50,7 @@ class LabWatch(Checkpoints):
         every: float,
         hung_after: float,
         on_epoch: Callable[[Epoch, int], None] | None = None,
+        report: TrainingReport | None = None,
         stop: Stop | None = None,
     ) -> None:
         super().__init__(workplace, every=every)
@@ -57,7 +59,7 @@ class LabWatch(Checkpoints):
         self._trained = False  # the last epoch is over, and only the result is missing
         self._hung_after = hung_after
         self._on_epoch = on_epoch
-        self.report: TrainingReport | None = None
+        self._report = report
 
     @contextmanager
     def expecting_signs(self, gives_signs: bool) -> Iterator[None]:
@@ -87,8 +89,8 @@ class LabWatch(Checkpoints):
     def finished_epoch(self, row: Epoch, epochs: int) -> None:
         append_to_log(self._folder, f"finished epoch {row.epoch} of {epochs}")
         self._trained = row.epoch == epochs
-        if self.report is not None:
-            self.report.epoch(row.epoch, epochs)
+        if self._report is not None:
+            self._report.epoch(row.epoch, epochs)
         if self._on_epoch is not None:
             self._on_epoch(row, epochs)
 
