@@ -24,7 +24,7 @@ from tombola.errors import StoreError, TicketError
 from tombola.lab.archive import export, import_
 from tombola.lab.chains import imp_jobs
 from tombola.lab.described import check_described
-from tombola.lab.execute import load_result
+from tombola.lab.evaluate import load_result
 from tombola.lab.gc import gc
 from tombola.lab.job import name_of
 from tombola.lab.listing import listing, show_job

@@ -98,7 +98,7 @@ def run_own(
 def report_own(paths: Sequence[Path], out: Path, lab: Lab, *, page_only: bool = False) -> None:
     """Print the tables of what there is, and write the page with its tables and figures."""
     from tombola.experiments.bound import jobs_behind
-    from tombola.lab.engine import available_cores
+    from tombola.lab.slots import available_cores
     from tombola.lab.staleness import tell_stale
     from tombola.report.gather import gather
     from tombola.report.write import write_report

@@ -112,8 +112,7 @@ def _costing(
     """The same for a device, with its speeds if they have been measured."""
     from tombola.experiments.bound import jobs_behind
     from tombola.lab.bench import known_speeds
-    from tombola.lab.engine import available_cores, available_gpus
-    from tombola.lab.lab import default_slots
+    from tombola.lab.slots import available_cores, available_gpus, default_slots
     from tombola.networks.versions import bare_name
 
     measured = known_speeds(device)

@@ -37,7 +37,7 @@ from tombola.errors import (
     unwritable,
 )
 from tombola.lab.described import names_data
-from tombola.lab.execute import load_result
+from tombola.lab.evaluate import load_result
 from tombola.lab.job import described_function, describes, result_type
 from tombola.lab.objects import data_record, lacks_start, read_object
 from tombola.lab.references import data_names, everything_behind, own_values, shared_start

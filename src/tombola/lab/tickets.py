@@ -14,7 +14,8 @@ from typing import Any
 
 from tombola import files
 from tombola.errors import JobError, TombolaError, unknown
-from tombola.lab.execute import LeaseHeld, Settings, execute, load_result
+from tombola.lab.evaluate import load_result
+from tombola.lab.execute import LeaseHeld, Settings, execute
 from tombola.lab.job import name_of
 from tombola.lab.objects import lacks_start, stored_object
 from tombola.lab.references import TICKETS, everything_behind, parents, shared_start

@@ -12,7 +12,7 @@ from typing import Any
 
 from tombola import files
 from tombola.errors import JobError, NetworkError, StoreError, TombolaError, Undeclared, reason
-from tombola.lab.execute import load_result
+from tombola.lab.evaluate import load_result
 from tombola.lab.job import describes, name_of
 from tombola.lab.lease import free
 from tombola.lab.objects import OBJECT, data_record, given_data, lacks_start, read_object
