@@ -23,7 +23,7 @@ from tombola.data.fitting import fit_images
 from tombola.errors import StoreError, TicketError
 from tombola.lab.archive import export, import_
 from tombola.lab.chains import imp_jobs
-from tombola.lab.described import check_described
+from tombola.lab.description import check_description
 from tombola.lab.execute import load_result
 from tombola.lab.gc import gc
 from tombola.lab.job import name_of
@@ -253,10 +253,10 @@ def test_an_import_does_not_say_what_is_read_from_this_machine(
 def test_arguments_of_a_call_within_a_call_are_named_as_they_like() -> None:
     fitted = tb.job(fit_images, "mnist", size=(8, 8))
     description = tb.job(tb.initialize, "convnet", fitted).description()
-    check_described(description)
+    check_description(description)
     description["arguments"]["data"]["call"]["arguments"]["data"]["data"] = "../mnist"
     with pytest.raises(ValueError, match="is no data set"):
-        check_described(description)
+        check_description(description)
 
 
 def test_a_call_without_a_job_has_a_name_like_any_other_value() -> None:

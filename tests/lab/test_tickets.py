@@ -18,10 +18,10 @@ from tombola.errors import JobError, StoreError
 from tombola.lab import objects
 from tombola.lab.archive import export, export_tickets, import_
 from tombola.lab.chains import imp_jobs, ticket_jobs
+from tombola.lab.description import parents
 from tombola.lab.execute import finished_job
 from tombola.lab.gc import gc
 from tombola.lab.job import Job, all_needed
-from tombola.lab.references import parents
 from tombola.lab.store import Store
 from tombola.lab.tickets import Choice, chosen_tickets, is_ticket
 from tombola.lab.verify import verify

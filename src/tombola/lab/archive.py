@@ -36,14 +36,20 @@ from tombola.errors import (
     reason,
     unwritable,
 )
-from tombola.lab.described import names_data
+from tombola.lab.description import data_names, is_data_name, own_values, shared_start
 from tombola.lab.execute import load_result
 from tombola.lab.job import described_function, describes, result_type
 from tombola.lab.objects import data_record, lacks_start, read_object
-from tombola.lab.references import data_names, everything_behind, own_values, shared_start
 from tombola.lab.starts import cause_to_carry, is_made_again
 from tombola.lab.store import RECORD, Store, write_json
-from tombola.lab.tickets import Choice, chosen_tickets, following_tickets, is_ticket, write_missing_tickets
+from tombola.lab.tickets import (
+    Choice,
+    chosen_tickets,
+    following_tickets,
+    is_ticket,
+    with_ancestors,
+    write_missing_tickets,
+)
 from tombola.training.trunk import Point
 from tombola.untrusted import OTHER_FORM, json_object
 
@@ -97,10 +103,10 @@ def export_tickets(
     """
     choice = Choice.of(tickets)
     asked = _asked(store, names)
-    write_missing_tickets(store, everything_behind(store, asked))
+    write_missing_tickets(store, with_ancestors(store, asked))
     # Those of all rounds may have come about just now.
     asked = sorted(store.names() if names is None else {*asked, *following_tickets(store, asked)})
-    behind = everything_behind(store, asked)
+    behind = with_ancestors(store, asked)
     chosen = chosen_tickets(store, behind, choice)
     carried = _carried(store, behind, chosen)
     with tempfile.TemporaryDirectory() as place:
@@ -223,7 +229,7 @@ def _write(asked: Iterable[str], file: str | os.PathLike[str], members: Iterable
 
 def _members(store: Store, asked: Collection[str], weights: bool) -> Iterator[Member]:
     """What goes into an export."""
-    behind = everything_behind(store, asked)
+    behind = with_ancestors(store, asked)
     objects: set[str] = set()
     for name in sorted(behind):
         _check_finished(store, name)
@@ -322,7 +328,7 @@ def _unpack(archive: zipfile.ZipFile, taken: Store, size: int) -> list[str]:
         raise ValueError("members are missing or too many")
     for member, checksum in checksums.items():
         found = _MEMBER.fullmatch(member)
-        if found is None or not names_data(found["data"] or "-"):
+        if found is None or not is_data_name(found["data"] or "-"):
             raise ValueError(f"{member!r} belongs in no store")
         job = found["job"]
         path = taken.folder(job) / found["file"] if job else taken.root / member

@@ -19,7 +19,7 @@ from typing import Any
 
 from tombola.errors import StoreError, TombolaError
 from tombola.lab.deadline import Stop, Stopped
-from tombola.lab.references import parents
+from tombola.lab.description import objects_in, parents
 from tombola.lab.store import TABLE, Store
 from tombola.untrusted import OTHER_FORM
 
@@ -154,7 +154,7 @@ def _call(description: Mapping[str, Any]) -> _Call:
 def _origin(description: Mapping[str, Any], *, top: bool) -> Iterator[str]:
     """Where the results that a call and those described in full within it start from, as texts."""
     arguments = description["arguments"]
-    inner = list(_references(list(arguments.values())))
+    inner = list(_results_in(list(arguments.values())))
     yield from (f"value {value['value']}" for value in inner if "value" in value)
     for value in inner:
         if "call" in value:
@@ -166,17 +166,13 @@ def _origin(description: Mapping[str, Any], *, top: bool) -> Iterator[str]:
         yield json.dumps([description["function"], arguments.get("epochs")])
 
 
-def _references(value: Any) -> Iterator[dict[str, Any]]:
-    """The jobs and the caller's own values in an argument."""
-    if isinstance(value, list):
-        for item in value:
-            yield from _references(item)
-    elif isinstance(value, dict) and ("job" in value or value.keys() == {"value", "type"}):
-        yield value
+def _results_in(value: Any) -> Iterator[dict[str, Any]]:
+    """The references in an argument to jobs and to the caller's own tickets and runs."""
+    return (item for item in objects_in(value) if "job" in item or item.keys() == {"value", "type"})
 
 
 def _plain(value: Any) -> Any:
     """An argument without saying which job or value it is."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    return "result" if any(True for _ in _references(value)) else value
+    return "result" if any(True for _ in _results_in(value)) else value

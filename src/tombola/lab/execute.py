@@ -36,11 +36,11 @@ from tombola.errors import (
 from tombola.lab import lease as leases
 from tombola.lab.arguments import face
 from tombola.lab.deadline import PATIENCE, Stop
+from tombola.lab.description import calls, parents
 from tombola.lab.durations import check_time_left
 from tombola.lab.job import Job, call, described_function, describes, name_of, result_type
 from tombola.lab.mixture import mixtures
 from tombola.lab.objects import put_object, stored_data, stored_object
-from tombola.lab.references import calls, parents
 from tombola.lab.results import Packed, pack, unpack
 from tombola.lab.staleness import is_edited_network
 from tombola.lab.starts import check_same_start, lost_start

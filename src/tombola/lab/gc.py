@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from tombola.errors import RecipeError, StoreError, StoreUnwritable, reason, unknown
-from tombola.lab.described import is_fingerprint
+from tombola.lab.description import is_fingerprint, own_values, parents, shared_start
 from tombola.lab.lease import free
 from tombola.lab.objects import data_record
-from tombola.lab.references import own_values, parents, shared_start
 from tombola.lab.store import FOLDERS, Store
 
 Keep = Literal["all", "needed", "tickets"]

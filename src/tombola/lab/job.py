@@ -18,7 +18,7 @@ from typing import Any
 from tombola.data.imageset import Data
 from tombola.errors import JobError
 from tombola.lab.arguments import Scribe, face, read, same_source, written_defaults
-from tombola.lab.references import TICKETS
+from tombola.lab.description import TICKET_FUNCTION, full_calls
 from tombola.registry import Declaration, declaration, declaration_of
 from tombola.source import note_use
 from tombola.ticket import Ticket
@@ -55,7 +55,7 @@ class Job:
     @property
     def counted(self) -> bool:
         """Whether progress and plans count it. The tickets between two trainings are left out."""
-        return self.declaration.name != TICKETS
+        return self.declaration.name != TICKET_FUNCTION
 
     @cached_property
     def parents(self) -> tuple[Job, ...]:
@@ -134,13 +134,9 @@ def describes(description: Mapping[str, Any], name: str) -> bool:
         wanted, called = pending.pop()
         if name_of(called) != wanted:
             return False
-        values = list(called["arguments"].values())
-        while values:
-            value = values.pop()
-            if isinstance(value, list):
-                values.extend(value)
-            elif isinstance(value, dict) and {"job", "call"} <= value.keys():
-                pending.append((value["job"], value["call"]))
+        pending.extend(
+            (value["job"], value["call"]) for value in full_calls(called) if {"job", "call"} <= value.keys()
+        )
     return True
 
 

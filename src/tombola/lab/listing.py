@@ -19,7 +19,7 @@ from rich.tree import Tree
 
 from tombola.atomic import write_whole
 from tombola.errors import JobError, StoreError, reason
-from tombola.lab.references import TICKETS
+from tombola.lab.description import TICKET_FUNCTION
 from tombola.lab.store import Store
 from tombola.untrusted import OTHER_FORM, json_object, printable
 from tombola.version import __version__
@@ -34,10 +34,10 @@ def listing(store: Store, function: str | None = None, *, tickets: bool = False)
     tickets: also those of rounds; without, they are only counted, unless ``function`` asks for them.
     """
     every, damaged = indexed(store, _arguments, _result)
-    shown = tickets or function == TICKETS
+    shown = tickets or function == TICKET_FUNCTION
     rows = [row for row in every if function is None or row.function == function]
-    hidden = 0 if function else sum(row.function == TICKETS for row in rows if not shown)
-    rows = [row for row in rows if shown or row.function != TICKETS]
+    hidden = 0 if function else sum(row.function == TICKET_FUNCTION for row in rows if not shown)
+    rows = [row for row in rows if shown or row.function != TICKET_FUNCTION]
     if not rows and not damaged:
         return Group(_line(f"no {function + ' ' if function else ''}jobs in the store at {store.root}"))
     rows.sort(key=lambda row: (row.started, row.name))

@@ -16,8 +16,8 @@ import torch
 
 from tombola.errors import JobError, StoreError
 from tombola.lab.arguments import face
+from tombola.lab.description import parents
 from tombola.lab.job import Job
-from tombola.lab.references import parents
 from tombola.lab.starts import maker_of_described_start, maker_of_start
 from tombola.lab.store import Store
 from tombola.registry import declaration

@@ -16,8 +16,7 @@ from tombola import files
 from tombola.data.imageset import Data, ImageSet
 from tombola.data.load import load_data
 from tombola.errors import DataError, NetworkError, StoreError, TicketError, TombolaError, reason
-from tombola.lab.described import is_fingerprint, names_data
-from tombola.lab.references import shared_start
+from tombola.lab.description import is_data_name, is_fingerprint, shared_start
 from tombola.lab.store import Store, read_json, write_json
 from tombola.ticket import Ticket
 from tombola.training.run import Run
@@ -82,7 +81,7 @@ def register_data(store: Store, name: str, source: str | Data) -> Data:
     Raises :class:`~tombola.errors.StoreError` if the store's results under that name come from other pixels,
     or from the same that were mirrored otherwise.
     """
-    if not names_data(name):
+    if not is_data_name(name):
         raise StoreError(f"data name {name!r} cannot name a file; choose a short one without slashes")
     data = load_data(source)
     known = data_record(store, name)

@@ -16,10 +16,9 @@ from typing import Any
 from tombola import files
 from tombola.atomic import sync_folder
 from tombola.errors import JobError, StoreError, TombolaError, unknown, unwritable
-from tombola.lab.described import is_fingerprint
+from tombola.lab.description import calls, is_fingerprint, own_values, parents
 from tombola.lab.job import Job, all_needed
 from tombola.lab.lease import free
-from tombola.lab.references import calls, own_values, parents
 from tombola.lab.staleness import forget_told, source_record
 from tombola.lab.store import Store
 from tombola.networks.initialization import init_names, written_init

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tombola.errors import JobError, NetworkError, StoreError
+from tombola.lab.description import own_values, parents, shared_start
 from tombola.lab.job import Job, described_function, describes
 from tombola.lab.objects import lacks_start
-from tombola.lab.references import own_values, parents, shared_start
 from tombola.lab.store import Store
 from tombola.networks.network import Network
 from tombola.networks.versions import as_written

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from tombola.atomic import sync_folder, write_whole
 from tombola.errors import JobError, StoreError, StoreUnwritable, TicketError, reason, remedy, unwritable
-from tombola.lab.described import check_described, is_fingerprint
+from tombola.lab.description import check_description, is_fingerprint
 from tombola.untrusted import json_object
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Store:
         """The call that a finished job was; all references in it are ones that the store can have."""
         description = self._read(name, "job.json")
         try:
-            check_described(description)
+            check_description(description)
         except ValueError as error:
             raise self.damaged(name, f"job.json: {reason(error)}") from error
         return description

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tombola import files
-from tombola.errors import JobError, TombolaError, unknown
+from tombola.errors import JobError, StoreError, TombolaError, unknown
+from tombola.lab.description import TICKET_FUNCTION, described_in_full, parents, shared_start
 from tombola.lab.execute import LeaseHeld, Settings, execute, load_result
 from tombola.lab.job import name_of
 from tombola.lab.objects import lacks_start, stored_object
-from tombola.lab.references import TICKETS, everything_behind, parents, shared_start
 from tombola.lab.results import pack
 from tombola.lab.store import TICKET, Store
 from tombola.ticket import Ticket
@@ -63,12 +63,28 @@ def chosen_tickets(store: Store, names: Collection[str], choice: Choice) -> set[
     if not choice.newest:
         return rounds
     runs = {run for name in tickets for run in parents(store.description(name))}
-    return rounds | (tickets - everything_behind(store, runs))
+    return rounds | (tickets - with_ancestors(store, runs))
+
+
+def with_ancestors(store: Store, names: Iterable[str]) -> set[str]:
+    """The finished ones among these jobs and all that they were made from; a damaged one ends its branch."""
+    reached: set[str] = set()
+    pending = list(names)
+    while pending:
+        name = pending.pop()
+        if name not in reached and store.has(name):
+            reached.add(name)
+            try:
+                description = store.description(name)
+                pending.extend(parents(description) | described_in_full(description))
+            except StoreError:
+                continue
+    return reached
 
 
 def is_ticket(store: Store, name: str) -> bool:
     """Whether a finished job is the ticket of a round."""
-    return bool(store.description(name)["function"] == TICKETS)
+    return bool(store.description(name)["function"] == TICKET_FUNCTION)
 
 
 def following_tickets(store: Store, names: Collection[str]) -> set[str]:
@@ -91,7 +107,7 @@ def write_missing_tickets(store: Store, names: Iterable[str]) -> None:
         with suppress(TombolaError, LeaseHeld):
             description = store.description(name)
             called = _ticket_call(store, description)
-            if called is None or called["function"] != TICKETS:
+            if called is None or called["function"] != TICKET_FUNCTION:
                 continue
             if not store.has(name_of(called)):
                 _write_own(store, name, called)

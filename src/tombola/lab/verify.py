@@ -12,11 +12,11 @@ from typing import Any
 
 from tombola import files
 from tombola.errors import JobError, NetworkError, StoreError, TombolaError, Undeclared, reason
+from tombola.lab.description import own_values, parents
 from tombola.lab.execute import load_result
 from tombola.lab.job import describes, name_of
 from tombola.lab.lease import free
 from tombola.lab.objects import OBJECT, data_record, given_data, lacks_start, read_object
-from tombola.lab.references import own_values, parents
 from tombola.lab.staleness import is_edited_network
 from tombola.lab.starts import is_made_again
 from tombola.lab.store import RECORD, Store
