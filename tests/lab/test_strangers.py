@@ -21,10 +21,11 @@ import tombola as tb
 from tombola import files
 from tombola.data.fitting import fit_images
 from tombola.errors import StoreError, TicketError
-from tombola.lab.archive import export, import_
+from tombola.lab.archive import import_
 from tombola.lab.chains import imp_jobs
 from tombola.lab.description import check_description
 from tombola.lab.execute import load_result
+from tombola.lab.export import export
 from tombola.lab.gc import gc
 from tombola.lab.job import name_of
 from tombola.lab.listing import listing, show_job

@@ -16,10 +16,11 @@ import tombola as tb
 from tombola import files
 from tombola.errors import JobError, StoreError
 from tombola.lab import objects
-from tombola.lab.archive import export, export_tickets, import_
+from tombola.lab.archive import import_
 from tombola.lab.chains import imp_jobs, ticket_jobs
 from tombola.lab.description import parents
 from tombola.lab.execute import finished_job
+from tombola.lab.export import export, export_tickets
 from tombola.lab.gc import gc
 from tombola.lab.job import Job, all_needed
 from tombola.lab.store import Store

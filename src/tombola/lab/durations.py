@@ -20,7 +20,7 @@ from typing import Any
 from tombola.errors import StoreError, TombolaError
 from tombola.lab.deadline import Stop, Stopped
 from tombola.lab.description import objects_in, parents
-from tombola.lab.store import TABLE, Store
+from tombola.lab.store import HISTORY, Store
 from tombola.untrusted import OTHER_FORM
 
 # Arguments that say which of many equal jobs one is, and not how much there is to do.
@@ -126,7 +126,7 @@ class _Finished:
             with suppress(StoreError, OSError, *OTHER_FORM):
                 made = self._store.provenance(name)
                 # Of a training that was interrupted the provenance has the last part only.
-                epochs = _seconds_of_epochs(self._store.folder(name) / TABLE)
+                epochs = _seconds_of_epochs(self._store.folder(name) / HISTORY)
                 self._seconds[name] = str(made["hardware"]), max(float(made["seconds"]), epochs)
         return self._seconds[name]
 

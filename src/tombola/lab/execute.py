@@ -38,7 +38,7 @@ from tombola.lab.arguments import face
 from tombola.lab.deadline import PATIENCE, Stop
 from tombola.lab.description import calls, parents
 from tombola.lab.durations import check_time_left
-from tombola.lab.job import Job, call, described_function, describes, name_of, result_type
+from tombola.lab.job import Job, call, checked_description, described_function, name_of, result_type
 from tombola.lab.mixture import mixtures
 from tombola.lab.objects import put_object, stored_data, stored_object
 from tombola.lab.results import Packed, pack, unpack
@@ -234,9 +234,7 @@ def load_result(store: Store, name: str) -> Any:
     Raises :class:`~tombola.errors.StoreError` if it is damaged, and its subclass
     :class:`~tombola.errors.Undeclared` if its network is not known here, or was edited since.
     """
-    description = store.description(name)
-    if not describes(description, name):
-        raise store.damaged(name, "job.json was altered: it describes another job")
+    description = checked_description(store, name)
     kind = result_type(described_function(description))
     packed = store.packed(name)
     try:
@@ -408,7 +406,5 @@ def finished_job(store: Store, prefix: str) -> Job:
     and :class:`~tombola.errors.StoreError` if it is damaged.
     """
     name = store.find(prefix)
-    description = store.description(name)
-    if not describes(description, name):
-        raise store.damaged(name, "job.json was altered: it describes another job")
+    description = checked_description(store, name)
     return Job(described_function(description), description["arguments"])

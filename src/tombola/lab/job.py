@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tombola.data.imageset import Data
 from tombola.errors import JobError
@@ -24,6 +24,9 @@ from tombola.source import note_use
 from tombola.ticket import Ticket
 from tombola.training.run import Run
 from tombola.untrusted import DEEPEST, depth
+
+if TYPE_CHECKING:
+    from tombola.lab.store import Store
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +141,17 @@ def describes(description: Mapping[str, Any], name: str) -> bool:
             (value["job"], value["call"]) for value in full_calls(called) if {"job", "call"} <= value.keys()
         )
     return True
+
+
+def checked_description(store: Store, name: str) -> dict[str, Any]:
+    """The description of a finished job that is proven to have that name.
+
+    Raises :class:`~tombola.errors.StoreError` if it was altered, and as ``store.description`` does.
+    """
+    description = store.description(name)
+    if not describes(description, name):
+        raise store.damaged(name, "job.json was altered: it describes another job")
+    return description
 
 
 def all_needed(jobs: Iterable[Job]) -> dict[str, Job]:

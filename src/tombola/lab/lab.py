@@ -276,7 +276,7 @@ class Lab:
 
         Raises :class:`~tombola.errors.JobError` if the store has no record of it.
         """
-        return ForgettingRecord.from_tensors(self.store.record(job.name))
+        return ForgettingRecord.from_tensors(self.store.forgetting_tensors(job.name))
 
     def numbers(self, job: Job) -> dict[str, Any]:
         """The numbers of a finished job's result, read without its tensors.

@@ -19,6 +19,7 @@ from tombola.errors import JobError, StoreError, TombolaError, unknown, unwritab
 from tombola.lab.description import calls, is_fingerprint, own_values, parents
 from tombola.lab.job import Job, all_needed
 from tombola.lab.lease import free
+from tombola.lab.objects import object_path
 from tombola.lab.staleness import forget_told, source_record
 from tombola.lab.store import Store
 from tombola.networks.initialization import init_names, written_init
@@ -160,7 +161,7 @@ def _texts(value: Any) -> set[str]:
 def _part_of(store: Store, value: str, key: str) -> str | None:
     """What the description of a network says of a ticket or run of the caller's own; None if nothing."""
     try:
-        details = files.read_description(store.root / "objects" / f"{value}.safetensors")
+        details = files.read_description(object_path(store, value))
         return str(details.get("ticket", details)["network"][key])
     except (TombolaError, OSError, LookupError, TypeError):
         return None

@@ -12,7 +12,7 @@ from typing import Any
 
 from tombola.errors import JobError, NetworkError, StoreError
 from tombola.lab.description import own_values, parents, shared_start
-from tombola.lab.job import Job, described_function, describes
+from tombola.lab.job import Job, checked_description, described_function
 from tombola.lab.objects import lacks_start
 from tombola.lab.store import Store
 from tombola.networks.network import Network
@@ -89,9 +89,7 @@ def _stored_call(store: Store, name: str) -> _Call | None:
     """
     if not store.has(name):
         return None
-    description = store.description(name)
-    if not describes(description, name):
-        raise store.damaged(name, "job.json was altered: it describes another job")
+    description = checked_description(store, name)
     return _Call(description["function"], description["arguments"], name)
 
 

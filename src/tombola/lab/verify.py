@@ -16,7 +16,7 @@ from tombola.lab.description import own_values, parents
 from tombola.lab.execute import load_result
 from tombola.lab.job import describes, name_of
 from tombola.lab.lease import free
-from tombola.lab.objects import OBJECT, data_record, given_data, lacks_start, read_object
+from tombola.lab.objects import OBJECT, data_record, lacks_start, object_path, read_object, unsourced_data
 from tombola.lab.staleness import is_edited_network
 from tombola.lab.starts import is_made_again
 from tombola.lab.store import RECORD, Store
@@ -84,7 +84,7 @@ def verify(store: Store, not_rebuilt: Counter[str] | None = None) -> Iterator[Da
         try:
             record = data_record(store, path.name.removesuffix(".json"))
             if record is not None and record["source"] is None and record["fingerprint"] in kept:
-                given_data(store.root, record)
+                unsourced_data(store, record)
         except StoreError as error:
             yield Damage(f"data/{path.name}", str(error))
     for path in altered_files(store):
@@ -122,7 +122,7 @@ def _wrong_with(store: Store, folder: Path, not_rebuilt: Counter[str]) -> Iterat
             if undeclared is not None and not is_ticket(store, name):
                 not_rebuilt[undeclared] += 1
         elif (folder / RECORD).exists():
-            store.record(name)
+            store.forgetting_tensors(name)
     except TombolaError as error:
         yield str(error)
         return
@@ -133,7 +133,7 @@ def _wrong_with(store: Store, folder: Path, not_rebuilt: Counter[str]) -> Iterat
         if not store.has(parent):
             yield f"made from job {parent[:12]}, which is gone; it is computed again when it is needed"
     for value in sorted(values):
-        if not (store.root / "objects" / f"{value}.safetensors").exists():
+        if not object_path(store, value).exists():
             yield f"made from a ticket or run {value[:12]} of the caller's own, which is gone"
 
 
