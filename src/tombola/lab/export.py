@@ -107,8 +107,8 @@ def _shared_members(store: Store, behind: Collection[str], objects: Collection[s
 class Exported:
     """What an export of tickets holds.
 
-    jobs: the number of all jobs in it but tickets; tickets: the number of those with their masks. carried:
-    the dense starts that are in it, by fingerprint: the size in bytes, and why no job makes it again.
+    jobs: how many jobs that are no tickets; tickets: how many tickets with their masks.
+    carried: the dense starts in it by fingerprint, each with its bytes and why no job makes it again.
     """
 
     jobs: int
