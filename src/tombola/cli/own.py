@@ -100,12 +100,12 @@ def run_own(
 def report_own(paths: Sequence[Path], out: Path, lab: Lab) -> None:
     """Print the tables of what there is, and write their numbers as CSV."""
     from tombola.atomic import write_whole
-    from tombola.lab.staleness import tell_stale
+    from tombola.lab.staleness import warn_stale
     from tombola.report.own import own_csv
     from tombola.studies.own_cells import own_cells
 
     _, rows = own_work(paths)
-    tell_stale(lab.store, [job for _, some in rows for row in some for job in row.jobs], {})
+    warn_stale(lab.store, [job for _, some in rows for row in some for job in row.jobs], {})
     _print_tables(lab, rows)
     for study, some in rows:
         path = out / f"{study.name}.csv"

@@ -63,7 +63,7 @@ def plan(
 
     A name may be a file of your own, .py or .toml.
     """
-    from tombola.lab.staleness import tell_stale
+    from tombola.lab.staleness import warn_stale
     from tombola.studies.catalogue import PAPER
     from tombola.studies.paper.jobs import Work
     from tombola.studies.plan import plan as plan_studies
@@ -78,7 +78,7 @@ def plan(
         jobs = {study.name: [job for row in some for job in row.jobs] for study, some in rows}
         costing = _costing(place, jobs.values(), store, workers, slots)
         if costing["store"] is not None:
-            tell_stale(costing["store"], [job for some in jobs.values() for job in some], {})
+            warn_stale(costing["store"], [job for some in jobs.values() for job in some], {})
         found = plan_jobs(jobs, **costing)
     else:
         work = Work(asked_scale(scale, numbers))

@@ -34,7 +34,7 @@ from tombola.errors import (
     unknown,
 )
 from tombola.lab import lease as leases
-from tombola.lab.arguments import face
+from tombola.lab.arguments import job_signature
 from tombola.lab.deadline import PATIENCE, Stop
 from tombola.lab.description import calls, parents
 from tombola.lab.durations import check_time_left
@@ -201,7 +201,7 @@ def _compute(
         with stop.interruptible(PATIENCE):
             arguments = _arguments(store, description, runtime)
             function = described_function(description)
-            with watch.at_work("watch" in face(function.function).runtime):
+            with watch.at_work("watch" in job_signature(function.function).runtime):
                 value = call(function, arguments, runtime)
     packed = pack(value)
     provenance = _provenance(store, description, settings, device, started, time.monotonic() - since, value)

@@ -33,7 +33,7 @@ _GRACE = 86400.0
 
 
 @dataclass(frozen=True)
-class Removal:
+class Garbage:
     """A file or folder that nothing needs.
 
     place: its path below the store's root; cause: why it can go; size: in bytes.
@@ -47,7 +47,7 @@ class Removal:
         return f"{self.place}: {self.cause} ({self.size:,} bytes)"
 
 
-def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float = _GRACE) -> list[Removal]:
+def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float = _GRACE) -> list[Garbage]:
     """What nothing in a store needs; removed unless ``dry_run``.
 
     keep: "all" keeps the weights of every run; "needed" removes those of runs that other finished jobs were
@@ -68,18 +68,18 @@ def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float =
                 "put the folder itself there, or make the whole store a link"
             )
     oldest = time.time() - grace
-    removals = [*_dead_workplaces(store, oldest), *_partial_files(store, oldest)]
+    garbage = [*_dead_workplaces(store, oldest), *_partial_files(store, oldest)]
     if not _is_busy(store):
         if keep != "all":
-            removals += _unneeded_weights(store, keep, oldest)
-        removals += _unreferenced_objects(store, oldest)
+            garbage += _unneeded_weights(store, keep, oldest)
+        garbage += _unreferenced_objects(store, oldest)
     if not dry_run:
         try:
-            for removal in removals:
-                _remove(store, removal)
+            for item in garbage:
+                _remove(store, item)
         except OSError as error:
             raise StoreUnwritable(f"cannot remove from {store.root}: {reason(error)}") from error
-    return removals
+    return garbage
 
 
 def _is_busy(store: Store) -> bool:
@@ -95,7 +95,7 @@ def _workplaces(store: Store) -> Iterator[Path]:
             yield path
 
 
-def _dead_workplaces(store: Store, oldest: float) -> Iterator[Removal]:
+def _dead_workplaces(store: Store, oldest: float) -> Iterator[Garbage]:
     """Workplaces whose process is dead; one with a checkpoint of an unfinished job stays, to be resumed."""
     for workplace in _workplaces(store):
         if not free(workplace) or not _is_older(workplace, oldest):
@@ -103,23 +103,23 @@ def _dead_workplaces(store: Store, oldest: float) -> Iterator[Removal]:
         with suppress(FileNotFoundError):  # another process resumed the job just now, and finished it
             entries = sorted(workplace.iterdir())
             if store.has(workplace.name) and not store.is_thin(workplace.name):
-                yield _removal(store, workplace, "its job is finished")
+                yield _garbage(store, workplace, "its job is finished")
             elif not any(path.name.startswith("checkpoint") for path in entries):
-                yield _removal(store, workplace, "its owner is gone and left no checkpoint")
+                yield _garbage(store, workplace, "its owner is gone and left no checkpoint")
             else:
                 for staging in (path for path in entries if path.name.startswith("publish.")):
-                    yield _removal(store, staging, "a publication that was cut off")
+                    yield _garbage(store, staging, "a publication that was cut off")
 
 
-def _partial_files(store: Store, oldest: float) -> Iterator[Removal]:
+def _partial_files(store: Store, oldest: float) -> Iterator[Garbage]:
     """Files whose writer died before they were complete."""
     for folder in (store.root, *(store.root / name for name in ("data", "files", "work"))):
         for path in sorted(folder.glob(".*")):
             if _PARTIAL.fullmatch(path.name) and path.is_file() and _is_older(path, oldest):
-                yield _removal(store, path, "a file that was cut off")
+                yield _garbage(store, path, "a file that was cut off")
 
 
-def _unneeded_weights(store: Store, keep: Keep, oldest: float) -> Iterator[Removal]:
+def _unneeded_weights(store: Store, keep: Keep, oldest: float) -> Iterator[Garbage]:
     """Tensors of runs that the policy does not keep."""
     names = list(store.names())
     behind = set().union(*(parents(store.description(name)) for name in names))
@@ -132,10 +132,10 @@ def _unneeded_weights(store: Store, keep: Keep, oldest: float) -> Iterator[Remov
             continue
         if "ticket" in store.details(name):  # a run; a ticket is what stays
             why = "weights of a run that others were made from" if name in behind else "weights of a run"
-            yield _removal(store, path, why)
+            yield _garbage(store, path, why)
 
 
-def _unreferenced_objects(store: Store, oldest: float) -> Iterator[Removal]:
+def _unreferenced_objects(store: Store, oldest: float) -> Iterator[Garbage]:
     """Shared tensors that no finished job, no data set and no ticket of a thin run refers to."""
     needed: set[str] = set()
     for name in store.names():
@@ -146,11 +146,11 @@ def _unreferenced_objects(store: Store, oldest: float) -> Iterator[Removal]:
             needed.add(record["fingerprint"])
     for path in sorted((store.root / "objects").iterdir()):
         if path.stem not in needed and _is_older(path, oldest):
-            yield _removal(store, path, "no job refers to it")
+            yield _garbage(store, path, "no job refers to it")
 
 
-def _removal(store: Store, path: Path, cause: str) -> Removal:
-    return Removal(str(path.relative_to(store.root)), cause, _size(path))
+def _garbage(store: Store, path: Path, cause: str) -> Garbage:
+    return Garbage(str(path.relative_to(store.root)), cause, _size(path))
 
 
 def _is_older(path: Path, oldest: float) -> bool:
@@ -170,8 +170,8 @@ def _size(path: Path) -> int:
     return 0
 
 
-def _remove(store: Store, removal: Removal) -> None:
-    path = store.root / removal.place
+def _remove(store: Store, item: Garbage) -> None:
+    path = store.root / item.place
     if path.name == TENSORS:
         store.thin(path.parent.name)
     elif path.is_symlink() or not path.is_dir():

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from tombola.errors import DataError, DeviceError, JobError, RecipeError
-from tombola.lab.arguments import face
+from tombola.lab.arguments import job_signature
 from tombola.lab.cluster import Crew, check_data, local_cluster, remote_cluster
 from tombola.lab.deadline import BY_SIGTERM, Stop, Stopped, stopping
 from tombola.lab.engine import Outcome, Progress, available_gpus, run_here, run_on_cluster
@@ -23,7 +23,7 @@ from tombola.lab.job import Job, all_needed, data_behind, everything_behind, val
 from tombola.lab.mixture import STRICT_REMEDY, distinct_origins, mixed_line, origin
 from tombola.lab.objects import lacks_start, put_value, register_data
 from tombola.lab.recompute import Removal
-from tombola.lab.staleness import Record, tell_stale
+from tombola.lab.staleness import Record, warn_stale
 from tombola.lab.starts import maker_of_start
 from tombola.lab.store import NUMBERS, Store
 from tombola.networks.versions import bare_name
@@ -105,7 +105,7 @@ class Lab:
         asked = [jobs] if isinstance(jobs, Job) else list(jobs)
         with stopping(stop_after) as stop:
             removal = Removal(self.store, recompute, asked)
-            tell_stale(self.store, asked, self._sources, removal.names)
+            warn_stale(self.store, asked, self._sources, removal.names)
             needed = all_needed(asked)
             outcome = Outcome()
             outcome.found = [name for name in needed if self.store.has(name) and name not in removal.names]
@@ -313,7 +313,7 @@ class _Counted(Progress):
 
 def _computes(job: Job) -> bool:
     """Whether a job, or a call that is made again within it, computes on a device."""
-    runtime = face(job.declaration.function).runtime
+    runtime = job_signature(job.declaration.function).runtime
     return "device" in runtime or any(_computes(parent) for parent in job.parents if not parent.stored)
 
 

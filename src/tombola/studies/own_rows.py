@@ -10,7 +10,7 @@ from typing import Any, get_origin
 
 from tombola.data.imageset import Data
 from tombola.errors import RecipeError, StudyError, unknown
-from tombola.lab.arguments import alternatives, face, item_hint
+from tombola.lab.arguments import alternatives, item_hint, job_signature
 from tombola.lab.chains import imp_jobs
 from tombola.lab.job import Job, job, result_type
 from tombola.lab.results import number_names
@@ -155,7 +155,7 @@ def _asked(
 ) -> tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]:
     """A measure's function, the parameters for runs or a ticket with their kinds, and all other arguments."""
     function = declaration(name).function
-    known = face(function)
+    known = job_signature(function)
     required = [
         key
         for key, parameter in known.signature.parameters.items()
