@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+from torch.nn import Module
 
 from tombola.data.catalogue import find
 from tombola.data.imageset import Data
@@ -51,7 +52,7 @@ class JobSignature:
 
 
 @cache
-def job_signature(function: Callable[..., Any]) -> JobSignature:
+def job_signature(function: Callable[..., object]) -> JobSignature:
     """How a declared function is called; :class:`~tombola.errors.JobError` if no call of it can be a job."""
     label = getattr(function, "__qualname__", repr(function))
     parameters = inspect.signature(function).parameters
@@ -75,7 +76,7 @@ def job_signature(function: Callable[..., Any]) -> JobSignature:
 
 
 @cache
-def written_defaults(function: Callable[..., Any]) -> dict[str, Any]:
+def written_defaults(function: Callable[..., object]) -> dict[str, Any]:
     """The defaults of a function's parameters, as JSON values."""
     called = job_signature(function)
     writer = ArgumentWriter(getattr(function, "__qualname__", "function"), ())
@@ -92,7 +93,7 @@ def _field_hints(kind: type) -> dict[str, Any]:
 
 
 @cache
-def _written_field_defaults(kind: Any) -> dict[str, Any]:
+def _written_field_defaults(kind: type) -> dict[str, Any]:
     """The defaults of a dataclass's fields, as JSON values."""
     writer, hints = ArgumentWriter(kind.__name__, ()), _field_hints(kind)
     defaults = {}
@@ -193,7 +194,7 @@ class ArgumentWriter:
             )
         return written
 
-    def _write_network(self, network: str | Callable[..., Any]) -> str:
+    def _write_network(self, network: str | Callable[..., Module]) -> str:
         name = written_network(network)
         if name is None:
             label = getattr(network, "__qualname__", type(network).__qualname__)

@@ -21,7 +21,7 @@ _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _LONGEST = 200
 
 
-def check_description(description: Any) -> None:
+def check_description(description: object) -> None:
     """Raises ValueError unless this is a call whose references are fingerprints or names of files."""
     if not isinstance(description, dict):
         raise ValueError(f"{description!r:.60} is no call")
@@ -115,7 +115,7 @@ def _is_full(value: Mapping[str, Any]) -> bool:
     return {"job", "call"} <= value.keys()
 
 
-def objects_in(value: Any) -> Iterator[dict[str, Any]]:
+def objects_in(value: object) -> Iterator[dict[str, Any]]:
     """Yields the objects in an argument: itself or those in its lists, without those within objects."""
     pending = [value]
     while pending:

@@ -28,7 +28,7 @@ Keep = Literal["all", "needed", "tickets"]
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}")
 # Workplaces that are no job's: imports, results being replaced, and trials of the file system.
 _TEMPORARY = re.compile(r"\.(import|recompute|tried)\.[0-9a-f]{8}")
-# Seconds for which whatever was written stays: a driver may be about to need it.
+# Seconds for which new files stay: a driver may be about to need them.
 _GRACE = 86400.0
 
 
@@ -52,7 +52,7 @@ def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float =
 
     keep: "all" keeps the weights of every run; "needed" removes those of runs that other finished jobs were
         made from; "tickets" removes those of all runs. The ticket of a run always stays.
-    grace: seconds for which whatever was written stays. While a job is under way, only workplaces of dead
+    grace: seconds for which new files stay. While a job is under way, only workplaces of dead
         processes and unfinished files go: a driver may be about to need the rest.
 
     Raises :class:`~tombola.errors.StoreError` if something cannot be removed, a folder of the store is a link

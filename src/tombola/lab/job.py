@@ -86,7 +86,7 @@ class Job:
         return f"<job {self.declaration.name} {self.name[:12]}>"
 
 
-def job(function: Callable[..., Any], *arguments: Any, **options: Any) -> Job:
+def job(function: Callable[..., object], *arguments: Any, **options: Any) -> Job:
     """A call as a job, which is not made.
 
     function: a declared one; see :func:`tombola.declare`.
@@ -234,7 +234,7 @@ def described_function(description: Mapping[str, Any]) -> Declaration:
     return declaration(description["function"]).at(description["version"])
 
 
-def _jobs_in(value: Any) -> Iterator[Job]:
+def _jobs_in(value: object) -> Iterator[Job]:
     if isinstance(value, Job):
         yield value
     elif isinstance(value, list):
@@ -242,14 +242,14 @@ def _jobs_in(value: Any) -> Iterator[Job]:
             yield from _jobs_in(item)
 
 
-def _argument_json(value: Any) -> Any:
+def _argument_json(value: object) -> object:
     """An argument of a job as JSON, jobs as references."""
     if isinstance(value, Job):
         return {"job": value.name} | ({} if value.stored else {"call": value.description()})
     return [_argument_json(item) for item in value] if isinstance(value, list) else value
 
 
-def _parents_by_name(value: Any) -> Any:
+def _parents_by_name(value: object) -> object:
     """An argument of a description without the calls that are described in full."""
     if isinstance(value, list):
         return [_parents_by_name(item) for item in value]

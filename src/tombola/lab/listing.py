@@ -33,7 +33,7 @@ _INDEX = ".index.json"
 _GAP = "  "
 
 
-class Row(NamedTuple):
+class JobRow(NamedTuple):
     """A finished job on one line; ``started`` as ISO 8601 text."""
 
     name: str
@@ -60,7 +60,7 @@ def listing(store: Store, function: str | None = None, *, tickets: bool = False)
     rows.sort(key=lambda row: (row.started, row.name))
     total = sum(row.seconds for row in rows)
     return Group(
-        _Lines(rows),
+        _JobTable(rows),
         *(Text(printable(str(error)), style="red") for error in damaged),
         _dim_line(f"{len(rows)} jobs, {_hidden_tickets(hidden)}{total:.0f} s of work, in {store.root}"),
     )
@@ -71,10 +71,10 @@ def _hidden_tickets(tickets: int) -> str:
     return f"{tickets} ticket{'s' if tickets != 1 else ''} not listed (--tickets), " if tickets else ""
 
 
-class _Lines:
+class _JobTable:
     """A table of jobs as wide as the terminal. Rich's own table takes seconds for thousands of rows."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[JobRow]) -> None:
         self._cells = [
             (
                 printable(row.name[:12]),
@@ -117,10 +117,10 @@ def _dim_line(text: str) -> Text:
     return Text(text, style="dim", no_wrap=True, overflow="ignore")
 
 
-def _indexed_rows(store: Store) -> tuple[list[Row], list[StoreError]]:
+def _indexed_rows(store: Store) -> tuple[list[JobRow], list[StoreError]]:
     """A row for each finished job, and the errors of those that cannot be read; updates the index."""
     index = _index(store)
-    rows: dict[str, tuple[int, Row]] = {}
+    rows: dict[str, tuple[int, JobRow]] = {}
     damaged = []
     for name, changed in _change_times(store):
         entry = index.get(name)
@@ -160,7 +160,7 @@ def _change_times(store: Store) -> list[tuple[str, int]]:
     return times
 
 
-def _index(store: Store) -> dict[str, tuple[int, Row]]:
+def _index(store: Store) -> dict[str, tuple[int, JobRow]]:
     """The rows of the index by job, each with its change time; {} if another version of tombola wrote it."""
     try:
         content = json_object((store.root / _INDEX).read_bytes())
@@ -173,9 +173,9 @@ def _index(store: Store) -> dict[str, tuple[int, Row]]:
 
 def _checked_row(
     name: str, function: object, arguments: object, result: object, started: object, seconds: Any
-) -> Row:
+) -> JobRow:
     """A row of values from a file, each of the type that it is declared with."""
-    return Row(name, str(function), str(arguments), str(result), str(started), float(seconds))
+    return JobRow(name, str(function), str(arguments), str(result), str(started), float(seconds))
 
 
 def show_job(store: Store, prefix: str) -> RenderableType:

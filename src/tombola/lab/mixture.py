@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,6 +22,9 @@ from tombola.lab.starts import maker_of_described_start, maker_of_start
 from tombola.lab.store import Store
 from tombola.registry import declaration
 from tombola.training.device import ENGINE_VERSION, hardware_name, resolve_device
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 STRICT_REMEDY = "leave out --strict to mix them, or use another store"
 """What a user can do where strict refuses."""
@@ -117,7 +120,7 @@ def mixed_line(
     )
 
 
-def distinct_origins(client: Any, device: str) -> list[dict[str, str]]:
+def distinct_origins(client: Client, device: str) -> list[dict[str, str]]:
     """The origins of trainings on the workers of a Dask cluster, each different one once.
 
     device: the kind that jobs will run on, ``"cpu"`` or ``"cuda"``; workers without it are left out.

@@ -117,7 +117,7 @@ def _remove(store: Store, names: set[str], parents_of: Mapping[str, set[str]]) -
 
 
 def _uses(name: str) -> list[Use]:
-    """What the user declared under a name, as it is in jobs: a function, a network, a scheme, or several of these.
+    """What the user declared under a name, as jobs have it: a function, network, scheme, or several of these.
 
     Raises :class:`~tombola.errors.JobError` for a name that the user did not declare.
     """
@@ -153,7 +153,7 @@ def _uses_part(store: Store, name: str, description: Mapping[str, Any], kind: Ki
     )
 
 
-def _texts(value: Any) -> set[str]:
+def _texts(value: object) -> set[str]:
     """All texts in an argument of a description, without those in references."""
     if isinstance(value, str):
         return {value}
@@ -218,7 +218,7 @@ def _check_idle(store: Store) -> None:
 def _affected_workplaces(
     store: Store, needed: Mapping[str, Job], uses: set[Use], removed: set[str]
 ) -> Iterator[Path]:
-    """Yields the workplaces, with checkpoints, of unfinished jobs that rest on the uses or on removed jobs."""
+    """Yields the workplaces, with checkpoints, of unfinished jobs that rest on these uses or removed jobs."""
     affected = set(removed)
     for name, job in needed.items():
         if name in affected:

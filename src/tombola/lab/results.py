@@ -41,7 +41,7 @@ class Packed:
     start: tuple[str, State] | None = None
 
 
-def pack(result: Any) -> Packed:
+def pack(result: object) -> Packed:
     """A result as JSON and tensors; :class:`~tombola.errors.JobError` if its type cannot be stored.
 
     result: a ticket, a run, or numbers, text, tensors, and lists, mappings and dataclasses of them.
@@ -148,7 +148,7 @@ def _rebuilt(value: Any, kind: Any, tensors: Mapping[str, Tensor]) -> Any:
 _LONGEST = 32
 
 
-def numbers_of(result: Any) -> dict[str, float]:
+def numbers_of(result: object) -> dict[str, float]:
     """The numbers in a result by name, such as ``barrier`` or ``runs[0].accuracy``; a single number's is "".
 
     Fields, properties and lists of up to 32 items are followed. Truth values count as 0 and 1; None, text and
@@ -157,7 +157,7 @@ def numbers_of(result: Any) -> dict[str, float]:
     return dict(_named_numbers("", result))
 
 
-def _named_numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
+def _named_numbers(name: str, value: object) -> Iterator[tuple[str, float]]:
     if isinstance(value, Ticket | Run):
         value = pack(value).numbers
     if isinstance(value, bool | int | float):

@@ -139,7 +139,7 @@ def _involves(job: Job, names: Mapping[Kind, set[str]]) -> bool:
     return False
 
 
-def _names_part(value: Any, parts: set[str]) -> bool:
+def _names_part(value: object, parts: set[str]) -> bool:
     """Whether an argument names one of these networks and schemes, or a finished job, which may use one."""
     if isinstance(value, str):
         return value in parts

@@ -75,7 +75,7 @@ def _as_call(job: Job) -> _FollowedCall:
     return _FollowedCall(job.declaration.name, job.arguments, job.name if job.stored else None, job)
 
 
-def _argument_call(store: Store, value: Any) -> _FollowedCall | None:
+def _argument_call(store: Store, value: object) -> _FollowedCall | None:
     """The call whose result an argument is; None for any other argument, or if the call is gone."""
     if isinstance(value, Job):
         return _as_call(value)

@@ -21,7 +21,7 @@ from tombola.source import executing
 
 
 def import_file(path: Path) -> ModuleType:
-    """The module of a Python file; one content is executed once a process, whatever its path.
+    """The module of a Python file; the same content is executed once a process.
 
     Raises :class:`~tombola.errors.JobError` with file and line if it cannot be read or fails.
     """
