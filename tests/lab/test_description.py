@@ -1,4 +1,4 @@
-"""Descriptions of strangers: what they refer to is checked before it is followed."""
+"""Descriptions from untrusted files: their references are checked before they are followed."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Looking after a store: what is damaged, what can go, what can move to another."""
+"""Garbage collection, and verification, export and import of a store with thin results."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What a stranger plants under an honest name: in a store, or in an export whose checksums all fit."""
+"""Files altered in an untrusted store or export so that names and checksums fit: still refused."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""An edited function or network of the user's own: told when older results are used, replaced on demand."""
+"""Edits of the user's own function or network: warned of where older results are used, recomputed if asked."""
 
 from __future__ import annotations
 

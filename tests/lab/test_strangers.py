@@ -1,6 +1,6 @@
-"""Stores, tickets, checkpoints and exports from strangers; each case got through once.
+"""Stores, tickets, checkpoints and exports from untrusted sources; each case was a hole once.
 
-The ten thousand inputs of ``python benchmarks/fuzz.py`` are a few hundred here.
+A short form of ``python benchmarks/fuzz.py``, a few hundred inputs instead of ten thousand.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Tickets that travel: a chain goes on in another store, without any weights, to the same bits."""
+"""Tickets in an export: a chain goes on in another store without any weights, to the same bits."""
 
 import json
 import os

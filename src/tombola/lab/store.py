@@ -110,7 +110,7 @@ class Store:
         return self.folder(name).is_dir()
 
     def is_thin(self, name: str) -> bool:
-        """Whether a finished job has its numbers only: its tensors were removed, or left out of an import."""
+        """Whether a finished job lacks its tensors, which were removed or left out of an import."""
         return (self.folder(name) / THIN).exists()
 
     def names(self) -> Iterator[str]:
