@@ -1,4 +1,4 @@
-"""Edits of the user's own function or network: warned of where older results are used, recomputed if asked."""
+"""An edited function or network of the user's own: a warning for older results, and their recomputation."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Removal:
             raise JobError(f"names is {uses!r}, one text; give a list of names, [{uses!r}]")
         self.uses = tuple(uses)
         self._store, self._jobs = store, list(jobs)
-        self._parts = {use for name in self.uses for use in _uses(name)}
+        self._definitions = {use for name in self.uses for use in _definitions_of(name)}
         self._parents: dict[str, set[str]] = {}
         self.names: set[str] = set()
         self._search()
@@ -60,10 +60,12 @@ class Removal:
         Raises :class:`~tombola.errors.StoreError` if a job is under way by now, or one cannot be removed.
         """
         self._search()  # again: others may have worked in the store meanwhile
-        for workplace in _affected_workplaces(self._store, all_needed(self._jobs), self._parts, self.names):
+        for workplace in _affected_workplaces(
+            self._store, all_needed(self._jobs), self._definitions, self.names
+        ):
             shutil.rmtree(workplace)
         _remove(self._store, self.names, self._parents)
-        forget_warnings(self._parts)
+        forget_warnings(self._definitions)
         return sorted(self.names)
 
     def _search(self) -> None:
@@ -74,7 +76,7 @@ class Removal:
         direct = {
             name
             for name, description in descriptions.items()
-            if any(_uses_part(self._store, name, description, *part) for part in self._parts)
+            if any(_used(self._store, name, description, *definition) for definition in self._definitions)
         }
         self.names = _with_descendants(direct, self._parents)
         _check_idle(self._store)
@@ -116,7 +118,7 @@ def _remove(store: Store, names: set[str], parents_of: Mapping[str, set[str]]) -
     shutil.rmtree(trash, ignore_errors=True)  # tombola gc removes what is left of it
 
 
-def _uses(name: str) -> list[Use]:
+def _definitions_of(name: str) -> list[Use]:
     """What the user declared under a name, as jobs have it: a function, network, scheme, or several of these.
 
     Raises :class:`~tombola.errors.JobError` for a name that the user did not declare.
@@ -138,7 +140,7 @@ def _uses(name: str) -> list[Use]:
     raise JobError(unknown("function, network or initialisation of your own", name, names))
 
 
-def _uses_part(store: Store, name: str, description: Mapping[str, Any], kind: Kind, declared: str) -> bool:
+def _used(store: Store, name: str, description: Mapping[str, Any], kind: Kind, declared: str) -> bool:
     """Whether a finished job itself used a function, network or scheme, without the jobs behind it."""
     if kind == "functions":
         version = declaration(declared).version
@@ -224,7 +226,7 @@ def _affected_workplaces(
         if name in affected:
             continue
         if any(need.name in affected for need in job.needs) or any(
-            _uses_part(store, name, job.description(), *use) for use in uses
+            _used(store, name, job.description(), *use) for use in uses
         ):
             affected.add(name)
             if store.workplace(name).is_dir():
