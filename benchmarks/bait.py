@@ -15,8 +15,9 @@ from rich.console import Console
 import tombola as tb
 from tombola.errors import TombolaError
 from tombola.lab import evaluate
-from tombola.lab.archive import export, import_
+from tombola.lab.archive import import_
 from tombola.lab.evaluate import finished_job
+from tombola.lab.export import export
 from tombola.lab.gc import gc
 from tombola.lab.listing import listing, show_file, show_job
 from tombola.lab.store import Store

@@ -67,7 +67,7 @@ def plan(
     from tombola.experiments.paper.jobs import PaperJobs
     from tombola.experiments.paper.studies import PAPER
     from tombola.experiments.plan import plan as make_plan
-    from tombola.lab.staleness import tell_stale
+    from tombola.lab.staleness import warn_stale
     from tombola.training.device import resolve_device
 
     gc.freeze()  # what imports made stays; looked through again and again, it costs more than the plan
@@ -82,7 +82,7 @@ def plan(
         words = str(work.scale)
     costing = _costing(place, bound, store, workers, slots)
     if own and costing["store"] is not None:
-        tell_stale(costing["store"], jobs_behind(bound), {})
+        warn_stale(costing["store"], jobs_behind(bound), {})
     planned = make_plan(bound, scale=words, **costing)
     console = Console()
     for cause in left_out:

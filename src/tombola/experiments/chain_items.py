@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_origin
 
 from tombola.data.imageset import Data
 from tombola.errors import StudyError, unknown
-from tombola.lab.arguments import alternatives, face, item_hint
+from tombola.lab.arguments import alternatives, item_hint, job_signature
 from tombola.lab.item import Guess, Results
 from tombola.lab.job import Job, job, result_type
 from tombola.lab.results import number_names, numbers_of
@@ -256,7 +256,7 @@ def _parameters(
 ) -> tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]:
     """A measure's function, the parameters for runs or a ticket with their kinds, and all other arguments."""
     function = declaration(name).function
-    interface = face(function)
+    interface = job_signature(function)
     required = [
         key
         for key, parameter in interface.signature.parameters.items()

@@ -19,7 +19,7 @@ from tombola.data.imageset import Data
 from tombola.data.load import load_data
 from tombola.data.sizes import SIZES, Size
 from tombola.errors import NetworkError
-from tombola.lab.arguments import read, written_defaults
+from tombola.lab.arguments import from_json, written_defaults
 from tombola.lab.job import Job
 from tombola.networks.network import Network
 from tombola.networks.versions import as_written, bare_name
@@ -111,7 +111,7 @@ class Costs:
         written = _argument(job, "recipe")
         key = repr(written)
         if key not in self._recipes:
-            self._recipes[key] = read(written, Recipe)
+            self._recipes[key] = from_json(written, Recipe)
         return self._recipes[key]
 
     def size(self, job: Job, data: Any) -> Size:
@@ -167,7 +167,7 @@ class Costs:
 
     def _heads(self, job: Job) -> Cost:
         size = self.size(job, job.arguments["data"])
-        recipe: Recipe = read(_argument(job, "recipe"), Recipe)
+        recipe: Recipe = from_json(_argument(job, "recipe"), Recipe)
         times = 2 if job.declaration.name == "transfer" else 1  # with frozen batch norm, too
         images = times * _FORWARD * (recipe.epochs * size.train * size.share + size.test)
         network = self.lineage(job).speed_name

@@ -19,8 +19,8 @@ from typing import Any
 
 from tombola.errors import StoreError, TombolaError
 from tombola.lab.deadline import Stop, Stopped
-from tombola.lab.references import parents
-from tombola.lab.store import TABLE, Store
+from tombola.lab.description import objects_in, parents
+from tombola.lab.store import HISTORY, Store
 from tombola.untrusted import OTHER_FORM
 
 # Arguments that tell equal jobs apart and do not change how much there is to do.
@@ -129,7 +129,7 @@ class _Durations:
             with suppress(StoreError, OSError, *OTHER_FORM):
                 provenance = self._store.provenance(name)
                 # Of a training that was interrupted the provenance has the last part only.
-                epochs = _seconds_of_epochs(self._store.folder(name) / TABLE)
+                epochs = _seconds_of_epochs(self._store.folder(name) / HISTORY)
                 self._seconds[name] = str(provenance["hardware"]), max(float(provenance["seconds"]), epochs)
         return self._seconds[name]
 
@@ -159,7 +159,7 @@ def _job_kind(description: Mapping[str, Any]) -> _JobKind:
 def _described_origins(description: Mapping[str, Any]) -> Iterator[str]:
     """Where the results of a call and of those described in full within it start from, as texts."""
     arguments = description["arguments"]
-    inner = list(_references(list(arguments.values())))
+    inner = list(_results_in(list(arguments.values())))
     yield from (f"value {value['value']}" for value in inner if "value" in value)
     for value in inner:
         if "call" in value:
@@ -171,17 +171,13 @@ def _described_origins(description: Mapping[str, Any]) -> Iterator[str]:
         yield json.dumps([description["function"], arguments.get("epochs")])
 
 
-def _references(value: Any) -> Iterator[dict[str, Any]]:
-    """The jobs and the caller's own values in an argument."""
-    if isinstance(value, list):
-        for item in value:
-            yield from _references(item)
-    elif isinstance(value, dict) and ("job" in value or value.keys() == {"value", "type"}):
-        yield value
+def _results_in(value: Any) -> Iterator[dict[str, Any]]:
+    """The references in an argument to jobs and to the caller's own tickets and runs."""
+    return (item for item in objects_in(value) if "job" in item or item.keys() == {"value", "type"})
 
 
 def _without_names(value: Any) -> Any:
     """An argument, with "result" in place of every job and value of the caller's own."""
     if isinstance(value, list):
         return [_without_names(item) for item in value]
-    return "result" if any(True for _ in _references(value)) else value
+    return "result" if any(True for _ in _results_in(value)) else value

@@ -16,9 +16,9 @@ from typing import Any
 
 from tombola.data.imageset import Data
 from tombola.errors import NetworkError, StoreError, TicketError, TombolaError, Undeclared, reason
-from tombola.lab.job import Job, call, described_function, describes, result_type
+from tombola.lab.description import calls, parents
+from tombola.lab.job import Job, call, checked_description, described_function, result_type
 from tombola.lab.objects import stored_data, stored_object
-from tombola.lab.references import calls, parents
 from tombola.lab.results import Packed, unpack
 from tombola.lab.staleness import is_edited_network
 from tombola.lab.starts import lost_start
@@ -35,7 +35,7 @@ def load_result(store: Store, name: str) -> Any:
     Raises :class:`~tombola.errors.StoreError` if it is damaged, and its subclass
     :class:`~tombola.errors.Undeclared` if its network is not declared here, or was edited since.
     """
-    kind = result_type(described_function(_checked_description(store, name)))
+    kind = result_type(described_function(checked_description(store, name)))
     packed = store.packed(name)
     try:
         return _unpacked(store, packed, kind)
@@ -56,7 +56,7 @@ def finished_job(store: Store, prefix: str) -> Job:
     Raises :class:`~tombola.errors.JobError` if there is none or several, or for a function unknown here,
     and :class:`~tombola.errors.StoreError` if it is damaged.
     """
-    description = _checked_description(store, store.find(prefix))
+    description = checked_description(store, store.find(prefix))
     return Job(described_function(description), description["arguments"])
 
 
@@ -85,14 +85,6 @@ def data_fingerprints(store: Store, description: Mapping[str, Any]) -> dict[str,
         for key, argument in description["arguments"].items()
         if _is_data(argument)
     }
-
-
-def _checked_description(store: Store, name: str) -> dict[str, Any]:
-    """The description of a finished job; raises StoreError unless it describes the job of this name."""
-    description = store.description(name)
-    if not describes(description, name):
-        raise store.damaged(name, "job.json was altered: it describes another job")
-    return description
 
 
 def _reading_error(store: Store, name: str, details: Mapping[str, Any], error: TombolaError) -> TombolaError:

@@ -27,7 +27,7 @@ import torch
 
 from tombola.errors import RecipeError, StoreUnwritable, TombolaError, unknown
 from tombola.lab import lease as leases
-from tombola.lab.arguments import face
+from tombola.lab.arguments import job_signature
 from tombola.lab.deadline import PATIENCE, Stop
 from tombola.lab.durations import check_time_left
 from tombola.lab.evaluate import data_fingerprints, described_arguments
@@ -196,7 +196,7 @@ def _compute_and_publish(
         with stop.interruptible(PATIENCE):
             arguments = described_arguments(store, description, runtime)
             function = described_function(description)
-            with watch.expecting_signs("watch" in face(function.function).runtime):
+            with watch.expecting_signs("watch" in job_signature(function.function).runtime):
                 value = call(function, arguments, runtime)
     packed = pack(value)
     provenance = _provenance(store, description, settings, device, started, time.monotonic() - since, value)

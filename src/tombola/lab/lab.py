@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from tombola.errors import DataError, DeviceError, JobError, RecipeError
-from tombola.lab.arguments import face
+from tombola.lab.arguments import job_signature
 from tombola.lab.cluster import check_data, local_cluster, remote_cluster
 from tombola.lab.deadline import BY_SIGTERM, Stop, Stopped, stopping
 from tombola.lab.engine import CountedProgress, Outcome, Progress, run_here, run_on_cluster
@@ -31,7 +31,7 @@ from tombola.lab.mixture import STRICT_REMEDY, distinct_origins, mixed_line, ori
 from tombola.lab.objects import lacks_start, put_value, register_data
 from tombola.lab.recompute import Removal
 from tombola.lab.slots import crew_for
-from tombola.lab.staleness import Record, tell_stale
+from tombola.lab.staleness import Record, warn_stale
 from tombola.lab.starts import maker_of_start
 from tombola.lab.store import NUMBERS, Store
 from tombola.table.table import Table
@@ -113,7 +113,7 @@ class Lab:
         wanted = [jobs] if isinstance(jobs, Job) else list(jobs)
         with stopping(stop_after) as stop:
             removal = Removal(self.store, recompute, wanted)
-            tell_stale(self.store, wanted, self._sources, removal.names)
+            warn_stale(self.store, wanted, self._sources, removal.names)
             needed = all_needed(wanted)
             finished = {name for name in needed if self.store.has(name) and name not in removal.names}
             missing = _missing_jobs(self.store, wanted, needed, finished, whole, removal.names)
@@ -291,7 +291,7 @@ class Lab:
 
         Raises :class:`~tombola.errors.JobError` if the store has no record of it.
         """
-        return ForgettingRecord.from_tensors(self.store.record(job.name))
+        return ForgettingRecord.from_tensors(self.store.forgetting_tensors(job.name))
 
     def numbers(self, job: Job) -> dict[str, Any]:
         """The numbers of a finished job's result, read without its tensors.
@@ -304,7 +304,7 @@ class Lab:
 
 def _needs_device(job: Job) -> bool:
     """Whether a job, or a call that is not stored and runs again within it, computes on a device."""
-    runtime = face(job.declaration.function).runtime
+    runtime = job_signature(job.declaration.function).runtime
     return "device" in runtime or any(_needs_device(parent) for parent in job.parents if not parent.stored)
 
 
