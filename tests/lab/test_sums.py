@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tombola.experiments.results import Results
+from tombola.lab.item import Results
 
 import tombola as tb
 from tombola.errors import StoreError
