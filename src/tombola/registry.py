@@ -9,12 +9,14 @@ numbers change. Where they change for some calls only, the others keep the versi
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, TypeVar
 
+from tombola.cost import Cost
 from tombola.errors import JobError, unknown
 from tombola.source import remember_source
 
@@ -29,6 +31,7 @@ class Declaration:
 
     ``stored`` is False for a function that is exact and cheap: it runs again wherever its result is needed.
     ``unchanged`` has, by version, what tells calls that this version left alone.
+    ``cost`` tells what a call costs, from those of its arguments that it names; None where it is not stated.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Declaration:
     stored: bool
     function: Callable[..., Any]
     unchanged: Mapping[int, Unchanged] = field(default_factory=dict, compare=False)
+    cost: Callable[..., Cost] | None = field(default=None, compare=False)
 
     def for_call(self, arguments: Mapping[str, Any]) -> Declaration:
         """This declaration at the earliest version that has the numbers of a call.
@@ -75,7 +79,12 @@ _BUILT_IN = ("tombola.data", "tombola.ticket", "tombola.training", "tombola.prun
 
 
 def declare(
-    name: str, *, version: int = 1, stored: bool = True, unchanged: Mapping[int, Unchanged] | None = None
+    name: str,
+    *,
+    version: int = 1,
+    stored: bool = True,
+    unchanged: Mapping[int, Unchanged] | None = None,
+    cost: Callable[..., Cost] | None = None,
 ) -> Callable[[F], F]:
     """Declare a function under a lasting name, so that calls of it can be written down as jobs.
 
@@ -85,7 +94,13 @@ def declare(
         that returns True where the numbers stayed: such a call is written with the version before, and keeps
         its name. Where that is not known it returns False. The entry stays when later versions come.
 
-    Raises :class:`~tombola.errors.JobError` if another function holds the name already.
+    cost: for plans, a function of some of the call's arguments, by name, that returns a
+        :class:`~tombola.cost.Cost`. It gets an :class:`~tombola.cost.Outline` for a ticket or run and a
+        :class:`~tombola.data.sizes.Size` for data. Without it a stored function of tickets or runs and data
+        costs an evaluation of each of them on the test split, and any other nothing.
+
+    Raises :class:`~tombola.errors.JobError` if another function holds the name already, or for a cost that
+    takes an argument which the function does not have.
     """
 
     def register(function: F) -> F:
@@ -93,11 +108,22 @@ def declare(
         # The same definition may come by twice (a notebook cell run again, a module under two names).
         if known is not None and known.function.__qualname__ != function.__qualname__:
             raise JobError(f"the name {name!r} is declared already, by {known.function.__qualname__}")
-        _declarations[name] = Declaration(name, version, stored, function, dict(unchanged or {}))
+        _check_cost(name, function, cost)
+        _declarations[name] = Declaration(name, version, stored, function, dict(unchanged or {}), cost)
         remember_source("functions", name, function)
         return function
 
     return register
+
+
+def _check_cost(name: str, function: Callable[..., Any], cost: Callable[..., Cost] | None) -> None:
+    """Raises JobError for a cost that takes an argument which the function does not have."""
+    if cost is None:
+        return
+    parameters = inspect.signature(function).parameters
+    for argument in inspect.signature(cost).parameters:
+        if argument not in parameters:
+            raise JobError(f"the cost of {name!r}: " + unknown("parameter", argument, parameters))
 
 
 def declaration(name: str) -> Declaration:

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from tombola import files
+from tombola.cost import Cost, Outline
 from tombola.data.imageset import Data
 from tombola.errors import NetworkError, TicketError, reason
 from tombola.networks.initialization import Scheme
-from tombola.networks.network import Factory, Network, prunable_names
+from tombola.networks.network import Factory, Network, prunable_names, weights_of
 from tombola.networks.versions import as_written, bare_name
 from tombola.registry import declare
 from tombola.untrusted import OTHER_FORM
@@ -204,7 +205,15 @@ class Ticket:
         return ticket.with_start(ticket.start) if complete and description["start_kept"] != "none" else ticket
 
 
-@declare("initialize")
+def _cost(network: str) -> Cost:
+    try:
+        weights = weights_of(network)
+    except NetworkError:  # it cannot be built for images as CIFAR-10's
+        weights = 0
+    return Cost(disk=4 * weights, result=Outline(network, weights))
+
+
+@declare("initialize", cost=_cost)
 def initialize(
     network: str | Factory, data: Data, *, seed: int = 0, init: str | Scheme | None = None
 ) -> Ticket:

@@ -15,9 +15,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from tombola.cost import Cost, Outline, evaluated_images, forward
 from tombola.data.batches import Batches
 from tombola.data.imageset import Data
-from tombola.data.sizes import train_images
+from tombola.data.sizes import Size, train_images
 from tombola.errors import NetworkError, RecipeError
 from tombola.registry import declare
 from tombola.ticket import State
@@ -64,6 +65,11 @@ class Barrier:
         return max(self.losses) - (self.losses[0] + self.losses[-1]) / 2
 
 
+def lines_cost(run: Outline, data: Size, points: int, recalibrate: Recalibrate, *, lines: float = 1) -> Cost:
+    """The cost of evaluations at all points of some lines between runs."""
+    return forward(run, points * evaluated_images(data, recalibrate) * lines)
+
+
 def weighs_batches_alike(call: Mapping[str, Any]) -> bool:
     """Whether a call is known to weigh all batches alike, as version 1 did, which knew no other way.
 
@@ -76,7 +82,11 @@ def weighs_batches_alike(call: Mapping[str, Any]) -> bool:
     return count is not None and len({last - first for first, last in _batches(count)}) == 1
 
 
-@declare("barrier", version=2, unchanged={2: weighs_batches_alike})
+def _cost(first: Outline, data: Size, points: int, recalibrate: Recalibrate) -> Cost:
+    return lines_cost(first, data, points, recalibrate)
+
+
+@declare("barrier", version=2, unchanged={2: weighs_batches_alike}, cost=_cost)
 def barrier(
     first: Run,
     second: Run,

@@ -12,7 +12,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from tombola.cost import Cost
 from tombola.data.imageset import Data
+from tombola.data.sizes import Size
 from tombola.data.subsets import amount, class_counts, nearest, with_images
 from tombola.errors import DataError, unknown
 from tombola.measures.learning import forgetting_ranking
@@ -23,7 +25,11 @@ Forgotten = Literal["least", "most"]
 Difficulty = Literal["easiest", "hardest"]
 
 
-@declare("forgotten-subset", stored=False)
+def _forgotten_cost(data: Size, share: float | None, shots: int | None) -> Cost:
+    return Cost(result=data.part(share, shots))
+
+
+@declare("forgotten-subset", stored=False, cost=_forgotten_cost)
 def forgotten_subset(
     data: Data,
     run: Run,
@@ -53,7 +59,11 @@ def forgotten_subset(
     return _named(data, torch.cat(chosen), f"{which}-forgotten-{amount(share, shots)}", run, seed)
 
 
-@declare("drop-by-difficulty", stored=False)
+def _drop_cost(data: Size, share: float) -> Cost:
+    return Cost(result=data.part(1.0 - share))
+
+
+@declare("drop-by-difficulty", stored=False, cost=_drop_cost)
 def drop_by_difficulty(data: Data, run: Run, *, which: Difficulty, share: float, seed: int = 0) -> Data:
     """The data without the easiest or the hardest of its train images, whatever their classes (Fig. 7).
 

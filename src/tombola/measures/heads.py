@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tombola import seeds
+from tombola.cost import Cost, Outline, forward
 from tombola.data.augmentation import draw
 from tombola.data.batches import Batches
 from tombola.data.imageset import Data
+from tombola.data.sizes import Size
 from tombola.measures.frozen import BatchNorm, FrozenBody
 from tombola.training.checkpoint import Watch
 from tombola.training.choice import captured_or_cause
@@ -36,6 +39,12 @@ Epoch = Callable[[EpochPlan], Iterator[None]]
 HEAD_RECIPE = Recipe(
     epochs=5, batch_size=100, lr=0.005, momentum=0.9, weight_decay=1e-4, schedule="constant"
 )  # fmt: skip
+
+
+def heads_cost(subject: Outline, data: Size, recipe: Recipe, *, times: int = 1) -> Cost:
+    """The cost of training and testing heads on a frozen body, in which all images only pass forward."""
+    images = recipe.epochs * data.train * data.share + data.test
+    return replace(forward(subject, times * images), heads=True)
 
 
 def initial_heads(body: FrozenBody, widths: tuple[int, ...], classes: int, seed: int) -> Tensor:

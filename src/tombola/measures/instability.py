@@ -8,13 +8,16 @@ consecutive rounds of a pruning chain say whether the search stays in one valley
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from tombola.cost import Cost, Outline
 from tombola.data.imageset import Data
+from tombola.data.sizes import Size
 from tombola.errors import RecipeError, TicketError
 from tombola.measures.connectivity import (
     Barrier,
@@ -22,6 +25,7 @@ from tombola.measures.connectivity import (
     Split,
     barrier,
     check_line,
+    lines_cost,
     weighs_batches_alike,
 )
 from tombola.measures.limits import STABLE_BELOW
@@ -93,7 +97,14 @@ class Instability:
         return replace(self, lines=beside) if beside else None
 
 
-@declare("instability", version=2, unchanged={2: weighs_batches_alike})
+def _cost(
+    runs: Sequence[Outline], data: Size, trunk: Outline | None, points: int, recalibrate: Recalibrate
+) -> Cost:
+    copies = len(runs) + (trunk is not None)
+    return lines_cost(runs[0], data, points, recalibrate, lines=math.comb(copies, 2))
+
+
+@declare("instability", version=2, unchanged={2: weighs_batches_alike}, cost=_cost)
 def instability(
     runs: Sequence[Run],
     data: Data,

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 import torch
 
+from tombola.cost import Cost, Outline
 from tombola.data.imageset import Data
+from tombola.data.sizes import Size
 from tombola.errors import NetworkError
 from tombola.measures.frozen import BatchNorm, FrozenBody, body_precision, network_of
-from tombola.measures.heads import HEAD_RECIPE, evaluate_heads, train_heads
+from tombola.measures.heads import HEAD_RECIPE, evaluate_heads, heads_cost, train_heads
 from tombola.registry import declare
 from tombola.ticket import Ticket
 from tombola.training.checkpoint import Watch
@@ -40,7 +42,11 @@ class Probes:
     losses: tuple[float, ...]
 
 
-@declare("probe")
+def _cost(subject: Outline, data: Size, recipe: Recipe) -> Cost:
+    return heads_cost(subject, data, recipe)
+
+
+@declare("probe", cost=_cost)
 def probe(
     subject: Ticket | Run,
     data: Data,

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 import torch
 
+from tombola.cost import Cost, Outline
 from tombola.data.fitting import fit_images
 from tombola.data.imageset import Data
+from tombola.data.sizes import Size
 from tombola.measures.frozen import BatchNorm, FrozenBody, body_precision, network_of
-from tombola.measures.heads import HEAD_RECIPE, evaluate_heads, train_heads
+from tombola.measures.heads import HEAD_RECIPE, evaluate_heads, heads_cost, train_heads
 from tombola.registry import declare
 from tombola.ticket import Ticket
 from tombola.training.checkpoint import Watch
@@ -39,7 +41,11 @@ class Transfer:
     frozen_loss: float
 
 
-@declare("transfer")
+def _cost(subject: Outline, data: Size, recipe: Recipe) -> Cost:
+    return heads_cost(subject, data, recipe, times=2)  # with adapting and with frozen batch norm
+
+
+@declare("transfer", cost=_cost)
 def transfer(
     subject: Ticket | Run,
     data: Data,

@@ -11,7 +11,9 @@ from typing import Literal
 
 import torch
 
+from tombola.cost import Cost, Outline, evaluated_images, forward
 from tombola.data.imageset import Data
+from tombola.data.sizes import Size
 from tombola.measures.connectivity import Recalibrate, check_recalibrate, recalibrate_batch_norm
 from tombola.registry import declare
 from tombola.ticket import Ticket
@@ -36,7 +38,11 @@ class Untrained:
     recalibrated: Untrained | None = None
 
 
-@declare("untrained")
+def _cost(ticket: Outline, data: Size, recalibrate: Recalibrate) -> Cost:
+    return forward(ticket, evaluated_images(data, recalibrate))
+
+
+@declare("untrained", cost=_cost)
 def untrained(
     ticket: Ticket,
     data: Data,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from tombola import files, seeds
+from tombola.cost import Cost
 from tombola.errors import TicketError
 from tombola.pruning.prune import Scope, check_scope
 from tombola.registry import declare
@@ -55,7 +56,7 @@ def randomize(ticket: Ticket, *, seed: int = 0, scope: Scope = "global") -> Tick
     return replace(ticket, mask=_split(_random_mask(ticket.total, ticket.kept, draws), ticket.mask))
 
 
-@declare("reinitialize", stored=False)
+@declare("reinitialize", stored=False, cost=lambda ticket: Cost(result=replace(ticket, epoch=0)))
 def reinitialize(ticket: Ticket, *, seed: int, keep_signs: bool = False) -> Ticket:
     """The ticket's mask over another initialisation of the same network, at epoch 0.
 
@@ -77,7 +78,7 @@ def reinitialize(ticket: Ticket, *, seed: int, keep_signs: bool = False) -> Tick
     return replace(ticket, start=start, epoch=0, start_fingerprint=files.fingerprint(start), complete=True)
 
 
-@declare("densify", stored=False)
+@declare("densify", stored=False, cost=lambda ticket: Cost(result=replace(ticket, density=1.0)))
 def densify(ticket: Ticket) -> Ticket:
     """The dense start under a full mask: of a ticket at epoch 0 a random dense network.
 

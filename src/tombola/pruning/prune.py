@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from tombola.cost import HEADER_BYTES, RESULT_BYTES, Cost, Outline
 from tombola.errors import RecipeError, TicketError, unknown
 from tombola.registry import declare
 from tombola.ticket import Ticket
@@ -23,7 +24,12 @@ from tombola.training.run import Run
 Scope = Literal["global", "layerwise"]
 
 
-@declare("prune")
+def _cost(run: Outline, fraction: float) -> Cost:
+    pruned = replace(run, density=run.density * (1 - fraction))
+    return Cost(disk=RESULT_BYTES + HEADER_BYTES + run.weights / 8, result=pruned)
+
+
+@declare("prune", cost=_cost)
 def prune(run: Run, *, fraction: float = 0.2, scope: Scope = "global", exclude: Sequence[str] = ()) -> Ticket:
     """The ticket of the next round.
 

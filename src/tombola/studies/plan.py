@@ -162,21 +162,22 @@ def _planned(
         name: all_needed([*jobs, *_as_printed(searched.get(name, ()), results)])
         for name, jobs in fixed.items()
     }
-    everything = all_needed(job for needed in behind.values() for job in needed.values())
+    # As in each of them, every job comes after those that it needs.
+    everything = {name: job for needed in behind.values() for name, job in needed.items()}
     finished = {
         name for name, job in everything.items() if job.counted and store is not None and store.has(name)
     }
     alone = tuple(
         StudyPlan(
-            name, _counted(needed), len(finished & needed.keys()), _epochs(needed, costs),
-            _epochs({each: job for each, job in needed.items() if each not in finished}, costs),
+            name, _counted(needed), len(finished & needed.keys()), _epochs(needed.values(), costs),
+            _epochs((job for job_name, job in needed.items() if job_name not in finished), costs),
         )
         for name, needed in behind.items()
     )  # fmt: skip
-    adapting = [each for found in searched.values() for each in found]
+    adapting = [entry for entries in searched.values() for entry in entries]
     without = all_needed(itertools.chain.from_iterable(fixed.values())) if adapting else everything
     cheapest, dearest = sorted(
-        _epochs(without | all_needed(_outcome(adapting, end, results)), costs) for end in (0, 1)
+        _epochs((without | all_needed(_outcome(adapting, end, results))).values(), costs) for end in (0, 1)
     )
     left = {name: job for name, job in everything.items() if name not in finished}
     hours, unmeasured = _hours(left, costs, speed, slots)
@@ -184,8 +185,8 @@ def _planned(
         scale=scale,
         studies=alone,
         kinds=_kinds(everything, finished, costs),
-        epochs=_epochs(everything, costs),
-        epochs_left=_epochs(left, costs),
+        epochs=_epochs(everything.values(), costs),
+        epochs_left=_epochs(left.values(), costs),
         cheapest=cheapest,
         dearest=dearest,
         heads=sum(costs.of(job).heads for job in everything.values()),
@@ -226,8 +227,8 @@ def _asked(search: Search, first: int, results: Results | None) -> list[Job]:
     return [search.job(length) for length in search.simulated(first)]
 
 
-def _epochs(jobs: Mapping[str, Job], costs: Costs) -> float:
-    return math.fsum(costs.of(job).epochs for job in jobs.values())
+def _epochs(jobs: Iterable[Job], costs: Costs) -> float:
+    return math.fsum(costs.of(job).epochs for job in jobs)
 
 
 def _counted(jobs: Mapping[str, Job]) -> int:
@@ -240,10 +241,10 @@ def _kinds(everything: Mapping[str, Job], finished: set[str], costs: Costs) -> t
     for name, job in everything.items():
         if not job.counted:
             continue
-        cost = costs.of(job)
-        jobs[cost.kind] += 1
-        done[cost.kind] += name in finished
-        epochs[cost.kind] += cost.epochs  # type: ignore[assignment]
+        kind = job.declaration.name
+        jobs[kind] += 1
+        done[kind] += name in finished
+        epochs[kind] += costs.of(job).epochs  # type: ignore[assignment]
     return tuple(KindPlan(kind, count, done[kind], epochs[kind]) for kind, count in jobs.most_common())
 
 

@@ -27,6 +27,7 @@ from tombola.training.checkpoint import Checkpoint, Watch
 from tombola.training.choice import engine_for
 from tombola.training.device import Mode, environment, repeatable, resolve_device, resolve_precision
 from tombola.training.epoch import EpochPlan
+from tombola.training.estimate import pretrain_cost, train_cost
 from tombola.training.preflight import check_trainable
 from tombola.training.recipe import Recipe
 from tombola.training.run import NOT_MEASURED, Epoch, ForgettingRecord, History, Run
@@ -34,7 +35,7 @@ from tombola.training.step import Engine
 from tombola.untrusted import OTHER_FORM
 
 
-@declare("train")
+@declare("train", cost=train_cost)
 def train(
     ticket: Ticket,
     data: Data,
@@ -78,7 +79,7 @@ def train(
         )
 
 
-@declare("pretrain")
+@declare("pretrain", cost=pretrain_cost)
 def pretrain(
     start: Ticket,
     data: Data,
