@@ -83,7 +83,7 @@ class Job:
         return f"<job {self.declaration.name} {self.name[:12]}>"
 
 
-def job(function: Callable[..., Any], *arguments: Any, **options: Any) -> Job:
+def job(function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Job:
     """Write a call down instead of making it.
 
     function: a declared one; see :func:`tombola.declare`.

@@ -12,24 +12,25 @@ noise is the trunk itself, trained to its end once for all lengths.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic
 
 import torch
 
+from tombola.calls import Call, Written, directly
 from tombola.data.imageset import Data
 from tombola.errors import RecipeError
 from tombola.measures.connectivity import Recalibrate, Split, check_line
 from tombola.measures.instability import Instability, check_noises, instability
 from tombola.measures.limits import STABLE_BELOW
 from tombola.measures.statistics import Summary
-from tombola.search import directly
 from tombola.ticket import Ticket
 from tombola.training.checkpoint import Watch
 from tombola.training.loop import train
 from tombola.training.recipe import Recipe
-from tombola.training.trunk import point_before, ticket_at, trunk
+from tombola.training.run import Run
+from tombola.training.trunk import Point, point_before, ticket_at, trunk
 
 PAPER_STEPS = 9
 """Lengths that the paper's search asks about for each start."""
@@ -85,7 +86,7 @@ class FirstStable:
         return PAPER_STEPS * self.copies * self.budget
 
 
-class Branches:
+class Branches(Generic[Written]):
     """Instability of the children of one trunk, by length; trunk and children are made by ``call``.
 
     call: a way of calling a function: :func:`~tombola.search.directly`, or ``job`` to write it down.
@@ -96,9 +97,9 @@ class Branches:
 
     def __init__(
         self,
-        call: Callable[..., Any],
-        start: Any,
-        data: Any,
+        call: Call[Written],
+        start: Ticket | Written,
+        data: object,
         recipe: Recipe,
         *,
         noise: int = 0,
@@ -112,13 +113,13 @@ class Branches:
         check_line(points, recalibrate, split)
         self._call, self._start, self._data, self._recipe = call, start, data, recipe
         self._noise, self._noises = noise, tuple(noises)
-        self._reading = {
+        self._reading: dict[str, object] = {
             "points": points, "recalibrate": recalibrate, "split": split, "threshold": threshold
         }  # fmt: skip
-        self._points: dict[int, Any] = {}
-        self._trunk: Any = None  # its training to the end, where that is one of the copies
+        self._points: dict[int, Point | Written] = {}
+        self._trunk: Run | Written | None = None  # its training to the end, where that is one of the copies
 
-    def instability(self, length: int) -> Any:
+    def instability(self, length: int) -> Instability | Written:
         """The instability of the ticket that the trunk gives at a length, from 0 to below the budget."""
         ticket = self._call(ticket_at, self._start, self._point(length)) if length else self._start
         shared = shares_trunk(self._recipe, self._noise, self._noises)
@@ -126,12 +127,12 @@ class Branches:
             self._trunk = self._call(train, self._start, self._data, self._recipe, noise=self._noise)
         branching = [noise for noise in self._noises if not (shared and noise == self._noise)]
         runs = [self._call(train, ticket, self._data, self._recipe, noise=noise) for noise in branching]
-        if shared and length == 0:
+        if self._trunk is not None and length == 0:
             runs.insert(0, self._trunk)
-        through = self._trunk if shared and length else None
+        through = self._trunk if length else None
         return self._call(instability, runs, self._data, trunk=through, **self._reading)
 
-    def _point(self, length: int) -> Any:
+    def _point(self, length: int) -> Point | Written:
         if length not in self._points:
             before = point_before(length)
             self._points[length] = self._call(

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
+from tombola.calls import Call, Written, directly
 from tombola.cost import Cost, Outline
 from tombola.data.imageset import Data
 from tombola.data.sizes import Size
@@ -31,7 +31,6 @@ from tombola.measures.connectivity import (
 from tombola.measures.limits import STABLE_BELOW
 from tombola.measures.statistics import mean
 from tombola.registry import declare
-from tombola.search import directly
 from tombola.ticket import Ticket
 from tombola.training.checkpoint import Watch
 from tombola.training.loop import train
@@ -209,9 +208,14 @@ def noise_copies(
 
 
 def copies(
-    call: Callable[..., Any], ticket: Any, data: Any, recipe: Recipe, *, noises: Sequence[int] = (1, 2, 3)
-) -> Iterator[Any]:
-    """The trainings of one ticket under several noises, each made by ``call(train, ...)``."""
+    call: Call[Written],
+    ticket: Ticket | Written,
+    data: object,
+    recipe: Recipe,
+    *,
+    noises: Sequence[int] = (1, 2, 3),
+) -> Iterator[Run | Written]:
+    """The trainings of one ticket under several noises, each made by ``call`` when it is wanted."""
     check_noises(noises)
     return (call(train, ticket, data, recipe, noise=noise) for noise in noises)
 
@@ -246,17 +250,17 @@ def between_rounds(
 
 
 def consecutive(
-    call: Callable[..., Any],
-    runs: Sequence[Any],
-    data: Any,
+    call: Call[Written],
+    runs: Sequence[Run | Written],
+    data: object,
     *,
     points: int = 11,
     recalibrate: Recalibrate = False,
     split: Split = "test",
-) -> Iterator[Any]:
-    """The barriers between consecutive runs, each made by ``call(barrier, ...)``.
+) -> Iterator[Barrier | Written]:
+    """The barriers between consecutive runs, each made by ``call`` when it is wanted.
 
-    Written down as jobs, a longer chain only adds barriers, and every one is shared with whoever asks for it.
+    Written down as jobs, a longer chain only adds barriers to those of a shorter one.
     """
     check_line(points, recalibrate, split)
     if len(runs) < 2:

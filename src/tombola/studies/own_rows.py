@@ -11,7 +11,7 @@ from typing import Any, get_origin
 from tombola.data.imageset import Data
 from tombola.errors import RecipeError, StudyError, unknown
 from tombola.lab.arguments import alternatives, face, item_hint
-from tombola.lab.chains import imp_jobs
+from tombola.lab.chains import as_job, imp_jobs
 from tombola.lab.job import Job, job, result_type
 from tombola.lab.results import number_names
 from tombola.measures.instability import copies
@@ -86,7 +86,8 @@ def _runs(
     if between == COPIES:
         # The chain's own training is the first copy, for its noise is the seed.
         noises = range(seed, seed + study.copies)
-        return list(copies(job, chain[number].arguments["ticket"], data, recipe, noises=noises))
+        runs = copies(job, chain[number].arguments["ticket"], data, recipe, noises=noises)
+        return [as_job(run) for run in runs]
     if between == ROUNDS:
         return list(chain[number : number + 2]) if number < study.rounds else []
     return [chain[number]]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
+from tombola.lab.chains import as_job
 from tombola.lab.job import Job
 from tombola.measures.first_stable import bracket, epochs_trained, questions, shares_trunk
 from tombola.measures.instability import Instability
@@ -123,7 +124,11 @@ def _search(work: Work, pair: Pair, configuration: Configuration, number: int) -
     noises = range(number, number + scale.copies)
     shared = shares_trunk(work.recipe(pair, configuration), number, noises)
     branches = work.branches(pair, configuration, number)
-    return Search(number, scale.epochs, scale.neighbours, branches.instability, shared, scale.copies)
+
+    def ask(length: int) -> Job:
+        return as_job(branches.instability(length))
+
+    return Search(number, scale.epochs, scale.neighbours, ask, shared, scale.copies)
 
 
 @cache
