@@ -18,20 +18,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
-from typing import Unpack
-
-import torch
+from typing import TYPE_CHECKING, Unpack
 
 from tombola.calls import Call, Written, directly
-from tombola.data.imageset import Data
 from tombola.errors import RecipeError, TicketError
-from tombola.pruning.prune import Pruning, PruningOptions, RankingOptions, prune
-from tombola.ticket import Ticket
-from tombola.training.checkpoint import Watch
-from tombola.training.loop import train
-from tombola.training.preflight import check_budget
-from tombola.training.recipe import Recipe
-from tombola.training.run import Run
+
+if TYPE_CHECKING:
+    import torch
+
+    from tombola.data.imageset import Data
+    from tombola.pruning.prune import Pruning, PruningOptions, RankingOptions
+    from tombola.ticket import Ticket
+    from tombola.training.checkpoint import Watch
+    from tombola.training.recipe import Recipe
+    from tombola.training.run import Run
+
+# Imports within functions: the command line knows this module before torch is imported.
 
 
 def imp(
@@ -57,6 +59,8 @@ def imp(
 
     Raises as ``train`` and ``prune`` do, at once for settings and before the first step for the rest.
     """
+    from tombola.pruning.prune import Pruning
+
     settings = Pruning(**pruning)
     _check_search(start, recipe, rounds, settings)
     call = directly(device, watch)
@@ -83,6 +87,8 @@ def mask_search(
     The other arguments and errors are as for :func:`imp`. A training of a yielded ticket under the same noise
     number sees noise that none of the trainings behind its mask has seen, whichever recipe it has.
     """
+    from tombola.pruning.prune import Pruning
+
     settings = Pruning(**pruning)
     _check_search(start, recipe, rounds, settings)
     call = directly(device, watch)
@@ -134,18 +140,23 @@ def chain(
     rounds: int,
     noise: int = 0,
     same_noise: bool = False,
-    pruning: Pruning = Pruning(),  # noqa: B008 (frozen)
+    pruning: Pruning | None = None,
 ) -> Iterator[Run | Written]:
     """The ``rounds + 1`` runs of a pruning chain, each made by ``call`` when it is wanted.
 
     data: data, or what ``call`` takes for it, such as its name.
+    pruning: of each round; by default of a fifth, over all layers.
     The other arguments are as for :func:`imp`.
     """
+    from tombola.pruning.prune import Pruning, prune
+    from tombola.training.loop import train
+
+    options = asdict(pruning or Pruning())
     noise_round = 0 if same_noise else None
     run = call(train, start, data, recipe, noise=noise, noise_round=noise_round)
     yield run
     for _ in range(rounds):
-        ticket = call(prune, run, **asdict(pruning))
+        ticket = call(prune, run, **options)
         run = call(train, ticket, data, recipe, noise=noise, noise_round=noise_round)
         yield run
 
@@ -159,15 +170,18 @@ def tickets(
     rounds: int,
     noise: int = 0,
     same_noise: bool = False,
-    pruning: Pruning = Pruning(),  # noqa: B008 (frozen)
+    pruning: Pruning | None = None,
 ) -> Iterator[Ticket | Written]:
     """The ``rounds + 1`` tickets of a mask search, made likewise; the last one is not trained."""
+    from tombola.pruning.prune import Pruning, prune
+
+    options = asdict(pruning or Pruning())
     yield start
     runs = chain(
         call, start, data, recipe, rounds=rounds, noise=noise, same_noise=same_noise, pruning=pruning
     )
     for run in islice(runs, rounds):
-        yield call(prune, run, **asdict(pruning))
+        yield call(prune, run, **options)
 
 
 def check_rounds(rounds: int) -> None:
@@ -178,6 +192,8 @@ def check_rounds(rounds: int) -> None:
 
 def _check_search(start: Ticket, recipe: Recipe, rounds: int, pruning: Pruning) -> None:
     """Raises, before anything is trained, for what is known to fail."""
+    from tombola.training.preflight import check_budget
+
     pruning.ranked(start)
     check_rounds(rounds)
     check_budget(start.epoch, recipe)
