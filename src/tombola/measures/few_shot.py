@@ -1,7 +1,7 @@
 """Little data: sparse training of a ticket on a class-balanced subset (section 5.2 and Appendix F).
 
 The mask, and with late rewinding the start, come from all the data (reading H7); only the sparse training is
-short of images. It runs as many epochs over the subset as over the whole (reading H1).
+on the subset. It runs as many epochs over the subset as a training runs over all the data (reading H1).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def few_shot(
     device: str | torch.device | None = "cpu",
     watch: Watch | None = None,
 ) -> Run:
-    """Train a ticket on a random subset, and test it on the whole test split.
+    """The run of a ticket trained on a random subset and tested on the whole test split.
 
     ticket: a dense network is a ticket with a full mask; a control is a ticket too.
     share, shots, seed: of the subset, as for :func:`~tombola.data.subsets.subset`. One seed gives all

@@ -1,8 +1,9 @@
 """Instability: how far SGD noise alone drives trainings of one ticket apart (section 3.2 of the paper).
 
-A ticket is trained several times under different noise; the error barriers between all pairs of these copies
-are averaged (reading D4). Below 2 points the ticket is called stable. The same barriers between the runs of
-consecutive rounds of a pruning chain say whether the search stays in one valley (Appendix B).
+A ticket is trained several times under different noise, and the error barriers between all pairs of these
+copies (:mod:`tombola.measures.connectivity`) are averaged (reading D4). Below 2 points the ticket is called
+stable. The same barriers between the runs of consecutive rounds of a pruning chain say whether the search
+stays in one valley (Appendix B).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from tombola.training.run import Run
 
 @dataclass(frozen=True)
 class Instability:
-    """What SGD noise does to the trainings of one ticket.
+    """The error barriers between trainings of one ticket under different SGD noise.
 
     lines: between all pairs of copies: first and second, first and third, ..., second and third, ...
     noises: number of the noise of each copy.
@@ -91,9 +92,9 @@ class Instability:
 
     @property
     def recalibrated(self) -> Instability | None:
-        """The reading with batch-norm statistics measured anew, if the lines carry it beside."""
-        beside = tuple(line.recalibrated for line in self.lines if line.recalibrated is not None)
-        return replace(self, lines=beside) if beside else None
+        """The same with batch-norm statistics measured anew; None if the lines do not carry that reading."""
+        lines = tuple(line.recalibrated for line in self.lines if line.recalibrated is not None)
+        return replace(self, lines=lines) if lines else None
 
 
 def _cost(
@@ -152,6 +153,7 @@ def instability(
 
 
 def _check_copies(runs: Sequence[Run], copies: Sequence[Run]) -> None:
+    """Raises TicketError for runs of several tickets, RecipeError for copies that cannot be compared."""
     if len(copies) < 2:
         raise RecipeError(f"instability of {len(copies)} run(s); it needs at least 2 copies, the paper has 3")
     for run in runs[1:]:
@@ -177,7 +179,7 @@ def _check_copies(runs: Sequence[Run], copies: Sequence[Run]) -> None:
 
 
 def _check_passes(trunk: Run, copy: Run) -> None:
-    """Refuse a trunk that did not pass through the ticket: there it had the very same loss and accuracy."""
+    """Raises TicketError for a trunk without the ticket's loss and accuracy at the ticket's epoch."""
     ticket, start = copy.ticket, copy.history[0]
     passed = [row for row in trunk.history if row.epoch == ticket.epoch]
     # As text, in which an undefined loss is equal to itself: a diverged trunk is a result like any other.
@@ -198,7 +200,7 @@ def noise_copies(
     device: str | torch.device | None = "cpu",
     watch: Watch | None = None,
 ) -> Iterator[Run]:
-    """Train a ticket once under each of several noises, one after the other.
+    """Trainings of a ticket, one under each of several noises, one after the other.
 
     noises: number of the noise of each copy, all different.
 
@@ -221,7 +223,7 @@ def copies(
 
 
 def check_noises(noises: Sequence[int]) -> None:
-    """Refuse fewer than two copies, or two of one noise."""
+    """Raises RecipeError for fewer than two copies, or two of one noise."""
     if len(noises) < 2 or len(set(noises)) < len(noises):
         raise RecipeError(f"noises are {tuple(noises)}; give at least two, all different, such as (1, 2, 3)")
 

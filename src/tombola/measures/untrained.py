@@ -1,7 +1,7 @@
-"""The untrained ticket with its own head: what pruning alone has made of a network (section 5).
+"""Accuracy of an untrained ticket with its own head: what pruning alone has made of a network (section 5).
 
-The batch-norm statistics of an initialisation are mean 0 and variance 1, under which a network is near chance
-whatever its mask. So there is a second reading, with statistics measured on the train images (D3).
+The batch-norm statistics of an initialisation are mean 0 and variance 1, under which a network with any mask
+is near chance. So there is a second reading, with statistics measured on the train images (D3).
 """
 
 from __future__ import annotations
