@@ -20,7 +20,7 @@ class Size:
 
     def part(self, share: float | None = None, shots: int | None = None) -> Size:
         """The size of a subset with that share of the train images, or with ``shots`` of each class."""
-        if shots is not None:
+        if shots is not None and self.train:
             share = shots * self.classes / self.train
         return replace(self, share=self.share * (1.0 if share is None else share))
 

@@ -1,7 +1,7 @@
 """The costs of jobs, as their functions state them (:mod:`tombola.cost`), for plans to add up.
 
-Each job is worked out once, with the outline of its result for the jobs that take it. Data is loaded only if
-it is none that comes by name.
+Each job is worked out once, with the outline of its result for the jobs that take it. Only data whose size is
+not in :mod:`tombola.data.sizes` is loaded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tombola.training.recipe import Recipe
 from tombola.training.run import Run
 
 _SUBJECTS = ("ticket", "run", "start", "subject")
-"""Parameters by whose outline a function's result is known, unless its cost says otherwise."""
+"""Parameters whose outline is the result's, unless the cost states another; the first one wins."""
 
 
 class Costs:
@@ -38,7 +38,7 @@ class Costs:
         """Networks that cannot be built for images as CIFAR-10's, whose weights are counted as nothing."""
 
     def of(self, job: Job) -> Cost:
-        """What a job costs, those that it needs not counted.
+        """The cost of a job, without the jobs that it needs.
 
         Raises :class:`~tombola.errors.DataError` for a data set of the caller's own that cannot be loaded.
         """
@@ -48,7 +48,7 @@ class Costs:
         return cost
 
     def _stated(self, job: Job) -> Cost:
-        """The cost that the job's function states, or what a measure usually costs."""
+        """The cost that the job's function states; without one, that of an evaluation if it is stored."""
         cost = job.declaration.cost
         if cost is None:
             return self._evaluation(job) if job.stored else Cost()
@@ -68,16 +68,17 @@ class Costs:
         return forward(outlines[0], len(outlines) * sizes[0].test)
 
     def _result(self, job: Job) -> Outline | Size:
-        """What is known of what a job gives."""
+        """The outline or size of a job's result."""
         if job.name not in self._results:
             self._results[job.name] = self.of(job).result or self._passed_on(job)
         return self._results[job.name]
 
     def _passed_on(self, job: Job) -> Outline | Size:
-        """What is known of the data or of the ticket or run that a job takes."""
-        if result_type(job.declaration) is Data and "data" in job.arguments:
-            size: Size = self._argument(job, "data")
-            return size
+        """The size of the data that a data function takes, else the outline of the ticket or run taken."""
+        if result_type(job.declaration) is Data:
+            values = (self._argument(job, key) for key in job.arguments)
+            # Of data made from nothing no size is known.
+            return next((value for value in values if isinstance(value, Size)), Size(0, 0, 0))
         for key in _SUBJECTS:
             if key in job.arguments and isinstance(outline := self._argument(job, key), Outline):
                 return outline
@@ -90,7 +91,7 @@ class Costs:
         return self._planned(job, value, face(function).hints.get(key, Any))
 
     def _planned(self, job: Job, value: Any, hint: Any) -> Any:
-        """A written value read, with outlines and sizes in place of tickets, runs and data."""
+        """The value of a written argument, with outlines and sizes in place of tickets, runs and data."""
         if isinstance(value, Job):
             return self._result(value)
         if isinstance(value, list):
@@ -116,7 +117,7 @@ class Costs:
 
 
 def _outline(value: Ticket | Run) -> Outline:
-    """What is known of a ticket or run of the caller's own."""
+    """The outline of a ticket or run of the caller's own."""
     ticket = value if isinstance(value, Ticket) else value.ticket
     weights = sum(tensor.numel() for tensor in ticket.start.values())
     return Outline(ticket.network.written, weights, ticket.epoch, ticket.density)
