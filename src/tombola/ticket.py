@@ -207,7 +207,8 @@ class Ticket:
         return ticket.with_start(ticket.start) if complete and description["start_kept"] != "none" else ticket
 
 
-def _cost(network: str) -> Cost:
+def _initialize_cost(network: str) -> Cost:
+    """No training; disk for the dense weights."""
     try:
         weights = weights_of(network)
     except NetworkError:  # it cannot be built for images as CIFAR-10's
@@ -215,7 +216,7 @@ def _cost(network: str) -> Cost:
     return Cost(disk=4 * weights, result=Outline(network, weights))
 
 
-@declare("initialize", cost=_cost)
+@declare("initialize", cost=_initialize_cost)
 def initialize(
     network: str | Factory, data: Data, *, seed: int = 0, init: str | Scheme | None = None
 ) -> Ticket:

@@ -22,11 +22,12 @@ from tombola.registry import declare
 from tombola.seeds import generator
 
 
-def _cost(data: Size, share: float | None, shots: int | None) -> Cost:
+def _subset_cost(data: Size, share: float | None, shots: int | None) -> Cost:
+    """Nothing but the size of the subset."""
     return Cost(result=data.part(share, shots))
 
 
-@declare("subset", stored=False, cost=_cost)
+@declare("subset", stored=False, cost=_subset_cost)
 def subset(data: Data, *, share: float | None = None, shots: int | None = None, seed: int = 0) -> Data:
     """A class-balanced random subset of the train split.
 

@@ -82,11 +82,12 @@ def weighs_batches_alike(call: Mapping[str, object]) -> bool:
     return count is not None and len({last - first for first, last in _batches(count)}) == 1
 
 
-def _cost(first: Outline, data: Size, points: int, recalibrate: Recalibrate) -> Cost:
+def _barrier_cost(first: Outline, data: Size, points: int, recalibrate: Recalibrate) -> Cost:
+    """Evaluations at all points of one line."""
     return lines_cost(first, data, points, recalibrate)
 
 
-@declare("barrier", version=2, unchanged={2: weighs_batches_alike}, cost=_cost)
+@declare("barrier", version=2, unchanged={2: weighs_batches_alike}, cost=_barrier_cost)
 def barrier(
     first: Run,
     second: Run,

@@ -97,14 +97,15 @@ class Instability:
         return replace(self, lines=lines) if lines else None
 
 
-def _cost(
+def _instability_cost(
     runs: Sequence[Outline], data: Size, trunk: Outline | None, points: int, recalibrate: Recalibrate
 ) -> Cost:
+    """Evaluations on the lines between all pairs of copies."""
     copies = len(runs) + (trunk is not None)
     return lines_cost(runs[0], data, points, recalibrate, lines=math.comb(copies, 2))
 
 
-@declare("instability", version=2, unchanged={2: weighs_batches_alike}, cost=_cost)
+@declare("instability", version=2, unchanged={2: weighs_batches_alike}, cost=_instability_cost)
 def instability(
     runs: Sequence[Run],
     data: Data,

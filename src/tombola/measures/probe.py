@@ -43,11 +43,12 @@ class Probes:
     losses: tuple[float, ...]
 
 
-def _cost(subject: Outline, data: Size, recipe: Recipe) -> Cost:
+def _probe_cost(subject: Outline, data: Size, recipe: Recipe) -> Cost:
+    """Heads trained once, all in one pass."""
     return heads_cost(subject, data, recipe)
 
 
-@declare("probe", cost=_cost)
+@declare("probe", cost=_probe_cost)
 def probe(
     subject: Ticket | Run,
     data: Data,

@@ -42,11 +42,12 @@ class Transfer:
     frozen_loss: float
 
 
-def _cost(subject: Outline, data: Size, recipe: Recipe) -> Cost:
-    return heads_cost(subject, data, recipe, times=2)  # with adapting and with frozen batch norm
+def _transfer_cost(subject: Outline, data: Size, recipe: Recipe) -> Cost:
+    """Heads trained twice, with adapting and with frozen batch norm."""
+    return heads_cost(subject, data, recipe, times=2)
 
 
-@declare("transfer", cost=_cost)
+@declare("transfer", cost=_transfer_cost)
 def transfer(
     subject: Ticket | Run,
     data: Data,

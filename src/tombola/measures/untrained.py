@@ -38,11 +38,12 @@ class Untrained:
     recalibrated: Untrained | None = None
 
 
-def _cost(ticket: Outline, data: Size, recalibrate: Recalibrate) -> Cost:
+def _untrained_cost(ticket: Outline, data: Size, recalibrate: Recalibrate) -> Cost:
+    """One evaluation."""
     return forward(ticket, evaluated_images(data, recalibrate))
 
 
-@declare("untrained", cost=_cost)
+@declare("untrained", cost=_untrained_cost)
 def untrained(
     ticket: Ticket,
     data: Data,

@@ -94,12 +94,13 @@ def check_scope(scope: str) -> None:
         raise RecipeError(unknown("pruning scope", scope, get_args(Scope)))
 
 
-def _cost(run: Outline, fraction: float) -> Cost:
+def _prune_cost(run: Outline, fraction: float) -> Cost:
+    """No training; disk for the mask as bits, and the ticket that is left."""
     pruned = replace(run, density=run.density * (1 - fraction))
     return Cost(disk=RESULT_BYTES + HEADER_BYTES + run.weights / 8, result=pruned)
 
 
-@declare("prune", cost=_cost)
+@declare("prune", cost=_prune_cost)
 def prune(run: Run, *, fraction: float = 0.2, scope: Scope = "global", exclude: Sequence[str] = ()) -> Ticket:
     """The ticket of the next round.
 
