@@ -28,6 +28,7 @@ from tombola.networks.initialization import Scheme, written_init
 from tombola.networks.network import Factory, written_network
 from tombola.networks.versions import as_written
 from tombola.ticket import Ticket
+from tombola.training.recipe import Recipe
 from tombola.training.run import Run
 
 # Parameters that the lab fills in where a job runs. They say how, not what, and never enter a name.
@@ -105,6 +106,9 @@ def _written_field_defaults(kind: type) -> dict[str, Any]:
     return defaults
 
 
+_written_recipes: dict[int, tuple[Recipe, dict[str, Any]]] = {}
+
+
 class ArgumentWriter:
     """Writes the arguments of one call as JSON values, and collects the data and own values among them.
 
@@ -174,6 +178,10 @@ class ArgumentWriter:
 
     def _write_fields(self, key: str, value: Any) -> dict[str, Any]:
         """The fields of a dataclass that differ from their defaults."""
+        if type(value) is Recipe:  # of many jobs a few, and the slowest to write
+            recipe, written = _written_recipes.get(id(value), (None, {}))
+            if recipe is value:
+                return written
         kind: Any = type(value)
         hints, defaults = _field_hints(kind), _written_field_defaults(kind)
         written = {}
@@ -192,6 +200,10 @@ class ArgumentWriter:
                 f"{self._function}: {key} would read as something else, for the names of its fields "
                 f"({', '.join(written)}); rename them"
             )
+        if kind is Recipe:
+            if len(_written_recipes) >= 1_000:
+                _written_recipes.clear()
+            _written_recipes[id(value)] = (value, written)
         return written
 
     def _write_network(self, network: str | Callable[..., Module]) -> str:

@@ -86,7 +86,7 @@ class Job:
         return f"<job {self.declaration.name} {self.name[:12]}>"
 
 
-def job(function: Callable[..., object], *arguments: Any, **options: Any) -> Job:
+def job(function: Callable[..., object], /, *arguments: Any, **options: Any) -> Job:
     """A call as a job, which is not made.
 
     function: a declared one; see :func:`tombola.declare`.

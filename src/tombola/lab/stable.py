@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from tombola.data.imageset import Data
 from tombola.errors import RecipeError
+from tombola.lab.chains import as_job
 from tombola.lab.deadline import Stop
 from tombola.lab.engine import Progress
 from tombola.lab.job import Job, job
@@ -80,7 +81,7 @@ def first_stable_epochs(
     def next_jobs() -> dict[tuple[int, int], Job]:
         """The instabilities that the searches need next, by the start's number and the length."""
         return {
-            (number, length): searches[number].instability(length)
+            (number, length): as_job(searches[number].instability(length))
             for number, lengths in enumerate(measured)
             for length in questions(
                 stabilities(lengths), recipe.epochs, at_once=at_once, neighbours=neighbours
