@@ -128,24 +128,25 @@ class ArgumentWriter:
         key: the name of the parameter, for errors.
         hint: its type hint.
         """
-        if isinstance(value, self._kept):
+        if isinstance(value, numpy.generic):
+            value = value.item()
+        # The commonest first: a plan writes a hundred thousand arguments.
+        if value is None or value is True or value is False or isinstance(value, self._kept):
             return value
-        if isinstance(value, Data) or (Data in alternatives(hint) and isinstance(value, str | os.PathLike)):
+        if isinstance(value, int) and not isinstance(value, bool):
+            return float(value) if wants_float(hint) else value
+        if isinstance(value, Data) or (isinstance(value, str | os.PathLike) and Data in alternatives(hint)):
             return self._write_data(value)
         if isinstance(value, Ticket | Run):
             name = value.fingerprint
             self.values[name] = value
             return {"value": name, "type": type(value).__name__}
-        if isinstance(value, numpy.generic):
-            value = value.item()
         if isinstance(value, str) and wants_network(hint):
             return self._write_network(value)
         if wants_init(hint) and (isinstance(value, str) or callable(value)):
             return written_init(value)
-        if isinstance(value, bool | str | types.NoneType):
+        if isinstance(value, str):
             return value
-        if isinstance(value, int):
-            return float(value) if wants_float(hint) else value
         if isinstance(value, float):
             if not math.isfinite(value):
                 raise JobError(f"{self._function}: {key} is {value}; a job takes finite numbers only")
@@ -244,6 +245,7 @@ def from_json(value: Any, hint: Any) -> Any:
     return value
 
 
+@cache
 def alternatives(hint: Any) -> tuple[Any, ...]:
     """The members of a union, or the hint itself."""
     origin = typing.get_origin(hint)
