@@ -10,6 +10,8 @@ from tombola.experiments.bound import Bound, renamed, spoken
 from tombola.experiments.paper.jobs import PaperJobs
 from tombola.experiments.paper.printed import comparable_cells, comparable_tables
 from tombola.lab.item import Item
+from tombola.table.key import Key
+from tombola.table.number import Cell
 from tombola.views.exhibit import Exhibit
 from tombola.views.layout import Layout
 from tombola.views.panels import Panels
@@ -52,7 +54,7 @@ class Study:
             layout=self.layout,
             panels=self.panels,
             # Beside stand-ins the paper's numbers would say nothing.
-            printed={} if scale.note else comparable_tables().get(self.name, {}),
+            printed={} if scale.note else self._printed(work),
             comparable={} if scale.note else comparable_cells(),
             budget=f"{scale}: {scale.epochs} epochs",
             warning=scale.warning,
@@ -66,6 +68,11 @@ class Study:
             name=self.name, heading=spoken(self.name), title=self.title, layout=self.layout,
             printed=printed, left_out=cause,
         )  # fmt: skip
+
+    def _printed(self, work: PaperJobs) -> dict[Key, Cell]:
+        """What the paper prints in it of the pairs of a scale."""
+        printed = comparable_tables().get(self.name, {})
+        return {key: cell for key, cell in printed.items() if work.scale.has_pair(key)}
 
     def _without_configurations(self, work: PaperJobs) -> str:
         wanted = ", ".join(str(configuration) for configuration in work.scale.configurations or ())
