@@ -14,9 +14,10 @@ from rich.console import Console
 
 import tombola as tb
 from tombola.errors import TombolaError
-from tombola.lab import execute
-from tombola.lab.archive import export, import_
-from tombola.lab.execute import finished_job
+from tombola.lab import evaluate
+from tombola.lab.archive import import_
+from tombola.lab.evaluate import finished_job
+from tombola.lab.export import export
 from tombola.lab.gc import gc
 from tombola.lab.listing import listing, show_file, show_job
 from tombola.lab.store import Store
@@ -99,7 +100,7 @@ def readers(bait: Bait) -> dict[str, list[Callable[[Path], Any]]]:
     def evaluated(path: Path) -> None:
         if path.parent.name == bait.names[3]:
             with suppress(Exception):  # arguments that do not fit fail the job, whatever they raise
-                execute.evaluate(store, store.description(bait.names[3]), {})
+                evaluate.evaluate(store, store.description(bait.names[3]), {})
 
     return {
         "ticket": [tb.Ticket.load, lambda path: shown(show_file(path))],
@@ -109,7 +110,7 @@ def readers(bait: Bait) -> dict[str, list[Callable[[Path], Any]]]:
         "store": [
             lambda path: shown(listing(store)),
             each_job(lambda name: shown(show_job(store, name))),
-            each_job(lambda name: execute.load_result(store, name)),
+            each_job(lambda name: evaluate.load_result(store, name)),
             each_job(lambda name: finished_job(store, name).name),
             evaluated,
             each_job(lambda name: export(store, [name], bait.room / "out.tombola")),

@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 import tombola as tb
 from tombola import files
 from tombola.errors import TombolaError
-from tombola.lab import execute, objects
+from tombola.lab import evaluate, objects
 
 
 def _digits_alone(source: Any) -> tb.Data:
@@ -43,7 +43,7 @@ def _digits_alone(source: Any) -> tb.Data:
 
 def forget() -> None:
     """Nothing of one input may be remembered for the next."""
-    for cached in (objects._object, objects._data, execute._derived_data):
+    for cached in (objects._object, objects._data, evaluate._derived_data):
         cached.cache_clear()
 
 

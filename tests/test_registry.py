@@ -64,3 +64,12 @@ def test_an_undeclared_function_is_refused_with_the_remedy() -> None:
 )  # fmt: skip
 def test_the_librarys_own_functions_are_declared_under_their_names(name: str) -> None:
     assert registry.declaration(name).function is getattr(tb, name)
+
+
+def test_a_cost_of_arguments_that_the_function_lacks_is_refused() -> None:
+    def measure(run: tb.Run, data: tb.Data) -> float:
+        return 0.0
+
+    with pytest.raises(JobError, match="cost of 'my-measure': no parameter 'dta'; did you mean 'data'"):
+        tb.declare("my-measure", cost=lambda dta: tb.Cost())(measure)
+    tb.declare("my-measure", cost=lambda data: tb.Cost(images=data.train))(measure)

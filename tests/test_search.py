@@ -131,7 +131,7 @@ def test_layerwise_pruning_takes_the_same_share_of_each_layer(
             TicketError,
             r"no prunable weight '14\.wieght'; did you mean '14\.weight'",
         ),
-        ({"exclude": "14.weight"}, TicketError, r"must be a list of names, such as \['14\.weight'\]"),
+        ({"exclude": "14.weight"}, RecipeError, r"must be a list of names, such as \['14\.weight'\]"),
     ],
 )
 def test_impossible_settings_are_refused_at_once(

@@ -1,4 +1,5 @@
 # The public face: each name and its home, for type checkers and for __init__.py, which loads them when used.
+from .cost import Cost as Cost
 from .data.augmentation import Augmentation as Augmentation
 from .data.fitting import fit_images as fit_images
 from .data.imageset import Data as Data

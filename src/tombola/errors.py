@@ -1,4 +1,4 @@
-"""Errors that tell a user what was wrong, what was seen and what is allowed."""
+"""The errors of tombola, and the words for what was wrong, what was seen and what to do about it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 
 class TombolaError(Exception):
-    """Something the caller can mend. The message is one line and names the value and the remedy."""
+    """An error that the caller can mend; its message is one line with the value and the remedy."""
 
 
 class DataError(TombolaError):
@@ -49,19 +49,19 @@ class ClusterError(TombolaError):
 
 
 class Undeclared(StoreError):
-    """A result that is not damaged, but of a network that is not declared in this process."""
+    """An intact result of a network that is not declared in this process."""
 
 
 class Unfinished(TombolaError):
-    """Work that was stopped on time: what is left is no failure, and the same call or command continues."""
+    """Work that was stopped on time, without a failure; the same call or command continues it."""
 
 
 class StoreUnwritable(StoreError):
-    """A place that cannot be written to: every job would fail there."""
+    """A store at a place that cannot be written to, where every job would fail."""
 
 
 def unknown(kind: str, value: str, known: Iterable[str]) -> str:
-    """One line for a name that does not exist, with the nearest that does."""
+    """One line that says that a name does not exist, with the nearest name that does, or all of them."""
     names = sorted(known)
     near = difflib.get_close_matches(value, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
@@ -74,7 +74,7 @@ def unwritable(place: str | os.PathLike[str], error: BaseException) -> StoreUnwr
 
 
 def remedy(error: BaseException) -> str:
-    """What to do when a place cannot be written to; what is finished is found when the same is run again."""
+    """What to do about a place that cannot be written to; running the same again keeps what is finished."""
     code = error.errno if isinstance(error, OSError) else None
     if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "make room (tombola gc shows what a store can spare) and run the same again"

@@ -1,7 +1,7 @@
-"""Tensor files: one safetensors file with a description and checksums, written whole or not at all.
+"""Tensor files: safetensors files with a JSON description and checksums, written atomically.
 
-Tickets, runs and checkpoints all use this form. Nothing in it is executed on reading: safetensors for the
-tensors, JSON in its metadata for everything else. A file that was cut short or altered is refused.
+Tickets, runs, checkpoints and the store's tensors have this form. Reading one executes nothing: tensors are
+safetensors, everything else is JSON in its metadata. A file that was cut short or altered is refused.
 """
 
 from __future__ import annotations
@@ -33,23 +33,24 @@ def write_tensors(
     *,
     synced: bool = True,
 ) -> None:
-    """Write a tensor file of that kind, beside its place first and then renamed: it is never half there.
+    """Write a tensor file atomically.
 
-    synced: as for :func:`~tombola.atomic.write_whole`.
+    kind: what it holds, such as ``"tombola.ticket/1"``; readers ask for it.
+    description: JSON values. synced: as for :func:`~tombola.atomic.write_whole`.
 
     Raises :class:`~tombola.errors.StoreError` when the place cannot be written to.
     """
     path = Path(path)
-    whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     metadata = {
         "kind": kind,
         "description": json.dumps(description, sort_keys=True, allow_nan=False),
-        "checksums": json.dumps({name: checksum(tensor) for name, tensor in sorted(whole.items())}),
+        "checksums": json.dumps({name: checksum(tensor) for name, tensor in sorted(contiguous.items())}),
     }
     metadata["seal"] = _seal(metadata)
     try:
-        # Not save_file, whose files nobody else may read: a store is often shared.
-        content = save(whole, metadata)
+        # Not save_file, whose files only their owner may read: a store is often shared.
+        content = save(contiguous, metadata)
     except (OSError, SafetensorError) as error:
         raise unwritable(path, error) from error
     write_whole(path, content, make_folder=True, synced=synced)
@@ -60,7 +61,7 @@ def read_tensors(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The description and the tensors of a file that :func:`write_tensors` wrote.
 
-    only: how the names of those begin that are wanted; the others are not read, nor checked.
+    only: prefix of the names of tensors that are wanted; the others are not read, nor checked.
 
     Raises :class:`~tombola.errors.TicketError` when there is no such file, or it is of another kind,
     truncated or altered.
@@ -79,17 +80,17 @@ def read_tensors(
         raise TicketError(f"{path} holds {metadata.get('kind', 'something')!r}, not {kind!r}")
     if metadata.get("seal") != _seal(metadata):
         raise TicketError(f"{path} was altered: its description does not match its seal")
-    checksums = _object(path, metadata, "checksums")
+    checksums = _metadata_object(path, metadata, "checksums")
     for name, tensor in tensors.items():
         if checksums.get(name) != checksum(tensor):
             raise TicketError(f"{path} was altered: tensor {name!r} does not match its checksum")
     if checksums.keys() != set(names):
         raise TicketError(f"{path} was altered: tensors are missing")
-    return _object(path, metadata, "description"), tensors
+    return _metadata_object(path, metadata, "description"), tensors
 
 
 def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The description in a tensor file, checked against its seal and read without the tensors.
+    """The description in a tensor file, read without the tensors and checked against its seal.
 
     Raises :class:`~tombola.errors.TicketError` if it is damaged.
     """
@@ -100,11 +101,11 @@ def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise TicketError(f"{path} is damaged or not a tensor file: {reason(error)}") from error
     if metadata.get("seal") != _seal(metadata):
         raise TicketError(f"{path} was altered: its description does not match its seal")
-    return _object(path, metadata, "description")
+    return _metadata_object(path, metadata, "description")
 
 
 def file_kind(path: str | os.PathLike[str]) -> str:
-    """What a tensor file says it holds; :class:`~tombola.errors.TicketError` if it is none of ours."""
+    """The kind of a tensor file; :class:`~tombola.errors.TicketError` if it is not one of tombola's."""
     try:
         with safe_open(path, framework="pt") as file:
             kind = (file.metadata() or {}).get("kind")
@@ -124,7 +125,7 @@ def checksum(tensor: Tensor) -> str:
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the names and values of tensors, whatever their order."""
+    """SHA-256 over the names and values of tensors, in any order."""
     parts = {name: checksum(tensor) for name, tensor in tensors.items()}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -136,7 +137,7 @@ def pack_bits(mask: Tensor) -> Tensor:
 
 def unpack_bits(packed: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The bool tensor of that shape which :func:`pack_bits` packed."""
-    count = math.prod(shape)  # of any size, unlike numpy's, which comes round to small numbers again
+    count = math.prod(shape)  # of any size, unlike numpy's, which overflows
     if packed.dtype != torch.uint8 or packed.numel() != (count + 7) // 8:
         raise TicketError(
             f"a packed mask of shape {shape} has {(count + 7) // 8} bytes; got {packed.numel()}"
@@ -144,8 +145,8 @@ def unpack_bits(packed: Tensor, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(np.unpackbits(packed.numpy(), count=count).astype(bool)).reshape(shape)
 
 
-def _object(path: str | os.PathLike[str], metadata: Mapping[str, str], key: str) -> dict[str, Any]:
-    """An object in the metadata: a seal proves that nothing was altered, not who wrote it."""
+def _metadata_object(path: str | os.PathLike[str], metadata: Mapping[str, str], key: str) -> dict[str, Any]:
+    """A JSON object in the metadata, which is untrusted: a seal does not prove who wrote it."""
     try:
         return json_object(metadata.get(key, ""))
     except ValueError as error:
@@ -153,5 +154,6 @@ def _object(path: str | os.PathLike[str], metadata: Mapping[str, str], key: str)
 
 
 def _seal(metadata: Mapping[str, str]) -> str:
+    """SHA-256 over kind, description and checksums."""
     parts = [metadata.get(key, "") for key in ("kind", "description", "checksums")]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -1,34 +1,37 @@
-"""Declared names: how functions and networks are known outside the running process.
+"""The registry of declared functions: the name and version by which a function enters jobs.
 
 A job (see :mod:`tombola.lab`) must still mean the same after its code was moved or renamed. So a function
-or network enters it by the name declared here, together with a version that is raised by hand when its
-numbers change. Where they change for some calls only, the others keep the version that they had: see
-:func:`declare`.
+enters it by the name declared here, together with a version that is raised by hand when its numbers change.
+Where they change for some calls only, the others keep the version that they had: see :func:`declare`.
+Networks have names and versions of their own (:mod:`tombola.networks.versions`).
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, TypeVar
 
+from tombola.cost import Cost
 from tombola.errors import JobError, unknown
 from tombola.source import remember_source
 
 F = TypeVar("F", bound=Callable[..., Any])
 Unchanged = Callable[[Mapping[str, Any]], bool]
-"""Whether a call, by its arguments as they are given, has the numbers of the version before."""
+"""Whether a call with these arguments has the numbers of the version before."""
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """What is known of a declared function.
+    """A declared function with its name, version and options; see :func:`declare`.
 
-    ``stored`` is False for a function that is exact and cheap: it runs again wherever its result is needed.
-    ``unchanged`` has, by version, what tells calls that this version left alone.
+    stored: False for a function that is exact and cheap, and runs again wherever its result is needed.
+    unchanged: by version, a function that tells the calls whose numbers that version left alone.
+    cost: the cost of a call from those of its arguments that it names; None where it is not stated.
     """
 
     name: str
@@ -36,11 +39,12 @@ class Declaration:
     stored: bool
     function: Callable[..., Any]
     unchanged: Mapping[int, Unchanged] = field(default_factory=dict, compare=False)
+    cost: Callable[..., Cost] | None = field(default=None, compare=False)
 
     def for_call(self, arguments: Mapping[str, Any]) -> Declaration:
         """This declaration at the earliest version that has the numbers of a call.
 
-        arguments: by name, as they are given; data sets by name, loaded, or as jobs.
+        arguments: by name; data sets by name, loaded, or as jobs.
         """
         version = self.version
         while version in self.unchanged and self.unchanged[version](arguments):
@@ -75,29 +79,51 @@ _BUILT_IN = ("tombola.data", "tombola.ticket", "tombola.training", "tombola.prun
 
 
 def declare(
-    name: str, *, version: int = 1, stored: bool = True, unchanged: Mapping[int, Unchanged] | None = None
+    name: str,
+    *,
+    version: int = 1,
+    stored: bool = True,
+    unchanged: Mapping[int, Unchanged] | None = None,
+    cost: Callable[..., Cost] | None = None,
 ) -> Callable[[F], F]:
-    """Declare a function under a lasting name, so that calls of it can be written down as jobs.
+    """Decorator that declares a function under a lasting name, so that calls of it can be jobs.
 
     version: raised by hand when numbers change, which gives every call another name.
     stored: False for a function that is exact and cheap, and runs again wherever its result is needed.
     unchanged: for a version that changed the numbers of some calls only, a function of a call's arguments
-        that returns True where the numbers stayed: such a call is written with the version before, and keeps
-        its name. Where that is not known it returns False. The entry stays when later versions come.
+        that returns True where the numbers stayed, and False where that is unknown: a call that stayed is
+        written with the version before, and keeps its name. The entry stays when later versions come.
 
-    Raises :class:`~tombola.errors.JobError` if another function holds the name already.
+    cost: for plans, a function of some of the call's arguments, by name, that returns a
+        :class:`~tombola.cost.Cost`. It gets an :class:`~tombola.cost.Outline` for a ticket or run and a
+        :class:`~tombola.data.sizes.Size` for data. Without it a stored function of tickets or runs and data
+        costs an evaluation of each of them on the test split, and any other nothing.
+
+    Raises :class:`~tombola.errors.JobError` if another function holds the name already, or for a cost that
+    takes an argument which the function does not have.
     """
 
     def register(function: F) -> F:
-        known = _declarations.get(name)
-        # The same definition may come by twice (a notebook cell run again, a module under two names).
-        if known is not None and known.function.__qualname__ != function.__qualname__:
-            raise JobError(f"the name {name!r} is declared already, by {known.function.__qualname__}")
-        _declarations[name] = Declaration(name, version, stored, function, dict(unchanged or {}))
+        before = _declarations.get(name)
+        # One definition may be declared twice: a notebook cell run again, a module under two names.
+        if before is not None and before.function.__qualname__ != function.__qualname__:
+            raise JobError(f"the name {name!r} is declared already, by {before.function.__qualname__}")
+        _check_cost(name, function, cost)
+        _declarations[name] = Declaration(name, version, stored, function, dict(unchanged or {}), cost)
         remember_source("functions", name, function)
         return function
 
     return register
+
+
+def _check_cost(name: str, function: Callable[..., Any], cost: Callable[..., Cost] | None) -> None:
+    """Raises JobError for a cost that takes an argument which the function does not have."""
+    if cost is None:
+        return
+    parameters = inspect.signature(function).parameters
+    for argument in inspect.signature(cost).parameters:
+        if argument not in parameters:
+            raise JobError(f"the cost of {name!r}: " + unknown("parameter", argument, parameters))
 
 
 def declaration(name: str) -> Declaration:
@@ -110,7 +136,7 @@ def declaration(name: str) -> Declaration:
 
 
 def function_names() -> list[str]:
-    """All declared names."""
+    """All declared names, built-in functions included."""
     _import_built_in()
     return list(_declarations)
 
@@ -126,8 +152,8 @@ def _import_built_in() -> None:
 
 def declaration_of(function: Callable[..., Any]) -> Declaration:
     """The declaration of that function; :class:`~tombola.errors.JobError` with the remedy if it has none."""
-    for known in _declarations.values():
-        if known.function is function:
-            return known
+    for declared in _declarations.values():
+        if declared.function is function:
+            return declared
     label = getattr(function, "__qualname__", repr(function))
     raise JobError(f"{label} is not declared and cannot be a job; put @tombola.declare('a-name') above it")

@@ -1,4 +1,4 @@
-"""Named random streams: every draw in tombola comes from a key of its own, never from a global seed.
+"""Named random streams: every draw in tombola comes from the stream of its own key, never from a global seed.
 
 A key is a stream's name and its numbers, say ``("order", noise, round, epoch)``. It is hashed into the
 entropy of a :class:`numpy.random.SeedSequence`, so that no two keys share a stream and changing one number
@@ -21,7 +21,7 @@ _borrowing = threading.RLock()
 
 
 def sequence(stream: str, *numbers: int) -> np.random.SeedSequence:
-    """The seed sequence of one key.
+    """The numpy seed sequence of one key.
 
     The key is hashed rather than handed to numpy as a list of integers, because ``SeedSequence([1])`` and
     ``SeedSequence([1, 0])`` are the same sequence.
@@ -41,10 +41,9 @@ def generator(stream: str, *numbers: int) -> np.random.Generator:
 
 @contextmanager
 def torch_stream(stream: str, *numbers: int) -> Iterator[None]:
-    """Let code that draws from torch's global CPU generator draw from a keyed stream instead.
+    """Context in which torch's global CPU generator stands at the start of a keyed stream.
 
-    Module constructors initialise themselves from the global generator. Inside this context it stands at
-    the start of the stream; afterwards it is where it was before.
+    Module constructors draw their weights from the global generator. Afterwards it is where it was before.
     """
     import torch
 

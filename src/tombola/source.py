@@ -1,9 +1,9 @@
-"""Fingerprints of the source text behind what a user declares, so that an edit under an old name is noticed.
+"""Fingerprints of the source of a user's declared functions and networks, to notice edits under an old name.
 
 A fingerprint is SHA-256 over the syntax tree of a file or notebook cell, without comments, docstrings and
-line breaks: once of the whole, and once of the part that the declared function or class rests on, which is
-its own definition and, transitively, the definitions of that file that it names. It enters no name; see
-:mod:`tombola.lab.staleness` for what it is compared with.
+line breaks: once of the full text, and once of the part that the declared function or class rests on, which
+is its own definition and, transitively, the definitions of that file that it names. It enters no job's name;
+see :mod:`tombola.lab.staleness` for what it is compared with.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from typing import Any, Literal, get_args
 
 Kind = Literal["functions", "networks", "inits"]
 Use = tuple[Kind, str]
-"""A declared name, and whether it is of a function, a network or an initialisation scheme."""
+"""A declared name, after whether it is of a function, a network or an initialisation scheme."""
 
 FORM = 1
-"""How fingerprints are made; those of different forms are not compared.
+"""Version of the fingerprints; those of different forms are not compared.
 
-To be raised when the same text comes to have another fingerprint, through this module or a new Python. Python
-3.11 to 3.13 give the same ones: a tree is written out here, not by ``ast.dump``.
+It is raised when the same text gets another fingerprint, through this module or a new Python. Python 3.11 to
+3.13 give the same ones, because trees are written out here and not by ``ast.dump``.
 """
 
 # Names through which code reaches definitions that it does not spell.
@@ -42,10 +42,10 @@ _LEFT_OUT = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
 
 @dataclass(frozen=True)
 class Source:
-    """The text in which something was declared, as it was then.
+    """The text in which a function or class was declared, as it was then.
 
-    content: a file or a notebook cell. name: of the function or class in it. line: where it begins, from 1;
-    0 for a class, which is found by its name.
+    content: of a file or a notebook cell. name: of the function or class in it. line: where it begins, from
+    1; 0 for a class, which is looked up by its name.
     """
 
     content: bytes
@@ -54,18 +54,18 @@ class Source:
 
     @cached_property
     def fingerprint(self) -> dict[str, str] | None:
-        """Fingerprints: ``"file"`` of the whole and, where it can be told, ``"text"`` of the part behind it.
+        """Fingerprints: ``"file"`` of the full text and, where it can be told, ``"text"`` of the part behind.
 
-        None where the text cannot be parsed, or does not have the definition: it is another one then.
+        None where the text cannot be parsed or does not have the definition, because it was edited since.
         """
         try:
-            module, whole, indirect = _parsed(self.content)
-            seed = _seed(module, self)
+            module, file_hash, indirect = _parsed(self.content)
+            seed = _definition(module, self)
             if seed is None:
                 return None
             if indirect or "<locals>" in self.name:
-                return {"file": whole}
-            return {"text": _hash(_behind(module, seed)), "file": whole}
+                return {"file": file_hash}
+            return {"text": _hash(_statements_behind(module, seed)), "file": file_hash}
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return None
 
@@ -76,20 +76,20 @@ _used: ContextVar[set[Use] | None] = ContextVar("tombola_used", default=None)
 
 
 def executing(path: Path, content: bytes) -> None:
-    """Say that what is executed next as that file is this content, whatever lies there by then."""
+    """Record the content that is executed next as that file, which may be edited meanwhile."""
     _executed[str(path)] = content
 
 
-def remember_source(kind: Kind, name: str, declared: Any) -> None:
-    """Keep the source of what is being declared, as it is now; not of tombola's own."""
+def remember_source(kind: Kind, name: str, declared: object) -> None:
+    """Record the present source of what is being declared, unless it is tombola's own."""
     if (getattr(declared, "__module__", None) or "").partition(".")[0] == "tombola":
         _declared.pop((kind, name), None)
     else:
-        _declared[kind, name] = _source(declared)
+        _declared[kind, name] = _source_of(declared)
 
 
 def declared_here() -> dict[Kind, set[str]]:
-    """The names that were declared in this process outside tombola."""
+    """The names that were declared in this process outside tombola, by kind."""
     names: dict[Kind, set[str]] = {kind: set() for kind in get_args(Kind)}
     for kind, name in _declared:
         names[kind].add(name)
@@ -97,20 +97,20 @@ def declared_here() -> dict[Kind, set[str]]:
 
 
 def source_fingerprint(kind: Kind, name: str) -> dict[str, str] | None:
-    """The fingerprint of what is declared under a name; None where it is not known."""
+    """The fingerprint of what is declared under a name; None where it is unknown."""
     source = _declared.get((kind, name))
     return source.fingerprint if source is not None else None
 
 
 def is_same(first: Mapping[str, str], second: Mapping[str, str]) -> bool:
-    """Whether two fingerprints of one form are of the same text, as far as both of them can tell it apart."""
+    """Whether two fingerprints of one form are of the same text, by the finest part that both have."""
     part = "text" if "text" in first and "text" in second else "file"
     return first.get(part) == second.get(part)
 
 
 @contextmanager
 def recorded_uses() -> Iterator[set[Use]]:
-    """A set that gathers what of the user's own is called and built meanwhile, in this thread."""
+    """Context whose set gathers the user's own functions and networks that this thread uses meanwhile."""
     uses: set[Use] = set()
     token = _used.set(uses)
     try:
@@ -120,7 +120,7 @@ def recorded_uses() -> Iterator[set[Use]]:
 
 
 def note_use(kind: Kind, name: str) -> None:
-    """Say that a declared function is called, a network built or its weights drawn, to whoever records it."""
+    """Record that a declared function is called, a network built or its weights drawn."""
     uses = _used.get()
     if uses is not None and (kind, name) in _declared:
         uses.add((kind, name))
@@ -130,30 +130,30 @@ def fingerprints_of(uses: Iterable[Use]) -> dict[str, Any]:
     """The fingerprints of what was used, as they are kept with a result; empty if none is known."""
     kept: dict[str, Any] = {}
     for kind, name in sorted(uses):
-        known = source_fingerprint(kind, name)
-        if known is not None:
-            kept.setdefault(kind, {})[name] = known
+        fingerprint = source_fingerprint(kind, name)
+        if fingerprint is not None:
+            kept.setdefault(kind, {})[name] = fingerprint
     return {"form": FORM} | kept if kept else {}
 
 
 def file_fingerprint(content: bytes) -> str:
-    """The fingerprint of a whole Python file; SyntaxError if it is none."""
+    """The fingerprint of a full Python file; SyntaxError if it is none."""
     return _hash(ast.parse(content).body)
 
 
-def _source(declared: Any) -> Source | None:
+def _source_of(declared: Any) -> Source | None:
     """The text that something was defined in; None for what has none, such as C and partial functions."""
     if isinstance(declared, type):
         code = next(_methods(declared), None)
         file = code.co_filename if code else getattr(inspect.getmodule(declared), "__file__", None)
         line = 0
     else:
-        declared = inspect.unwrap(declared, stop=lambda each: isinstance(each, partial))
+        declared = inspect.unwrap(declared, stop=lambda inner: isinstance(inner, partial))
         code = getattr(declared, "__code__", None)
         if not isinstance(code, types.CodeType):
             return None
         file, line = code.co_filename, code.co_firstlineno
-    content = _content(file) if file else None
+    content = _executed_content(file) if file else None
     return Source(content, declared.__qualname__, line) if content is not None else None
 
 
@@ -165,8 +165,8 @@ def _methods(kind: type) -> Iterator[types.CodeType]:
             yield code
 
 
-def _content(file: str) -> bytes | None:
-    """What was executed under the name of a file: as was said of it, as it lies there, or a notebook cell."""
+def _executed_content(file: str) -> bytes | None:
+    """The content that was executed as a file: recorded, or that of the file or notebook cell now."""
     if file in _executed:
         return _executed[file]
     try:
@@ -183,16 +183,16 @@ def _parsed(content: bytes) -> tuple[ast.Module, str, bool]:
     return module, _hash(module.body), _is_indirect(module)
 
 
-def _seed(module: ast.Module, source: Source) -> ast.stmt | None:
+def _definition(module: ast.Module, source: Source) -> ast.stmt | None:
     """The statement of a file that defines what was declared."""
     name = source.name.partition(".")[0]
     if source.line == 0:
-        return next((each for each in reversed(module.body) if name in _bound([each])), None)
+        return next((last for last in reversed(module.body) if name in _bound_names([last])), None)
     for statement in module.body:
         decorators = getattr(statement, "decorator_list", [])
-        first = min([statement.lineno, *(each.lineno for each in decorators)])
+        first = min([statement.lineno, *(decorator.lineno for decorator in decorators)])
         if first <= source.line <= (statement.end_lineno or first):
-            return statement if name == "<lambda>" or name in _bound([statement]) else None
+            return statement if name == "<lambda>" or name in _bound_names([statement]) else None
     return None
 
 
@@ -203,49 +203,50 @@ def _is_indirect(module: ast.Module) -> bool:
             return True
         if isinstance(node, ast.Name) and node.id in _INDIRECT:
             return True
-        if isinstance(node, ast.Attribute) and (_root(node), node.attr) == ("sys", "modules"):
+        if isinstance(node, ast.Attribute) and (_root_name(node), node.attr) == ("sys", "modules"):
             return True
     return False
 
 
-def _behind(module: ast.Module, seed: ast.stmt) -> list[ast.stmt]:
-    """The statement ``seed`` and those of its file that it rests on, in order; of imports what is named.
+def _statements_behind(module: ast.Module, seed: ast.stmt) -> list[ast.stmt]:
+    """The statement ``seed`` and those of its file that it rests on, in order; of imports the names used.
 
-    These define a name that is used, or change what it stands for: by ``name.attribute = ...``,
-    ``name[...] = ...``, ``name.method(...)`` and, of a value that can change, by any call for its effect.
+    It rests on those that define a name it uses, or change what the name stands for: by ``name.attribute =
+    ...``, ``name[...] = ...``, ``name.method(...)`` and, of a value that can change, by any call for its
+    effect.
     """
     binding: dict[str, list[ast.stmt]] = {}
     changing: dict[str, list[ast.stmt]] = {}
     for statement in module.body:
-        for name in _bound([statement]) | _declared_global(statement):
+        for name in _bound_names([statement]) | _declared_global(statement):
             binding.setdefault(name, []).append(statement)
-        for name in _changed(statement):
+        for name in _changed_names(statement):
             changing.setdefault(name, []).append(statement)
     names: set[str] = set()
-    taken: list[ast.stmt] = []
+    visited: list[ast.stmt] = []
     pending = [seed]
     while pending:
         statement = pending.pop()
-        if any(statement is other for other in taken):
+        if any(statement is other for other in visited):
             continue
-        taken.append(statement)
+        visited.append(statement)
         if isinstance(statement, ast.Import | ast.ImportFrom):
             continue
-        used = _free(statement, frozenset()) | _declared_global(statement)
+        used = _free_names(statement, frozenset()) | _declared_global(statement)
         for name in (used & binding.keys()) - names:
             names.add(name)
             pending += binding[name] + changing.get(name, [])
             if not _is_fixed(binding[name]):
                 pending += changing.get(f"{name}()", [])
-    ordered = [statement for statement in module.body if any(statement is other for other in taken)]
+    ordered = [statement for statement in module.body if any(statement is other for other in visited)]
     return [part for statement in ordered for part in _imported(statement, names)]
 
 
 def _imported(statement: ast.stmt, names: set[str]) -> list[ast.stmt]:
-    """A statement; an import as imports of those names alone."""
+    """The statement itself; an import as one import of each of those names alone."""
     if not isinstance(statement, ast.Import | ast.ImportFrom):
         return [statement]
-    aliases = [alias for alias in statement.names if _alias(alias) in names]
+    aliases = [alias for alias in statement.names if _bound_by(alias) in names]
     if isinstance(statement, ast.Import):
         return [ast.Import([alias]) for alias in aliases]
     return [ast.ImportFrom(statement.module, [alias], statement.level) for alias in aliases]
@@ -254,31 +255,35 @@ def _imported(statement: ast.stmt, names: set[str]) -> list[ast.stmt]:
 def _is_fixed(statements: Iterable[ast.stmt]) -> bool:
     """Whether a name so bound stands for what no call can change: a definition, an import or a literal."""
     return all(
-        isinstance(each, (*_FUNCTIONS, ast.ClassDef, ast.Import, ast.ImportFrom))
-        or (isinstance(each, ast.Assign | ast.AnnAssign) and (each.value is None or _is_literal(each.value)))
-        for each in statements
+        isinstance(statement, (*_FUNCTIONS, ast.ClassDef, ast.Import, ast.ImportFrom))
+        or (
+            isinstance(statement, ast.Assign | ast.AnnAssign)
+            and (statement.value is None or _is_literal(statement.value))
+        )
+        for statement in statements
     )
 
 
 def _is_literal(value: ast.expr) -> bool:
+    """Whether an expression is built of constants alone."""
     kinds = (ast.Constant, ast.Tuple, ast.UnaryOp, ast.BinOp, ast.operator, ast.unaryop, ast.expr_context)
     return all(isinstance(node, kinds) for node in ast.walk(value))
 
 
-def _changed(statement: ast.stmt) -> set[str]:
-    """Names whose values a statement outside definitions may change; ``name()`` for those in calls alone."""
+def _changed_names(statement: ast.stmt) -> set[str]:
+    """Names whose values a statement outside definitions may change; ``name()`` where only a call may."""
     changed: set[str] = set()
     for node in _in_scope([statement]):
         if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
-            changed.add(_root(node))
+            changed.add(_root_name(node))
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-            changed.add(_root(node.value.func) if not isinstance(node.value.func, ast.Name) else "")
-            changed |= {f"{name}()" for name in _free(node, frozenset())}
+            changed.add(_root_name(node.value.func) if not isinstance(node.value.func, ast.Name) else "")
+            changed |= {f"{name}()" for name in _free_names(node, frozenset())}
     return changed - {""}
 
 
-def _root(node: ast.expr) -> str:
-    """The name that an attribute or item is reached from, if it is one."""
+def _root_name(node: ast.expr) -> str:
+    """The name that an attribute or item is reached from; "" if that is no name."""
     while isinstance(node, ast.Attribute | ast.Subscript):
         node = node.value
     return node.id if isinstance(node, ast.Name) else ""
@@ -291,19 +296,19 @@ def _in_scope(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
         node = pending.pop()
         yield node
         if isinstance(node, _COMPREHENSIONS):  # := binds in the scope around it
-            pending.extend(each.target for each in ast.walk(node) if isinstance(each, ast.NamedExpr))
+            pending.extend(inner.target for inner in ast.walk(node) if isinstance(inner, ast.NamedExpr))
         elif not isinstance(node, (*_FUNCTIONS, ast.ClassDef, ast.Lambda)):
             pending.extend(ast.iter_child_nodes(node))
 
 
-def _bound(nodes: Iterable[ast.AST]) -> set[str]:
+def _bound_names(nodes: Iterable[ast.AST]) -> set[str]:
     """The names that statements bind in the scope in which they stand."""
     bound: set[str] = set()
     for node in _in_scope(nodes):
         if isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
             bound.add(node.name)
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            bound |= {_alias(alias) for alias in node.names}
+            bound |= {_bound_by(alias) for alias in node.names}
         elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             bound.add(node.id)
         elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
@@ -313,52 +318,56 @@ def _bound(nodes: Iterable[ast.AST]) -> set[str]:
     return bound
 
 
-def _alias(alias: ast.alias) -> str:
+def _bound_by(alias: ast.alias) -> str:
+    """The name that an import binds."""
     return alias.asname or alias.name.partition(".")[0]
 
 
 def _declared_global(statement: ast.stmt) -> set[str]:
-    """The names of its file that a statement binds from within functions."""
+    """The names of its file that a statement declares global within functions, at any depth."""
     return {name for node in ast.walk(statement) if isinstance(node, ast.Global) for name in node.names}
 
 
-def _free(node: ast.AST, local: frozenset[str]) -> set[str]:
+def _free_names(node: ast.AST, local: frozenset[str]) -> set[str]:
     """The names that a node reads from its file; ``local`` are those of the functions around it."""
     if isinstance(node, ast.Name):
         return {node.id} - local if isinstance(node.ctx, ast.Load) else set()
     if isinstance(node, (*_FUNCTIONS, ast.Lambda)):
         body = [node.body] if isinstance(node, ast.Lambda) else node.body
-        own = {name for each in body for name in _declared_global_in(each)}
-        inside = (local | _parameters(node.args) | _bound(body)) - own
-        outer = [child for child in ast.iter_child_nodes(node) if not any(child is each for each in body)]
-        return _all_free(outer, local) | _all_free(body, inside)
+        own = {name for statement in body for name in _declared_global_in(statement)}
+        inside = (local | _parameter_names(node.args) | _bound_names(body)) - own
+        outer = [child for child in ast.iter_child_nodes(node) if not any(child is inner for inner in body)]
+        return _all_free_names(outer, local) | _all_free_names(body, inside)
     if isinstance(node, _COMPREHENSIONS):
-        inside = local | _bound(each.target for each in node.generators)
-        return _free(node.generators[0].iter, local) | _all_free(ast.iter_child_nodes(node), inside)
-    return _all_free(ast.iter_child_nodes(node), local)  # what a class binds is not seen in its methods
+        inside = local | _bound_names(generator.target for generator in node.generators)
+        return _free_names(node.generators[0].iter, local) | _all_free_names(
+            ast.iter_child_nodes(node), inside
+        )
+    return _all_free_names(ast.iter_child_nodes(node), local)  # what a class binds is not seen in its methods
 
 
-def _all_free(nodes: Iterable[ast.AST], local: frozenset[str]) -> set[str]:
-    return set().union(*(_free(node, local) for node in nodes))
+def _all_free_names(nodes: Iterable[ast.AST], local: frozenset[str]) -> set[str]:
+    return set().union(*(_free_names(node, local) for node in nodes))
 
 
 def _declared_global_in(node: ast.AST) -> set[str]:
     """The names that a function declares global for itself."""
-    return {name for each in _in_scope([node]) if isinstance(each, ast.Global) for name in each.names}
+    return {name for inner in _in_scope([node]) if isinstance(inner, ast.Global) for name in inner.names}
 
 
-def _parameters(arguments: ast.arguments) -> set[str]:
+def _parameter_names(arguments: ast.arguments) -> set[str]:
     return {node.arg for node in ast.iter_child_nodes(arguments) if isinstance(node, ast.arg)}
 
 
 def _hash(statements: list[ast.stmt]) -> str:
+    """SHA-256 over the trees of statements."""
     written: list[str] = []
-    _write(statements, written)
+    _write_tree(statements, written)
     return hashlib.sha256("".join(written).encode()).hexdigest()
 
 
-def _write(value: Any, written: list[str]) -> None:
-    """Write a syntax tree out, without text that stands alone (docstrings), in a form of no Python's own."""
+def _write_tree(value: object, written: list[str]) -> None:
+    """Append a syntax tree to ``written``, without docstrings, in a form that no Python version changes."""
     if isinstance(value, ast.AST):
         written.append(f"{type(value).__name__}(")
         for field in sorted(value._fields):
@@ -367,20 +376,20 @@ def _write(value: Any, written: list[str]) -> None:
                 part = [item for item in value.values if getattr(item, "value", None) != ""]
             if field not in _LEFT_OUT and part is not None and part != []:
                 written.append(f"{field}=")
-                _write(part, written)
+                _write_tree(part, written)
         written.append(")")
     elif isinstance(value, list):
         written.append("[")
         for item in value:
-            if not _is_text(item):
-                _write(item, written)
+            if not _is_lone_text(item):
+                _write_tree(item, written)
                 written.append(",")
         written.append("]")
     else:
         written.append(ascii(value))  # repr shows what is printable to a Python
 
 
-def _is_text(item: Any) -> bool:
-    """Whether this is text that stands alone, a docstring say, which does nothing."""
+def _is_lone_text(item: object) -> bool:
+    """Whether this is text that stands alone, such as a docstring, which does nothing."""
     lone = item.value if isinstance(item, ast.Expr) else None
     return isinstance(lone, ast.Constant) and isinstance(lone.value, str)

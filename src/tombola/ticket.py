@@ -1,8 +1,8 @@
 """Tickets: a start to train from, with a mask (Frankle & Carbin, 2019).
 
-A ticket keeps the whole dense start it comes from beside its mask, so that controls can ask for the weights
-at pruned positions; all tickets of one pruning chain share the same start tensors. A dense network is the
-ticket whose mask keeps everything.
+A ticket keeps its mask and the complete dense start, because controls need the weights at pruned positions;
+all tickets of one pruning chain share the same start tensors. A dense network is the ticket whose mask keeps
+everything. Files of tickets are tensor files (:mod:`tombola.files`), checked against the network they name.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from tombola import files
+from tombola.cost import Cost, Outline
 from tombola.data.imageset import Data
 from tombola.errors import NetworkError, TicketError, reason
 from tombola.networks.initialization import Scheme
-from tombola.networks.network import Factory, Network, prunable_names
+from tombola.networks.network import Factory, Network, prunable_names, weights_of
 from tombola.networks.versions import as_written, bare_name
 from tombola.registry import declare
 from tombola.untrusted import OTHER_FORM
@@ -35,9 +36,9 @@ _KIND = "tombola.ticket/1"
 
 @dataclass(frozen=True, eq=False)
 class Ticket:
-    """A start with a mask.
+    """A start to train from, with a mask.
 
-    network: what to build.
+    network: the description of the network to build.
     start: the dense start, one CPU tensor for each entry of the network's ``state_dict``. If ``complete`` is
         False, the values at pruned positions are not known and are 0.
     mask: one bool CPU tensor for each prunable weight, True where the weight is kept.
@@ -45,7 +46,7 @@ class Ticket:
     round: number of prunings so far.
     density: the exact share of weights that ``round`` prunings should leave, from which counts are rounded.
     start_fingerprint: names the dense start, also where its values are not all known.
-    complete: whether ``start`` is whole.
+    complete: whether ``start`` has its values at pruned positions too.
     nonfinite: number of non-finite weights that the last pruning met (they were pruned first).
     """
 
@@ -94,7 +95,7 @@ class Ticket:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def weights(self) -> dict[str, Tensor]:
-        """What training starts from: the start with exactly 0 where the mask is 0."""
+        """The weights that training starts from: the start with exactly 0 where the mask is 0."""
         return apply_mask(self.start, self.mask)
 
     def dense_start(self) -> State:
@@ -107,14 +108,16 @@ class Ticket:
         return self.start
 
     def with_start(self, start: State) -> Ticket:
-        """The same ticket with its dense start given back; refused if it is not the one this ticket names."""
-        found = files.fingerprint(start)
-        if found != self.start_fingerprint:
-            raise TicketError(f"that is start {found[:12]}; this ticket needs {self.start_fingerprint[:12]}")
+        """The same ticket with its dense start; TicketError if that is not the start this ticket names."""
+        fingerprint = files.fingerprint(start)
+        if fingerprint != self.start_fingerprint:
+            raise TicketError(
+                f"that is start {fingerprint[:12]}; this ticket needs {self.start_fingerprint[:12]}"
+            )
         return replace(self, start=start, complete=True)
 
     def with_mask(self, mask: Mask) -> Ticket:
-        """The same start under the caller's own mask; refused where names or shapes are not the network's."""
+        """The same start under another mask; TicketError where its names or shapes are not the network's."""
         if mask.keys() != self.mask.keys():
             odd = sorted(set(mask) ^ set(self.mask))[0]
             raise TicketError(
@@ -180,7 +183,7 @@ class Ticket:
     ) -> Ticket:
         """The ticket that :meth:`pack` described; ``start`` is needed if it was packed without one."""
         try:
-            known = _described_network(description["network"], network)
+            described = _described_network(description["network"], network)
             shapes = {name: tuple(shape) for name, shape in description["shapes"].items()}
             mask = {name: files.unpack_bits(tensors[f"mask.{name}"], shape) for name, shape in shapes.items()}
             if description["start_kept"] != "none":
@@ -193,7 +196,7 @@ class Ticket:
             # A dense ticket's surviving weights are all of them.
             complete = description["start_kept"] != "surviving" or all(keep.all() for keep in mask.values())
             ticket = cls(
-                known, start, mask, int(description["epoch"]), int(description["round"]),
+                described, start, mask, int(description["epoch"]), int(description["round"]),
                 float(description["density"]), str(description["start"]),
                 complete=complete, nonfinite=int(description["nonfinite"]),
             )  # fmt: skip
@@ -204,11 +207,20 @@ class Ticket:
         return ticket.with_start(ticket.start) if complete and description["start_kept"] != "none" else ticket
 
 
-@declare("initialize")
+def _initialize_cost(network: str) -> Cost:
+    """No training; disk for the dense weights."""
+    try:
+        weights = weights_of(network)
+    except NetworkError:  # it cannot be built for images as CIFAR-10's
+        weights = 0
+    return Cost(disk=4 * weights, result=Outline(network, weights))
+
+
+@declare("initialize", cost=_initialize_cost)
 def initialize(
     network: str | Factory, data: Data, *, seed: int = 0, init: str | Scheme | None = None
 ) -> Ticket:
-    """A dense ticket at initialisation: a full mask over freshly drawn weights.
+    """A dense ticket at initialisation: a full mask over newly drawn weights.
 
     network: a declared name (``"resnet18"``, ``"convnet"``, ...) or any factory of an ``nn.Module``, called
         with those of ``classes``, ``channels`` and ``size`` that it takes. A name means its newest version;
@@ -231,7 +243,7 @@ def initialize(
 
 
 def apply_mask(state: State, mask: Mask) -> dict[str, Tensor]:
-    """The state with exactly 0 where the mask is 0, whatever stood there (a diverged weight too)."""
+    """The state with exactly 0 where the mask is 0, also where the weight had diverged."""
     return {
         name: value.masked_fill(~mask[name], 0) if name in mask else value for name, value in state.items()
     }
@@ -259,6 +271,7 @@ def unpack_state(tensors: State, mask: Mask, prefix: str = "") -> dict[str, Tens
 
 
 def _described_network(description: Mapping[str, Any], expected: str | Factory | None) -> Network:
+    """The network that a file describes; TicketError if it is not the expected one, or not declared."""
     name = str(description["name"])
     if isinstance(expected, str):
         if expected not in (name, bare_name(name), as_written(name)):
@@ -275,9 +288,10 @@ def _described_network(description: Mapping[str, Any], expected: str | Factory |
 def _in_network_order(ticket: Ticket) -> Ticket:
     """The ticket with its tensors in the order of the network, in which ties are broken and masks drawn.
 
-    A file keeps no order. Refused if the tensors are not those of the network that the ticket names.
+    A file keeps no order. Raises :class:`~tombola.errors.TicketError` if the tensors are not those of the
+    network that the ticket names.
     """
-    module = _outline(ticket.network)
+    module = _empty_module(ticket.network)
     expected = module.state_dict()
     for name in sorted(expected.keys() | ticket.start.keys()):
         seen = tuple(ticket.start[name].shape) if name in ticket.start else None
@@ -293,8 +307,11 @@ def _in_network_order(ticket: Ticket) -> Ticket:
     return replace(ticket, start={name: ticket.start[name] for name in expected}, mask=mask)
 
 
-def _outline(network: Network) -> torch.nn.Module:
-    """The module without values: a stranger's file may name any number of classes and channels."""
+def _empty_module(network: Network) -> torch.nn.Module:
+    """The module without memory for its values, if it can be built so.
+
+    An untrusted file may name any number of classes and channels, and so any amount of memory.
+    """
     try:
         with torch.device("meta"):
             return network.initialized(0)
@@ -305,7 +322,7 @@ def _outline(network: Network) -> torch.nn.Module:
 
 
 def _check_fits(module: torch.nn.Module, network: Network) -> None:
-    """Refuse a network that cannot take the images or does not give one number a class."""
+    """Raises NetworkError for a network that cannot take the images or does not give one number a class."""
     module.eval()
     image = torch.zeros(1, network.channels, *network.size)
     try:

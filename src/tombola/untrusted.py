@@ -1,39 +1,39 @@
-"""JSON that anybody may have written, read so that nothing odd in it comes further than here."""
+"""Untrusted JSON and text: these functions read what others may have written, and refuse odd values."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-# Deeper than any description is; far from where Python's own recursion ends.
+# Deeper than any description is, and far from Python's recursion limit.
 DEEPEST = 200
 
-# What Python raises where a file of a stranger's has another form than its reader expects.
+# What Python raises where an untrusted file has another form than its reader expects.
 OTHER_FORM = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError)
 
 
 def json_object(text: str | bytes, what: str = "it") -> dict[str, Any]:
-    """The object in a JSON text; ``what`` that is, for errors.
+    """The object in a JSON text; ``what`` names the text in errors.
 
     Raises ValueError for anything else: no JSON, no object, nested too deeply, numbers that JSON does not
-    have, or text that cannot be written anywhere.
+    have, or text that cannot be encoded.
     """
-    told = text if isinstance(text, str) else text.decode()
+    decoded = text if isinstance(text, str) else text.decode()
     try:
-        value = json.loads(told, parse_constant=_refused)
+        value = json.loads(decoded, parse_constant=_refuse_constant)
     except RecursionError:
         raise ValueError(f"{what} is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError(f"{what} holds no object")
-    if told.count("[") + told.count("{") > DEEPEST and depth(value) > DEEPEST:
+    if decoded.count("[") + decoded.count("{") > DEEPEST and depth(value) > DEEPEST:
         raise ValueError(f"{what} is nested too deeply")
-    if "\\ud" in told.lower():  # half a character, perhaps
+    if "\\ud" in decoded.lower():  # perhaps half of a surrogate pair
         json.dumps(value, ensure_ascii=False).encode()
     return value
 
 
 def printable(text: str) -> str:
-    """A text of a stranger's as it may go to a terminal: nothing in it moves the cursor or turns the line."""
+    """An untrusted text that is safe to print: its control characters are replaced."""
     return (
         text
         if text.isprintable()
@@ -41,14 +41,15 @@ def printable(text: str) -> str:
     )
 
 
-def _refused(constant: str) -> None:
+def _refuse_constant(constant: str) -> None:
+    """Raises ValueError for NaN and infinities, which Python's reader takes and JSON does not have."""
     raise ValueError(f"{constant} is no JSON")
 
 
-def depth(value: Any) -> int:
-    """Levels of lists and objects within each other."""
+def depth(value: object) -> int:
+    """Number of levels of lists and objects within each other."""
     level, depth = [value], 0
-    while level := [each for each in level if isinstance(each, dict | list)]:
-        level = [item for each in level for item in (each.values() if isinstance(each, dict) else each)]
+    while nests := [item for item in level if isinstance(item, dict | list)]:
+        level = [item for nest in nests for item in (nest.values() if isinstance(nest, dict) else nest)]
         depth += 1
     return depth

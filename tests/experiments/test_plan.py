@@ -1,6 +1,6 @@
 """Plans against the epochs that were counted for the paper by hand, table by table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +8,12 @@ import pytest
 from torch import nn
 
 import tombola as tb
+from tombola.cost import Outline
 from tombola.data import load
+from tombola.data.sizes import Size
 from tombola.experiments import costs
 from tombola.experiments.bound import Bound
-from tombola.experiments.costs import Costs, weights_of
+from tombola.experiments.costs import Costs
 from tombola.experiments.paper.jobs import PaperJobs
 from tombola.experiments.paper.readers import run_accuracy
 from tombola.experiments.paper.scales import overridden, scale_named
@@ -26,7 +28,7 @@ from tombola.measures.instability import instability
 from tombola.measures.probe import probe
 from tombola.measures.transfer import transfer
 from tombola.measures.untrained import untrained
-from tombola.networks.network import Network
+from tombola.networks.network import Network, weights_of
 from tombola.pruning.controls import densify, permute, reinitialize
 from tombola.table.key import Key
 from tombola.training.loop import pretrain, train
@@ -251,6 +253,51 @@ def test_data_of_ones_own_is_loaded_once(monkeypatch: pytest.MonkeyPatch, tmp_pa
     runs = [job(train, start, folder, tb.Recipe(epochs=3), noise=noise) for noise in (0, 1)]
     assert [counted.of(run).images for run in runs] == [3 * (1_198 + 599 / 3)] * 2
     assert loaded == [str(folder)]
+
+
+def _norm_cost(run: Outline, data: Size, times: int) -> tb.Cost:
+    return tb.Cost(images=times * data.train, network=run.network)
+
+
+@tb.declare("stated-norm", cost=_norm_cost)
+def stated_norm(run: tb.Run, data: tb.Data, *, times: int = 3) -> float:
+    return 0.0
+
+
+@tb.declare("unstated-norm")
+def unstated_norm(runs: Sequence[tb.Run], data: tb.Data) -> float:
+    return 0.0
+
+
+@tb.declare("norm-alone")
+def norm_alone(run: tb.Run) -> float:
+    return 0.0
+
+
+@tb.declare("half", stored=False)
+def half(data: tb.Data, run: tb.Run) -> tb.Data:
+    return data
+
+
+def test_a_measure_of_ones_own_states_its_cost_or_costs_an_evaluation_of_each_run() -> None:
+    start = job(tb.initialize, "resnet18", "cifar10", seed=0)
+    runs = [job(train, start, "cifar10", tb.Recipe(epochs=2), noise=noise) for noise in (0, 1)]
+    counted = Costs()
+    assert counted.of(job(stated_norm, runs[0], "cifar10")).images == 3 * 50_000
+    assert counted.of(job(stated_norm, runs[0], "cifar10", times=2)).images == 2 * 50_000
+    unstated = counted.of(job(unstated_norm, runs, "cifar10"))
+    assert unstated.images == pytest.approx(2 * 10_000 / 3)
+    assert unstated.speed == ("resnet18", 256)
+    assert counted.of(job(norm_alone, runs[0])) == tb.Cost()
+    # Data of one's own function counts as what it is made of.
+    other = job(train, start, job(half, "cifar10", runs[0]), tb.Recipe(epochs=2))
+    assert counted.of(other).epochs == 2
+
+
+def test_a_ticket_of_ones_own_costs_what_its_epoch_leaves(digits: tb.Data) -> None:
+    ticket = replace(tb.initialize("convnet", digits), epoch=2)
+    trained = Costs().of(job(train, ticket, "digits", tb.Recipe(epochs=5)))
+    assert (trained.epochs, trained.speed) == (3, ("convnet", 256))
 
 
 @pytest.mark.parametrize("network", ["convnet", "resnet20"])

@@ -13,20 +13,21 @@ import torch
 import tombola as tb
 from tombola.errors import ClusterError, DeviceError, JobError
 from tombola.lab import cluster
-from tombola.lab.cluster import Crew, local_cluster
+from tombola.lab.cluster import local_cluster
 from tombola.lab.engine import Outcome, Progress, run_on_cluster
 from tombola.lab.execute import Settings, execute
 from tombola.lab.job import all_needed
 from tombola.lab.lease import acquire
+from tombola.lab.slots import Crew
 from tombola.lab.store import Store
 from tombola.lab.supervision import (
     apart_from_suspects,
+    append_to_log,
     count_attempt,
     deaths,
     device_is_lost,
     forget_attempts,
     last_lines,
-    note,
 )
 
 DEADLY = """
@@ -290,7 +291,7 @@ def test_a_job_that_is_under_way_elsewhere_is_no_suspect(tmp_path: Path) -> None
 def test_a_failure_repeats_the_last_lines_of_the_log(tmp_path: Path) -> None:
     count_attempt(tmp_path, 1, "x" * 64)
     for epoch in range(1, 9):
-        note(tmp_path, f"finished epoch {epoch} of 9")
+        append_to_log(tmp_path, f"finished epoch {epoch} of 9")
     with pytest.raises(
         JobError, match=r"its last lines: .* epoch 5 of 9 \| .* epoch 8 of 9; to try again"
     ) as told:

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 import tombola as tb
+from tombola import registry as declarations
 from tombola.data.subsets import subset
 from tombola.errors import JobError
-from tombola.lab.execute import Settings, execute, finished_job, load_result
+from tombola.lab.evaluate import finished_job, load_result
+from tombola.lab.execute import Settings, execute
 from tombola.lab.job import name_of
 from tombola.lab.store import Store
 from tombola.lab.verify import verify
@@ -157,11 +159,11 @@ def plain(call: Any) -> bool:
 
 
 def test_results_of_before_are_read_in_a_store_that_gets_new_ones(store: Store, registry: None) -> None:
-    old = [tb.job(count(1), 3), tb.job(registry.declaration("count").function, 3, weighted=True)]
+    old = [tb.job(count(1), 3), tb.job(declarations.declaration("count").function, 3, weighted=True)]
     for made in old:
         execute(store, made.description(), Settings())
     new = [tb.job(count(2, unchanged={2: plain}), 3)]
-    new.append(tb.job(registry.declaration("count").function, 3, weighted=True))
+    new.append(tb.job(declarations.declaration("count").function, 3, weighted=True))
     assert new[0].name == old[0].name
     assert new[1].name != old[1].name
     assert not execute(store, new[0].description(), Settings())  # it is there
@@ -179,11 +181,11 @@ def test_a_later_version_leaves_alone_what_it_says(registry: None) -> None:
     ]
     assert versions == [1, 2, 3]
     with pytest.raises(JobError, match="asks for version 4 of count; here is version 3, and of some calls"):
-        registry.declaration("count").at(4)
+        declarations.declaration("count").at(4)
     # A version that says nothing changed them all.
     assert tb.job(count(4, unchanged={2: plain}), 1).description()["version"] == 4
     with pytest.raises(JobError, match=r"asks for version 1 of count; here is version 4$"):
-        registry.declaration("count").at(1)
+        declarations.declaration("count").at(1)
 
 
 def first_images(data: tb.Data, images: int) -> tb.Data:

@@ -16,7 +16,7 @@ from PIL import Image
 
 import tombola as tb
 from tombola.errors import ClusterError, DeviceError, RecipeError, StoreUnwritable
-from tombola.lab import cluster, engine, environment, workers
+from tombola.lab import cluster, environment, task, workers
 from tombola.lab.chains import imp_jobs
 from tombola.lab.engine import Progress
 from tombola.lab.execute import Settings
@@ -176,14 +176,14 @@ def test_a_worker_of_another_environment_is_refused_in_one_line(
     started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, there: str, words: str
 ) -> None:
     # Differs here: the workers keep theirs.
-    really = workers.environment
+    really = workers.worker_state
 
-    def environment(token: str) -> dict:
+    def worker_state(token: str) -> dict:
         return {**really(token), what: there}
 
-    environment.__module__, environment.__qualname__ = "tombola.lab.workers", "environment"
+    worker_state.__module__, worker_state.__qualname__ = "tombola.lab.workers", "worker_state"
     lab = tb.Lab(tmp_path / "store", scheduler=started.address)
-    monkeypatch.setattr(workers, "environment", environment)
+    monkeypatch.setattr(workers, "worker_state", worker_state)
     with pytest.raises(ClusterError, match=words) as told:
         lab.run(tb.job(tb.initialize, "convnet", "digits"))
     assert "\n" not in str(told.value)
@@ -267,7 +267,7 @@ def test_a_worker_that_comes_later_and_does_not_see_the_store_says_so(tmp_path: 
     with pytest.raises(
         ClusterError, match=rf"^the worker on {socket.gethostname()} does not see the store at"
     ):
-        engine._task(str(tmp_path / "none"), "{}", Settings(), environment.versions(), [])
+        task.run_task(str(tmp_path / "none"), "{}", Settings(), environment.versions(), [])
 
 
 @pytest.mark.parametrize(
@@ -280,10 +280,10 @@ def test_what_a_worker_lacks_is_told_with_its_machine(
     def fail(*_: object, **__: object) -> bool:
         raise error
 
-    monkeypatch.setattr(engine, "_run_patiently", fail)
+    monkeypatch.setattr(task, "run_when_free", fail)
     settings = Settings(threads=torch.get_num_threads())
     with pytest.raises(type(error), match=rf"^{error} \(on {socket.gethostname()}\)$"):
-        engine._task(str(store.root), "{}", settings, environment.versions(), [])
+        task.run_task(str(store.root), "{}", settings, environment.versions(), [])
 
 
 def test_a_worker_that_comes_later_with_another_version_fails_its_job(
@@ -292,7 +292,7 @@ def test_a_worker_that_comes_later_with_another_version_fails_its_job(
     lab = tb.Lab(tmp_path / "store", scheduler=started.address)
     job = tb.job(tb.initialize, "convnet", "digits")
     monkeypatch.setattr(cluster, "_checked_workers", lambda client, store: False)
-    monkeypatch.setattr(tb, "__version__", "9.9")
+    monkeypatch.setattr(environment, "__version__", "9.9")
     assert "has tombola" in lab.run(job).failed[job.name]
 
 

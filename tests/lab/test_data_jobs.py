@@ -12,7 +12,7 @@ import tombola as tb
 from tombola import registry
 from tombola.data.subsets import subset
 from tombola.errors import JobError, StoreError
-from tombola.lab import execute as executing
+from tombola.lab import evaluate as evaluating
 from tombola.lab.chains import imp_jobs
 from tombola.lab.job import all_needed, data_behind
 from tombola.lab.objects import register_data, stored_data
@@ -25,9 +25,9 @@ Same = Callable[..., bool]
 
 @pytest.fixture(autouse=True)
 def _nothing_made_before() -> Iterator[None]:
-    executing._derived_data.cache_clear()
+    evaluating._derived_data.cache_clear()
     yield
-    executing._derived_data.cache_clear()
+    evaluating._derived_data.cache_clear()
 
 
 @pytest.fixture
@@ -120,9 +120,9 @@ def test_at_most_a_few_made_data_sets_are_kept(lab: tb.Lab, made: list[float]) -
     lab.run(dense()).raise_failures()
     for index in range(10):
         description = tb.job(tb.train, dense(), darker("digits", index / 10), tb.Recipe()).description()
-        executing._argument(lab.store, description["arguments"]["data"], {})
+        evaluating._described_argument(lab.store, description["arguments"]["data"], {})
     assert len(made) == 10
-    assert executing._derived_data.cache_info().currsize <= 4
+    assert evaluating._derived_data.cache_info().currsize <= 4
 
 
 def test_other_pixels_at_the_same_place_make_other_data(tmp_path, colour: tb.Data, made: list[float]) -> None:
@@ -132,7 +132,7 @@ def test_other_pixels_at_the_same_place_make_other_data(tmp_path, colour: tb.Dat
         store = Store(tmp_path / "store")
         register_data(store, "colour", replace(data, name="colour"))
         argument = tb.job(subset, dark, share=1.0).description()["arguments"]["data"]
-        seen.append(len(executing._argument(store, argument, {}).train))
+        seen.append(len(evaluating._described_argument(store, argument, {}).train))
         store.root.rename(tmp_path / place)
     assert seen == [210, len(subset(colour, share=0.5).train)]
 

@@ -6,7 +6,9 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import distributed
 import psutil
 import pytest
 
@@ -15,9 +17,12 @@ from tombola.errors import JobError, StoreError
 from tombola.lab import lease as leases
 from tombola.lab.chains import imp_jobs
 from tombola.lab.deadline import Stop
-from tombola.lab.engine import Outcome, available_cores
+from tombola.lab.engine import Outcome, Progress, run_on_cluster
+from tombola.lab.execute import Settings
 from tombola.lab.job import Job, all_needed
 from tombola.lab.results import Packed
+from tombola.lab.slots import available_cores
+from tombola.lab.store import Store
 from tombola.registry import declaration
 
 Same = Callable[..., bool]
@@ -242,6 +247,38 @@ def test_worker_processes_give_the_same_bits_and_failures_stay_where_they_are(
     assert os.getpid() not in pids
     assert not any(map(psutil.pid_exists, pids))
     assert lab.run(graph).computed == []
+
+
+class FailedFuture:
+    """A future of a job that failed; counts how often the status of any is read."""
+
+    reads = 0
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    @property
+    def status(self) -> str:
+        FailedFuture.reads += 1
+        return "error"
+
+    def exception(self) -> Exception:
+        return JobError("out of luck")
+
+
+def test_the_driver_of_a_cluster_does_not_look_at_all_jobs_for_each_that_failed(
+    calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = leaf("first")
+    needing = [tb.job(declaration("join").function, first, f"{number}") for number in range(300)]
+    client = SimpleNamespace(get=lambda graph, keys, **_: [FailedFuture(key) for key in keys])
+    monkeypatch.setattr(distributed, "as_completed", list)
+    outcome = Outcome()
+    settings = Settings(device="cpu")
+    run_on_cluster(client, Store(tmp_path), all_needed(needing), settings, Progress(), outcome)  # type: ignore[arg-type]
+    blocked = dict.fromkeys((job.name for job in needing), f"needs job {first.name[:12]}, which failed")
+    assert outcome.failed == {first.name: "out of luck"} | blocked
+    assert FailedFuture.reads <= 10 * len(outcome.failed)
 
 
 DRIVER = """

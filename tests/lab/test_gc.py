@@ -1,4 +1,4 @@
-"""Looking after a store: what is damaged, what can go, what can move to another."""
+"""Garbage collection, and verification, export and import of a store with thin results."""
 
 import os
 import shutil
@@ -14,8 +14,9 @@ from tombola import files
 from tombola.errors import RecipeError, StoreError, TombolaError
 from tombola.lab import lease as leases
 from tombola.lab import objects
-from tombola.lab.archive import export, import_
+from tombola.lab.archive import import_
 from tombola.lab.chains import imp_jobs
+from tombola.lab.export import export
 from tombola.lab.gc import gc
 from tombola.lab.store import Store
 from tombola.lab.verify import verify

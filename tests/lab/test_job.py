@@ -10,11 +10,12 @@ import pytest
 import torch
 
 import tombola as tb
-from tombola import registry
+from tombola import registry as declarations
 from tombola.data.augmentation import Augmentation
 from tombola.errors import DataError, JobError, NetworkError
 from tombola.lab.chains import imp_jobs
-from tombola.lab.execute import load_result
+from tombola.lab.description import described_in_full, parents
+from tombola.lab.evaluate import load_result
 from tombola.lab.job import (
     all_needed,
     call,
@@ -24,7 +25,6 @@ from tombola.lab.job import (
     name_of,
     values_behind,
 )
-from tombola.lab.references import described_in_full, parents
 from tombola.measures.instability import instability
 from tombola.networks import network as networks
 from tombola.training.trunk import ticket_at, trunk
@@ -204,7 +204,7 @@ def test_a_parameter_added_later_changes_no_name(registry: None) -> None:
 
     run = tb.job(tb.train, tb.job(tb.initialize, "convnet", "digits"), "digits", tb.Recipe())
     before = [tb.job(margin, run).name, tb.job(margin, run, threshold=0.7).name]
-    del registry._declarations["margin"]
+    del declarations._declarations["margin"]
 
     @tb.declare("margin")
     def margin_of_today(run: tb.Run, *, threshold: float = 0.5, smooth: bool = False, k: int = 3) -> float:
@@ -531,7 +531,7 @@ def test_a_job_of_another_version_is_refused(dense: tb.Job) -> None:
 
 def test_a_description_with_an_unknown_parameter_is_refused() -> None:
     with pytest.raises(JobError, match="initialize has no parameter 'colour'; the job is of another version"):
-        call(registry.declaration("initialize"), {"colour": 1}, {})
+        call(declarations.declaration("initialize"), {"colour": 1}, {})
 
 
 @dataclass(frozen=True)

@@ -402,7 +402,9 @@ def test_a_folder_in_place_of_a_lease_is_stale_in_time(place: Path) -> None:
 
 def test_a_lease_that_cannot_be_read_is_somebodys(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     age(elsewhere(place), STALE + 1)
-    monkeypatch.setattr(leases, "_look", lambda _: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    monkeypatch.setattr(
+        leases, "_read_lease", lambda _: (_ for _ in ()).throw(OSError(5, "Input/output error"))
+    )
     assert not leases.free(place)
     with pytest.raises(StoreError, match="Input/output error"):
         acquire(place)

@@ -213,7 +213,11 @@ def test_a_second_listing_reads_no_job_again_and_is_the_same(
     store = filled[0].store
     (store.root / ".index.json").unlink(missing_ok=True)
     first = text_of(listing(store))
-    monkeypatch.setattr(type(store), "_read", lambda self, name, file: pytest.fail(f"{file} is read again"))
+
+    def read_again(self: object, name: str, file: str) -> None:
+        pytest.fail(f"{file} is read again")
+
+    monkeypatch.setattr(type(store), "_json_object", read_again)
     assert text_of(listing(store)) == first
 
 

@@ -109,7 +109,7 @@ def test_a_worker_refuses_what_its_driver_could_not_know(
     lab.run(chain[0]).raise_failures()
     came_from(lab, chain[0], torch="2.1.0")
     strict = tb.Lab(lab.store.root, settings=Settings(strict=True))
-    monkeypatch.setattr(strict, "_look_for_mixtures", lambda *_: None)
+    monkeypatch.setattr(strict, "_check_mixtures", lambda *_: None)
     failed = strict.run(chain[1]).failed
     assert re.match(r"strict: torch 2\.1\.0 computed job \w{12}, here is", failed[chain[1].name])
 

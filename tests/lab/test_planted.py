@@ -1,4 +1,4 @@
-"""What a stranger plants under an honest name: in a store, or in an export whose checksums all fit."""
+"""Files altered in an untrusted store or export so that names and checksums fit: still refused."""
 
 import json
 import shutil
@@ -16,9 +16,10 @@ import tombola as tb
 from tombola import files
 from tombola.errors import JobError, StoreError, TicketError
 from tombola.lab import objects
-from tombola.lab.archive import export, import_
+from tombola.lab.archive import import_
 from tombola.lab.chains import imp_jobs
-from tombola.lab.execute import evaluate, finished_job, load_result
+from tombola.lab.evaluate import evaluate, finished_job, load_result
+from tombola.lab.export import export
 from tombola.lab.objects import OBJECT, put_value, register_data, stored_data, stored_object
 from tombola.lab.store import Store, read_json
 from tombola.lab.user_code import import_stored, put_file

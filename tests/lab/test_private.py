@@ -20,7 +20,8 @@ import pytest
 from distributed import Client, Nanny, Scheduler, SpecCluster, Worker
 
 import tombola as tb
-from tombola.lab.cluster import Crew, local_cluster
+from tombola.lab.cluster import local_cluster
+from tombola.lab.slots import Crew
 
 OTHER_USER = 65534
 RUNS = ("run", "run_function")  # as the intruder has them

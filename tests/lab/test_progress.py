@@ -10,7 +10,7 @@ from tombola.lab import progress as module
 from tombola.lab import training_progress
 from tombola.lab.progress import Bar
 from tombola.lab.store import Store
-from tombola.lab.training_progress import Teller, UnderWay, under_way
+from tombola.lab.training_progress import TrainingProgress, TrainingReport, trainings_in_progress
 
 
 @pytest.fixture
@@ -95,11 +95,11 @@ def test_trainings_under_way_are_shown_one_by_one(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(training_progress.time, "monotonic", lambda: next(clock))
     for name in ("abcdef012345678", "123456789abcdef"):
         store.workplace(name).mkdir()
-    teller = Teller(store.workplace("abcdef012345678"), "train")
-    teller.epoch(6, 20)  # at 10 s
-    teller.epoch(7, 20)  # half a second later: too soon to be told
-    teller.epoch(8, 20)  # 2 s an epoch, 12 to go
-    assert under_way(store) == {"abcdef012345678": UnderWay("train", 8, 20, 24.0)}
+    report = TrainingReport(store.workplace("abcdef012345678"), "train")
+    report.epoch(6, 20)  # at 10 s
+    report.epoch(7, 20)  # half a second later: too soon to be told
+    report.epoch(8, 20)  # 2 s an epoch, 12 to go
+    assert trainings_in_progress(store) == {"abcdef012345678": TrainingProgress("train", 8, 20, 24.0)}
     monkeypatch.undo()
     with Bar(screen, store) as bar:
         bar._bar.refresh()

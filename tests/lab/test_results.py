@@ -1,3 +1,5 @@
+"""Results packed for the store and unpacked again, and the numbers in them by name."""
+
 import json
 import math
 from collections.abc import Callable
@@ -13,7 +15,7 @@ from torch import Tensor
 import tombola as tb
 from tombola import files
 from tombola.errors import JobError, StoreError
-from tombola.lab.results import Packed, pack, unpack
+from tombola.lab.results import Packed, numbers_of, pack, unpack
 from tombola.measures.instability import Instability
 from tombola.ticket import State
 
@@ -188,3 +190,50 @@ def test_a_ticket_that_does_not_carry_its_dense_start_keeps_what_survives(
     assert back.fingerprint == sparse.fingerprint
     assert not back.complete
     assert same_bits(back.weights(), chain[1].ticket.weights())
+
+
+# Numbers by name
+
+
+@dataclass(frozen=True)
+class Inner:
+    share: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Outer:
+    count: int
+    inner: Inner
+    each: tuple[float, ...]
+    lacking: float | None
+    weights: torch.Tensor
+
+    @property
+    def doubled(self) -> int:
+        return 2 * self.count
+
+
+def test_fields_properties_and_short_lists_are_told_by_name() -> None:
+    found = numbers_of(Outer(3, Inner(0.5, "text"), (1.0, 2.0), None, torch.ones(2)))
+    assert found == {"count": 3, "inner.share": 0.5, "each[0]": 1, "each[1]": 2, "doubled": 6}
+
+
+def test_a_number_by_itself_has_no_name() -> None:
+    assert numbers_of(4) == {"": 4.0}
+    assert numbers_of(True) == {"": 1.0}
+    assert numbers_of(None) == {}
+
+
+def test_curves_are_left_out() -> None:
+    assert numbers_of({"curve": [1.0] * 33, "end": 2}) == {"end": 2}
+
+
+def test_a_barrier_tells_its_height() -> None:
+    found = numbers_of(tb.Barrier((0.0, 0.5, 1.0), (10.0, 40.0, 20.0), (1.0, 3.0, 1.0)))
+    assert (found["height"], found["loss_height"], found["errors[1]"]) == (25.0, 2.0, 40.0)
+
+
+def test_runs_and_tickets_tell_what_the_store_keeps_of_them(run: tb.Run) -> None:
+    assert numbers_of(run)["accuracy"] == run.accuracy
+    assert numbers_of(run.ticket)["sparsity"] == 0.0

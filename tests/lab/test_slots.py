@@ -1,8 +1,7 @@
 import pytest
 
 import tombola as tb
-from tombola.lab.engine import available_gpus
-from tombola.lab.lab import default_slots
+from tombola.lab.slots import available_gpus, default_slots
 
 
 def training(network: str, batch_size: int) -> tb.Job:

@@ -1,4 +1,4 @@
-"""An edited function or network of the user's own: told when older results are used, replaced on demand."""
+"""An edited function or network of the user's own: a warning for older results, and their recomputation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from tombola.lab import lease as leases
 from tombola.lab import recompute, staleness
 from tombola.lab.chains import imp_jobs
 from tombola.lab.deadline import Stop
-from tombola.lab.execute import Settings, finished_job
+from tombola.lab.evaluate import finished_job
+from tombola.lab.execute import Settings
 from tombola.lab.gc import gc
 from tombola.lab.job import Job
 from tombola.lab.progress import Bar
@@ -63,7 +64,7 @@ def declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
     monkeypatch.setattr(source, "_declared", {})
 
     def edit(*pairs: str) -> None:
-        monkeypatch.setattr(staleness, "_told", set())
+        monkeypatch.setattr(staleness, "_warned", set())
         text = TEXT
         for old, new in zip(pairs[::2], pairs[1::2], strict=True):
             assert text.count(old) == 1, old

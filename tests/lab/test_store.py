@@ -12,7 +12,8 @@ import tombola as tb
 from tombola import atomic, files
 from tombola.errors import JobError, StoreError
 from tombola.lab import store as stores
-from tombola.lab.archive import export, import_
+from tombola.lab.archive import import_
+from tombola.lab.export import export
 from tombola.lab.results import Packed
 from tombola.lab.store import Store, default_place, read_json, write_json
 

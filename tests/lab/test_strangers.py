@@ -1,6 +1,6 @@
-"""Stores, tickets, checkpoints and exports from strangers; each case got through once.
+"""Stores, tickets, checkpoints and exports from untrusted sources; each case was a hole once.
 
-The ten thousand inputs of ``python benchmarks/fuzz.py`` are a few hundred here.
+A short form of ``python benchmarks/fuzz.py``, a few hundred inputs instead of ten thousand.
 """
 
 import json
@@ -21,10 +21,11 @@ import tombola as tb
 from tombola import files
 from tombola.data.fitting import fit_images
 from tombola.errors import StoreError, TicketError
-from tombola.lab.archive import export, import_
+from tombola.lab.archive import import_
 from tombola.lab.chains import imp_jobs
-from tombola.lab.described import check_described
-from tombola.lab.execute import load_result
+from tombola.lab.description import check_description
+from tombola.lab.evaluate import load_result
+from tombola.lab.export import export
 from tombola.lab.gc import gc
 from tombola.lab.job import name_of
 from tombola.lab.listing import listing, show_job
@@ -253,10 +254,10 @@ def test_an_import_does_not_say_what_is_read_from_this_machine(
 def test_arguments_of_a_call_within_a_call_are_named_as_they_like() -> None:
     fitted = tb.job(fit_images, "mnist", size=(8, 8))
     description = tb.job(tb.initialize, "convnet", fitted).description()
-    check_described(description)
+    check_description(description)
     description["arguments"]["data"]["call"]["arguments"]["data"]["data"] = "../mnist"
     with pytest.raises(ValueError, match="is no data set"):
-        check_described(description)
+        check_description(description)
 
 
 def test_a_call_without_a_job_has_a_name_like_any_other_value() -> None:

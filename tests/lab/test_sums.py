@@ -2,10 +2,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tombola.experiments.results import Results
 
 import tombola as tb
 from tombola.errors import StoreError
+from tombola.lab.item import Results
 from tombola.lab.store import Store, read_json, write_json
 from tombola.lab.verify import verify
 

@@ -1,4 +1,4 @@
-"""Tickets that travel: a chain goes on in another store, without any weights, to the same bits."""
+"""Tickets in an export: a chain goes on in another store without any weights, to the same bits."""
 
 import json
 import os
@@ -16,12 +16,13 @@ import tombola as tb
 from tombola import files
 from tombola.errors import JobError, StoreError
 from tombola.lab import objects
-from tombola.lab.archive import export, export_tickets, import_
+from tombola.lab.archive import import_
 from tombola.lab.chains import imp_jobs, ticket_jobs
-from tombola.lab.execute import finished_job
+from tombola.lab.description import parents
+from tombola.lab.evaluate import finished_job
+from tombola.lab.export import export, export_tickets
 from tombola.lab.gc import gc
 from tombola.lab.job import Job, all_needed
-from tombola.lab.references import parents
 from tombola.lab.store import Store
 from tombola.lab.tickets import Choice, chosen_tickets, is_ticket
 from tombola.lab.verify import verify

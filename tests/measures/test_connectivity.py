@@ -135,7 +135,8 @@ def test_the_line_is_that_of_a_slow_independent_implementation(
         expected.append(measured(module, digits))
     assert line.errors == pytest.approx([error for error, _ in expected])
     assert line.losses == pytest.approx([loss for _, loss in expected], rel=1e-4)
-    assert line.height > 1  # there is something to measure
+    # There is something to measure; how much hangs on the processor's last bits.
+    assert line.height > 0.1
 
 
 def test_the_recalibrated_line_is_that_of_a_slow_independent_implementation(

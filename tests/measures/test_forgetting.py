@@ -178,7 +178,7 @@ def test_the_sum_over_three_runs_is_that_of_an_independent_count(
 def test_records_of_three_real_runs_give_what_numpy_gives(
     configuration: str, mean: float, spread: float
 ) -> None:
-    with np.load(Path(__file__).parents[2] / "results" / "forgetting.npz") as file:
+    with np.load(Path(__file__).parents[1] / "first_reading" / "forgetting.npz") as file:
         parts = [
             {key: file[f"{configuration}, weight decay 0.0005, seed {seed}.{key}"] for key in
              ("events", "learned", "correct")}

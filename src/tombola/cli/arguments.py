@@ -53,6 +53,8 @@ class Numbers:
     """Runs, which differ in initialisation and noise."""
     configs: str | None = None
     """Only these: momentum/batch size, such as 0.0/256,0.9/100."""
+    pairs: str | None = None
+    """Only these networks with their data: R18/C10, R18/C100, VGG16/C100, R34/TIN."""
     rounds: int | None = None
     """Prunings of each chain."""
     columns: str | None = None
@@ -78,12 +80,13 @@ class Numbers:
 
     def given(self) -> dict[str, Any]:
         """Those that were given, as :func:`~tombola.experiments.paper.scales.overridden` takes them."""
-        found = {key: value for key, value in asdict(self).items() if value is not None}
-        if self.configs is not None:
-            found["configs"] = self.configs.split(",")
+        numbers = {key: value for key, value in asdict(self).items() if value is not None}
+        for key in ("configs", "pairs"):
+            if key in numbers:
+                numbers[key] = numbers[key].split(",")
         if self.columns is not None:
-            found["columns"] = tuple(_whole(text, self.columns) for text in self.columns.split(","))
-        return found
+            numbers["columns"] = tuple(_whole(text, self.columns) for text in self.columns.split(","))
+        return numbers
 
 
 ScaleNumbers = Annotated[Numbers, tyro.conf.arg(name="")]

@@ -20,10 +20,10 @@ def demo(
 ) -> None:
     """The paper in miniature, on real handwritten digits: about a minute on two cores."""
     from tombola.experiments.demo import DemoSettings, demo_cells, demo_summary
-    from tombola.lab.engine import available_cores
     from tombola.lab.execute import Settings
     from tombola.lab.lab import Lab
     from tombola.lab.progress import Bar
+    from tombola.lab.slots import available_cores
     from tombola.report.demo_write import write_report
 
     started = time.perf_counter()

@@ -69,9 +69,9 @@ def measure_by_name(arguments: Sequence[str]) -> None:
 
 def _options(declared: Declaration) -> type:
     """What a measure takes, as a dataclass: jobs by position, all else by name."""
-    from tombola.lab.arguments import face
+    from tombola.lab.arguments import job_signature
 
-    known = face(declared.function)
+    known = job_signature(declared.function)
     jobs: list[Any] = []
     options: list[Any] = []
     for key, parameter in known.signature.parameters.items():
@@ -127,14 +127,14 @@ def _is_one(hint: Any) -> bool:
 
 def _compute(declared: Declaration, given: dict[str, Any]) -> None:
     """Compute a measure as a job and print its numbers."""
-    from tombola.lab.arguments import face
+    from tombola.lab.arguments import job_signature
     from tombola.lab.execute import Settings
     from tombola.lab.job import job
     from tombola.lab.lab import Lab
     from tombola.lab.recompute import remove_jobs
     from tombola.lab.results import numbers_of
 
-    hints = face(declared.function).hints
+    hints = job_signature(declared.function).hints
     settings = Settings(device=given["device"], mode=given["mode"])
     lab = Lab(given["store"], settings=settings)
     arguments = {key: value for key, value in given.items() if key not in _OWN}
@@ -159,7 +159,7 @@ def _subject(
 ) -> Job | Ticket | Run:
     """A finished job, or a ticket or run out of a file."""
     from tombola import files
-    from tombola.lab.execute import finished_job
+    from tombola.lab.evaluate import finished_job
     from tombola.lab.job import result_type
     from tombola.ticket import Ticket
     from tombola.training.run import Run

@@ -98,13 +98,13 @@ def run_own(
 def report_own(paths: Sequence[Path], out: Path, lab: Lab, *, page_only: bool = False) -> None:
     """Print the tables of what there is, and write the page with its tables and figures."""
     from tombola.experiments.bound import jobs_behind
-    from tombola.lab.engine import available_cores
-    from tombola.lab.staleness import tell_stale
+    from tombola.lab.slots import available_cores
+    from tombola.lab.staleness import warn_stale
     from tombola.report.gather import gather
     from tombola.report.write import write_report
 
     _, experiments = read_files(paths)
-    tell_stale(lab.store, jobs_behind(experiments), {})
+    warn_stale(lab.store, jobs_behind(experiments), {})
     print_tables(lab, experiments)
     report = gather(
         lab, experiments, title=", ".join(experiment.title for experiment in experiments),

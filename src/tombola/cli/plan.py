@@ -67,7 +67,7 @@ def plan(
     from tombola.experiments.paper.jobs import PaperJobs
     from tombola.experiments.paper.studies import PAPER
     from tombola.experiments.plan import plan as make_plan
-    from tombola.lab.staleness import tell_stale
+    from tombola.lab.staleness import warn_stale
     from tombola.training.device import resolve_device
 
     gc.freeze()  # what imports made stays; looked through again and again, it costs more than the plan
@@ -82,7 +82,7 @@ def plan(
         words = str(work.scale)
     costing = _costing(place, bound, store, workers, slots)
     if own and costing["store"] is not None:
-        tell_stale(costing["store"], jobs_behind(bound), {})
+        warn_stale(costing["store"], jobs_behind(bound), {})
     planned = make_plan(bound, scale=words, **costing)
     console = Console()
     for cause in left_out:
@@ -112,8 +112,7 @@ def _costing(
     """The same for a device, with its speeds if they have been measured."""
     from tombola.experiments.bound import jobs_behind
     from tombola.lab.bench import known_speeds
-    from tombola.lab.engine import available_cores, available_gpus
-    from tombola.lab.lab import default_slots
+    from tombola.lab.slots import available_cores, available_gpus, default_slots
     from tombola.networks.versions import bare_name
 
     measured = known_speeds(device)

@@ -44,7 +44,7 @@ def report(
     from tombola.experiments.paper.jobs import PaperJobs
     from tombola.experiments.paper.studies import STUDIES, studies_named
     from tombola.experiments.study import bind
-    from tombola.lab.engine import available_cores
+    from tombola.lab.slots import available_cores
     from tombola.report.gather import gather
     from tombola.report.write import write_report
 

@@ -67,8 +67,8 @@ def run(
 ) -> None:
     """Compute whatever is missing of studies; a name may be a file of your own, .py or .toml."""
     stop = begin_stop(stop_after)
-    from tombola.lab.engine import available_cores
     from tombola.lab.execute import Settings
+    from tombola.lab.slots import available_cores
 
     # Workers inherit it: a note on every job would bury what is said here.
     os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning")

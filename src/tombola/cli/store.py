@@ -92,7 +92,7 @@ def export(
     store: Store = None,
 ) -> None:
     """Write finished jobs, and all that they need to be read, to one file."""
-    from tombola.lab import archive
+    from tombola.lab import export as exporting
     from tombola.lab.store import Store as StoreFolder
 
     if tickets is not None and not weights:
@@ -101,10 +101,10 @@ def export(
     names = None if name == "all" else [name]
     console = Console()
     if tickets is None:
-        archive.export(folder, names, file, weights=weights)
+        exporting.export(folder, names, file, weights=weights)
         say(console, f"{file}: {_megabytes(file.stat().st_size)}")
         return
-    exported = archive.export_tickets(folder, names, file, tickets)
+    exported = exporting.export_tickets(folder, names, file, tickets)
     size = _megabytes(file.stat().st_size)
     jobs, carried = _many("job", exported.jobs), _many("ticket", exported.tickets)
     say(console, f"{file}: {size}, {jobs} without weights, {carried}")
@@ -121,12 +121,12 @@ def import_(
     store: Store = None,
 ) -> None:
     """Take jobs from another store into this one."""
-    from tombola.lab import archive
+    from tombola.lab.archive import import_ as import_archive
     from tombola.lab.store import Store as StoreFolder
     from tombola.lab.tickets import is_ticket
 
     folder = StoreFolder(store)
-    names = archive.import_(folder, file)
+    names = import_archive(folder, file)
     tickets = sum(is_ticket(folder, name) and not folder.is_thin(name) for name in names)
     jobs = sum(not is_ticket(folder, name) for name in names)
     also = f" and {_many('ticket', tickets)}" if tickets else ""

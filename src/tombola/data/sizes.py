@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tombola.data.catalogue import CATALOGUE, origin_of
 from tombola.data.imageset import Data
@@ -17,6 +17,12 @@ class Size:
     test: int
     classes: int
     share: float = 1.0
+
+    def part(self, share: float | None = None, shots: int | None = None) -> Size:
+        """The size of a subset with that share of the train images, or with ``shots`` of each class."""
+        if shots is not None and self.train:
+            share = shots * self.classes / self.train
+        return replace(self, share=self.share * (1.0 if share is None else share))
 
 
 SIZES = {

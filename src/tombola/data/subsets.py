@@ -14,13 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tombola.cost import Cost
 from tombola.data.imageset import Data, ImageSet
+from tombola.data.sizes import Size
 from tombola.errors import DataError
 from tombola.registry import declare
 from tombola.seeds import generator
 
 
-@declare("subset", stored=False)
+def _subset_cost(data: Size, share: float | None, shots: int | None) -> Cost:
+    """Nothing but the size of the subset."""
+    return Cost(result=data.part(share, shots))
+
+
+@declare("subset", stored=False, cost=_subset_cost)
 def subset(data: Data, *, share: float | None = None, shots: int | None = None, seed: int = 0) -> Data:
     """A class-balanced random subset of the train split.
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, get_origin
 
 from tombola.data.imageset import Data
 from tombola.errors import StudyError, unknown
-from tombola.lab.arguments import alternatives, face, item_hint
+from tombola.lab.arguments import alternatives, item_hint, job_signature
+from tombola.lab.chains import as_job
 from tombola.lab.item import Guess, Results
 from tombola.lab.job import Job, job, result_type
 from tombola.lab.results import number_names, numbers_of
@@ -185,7 +186,8 @@ def _runs(
             return []
         # The chain's own training is the first copy, for its noise is the seed.
         noises = range(seed, seed + experiment.copies)
-        return list(copies(job, chain[number].arguments["ticket"], data, recipe, noises=noises))
+        runs = copies(job, chain[number].arguments["ticket"], data, recipe, noises=noises)
+        return [as_job(run) for run in runs]
     if between == ROUNDS:
         return list(chain[number : number + 2]) if number < experiment.rounds else []
     return [chain[number]]
@@ -256,7 +258,7 @@ def _parameters(
 ) -> tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]:
     """A measure's function, the parameters for runs or a ticket with their kinds, and all other arguments."""
     function = declaration(name).function
-    interface = face(function)
+    interface = job_signature(function)
     required = [
         key
         for key, parameter in interface.signature.parameters.items()

@@ -133,14 +133,15 @@ def plan(
         experiment.name: all_needed(_planned(experiment.items, results, "printed"))
         for experiment in experiments
     }
-    everything = all_needed(job for needed in behind.values() for job in needed.values())
+    # As in each of them, every job comes after those that it needs.
+    everything = {name: job for needed in behind.values() for name, job in needed.items()}
     finished = {
         name for name, job in everything.items() if job.counted and store is not None and store.has(name)
     }
     alone = tuple(
         StudyPlan(
-            name, _counted(needed), len(finished & needed.keys()), _epochs(needed, costs),
-            _epochs({job.name: job for job in needed.values() if job.name not in finished}, costs),
+            name, _counted(needed), len(finished & needed.keys()), _epochs(needed.values(), costs),
+            _epochs((job for job in needed.values() if job.name not in finished), costs),
         )
         for name, needed in behind.items()
     )  # fmt: skip
@@ -151,8 +152,8 @@ def plan(
         scale=scale,
         studies=alone,
         kinds=_kinds(everything, finished, costs),
-        epochs=_epochs(everything, costs),
-        epochs_left=_epochs(left, costs),
+        epochs=_epochs(everything.values(), costs),
+        epochs_left=_epochs(left.values(), costs),
         cheapest=cheapest,
         dearest=dearest,
         heads=sum(costs.of(job).heads for job in everything.values()),
@@ -176,14 +177,16 @@ def _extremes(
     items = [item for experiment in experiments for item in experiment.items]
     searches = [item for item in items if item.searches(None)[1]]
     if not searches:
-        return [_epochs(everything, costs)] * 2
+        return [_epochs(everything.values(), costs)] * 2
     fixed = all_needed(job for item in items for job in item.jobs)
     guesses: tuple[Guess, Guess] = ("cheapest", "dearest")
-    return [_epochs(fixed | all_needed(_planned(searches, results, guess)), costs) for guess in guesses]
+    return [
+        _epochs((fixed | all_needed(_planned(searches, results, guess))).values(), costs) for guess in guesses
+    ]
 
 
-def _epochs(jobs: Mapping[str, Job], costs: Costs) -> float:
-    return math.fsum(costs.of(job).epochs for job in jobs.values())
+def _epochs(jobs: Iterable[Job], costs: Costs) -> float:
+    return math.fsum(costs.of(job).epochs for job in jobs)
 
 
 def _counted(jobs: Mapping[str, Job]) -> int:
@@ -196,10 +199,10 @@ def _kinds(everything: Mapping[str, Job], finished: set[str], costs: Costs) -> t
     for name, job in everything.items():
         if not job.counted:
             continue
-        cost = costs.of(job)
-        jobs[cost.kind] += 1
-        done[cost.kind] += name in finished
-        epochs[cost.kind] += cost.epochs  # type: ignore[assignment]
+        kind = job.declaration.name
+        jobs[kind] += 1
+        done[kind] += name in finished
+        epochs[kind] += costs.of(job).epochs  # type: ignore[assignment]
     return tuple(KindPlan(kind, count, done[kind], epochs[kind]) for kind, count in jobs.most_common())
 
 

@@ -10,6 +10,8 @@ from tombola.experiments.bound import Bound, renamed, spoken
 from tombola.experiments.paper.jobs import PaperJobs
 from tombola.experiments.paper.printed import comparable_cells, comparable_tables
 from tombola.lab.item import Item
+from tombola.table.key import Key
+from tombola.table.number import Cell
 from tombola.views.exhibit import Exhibit
 from tombola.views.layout import Layout
 from tombola.views.panels import Panels
@@ -37,9 +39,11 @@ class Study:
         """
         scale = work.scale
         try:
-            items = tuple(self.listing(work))
+            items = tuple(item for item in self.listing(work) if scale.has_pair(item.key))
         except StudyError as error:
             raise StudyError(f"{self.name} {error}") from error
+        if not items and scale.pairs is not None:
+            raise StudyError(f"{self.name} has none of the pairs {', '.join(p.name for p in scale.pairs)}")
         # Rows without a configuration, such as a random dense network, make no table by themselves.
         if scale.configurations and all(item.key.momentum is None for item in items):
             raise StudyError(self._without_configurations(work))
@@ -50,7 +54,7 @@ class Study:
             layout=self.layout,
             panels=self.panels,
             # Beside stand-ins the paper's numbers would say nothing.
-            printed={} if scale.note else comparable_tables().get(self.name, {}),
+            printed={} if scale.note else self._printed(work),
             comparable={} if scale.note else comparable_cells(),
             budget=f"{scale}: {scale.epochs} epochs",
             warning=scale.warning,
@@ -64,6 +68,11 @@ class Study:
             name=self.name, heading=spoken(self.name), title=self.title, layout=self.layout,
             printed=printed, left_out=cause,
         )  # fmt: skip
+
+    def _printed(self, work: PaperJobs) -> dict[Key, Cell]:
+        """What the paper prints in it of the pairs of a scale."""
+        printed = comparable_tables().get(self.name, {})
+        return {key: cell for key, cell in printed.items() if work.scale.has_pair(key)}
 
     def _without_configurations(self, work: PaperJobs) -> str:
         wanted = ", ".join(str(configuration) for configuration in work.scale.configurations or ())

@@ -1,6 +1,8 @@
-"""How the arguments of a call become JSON values, and JSON values arguments again.
+"""Arguments of declared functions as JSON values, and JSON values as arguments again.
 
-What the parameter is declared as decides: 1 given for a float is written 1.0, a name given for data is data.
+A job's description (:mod:`tombola.lab.description`) is written and read here. The type hint of the parameter
+decides: 1 for a float is written as 1.0, and text for data, a network or an initialisation scheme is its
+name.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+from torch.nn import Module
 
 from tombola.data.catalogue import origin_of
 from tombola.data.imageset import Data
@@ -25,19 +28,24 @@ from tombola.networks.initialization import Scheme, written_init
 from tombola.networks.network import Factory, written_network
 from tombola.networks.versions import as_written
 from tombola.ticket import Ticket
+from tombola.training.recipe import Recipe
 from tombola.training.run import Run
 
 # Parameters that the lab fills in where a job runs. They say how, not what, and never enter a name.
 RUNTIME = frozenset({"device", "mode", "watch"})
 
-
-# How data, jobs and the caller's own values stand in a description; no dataclass may look alike.
-_REFERENCES = ({"data"}, {"value", "type"})  # and whatever has a "job"
+# The keys of references to data and to the caller's own values: no dataclass may be written with these alone.
+_REFERENCES = ({"data"}, {"value", "type"})
 
 
 @dataclasses.dataclass(frozen=True)
-class Face:
-    """How a function is called: the parameters that enter a job, what the lab may fill in, and all types."""
+class JobSignature:
+    """How a declared function is called.
+
+    signature: of the parameters that enter a job.
+    runtime: the names of those that the lab fills in.
+    hints: the types of all parameters and of the result.
+    """
 
     signature: inspect.Signature
     runtime: frozenset[str]
@@ -45,8 +53,8 @@ class Face:
 
 
 @cache
-def face(function: Callable[..., Any]) -> Face:
-    """The face of a function; :class:`~tombola.errors.JobError` if it cannot be a job."""
+def job_signature(function: Callable[..., object]) -> JobSignature:
+    """How a declared function is called; :class:`~tombola.errors.JobError` if no call of it can be a job."""
     label = getattr(function, "__qualname__", repr(function))
     parameters = inspect.signature(function).parameters
     entering = [parameter for key, parameter in parameters.items() if key not in RUNTIME]
@@ -65,17 +73,17 @@ def face(function: Callable[..., Any]) -> Face:
         ) from error
     if "return" not in hints:
         raise JobError(f"{label} cannot be a job: it does not say what it returns; add a return type")
-    return Face(inspect.Signature(entering), RUNTIME & parameters.keys(), hints)
+    return JobSignature(inspect.Signature(entering), RUNTIME & parameters.keys(), hints)
 
 
 @cache
-def written_defaults(function: Callable[..., Any]) -> dict[str, Any]:
+def written_defaults(function: Callable[..., object]) -> dict[str, Any]:
     """The defaults of a function's parameters, as JSON values."""
-    known = face(function)
-    scribe = Scribe(getattr(function, "__qualname__", "function"), ())
+    called = job_signature(function)
+    writer = ArgumentWriter(getattr(function, "__qualname__", "function"), ())
     return {
-        key: scribe.write(key, parameter.default, known.hints.get(key, Any))
-        for key, parameter in known.signature.parameters.items()
+        key: writer.write(key, parameter.default, called.hints.get(key, Any))
+        for key, parameter in called.signature.parameters.items()
         if parameter.default is not parameter.empty
     }
 
@@ -86,23 +94,26 @@ def _field_hints(kind: type) -> dict[str, Any]:
 
 
 @cache
-def _written_field_defaults(kind: Any) -> dict[str, Any]:
+def _written_field_defaults(kind: type) -> dict[str, Any]:
     """The defaults of a dataclass's fields, as JSON values."""
-    scribe, hints = Scribe(kind.__name__, ()), _field_hints(kind)
+    writer, hints = ArgumentWriter(kind.__name__, ()), _field_hints(kind)
     defaults = {}
     for entry in dataclasses.fields(kind):
         if entry.default is not dataclasses.MISSING:
-            defaults[entry.name] = scribe.write(entry.name, entry.default, hints[entry.name])
+            defaults[entry.name] = writer.write(entry.name, entry.default, hints[entry.name])
         elif entry.default_factory is not dataclasses.MISSING:
-            defaults[entry.name] = scribe.write(entry.name, entry.default_factory(), hints[entry.name])
+            defaults[entry.name] = writer.write(entry.name, entry.default_factory(), hints[entry.name])
     return defaults
 
 
-class Scribe:
-    """Writes the arguments of one call down as JSON values, and gathers the data and values behind them.
+_written_recipes: dict[int, tuple[Recipe, dict[str, Any]]] = {}
+
+
+class ArgumentWriter:
+    """Writes the arguments of one call as JSON values, and collects the data and own values among them.
 
     function: its name, for errors.
-    kept: types whose values are left as they are.
+    kept: types whose values are left as they are, such as jobs.
     """
 
     def __init__(self, function: str, kept: tuple[type, ...]) -> None:
@@ -112,25 +123,30 @@ class Scribe:
         self.values: dict[str, Ticket | Run] = {}
 
     def write(self, key: str, value: Any, hint: Any) -> Any:
-        """One argument as a JSON value; ``key`` says which, for errors."""
-        if isinstance(value, self._kept):
+        """One argument as a JSON value; :class:`~tombola.errors.JobError` if it has none.
+
+        key: the name of the parameter, for errors.
+        hint: its type hint.
+        """
+        if isinstance(value, numpy.generic):
+            value = value.item()
+        # The commonest first: a plan writes a hundred thousand arguments.
+        if value is None or value is True or value is False or isinstance(value, self._kept):
             return value
-        if isinstance(value, Data) or (Data in alternatives(hint) and isinstance(value, str | os.PathLike)):
+        if isinstance(value, int) and not isinstance(value, bool):
+            return float(value) if wants_float(hint) else value
+        if isinstance(value, Data) or (isinstance(value, str | os.PathLike) and Data in alternatives(hint)):
             return self._write_data(value)
         if isinstance(value, Ticket | Run):
             name = value.fingerprint
             self.values[name] = value
             return {"value": name, "type": type(value).__name__}
-        if isinstance(value, numpy.generic):
-            value = value.item()
         if isinstance(value, str) and wants_network(hint):
             return self._write_network(value)
         if wants_init(hint) and (isinstance(value, str) or callable(value)):
             return written_init(value)
-        if isinstance(value, bool | str | types.NoneType):
+        if isinstance(value, str):
             return value
-        if isinstance(value, int):
-            return float(value) if wants_float(hint) else value
         if isinstance(value, float):
             if not math.isfinite(value):
                 raise JobError(f"{self._function}: {key} is {value}; a job takes finite numbers only")
@@ -157,13 +173,16 @@ class Scribe:
         else:
             origin = origin_of(value)
             name, source = origin.name, origin.source
-        known = self.data.setdefault(name, source)
-        if not same_source(known, source):
+        if not same_source(self.data.setdefault(name, source), source):
             raise JobError(f"{self._function}: two different data sets are called {name!r}; rename one")
         return {"data": name}
 
     def _write_fields(self, key: str, value: Any) -> dict[str, Any]:
         """The fields of a dataclass that differ from their defaults."""
+        if type(value) is Recipe:  # of many jobs a few, and the slowest to write
+            recipe, written = _written_recipes.get(id(value), (None, {}))
+            if recipe is value:
+                return written
         kind: Any = type(value)
         hints, defaults = _field_hints(kind), _written_field_defaults(kind)
         written = {}
@@ -182,9 +201,13 @@ class Scribe:
                 f"{self._function}: {key} would read as something else, for the names of its fields "
                 f"({', '.join(written)}); rename them"
             )
+        if kind is Recipe:
+            if len(_written_recipes) >= 1_000:
+                _written_recipes.clear()
+            _written_recipes[id(value)] = (value, written)
         return written
 
-    def _write_network(self, network: str | Callable[..., Any]) -> str:
+    def _write_network(self, network: str | Callable[..., Module]) -> str:
         name = written_network(network)
         if name is None:
             label = getattr(network, "__qualname__", type(network).__qualname__)
@@ -196,22 +219,25 @@ class Scribe:
 
 
 def same_source(first: str | Data, second: str | Data) -> bool:
-    """Whether two sources of data under one name are the same, as far as can be told without loading."""
+    """Whether two sources of data are the same, compared without loading them."""
     if isinstance(first, Data) and isinstance(second, Data):
         return first.fingerprint == second.fingerprint
     return first == second
 
 
-def read(value: Any, hint: Any) -> Any:
-    """A JSON value as the type that the parameter is declared with."""
+def from_json(value: Any, hint: Any) -> Any:
+    """The argument that a JSON value stands for, of the type that the parameter is declared with.
+
+    References to jobs, data and own values are returned as they are.
+    """
     if isinstance(value, dict):
         for kind in alternatives(hint):
             if dataclasses.is_dataclass(kind) and isinstance(kind, type):
                 hints = _field_hints(kind)
-                return kind(**{key: read(item, hints.get(key, Any)) for key, item in value.items()})
+                return kind(**{key: from_json(item, hints.get(key, Any)) for key, item in value.items()})
         return value
     if isinstance(value, list):
-        return tuple(read(item, item_hint(hint, index)) for index, item in enumerate(value))
+        return tuple(from_json(item, item_hint(hint, index)) for index, item in enumerate(value))
     if isinstance(value, str) and (wants_network(hint) or wants_init(hint)):
         return as_written(value)
     if isinstance(value, str) and Path in alternatives(hint):
@@ -219,6 +245,7 @@ def read(value: Any, hint: Any) -> Any:
     return value
 
 
+@cache
 def alternatives(hint: Any) -> tuple[Any, ...]:
     """The members of a union, or the hint itself."""
     origin = typing.get_origin(hint)
@@ -226,23 +253,23 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def wants_float(hint: Any) -> bool:
-    """Whether an integer given here means a float: 1 and 1.0 must not name different jobs."""
+    """Whether an integer of this type is written as a float: 1 and 1.0 must not name different jobs."""
     kinds = alternatives(hint)
     return float in kinds and int not in kinds
 
 
 def wants_network(hint: Any) -> bool:
-    """Whether text given here names a network: its version must enter the job."""
+    """Whether text of this type is the name of a network, whose version must enter the job."""
     return Factory in alternatives(hint)
 
 
 def wants_init(hint: Any) -> bool:
-    """Whether text given here names an initialisation scheme, likewise."""
+    """Whether text of this type is the name of an initialisation scheme, whose version must enter the job."""
     return Scheme in alternatives(hint)
 
 
 def wants_tuple(hint: Any) -> bool:
-    """Whether a JSON list given here is a tuple."""
+    """Whether a JSON list of this type is a tuple."""
     return any((typing.get_origin(kind) or kind) is tuple for kind in alternatives(hint))
 
 

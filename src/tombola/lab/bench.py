@@ -1,4 +1,7 @@
-"""Speeds of this machine as a table and as a file, which a plan can reckon with."""
+"""Measured training speeds of this machine, as a table and as a file that plans take their times from.
+
+``tombola bench`` measures with :mod:`tombola.training.throughput`; ``tombola plan`` reads what it left.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from rich.table import Table
 from tombola.atomic import write_whole
 from tombola.data import cache
 from tombola.errors import DeviceError, RecipeError, StoreError, reason
-from tombola.lab.engine import intra_op_threads
+from tombola.lab.slots import intra_op_threads
 from tombola.networks.versions import bare_name
 from tombola.training.device import Mode, hardware_name
 from tombola.training.throughput import Machine, Speed, measure_machine, measure_speed
@@ -24,7 +27,7 @@ from tombola.version import __version__
 
 @dataclass(frozen=True)
 class Case:
-    """What is timed: a network at a batch size, ``packed`` trainings at once, on images of that side."""
+    """A timed training: a network at a batch size, ``packed`` of them at once, on images of side ``size``."""
 
     network: str
     batch_size: int
@@ -43,7 +46,7 @@ CPU_CASES = (Case("convnet", 32, size=8), Case("convnet", 128, size=8), Case("re
 
 @dataclass(frozen=True)
 class Bench:
-    """What was measured, and on what."""
+    """Measured speeds, with the hardware and versions that they were measured on."""
 
     device: str
     hardware: str
@@ -58,17 +61,18 @@ class Bench:
     def speed(
         self, network: str, batch_size: int, *, size: int = 32, packed: int | None = None
     ) -> Speed | None:
-        """The fastest measured speed of such trainings, or that at a number of them at once.
+        """The fastest measured speed of such trainings, or of ``packed`` of them at once, if measured.
 
         Versions of a network count as one: they differ in their first weights, hardly in their cost.
         """
         fitting = [
-            each
-            for each in self.speeds
-            if (bare_name(each.network), each.batch_size, each.size) == (bare_name(network), batch_size, size)
-            and packed in (None, each.packed)
+            speed
+            for speed in self.speeds
+            if (bare_name(speed.network), speed.batch_size, speed.size)
+            == (bare_name(network), batch_size, size)
+            and packed in (None, speed.packed)
         ]
-        return max(fitting, key=lambda each: each.images_per_second, default=None)
+        return max(fitting, key=lambda speed: speed.images_per_second, default=None)
 
 
 def bench(
@@ -80,7 +84,11 @@ def bench(
     on_speed: Callable[[Speed], None] = lambda speed: None,
     on_failure: Callable[[Case, DeviceError], None] = lambda case, error: None,
 ) -> Bench:
-    """Measure the machine and each case on it; told of each when it is done, or does not fit into memory."""
+    """Measures a machine and the speed of each case on it.
+
+    on_speed, on_failure: called after each case, with its speed or with the error if it does not fit into
+    memory.
+    """
     cases = tuple(cases)
     if device.type == "cpu" and any(case.packed > 1 for case in cases):
         raise RecipeError(
@@ -115,7 +123,7 @@ def bench(
 
 
 def speed_table(speeds: Sequence[Speed]) -> Table:
-    """The speeds as a table, one line each."""
+    """The speeds as a table, one line for each."""
     table = Table(
         title="Training, with augmentation, mask and forgetting. x: so many at once; share: of\n"
         "the matrix rate; epoch: 50,000 images; chain: 26 trainings of 200 epochs.",
@@ -127,55 +135,57 @@ def speed_table(speeds: Sequence[Speed]) -> Table:
         "network", "side", "batch", "x", "ms/step", "images/s", "TFLOP/s", "share", "s/epoch", "h/chain",
     ):  # fmt: skip
         table.add_column(column, justify="left" if column == "network" else "right", no_wrap=True)
-    for each in speeds:
+    for speed in speeds:
         table.add_row(
-            each.network, str(each.size), str(each.batch_size), str(each.packed), f"{each.step_ms:.3g}",
-            f"{each.images_per_second:,.0f}", f"{each.tflops:.3g}", f"{each.share:.0%}",
-            f"{each.epoch_seconds:.3g}", f"{each.chain_seconds / 3600:.3g}",
+            speed.network, str(speed.size), str(speed.batch_size), str(speed.packed), f"{speed.step_ms:.3g}",
+            f"{speed.images_per_second:,.0f}", f"{speed.tflops:.3g}", f"{speed.share:.0%}",
+            f"{speed.epoch_seconds:.3g}", f"{speed.chain_seconds / 3600:.3g}",
         )  # fmt: skip
     return table
 
 
 def write_bench(measured: Bench, file: str | os.PathLike[str]) -> None:
-    """Write what was measured as JSON."""
+    """Writes measured speeds as JSON."""
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     write_whole(Path(file), json.dumps(asdict(measured), indent=1).encode() + b"\n")
 
 
 def read_bench(file: str | os.PathLike[str]) -> Bench:
-    """What :func:`write_bench` wrote; :class:`~tombola.errors.StoreError` if it cannot be read."""
+    """The speeds that :func:`write_bench` wrote; raises :class:`~tombola.errors.StoreError` if unreadable."""
     try:
-        found: dict[str, Any] = json.loads(Path(file).read_text())
-        machine, speeds = Machine(**found.pop("machine")), [Speed(**each) for each in found.pop("speeds")]
-        return Bench(**found, machine=machine, speeds=tuple(speeds))
+        fields: dict[str, Any] = json.loads(Path(file).read_text())
+        machine = Machine(**fields.pop("machine"))
+        speeds = tuple(Speed(**speed) for speed in fields.pop("speeds"))
+        return Bench(**fields, machine=machine, speeds=speeds)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise StoreError(f"cannot read speeds from {os.fspath(file)}: {reason(error)}") from error
 
 
 def remember_bench(measured: Bench, device: torch.device) -> None:
-    """Keep what was measured for plans on this kind of device, beside other cases measured before.
+    """Saves speeds for plans on this kind of device, with those of other cases that were measured before.
 
-    Only the default mode: it is the one that trainings are planned in.
+    Ignores speeds of other modes than the default: trainings are planned in that.
     """
     if measured.mode != "default":
         return
     before = known_speeds(device)
-    new = {_case_of(each) for each in measured.speeds}
-    kept = tuple(each for each in before.speeds if _case_of(each) not in new) if before else ()
+    new = {_case_of(speed) for speed in measured.speeds}
+    kept = tuple(speed for speed in before.speeds if _case_of(speed) not in new) if before else ()
     write_bench(replace(measured, speeds=kept + measured.speeds), speeds_file(device))
 
 
 def _case_of(speed: Speed) -> Case:
+    """The case that a speed was measured in."""
     return Case(speed.network, speed.batch_size, speed.packed, speed.size)
 
 
 def known_speeds(device: torch.device) -> Bench | None:
-    """What was last measured with ``tombola bench`` on this kind of device; None before that."""
+    """The speeds last measured with ``tombola bench`` on this kind of device; None if there are none."""
     file = speeds_file(device)
     return read_bench(file) if file.exists() else None
 
 
 def speeds_file(device: torch.device) -> Path:
-    """Where the speeds of this kind of device are kept."""
+    """The file with the speeds of this kind of device."""
     name = "".join(letter if letter.isalnum() else "-" for letter in hardware_name(device))
     return cache.folder().parent / "speeds" / f"{name}.json"

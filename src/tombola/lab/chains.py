@@ -1,16 +1,18 @@
-"""Pruning chains as jobs: the library's own chain, written down instead of run."""
+"""Pruning chains as jobs: the library's own searches (:mod:`tombola.search`), written down instead of run.
+
+What can be refused before anything is trained is refused here, before the first job.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from typing import Unpack
 
 from tombola.data.imageset import Data
-from tombola.errors import RecipeError, TicketError, unknown
 from tombola.lab.job import Job, job
 from tombola.networks.network import Network, prunable_names
-from tombola.pruning.prune import Scope, check_fraction, check_scope
-from tombola.search import chain, check_rounds, tickets
+from tombola.pruning.prune import Pruning, PruningOptions
+from tombola.search import chain, check_rounds
 from tombola.ticket import initialize
 from tombola.training.loop import check_rewind, pretrain
 from tombola.training.recipe import Recipe
@@ -49,13 +51,11 @@ def imp_jobs(
     *,
     rounds: int,
     rewind: int = 0,
-    fraction: float = 0.2,
-    scope: Scope = "global",
-    exclude: Sequence[str] = (),
     same_noise: bool = False,
     seed: int = 0,
     init: str | None = None,
     pretraining_noise: int | None = None,
+    **pruning: Unpack[PruningOptions],
 ) -> list[Job]:
     """The ``rounds + 1`` trainings of a pruning chain, the first of them dense.
 
@@ -64,10 +64,17 @@ def imp_jobs(
     init, pretraining_noise: as for :func:`start_job`.
     The other arguments are as for :func:`tombola.imp`.
     """
-    return _written(
-        chain, network, data, recipe, rounds, rewind, fraction, scope, exclude, same_noise, seed, init,
-        pretraining_noise,
-    )  # fmt: skip
+    settings = Pruning(**pruning)
+    check_rounds(rounds)
+    if settings.exclude:
+        # Which weights there are does not depend on the images.
+        module = Network.of(network, channels=3, size=(32, 32), classes=10).initialized(0)
+        settings.check_names(prunable_names(module), f"prunable weight of {network}")
+    start = start_job(
+        network, data, recipe, rewind=rewind, seed=seed, init=init, pretraining_noise=pretraining_noise
+    )
+    runs = chain(job, start, data, recipe, rounds=rounds, noise=seed, same_noise=same_noise, pruning=settings)
+    return [as_job(run) for run in runs]
 
 
 def ticket_jobs(
@@ -77,13 +84,11 @@ def ticket_jobs(
     *,
     rounds: int,
     rewind: int = 0,
-    fraction: float = 0.2,
-    scope: Scope = "global",
-    exclude: Sequence[str] = (),
     same_noise: bool = False,
     seed: int = 0,
     init: str | None = None,
     pretraining_noise: int | None = None,
+    **pruning: Unpack[PruningOptions],
 ) -> list[Job]:
     """The ``rounds + 1`` tickets of a mask search, the first of them its start.
 
@@ -92,50 +97,14 @@ def ticket_jobs(
         One-shot pruning is a single round with the sparsity as its fraction.
     The other arguments are as for :func:`imp_jobs`, whose trainings these tickets share.
     """
-    return _written(
-        tickets, network, data, recipe, rounds, rewind, fraction, scope, exclude, same_noise, seed, init,
-        pretraining_noise,
+    runs = imp_jobs(
+        network, data, recipe, rounds=rounds, rewind=rewind, same_noise=same_noise, seed=seed, init=init,
+        pretraining_noise=pretraining_noise, **pruning,
     )  # fmt: skip
+    return [as_job(run.arguments["ticket"]) for run in runs]
 
 
-def _written(
-    search: Callable[..., Iterator[Job]],
-    network: str,
-    data: str | os.PathLike[str] | Data | Job,
-    recipe: Recipe,
-    rounds: int,
-    rewind: int,
-    fraction: float,
-    scope: str,
-    exclude: Sequence[str],
-    same_noise: bool,
-    seed: int,
-    init: str | None,
-    pretraining_noise: int | None,
-) -> list[Job]:
-    """What a search gives, as jobs, after everything was refused that can be before anything is trained."""
-    check_fraction(fraction)
-    check_rounds(rounds)
-    check_scope(scope)
-    if isinstance(exclude, str):
-        raise RecipeError(f"exclude is {exclude!r}; it must be a list of names, such as [{exclude!r}]")
-    if exclude:
-        _check_names(network, exclude)
-    start = start_job(
-        network, data, recipe, rewind=rewind, seed=seed, init=init, pretraining_noise=pretraining_noise
-    )
-    return list(
-        search(
-            job, start, data, recipe, rounds=rounds, fraction=fraction, noise=seed, same_noise=same_noise,
-            scope=scope, exclude=exclude,
-        )
-    )  # fmt: skip
-
-
-def _check_names(network: str, exclude: Sequence[str]) -> None:
-    """Refuse names of weights that the network does not have, before anything is trained."""
-    # Which weights there are does not depend on the images.
-    known = prunable_names(Network.of(network, channels=3, size=(32, 32), classes=10).initialized(0))
-    for name in exclude:
-        if name not in known:
-            raise TicketError(unknown(f"prunable weight of {network}", name, known))
+def as_job(value: object) -> Job:
+    """The same value, which is a job: what a call gave that was written down by ``job``."""
+    assert isinstance(value, Job)
+    return value

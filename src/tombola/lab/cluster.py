@@ -1,7 +1,8 @@
-"""Clusters of Dask workers: those of this machine, started and ended here, and any other, by its address.
+"""Dask clusters for the engine: one of this machine, started and ended here, or another by its address.
 
 Workers of another cluster are plain ``dask worker`` processes that share the store's file system: as many
-slots as ``--nthreads``, and the GPU that ``CUDA_VISIBLE_DEVICES`` leaves them. See docs/cluster.md.
+slots as ``--nthreads``, and the GPU that ``CUDA_VISIBLE_DEVICES`` leaves them. They are checked before
+anything is computed. See docs/cluster.md.
 """
 
 from __future__ import annotations
@@ -17,52 +18,48 @@ import uuid
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from tombola.errors import ClusterError, reason, unwritable
-from tombola.lab.environment import different, versions
+from tombola.lab.environment import difference, versions
+from tombola.lab.slots import Crew
 from tombola.lab.store import Store
 from tombola.version import __version__
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+class _Closable(Protocol):
+    def close(self) -> object: ...
+
+
+C = TypeVar("C", bound=_Closable)
 
 _SINGLE_THREADED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # Seconds that a scheduler, or the file that names it, may take to appear: they are often started together.
 _PATIENCE = 30.0
-# Seconds that the start of a local cluster may still take once it is stopped.
+# Seconds that the start of a local cluster may still take once it is interrupted.
 _DESERTED = 10.0
-# Seconds between two looks at whether there are workers at all; without any after which that is worth a line,
-# and after which nobody waits any longer.
+# Seconds between two looks at whether there are workers at all; without any after which a line is printed,
+# and after which the run ends.
 _LOOK_EVERY, _REMARKABLE, _WITHOUT_WORKERS = 1.0, 60.0, 600.0
 
 
-@dataclass(frozen=True)
-class Crew:
-    """The worker processes of one machine.
-
-    processes: their number; on GPUs one for each.
-    slots: threads of each process, which each run a job at a time: one on a CPU.
-    gpus: for each process the GPU it sees, as in ``CUDA_VISIBLE_DEVICES``; empty on a CPU.
-    """
-
-    processes: int
-    slots: int = 1
-    gpus: tuple[str, ...] = ()
-
-
 @contextmanager
-def local_cluster(crew: Crew) -> Iterator[Any]:
-    """A client of worker processes of this machine, which are ended afterwards.
+def local_cluster(crew: Crew) -> Iterator[Client]:
+    """A client of new worker processes of this machine, which are ended afterwards.
 
     On loopback only, and closed to other users of this machine; see :mod:`tombola.lab.private`.
 
-    Raises :class:`~tombola.errors.ClusterError` if they have ended and none comes up again.
+    Raises :class:`~tombola.errors.ClusterError` if they ended and none comes up again within ten minutes.
     """
     import dask
     from distributed import Client, Nanny, SpecCluster
 
-    from tombola.lab.private import Scheduler, Worker, one_key, private_options
+    from tombola.lab.private import Scheduler, Worker, new_certificate, private_options
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     options = {
@@ -72,32 +69,32 @@ def local_cluster(crew: Crew) -> Iterator[Any]:
         "distributed.worker.memory.pause": False,
         "distributed.worker.memory.terminate": False,
         "distributed.admin.tick.limit": "1h",
-        # Nobody looks at what Dask would sample of every worker a hundred times a second.
+        # Nothing here reads what Dask would sample of every worker a hundred times a second.
         "distributed.worker.profile.enabled": False,
         "distributed.comm.timeouts.connect": "60s",
-        # A worker that is not back in time Dask gives up for good, and whoever waits for it waits for ever.
-        # To begin anew may take minutes where the machine is busy, or Python lies on a network.
+        # Dask gives a worker that is not back in time up for good, and its jobs would be waited for for ever.
+        # A new start may take minutes where the machine is busy, or Python lies on a network.
         "distributed.deploy.lost-worker-timeout": "365 days",
         # Not Dask's own MALLOC_TRIM_THRESHOLD_, which gives memory back to the system after every small step
         # of a training: a third of its time.
         "distributed.nanny.pre-spawn-environ": dict.fromkeys(_SINGLE_THREADED, 1),
     }
     with private_options() as private, dask.config.set(options | private):
-        security = one_key()
+        security = new_certificate()
         ends = {"host": "127.0.0.1", "protocol": "tls://", "security": security, "dashboard": False}
-        # A dashboard at a fixed port would complain, in a second cluster, that it is taken.
+        # A dashboard at a fixed port would complain in a second cluster that the port is in use.
         scheduler = {"cls": Scheduler, "options": ends | {"dashboard_address": "127.0.0.1:0"}}
         workers = {}
-        for place in range(crew.processes):
+        for number in range(crew.processes):
             options = ends | {
                 "worker_class": Worker,
                 "nthreads": crew.slots,
                 "memory_limit": 0,
                 "silence_logs": logging.CRITICAL,
-                "env": {"CUDA_VISIBLE_DEVICES": crew.gpus[place]} if crew.gpus else {},
+                "env": {"CUDA_VISIBLE_DEVICES": crew.gpus[number]} if crew.gpus else {},
             }
-            workers[place] = {"cls": Nanny, "options": options}
-        cluster = _started(
+            workers[number] = {"cls": Nanny, "options": options}
+        cluster = _start_interruptibly(
             lambda: SpecCluster(
                 workers=workers, scheduler=scheduler, security=security, silence_logs=logging.CRITICAL
             )
@@ -106,19 +103,19 @@ def local_cluster(crew: Crew) -> Iterator[Any]:
             yield client
 
 
-def _started(start: Callable[[], Any]) -> Any:
-    """The cluster that ``start`` gives; whoever is interrupted meanwhile need not wait until it is up.
+def _start_interruptibly(start: Callable[[], C]) -> C:
+    """The cluster that ``start`` returns; an interruption meanwhile closes it without waiting for its start.
 
     It starts in a thread of its own, because the signals that its processes must not see are this thread's.
     """
     up, deserted, lock = threading.Event(), threading.Event(), threading.Lock()
-    results: list[Any] = []
+    results: list[C | BaseException] = []
 
     def work() -> None:
         try:
-            with _signals_held_back():
+            with _signals_blocked():
                 results.append(start())
-        except BaseException as error:  # raised where it is waited for
+        except BaseException as error:  # raised in the thread that waits
             results.append(error)
         with lock:
             up.set()
@@ -126,14 +123,14 @@ def _started(start: Callable[[], Any]) -> Any:
             close()
 
     def close() -> None:
-        if not isinstance(results[0], BaseException):
-            results[0].close()
+        if not isinstance(result := results[0], BaseException):
+            result.close()
 
     threading.Thread(target=work, name="start of a cluster", daemon=True).start()
     try:
         up.wait()
     except BaseException:
-        # What it starts in, a private folder above all, must outlast the start, unless that takes too long.
+        # Its private folder must outlast its start, unless that takes too long.
         with suppress(BaseException):
             up.wait(_DESERTED)
         with lock:
@@ -142,18 +139,18 @@ def _started(start: Callable[[], Any]) -> Any:
         if is_up:
             close()
         raise
-    if isinstance(results[0], BaseException):
-        raise results[0]
-    return results[0]
+    if isinstance(result := results[0], BaseException):
+        raise result
+    return result
 
 
 @contextmanager
-def _ended_without_workers(cluster: Any, client: Any) -> Iterator[None]:
-    """Close the client of a cluster that has been without any worker for too long: whoever waits is told."""
+def _ended_without_workers(cluster: Any, client: Client) -> Iterator[None]:
+    """Closes the client of a cluster without workers for ten minutes: its run ends by a ClusterError."""
     over, given_up = threading.Event(), threading.Event()
 
     def watch() -> None:
-        # Looks are counted, not time: whoever was suspended with the workers gives them their time.
+        # Looks are counted, not time: if all were suspended, the workers still have their ten minutes.
         missed = 0.0
         while not over.wait(_LOOK_EVERY):
             missed = 0.0 if cluster.scheduler.workers else missed + _LOOK_EVERY
@@ -164,7 +161,7 @@ def _ended_without_workers(cluster: Any, client: Any) -> Iterator[None]:
                 client.close()
                 return
 
-    with _signals_held_back():
+    with _signals_blocked():
         watcher = threading.Thread(target=watch, name="watch over workers", daemon=True)
         watcher.start()
     try:
@@ -183,10 +180,11 @@ def _ended_without_workers(cluster: Any, client: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Start threads and processes that never see Ctrl-C or SIGTERM: the driver acts, and then ends them.
+def _signals_blocked() -> Iterator[None]:
+    """Blocks Ctrl-C and SIGTERM for the threads and processes that are started meanwhile.
 
-    They inherit the blocked signals; one that arrives meanwhile reaches this thread afterwards.
+    They never see these signals: the driver acts on them and then ends its workers. A signal that arrives
+    meanwhile reaches this thread afterwards.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -201,8 +199,8 @@ def _signals_held_back() -> Iterator[None]:
 
 
 @contextmanager
-def remote_cluster(scheduler: str | Path, store: Store) -> Iterator[tuple[Any, bool]]:
-    """A client of a cluster that somebody else started, and whether any of its workers sees a GPU.
+def remote_cluster(scheduler: str | Path, store: Store) -> Iterator[tuple[Client, bool]]:
+    """A client of a cluster that was started elsewhere, and whether any of its workers sees a GPU.
 
     scheduler: its address, ``tcp://host:port`` or ``tls://host:port``, or the file it wrote with
         ``--scheduler-file``. TLS is set up in Dask's own configuration.
@@ -216,18 +214,18 @@ def remote_cluster(scheduler: str | Path, store: Store) -> Iterator[tuple[Any, b
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     address = _address_in(scheduler) if isinstance(scheduler, Path) else scheduler
-    silent = ""
+    cause = ""
     try:
-        _knock(address)
+        _try_connection(address)
         client = Client(address, timeout=_PATIENCE, set_as_default=False)
     except (OSError, ValueError, ImportError, TypeError) as error:
-        silent = reason(error) or type(error).__name__
-    if silent:
-        # A client that did not come up goes now: collected while another starts, it would wait for that one's
-        # lock, and that one for it.
+        cause = reason(error) or type(error).__name__
+    if cause:
+        # Collects the client that did not come up now: collected while another starts, each would wait for
+        # the other's lock.
         gc.collect()
         raise ClusterError(
-            f"no Dask scheduler answers at {address}: {silent}; start one with dask scheduler, or leave the "
+            f"no Dask scheduler answers at {address}: {cause}; start one with dask scheduler, or leave the "
             "scheduler out to use this machine"
         )
     with client, client.as_current():
@@ -238,19 +236,19 @@ def remote_cluster(scheduler: str | Path, store: Store) -> Iterator[tuple[Any, b
         yield client, _checked_workers(client, store)
 
 
-def _knock(address: str) -> None:
-    """See that somebody listens at an address, before a client is made that could not be ended cleanly."""
+def _try_connection(address: str) -> None:
+    """Raises OSError if nothing listens at an address; a client made without a scheduler ends uncleanly."""
     from distributed.comm.addressing import parse_address, parse_host_port
     from distributed.comm.registry import get_backend
 
-    scheme, place = parse_address(address)
+    scheme, location = parse_address(address)
     get_backend(scheme)
-    host, port = parse_host_port(place)
+    host, port = parse_host_port(location)
     socket.create_connection((host, port), timeout=_PATIENCE).close()
 
 
 def _address_in(file: Path) -> str:
-    """The address in a scheduler file, which may be about to appear."""
+    """The address in a scheduler file, which may appear within 30 s; ClusterError after that."""
     give_up = time.monotonic() + _PATIENCE
     while True:
         try:
@@ -264,9 +262,9 @@ def _address_in(file: Path) -> str:
         time.sleep(0.1)
 
 
-def _checked_workers(client: Any, store: Store) -> bool:
-    """Ask every worker what it is, before hours are spent; whether any sees a GPU."""
-    from tombola.lab.workers import environment
+def _checked_workers(client: Client, store: Store) -> bool:
+    """Whether any worker sees a GPU; ClusterError if one has other versions or cannot use the store."""
+    from tombola.lab.workers import worker_state
 
     token = store.root / "work" / f".seen.{uuid.uuid4().hex[:8]}"
     try:
@@ -274,19 +272,20 @@ def _checked_workers(client: Any, store: Store) -> bool:
     except OSError as error:
         raise unwritable(f"the store at {store.root}", error) from error
     try:
-        answers = client.run(environment, str(token), on_error="return")
+        answers = client.run(worker_state, str(token), on_error="return")
     finally:
         token.unlink(missing_ok=True)
-    here = environment(str(token))
+    here = worker_state(str(token))
+    driver = {name: here[name] for name in versions()}
     for address, there in answers.items():
         if isinstance(there, BaseException):
             raise ClusterError(
                 f"the worker at {address} cannot run tombola: {type(there).__name__}: {reason(there)}; "
                 f"install tombola {__version__} there"
             )
-        told = different(there, {what: here[what] for what in versions()}, f"{there['host']} ({address})")
-        if told is not None:
-            raise ClusterError(told)
+        version_error = difference(there, driver, f"{there['host']} ({address})")
+        if version_error is not None:
+            raise ClusterError(version_error)
         if not there["store"]:
             raise ClusterError(
                 f"the worker on {there['host']} ({address}) does not see the store at {store.root}; it must "
@@ -297,20 +296,18 @@ def _checked_workers(client: Any, store: Store) -> bool:
     return any(there["gpu"] for there in answers.values())
 
 
-def check_data(client: Any, store: Store, names: Collection[str]) -> None:
-    """See that every machine can load the data that jobs take, before hours are spent.
+def check_data(client: Client, store: Store, names: Collection[str]) -> None:
+    """Raises :class:`~tombola.errors.ClusterError` if a machine cannot load these data, and says why.
 
     names: of data that are registered in the store.
-
-    Raises :class:`~tombola.errors.ClusterError` with what is lacking on the first machine that cannot.
     """
-    from tombola.lab.workers import lacking
+    from tombola.lab.workers import data_trouble
 
     if not names:
         return
-    # One worker of each is asked: the others there have the same disks.
+    # One worker of each machine: the others there have the same disks.
     machines = {host: address for address, host in client.run(socket.gethostname).items()}
-    found = client.run(lacking, str(store.root), sorted(names), workers=sorted(machines.values()))
-    for address, told in found.items():
-        if told is not None:
-            raise ClusterError(f"the worker at {address} lacks data: {told}")
+    causes = client.run(data_trouble, str(store.root), sorted(names), workers=sorted(machines.values()))
+    for address, cause in causes.items():
+        if cause is not None:
+            raise ClusterError(f"the worker at {address} lacks data: {cause}")

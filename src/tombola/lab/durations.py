@@ -1,4 +1,4 @@
-"""How long jobs of one kind took in this store, so that none is begun that cannot end in time.
+"""Durations of finished jobs by kind, so that no job is begun that cannot end before its run must stop.
 
 Two jobs are of one kind if they call the same function with the same arguments on results of the same origin;
 seeds, noise numbers, and which tickets or runs they take may differ.
@@ -19,26 +19,25 @@ from typing import Any
 
 from tombola.errors import StoreError, TombolaError
 from tombola.lab.deadline import Stop, Stopped
-from tombola.lab.references import parents
-from tombola.lab.store import TABLE, Store
+from tombola.lab.description import objects_in, parents
+from tombola.lab.store import HISTORY, Store
 from tombola.untrusted import OTHER_FORM
 
-# Arguments that say which of many equal jobs one is, and not how much there is to do.
+# Arguments that tell equal jobs apart and do not change how much there is to do.
 _NUMBERS = {"seed", "noise", "noise_round"}
 # Functions whose results a training begins late from, so that it has fewer epochs to do.
 _PRETRAINING = {"pretrain", "trunk"}
-# Seconds between two looks at which jobs have been finished since.
+# Seconds between two looks for newly finished jobs.
 _LOOK_EVERY = 1.0
 
 
 def check_time_left(
     store: Store, name: str, description: Mapping[str, Any], stop: Stop, hardware: str
 ) -> None:
-    """Refuse to begin a job that cannot end in time, if a time is set and its like took longer.
+    """Raises :class:`~tombola.lab.deadline.Stopped` if all finished jobs of the kind took too long.
 
-    One that left a checkpoint was begun already: whatever it gains is kept, so it goes on.
-
-    Raises :class:`~tombola.lab.deadline.Stopped` with the seconds that the shortest of its like took.
+    Too long is longer than the time left; the exception has the seconds of the shortest. A job with a
+    checkpoint may always go on, because what it gains is kept, and so may every job if no time is set.
     """
     if stop.at is None or (store.workplace(name) / "checkpoint").exists():
         return
@@ -51,20 +50,20 @@ def shortest(store: Store, description: Mapping[str, Any], hardware: str) -> flo
     """Seconds of the shortest finished job of the same kind on the same hardware; None if there is none."""
     with _lock:
         try:
-            return _finished(store.root).shortest(description, hardware)
+            return _durations(store.root).shortest(description, hardware)
         except (TombolaError, *OTHER_FORM):
-            return None  # of what is damaged nothing is known
+            return None  # damaged results have no durations
 
 
 _lock = threading.Lock()
 
 
 @dataclass(frozen=True)
-class _Call:
-    """What is kept of a described call.
+class _JobKind:
+    """What a described call says of its kind.
 
     kind: its function with the arguments that do not differ between jobs of one kind.
-    origin: what it says itself of where results made from it come from.
+    origin: what the call itself says of where its results come from.
     parents: names of the stored jobs whose results it takes.
     """
 
@@ -73,110 +72,112 @@ class _Call:
     parents: frozenset[str]
 
 
-class _Finished:
-    """The finished jobs of a store; each is read once, since none changes."""
+class _Durations:
+    """The durations of the finished jobs of a store; each is read once, since none changes."""
 
     def __init__(self, root: Path) -> None:
         self._store = Store(root, create=False)
-        self._calls: dict[str, _Call] = {}
+        self._kinds: dict[str, _JobKind] = {}
         self._by_kind: dict[str, list[str]] = {}
         self._seconds: dict[str, tuple[str, float] | None] = {}
-        self._looked = float("-inf")
+        self._updated = float("-inf")
 
     def shortest(self, description: Mapping[str, Any], hardware: str) -> float | None:
-        if time.monotonic() - self._looked > _LOOK_EVERY:
-            self._look()
-            self._looked = time.monotonic()
-        call = _call(description)
-        origin = self._origin(call)
-        like = [
-            self._took(name)
-            for name in self._by_kind.get(call.kind, [])
-            if self._origin(self._calls[name]) == origin
+        """Seconds of the shortest such job; see the function of this name."""
+        if time.monotonic() - self._updated > _LOOK_EVERY:
+            self._update()
+            self._updated = time.monotonic()
+        job_kind = _job_kind(description)
+        origin = self._full_origin(job_kind)
+        durations = [
+            self._duration(name)
+            for name in self._by_kind.get(job_kind.kind, [])
+            if self._full_origin(self._kinds[name]) == origin
         ]
-        return min((took[1] for took in like if took is not None and took[0] == hardware), default=None)
+        like = (seconds for other, seconds in filter(None, durations) if other == hardware)
+        return min(like, default=None)
 
-    def _look(self) -> None:
+    def _update(self) -> None:
+        """Enters newly finished jobs."""
         for name in self._store.names():
-            if name not in self._calls:
+            if name not in self._kinds:
                 with suppress(TombolaError, *OTHER_FORM):
-                    self._by_kind.setdefault(self._of(name).kind, []).append(name)
+                    self._by_kind.setdefault(self._kind_of(name).kind, []).append(name)
 
-    def _of(self, name: str) -> _Call:
-        if name not in self._calls:
-            self._calls[name] = _call(self._store.description(name))
-        return self._calls[name]
+    def _kind_of(self, name: str) -> _JobKind:
+        """The kind of a finished job."""
+        if name not in self._kinds:
+            self._kinds[name] = _job_kind(self._store.description(name))
+        return self._kinds[name]
 
-    def _origin(self, call: _Call) -> frozenset[str]:
-        """What all calls behind a call say of where its results come from."""
-        origin, seen, pending = set(call.origin), set[str](), list(call.parents)
+    def _full_origin(self, job_kind: _JobKind) -> frozenset[str]:
+        """The origin of a call together with those of all calls behind it."""
+        origin, seen, pending = set(job_kind.origin), set[str](), list(job_kind.parents)
         while pending:
             name = pending.pop()
             if name not in seen:
                 seen.add(name)
-                behind = self._of(name)
+                behind = self._kind_of(name)
                 origin |= behind.origin
                 pending.extend(behind.parents)
         return frozenset(origin)
 
-    def _took(self, name: str) -> tuple[str, float] | None:
+    def _duration(self, name: str) -> tuple[str, float] | None:
         """Hardware and seconds of a finished job, if they can be read."""
         if name not in self._seconds:
             self._seconds[name] = None
             with suppress(StoreError, OSError, *OTHER_FORM):
-                made = self._store.provenance(name)
+                provenance = self._store.provenance(name)
                 # Of a training that was interrupted the provenance has the last part only.
-                epochs = _seconds_of_epochs(self._store.folder(name) / TABLE)
-                self._seconds[name] = str(made["hardware"]), max(float(made["seconds"]), epochs)
+                epochs = _seconds_of_epochs(self._store.folder(name) / HISTORY)
+                self._seconds[name] = str(provenance["hardware"]), max(float(provenance["seconds"]), epochs)
         return self._seconds[name]
 
 
 @cache
-def _finished(root: Path) -> _Finished:
-    return _Finished(root)
+def _durations(root: Path) -> _Durations:
+    """The durations in a store, the same object at every call in this process."""
+    return _Durations(root)
 
 
 def _seconds_of_epochs(table: Path) -> float:
-    """The seconds of all epochs of a training's history; 0 of what has none."""
+    """The seconds of all epochs of a training's history; 0 if there is none."""
     if not table.exists():
         return 0.0
     with table.open(newline="") as file:
         return sum(float(row["seconds"]) for row in csv.DictReader(file))
 
 
-def _call(description: Mapping[str, Any]) -> _Call:
+def _job_kind(description: Mapping[str, Any]) -> _JobKind:
+    """The kind of a described call."""
     arguments = description["arguments"]
-    plain = {key: _plain(value) for key, value in arguments.items() if key not in _NUMBERS}
-    kind = json.dumps([description["function"], description["version"], plain], sort_keys=True)
-    return _Call(kind, frozenset(_origin(description, top=True)), frozenset(parents(description)))
+    common = {key: _without_names(value) for key, value in arguments.items() if key not in _NUMBERS}
+    kind = json.dumps([description["function"], description["version"], common], sort_keys=True)
+    return _JobKind(kind, frozenset(_described_origins(description)), frozenset(parents(description)))
 
 
-def _origin(description: Mapping[str, Any], *, top: bool) -> Iterator[str]:
-    """Where the results that a call and those described in full within it start from, as texts."""
+def _described_origins(description: Mapping[str, Any]) -> Iterator[str]:
+    """Where the results of a call and of those described in full within it start from, as texts."""
     arguments = description["arguments"]
-    inner = list(_references(list(arguments.values())))
+    inner = list(_results_in(list(arguments.values())))
     yield from (f"value {value['value']}" for value in inner if "value" in value)
     for value in inner:
         if "call" in value:
-            yield from _origin(value["call"], top=False)
-    plain = {key: value for key, value in arguments.items() if key not in _NUMBERS}
+            yield from _described_origins(value["call"])
     if not inner:
-        yield json.dumps([description["function"], plain], sort_keys=True)
+        common = {key: value for key, value in arguments.items() if key not in _NUMBERS}
+        yield json.dumps([description["function"], common], sort_keys=True)
     elif description["function"] in _PRETRAINING:
         yield json.dumps([description["function"], arguments.get("epochs")])
 
 
-def _references(value: Any) -> Iterator[dict[str, Any]]:
-    """The jobs and the caller's own values in an argument."""
-    if isinstance(value, list):
-        for item in value:
-            yield from _references(item)
-    elif isinstance(value, dict) and ("job" in value or value.keys() == {"value", "type"}):
-        yield value
+def _results_in(value: Any) -> Iterator[dict[str, Any]]:
+    """The references in an argument to jobs and to the caller's own tickets and runs."""
+    return (item for item in objects_in(value) if "job" in item or item.keys() == {"value", "type"})
 
 
-def _plain(value: Any) -> Any:
-    """An argument without saying which job or value it is."""
+def _without_names(value: Any) -> Any:
+    """An argument, with "result" in place of every job and value of the caller's own."""
     if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return "result" if any(True for _ in _references(value)) else value
+        return [_without_names(item) for item in value]
+    return "result" if any(True for _ in _results_in(value)) else value

@@ -1,4 +1,7 @@
-"""The versions that results depend on, which must be the same on all machines."""
+"""The versions that results depend on, which must be the same on all machines of a cluster.
+
+The driver compares those of each worker when it connects, and each worker its own before a job.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from tombola.version import __version__
 
 
 def versions() -> dict[str, str]:
-    """Those of this process."""
+    """The versions in this process, by name."""
     return {
         "tombola": __version__,
         "torch": torch.__version__.partition("+")[0],
@@ -22,17 +25,17 @@ def versions() -> dict[str, str]:
     }
 
 
-def different(worker: Mapping[str, str], driver: Mapping[str, str], where: str) -> str | None:
-    """What is different on a worker, and what to do about it."""
-    for what, version in driver.items():
-        if worker[what] != version:
+def difference(worker: Mapping[str, str], driver: Mapping[str, str], where: str) -> str | None:
+    """An error message about the first version that differs on a worker; None if all agree."""
+    for name, version in driver.items():
+        if worker[name] != version:
             return (
-                f"the worker on {where} has {what} {worker[what]}, here is {version}; install the same "
+                f"the worker on {where} has {name} {worker[name]}, here is {version}; install the same "
                 "versions on all machines"
             )
     return None
 
 
-def different_here(driver: Mapping[str, str]) -> str | None:
-    """What is different in this process, which works for a driver elsewhere."""
-    return different(versions(), driver, socket.gethostname())
+def difference_here(driver: Mapping[str, str]) -> str | None:
+    """An error message about a version of this worker that is not the driver's; None if all agree."""
+    return difference(versions(), driver, socket.gethostname())

@@ -1,7 +1,7 @@
-"""What a store rests on: that a file system renames, links and keeps times as leases and publication need it.
+"""Checks that a file system renames, links and keeps times as a store's leases and publication need it.
 
-Most do. Some network and object stores, and old formats of sticks, do not, and results would be lost or
-computed twice without a word; so it is tried in the store itself before anything is computed.
+Most do. Some network and object stores, and old formats of USB sticks, do not, and results would be lost or
+computed twice without a message. So the check runs in the store itself before anything is computed.
 """
 
 from __future__ import annotations
@@ -16,45 +16,46 @@ from pathlib import Path
 from tombola.errors import StoreError, StoreUnwritable, unwritable
 from tombola.lab.lease import HEARTBEAT
 
-# A full disk says nothing of what its file system can do.
+# Errors of a full disk say nothing about its file system.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def check_file_system(folder: Path) -> None:
-    """Try everything in a folder that a store does to files there.
+    """Tries in a folder all that a store does to files.
 
     Raises :class:`~tombola.errors.StoreUnwritable` if it cannot be written to, and
     :class:`~tombola.errors.StoreError` if its file system lacks something.
     """
-    place = folder / f".tried.{uuid.uuid4().hex[:8]}"
+    trial = folder / f".tried.{uuid.uuid4().hex[:8]}"
     try:
-        place.mkdir()
-        (place / "file").write_text("tried")
+        trial.mkdir()
+        (trial / "file").write_text("tried")
     except OSError as error:
         raise _unwritable(folder, error) from error
     try:
-        for what, works in (
+        for ability, works in (
             ("replace a file by renaming another", _replaces),
             ("give a file a second name that is free", _links_once),
             ("rename a folder to a name that is free", _renames_folders),
             (f"tell times that lie {HEARTBEAT / 2:.0f} s apart", _tells_times_apart),
         ):
             try:
-                there = works(place)
+                is_able = works(trial)
             except OSError as error:
                 if error.errno in _FULL:
                     raise _unwritable(folder, error) from error
-                there = False
-            if not there:
+                is_able = False
+            if not is_able:
                 raise StoreError(
-                    f"the file system of {folder} on {socket.gethostname()} cannot {what}; put the store on "
-                    "a local disk, NFS 4, Lustre or GPFS"
+                    f"the file system of {folder} on {socket.gethostname()} cannot {ability}; put the "
+                    "store on a local disk, NFS 4, Lustre or GPFS"
                 )
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(trial, ignore_errors=True)
 
 
 def _unwritable(folder: Path, error: OSError) -> StoreUnwritable:
+    """The error of a folder that this machine cannot write to."""
     return unwritable(f"{folder} on {socket.gethostname()}", error)
 
 

@@ -1,7 +1,8 @@
-"""Removing what nothing needs from a store: weights by a policy, places of dead owners, loose tensors.
+"""Garbage collection of a store: weights by a policy, workplaces of dead processes, unreferenced tensors.
 
 A finished job is never removed, only thinned: its numbers, history, provenance and ticket stay, its other
-tensors go, and are computed again if a new job asks for them. What any result needs to be read stays.
+tensors go, and are computed again if a new job needs them. What any result needs to be read stays. Behind
+``tombola gc``.
 """
 
 from __future__ import annotations
@@ -16,27 +17,26 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from tombola.errors import RecipeError, StoreError, StoreUnwritable, reason, unknown
-from tombola.lab.described import is_fingerprint
+from tombola.lab.description import is_fingerprint, parents
 from tombola.lab.lease import free
-from tombola.lab.objects import data_record
-from tombola.lab.references import own_values, parents, shared_start
-from tombola.lab.store import FOLDERS, Store
+from tombola.lab.objects import data_record, needed_objects
+from tombola.lab.store import FOLDERS, TENSORS, Store
 
 Keep = Literal["all", "needed", "tickets"]
 
-# How files are called until they are whole; see tombola.atomic.
-_BESIDE = re.compile(r"\..+\.[0-9a-f]{8}")
-# Places of work that are no job's: an import, results that are replaced, and what is tried of a file system.
-_PASSING = re.compile(r"\.(import|recompute|tried)\.[0-9a-f]{8}")
-# Seconds that everything stays: somebody may be about to need it.
+# Names of files until they are complete; see tombola.atomic.
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}")
+# Workplaces that are no job's: imports, results being replaced, and trials of the file system.
+_TEMPORARY = re.compile(r"\.(import|recompute|tried)\.[0-9a-f]{8}")
+# Seconds for which new files stay: a driver may be about to need them.
 _GRACE = 86400.0
 
 
 @dataclass(frozen=True)
-class Removal:
-    """Something that nothing needs.
+class Garbage:
+    """A file or folder that nothing needs.
 
-    place: the file or folder, below the store's root; cause: why it can go; size: in bytes.
+    place: its path below the store's root; cause: why it can go; size: in bytes.
     """
 
     place: str
@@ -47,16 +47,16 @@ class Removal:
         return f"{self.place}: {self.cause} ({self.size:,} bytes)"
 
 
-def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float = _GRACE) -> list[Removal]:
+def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float = _GRACE) -> list[Garbage]:
     """What nothing in a store needs; removed unless ``dry_run``.
 
-    keep: "all" leaves every result whole; "needed" takes the weights of runs that other finished jobs were
-        made from; "tickets" those of all runs. The ticket of a run always stays.
-    grace: seconds for which everything stays that was written. While a job is under way, only places of dead
-        owners go: a driver may be about to need the rest.
+    keep: "all" keeps the weights of every run; "needed" removes those of runs that other finished jobs were
+        made from; "tickets" removes those of all runs. The ticket of a run always stays.
+    grace: seconds for which new files stay. While a job is under way, only workplaces of dead
+        processes and unfinished files go: a driver may be about to need the rest.
 
     Raises :class:`~tombola.errors.StoreError` if something cannot be removed, a folder of the store is a link
-    to elsewhere, or a job cannot be read: then nobody knows what it needs (see
+    to elsewhere, or a job cannot be read, so that what it needs is unknown (see
     :func:`~tombola.lab.verify.verify`).
     """
     if keep not in get_args(Keep):
@@ -68,96 +68,93 @@ def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float =
                 "put the folder itself there, or make the whole store a link"
             )
     oldest = time.time() - grace
-    found = [*_dead_places(store, oldest), *_cut_off_files(store, oldest)]
-    if not _busy(store):
+    garbage = [*_dead_workplaces(store, oldest), *_partial_files(store, oldest)]
+    if not _is_busy(store):
         if keep != "all":
-            found += _weights(store, keep, oldest)
-        found += _loose_objects(store, oldest)
+            garbage += _unneeded_weights(store, keep, oldest)
+        garbage += _unreferenced_objects(store, oldest)
     if not dry_run:
         try:
-            for removal in found:
-                _remove(store, removal)
+            for item in garbage:
+                _remove(store, item)
         except OSError as error:
             raise StoreUnwritable(f"cannot remove from {store.root}: {reason(error)}") from error
-    return found
+    return garbage
 
 
-def _busy(store: Store) -> bool:
-    """Whether anybody works on a job in a store."""
-    return any(not free(place) for place in _places(store))
+def _is_busy(store: Store) -> bool:
+    """Whether a job is under way in a store."""
+    return any(not free(workplace) for workplace in _workplaces(store))
 
 
-def _places(store: Store) -> Iterator[Path]:
-    """The places of work in a store; anything else, and what links lead to, is not the store's to judge."""
-    for place in sorted((store.root / "work").iterdir()):
-        ours = is_fingerprint(place.name) or _PASSING.fullmatch(place.name)
-        if ours and place.is_dir() and not place.is_symlink():
-            yield place
+def _workplaces(store: Store) -> Iterator[Path]:
+    """The workplaces in a store, without links and entries that tombola did not make."""
+    for path in sorted((store.root / "work").iterdir()):
+        ours = is_fingerprint(path.name) or _TEMPORARY.fullmatch(path.name)
+        if ours and path.is_dir() and not path.is_symlink():
+            yield path
 
 
-def _dead_places(store: Store, oldest: float) -> Iterator[Removal]:
-    """Places whose owners are dead; a checkpoint of an unfinished job stays, since it goes on from there."""
-    for place in _places(store):
-        if not free(place) or not _is_older(place, oldest):
+def _dead_workplaces(store: Store, oldest: float) -> Iterator[Garbage]:
+    """Workplaces whose process is dead; one with a checkpoint of an unfinished job stays, to be resumed."""
+    for workplace in _workplaces(store):
+        if not free(workplace) or not _is_older(workplace, oldest):
             continue
-        with suppress(FileNotFoundError):  # somebody took it up just now, and finished
-            inside = sorted(place.iterdir())
-            if store.has(place.name) and not store.is_thin(place.name):
-                yield _removal(store, place, "its job is finished")
-            elif not any(path.name.startswith("checkpoint") for path in inside):
-                yield _removal(store, place, "its owner is gone and left no checkpoint")
+        with suppress(FileNotFoundError):  # another process resumed the job just now, and finished it
+            entries = sorted(workplace.iterdir())
+            if store.has(workplace.name) and not store.is_thin(workplace.name):
+                yield _garbage(store, workplace, "its job is finished")
+            elif not any(path.name.startswith("checkpoint") for path in entries):
+                yield _garbage(store, workplace, "its owner is gone and left no checkpoint")
             else:
-                for half in (path for path in inside if path.name.startswith("publish.")):
-                    yield _removal(store, half, "a publication that was cut off")
+                for staging in (path for path in entries if path.name.startswith("publish.")):
+                    yield _garbage(store, staging, "a publication that was cut off")
 
 
-def _cut_off_files(store: Store, oldest: float) -> Iterator[Removal]:
-    """Files that were being written beside their place when their writer died."""
+def _partial_files(store: Store, oldest: float) -> Iterator[Garbage]:
+    """Files whose writer died before they were complete."""
     for folder in (store.root, *(store.root / name for name in ("data", "files", "work"))):
         for path in sorted(folder.glob(".*")):
-            if _BESIDE.fullmatch(path.name) and path.is_file() and _is_older(path, oldest):
-                yield _removal(store, path, "a file that was cut off")
+            if _PARTIAL.fullmatch(path.name) and path.is_file() and _is_older(path, oldest):
+                yield _garbage(store, path, "a file that was cut off")
 
 
-def _weights(store: Store, keep: Keep, oldest: float) -> Iterator[Removal]:
+def _unneeded_weights(store: Store, keep: Keep, oldest: float) -> Iterator[Garbage]:
     """Tensors of runs that the policy does not keep."""
     names = list(store.names())
     behind = set().union(*(parents(store.description(name)) for name in names))
     for name in names:
         folder = store.folder(name)
-        path = folder / "result.safetensors"
+        path = folder / TENSORS
         if (keep == "needed" and name not in behind) or not _is_older(path, oldest):
             continue
         if folder.is_symlink() or folder.parent.is_symlink():
             continue
         if "ticket" in store.details(name):  # a run; a ticket is what stays
             why = "weights of a run that others were made from" if name in behind else "weights of a run"
-            yield _removal(store, path, why)
+            yield _garbage(store, path, why)
 
 
-def _loose_objects(store: Store, oldest: float) -> Iterator[Removal]:
-    """Shared tensors that no finished job, no data set and no ticket of a thinned run refers to."""
+def _unreferenced_objects(store: Store, oldest: float) -> Iterator[Garbage]:
+    """Shared tensors that no finished job, no data set and no ticket of a thin run refers to."""
     needed: set[str] = set()
     for name in store.names():
-        needed |= own_values(store.description(name))
-        start = shared_start(store.details(name))
-        if start is not None:
-            needed.add(start)
-    for record in (store.root / "data").glob("*.json"):
-        found = data_record(store, record.stem)
-        if found is not None:
-            needed.add(found["fingerprint"])
+        needed |= needed_objects(store, name)
+    for path in (store.root / "data").glob("*.json"):
+        record = data_record(store, path.stem)
+        if record is not None:
+            needed.add(record["fingerprint"])
     for path in sorted((store.root / "objects").iterdir()):
         if path.stem not in needed and _is_older(path, oldest):
-            yield _removal(store, path, "no job refers to it")
+            yield _garbage(store, path, "no job refers to it")
 
 
-def _removal(store: Store, path: Path, cause: str) -> Removal:
-    return Removal(str(path.relative_to(store.root)), cause, _size(path))
+def _garbage(store: Store, path: Path, cause: str) -> Garbage:
+    return Garbage(str(path.relative_to(store.root)), cause, _size(path))
 
 
 def _is_older(path: Path, oldest: float) -> bool:
-    """Whether something was last written by then; not if it is gone: drivers go on while a store is read."""
+    """Whether a file or folder was last written before a time; False if it was removed meanwhile."""
     try:
         return path.stat().st_mtime <= oldest
     except FileNotFoundError:
@@ -165,20 +162,20 @@ def _is_older(path: Path, oldest: float) -> bool:
 
 
 def _size(path: Path) -> int:
-    """In bytes; what is gone meanwhile counts for nothing."""
+    """Bytes of a file or folder; 0 if it was removed meanwhile."""
     with suppress(FileNotFoundError):
         if path.is_dir() and not path.is_symlink():
-            return sum(_size(each) for each in path.iterdir())
+            return sum(_size(entry) for entry in path.iterdir())
         return path.lstat().st_size
     return 0
 
 
-def _remove(store: Store, removal: Removal) -> None:
-    path = store.root / removal.place
-    if path.name == "result.safetensors":
+def _remove(store: Store, item: Garbage) -> None:
+    path = store.root / item.place
+    if path.name == TENSORS:
         store.thin(path.parent.name)
     elif path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
     elif free(path if path.parent.name == "work" else path.parent):  # still, at this moment
-        with suppress(FileNotFoundError):  # somebody else removes it as well
+        with suppress(FileNotFoundError):  # another process removes it as well
             shutil.rmtree(path)

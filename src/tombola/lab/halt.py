@@ -1,7 +1,7 @@
 """Ends the jobs of a run on a Dask cluster before its driver ends: with checkpoints, no attempt counted.
 
-A driver that stops on time, and one that is interrupted, tells every worker, waits a little, and cancels what
-is pending. What does not end then dies with the workers of this machine, which is not the job's doing.
+A driver that stops on time or is interrupted has every worker wind up, waits for a few seconds, and cancels
+what is pending. Jobs that do not end die with the workers of this machine; such a death is not counted.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tombola.errors import ClusterError
 from tombola.lab.deadline import LOOK, PATIENCE, Stop, wind_up
@@ -19,15 +19,21 @@ from tombola.lab.lease import holder
 from tombola.lab.store import Store
 from tombola.lab.supervision import forget_attempts, forget_log
 
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
 # Seconds that jobs are waited for if the driver ends by an error or Ctrl-C, and that an answer takes on top.
 _SHORT, _ANSWER = 2.0, 3.0
 
 
 @contextmanager
-def halting(client: Any, store: Store, run: str, futures: Mapping[str, Any], stop: Stop) -> Iterator[None]:
-    """Meanwhile the jobs of a run end when the stop is due; and in the end, if this ends by an error.
+def halting(
+    client: Client, store: Store, run: str, futures: Mapping[str, Future[bool]], stop: Stop
+) -> Iterator[None]:
+    """Ends the jobs of a run as soon as the stop is due, and also if the body ends by an error.
 
-    run: names the run in the workers. futures: by the names of their jobs; who is cancelled was left.
+    run: names the run in the workers.
+    futures: by the names of their jobs; those that are cancelled were left.
     """
     over = threading.Event()
 
@@ -58,25 +64,29 @@ def halting(client: Any, store: Store, run: str, futures: Mapping[str, Any], sto
 
 
 def _halt(
-    client: Any, run: str, futures: Mapping[str, Any], patience: float, cut_short: Callable[[], bool]
+    client: Client,
+    run: str,
+    futures: Mapping[str, Future[bool]],
+    patience: float,
+    cut_short: Callable[[], bool],
 ) -> None:
-    """Have every worker stop its jobs of a run, and cancel what is still pending afterwards."""
+    """Has every worker stop its jobs of a run, and cancels what is still pending afterwards."""
 
-    def ask() -> None:
+    def wind_up_workers() -> None:
         with suppress(Exception):  # a worker that ends meanwhile, or a scheduler that is gone
             client.run(wind_up, run, patience, on_error="ignore")
 
-    asking = threading.Thread(target=ask, name="wind up", daemon=True)
-    asking.start()
+    winding_up = threading.Thread(target=wind_up_workers, name="wind up", daemon=True)
+    winding_up.start()
     give_up = time.monotonic() + patience + _ANSWER
-    while asking.is_alive() and time.monotonic() < give_up and not cut_short():
-        asking.join(LOOK)
+    while winding_up.is_alive() and time.monotonic() < give_up and not cut_short():
+        winding_up.join(LOOK)
     with suppress(Exception):
         client.cancel([future for future in futures.values() if future.status == "pending"])
 
 
-def _forget_ended(client: Any, store: Store, names: Mapping[str, Any]) -> None:
-    """Forget the attempts at jobs that the workers of this machine still have: they are ended now."""
+def _forget_ended(client: Client, store: Store, names: Iterable[str]) -> None:
+    """Removes the counted attempts at jobs of this machine's workers, which are ended now."""
     workers = getattr(getattr(client, "cluster", None), "workers", {})
     pids = {getattr(worker, "pid", None) for worker in workers.values()} - {None}
     for name in names if pids else ():

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from tombola.lab.execute import load_result
+from tombola.lab.evaluate import load_result
 from tombola.lab.job import Job, result_type
-from tombola.lab.store import NUMBERS, TABLE, Store
+from tombola.lab.store import HISTORY, NUMBERS, Store
 from tombola.table.key import Key
 from tombola.table.number import Curve, Number, Together
 from tombola.training.run import Run
@@ -62,7 +62,7 @@ class Results:
         """Test error in percent by epoch, from row 0 before any step; None of a run that is not there."""
         if not self._store.has(run.name):
             return None
-        text = (self._store.folder(run.name) / TABLE).read_text(encoding="utf-8")
+        text = (self._store.folder(run.name) / HISTORY).read_text(encoding="utf-8")
         rows = list(csv.DictReader(text.splitlines()))
         errors = tuple(100 - float(row["test_accuracy"]) for row in rows)
         return Curve(tuple(int(row["epoch"]) for row in rows), errors)

@@ -1,9 +1,9 @@
-"""Jobs: calls of declared functions, written down.
+"""Jobs: calls of declared functions that are written down instead of made.
 
 A job's name is the SHA-256 of what would be called: the function's declared name and version, the arguments
 that differ from their defaults, and the names of the jobs whose results are arguments. So a parameter with a
-default can be added, and code be moved or renamed, without any job changing its name; and two tables that
-need the same ticket share it without knowing of each other.
+default can be added, and code be moved or renamed, without any job changing its name, and two tables that
+need the same ticket share it.
 """
 
 from __future__ import annotations
@@ -13,24 +13,27 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tombola.data.imageset import Data
 from tombola.errors import JobError
-from tombola.lab.arguments import Scribe, face, read, same_source, written_defaults
-from tombola.lab.references import TICKETS
+from tombola.lab.arguments import ArgumentWriter, from_json, job_signature, same_source, written_defaults
+from tombola.lab.description import TICKET_FUNCTION, full_calls
 from tombola.registry import Declaration, declaration, declaration_of
 from tombola.source import note_use
 from tombola.ticket import Ticket
 from tombola.training.run import Run
 from tombola.untrusted import DEEPEST, depth
 
+if TYPE_CHECKING:
+    from tombola.lab.store import Store
+
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A call of a declared function. Made by :func:`job`.
+    """A call of a declared function, written down by :func:`job`.
 
-    declaration: the function.
+    declaration: of the function, at the version that the call has.
     arguments: those that differ from their defaults, as JSON values; jobs, also within lists, stand as
         :class:`Job`.
     data: the data sets among the arguments, by name: what each is loaded from, or the caller's own tensors.
@@ -44,7 +47,7 @@ class Job:
 
     @cached_property
     def name(self) -> str:
-        """64 hexadecimal digits that say what is called."""
+        """The job's SHA-256 in 64 hexadecimal digits."""
         return name_of(self.description())
 
     @property
@@ -54,8 +57,8 @@ class Job:
 
     @property
     def counted(self) -> bool:
-        """Whether progress and plans count it. The tickets between two trainings are left out."""
-        return self.declaration.name != TICKETS
+        """Whether progress and plans count the job; the tickets of rounds are left out."""
+        return self.declaration.name != TICKET_FUNCTION
 
     @cached_property
     def parents(self) -> tuple[Job, ...]:
@@ -65,87 +68,92 @@ class Job:
     @cached_property
     def needs(self) -> tuple[Job, ...]:
         """The stored jobs whose results must be there before this one can run."""
-        found: dict[str, Job] = {}
+        needs: dict[str, Job] = {}
         for parent in self.parents:
             for job_ in (parent,) if parent.stored else parent.needs:
-                found[job_.name] = job_
-        return tuple(found.values())
+                needs[job_.name] = job_
+        return tuple(needs.values())
 
     def description(self) -> dict[str, Any]:
         """The call as JSON values. A parent that is not stored is described in full."""
         return {
             "function": self.declaration.name,
             "version": self.declaration.version,
-            "arguments": {key: _described(value) for key, value in self.arguments.items()},
+            "arguments": {key: _argument_json(value) for key, value in self.arguments.items()},
         }
 
     def __repr__(self) -> str:
         return f"<job {self.declaration.name} {self.name[:12]}>"
 
 
-def job(function: Callable[..., Any], *arguments: Any, **options: Any) -> Job:
-    """Write a call down instead of making it.
+def job(function: Callable[..., object], /, *arguments: Any, **options: Any) -> Job:
+    """A call as a job, which is not made.
 
     function: a declared one; see :func:`tombola.declare`.
     arguments, options: as the function takes them, except that a :class:`Job` may stand for its result, and a
-        name or folder for a data set. ``device`` and ``watch`` are left to the lab.
+        name or folder for a data set. ``device``, ``mode`` and ``watch`` are left to the lab.
 
     Raises :class:`~tombola.errors.JobError` for a function that is not declared, an argument that cannot be
     written down, a call that does not fit the function, or too many that are not stored within each other.
     """
     declared = declaration_of(function)
-    known, defaults = face(function), written_defaults(function)
+    called, defaults = job_signature(function), written_defaults(function)
     try:
-        bound = known.signature.bind(*arguments, **options)
+        bound = called.signature.bind(*arguments, **options)
     except TypeError as error:
         raise JobError(f"{declared.name}: {error}") from None
-    scribe = Scribe(declared.name, (Job,))
+    writer = ArgumentWriter(declared.name, (Job,))
     written: dict[str, Any] = {}
     for key, value in bound.arguments.items():
-        encoded = scribe.write(key, value, known.hints.get(key, Any))
+        encoded = writer.write(key, value, called.hints.get(key, Any))
         if key not in defaults or encoded != defaults[key]:
             written[key] = encoded
-    made = Job(declared.for_call(bound.arguments), written, scribe.data, scribe.values)
-    # Worked out now, while the names of its parents are known: in a chain of hundreds of rounds the last name
-    # would otherwise ask for all others at once, beyond the recursion limit.
-    _ = made.name
-    if any(not parent.stored for parent in made.parents):
-        deep = depth(made.description())
+    written_call = Job(declared.for_call(bound.arguments), written, writer.data, writer.values)
+    # Computed now, when its parents have theirs: in a chain of hundreds of rounds the last name would
+    # otherwise need all others at once, beyond the recursion limit.
+    _ = written_call.name
+    if any(not parent.stored for parent in written_call.parents):
+        deep = depth(written_call.description())
         if deep > DEEPEST:
             raise JobError(
                 f"{declared.name} takes calls within calls, described {deep} levels deep; a store reads "
                 f"{DEEPEST}: declare the function of one of them with stored=True"
             )
-    return made
+    return written_call
 
 
 def name_of(description: Mapping[str, Any]) -> str:
-    """The name of a described job. A parent counts by its name alone."""
-    arguments = {key: _named(value) for key, value in description["arguments"].items()}
+    """The name of the job with this description; parents described in full count by their names alone."""
+    arguments = {key: _parents_by_name(value) for key, value in description["arguments"].items()}
     called = {"function": description["function"], "version": description["version"], "arguments": arguments}
     text = json.dumps(called, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def describes(description: Mapping[str, Any], name: str) -> bool:
-    """Whether a call that was read is the one of that name, and so are all that are described within it."""
-    pending: list[tuple[str, Any]] = [(name, description)]
+    """Whether a description has this name, and all calls that are described in full within it have theirs."""
+    pending: list[tuple[str, Mapping[str, Any]]] = [(name, description)]
     while pending:
-        wanted, called = pending.pop()
-        if name_of(called) != wanted:
+        expected, call_ = pending.pop()
+        if name_of(call_) != expected:
             return False
-        values = list(called["arguments"].values())
-        while values:
-            value = values.pop()
-            if isinstance(value, list):
-                values.extend(value)
-            elif isinstance(value, dict) and {"job", "call"} <= value.keys():
-                pending.append((value["job"], value["call"]))
+        pending.extend((value["job"], value["call"]) for value in full_calls(call_))
     return True
 
 
+def checked_description(store: Store, name: str) -> dict[str, Any]:
+    """The description of a finished job that is proven to have that name.
+
+    Raises :class:`~tombola.errors.StoreError` if it was altered, and as ``store.description`` does.
+    """
+    description = store.description(name)
+    if not describes(description, name):
+        raise store.damaged(name, "job.json was altered: it describes another job")
+    return description
+
+
 def all_needed(jobs: Iterable[Job]) -> dict[str, Job]:
-    """All stored jobs behind these, themselves included, every job after those that it needs."""
+    """These jobs and all stored ones behind them by name, every job after those that it needs."""
     ordered: dict[str, Job] = {}
     pending: list[tuple[Job, bool]] = [(job_, False) for job_ in reversed(list(jobs))]
     while pending:  # an explicit stack: a chain of hundreds of rounds must not hit the recursion limit
@@ -162,25 +170,25 @@ def all_needed(jobs: Iterable[Job]) -> dict[str, Job]:
 
 
 def data_behind(jobs: Iterable[Job]) -> dict[str, str | Data]:
-    """All data sets that these jobs and those behind them take.
+    """The data sets that these jobs and those behind them take, by name.
 
-    Raises :class:`~tombola.errors.JobError` if two of them go by one name.
+    Raises :class:`~tombola.errors.JobError` if two of them have one name.
     """
-    found: dict[str, str | Data] = {}
+    sources: dict[str, str | Data] = {}
     for job_ in everything_behind(jobs):
         for name, source in job_.data.items():
-            if not same_source(found.setdefault(name, source), source):
+            if not same_source(sources.setdefault(name, source), source):
                 raise JobError(f"two different data sets are called {name!r}; rename one of them")
-    return found
+    return sources
 
 
 def values_behind(jobs: Iterable[Job]) -> dict[str, Ticket | Run]:
-    """All tickets and runs of the caller's own that these jobs and those behind them take."""
+    """The caller's own tickets and runs that these jobs and those behind them take, by fingerprint."""
     return {name: value for job_ in everything_behind(jobs) for name, value in job_.values.items()}
 
 
 def everything_behind(jobs: Iterable[Job]) -> Iterator[Job]:
-    """These jobs and all behind them, stored or not, each once."""
+    """Yields these jobs and all behind them, stored or not, each once."""
     seen: set[int] = set()
     pending = list(jobs)
     while pending:
@@ -192,36 +200,41 @@ def everything_behind(jobs: Iterable[Job]) -> Iterator[Job]:
 
 
 def call(described: Declaration, arguments: Mapping[str, Any], runtime: Mapping[str, Any]) -> Any:
-    """Call a declared function with arguments as read from a description and what the lab fills in."""
+    """The result of a declared function for the arguments of a description and what the lab fills in.
+
+    Raises :class:`~tombola.errors.JobError` where the function has other parameters, or other numbers, by
+    now.
+    """
     note_use("functions", described.name)
-    known = face(described.function)
-    unknown = sorted(set(arguments) - set(known.signature.parameters))
+    called = job_signature(described.function)
+    unknown = sorted(set(arguments) - set(called.signature.parameters))
     if unknown:
         raise JobError(f"{described.name} has no parameter {unknown[0]!r}; the job is of another version")
-    taken = {key: read(value, known.hints.get(key, Any)) for key, value in arguments.items()}
-    if (changed := described.changed_by(taken)) is not None:
+    values = {key: from_json(value, called.hints.get(key, Any)) for key, value in arguments.items()}
+    if (changed := described.changed_by(values)) is not None:
         raise JobError(
             f"the job asks for version {described.version} of {described.name}, but version {changed} gives "
             "this call other numbers; write the call down anew, as another job"
         )
-    return described.function(**taken, **{key: runtime[key] for key in known.runtime & runtime.keys()})
+    return described.function(**values, **{key: runtime[key] for key in called.runtime & runtime.keys()})
 
 
 def result_type(described: Declaration) -> Any:
-    """What the function is declared to return."""
-    return face(described.function).hints.get("return", Any)
+    """The type that a declared function returns, by its annotation."""
+    return job_signature(described.function).hints.get("return", Any)
 
 
 def described_function(description: Mapping[str, Any]) -> Declaration:
-    """The declaration a description refers to, at its version.
+    """The declaration that a description refers to, at its version.
 
-    Raises :class:`~tombola.errors.JobError` if no call has that version now. A call that a later version has
-    changed is found all the same, so that its old result can be read; :func:`call` refuses to make it.
+    Raises :class:`~tombola.errors.JobError` if no call has that version now. A call whose numbers a later
+    version changed has a declaration too, so that its old result can be read; :func:`call` refuses to make
+    it.
     """
     return declaration(description["function"]).at(description["version"])
 
 
-def _jobs_in(value: Any) -> Iterator[Job]:
+def _jobs_in(value: object) -> Iterator[Job]:
     if isinstance(value, Job):
         yield value
     elif isinstance(value, list):
@@ -229,14 +242,15 @@ def _jobs_in(value: Any) -> Iterator[Job]:
             yield from _jobs_in(item)
 
 
-def _described(value: Any) -> Any:
+def _argument_json(value: object) -> object:
+    """An argument of a job as JSON, jobs as references."""
     if isinstance(value, Job):
         return {"job": value.name} | ({} if value.stored else {"call": value.description()})
-    return [_described(item) for item in value] if isinstance(value, list) else value
+    return [_argument_json(item) for item in value] if isinstance(value, list) else value
 
 
-def _named(value: Any) -> Any:
-    """A described argument with its parents by name only."""
+def _parents_by_name(value: object) -> object:
+    """An argument of a description without the calls that are described in full."""
     if isinstance(value, list):
-        return [_named(item) for item in value]
+        return [_parents_by_name(item) for item in value]
     return {"job": value["job"]} if isinstance(value, dict) and {"job", "call"} <= value.keys() else value

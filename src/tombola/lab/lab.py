@@ -1,10 +1,14 @@
-"""The lab: jobs, their store and an engine, as a user of the library meets them."""
+"""The lab: runs jobs and remembers their results; the library's front door to the store and the engine.
+
+:meth:`Lab.run` checks the data and the store, decides which of the jobs behind its own are missing, and hands
+those to :mod:`tombola.lab.engine`, in this process, in worker processes of this machine or on a cluster.
+"""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,25 +17,26 @@ from typing import Any
 import torch
 
 from tombola.errors import DataError, DeviceError, JobError, RecipeError
-from tombola.lab.arguments import face
-from tombola.lab.cluster import Crew, check_data, local_cluster, remote_cluster
+from tombola.lab.arguments import job_signature
+from tombola.lab.cluster import check_data, local_cluster, remote_cluster
 from tombola.lab.deadline import BY_SIGTERM, Stop, Stopped, stopping
-from tombola.lab.engine import Outcome, Progress, available_gpus, run_here, run_on_cluster
-from tombola.lab.execute import Settings, evaluate, load_result
+from tombola.lab.engine import CountedProgress, Outcome, Progress, run_here, run_on_cluster
+from tombola.lab.evaluate import evaluate, load_result
+from tombola.lab.execute import Settings
 from tombola.lab.filesystem import check_file_system
 from tombola.lab.item import Item, Results
-from tombola.lab.job import Job, all_needed, data_behind, everything_behind, values_behind
+from tombola.lab.job import Job, all_needed, data_behind, values_behind
 from tombola.lab.job_table import numbers_of_jobs
 from tombola.lab.mixture import STRICT_REMEDY, distinct_origins, mixed_line, origin
 from tombola.lab.objects import lacks_start, put_value, register_data
 from tombola.lab.recompute import Removal
-from tombola.lab.staleness import Record, tell_stale
+from tombola.lab.slots import crew_for
+from tombola.lab.staleness import Record, warn_stale
 from tombola.lab.starts import maker_of_start
 from tombola.lab.store import NUMBERS, Store
-from tombola.networks.versions import bare_name
 from tombola.table.table import Table
 from tombola.training.device import resolve_device
-from tombola.training.run import Epoch, ForgettingRecord
+from tombola.training.run import ForgettingRecord
 
 
 class Lab:
@@ -69,7 +74,7 @@ class Lab:
         self.device = resolve_device(self.settings.device if self.scheduler is None else "cpu")
         self._checked: dict[str, str] = {}
         self._sources: dict[str, Record] = {}
-        self._ended = False  # by SIGTERM
+        self._terminated = False  # by SIGTERM
 
     def run(
         self,
@@ -80,7 +85,7 @@ class Lab:
         stop_after: float | Stop | None = None,
         recompute: Iterable[str] = (),
     ) -> Outcome:
-        """See to it that these jobs, and all that they need, are in the store.
+        """Computes these jobs, and all that they need, unless the store has their results.
 
         whole: with their tensors, even if those of a finished job were removed (see
             :func:`~tombola.lab.gc.gc`); otherwise its numbers are enough.
@@ -88,59 +93,61 @@ class Lab:
             begun whose like took longer than is left. What was not finished is in ``Outcome.left``; the same
             call continues. A :class:`~tombola.lab.deadline.Stop` is shared by several runs; see
             :func:`~tombola.lab.deadline.stopping`.
-        recompute: names of functions, networks and initialisation schemes of the caller's own. Whatever the
-            store has that was made by them, and all that was made from it, is removed before the first job is
-            computed, so that what is asked for is computed anew; see :class:`~tombola.lab.recompute.Removal`.
-            A call that is refused removes nothing.
+        recompute: names of functions, networks and initialisation schemes of the caller's own. Their results,
+            and all results made from those, are removed before the first job is computed, so that these jobs
+            are computed anew; see :class:`~tombola.lab.recompute.Removal`. A call that is refused removes
+            nothing.
 
-        Jobs that fail are told in the outcome, and so are those that need them; the others go on. Tickets
-        between trainings are counted neither there nor in the progress, unless they are asked for.
+        Jobs that fail are in ``Outcome.failed``, and so are those that need them; the others go on. Tickets
+        between trainings are counted neither there nor in the progress, unless they are among ``jobs``.
 
         SIGTERM stops the work like a time that is over, unless this process handles it otherwise or this is
         not its main thread: the call returns with ``Outcome.stopped``, and SIGTERM has its old meaning again.
-        Whatever this lab is asked to compute afterwards is left, too: the process was told to end.
+        Later calls on this lab leave all their jobs, too: the process was told to end.
 
         Raises :class:`~tombola.errors.RecipeError` for a ``stop_after`` that is not above 0,
         :class:`~tombola.errors.StoreError` if the store cannot be written to or holds results of other
         pixels under a data name, :class:`~tombola.errors.DataError` for data that cannot be loaded, and
         :class:`~tombola.errors.ClusterError` for a cluster that does not answer or has no workers any more.
         """
-        asked = [jobs] if isinstance(jobs, Job) else list(jobs)
+        wanted = [jobs] if isinstance(jobs, Job) else list(jobs)
         with stopping(stop_after) as stop:
-            removal = Removal(self.store, recompute, asked)
-            tell_stale(self.store, asked, self._sources, removal.names)
-            needed = all_needed(asked)
+            removal = Removal(self.store, recompute, wanted)
+            warn_stale(self.store, wanted, self._sources, removal.names)
+            needed = all_needed(wanted)
+            finished = {name for name in needed if self.store.has(name) and name not in removal.names}
+            missing = _missing_jobs(self.store, wanted, needed, finished, whole, removal.names)
+            uncounted = {name for name, job in needed.items() if not job.counted}
+            uncounted -= {job.name for job in wanted}
             outcome = Outcome()
-            outcome.found = [name for name in needed if self.store.has(name) and name not in removal.names]
-            missing = _wanted(self.store, asked, needed, set(outcome.found), whole, removal.names)
-            outcome.found = [name for name in outcome.found if name not in missing]
-            between = {name for name, job in needed.items() if not job.counted} - {job.name for job in asked}
-            outcome.found = [name for name in outcome.found if name not in between]
+            outcome.found = [
+                name for name in needed if name in finished and name not in missing and name not in uncounted
+            ]
             with suppress(Stopped):
                 with stop.interruptible():
-                    self._check_data(asked, needed=bool(missing))
-                progress = _Counted(progress or Progress(), between)
-                progress.begin(len(outcome.found), len(missing.keys() - between))
+                    self._check_data(wanted, needed=bool(missing))
+                progress = CountedProgress(progress or Progress(), uncounted)
+                progress.begin(len(outcome.found), len(missing.keys() - uncounted))
                 if missing:
-                    if self._ended:
+                    if self._terminated:
                         stop.now(BY_SIGTERM)
                     stop.check()
                     if self.scheduler is None:
-                        self._look_for_mixtures(missing.values(), origin(self.device), removal.names)
+                        self._check_mixtures(missing.values(), origin(self.device), removal.names)
                     check_file_system(self.store.root / "work")
-                    self._bring_in_values(missing.values())
+                    self._put_values(missing.values())
                     self._run(missing, progress, outcome, stop, removal)
                 else:
                     self._remove(removal, progress, outcome, stop)
-            over = {*outcome.computed, *outcome.failed, *between}
-            outcome.left = [name for name in missing if name not in over]
-            outcome.computed = [name for name in outcome.computed if name not in between]
+            ended = {*outcome.computed, *outcome.failed, *uncounted}
+            outcome.left = [name for name in missing if name not in ended]
+            outcome.computed = [name for name in outcome.computed if name not in uncounted]
             outcome.stopped = stop.cause if outcome.left and stop.is_due() else ""
-            self._ended |= outcome.stopped == BY_SIGTERM
+            self._terminated |= outcome.stopped == BY_SIGTERM
         return outcome
 
     def _remove(self, removal: Removal, progress: Progress, outcome: Outcome, stop: Stop) -> None:
-        """Remove what is to be computed anew: the last step before that, when nothing refuses it any more."""
+        """Removes results that are to be computed anew; the last step before that, after all checks."""
         if not removal.uses:
             return
         stop.check()
@@ -157,16 +164,17 @@ class Lab:
         stop: Stop,
         removal: Removal,
     ) -> None:
-        """Run jobs where this lab runs them; Stopped if none could begin."""
+        """Runs jobs where this lab runs them; raises Stopped if none could begin."""
         settings = replace(self.settings, stop_at=stop.at)
         if self.scheduler is not None:
             self._run_remotely(self.scheduler, settings, missing, progress, outcome, stop, removal)
         elif self.workers:
             # A worker on a GPU sees no other.
             settings = replace(settings, device=self.device.type)
+            crew = crew_for(missing.values(), self.device, self.workers, self.settings.slots)
             with ExitStack() as stack:
                 with stop.interruptible():
-                    client = stack.enter_context(local_cluster(self._crew(missing)))
+                    client = stack.enter_context(local_cluster(crew))
                 self._remove(removal, progress, outcome, stop)
                 run_on_cluster(client, self.store, missing, settings, progress, outcome, stop=stop)
         else:
@@ -183,7 +191,7 @@ class Lab:
         stop: Stop,
         removal: Removal,
     ) -> None:
-        """Run jobs on the workers of a cluster that is not this lab's."""
+        """Runs jobs on the workers of a cluster that was started elsewhere."""
         with ExitStack() as stack:
             with stop.interruptible():
                 client, gpus = stack.enter_context(remote_cluster(scheduler, self.store))
@@ -197,45 +205,33 @@ class Lab:
                     "there is one, or use cpu or auto"
                 )
             with stop.interruptible():
-                for here in distinct_origins(client, kind):
-                    self._look_for_mixtures(missing.values(), here, removal.names)
+                for worker_origin in distinct_origins(client, kind):
+                    self._check_mixtures(missing.values(), worker_origin, removal.names)
                 check_data(client, self.store, data_behind(missing.values()))
-            computing = [name for name, job in missing.items() if kind == "cuda" and _computes(job)]
+            computing = [name for name, job in missing.items() if kind == "cuda" and _needs_device(job)]
             settings = replace(settings, device=kind)
             self._remove(removal, progress, outcome, stop)
             run_on_cluster(client, self.store, missing, settings, progress, outcome, computing, stop)
 
-    def _look_for_mixtures(
+    def _check_mixtures(
         self, missing: Collection[Job], here: Mapping[str, str], removed: Collection[str]
     ) -> None:
-        """Say, or refuse, before hours are spent, that trainings go on from results of another origin."""
+        """Warns, or raises JobError if strict, if trainings go on from results of another origin."""
         line = mixed_line(self.store, missing, here, removed)
         if line is not None and self.settings.strict:
             raise JobError(f"strict: {line}; {STRICT_REMEDY}")
         if line is not None:
             warnings.warn(line, stacklevel=3)
 
-    def _crew(self, missing: Mapping[str, Job]) -> Crew:
-        """The worker processes for these jobs."""
-        work = max(1, sum(job.counted for job in missing.values()))
-        if self.device.type == "cpu":
-            return Crew(min(self.workers, work))
-        slots = self.settings.slots or default_slots(missing.values())
-        gpus = available_gpus()
-        if self.device.index is not None:
-            gpus = (gpus[self.device.index],)
-        # No more GPUs than there is work for.
-        gpus = gpus[: -(-work // slots)]
-        return Crew(len(gpus), slots, gpus)
+    def _check_data(self, jobs: Iterable[Job], *, needed: bool) -> None:
+        """Registers the data behind jobs in the store; StoreError if its results are of other pixels.
 
-    def _check_data(self, asked: Iterable[Job], *, needed: bool) -> None:
-        """See to it that the data behind jobs is what the store's results are of, and at hand for workers.
-
-        Finished jobs too: a folder may have changed since. Only if it is not needed may it be gone.
+        Behind finished jobs too: a folder may have changed since. Data that are gone raise only if
+        ``needed``.
         """
-        for name, source in data_behind(asked).items():
-            seen = source if isinstance(source, str) else source.fingerprint
-            if self._checked.get(name) == seen:
+        for name, source in data_behind(jobs).items():
+            version = source if isinstance(source, str) else source.fingerprint
+            if self._checked.get(name) == version:
                 continue
             try:
                 register_data(self.store, name, source)
@@ -243,15 +239,15 @@ class Lab:
                 if needed:
                     raise
             else:
-                self._checked[name] = seen
+                self._checked[name] = version
 
-    def _bring_in_values(self, jobs: Iterable[Job]) -> None:
-        """Put the caller's own tickets and runs behind these jobs where workers find them."""
+    def _put_values(self, jobs: Iterable[Job]) -> None:
+        """Puts the caller's own tickets and runs behind these jobs into the store, for workers to load."""
         for fingerprint, value in values_behind(jobs).items():
             put_value(self.store, fingerprint, value)
 
     def has(self, job: Job) -> bool:
-        """Whether the result is there."""
+        """Whether the store has the result of a job."""
         return self.store.has(job.name)
 
     def results(self) -> Results:
@@ -271,7 +267,7 @@ class Lab:
         return Table([*numbers, *numbers_of_jobs(results, jobs)])
 
     def result(self, job: Job) -> Any:
-        """The result of a job, computed first if it is not there.
+        """The result of a job, computed first if the store does not have it.
 
         Raises :class:`~tombola.errors.JobError` if it fails, and :class:`~tombola.errors.Unfinished` if the
         work was stopped by SIGTERM.
@@ -279,13 +275,13 @@ class Lab:
         if not job.stored:
             self._finish(job.needs)
             self._check_data([job], needed=True)
-            self._bring_in_values([job])
+            self._put_values([job])
             return evaluate(self.store, job.description(), {})
         self._finish(job)
         return load_result(self.store, job.name)
 
     def _finish(self, jobs: Job | Iterable[Job]) -> None:
-        """Compute jobs with their tensors; raises where any failed or was left."""
+        """Computes jobs with their tensors; raises if any failed or was left."""
         outcome = self.run(jobs, whole=True)
         outcome.raise_failures()
         outcome.raise_left()
@@ -295,7 +291,7 @@ class Lab:
 
         Raises :class:`~tombola.errors.JobError` if the store has no record of it.
         """
-        return ForgettingRecord.from_tensors(self.store.record(job.name))
+        return ForgettingRecord.from_tensors(self.store.forgetting_tensors(job.name))
 
     def numbers(self, job: Job) -> dict[str, Any]:
         """The numbers of a finished job's result, read without its tensors.
@@ -306,88 +302,46 @@ class Lab:
         return self.store.numbers(job.name)
 
 
-class _Counted(Progress):
-    """Progress that hears nothing of some jobs, unless one fails by itself."""
-
-    def __init__(self, progress: Progress, silent: set[str]) -> None:
-        self._progress, self._silent = progress, silent
-        self._failed: set[str] = set()
-
-    def begin(self, found: int, missing: int) -> None:
-        self._progress.begin(found, missing)
-
-    def removed(self, results: int, made_with: Sequence[str]) -> None:
-        self._progress.removed(results, made_with)
-
-    def epoch(self, job: Job, row: Epoch, epochs: int) -> None:
-        self._progress.epoch(job, row, epochs)
-
-    def done(self, job: Job, failed: str | None) -> None:
-        blocked = any(need.name in self._failed for need in job.needs)
-        if failed is not None:
-            self._failed.add(job.name)
-        if job.name not in self._silent or (failed is not None and not blocked):
-            self._progress.done(job, failed)
+def _needs_device(job: Job) -> bool:
+    """Whether a job, or a call that is not stored and runs again within it, computes on a device."""
+    runtime = job_signature(job.declaration.function).runtime
+    return "device" in runtime or any(_needs_device(parent) for parent in job.parents if not parent.stored)
 
 
-def _computes(job: Job) -> bool:
-    """Whether a job, or a call that is made again within it, computes on a device."""
-    runtime = face(job.declaration.function).runtime
-    return "device" in runtime or any(_computes(parent) for parent in job.parents if not parent.stored)
-
-
-def _wanted(
+def _missing_jobs(
     store: Store,
-    asked: list[Job],
+    wanted: list[Job],
     needed: Mapping[str, Job],
-    found: set[str],
+    finished: set[str],
     whole: bool,
     removed: Collection[str],
 ) -> dict[str, Job]:
-    """Of the needed jobs, those that are missing and asked for, or that a missing one needs, in their order.
+    """Of the needed jobs, those to compute: missing ones that are wanted or that another missing one needs.
 
-    A finished job makes the jobs behind it unnecessary, even if they are gone. A thin one is missing for
-    whoever needs its tensors. Of one whose dense start is gone the job that made it is asked for again: a
-    ticket suffices to go on, and the run that it was made from may stay as it is. What is to be removed is
-    missing already.
+    A finished job makes the jobs behind it unnecessary, even if they are gone. One whose tensors were removed
+    is missing where its tensors are needed. If a finished ticket's dense start is gone, the job that made the
+    start is missing and not the run behind the ticket, because a ticket suffices to go on. Results that are
+    to be removed are missing already. The order is that of ``needed``.
     """
-    wanted: set[str] = set()
-    looked: set[tuple[str, bool]] = set()
-    pending = [(job, whole) for job in asked]
+    missing: set[str] = set()
+    visited: set[tuple[str, bool]] = set()
+    pending = [(job, whole) for job in wanted]
     while pending:
         job, tensors = pending.pop()
-        if (job.name, tensors) in looked:
+        if (job.name, tensors) in visited:
             continue
-        looked.add((job.name, tensors))
-        there = job.stored and job.name in found and not (tensors and store.is_thin(job.name))
-        if there and not (tensors and lacks_start(store, job.name)):
+        visited.add((job.name, tensors))
+        is_there = job.stored and job.name in finished and not (tensors and store.is_thin(job.name))
+        if is_there and not (tensors and lacks_start(store, job.name)):
             continue
-        if not there:
-            wanted.add(job.name)
-        maker = maker_of_start(store, job) if there else None
+        if not is_there:
+            missing.add(job.name)
+        maker = maker_of_start(store, job) if is_there else None
         if maker is not None and maker.name != job.name:
-            if maker.name not in needed:  # read from the store: the ticket was named, and not written down
+            if maker.name not in needed:  # read from the store: the ticket is known by its name alone
                 needed = {**all_needed([maker]), **needed}
-                found = {name for name in needed if store.has(name) and name not in removed}
+                finished = {name for name in needed if store.has(name) and name not in removed}
             pending.append((maker, True))
         else:
             pending.extend((need, True) for need in job.needs)
-    return {name: job for name, job in needed.items() if name in wanted}
-
-
-_USUAL, _SMALL_STEPS = 3, 6
-_SMALL_NETWORKS = frozenset({"convnet", "resnet20"})
-_SMALL_BATCH = 32
-
-
-def default_slots(jobs: Iterable[Job]) -> int:
-    """Trainings at once on one GPU for these jobs and all behind them: what suits the largest of them."""
-    networks, batches = set(), set()
-    for each in everything_behind(jobs):
-        if isinstance(each.arguments.get("network"), str):
-            networks.add(bare_name(each.arguments["network"]))
-        recipe = each.arguments.get("recipe")
-        if isinstance(recipe, dict):
-            batches.add(recipe.get("batch_size", _SMALL_BATCH + 1))
-    small = (networks and networks <= _SMALL_NETWORKS) or (batches and max(batches) <= _SMALL_BATCH)
-    return _SMALL_STEPS if small else _USUAL
+    return {name: job for name, job in needed.items() if name in missing}

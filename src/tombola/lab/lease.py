@@ -1,10 +1,10 @@
-"""Leases: who works on a job, so that each is computed once however many drivers and workers there are.
+"""Leases on workplaces, so that each job is computed once, however many drivers and workers there are.
 
 A lease is a file, created exclusively. Its time of change is its heartbeat, written and read on the file
-server's clock. One whose heart stopped, or whose process is known to be dead, is taken over. Clocks jump, so
-of a process that is seen to run only the watcher's own steady clock says that its heart stopped, and that
-clock also ends a heartbeat of the future. The heartbeat goes on only while the work shows signs of life: a
-hung job is noticed, and its worker process ended.
+server's clock. A lease without a heartbeat for 60 s, or of a process known to be dead, may be taken over.
+Because clocks jump, a lease of a process that is seen to run, and a heartbeat in the future, become stale
+only by the steady clock of the process that watches them. A heartbeat is written only while the work shows
+signs of life; the process of a hung job is ended.
 """
 
 from __future__ import annotations
@@ -26,27 +26,30 @@ from tombola.errors import unwritable
 from tombola.lab import process
 from tombola.untrusted import json_object
 
-# Seconds without a heartbeat after which a lease is taken over.
+# Seconds without a heartbeat after which a lease may be taken over.
 STALE = 60.0
 # Seconds between heartbeats.
 HEARTBEAT = 10.0
-# Seconds between looks at whether the work still shows signs of life.
+# Seconds between two looks for signs of life of the work.
 _LOOK = 1.0
-# Seconds between two of them after which the process was suspended meanwhile, and its work with it.
+# Seconds by which a look may be late; after more the process and its work were suspended meanwhile.
 _SUSPENDED = 10.0
 
 
 class LeaseLost(Exception):
-    """The lease is somebody else's now: the work must stop without leaving a trace."""
+    """Another owner has the lease now: the work must stop and write nothing more."""
 
 
 @dataclass
 class Lease:
-    """A lease that is held. Made by :func:`acquire`.
+    """A held lease, returned by :func:`acquire`.
 
-    patience: seconds without a sign of life after which the work counts as hung; None while nothing is
-        expected of it, so that the process speaks for it.
-    hung: called once it does, in a thread of its own; the heartbeat stops in any case.
+    owner: identity of the holding process, with an id of the lease itself.
+    alive: time of the last sign of life of the work, on the clock of ``time.monotonic``.
+    lost: whether another owner has it now.
+    patience: seconds without a sign of life after which the work counts as hung; None while no signs are
+        expected, so that the work is alive while its process is.
+    hung: called once the work counts as hung, in a thread of its own; the heartbeat stops in any case.
     """
 
     path: Path
@@ -57,49 +60,49 @@ class Lease:
     hung: Callable[[], None] | None = None
 
     def watch(self, patience: float | None) -> None:
-        """Expect signs of life from now on, so many seconds apart at most; None expects none."""
+        """Expects signs of life from now on, at most ``patience`` seconds apart; None expects none."""
         self.alive = time.monotonic()
         self.patience = patience
 
     def is_hung(self) -> bool:
         """Whether signs of life have been missing for too long."""
-        patience = self.patience  # once: the work may say at any moment that it expects no more signs
+        patience = self.patience  # read once: the work's thread may set it to None at any moment
         return patience is not None and time.monotonic() - self.alive > patience
 
     def beat(self) -> None:
-        """A sign of life from the work; raises :class:`LeaseLost` if the lease is gone."""
+        """Notes a sign of life of the work; raises :class:`LeaseLost` if the lease is lost."""
         self.alive = time.monotonic()
         if self.lost:
             raise LeaseLost(str(self.path))
 
     def check(self) -> None:
-        """Raise :class:`LeaseLost` unless the lease is still this owner's, as the file system has it now."""
-        if _look(self.path).owner != self.owner:
+        """Reads the lease file and raises :class:`LeaseLost` unless it is still this owner's."""
+        if _read_lease(self.path).owner != self.owner:
             self.lost = True
         self.beat()
 
     def is_ours(self) -> bool | None:
         """Whether the lease is still this owner's; None if that cannot be read now."""
         try:
-            return _look(self.path).owner == self.owner
+            return _read_lease(self.path).owner == self.owner
         except OSError:
             return None
 
     def clear(self) -> None:
-        """Remove the workplace of finished work, the lease with it, unless somebody else works there now."""
+        """Removes the workplace of finished work, with the lease, unless another owner works there now."""
         if self.is_ours():
             shutil.rmtree(self.path.parent, ignore_errors=True)
         with suppress(OSError):
-            self.path.parent.rmdir()  # of a lease that was lost: empty if the other one has finished too
+            self.path.parent.rmdir()  # after a lost lease: it is empty if the other owner has finished too
 
     def release(self) -> None:
-        """Give the lease back; one that cannot be removed is at least not this process's any more."""
+        """Gives the lease back; if its file cannot be removed, it counts as stale in this process."""
         _held.discard(self)
         try:
-            if _look(self.path).owner == self.owner:
+            if _read_lease(self.path).owner == self.owner:
                 self.path.unlink(missing_ok=True)
         except OSError:
-            _given_up.add(self.owner["lease"])
+            _unremovable.add(self.owner["lease"])
 
     def __hash__(self) -> int:
         return id(self)
@@ -125,49 +128,49 @@ def acquire(folder: Path) -> Lease | None:
             if not _clear_if_stale(path):
                 return None
     except FileNotFoundError:
-        return None  # its last owner finished just now, and cleared the place away
+        return None  # its last owner finished just now and removed the workplace
     except OSError as error:
         raise unwritable(folder, error) from error
     return None
 
 
 def free(folder: Path) -> bool:
-    """Whether a lease could be had now: there is none, or a dead one."""
+    """Whether a lease could be acquired now: there is none, or a stale one."""
     path = folder / "lease"
     try:
-        return _is_stale(path, _look(path))
+        return _is_stale(path, _read_lease(path))
     except FileNotFoundError:
         return True
     except OSError:
-        return False  # nobody can tell whose it is, so it is somebody's
+        return False  # a lease that cannot be read counts as held
 
 
 def holder(folder: Path) -> dict[str, Any] | None:
     """The identity of the process in the lease on a workplace, alive or dead; None if there is no lease."""
     try:
-        return _look(folder / "lease").owner
+        return _read_lease(folder / "lease").owner
     except OSError:
         return None
 
 
 def _create(path: Path, owner: dict[str, Any]) -> bool:
-    """Create the lease file whole and exclusively: written beside, then linked to its name."""
-    beside = path.with_name(f".lease.{owner['lease']}")
+    """Creates a lease file exclusively and in one step; False if there is one already."""
+    written = path.with_name(f".lease.{owner['lease']}")
     try:
-        beside.write_text(json.dumps(owner))
-        os.link(beside, path)
+        written.write_text(json.dumps(owner))
+        os.link(written, path)  # of a complete file, so that no reader sees half of it
     except FileExistsError:
         return False
     finally:
-        beside.unlink(missing_ok=True)
+        written.unlink(missing_ok=True)
     return True
 
 
 def _clear_if_stale(path: Path) -> bool:
-    """Take a dead lease out of the way; True if the place is free now."""
-    seen = _look(path)
+    """Removes a stale lease; True if the workplace is free now."""
+    state = _read_lease(path)
     try:
-        if not _is_stale(path, seen):
+        if not _is_stale(path, state):
             return False
     except FileNotFoundError:
         return True
@@ -176,11 +179,11 @@ def _clear_if_stale(path: Path) -> bool:
         path.rename(aside)
     except FileNotFoundError:
         return True
-    # Between the look and the rename its heart may have beaten again, or another have taken over: then that
-    # lease is put back.
-    mistaken = _look(aside) != seen
+    # Between the look and the rename there may have been a heartbeat, or another owner may have taken over:
+    # then that lease is put back.
+    mistaken = _read_lease(aside) != state
     if mistaken:
-        # If a third one was faster, the heartbeat of the second finds its lease gone and aborts.
+        # If a third owner was faster, the second finds its lease lost at its next heartbeat and stops.
         with suppress(FileExistsError):
             os.link(aside, path)
     aside.unlink()
@@ -188,70 +191,71 @@ def _clear_if_stale(path: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What a lease file says: whose it is, None if of nobody, and its last heartbeat in nanoseconds."""
+class _LeaseState:
+    """A lease file as read: its owner, None if unreadable; its last heartbeat in ns, None if it is gone."""
 
     owner: dict[str, Any] | None = None
-    beaten: int | None = None
+    heartbeat: int | None = None
 
 
-def _look(path: Path) -> _Seen:
-    """A lease file as it is now, whatever anybody wrote there; of one that is gone, nothing."""
+def _read_lease(path: Path) -> _LeaseState:
+    """The state of a lease file now, also of one that is gone or has odd contents."""
     try:
-        return _read(path)
+        return _read_once(path)
     except OSError as error:
         if error.errno != errno.ESTALE:
             raise
     # Another client of the file server removed it after it was opened here; there may be another by now.
-    return _read(path)
+    return _read_once(path)
 
 
-def _read(path: Path) -> _Seen:
+def _read_once(path: Path) -> _LeaseState:
+    """The state of a lease file; OSError with ESTALE if it is removed on the server meanwhile."""
     try:
         # Opened before its time is read: only then must a client of a file server ask the server.
         with path.open("rb") as file:
-            text, beaten = file.read(), os.fstat(file.fileno()).st_mtime_ns
+            text, heartbeat = file.read(), os.fstat(file.fileno()).st_mtime_ns
     except FileNotFoundError:
-        return _Seen()
+        return _LeaseState()
     except IsADirectoryError:
-        return _Seen(None, path.stat().st_mtime_ns)
+        return _LeaseState(None, path.stat().st_mtime_ns)
     try:
-        return _Seen(json_object(text), beaten)
+        return _LeaseState(json_object(text), heartbeat)
     except ValueError:
-        return _Seen(None, beaten)  # a power cut emptied it; it is stale in time
+        return _LeaseState(None, heartbeat)  # emptied by a power loss; it is stale in time
 
 
-# The leases of others that this process has looked at: what it saw, and since when.
-_known: dict[Path, tuple[_Seen, float]] = {}
-# Leases that this process could not remove. To others they are stale in time, since nothing beats for them.
-_given_up: set[str] = set()
+# The leases of others that this process has read: their states, and since when they have been so.
+_watched: dict[Path, tuple[_LeaseState, float]] = {}
+# Ids of leases that this process could not remove. To others they are stale in time, without a heartbeat.
+_unremovable: set[str] = set()
 
 
-def _unchanged(path: Path, seen: _Seen) -> float:
-    """Seconds for which this process has seen a lease as it is, on a clock that never jumps."""
-    before, since = _known.get(path, (None, 0.0))
-    if before != seen:
+def _seconds_unchanged(path: Path, state: _LeaseState) -> float:
+    """Seconds for which this process has read a lease in the same state, on a clock that never jumps."""
+    before, since = _watched.get(path, (None, 0.0))
+    if before != state:
         since = time.monotonic()
-        _known[path] = seen, since
+        _watched[path] = state, since
     return time.monotonic() - since
 
 
-def _is_stale(path: Path, seen: _Seen) -> bool:
-    """Whether what was seen of a lease is of a dead owner; FileNotFoundError if it is gone."""
-    if seen.beaten is None:
-        _known.pop(path, None)
+def _is_stale(path: Path, state: _LeaseState) -> bool:
+    """Whether a lease in this state may be taken over; raises FileNotFoundError if it is gone."""
+    if state.heartbeat is None:
+        _watched.pop(path, None)
         raise FileNotFoundError(path)
-    lease = seen.owner.get("lease") if seen.owner is not None else None
-    if isinstance(lease, str) and lease in _given_up:
+    lease = state.owner.get("lease") if state.owner is not None else None
+    if isinstance(lease, str) and lease in _unremovable:
         return True
-    runs = process.runs(seen.owner) if seen.owner is not None else None
-    if runs is False or _unchanged(path, seen) >= STALE:
+    runs = process.runs(state.owner) if state.owner is not None else None
+    if runs is False or _seconds_unchanged(path, state) >= STALE:
         return True
-    return runs is None and _server_time(path.parent) - seen.beaten / 1e9 >= STALE
+    return runs is None and _server_time(path.parent) - state.heartbeat / 1e9 >= STALE
 
 
 def _server_time(folder: Path) -> float:
-    """Now, on the clock of the file server that also stamps the leases."""
+    """Seconds since the epoch on the clock of the file server, which also stamps the leases."""
     probe = folder / f".clock.{uuid.uuid4().hex}"
     try:
         probe.touch()
@@ -260,11 +264,11 @@ def _server_time(folder: Path) -> float:
         finally:
             probe.unlink()
     except OSError:
-        return time.time()  # not to be written to from here: then this clock must do
+        return time.time()  # the folder cannot be written to: this machine's clock must do
 
 
 class _Held:
-    """The leases that this process holds, and the thread that beats for them."""
+    """The leases that this process holds, and the thread that writes their heartbeats."""
 
     def __init__(self) -> None:
         self._leases: set[Lease] = set()
@@ -287,6 +291,7 @@ class _Held:
             return list(self._leases)
 
     def _beat_on(self) -> None:
+        """Writes heartbeats for ever, and calls ``hung`` of leases whose work is; in a thread of its own."""
         last = looked = time.monotonic()
         while True:
             time.sleep(_LOOK)
@@ -299,9 +304,9 @@ class _Held:
             with self._lock:
                 leases = list(self._leases)
             for lease in leases:
-                if missed > _SUSPENDED:  # nobody could give a sign in that time
+                if missed > _SUSPENDED:  # the work could give no sign in that time
                     lease.alive = min(now, lease.alive + missed)
-                # Whatever goes wrong for one, the others must not go stale; the next look tries again.
+                # An error of one must not let the others go stale; the next look tries again.
                 with suppress(Exception):
                     if lease.is_hung():
                         if lease.hung is not None:
@@ -311,14 +316,14 @@ class _Held:
 
 
 def _beat_for(lease: Lease) -> None:
-    """Renew a lease, or notice that it is lost."""
+    """Writes a heartbeat, or marks the lease as lost if it is another owner's."""
     try:
-        if _look(lease.path).owner != lease.owner:
+        if _read_lease(lease.path).owner != lease.owner:
             lease.lost = True
         else:
             os.utime(lease.path)
     except OSError:
-        pass  # a file server that hiccups; the next beat tries again
+        pass  # a short failure of the file server; the next heartbeat tries again
 
 
 _held = _Held()

@@ -1,10 +1,14 @@
-"""What a store or a file holds, in words: the texts behind ``tombola ls`` and ``tombola show``."""
+"""Listings of a store and details of one job or file: the texts behind ``tombola ls`` and ``tombola show``.
+
+A listing reads one line for each job from an index in the store (``.index.json``), which is written again
+whenever it is missing, from another version of tombola, or a job is newer than it.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,45 +23,58 @@ from rich.tree import Tree
 
 from tombola.atomic import write_whole
 from tombola.errors import JobError, StoreError, reason
-from tombola.lab.references import TICKETS
-from tombola.lab.store import Store
+from tombola.lab.description import TICKET_FUNCTION
+from tombola.lab.store import TICKET_KIND, Store
 from tombola.untrusted import OTHER_FORM, json_object, printable
 from tombola.version import __version__
 
+_INDEX = ".index.json"
 # Between two columns of a listing.
 _GAP = "  "
 
 
-def listing(store: Store, function: str | None = None, *, tickets: bool = False) -> RenderableType:
-    """One line for each finished job, oldest first.
+class JobRow(NamedTuple):
+    """A finished job on one line; ``started`` as ISO 8601 text."""
 
-    tickets: also those of rounds; without, they are only counted, unless ``function`` asks for them.
+    name: str
+    function: str
+    arguments: str
+    result: str
+    started: str
+    seconds: float
+
+
+def listing(store: Store, function: str | None = None, *, tickets: bool = False) -> RenderableType:
+    """A table with one line for each finished job, oldest first, and the errors of damaged ones.
+
+    function: only jobs of this function.
+    tickets: also the tickets of rounds; by default they are only counted, unless ``function`` is theirs.
     """
-    every, damaged = indexed(store, _arguments, _result)
-    shown = tickets or function == TICKETS
+    every, damaged = _indexed_rows(store)
+    shown = tickets or function == TICKET_FUNCTION
     rows = [row for row in every if function is None or row.function == function]
-    hidden = 0 if function else sum(row.function == TICKETS for row in rows if not shown)
-    rows = [row for row in rows if shown or row.function != TICKETS]
+    hidden = 0 if function else sum(row.function == TICKET_FUNCTION for row in rows if not shown)
+    rows = [row for row in rows if shown or row.function != TICKET_FUNCTION]
     if not rows and not damaged:
-        return Group(_line(f"no {function + ' ' if function else ''}jobs in the store at {store.root}"))
+        return Group(_dim_line(f"no {function + ' ' if function else ''}jobs in the store at {store.root}"))
     rows.sort(key=lambda row: (row.started, row.name))
     total = sum(row.seconds for row in rows)
     return Group(
-        _Lines(rows),
+        _JobTable(rows),
         *(Text(printable(str(error)), style="red") for error in damaged),
-        _line(f"{len(rows)} jobs, {_not_shown(hidden)}{total:.0f} s of work, in {store.root}"),
+        _dim_line(f"{len(rows)} jobs, {_hidden_tickets(hidden)}{total:.0f} s of work, in {store.root}"),
     )
 
 
-def _not_shown(tickets: int) -> str:
-    """What a listing says of tickets that it leaves out."""
+def _hidden_tickets(tickets: int) -> str:
+    """The part of the last line that counts tickets left out."""
     return f"{tickets} ticket{'s' if tickets != 1 else ''} not listed (--tickets), " if tickets else ""
 
 
-class _Lines:
-    """A table of jobs as wide as the terminal. Rich's own takes seconds for thousands of rows."""
+class _JobTable:
+    """A table of jobs as wide as the terminal. Rich's own table takes seconds for thousands of rows."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[JobRow]) -> None:
         self._cells = [
             (
                 printable(row.name[:12]),
@@ -73,34 +90,96 @@ class _Lines:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         header = ("job", "function", "arguments", "result", "started", "seconds")
         widths = [max(map(cell_len, column)) for column in zip(header, *self._cells, strict=True)]
-        # One line a job: what does not fit is cut from the arguments, which tombola show has whole.
+        # One line a job: what does not fit is cut from the arguments, which tombola show prints in full.
         room = options.max_width - sum(widths) + widths[2] - len(_GAP) * (len(header) - 1)
         if room < min(widths[2], 20):
             widths = [width if column == 2 else min(width, 30) for column, width in enumerate(widths)]
             room = options.max_width - sum(widths) + widths[2] - len(_GAP) * (len(header) - 1)
         widths[2] = max(1, min(widths[2], room))
-        yield Segment(_row_of(header, widths) + "\n", Style(bold=True))
-        yield Segment("".join(_row_of(cells, widths) + "\n" for cells in self._cells))
+        yield Segment(_table_line(header, widths) + "\n", Style(bold=True))
+        yield Segment("".join(_table_line(cells, widths) + "\n" for cells in self._cells))
 
 
-def _row_of(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """One line of a table, its last column to the right."""
+def _table_line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """One line of a table, its last column right-aligned."""
     fitted = [_fit(cell, width) for cell, width in zip(cells, widths, strict=True)]
     return _GAP.join([*fitted[:-1], cells[-1].rjust(widths[-1])])
 
 
 def _fit(cell: str, width: int) -> str:
+    """A cell padded or cut to a width."""
     length = cell_len(cell)
     return cell + " " * (width - length) if length <= width else set_cell_size(cell, width - 1) + "…"
 
 
-def _line(text: str) -> Text:
-    """A line that is not broken, for the sake of the path in it."""
+def _dim_line(text: str) -> Text:
+    """A line that is not broken where it is too long, so that the path in it can be copied."""
     return Text(text, style="dim", no_wrap=True, overflow="ignore")
 
 
+def _indexed_rows(store: Store) -> tuple[list[JobRow], list[StoreError]]:
+    """A row for each finished job, and the errors of those that cannot be read; updates the index."""
+    index = _index(store)
+    rows: dict[str, tuple[int, JobRow]] = {}
+    damaged = []
+    for name, changed in _change_times(store):
+        entry = index.get(name)
+        if entry is not None and entry[0] == changed:
+            rows[name] = entry
+            continue
+        try:
+            description, provenance = store.description(name), store.provenance(name)
+            row = _checked_row(
+                name, description["function"], _arguments_line(description),
+                _result_line(store.numbers(name)), provenance["started"], provenance["seconds"],
+            )  # fmt: skip
+        except StoreError as error:
+            damaged.append(error)
+        except OTHER_FORM as error:
+            cause = f"its numbers have another form: {type(error).__name__} {reason(error)}"
+            damaged.append(store.damaged(name, cause))
+        else:
+            rows[name] = changed, row
+    if rows != index:
+        content = {"tombola": __version__, "rows": [[changed, *row] for changed, row in rows.values()]}
+        with suppress(StoreError):  # a store of another user's, or a full disk: the jobs are read again then
+            write_whole(store.root / _INDEX, json.dumps(content).encode())
+    return [row for _, row in rows.values()], damaged
+
+
+def _change_times(store: Store) -> list[tuple[str, int]]:
+    """The names of finished jobs, each with the time its folder was last changed, in nanoseconds."""
+    times = []
+    with os.scandir(store.root / "jobs") as shelves:
+        for shelf in shelves:
+            if len(shelf.name) == 2 and shelf.is_dir():
+                with os.scandir(shelf) as folders:
+                    times += [
+                        (folder.name, folder.stat().st_mtime_ns) for folder in folders if folder.is_dir()
+                    ]
+    return times
+
+
+def _index(store: Store) -> dict[str, tuple[int, JobRow]]:
+    """The rows of the index by job, each with its change time; {} if another version of tombola wrote it."""
+    try:
+        content = json_object((store.root / _INDEX).read_bytes())
+        if content["tombola"] != __version__:
+            return {}
+        return {name: (changed, _checked_row(name, *row)) for changed, name, *row in content["rows"]}
+    except (OSError, *OTHER_FORM):
+        return {}
+
+
+def _checked_row(
+    name: str, function: object, arguments: object, result: object, started: object, seconds: Any
+) -> JobRow:
+    """A row of values from a file, each of the type that it is declared with."""
+    return JobRow(name, str(function), str(arguments), str(result), str(started), float(seconds))
+
+
 def show_job(store: Store, prefix: str) -> RenderableType:
-    """A job's description, result, provenance and parents."""
+    """A finished job's arguments, with those of the jobs behind it, its result and provenance."""
     name = store.find(prefix)
     description = store.description(name)
     tree = Tree(Text(printable(f"{description['function']} {name}"), style="bold"))
@@ -111,19 +190,19 @@ def show_job(store: Store, prefix: str) -> RenderableType:
     result = Tree("result")
     for key, value in store.numbers(name).items():
         result.add(_leaf(key, _brief(value)))
-    return Group(tree, result, provenance, _line(f"folder: {store.folder(name)}"))
+    return Group(tree, result, provenance, _dim_line(f"folder: {store.folder(name)}"))
 
 
 def show_file(path: Path) -> RenderableType:
-    """What a ticket or run file holds."""
+    """The facts of a ticket or run file; :class:`~tombola.errors.JobError` for any other file."""
     from tombola import files
     from tombola.ticket import Ticket
     from tombola.training.run import Run
 
     kind = files.file_kind(path)
-    if kind not in ("tombola.ticket/1", "tombola.run/1"):
+    if kind not in (TICKET_KIND, "tombola.run/1"):
         raise JobError(f"{path} holds {kind!r}; show knows tickets and runs")
-    loaded = Ticket.load(path) if kind == "tombola.ticket/1" else Run.load(path)
+    loaded = Ticket.load(path) if kind == TICKET_KIND else Run.load(path)
     ticket = loaded if isinstance(loaded, Ticket) else loaded.ticket
     facts = {
         "network": json.dumps(ticket.network.description()),
@@ -140,34 +219,36 @@ def show_file(path: Path) -> RenderableType:
     return tree
 
 
-def _leaf(key: str, value: Any) -> str:
+def _leaf(key: str, value: object) -> str:
+    """A leaf of a tree; brackets and control characters in it change nothing on a terminal."""
     return escape(printable(f"{key}: {value}"))
 
 
 def _add_arguments(store: Store, tree: Tree, description: Mapping[str, Any], depth: int) -> None:
-    """The arguments of a call as branches; jobs among them with theirs, to some depth."""
+    """Add the arguments of a call to a tree, and to some depth those of the jobs among them."""
     for key, value in description["arguments"].items():
         if not (isinstance(value, dict) and "job" in value):
             tree.add(_leaf(key, _brief(value)))
             continue
-        known = value.get("call") or (store.description(value["job"]) if store.has(value["job"]) else None)
-        if known is None:
+        parent = value.get("call") or (store.description(value["job"]) if store.has(value["job"]) else None)
+        if parent is None:
             tree.add(_leaf(key, f"job {value['job'][:12]} (gone)"))
             continue
-        label = known["function"] + ("" if "call" in value else f" {value['job'][:12]}")
+        label = parent["function"] + ("" if "call" in value else f" {value['job'][:12]}")
         branch = tree.add(_leaf(key, label))
         if depth > 0:
-            _add_arguments(store, branch, known, depth - 1)
+            _add_arguments(store, branch, parent, depth - 1)
         else:
             branch.add("...")
 
 
-def _arguments(description: Mapping[str, Any]) -> str:
+def _arguments_line(description: Mapping[str, Any]) -> str:
     """The arguments of a call on one line."""
     return ", ".join(f"{key} {_brief(value)}" for key, value in description["arguments"].items())
 
 
 def _brief(value: Any) -> str:
+    """A JSON value in few words; a reference as its job, data or function."""
     if isinstance(value, dict):
         if "job" in value:
             call = value.get("call")
@@ -183,8 +264,8 @@ def _brief(value: Any) -> str:
     return str(value)
 
 
-def _result(numbers: Mapping[str, Any]) -> str:
-    """The most telling number of a result."""
+def _result_line(numbers: Mapping[str, Any]) -> str:
+    """A result in few words: accuracy, sparsity, barrier or else its value."""
     if "accuracy" in numbers:
         star = "*" if numbers["failed"] else ""
         return f"{numbers['accuracy']:.2f}%{star} at {100 * numbers['sparsity']:.2f}% sparsity"
@@ -195,82 +276,3 @@ def _result(numbers: Mapping[str, Any]) -> str:
         errors = [item for item in value["errors"] if isinstance(item, float)]
         return f"barrier {max(errors) - (errors[0] + errors[-1]) / 2:.2f} points"
     return _brief(value)[:60]
-
-
-_FILE = ".index.json"
-
-
-class Row(NamedTuple):
-    """A finished job on one line; ``started`` as ISO 8601 text."""
-
-    name: str
-    function: str
-    arguments: str
-    result: str
-    started: str
-    seconds: float
-
-
-def indexed(
-    store: Store,
-    arguments: Callable[[Mapping[str, Any]], str],
-    result: Callable[[Mapping[str, Any]], str],
-) -> tuple[list[Row], list[StoreError]]:
-    """A row for each finished job, and the errors of those that cannot be read.
-
-    arguments, result: how a description and a result's numbers become text.
-    """
-    known = _read(store)
-    found: dict[str, tuple[int, Row]] = {}
-    damaged = []
-    for name, age in _ages(store):
-        before = known.get(name)
-        if before is not None and before[0] == age:
-            found[name] = before
-            continue
-        try:
-            description, made = store.description(name), store.provenance(name)
-            row = _row(
-                name, description["function"], arguments(description), result(store.numbers(name)),
-                made["started"], made["seconds"],
-            )  # fmt: skip
-        except StoreError as error:
-            damaged.append(error)
-        except OTHER_FORM as error:
-            cause = f"its numbers have another form: {type(error).__name__} {reason(error)}"
-            damaged.append(store.damaged(name, cause))
-        else:
-            found[name] = age, row
-    if found != known:
-        content = {"tombola": __version__, "rows": [[age, *row] for age, row in found.values()]}
-        with suppress(StoreError):  # somebody else's store, or a full disk: then it is read again next time
-            write_whole(store.root / _FILE, json.dumps(content).encode())
-    return [row for _, row in found.values()], damaged
-
-
-def _ages(store: Store) -> list[tuple[str, int]]:
-    """The finished jobs, each with the time its folder was last changed at, in nanoseconds."""
-    found = []
-    with os.scandir(store.root / "jobs") as shelves:
-        for shelf in shelves:
-            if len(shelf.name) == 2 and shelf.is_dir():
-                with os.scandir(shelf) as folders:
-                    found += [
-                        (folder.name, folder.stat().st_mtime_ns) for folder in folders if folder.is_dir()
-                    ]
-    return found
-
-
-def _read(store: Store) -> dict[str, tuple[int, Row]]:
-    """What was remembered, if it was by this version of tombola: another may word it otherwise."""
-    try:
-        content = json_object((store.root / _FILE).read_bytes())
-        if content["tombola"] != __version__:
-            return {}
-        return {name: (age, _row(name, *rest)) for age, name, *rest in content["rows"]}
-    except (OSError, *OTHER_FORM):
-        return {}
-
-
-def _row(name: str, function: Any, arguments: Any, result: Any, started: Any, seconds: Any) -> Row:
-    return Row(name, str(function), str(arguments), str(result), str(started), float(seconds))

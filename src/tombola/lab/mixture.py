@@ -1,8 +1,8 @@
-"""Mixed origins: trainings that go on from results whose bits another engine, torch or kind of device made.
+"""Mixed origins: trainings that go on from results of another engine version, torch or kind of device.
 
 Equal jobs have equal bits only where engine version, torch and hardware are equal. A chain that was begun
-elsewhere may be continued here, but it is then no chain that any one machine would have given: the record of
-the training says so, the driver says it once, and ``strict`` refuses it.
+elsewhere may be continued here, but no single machine would have given it: the provenance of the training
+lists the differences, the driver warns once, and ``strict`` refuses.
 """
 
 from __future__ import annotations
@@ -10,32 +10,36 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tombola.errors import JobError, StoreError
-from tombola.lab.arguments import face
+from tombola.lab.arguments import job_signature
+from tombola.lab.description import parents
 from tombola.lab.job import Job
-from tombola.lab.references import parents
 from tombola.lab.starts import maker_of_described_start, maker_of_start
 from tombola.lab.store import Store
 from tombola.registry import declaration
 from tombola.training.device import ENGINE_VERSION, hardware_name, resolve_device
 
-STRICT_REMEDY = "leave out --strict to mix them, or use another store"
-"""What to do where strict refuses."""
+if TYPE_CHECKING:
+    from distributed import Client
 
-# What bits rest on, as provenance has it, and what a user calls it.
+STRICT_REMEDY = "leave out --strict to mix them, or use another store"
+"""What a user can do where strict refuses."""
+
+# The keys of an origin in provenance, and the words for them.
 _WORDS = {"engine_version": "engine version", "torch": "torch", "hardware": "hardware"}
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A result behind a training that was computed otherwise than the training is.
+class OriginDifference:
+    """A difference between the origins of a training and of a result behind it, as provenance lists it.
 
-    job: its name. what: ``"engine version"``, ``"torch"`` or ``"hardware"``. there, here: of the result and
-    of the training.
+    job: the name of the result's job.
+    what: ``"engine version"``, ``"torch"`` or ``"hardware"``.
+    there, here: of the result and of the training.
     """
 
     job: str
@@ -48,7 +52,7 @@ class Difference:
 
 
 def origin(device: torch.device) -> dict[str, str]:
-    """What the bits of a training on a device of this process rest on."""
+    """What decides the bits of a training on a device of this process: engine version, torch and hardware."""
     return {
         "engine_version": str(ENGINE_VERSION),
         "torch": _release(torch.__version__),
@@ -59,31 +63,32 @@ def origin(device: torch.device) -> dict[str, str]:
 def mixtures(
     store: Store, description: Mapping[str, Any], device: torch.device, *, strict: bool = False
 ) -> list[dict[str, str]]:
-    """How the results that a training goes on from differ from where it is about to run, for its record.
+    """The differences between a training about to run and the results it goes on from, for its provenance.
 
-    device: of this process, on which it will run. Results that are not in the store yet are left out; a job
-    that is no training has none.
+    device: of this process, on which it will run.
 
-    Raises :class:`~tombola.errors.JobError` where there are any, or one of the results is mixed itself, if
-    that is to be refused (``strict``).
+    Results that are not in the store yet are left out. A job that is no training has no differences.
+
+    Raises :class:`~tombola.errors.JobError` with ``strict``, if there are differences or one of the results
+    is mixed itself.
     """
     if not _is_training(description["function"]):
         return []
     behind = dict(_computed_behind(store, description))
-    unequal = _unequal(behind, origin(device))
-    if strict and unequal:
-        raise JobError(f"strict: {unequal[0]}; {STRICT_REMEDY}")
-    itself = next((name for name, made in behind.items() if made.get("mixed")), None)
-    if strict and itself is not None:
-        raise JobError(f"strict: job {itself[:12]} is mixed itself; {STRICT_REMEDY}")
-    return [asdict(difference) for difference in unequal]
+    differences = _differences(behind, origin(device))
+    if strict and differences:
+        raise JobError(f"strict: {differences[0]}; {STRICT_REMEDY}")
+    mixed = next((name for name, provenance in behind.items() if provenance.get("mixed")), None)
+    if strict and mixed is not None:
+        raise JobError(f"strict: job {mixed[:12]} is mixed itself; {STRICT_REMEDY}")
+    return [asdict(difference) for difference in differences]
 
 
-def _unequal(behind: Mapping[str, Mapping[str, Any]], here: Mapping[str, str]) -> list[Difference]:
-    """The differences of finished jobs, given with their provenance."""
-    origins = {name: _origin_of(made) for name, made in behind.items()}
+def _differences(behind: Mapping[str, Mapping[str, Any]], here: Mapping[str, str]) -> list[OriginDifference]:
+    """The differences between the origins of finished jobs, from their provenance, and another origin."""
+    origins = {name: _origin_of(provenance) for name, provenance in behind.items()}
     return [
-        Difference(name, word, there[key], here[key])
+        OriginDifference(name, word, there[key], here[key])
         for name, there in origins.items()
         for key, word in _WORDS.items()
         if there[key] != here[key]
@@ -93,29 +98,30 @@ def _unequal(behind: Mapping[str, Mapping[str, Any]], here: Mapping[str, str]) -
 def mixed_line(
     store: Store, missing: Iterable[Job], here: Mapping[str, str], removed: Collection[str] = ()
 ) -> str | None:
-    """What there is to say before trainings go on from results of another origin; None if none does.
+    """One line that warns of trainings that will go on from results of another origin; None if none will.
 
+    here: the origin that the missing trainings will have.
     removed: names of finished jobs that will be computed anew.
     """
-    unequal = [
+    differences = [
         difference
         for job in missing
         if _is_training(job.declaration.name)
-        for difference in _unequal(dict(_computed_before(store, job)), here)
+        for difference in _differences(dict(_computed_before(store, job)), here)
         if difference.job not in removed
     ]
-    if not unequal:
+    if not differences:
         return None
-    kinds = sorted({f"{each.what} {each.there} (here {each.here})" for each in unequal})
-    count = len({each.job for each in unequal})
+    kinds = sorted({f"{one.what} {one.there} (here {one.here})" for one in differences})
+    count = len({one.job for one in differences})
     return (
         f"{count} result{'s' if count > 1 else ''} that trainings go on from came from {', '.join(kinds)}: "
         "such trainings are recorded as mixed, and refused with --strict"
     )
 
 
-def distinct_origins(client: Any, device: str) -> list[dict[str, str]]:
-    """What the bits of trainings rest on for each kind of worker of a Dask cluster.
+def distinct_origins(client: Client, device: str) -> list[dict[str, str]]:
+    """The origins of trainings on the workers of a Dask cluster, each different one once.
 
     device: the kind that jobs will run on, ``"cpu"`` or ``"cuda"``; workers without it are left out.
     """
@@ -130,10 +136,10 @@ def _worker_origin(device: str) -> dict[str, str]:
 
 
 def _computed_behind(store: Store, description: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The nearest finished jobs behind a call that computed on a device, each with its provenance.
+    """Yields the nearest finished jobs behind a call that computed on a device, with their provenance.
 
-    What is exact (an initialisation, a pruning) is looked through. Behind every round of a chain is also what
-    its dense start was made by: a pretraining.
+    Exact jobs (an initialisation, a pruning) are followed to those behind them. The job that made the dense
+    start of a chain, a pretraining for example, is behind every round.
     """
     pending, seen = [*sorted(parents(description))], set[str]()
     with suppress(StoreError):
@@ -144,7 +150,7 @@ def _computed_behind(store: Store, description: Mapping[str, Any]) -> Iterator[t
         if name in seen or not store.has(name):
             continue
         seen.add(name)
-        with suppress(StoreError):  # one that is damaged fails what reads it, with a remedy
+        with suppress(StoreError):  # a damaged one is reported, with a remedy, by what reads it
             behind = store.description(name)
             if _computes(behind["function"]):
                 yield name, store.provenance(name)
@@ -153,7 +159,7 @@ def _computed_behind(store: Store, description: Mapping[str, Any]) -> Iterator[t
 
 
 def _computed_before(store: Store, job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The same of a job whose exact parents may not be there yet, such as the pruning of a finished run."""
+    """Yields the same for a job whose exact parents, such as the pruning of a run, may not be finished."""
     pending, seen = [*job.parents], set[str]()
     with suppress(StoreError):
         maker = maker_of_start(store, job.parents[0]) if job.parents else None
@@ -171,7 +177,7 @@ def _computed_before(store: Store, job: Job) -> Iterator[tuple[str, dict[str, An
 
 
 def _origin_of(provenance: Mapping[str, Any]) -> dict[str, str]:
-    """The origin of a finished job; results of before engines had versions are of the first."""
+    """The origin in a provenance; results from before engines had versions have version 1."""
     return {
         "engine_version": str(provenance.get("engine_version", 1)),
         "torch": _release(str(provenance.get("torch"))),
@@ -180,12 +186,12 @@ def _origin_of(provenance: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _release(version: str) -> str:
-    """A version of torch without the platform that it was built for."""
+    """A version of torch without its build, such as ``+cu126``."""
     return version.partition("+")[0]
 
 
 def _is_training(function: str) -> bool:
-    """Whether a declared function trains: the lab then tells it what may be chosen on a GPU."""
+    """Whether a declared function trains; such a function takes ``mode``."""
     return "mode" in _runtime(function)
 
 
@@ -194,7 +200,8 @@ def _computes(function: str) -> bool:
 
 
 def _runtime(function: str) -> Collection[str]:
+    """The parameters of a declared function that the lab fills in."""
     try:
-        return face(declaration(function).function).runtime
+        return job_signature(declaration(function).function).runtime
     except JobError:
         return ()  # of a user's function that is not declared here

@@ -1,8 +1,8 @@
-"""What keeps other users of this machine out of a cluster on it: TLS, no HTTP, scratch files of its own.
+"""Closes a local Dask cluster to other users of this machine: TLS, no HTTP, private scratch files.
 
-Whoever can send one message to a Dask scheduler, nanny or worker runs code as its user, and loopback is open
-to everybody on the machine. So each end of every connection must prove that it holds the one key of this
-cluster, which is made at its start and lives in memory; see "Security" in docs/cluster.md.
+A single message to a Dask scheduler, nanny or worker can run code as its user, and loopback is open to all
+users of the machine. So each end of every connection must prove that it holds the one key of this cluster,
+which is generated at its start and lives in memory; see "Security" in docs/cluster.md.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from distributed.security import Security
 
 # For the scheduler in this process, its nannies and, through them, the workers.
 _OPTIONS: dict[str, Any] = {
-    # Nothing listens for HTTP, below. Should another version of Dask come to, it has nothing to tell.
+    # Nothing listens for HTTP, see below. If another version of Dask does, it has no routes.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
     # A fork server would listen, too.
     "distributed.worker.multiprocessing-method": "spawn",
-    # What the user configured for schedulers elsewhere.
+    # The user may have configured one for schedulers elsewhere.
     "distributed.scheduler.contact-address": None,
 }
 
 
 class Scheduler(distributed.Scheduler):  # type: ignore[misc]
-    """A scheduler that does not listen for HTTP: even without any route that answers with what it has."""
+    """A scheduler that does not listen for HTTP: even without routes a server would tell what it has."""
 
     def start_http_server(self, *_: Any, **__: Any) -> None:
-        """Do nothing."""
+        """Starts no server."""
 
 
 class Worker(distributed.Worker):  # type: ignore[misc]
     """A worker that does not listen for HTTP."""
 
     def start_http_server(self, *_: Any, **__: Any) -> None:
-        """Do nothing."""
+        """Starts no server."""
 
 
-def one_key() -> Security:
-    """A certificate for all ends of one cluster, whatever the user's Dask configuration says of TLS.
+def new_certificate() -> Security:
+    """A new certificate for all ends of one cluster, independent of the user's Dask configuration of TLS.
 
     Workers get it through the pipe that they are started with, never on a command line, in their environment
     or in a file that another user could read.
@@ -59,11 +59,11 @@ def private_options() -> Iterator[dict[str, Any]]:
     """Dask options under which a cluster listens for nothing but Dask's messages, with private scratch files.
 
     Their folder can be entered by this user only and is removed at the end. Dask's own is shared by all users
-    of the machine: whoever made it first could put modules into it, for Dask imports from there.
+    of the machine, and Dask imports from it: the user who creates it first could put modules there.
     """
     with tempfile.TemporaryDirectory(prefix="tombola-", ignore_cleanup_errors=True) as folder:
         try:
             yield {**_OPTIONS, "temporary-directory": folder}
         finally:
-            # Dask leaves some behind. The name is free again, for anybody.
+            # Dask leaves entries behind, and now any user may create a folder of that name.
             sys.path[:] = [entry for entry in sys.path if Path(folder) not in Path(entry).parents]

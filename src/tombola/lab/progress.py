@@ -1,4 +1,8 @@
-"""Progress of a run of jobs: a live bar on a terminal, and now and then a plain line elsewhere."""
+"""Progress of a run of jobs: a live display on a terminal, and now and then a plain line elsewhere.
+
+:class:`Bar` counts the jobs of a study; :class:`RoundTable` shows the rounds of one chain. Both are passed to
+:meth:`Lab.run <tombola.lab.lab.Lab.run>` as its progress.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +23,17 @@ from rich.text import Text
 from tombola.lab.engine import Progress
 from tombola.lab.job import Job
 from tombola.lab.store import Store, write_table
-from tombola.lab.training_progress import under_way
+from tombola.lab.training_progress import trainings_in_progress
 from tombola.training.run import Epoch
 
 # Seconds between lines where there is no terminal.
 _QUIET = 15.0
+# Trainings that are shown one by one.
 _MOST = 12
-"""Trainings that are shown one by one."""
 
 
 class _Trainings(RichProgress):
-    """The bar, and below it a line for each training under way."""
+    """The bar, and below it a line for each training in progress."""
 
     store: Store | None = None
 
@@ -37,10 +41,11 @@ class _Trainings(RichProgress):
         yield from super().get_renderables()
         if self.store is None:
             return
-        trainings = under_way(self.store)
-        for name, each in list(trainings.items())[:_MOST]:
-            left = timedelta(seconds=round(each.left))
-            yield Text(f"  {each.function} {name[:12]}  epoch {each.epoch} of {each.epochs}, left {left}")
+        trainings = trainings_in_progress(self.store)
+        for name, training in list(trainings.items())[:_MOST]:
+            left = timedelta(seconds=round(training.left))
+            epochs = f"epoch {training.epoch} of {training.epochs}"
+            yield Text(f"  {training.function} {name[:12]}  {epochs}, left {left}")
         if len(trainings) > _MOST:
             yield Text(f"  and {len(trainings) - _MOST} more")
 
@@ -48,13 +53,13 @@ class _Trainings(RichProgress):
 class Bar(Progress):
     """Shows how many jobs are done. Use as a context manager around the run.
 
-    store: whose trainings under way are shown one by one, on a terminal.
+    store: on a terminal its trainings in progress are shown one by one.
     """
 
     def __init__(self, console: Console, store: Store | None = None) -> None:
         self._console = console
-        self._missing = self._done = self._failed = 0
-        self._said = time.monotonic()
+        self._missing = self._done = 0
+        self._printed = time.monotonic()
         self._bar = _Trainings(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -106,30 +111,29 @@ class Bar(Progress):
     def done(self, job: Job, failed: str | None) -> None:
         self._done += 1
         if failed is not None:
-            self._failed += 1
-            what = f"job {job.name[:12]} ({job.declaration.name}) failed:"
-            self._console.print(Text.assemble((what, "red"), " ", failed), soft_wrap=True)
+            title = f"job {job.name[:12]} ({job.declaration.name}) failed:"
+            self._console.print(Text.assemble((title, "red"), " ", failed), soft_wrap=True)
         self._bar.update(self._task, description=job.declaration.name, advance=1)
-        if not self._console.is_terminal and time.monotonic() - self._said > _QUIET:
-            self._said = time.monotonic()
+        if not self._console.is_terminal and time.monotonic() - self._printed > _QUIET:
+            self._printed = time.monotonic()
             self._console.print(f"{self._done} of {self._missing} jobs done")
 
 
 # Seconds between lines on a round under way where there is no terminal.
 _QUIET_ROUNDS = 30.0
-# What makes the rounds of one chain comparable to the bit.
+# Provenance that must be equal for rounds of one chain to be comparable to the bit.
 _KIND = ("device", "hardware", "precision", "threads", "torch")
 _COLUMNS = ("round", "sparsity", "accuracy", "best", "seconds", "job")
 
 
 class RoundTable(Progress):
-    """One row a round; on a terminal also the epochs of the round under way. Use as a context manager."""
+    """Shows one row a round; on a terminal also the epochs of the current round. Use as a context manager."""
 
     def __init__(self, console: Console, rounds: int) -> None:
         self._console = console
         self._rounds = rounds
-        self._under_way = ""
-        self._said = time.monotonic()
+        self._current = ""
+        self._printed = time.monotonic()
         self._nonfinite = False
         self._rows: list[dict[str, Any]] = []
         self._ran_on: dict[str, list[int]] = {}
@@ -148,7 +152,7 @@ class RoundTable(Progress):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._under_way = ""
+        self._current = ""
         self._refresh()
         if self._live is not None:
             self._live.stop()
@@ -159,39 +163,39 @@ class RoundTable(Progress):
                 soft_wrap=True,
             )
         if len(self._ran_on) > 1:
-            parts = [f"{_numbers(rounds)} on {what}" for what, rounds in self._ran_on.items()]
+            parts = [f"{_ranges(rounds)} on {kind}" for kind, rounds in self._ran_on.items()]
             self._console.print(
                 "rounds are of different kinds: " + "; ".join(parts), highlight=False, soft_wrap=True
             )
 
     def epoch(self, job: Job, row: Epoch, epochs: int) -> None:
-        self._under_way = (
+        self._current = (
             f"round {len(self._rows)} of {self._rounds}, {job.declaration.name}: "
             f"epoch {row.epoch} of {epochs}, test accuracy {row.test_accuracy:.2f}%, "
             f"{row.seconds:.1f} s an epoch"
         )
         self._refresh()
-        if self._live is None and time.monotonic() - self._said > _QUIET_ROUNDS:
-            self._said = time.monotonic()
-            self._console.print(self._under_way, highlight=False)
+        if self._live is None and time.monotonic() - self._printed > _QUIET_ROUNDS:
+            self._printed = time.monotonic()
+            self._console.print(self._current, highlight=False)
 
     def add(
         self, name: str, numbers: Mapping[str, Any], provenance: Mapping[str, Any], *, computed: bool
     ) -> None:
-        """Add a finished round: its job's name, numbers and provenance."""
+        """Adds a finished round: its job's name, numbers and provenance."""
         accuracy = float(numbers["accuracy"])
         winning = bool(self._rows) and accuracy >= self._rows[0]["accuracy"]
-        star = ("*" if numbers["failed"] else "") + ("!" if numbers["nonfinite_at_pruning"] else "")
+        marks = ("*" if numbers["failed"] else "") + ("!" if numbers["nonfinite_at_pruning"] else "")
         self._nonfinite |= bool(numbers["nonfinite_at_pruning"])
         kind = ", ".join(str(provenance[key]) for key in _KIND if provenance.get(key) is not None)
         self._ran_on.setdefault(kind, []).append(numbers["round"])
-        kept = ("round", "sparsity", "accuracy", "best_accuracy", "failed", "diverged")
-        self._rows.append({key: numbers[key] for key in kept} | {"winning": winning, "job": name})
+        columns = ("round", "sparsity", "accuracy", "best_accuracy", "failed", "diverged")
+        self._rows.append({key: numbers[key] for key in columns} | {"winning": winning, "job": name})
         seconds = f"{provenance['seconds']:.1f}" if computed else "stored"
         cells = (
             str(numbers["round"]),
             f"{100 * numbers['sparsity']:.2f}%",
-            f"{accuracy:.2f}%{star}",
+            f"{accuracy:.2f}%{marks}",
             f"{numbers['best_accuracy']:.2f}%",
             seconds,
             name[:12],
@@ -201,20 +205,20 @@ class RoundTable(Progress):
             self._console.print(" ".join((*cells[:2], cells[2] + mark, *cells[3:])), highlight=False)
         marked = Text(cells[2], style="underline" if winning else "")
         self._table.add_row(*cells[:2], marked, *cells[3:])
-        self._under_way = ""
+        self._current = ""
         self._refresh()
 
     def write(self, path: Path) -> None:
-        """Write the rounds so far as CSV."""
+        """Writes the rounds so far as CSV."""
         write_table(path, self._rows)
 
     def _refresh(self) -> None:
         if self._live is not None:
-            self._live.update(Group(self._table, Text(self._under_way)), refresh=True)
+            self._live.update(Group(self._table, Text(self._current)), refresh=True)
 
 
-def _numbers(rounds: list[int]) -> str:
-    """Rounds as text, a run of them by its ends."""
+def _ranges(rounds: list[int]) -> str:
+    """Rounds as text: consecutive ones by the first and the last, others one by one."""
     if len(rounds) > 2 and rounds == list(range(rounds[0], rounds[-1] + 1)):
         return f"{rounds[0]} to {rounds[-1]}"
     return ", ".join(map(str, rounds))

@@ -1,8 +1,7 @@
-"""Replacing what was made by a user's own function or with their network, and all that was made from it.
+"""Recomputation of results of a user's own function or network, and of all results that were made from them.
 
-The finished jobs leave the store first, those that rest on others before these: whatever interrupts that, no
-result is left whose parents are of another time. They are then missing like any other, and are computed when
-they are asked for.
+The finished jobs are removed from the store, descendants first, so that an interruption at any moment leaves
+no result whose parents were replaced. After that they are missing like any other job; behind ``--recompute``.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from typing import Any
 from tombola import files
 from tombola.atomic import sync_folder
 from tombola.errors import JobError, StoreError, TombolaError, unknown, unwritable
-from tombola.lab.described import is_fingerprint
+from tombola.lab.description import calls, is_fingerprint, own_values, parents
 from tombola.lab.job import Job, all_needed
 from tombola.lab.lease import free
-from tombola.lab.references import calls, own_values, parents
-from tombola.lab.staleness import forget_told, source_record
+from tombola.lab.objects import object_path
+from tombola.lab.staleness import forget_warnings, source_record
 from tombola.lab.store import Store
 from tombola.networks.initialization import init_names, written_init
 from tombola.networks.network import Network, network_names
@@ -30,17 +29,19 @@ from tombola.source import Kind, Use, declared_here
 
 
 class Removal:
-    """The results of functions and networks, and all that was made from them, which are to leave a store.
+    """The removal from a store of the results of functions and networks, and of all that was made from them.
 
-    They are looked for at once, and removed by :meth:`carry_out`: when nothing can refuse the work any more.
+    The results are searched for on construction, and removed by :meth:`carry_out`, once nothing else can
+    refuse the work.
 
-    uses: names of functions, networks and initialisation schemes of the user's own, each of the version that
-        is declared here unless one is named.
-    jobs: that will be computed next. Of those that are concerned, the checkpoints are removed too.
+    uses: names of functions, networks and initialisation schemes of the user's own, in the version that is
+        declared here unless the name has one.
+    jobs: that will be computed next. The checkpoints of those that are affected are removed too.
     names: of the jobs whose results are to be removed.
 
-    Raises :class:`~tombola.errors.JobError` for another name, and :class:`~tombola.errors.StoreError` while
-    a job is under way in the store, for nobody knows what it takes, or if one cannot be read.
+    Raises :class:`~tombola.errors.JobError` for a name that is not declared by the user, and
+    :class:`~tombola.errors.StoreError` while a job is under way in the store, since it may be made from these
+    results, or if a job cannot be read.
     """
 
     def __init__(self, store: Store, uses: Iterable[str], jobs: Iterable[Job] = ()) -> None:
@@ -48,39 +49,41 @@ class Removal:
             raise JobError(f"names is {uses!r}, one text; give a list of names, [{uses!r}]")
         self.uses = tuple(uses)
         self._store, self._jobs = store, list(jobs)
-        self._parts = {use for name in self.uses for use in _uses(name)}
-        self._behind: dict[str, set[str]] = {}
+        self._definitions = {use for name in self.uses for use in _definitions_of(name)}
+        self._parents: dict[str, set[str]] = {}
         self.names: set[str] = set()
-        self._look()
+        self._search()
 
     def carry_out(self) -> list[str]:
-        """Remove them; the names of the jobs, once they are gone.
+        """Remove the results, and return the names of their jobs.
 
         Raises :class:`~tombola.errors.StoreError` if a job is under way by now, or one cannot be removed.
         """
-        self._look()  # again: others may have worked in the store meanwhile
-        for workplace in _begun(self._store, all_needed(self._jobs), self._parts, self.names):
+        self._search()  # again: others may have worked in the store meanwhile
+        for workplace in _affected_workplaces(
+            self._store, all_needed(self._jobs), self._definitions, self.names
+        ):
             shutil.rmtree(workplace)
-        _remove(self._store, self.names, self._behind)
-        forget_told(self._parts)
+        _remove(self._store, self.names, self._parents)
+        forget_warnings(self._definitions)
         return sorted(self.names)
 
-    def _look(self) -> None:
+    def _search(self) -> None:
         if not self.uses:
             return
-        described = {name: self._store.description(name) for name in self._store.names()}
-        self._behind = {name: parents(description) for name, description in described.items()}
-        made_by_them = {
+        descriptions = {name: self._store.description(name) for name in self._store.names()}
+        self._parents = {name: parents(description) for name, description in descriptions.items()}
+        direct = {
             name
-            for name, description in described.items()
-            if any(_rests_on(self._store, name, description, *part) for part in self._parts)
+            for name, description in descriptions.items()
+            if any(_used(self._store, name, description, *definition) for definition in self._definitions)
         }
-        self.names = _with_descendants(made_by_them, self._behind)
+        self.names = _with_descendants(direct, self._parents)
         _check_idle(self._store)
 
 
 def remove_results(store: Store, names: Iterable[str], jobs: Iterable[Job] = ()) -> list[str]:
-    """Remove the results of functions and networks, and all that was made from them; the names of their jobs.
+    """Remove the results of functions and networks, and all that was made from them; returns the job names.
 
     Arguments and errors are those of :class:`Removal`.
     """
@@ -88,35 +91,38 @@ def remove_results(store: Store, names: Iterable[str], jobs: Iterable[Job] = ())
 
 
 def remove_jobs(store: Store, names: Iterable[str]) -> list[str]:
-    """Remove finished jobs and all that was made from them; the names of all of them.
+    """Remove finished jobs and all that was made from them; returns the names of all of them.
 
     Raises :class:`~tombola.errors.StoreError` as :class:`Removal` does.
     """
-    behind = {name: parents(store.description(name)) for name in store.names()}
-    concerned = _with_descendants(behind.keys() & set(names), behind)
+    parents_of = {name: parents(store.description(name)) for name in store.names()}
+    affected = _with_descendants(parents_of.keys() & set(names), parents_of)
     _check_idle(store)
-    _remove(store, concerned, behind)
-    return sorted(concerned)
+    _remove(store, affected, parents_of)
+    return sorted(affected)
 
 
-def _remove(store: Store, names: set[str], behind: Mapping[str, set[str]]) -> None:
-    """Remove finished jobs, each before those that it was made from; ``behind`` says which these are."""
-    place = store.root / "work" / f".recompute.{uuid.uuid4().hex[:8]}"
+def _remove(store: Store, names: set[str], parents_of: Mapping[str, set[str]]) -> None:
+    """Remove finished jobs, each before its parents."""
+    trash = store.root / "work" / f".recompute.{uuid.uuid4().hex[:8]}"
     try:
         if names:
-            place.mkdir()
-        for generation in _generations(names, behind):
+            trash.mkdir()
+        for generation in _generations(names, parents_of):
             for name in generation:
-                store.folder(name).rename(place / name)
+                store.folder(name).rename(trash / name)
             for shelf in {store.folder(name).parent for name in generation}:
-                sync_folder(shelf)  # before any that these were made from goes
+                sync_folder(shelf)  # before any of their parents goes
     except OSError as error:
         raise unwritable(f"the store at {store.root}", error) from error
-    shutil.rmtree(place, ignore_errors=True)  # what stays of it, tombola gc removes
+    shutil.rmtree(trash, ignore_errors=True)  # tombola gc removes what is left of it
 
 
-def _uses(name: str) -> list[Use]:
-    """What a name was declared for, as it stands in jobs: a function, a network, a scheme or several."""
+def _definitions_of(name: str) -> list[Use]:
+    """What the user declared under a name, as jobs have it: a function, network, scheme, or several of these.
+
+    Raises :class:`~tombola.errors.JobError` for a name that the user did not declare.
+    """
     own = declared_here()
     uses: list[Use] = [("functions", name)] if name in own["functions"] else []
     is_network, is_init = bare_name(name) in network_names(), bare_name(name) in init_names()
@@ -130,12 +136,12 @@ def _uses(name: str) -> list[Use]:
         return uses
     if name in function_names() or is_network or is_init:
         raise JobError(f"{name} is tombola's own and gives other numbers in another version only; name yours")
-    names = [each for declared in own.values() for each in declared]
+    names = [own_name for declared in own.values() for own_name in declared]
     raise JobError(unknown("function, network or initialisation of your own", name, names))
 
 
-def _rests_on(store: Store, name: str, description: Mapping[str, Any], kind: Kind, declared: str) -> bool:
-    """Whether a finished job was made by a function or with a network itself, whatever is behind it."""
+def _used(store: Store, name: str, description: Mapping[str, Any], kind: Kind, declared: str) -> bool:
+    """Whether a finished job itself used a function, network or scheme, without the jobs behind it."""
     if kind == "functions":
         version = declaration(declared).version
         return any(call["function"] == declared and call["version"] == version for call in calls(description))
@@ -149,8 +155,8 @@ def _rests_on(store: Store, name: str, description: Mapping[str, Any], kind: Kin
     )
 
 
-def _texts(value: Any) -> set[str]:
-    """All texts within a described argument, not those of a call within it."""
+def _texts(value: object) -> set[str]:
+    """All texts in an argument of a description, without those in references."""
     if isinstance(value, str):
         return {value}
     if isinstance(value, dict):
@@ -159,19 +165,19 @@ def _texts(value: Any) -> set[str]:
 
 
 def _part_of(store: Store, value: str, key: str) -> str | None:
-    """What the description of a network says of a ticket or run of the caller's own; None if nothing."""
+    """An entry of the network's description in a ticket or run of the caller's own; None if it has none."""
     try:
-        details = files.read_description(store.root / "objects" / f"{value}.safetensors")
+        details = files.read_description(object_path(store, value))
         return str(details.get("ticket", details)["network"][key])
     except (TombolaError, OSError, LookupError, TypeError):
         return None
 
 
-def _with_descendants(names: set[str], behind: Mapping[str, set[str]]) -> set[str]:
+def _with_descendants(names: set[str], parents_of: Mapping[str, set[str]]) -> set[str]:
     """These finished jobs and all that were made from them."""
     children: dict[str, list[str]] = {}
-    for name, made_from in behind.items():
-        for parent in made_from:
+    for name, its_parents in parents_of.items():
+        for parent in its_parents:
             children.setdefault(parent, []).append(name)
     reached: set[str] = set()
     pending = list(names)
@@ -183,18 +189,18 @@ def _with_descendants(names: set[str], behind: Mapping[str, set[str]]) -> set[st
     return reached
 
 
-def _generations(names: set[str], behind: Mapping[str, set[str]]) -> Iterator[list[str]]:
-    """Jobs in groups, each before all that its jobs were made from."""
+def _generations(names: set[str], parents_of: Mapping[str, set[str]]) -> Iterator[list[str]]:
+    """Yields jobs in groups, every job in an earlier group than its parents."""
     children = dict.fromkeys(names, 0)
     for name in names:
-        for parent in behind[name] & names:
+        for parent in parents_of[name] & names:
             children[parent] += 1
     group = [name for name, count in children.items() if count == 0]
     while group:
         yield group
         following = []
         for name in group:
-            for parent in behind[name] & names:
+            for parent in parents_of[name] & names:
                 children[parent] -= 1
                 if children[parent] == 0:
                     following.append(parent)
@@ -202,7 +208,7 @@ def _generations(names: set[str], behind: Mapping[str, set[str]]) -> Iterator[li
 
 
 def _check_idle(store: Store) -> None:
-    """Refuse while a job is under way, which may be made from what is to be removed."""
+    """Raises StoreError while a job is under way, since it may be made from what is to be removed."""
     for workplace in sorted((store.root / "work").iterdir()):
         if is_fingerprint(workplace.name) and not free(workplace):
             raise StoreError(
@@ -211,15 +217,17 @@ def _check_idle(store: Store) -> None:
             )
 
 
-def _begun(store: Store, needed: Mapping[str, Job], uses: set[Use], removed: set[str]) -> Iterator[Path]:
-    """The places of unfinished jobs that are concerned, with their checkpoints."""
-    concerned = set(removed)
+def _affected_workplaces(
+    store: Store, needed: Mapping[str, Job], uses: set[Use], removed: set[str]
+) -> Iterator[Path]:
+    """Yields the workplaces, with checkpoints, of unfinished jobs that rest on these uses or removed jobs."""
+    affected = set(removed)
     for name, job in needed.items():
-        if name in concerned:
+        if name in affected:
             continue
-        if any(need.name in concerned for need in job.needs) or any(
-            _rests_on(store, name, job.description(), *use) for use in uses
+        if any(need.name in affected for need in job.needs) or any(
+            _used(store, name, job.description(), *use) for use in uses
         ):
-            concerned.add(name)
+            affected.add(name)
             if store.workplace(name).is_dir():
                 yield store.workplace(name)

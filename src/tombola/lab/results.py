@@ -1,4 +1,8 @@
-"""How results are kept: numbers as JSON, tensors as safetensors, put together again by the declared type."""
+"""Results as the store keeps them, numbers as JSON and tensors apart, and unpacked by their declared type.
+
+:func:`pack` and :func:`unpack` stand between what a declared function returns and :mod:`tombola.lab.store`;
+:func:`numbers_of` lists the numbers in a result by name, for tables.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +25,13 @@ from tombola.training.run import Run
 
 @dataclass(frozen=True)
 class Packed:
-    """A result taken apart.
+    """A result as JSON and tensors.
 
     numbers: what a reader wants to see, as JSON.
-    details: what else is needed to put the result together again, as JSON.
+    details: what else is needed to unpack the result, as JSON.
     tensors: by name.
-    table: the rows of a history.
-    start: the dense start that the tensors leave out, with its fingerprint.
+    table: the rows of a run's history.
+    start: the dense start that is kept apart from the tensors, with its fingerprint.
     """
 
     numbers: dict[str, Any]
@@ -37,8 +41,11 @@ class Packed:
     start: tuple[str, State] | None = None
 
 
-def pack(result: Any) -> Packed:
-    """Take a result apart: a ticket, a run, or any plain value, dataclass or tensor."""
+def pack(result: object) -> Packed:
+    """A result as JSON and tensors; :class:`~tombola.errors.JobError` if its type cannot be stored.
+
+    result: a ticket, a run, or numbers, text, tensors, and lists, mappings and dataclasses of them.
+    """
     if isinstance(result, Ticket):
         details, tensors = result.pack(start=_start_kept(result))
         numbers = {
@@ -51,16 +58,19 @@ def pack(result: Any) -> Packed:
     if isinstance(result, Run):
         details, tensors = result.pack(start=_start_kept(result.ticket))
         start = _shared_start(result.ticket)
-        return Packed(_plain(result.summary()), details, tensors, result.history.table(), start)
+        return Packed(_as_json(result.summary()), details, tensors, result.history.table(), start)
     tensors = {}
-    value = _plain(result, tensors)
+    value = _as_json(result, tensors)
     return Packed({"value": value}, {}, tensors)
 
 
 def unpack(packed: Packed, kind: Any, find_start: Callable[[str], State]) -> Any:
-    """Put a result of a declared type together again.
+    """The result that was packed.
 
-    find_start: gives the dense start of a fingerprint.
+    kind: the type that the function is declared to return.
+    find_start: gives the dense start with a fingerprint.
+
+    Raises :class:`~tombola.errors.StoreError` if a dataclass has other fields now.
     """
     if kind is Ticket or kind is Run:
         ticket = packed.details if kind is Ticket else packed.details["ticket"]
@@ -70,7 +80,7 @@ def unpack(packed: Packed, kind: Any, find_start: Callable[[str], State]) -> Any
 
 
 def _start_kept(ticket: Ticket) -> str:
-    """A dense start is kept once for all its tickets; what survives of one that is not whole, here."""
+    """Which part of its dense start a packed ticket keeps: a complete start is kept once, as an object."""
     return "none" if ticket.complete else "surviving"
 
 
@@ -78,12 +88,13 @@ def _shared_start(ticket: Ticket) -> tuple[str, State] | None:
     return (ticket.start_fingerprint, ticket.start) if ticket.complete else None
 
 
-# How values that JSON does not have are spelled; what only looks so is put under the last of these.
-_SPELLED = ("float", "tensor", "plain")
+# Keys of the one-entry objects that stand for what JSON does not have: {"float": "nan"}, {"tensor": name}.
+# A mapping or dataclass of the user's that looks like one is put under "plain".
+_ESCAPES = ("float", "tensor", "plain")
 
 
-def _plain(value: Any, tensors: dict[str, Tensor] | None = None, place: str = "value") -> Any:
-    """A value as JSON; tensors are moved out, and numbers that JSON does not have are spelled."""
+def _as_json(value: Any, tensors: dict[str, Tensor] | None = None, place: str = "value") -> Any:
+    """A value as JSON. Tensors are moved to ``tensors``, each under its place in the value."""
     if isinstance(value, numpy.generic):
         value = value.item()
     if isinstance(value, bool | int | str | types.NoneType):
@@ -94,23 +105,24 @@ def _plain(value: Any, tensors: dict[str, Tensor] | None = None, place: str = "v
         tensors[place] = value.detach().clone()  # parts of one tensor would share its memory
         return {"tensor": place}
     if isinstance(value, list | tuple):
-        return [_plain(item, tensors, f"{place}.{index}") for index, item in enumerate(value)]
+        return [_as_json(item, tensors, f"{place}.{index}") for index, item in enumerate(value)]
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return _told_apart({key: _plain(item, tensors, f"{place}.{key}") for key, item in value.items()})
+        return _escaped({key: _as_json(item, tensors, f"{place}.{key}") for key, item in value.items()})
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {entry.name: getattr(value, entry.name) for entry in dataclasses.fields(value)}
-        return _told_apart({key: _plain(item, tensors, f"{place}.{key}") for key, item in fields.items()})
+        return _escaped({key: _as_json(item, tensors, f"{place}.{key}") for key, item in fields.items()})
     raise JobError(
         f"a job cannot return a {type(value).__name__}; return numbers, text, tensors, or a dataclass of them"
     )
 
 
-def _told_apart(entries: dict[str, Any]) -> dict[str, Any]:
-    """A mapping, marked as one where it reads like the spelling of something else."""
-    return {"plain": entries} if len(entries) == 1 and next(iter(entries)) in _SPELLED else entries
+def _escaped(entries: dict[str, Any]) -> dict[str, Any]:
+    """A mapping as JSON, put under "plain" where it would read as something else."""
+    return {"plain": entries} if len(entries) == 1 and next(iter(entries)) in _ESCAPES else entries
 
 
 def _rebuilt(value: Any, kind: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The value of a type that :func:`_as_json` wrote."""
     if isinstance(value, dict):
         if value.keys() == {"float"}:
             return float(value["float"])
@@ -132,38 +144,38 @@ def _rebuilt(value: Any, kind: Any, tensors: Mapping[str, Tensor]) -> Any:
     return value
 
 
+# Items of the longest list whose numbers are listed; a longer one is a curve.
 _LONGEST = 32
-"""Items of a list that is still told; a longer one is a curve."""
 
 
-def numbers_of(result: Any) -> dict[str, float]:
-    """All numbers of a result by name: fields, properties and short lists, those within others with a dot.
+def numbers_of(result: object) -> dict[str, float]:
+    """The numbers in a result by name, such as ``barrier`` or ``runs[0].accuracy``; a single number's is "".
 
-    A number that is the whole result has the empty name. Truth values count as 0 and 1; what is undefined,
-    text and tensors are left out.
+    Fields, properties and lists of up to 32 items are followed. Truth values count as 0 and 1; None, text and
+    tensors are left out.
     """
-    return dict(_numbers("", result))
+    return dict(_named_numbers("", result))
 
 
-def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
+def _named_numbers(name: str, value: object) -> Iterator[tuple[str, float]]:
     if isinstance(value, Ticket | Run):
         value = pack(value).numbers
     if isinstance(value, bool | int | float):
         yield name, float(value)
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from _numbers(_dotted(name, str(key)), item)
+            yield from _named_numbers(_dotted(name, str(key)), item)
     elif isinstance(value, list | tuple) and len(value) <= _LONGEST:
         for index, item in enumerate(value):
-            yield from _numbers(f"{name}[{index}]", item)
+            yield from _named_numbers(f"{name}[{index}]", item)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for key in number_names(type(value)):
-            yield from _numbers(_dotted(name, key), getattr(value, key))
+            yield from _named_numbers(_dotted(name, key), getattr(value, key))
 
 
 def number_names(kind: type) -> list[str]:
-    """The fields and properties of a dataclass, in which its results have their numbers."""
-    fields = [each.name for each in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+    """The fields and properties of a dataclass: the names that numbers of its results can have."""
+    fields = [entry.name for entry in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
     return fields + [key for key, value in vars(kind).items() if isinstance(value, property)]
 
 

@@ -1,7 +1,7 @@
-"""The first stable epoch in a lab: the library's own search, its questions answered by jobs.
+"""The first stable epoch in a lab: the search of :mod:`tombola.measures.first_stable` over jobs.
 
-What is asked next depends on results, so the search is no single job. It is the same search whenever it is
-started anew: what was asked before is found in the store.
+Which lengths of pretraining are measured next depends on results, so the search is no single job. When it is
+run again it takes the same path, and its earlier results come from the store.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from tombola.data.imageset import Data
 from tombola.errors import RecipeError
+from tombola.lab.chains import as_job
 from tombola.lab.deadline import Stop
 from tombola.lab.engine import Progress
 from tombola.lab.job import Job, job
@@ -47,13 +48,13 @@ def first_stable_epochs(
     progress: Progress | None = None,
     stop_after: Stop | None = None,
 ) -> list[FirstStable]:
-    """Search the first stable epoch of each start, all starts side by side.
+    """The first stable epoch of each start, searched for all starts at the same time.
 
     :func:`~tombola.measures.first_stable.over_starts` makes an entry of the paper's table of them.
 
-    at_once: lengths that are asked about together for one start. By default as many as the lab's workers have
+    at_once: lengths that are measured together for one start. By default as many as the lab's workers have
         slots for; more at once take fewer rounds and more epochs.
-    progress: told of each round of questions.
+    progress: shows the jobs of each round of the search.
     stop_after: for all rounds together; see :func:`~tombola.lab.deadline.stopping`.
     The other arguments are as for :func:`~tombola.measures.first_stable.first_stable_epoch`.
 
@@ -75,20 +76,22 @@ def first_stable_epochs(
         )
         for start in starts
     ]  # fmt: skip
-    found: list[dict[int, Instability]] = [{} for _ in starts]
+    measured: list[dict[int, Instability]] = [{} for _ in starts]  # by length, for each start
 
-    def ask() -> dict[tuple[int, int], Job]:
-        """What each search asks next, by its number and the length."""
+    def next_jobs() -> dict[tuple[int, int], Job]:
+        """The instabilities that the searches need next, by the start's number and the length."""
         return {
-            (number, length): searches[number].instability(length)
-            for number, known in enumerate(found)
-            for length in questions(stabilities(known), recipe.epochs, at_once=at_once, neighbours=neighbours)
+            (number, length): as_job(searches[number].instability(length))
+            for number, lengths in enumerate(measured)
+            for length in questions(
+                stabilities(lengths), recipe.epochs, at_once=at_once, neighbours=neighbours
+            )
         }
 
-    while asked := ask():
-        outcome = lab.run(asked.values(), progress=progress, stop_after=stop_after)
+    while jobs := next_jobs():
+        outcome = lab.run(jobs.values(), progress=progress, stop_after=stop_after)
         outcome.raise_failures()
         outcome.raise_left()
-        for (number, length), made in asked.items():
-            found[number][length] = lab.result(made)
-    return [search.found(known) for search, known in zip(searches, found, strict=True)]
+        for (number, length), instability_job in jobs.items():
+            measured[number][length] = lab.result(instability_job)
+    return [search.found(lengths) for search, lengths in zip(searches, measured, strict=True)]

@@ -1,8 +1,8 @@
-"""Results that were made by another text of the user's own function or network than the present one.
+"""Stale results: made with the user's own function, network or initialisation scheme before an edit of it.
 
-Names are declared and versions raised by hand, so an edit alone computes nothing anew. What a finished job
-recorded of the source it was made by (see :mod:`tombola.source`) is compared with the source of today
-whenever its result is used again, and an edit is told once. Initialisation schemes count as networks do.
+Names are declared and versions raised by hand, so an edit alone computes nothing anew. The source
+fingerprints in a finished job's provenance (see :mod:`tombola.source`) are compared with those of the present
+source whenever its result is used, and the user is warned once of each edit.
 """
 
 from __future__ import annotations
@@ -17,20 +17,23 @@ from tombola.lab.job import Job, all_needed
 from tombola.lab.store import Store
 from tombola.registry import declaration
 from tombola.source import FORM, Kind, Use, declared_here, is_same, source_fingerprint
+from tombola.ticket import Ticket
+from tombola.training.run import Run
 
 Record = Mapping[Kind, Mapping[str, Any]]
+"""The source fingerprints in a provenance: by kind, then by declared name."""
 
-# What this process has told already.
-_told: set[Use] = set()
+# The edits that this process has warned of.
+_warned: set[Use] = set()
 
 
-def tell_stale(
-    store: Store, jobs: Iterable[Job], known: dict[str, Record], removed: Collection[str] = ()
+def warn_stale(
+    store: Store, jobs: Iterable[Job], records: dict[str, Record], removed: Collection[str] = ()
 ) -> None:
-    """Warn, once a process for each, of what the user declared and edited since.
+    """Warn of the user's own definitions that were edited since results were made, once a process for each.
 
     jobs: whose results are used, and those of all jobs behind them, as far as they are finished.
-    known: what was read of finished jobs before; what is read now is added.
+    records: of finished jobs by name, as far as they were read before; those that are read now are added.
     removed: names of finished jobs that will be computed anew.
     """
     names = {
@@ -39,71 +42,71 @@ def tell_stale(
     }
     if not any(names.values()):
         return
-    results = _edited(store, all_needed(jobs), names, known, removed)
+    results = _stale_results(store, all_needed(jobs), names, records, removed)
     for use, count in results.items():
-        if use not in _told:
-            _told.add(use)
-            warnings.warn(_words(use, count), stacklevel=3)
+        if use not in _warned:
+            _warned.add(use)
+            warnings.warn(_warning(use, count), stacklevel=3)
 
 
-def forget_told(uses: Iterable[Use]) -> None:
-    """Tell of these again, should they be edited once more: their results are being replaced."""
-    _told.difference_update(uses)
+def forget_warnings(uses: Iterable[Use]) -> None:
+    """Warn of these definitions again after another edit; called when their results are replaced."""
+    _warned.difference_update(uses)
 
 
 def source_record(store: Store, name: str) -> Record | None:
-    """The fingerprints that a finished job keeps, of this form; None if it is not there."""
+    """The source fingerprints of a finished job, none if they have another form; None if it is not there."""
     try:
         kept = store.provenance(name).get("source")
     except JobError:
         return None
     except StoreError:
-        return {}  # its damage is told when its result is read
+        return {}  # its damage is reported when its result is read
     if not isinstance(kept, dict) or kept.get("form") != FORM:
         return {}
     return {kind: value for kind in get_args(Kind) if isinstance(value := kept.get(kind), dict)}
 
 
 def is_edited_network(store: Store, name: str, network: str) -> bool:
-    """Whether a finished job was made with another text of the user's own network than the present one.
+    """Whether the user's own network was edited since a finished job was made with it.
 
-    network: as it stands in jobs.
+    network: its name with version, as jobs have it.
     """
     kept = (source_record(store, name) or {}).get("networks", {}).get(network)
     return isinstance(kept, dict) and _differs(("networks", network), kept)
 
 
-def _edited(
+def _stale_results(
     store: Store,
     needed: Mapping[str, Job],
     names: Mapping[Kind, set[str]],
-    known: dict[str, Record],
+    records: dict[str, Record],
     removed: Collection[str],
 ) -> Counter[Use]:
-    """What was edited, with the number of finished results that rest on it.
+    """The edited definitions, each with the number of finished results that rest on it.
 
-    needed: jobs, each after those behind it. Only those that involve the user's own are read.
+    needed: jobs, each after those behind it. Only those that can involve the user's own definitions are read.
     """
     results: Counter[Use] = Counter()
     involved: set[str] = set()
-    older: dict[str, set[Use]] = {}  # by job: what was edited since, for it and for those behind it
+    edits: dict[str, set[Use]] = {}  # by job: what was edited since it and those behind it were made
     for name, job in needed.items():
         behind = [need.name for need in job.needs]
-        if not (any(each in involved for each in behind) or _involves(job, names)):
+        if not (any(need in involved for need in behind) or _involves(job, names)):
             continue
         involved.add(name)
         if name in removed:
             continue
-        record = known.get(name)
+        record = records.get(name)
         if record is None:
             record = source_record(store, name)
             if record is None:
                 continue
-            known[name] = record
+            records[name] = record
         edited = {use for use, kept in _entries(record) if _differs(use, kept)}
-        older[name] = edited.union(*(older.get(each, ()) for each in behind))
+        edits[name] = edited.union(*(edits.get(need, ()) for need in behind))
         if job.counted:
-            results.update(older[name])
+            results.update(edits[name])
     return results
 
 
@@ -115,29 +118,29 @@ def _entries(record: Record) -> Iterator[tuple[Use, Mapping[str, str]]]:
 
 
 def _differs(use: Use, kept: Mapping[str, str]) -> bool:
-    """Whether what is declared now is known to be another text."""
+    """Whether the present source has another fingerprint; False if it has none to compare."""
     present = source_fingerprint(*use)
     return present is not None and not is_same(kept, present)
 
 
 def _involves(job: Job, names: Mapping[Kind, set[str]]) -> bool:
-    """Whether a job itself, or a call that is made again within it, may run the user's own code."""
+    """Whether a job itself, or an unstored one that runs within it, may execute the user's own code."""
     parts = names["networks"] | names["inits"]
     pending = [job]
     while pending:
-        each = pending.pop()
-        if each.declaration.name in names["functions"]:
+        call = pending.pop()
+        if call.declaration.name in names["functions"]:
             return True
-        if any(_names_part(value, parts) for value in each.arguments.values()):
+        if any(_names_part(value, parts) for value in call.arguments.values()):
             return True
-        if any(not parts.isdisjoint(_parts_of(value)) for value in each.values.values()):
+        if any(not parts.isdisjoint(_parts_of(value)) for value in call.values.values()):
             return True
-        pending.extend(parent for parent in each.parents if not parent.stored)
+        pending.extend(parent for parent in call.parents if not parent.stored)
     return False
 
 
-def _names_part(value: Any, parts: set[str]) -> bool:
-    """Whether an argument names one of these networks and schemes, or a finished job of whichever."""
+def _names_part(value: object, parts: set[str]) -> bool:
+    """Whether an argument names one of these networks and schemes, or a finished job, which may use one."""
     if isinstance(value, str):
         return value in parts
     if isinstance(value, list):
@@ -147,14 +150,14 @@ def _names_part(value: Any, parts: set[str]) -> bool:
     return False
 
 
-def _parts_of(value: Any) -> set[str]:
-    """The network of a ticket or run, and the scheme that drew its first weights, if it is not its own."""
-    network = getattr(value, "ticket", value).network
+def _parts_of(value: Ticket | Run) -> set[str]:
+    """The network of a ticket or run, and its initialisation scheme if that is not the network's own."""
+    network = (value.ticket if isinstance(value, Run) else value).network
     return {network.written} if network.init is None else {network.written, network.init}
 
 
-def _words(use: Use, count: int) -> str:
-    """What was edited, how many results that concerns, and what to do."""
+def _warning(use: Use, count: int) -> str:
+    """The warning for an edited definition: how many results it affects, and what to do."""
     kind, name = use
     results = f"{count} result{'s' * (count != 1)}"
     bare, _, version = name.partition("@")

@@ -1,7 +1,8 @@
-"""Dense starts that are gone: which job makes them again, and whether it can.
+"""Dense starts that are gone from a store: which job makes them again, and whether it can.
 
-A ticket refers to its dense start, which the store keeps once. An export of tickets leaves the start behind
-where a job makes it again from its seed; in the store it comes to, that happens before a training needs it.
+A ticket refers to its dense start, which the store keeps once (:mod:`tombola.lab.objects`). An export of
+tickets leaves out a start that a job makes again from its seed; after the import that job runs before a
+training needs it.
 """
 
 from __future__ import annotations
@@ -11,23 +12,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from tombola.errors import JobError, NetworkError, StoreError
-from tombola.lab.job import Job, described_function, describes
+from tombola.lab.description import own_values, parents, shared_start
+from tombola.lab.job import Job, checked_description, described_function
 from tombola.lab.objects import lacks_start
-from tombola.lab.references import own_values, parents, shared_start
 from tombola.lab.store import Store
 from tombola.networks.network import Network
 from tombola.networks.versions import as_written
 
-_FROM = {"prune": "run", "train": "ticket", "permute": "ticket", "randomize": "ticket", "densify": "ticket"}
-"""Functions whose ticket or run has the dense start of an argument, with the name of that argument."""
+# Functions whose result has the dense start of one of their arguments, with the name of that argument.
+_PASSED_ON = {
+    "prune": "run",
+    "train": "ticket",
+    "permute": "ticket",
+    "randomize": "ticket",
+    "densify": "ticket",
+}
 
 
 @dataclass(frozen=True)
-class _Call:
-    """A call that is followed to where a start comes from.
+class _FollowedCall:
+    """A call on the way back to the origin of a dense start.
 
-    name: of its job if a store keeps its result; None if it runs again wherever that is needed.
-    job: the call as a job, where it was not read from the store.
+    name: of its job; None if no store keeps its result.
+    job: the call as a job, unless it was read from the store.
     """
 
     function: str
@@ -37,12 +44,12 @@ class _Call:
 
 
 def maker_of_start(store: Store, job: Job) -> Job | None:
-    """The stored job whose result the dense start of a ticket or run first was; the job itself, it may be.
+    """The stored job that made the dense start of a job's ticket or run; this may be the job itself.
 
-    None if it comes from a ticket of the caller's own, from a call that no store keeps, or from a job that is
-    neither among the arguments nor in the store.
+    None if the start comes from a ticket of the caller's own, from a call whose result no store keeps, or
+    from a job that is neither among the arguments nor in the store.
 
-    Raises :class:`~tombola.errors.JobError` if that job is of a function that is not known here.
+    Raises :class:`~tombola.errors.JobError` if that job is of a function that is not declared here.
     """
     source = _source(store, _as_call(job))
     if source is None or source.name is None:
@@ -51,67 +58,66 @@ def maker_of_start(store: Store, job: Job) -> Job | None:
 
 
 def maker_of_described_start(store: Store, description: Mapping[str, Any]) -> str | None:
-    """The same for a described call: the name of the job, which may not be there."""
-    source = _source(store, _Call(description["function"], description["arguments"], None))
+    """The name of the stored job that made the dense start of a described call's ticket or run, if any."""
+    source = _source(store, _FollowedCall(description["function"], description["arguments"], None))
     return None if source is None else source.name
 
 
-def _source(store: Store, call: _Call) -> _Call | None:
-    """The call that made the dense start of what a call gives, as far as it can be followed."""
-    followed: _Call | None = call
-    while followed is not None and followed.function in _FROM:
-        followed = _referred(store, followed.arguments.get(_FROM[followed.function]))
+def _source(store: Store, call: _FollowedCall) -> _FollowedCall | None:
+    """The call that made the dense start of a call's result; None where it cannot be followed further."""
+    followed: _FollowedCall | None = call
+    while followed is not None and followed.function in _PASSED_ON:
+        followed = _argument_call(store, followed.arguments.get(_PASSED_ON[followed.function]))
     return followed
 
 
-def _as_call(job: Job) -> _Call:
-    return _Call(job.declaration.name, job.arguments, job.name if job.stored else None, job)
+def _as_call(job: Job) -> _FollowedCall:
+    return _FollowedCall(job.declaration.name, job.arguments, job.name if job.stored else None, job)
 
 
-def _referred(store: Store, value: Any) -> _Call | None:
-    """The call that an argument refers to, if it is one and known."""
+def _argument_call(store: Store, value: object) -> _FollowedCall | None:
+    """The call whose result an argument is; None for any other argument, or if the call is gone."""
     if isinstance(value, Job):
         return _as_call(value)
     if not isinstance(value, dict) or "job" not in value:
         return None
-    called = value.get("call")
-    if called is not None:
-        # A store of before describes tickets so too, which are followed further and never the source.
-        return _Call(called["function"], called["arguments"], None)
+    call = value.get("call")
+    if call is not None:
+        # Older stores describe tickets so too, which are followed further and never the source.
+        return _FollowedCall(call["function"], call["arguments"], None)
     return _stored_call(store, value["job"])
 
 
-def _stored_call(store: Store, name: str) -> _Call | None:
+def _stored_call(store: Store, name: str) -> _FollowedCall | None:
     """A finished job as a call; None if it is gone.
 
-    Raises :class:`~tombola.errors.StoreError` if its description is of another job: names are hashes, so no
-    chain of true descriptions comes round to its beginning.
+    Raises :class:`~tombola.errors.StoreError` if its description is of another job: names are hashes, so true
+    descriptions cannot form a circle.
     """
     if not store.has(name):
         return None
-    description = store.description(name)
-    if not describes(description, name):
-        raise store.damaged(name, "job.json was altered: it describes another job")
-    return _Call(description["function"], description["arguments"], name)
+    description = checked_description(store, name)
+    return _FollowedCall(description["function"], description["arguments"], name)
 
 
 def _job(store: Store, name: str) -> Job:
-    """A finished job whose parents are jobs too, as far as the store knows them."""
+    """A finished job as a :class:`~tombola.lab.job.Job`, its parents too, as far as the store has them."""
     description = store.description(name)
-    arguments = {key: _deepened(store, value) for key, value in description["arguments"].items()}
+    arguments = {key: _with_jobs(store, value) for key, value in description["arguments"].items()}
     return Job(described_function(description), arguments)
 
 
-def _deepened(store: Store, value: Any) -> Any:
+def _with_jobs(store: Store, value: Any) -> Any:
+    """An argument of a description with finished jobs in place of their names."""
     if isinstance(value, list):
-        return [_deepened(store, item) for item in value]
+        return [_with_jobs(store, item) for item in value]
     if isinstance(value, dict) and "job" in value and "call" not in value:
         return _job(store, value["job"]) if _stored_call(store, value["job"]) else value
     return value
 
 
 def awaited(store: Store, job: Job, jobs: Collection[str]) -> Iterator[str]:
-    """Those of some jobs that one has to wait for: what it needs, and what makes the starts of it again."""
+    """Which of some jobs a job waits for: those it needs, and those that make its dense starts again."""
     for need in job.needs:
         if need.name in jobs:
             yield need.name
@@ -122,10 +128,7 @@ def awaited(store: Store, job: Job, jobs: Collection[str]) -> Iterator[str]:
 
 
 def cause_to_carry(store: Store, name: str) -> str | None:
-    """Why the dense start of a finished ticket cannot be made again from a seed; None if it can.
-
-    A store may then leave it out: whoever needs it has its job computed again.
-    """
+    """Why an export must include the dense start of a finished ticket; None if a job makes it from a seed."""
     start = shared_start(store.details(name))
     source = _stored_source(store, name)
     if source is None:
@@ -140,20 +143,24 @@ def cause_to_carry(store: Store, name: str) -> str | None:
         return str(error)
 
 
-def _stored_source(store: Store, name: str) -> _Call | None:
+def _stored_source(store: Store, name: str) -> _FollowedCall | None:
     """The call that made the dense start of a finished job."""
     call = _stored_call(store, name)
     return None if call is None else _source(store, call)
 
 
 def _not_repeatable(store: Store, name: str) -> str | None:
-    """Why a finished job cannot be computed again from what is declared here, if it cannot."""
+    """Why a finished job cannot be computed again with what is declared here; None if it can.
+
+    Raises :class:`~tombola.errors.JobError` or :class:`~tombola.errors.NetworkError` where a function or
+    network is not declared in the version of a job.
+    """
     pending = [name]
     while pending:
-        each = pending.pop()
-        if not store.has(each):
-            return f"job {each[:12]} behind it is gone"
-        description = store.description(each)
+        ancestor = pending.pop()
+        if not store.has(ancestor):
+            return f"job {ancestor[:12]} behind it is gone"
+        description = store.description(ancestor)
         if own_values(description):
             return "it comes from a ticket of the caller's own"
         described_function(description)
@@ -166,9 +173,9 @@ def _not_repeatable(store: Store, name: str) -> str | None:
 
 
 def is_made_again(store: Store, name: str) -> bool:
-    """Whether a thin job of the store makes the dense start that a ticket lacks, once it is needed.
+    """Whether a ticket's dense start comes from a thin job of the store, which makes it when it is needed.
 
-    Whether its function is known here is not asked: it may be by then.
+    Its function need not be declared yet.
     """
     source, start = _stored_source(store, name), shared_start(store.details(name))
     if source is None or source.name is None:
@@ -177,10 +184,7 @@ def is_made_again(store: Store, name: str) -> bool:
 
 
 def lost_start(store: Store, name: str) -> str | None:
-    """What to say of a finished job whose dense start is gone with the job that made it; None for any other.
-
-    Where that job is there, its own file is what is damaged.
-    """
+    """The message for a finished job whose dense start is gone, with the remedy; None if it is not."""
     if not lacks_start(store, name):
         return None
     source, start = _stored_source(store, name), shared_start(store.details(name)) or ""
@@ -197,17 +201,18 @@ def lost_start(store: Store, name: str) -> str | None:
 
 
 def check_same_start(store: Store, name: str, start: str) -> None:
-    """Refuse another dense start than a thin job made before, if finished tickets are of that one.
+    """Check the dense start that a thin job made anew, by its fingerprint, if finished tickets rest on it.
 
-    Raises :class:`~tombola.errors.StoreError`, which says on what it was made then.
+    Raises :class:`~tombola.errors.StoreError` for another one than before, with the hardware and torch of
+    then.
     """
     before = store.numbers(name).get("start") if store.is_thin(name) else None
     if before is None or before == start:
         return
-    needing = [each for each in store.names() if each != name and _has_start(store, each, before)]
+    needing = [other for other in store.names() if other != name and _has_start(store, other, before)]
     if needing:
-        made = store.provenance(name)
-        where = ", ".join(str(made[key]) for key in ("hardware", "torch") if made.get(key))
+        provenance = store.provenance(name)
+        where = ", ".join(str(provenance[key]) for key in ("hardware", "torch") if provenance.get(key))
         raise StoreError(
             f"the dense start of {len(needing)} tickets here (job {needing[0][:12]}) came out as "
             f"{start[:12]}, not as {before[:12]} like when it was made ({where}); go on on such a machine, "
@@ -219,4 +224,4 @@ def _has_start(store: Store, name: str, start: str) -> bool:
     try:
         return not store.is_thin(name) and shared_start(store.details(name)) == start
     except StoreError:
-        return False  # its own damage is told when it is read
+        return False  # its own damage is reported when it is read

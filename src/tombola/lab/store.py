@@ -1,4 +1,4 @@
-"""The store: one readable folder for each finished job, on a file system that all machines share.
+"""The store: one folder of readable files for each finished job, on a file system that all machines share.
 
 ::
 
@@ -7,15 +7,16 @@
                         result.safetensors its tensors, if it has any
                         history.csv        of a run: one row an epoch
                         ticket.safetensors of a run whose weights were removed, in place of its tensors
-                        forgetting.safetensors likewise: what happened to each training image
+                        forgetting.safetensors of such a run: its forgetting record
                         provenance.json    versions, device, times, data fingerprint, sums of the text files
-    objects/            tensors that many jobs share, by fingerprint: dense starts, the caller's own data
+                        thin               marks a job whose tensors were removed, or left out of an import
+    objects/            tensors that many jobs share, by fingerprint (tombola.lab.objects)
     data/               what each data name stands for, and the fingerprint of its pixels
-    files/              the user's own Python files by their hash, for workers to import
+    files/              the user's own Python files by their hash (tombola.lab.user_code)
     studies.json        the scale that studies were last run at
     work/abcd.../       of a job under way: lease, attempts, checkpoints, the error if it failed
 
-A job's folder is written under work/ and appears under jobs/ by one atomic rename. Nothing is a pickle.
+A job's folder is written under work/ and appears under jobs/ by one atomic rename. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tombola.atomic import sync_folder, write_whole
 from tombola.errors import JobError, StoreError, StoreUnwritable, TicketError, reason, remedy, unwritable
-from tombola.lab.described import check_described, is_fingerprint
+from tombola.lab.description import check_description, is_fingerprint
 from tombola.untrusted import json_object
 
 if TYPE_CHECKING:
@@ -44,39 +45,46 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 
-_RESULT, _RECORD_KIND = "tombola.result/1", "tombola.forgetting/1"
-_TENSORS, TICKET, RECORD = "result.safetensors", "ticket.safetensors", "forgetting.safetensors"
-_OF_RECORD = "forgetting."
-# Marks a job whose tensors were removed on purpose: its numbers are all there is.
-_THIN = "thin"
+FOLDERS = {"jobs", "objects", "data", "files", "work"}
+_MARK = "tombola.json"
+
+# The files in a job's folder.
+DESCRIPTION, NUMBERS, HISTORY, PROVENANCE = "job.json", "result.json", "history.csv", "provenance.json"
+TENSORS, TICKET, RECORD, THIN = "result.safetensors", "ticket.safetensors", "forgetting.safetensors", "thin"
+
+# The kinds that tensor files give themselves; see tombola.files.
+_RESULT_KIND, _RECORD_KIND = "tombola.result/1", "tombola.forgetting/1"
+TICKET_KIND = "tombola.ticket/1"
+# What the names of a run's tensors begin with that are its forgetting record.
+_RECORD_PREFIX = "forgetting."
 
 
 def default_place() -> Path:
-    """Where the store lies unless told otherwise: ``TOMBOLA_STORE``, or the platform's user data folder."""
+    """Where the store lies by default: ``TOMBOLA_STORE``, or the platform's user data folder."""
     from platformdirs import user_data_path
 
     return Path(os.environ.get("TOMBOLA_STORE") or user_data_path("tombola") / "store")
 
 
 class Store:
-    """Results by job name. Any number of processes on any number of machines may use one store at once.
+    """The results of finished jobs by name; any number of processes and machines may use one store at once.
 
     Raises :class:`~tombola.errors.StoreError` if the place cannot be used or is of another format.
     """
 
     def __init__(self, root: str | os.PathLike[str] | None = None, *, create: bool = True) -> None:
         self.root = Path(default_place() if root is None else root).expanduser().absolute()
-        mark = self.root / "tombola.json"
+        mark = self.root / _MARK
         try:
             if not mark.exists():
-                if self.root.is_dir() and any(_foreign(p.name) for p in self.root.iterdir()):
+                if self.root.is_dir() and any(_is_foreign(path.name) for path in self.root.iterdir()):
                     raise StoreError(f"{self.root} holds other files; a store wants a folder of its own")
                 if not create:
                     raise StoreError(f"no store at {self.root}; name one with --store or TOMBOLA_STORE")
                 for folder in sorted(FOLDERS):
                     (self.root / folder).mkdir(parents=True, exist_ok=True)
                 write_json(mark, {"format": FORMAT})
-            found = read_json(mark).get("format")
+            format_ = read_json(mark).get("format")
         except OSError as error:
             raise StoreUnwritable(
                 f"cannot use a store at {self.root}: {reason(error)}; {remedy(error)}"
@@ -86,15 +94,15 @@ class Store:
                 f"cannot use a store at {self.root}: {reason(error)}; if it is one, write "
                 f"{json.dumps({'format': FORMAT})} into {mark.name} there"
             ) from error
-        if found != FORMAT:
-            raise StoreError(f"the store at {self.root} has format {found!r}; this tombola reads {FORMAT}")
+        if format_ != FORMAT:
+            raise StoreError(f"the store at {self.root} has format {format_!r}; this tombola reads {FORMAT}")
 
     def folder(self, name: str) -> Path:
-        """Where the finished job of that name is or will be."""
+        """The folder in which the finished job of that name is or will be."""
         return self.root / f"jobs/{name[:2]}/{name}"  # one path instead of three: listings make thousands
 
     def workplace(self, name: str) -> Path:
-        """Where a job under way keeps its lease and checkpoints."""
+        """The folder in which a job under way keeps its lease and checkpoints."""
         return self.root / "work" / name
 
     def has(self, name: str) -> bool:
@@ -102,8 +110,8 @@ class Store:
         return self.folder(name).is_dir()
 
     def is_thin(self, name: str) -> bool:
-        """Whether only the numbers of a finished job are left: its tensors were removed, or left behind."""
-        return (self.folder(name) / _THIN).exists()
+        """Whether a finished job lacks its tensors, which were removed or left out of an import."""
+        return (self.folder(name) / THIN).exists()
 
     def names(self) -> Iterator[str]:
         """The names of all finished jobs."""
@@ -111,37 +119,40 @@ class Store:
             yield from sorted(path.name for path in shelf.glob("*"))
 
     def find(self, prefix: str) -> str:
-        """The one finished job whose name begins so; :class:`~tombola.errors.JobError` if none or several."""
-        found = [name for name in self.names() if name.startswith(prefix.lower())] if prefix else []
-        if len(found) != 1:
-            what = "no job" if not found else f"{len(found)} jobs"
+        """The one finished job with this beginning; :class:`~tombola.errors.JobError` if none or several."""
+        matches = [name for name in self.names() if name.startswith(prefix.lower())] if prefix else []
+        if len(matches) != 1:
+            what = "no job" if not matches else f"{len(matches)} jobs"
             raise JobError(f"{what} in {self.root} with a name that begins with {prefix!r}; see tombola ls")
-        return found[0]
+        return matches[0]
 
     def description(self, name: str) -> dict[str, Any]:
-        """The call that a finished job was; all references in it are ones that the store can have."""
-        description = self._read(name, "job.json")
+        """The call that a finished job was; its references are proven to be fingerprints or file names."""
+        description = self._json_object(name, DESCRIPTION)
         try:
-            check_described(description)
+            check_description(description)
         except ValueError as error:
-            raise self.damaged(name, f"job.json: {reason(error)}") from error
+            raise self.damaged(name, f"{DESCRIPTION}: {reason(error)}") from error
         return description
 
     def numbers(self, name: str) -> dict[str, Any]:
         """The numbers of a finished job's result, read without its tensors."""
-        return self._read(name, NUMBERS)
+        return self._json_object(name, NUMBERS)
 
     def provenance(self, name: str) -> dict[str, Any]:
         """Versions, device and times of a finished job."""
-        return self._read(name, "provenance.json")
+        return self._json_object(name, PROVENANCE)
 
     def packed(self, name: str) -> Packed:
-        """The result of a finished job, as it was packed."""
+        """The result of a finished job as numbers, details and tensors, their checksums verified.
+
+        Raises :class:`~tombola.errors.StoreError` if it is damaged, or a thin job had tensors.
+        """
         from tombola import files
         from tombola.lab.results import Packed
 
         self.check(name, NUMBERS)
-        path = self.folder(name) / _TENSORS
+        path = self.folder(name) / TENSORS
         if not path.exists():
             if self.is_thin(name):
                 raise StoreError(
@@ -149,33 +160,32 @@ class Store:
                 )
             return Packed(self.numbers(name), {}, {})
         try:
-            details, tensors = files.read_tensors(path, _RESULT)
+            details, tensors = files.read_tensors(path, _RESULT_KIND)
         except TicketError as error:
             raise self.damaged(name, str(error)) from error
         return Packed(self.numbers(name), details, tensors)
 
     def details(self, name: str) -> dict[str, Any]:
-        """How the tensors of a finished job fit together, read without them; of a thin one, of its ticket."""
+        """What describes the tensors of a finished job, read without them; of a thin run, of its ticket."""
         from tombola import files
 
-        thin = self.is_thin(name)
-        path = self.folder(name) / (TICKET if thin else _TENSORS)
+        path = self.folder(name) / (TICKET if self.is_thin(name) else TENSORS)
         if not path.exists():
             return {}
         try:
-            found = files.read_description(path)
+            details = files.read_description(path)
         except TicketError as error:
             raise self.damaged(name, str(error)) from error
-        # What it refers to is followed: it must be a fingerprint, and not another place.
-        ticket = found.get("ticket", found)
+        # The start is followed as a file name: it must be a fingerprint, and not another place.
+        ticket = details.get("ticket", details)
         if not isinstance(ticket, dict) or (
             ticket.get("start_kept") == "none" and not is_fingerprint(ticket.get("start"))
         ):
             raise self.damaged(name, f"{path.name} names no dense start")
-        return found
+        return details
 
     def thin(self, name: str) -> None:
-        """Remove the tensors of a finished job; of a run, all but those of its ticket.
+        """Remove the tensors of a finished job; of a run, its ticket and forgetting record stay.
 
         Raises :class:`~tombola.errors.StoreError` if it is damaged or cannot be written to.
         """
@@ -189,15 +199,15 @@ class Store:
                 for key, value in packed.tensors.items()
                 if key.partition(".")[0] not in ("final", "history", "forgetting")
             }
-            files.write_tensors(folder / TICKET, "tombola.ticket/1", packed.details["ticket"], ticket)
-            record = {key: value for key, value in packed.tensors.items() if key.startswith(_OF_RECORD)}
+            files.write_tensors(folder / TICKET, TICKET_KIND, packed.details["ticket"], ticket)
+            record = {key: value for key, value in packed.tensors.items() if key.startswith(_RECORD_PREFIX)}
             files.write_tensors(folder / RECORD, _RECORD_KIND, {}, record)
         # In this order: a job that is cut off in between is thin, and never damaged.
-        self.mark_thin(name)
-        (folder / _TENSORS).unlink(missing_ok=True)
+        write_whole(folder / THIN, b"")
+        (folder / TENSORS).unlink(missing_ok=True)
 
-    def record(self, name: str) -> dict[str, Tensor]:
-        """The tensors of a run's forgetting record, read without its weights; of a thin one, too.
+    def forgetting_tensors(self, name: str) -> dict[str, Tensor]:
+        """The tensors of a run's forgetting record, thin or not, read without its weights.
 
         Raises :class:`~tombola.errors.StoreError` if it is damaged, and
         :class:`~tombola.errors.JobError` if the job has none: it is no run, or came with its numbers only.
@@ -205,10 +215,10 @@ class Store:
         from tombola import files
 
         thin = self.is_thin(name)
-        path = self.folder(name) / (RECORD if thin else _TENSORS)
+        path = self.folder(name) / (RECORD if thin else TENSORS)
         try:
             _, tensors = (
-                files.read_tensors(path, _RECORD_KIND if thin else _RESULT, only=_OF_RECORD)
+                files.read_tensors(path, _RECORD_KIND if thin else _RESULT_KIND, only=_RECORD_PREFIX)
                 if path.exists()
                 else ({}, {})
             )
@@ -218,20 +228,16 @@ class Store:
             raise JobError(f"job {name[:12]} has no forgetting record here")
         return tensors
 
-    def write_record(self, name: str, path: Path) -> None:
+    def write_forgetting_record(self, name: str, path: Path) -> None:
         """Write the forgetting record of a run to a file of its own, as a thin run has it."""
         from tombola import files
 
-        files.write_tensors(path, _RECORD_KIND, {}, self.record(name))
-
-    def mark_thin(self, name: str) -> None:
-        """Say of a finished job that its tensors are not here on purpose."""
-        write_whole(self.folder(name) / _THIN, b"")
+        files.write_tensors(path, _RECORD_KIND, {}, self.forgetting_tensors(name))
 
     def publish(
         self, name: str, description: Mapping[str, Any], packed: Packed, provenance: Mapping[str, Any]
     ) -> bool:
-        """Put a finished job in its place, whole or not at all; False if it was there already.
+        """Add a finished job by one atomic rename; False if it was there already.
 
         Raises :class:`~tombola.errors.StoreError` if it cannot be written.
         """
@@ -240,15 +246,17 @@ class Store:
         staging = self.workplace(name) / f"publish.{uuid.uuid4().hex[:8]}"
         try:
             staging.mkdir(parents=True)
-            # Nobody looks at them here, and take_in forces them to the disk together.
-            (staging / "job.json").write_bytes(_json({"name": name, **description}))
-            (staging / NUMBERS).write_bytes(_json(packed.numbers))
+            # Not synced one by one: take_in forces them to the disk together before they can be seen.
+            (staging / DESCRIPTION).write_bytes(_json_bytes({"name": name, **description}))
+            (staging / NUMBERS).write_bytes(_json_bytes(packed.numbers))
             if packed.table:
-                (staging / TABLE).write_bytes(_table(packed.table))
+                (staging / HISTORY).write_bytes(_csv_bytes(packed.table))
             if packed.tensors:
-                files.write_tensors(staging / _TENSORS, _RESULT, packed.details, packed.tensors, synced=False)
-            sums = sums_of(staging)
-            (staging / "provenance.json").write_bytes(_json({**provenance, "sums": sums}))
+                files.write_tensors(
+                    staging / TENSORS, _RESULT_KIND, packed.details, packed.tensors, synced=False
+                )
+            sums = {file: _sha256(staging / file) for file in (NUMBERS, HISTORY) if (staging / file).exists()}
+            (staging / PROVENANCE).write_bytes(_json_bytes({**provenance, "sums": sums}))
             return self.take_in(name, staging)
         except OSError as error:
             raise unwritable(f"the store at {self.root}", error) from error
@@ -256,9 +264,9 @@ class Store:
             shutil.rmtree(staging, ignore_errors=True)
 
     def take_in(self, name: str, staging: Path) -> bool:
-        """Give a job's folder, written on the same file system, its place; False if it has it already.
+        """Move a job's folder, written on the same file system, to its place; False if it is there already.
 
-        All of it is on the disk before it appears.
+        Its files are forced to the disk before they appear. A thin job that is there gets its tensors back.
         """
         target = self.folder(name)
         sync_folder(staging, files=True)
@@ -270,38 +278,45 @@ class Store:
         except OSError:
             if not target.is_dir():
                 raise
-            return self._thicken(name, staging)
+            return self._restore_tensors(name, staging)
         sync_folder(target.parent)
         return True
 
-    def _thicken(self, name: str, staging: Path) -> bool:
-        """Give a thin job its tensors back; False if it has them.
+    def _restore_tensors(self, name: str, staging: Path) -> bool:
+        """Give a thin job the tensors of the same job computed again; False if there is nothing to restore.
 
-        Cut off in between, it is thin still, and given them again by whoever needs them.
+        If that is cut off, the job is still thin, and is computed again when its tensors are needed.
         """
-        if not self.is_thin(name) or (staging / _THIN).exists():
+        if not self.is_thin(name) or (staging / THIN).exists():
             return False
         folder = self.folder(name)
-        # With all that was said of them: tensors of one computation do not fit the history of another.
-        for file in (_TENSORS, NUMBERS, TABLE, "provenance.json"):
+        # With their numbers and history: tensors of one computation do not fit the history of another.
+        for file in (TENSORS, NUMBERS, HISTORY, PROVENANCE):
             if (staging / file).exists():
                 (staging / file).replace(folder / file)
             else:
                 (folder / file).unlink(missing_ok=True)
         sync_folder(folder)
-        (folder / _THIN).unlink(missing_ok=True)
+        (folder / THIN).unlink(missing_ok=True)
         (folder / TICKET).unlink(missing_ok=True)
         (folder / RECORD).unlink(missing_ok=True)
         return True
 
     def check(self, name: str, *files: str) -> None:
-        """Check the text files of a finished job's result, or some of them, by their checksums.
+        """Verify the checksums of a finished job's numbers and history, or of one of the two.
 
-        Raises :class:`~tombola.errors.StoreError` if one was altered.
+        Raises :class:`~tombola.errors.StoreError` if it was altered. Results from before there were checksums
+        are not checked.
         """
-        cause = altered(self.folder(name), self.provenance(name).get("sums", {}), files or (NUMBERS, TABLE))
-        if cause is not None:
-            raise self.damaged(name, cause)
+        sums = self.provenance(name).get("sums", {})
+        if not isinstance(sums, dict):
+            raise self.damaged(name, f"{PROVENANCE} holds no sums of files")
+        for file in files or (NUMBERS, HISTORY):
+            try:
+                if file in sums and sums[file] != _sha256(self.folder(name) / file):
+                    raise self.damaged(name, f"{file} was altered: it does not match its checksum")
+            except OSError as error:
+                raise self.damaged(name, f"{file}: {reason(error)}") from error
 
     def damaged(self, name: str, cause: str) -> StoreError:
         """The error to raise for a finished job that cannot be read."""
@@ -309,7 +324,8 @@ class Store:
             f"job {name[:12]} is damaged: {cause}; to have it computed again, delete {self.folder(name)}"
         )
 
-    def _read(self, name: str, file: str) -> dict[str, Any]:
+    def _json_object(self, name: str, file: str) -> dict[str, Any]:
+        """The object in a JSON file of a finished job."""
         try:
             return read_json(self.folder(name) / file)
         except (OSError, ValueError) as error:
@@ -318,41 +334,38 @@ class Store:
             raise self.damaged(name, f"{file}: {reason(error)}") from error
 
 
-FOLDERS = {"jobs", "objects", "data", "files", "work"}
-_MARKS = ("tombola.json", "studies.json")
-
-
-def _foreign(name: str) -> bool:
-    """Whether an entry cannot belong to a store, nor to the file system or the making of a store."""
-    return name not in FOLDERS and name not in (*_MARKS, "lost+found") and not name.startswith(".")
+def _is_foreign(name: str) -> bool:
+    """Whether an entry of a folder belongs neither to a store nor to the file system."""
+    ours = name in FOLDERS or name in (_MARK, "studies.json")
+    return not ours and name != "lost+found" and not name.startswith(".")
 
 
 def write_json(path: Path, value: Mapping[str, Any], *, synced: bool = True) -> None:
-    """Write JSON beside its place and rename it; ``synced`` as for :func:`~tombola.atomic.write_whole`.
+    """Write a JSON file atomically; ``synced`` as for :func:`~tombola.atomic.write_whole`.
 
     Raises :class:`~tombola.errors.StoreError` when the place cannot be written to.
     """
-    write_whole(path, _json(value), synced=synced)
+    write_whole(path, _json_bytes(value), synced=synced)
 
 
-def _json(value: Mapping[str, Any]) -> bytes:
+def _json_bytes(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file, which anybody may have written."""
+    """The object in a JSON file, which may come from an untrusted source; ValueError if it holds none."""
     return json_object(path.read_bytes(), path.name)
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV, whole or not at all; the first row names the columns.
+    """Write rows as a CSV file atomically; the first row names the columns.
 
     Raises :class:`~tombola.errors.StoreError` when the place cannot be written to.
     """
-    write_whole(path, _table(rows))
+    write_whole(path, _csv_bytes(rows))
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> bytes:
+def _csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(rows[0]))
     writer.writeheader()
@@ -360,29 +373,5 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-NUMBERS, TABLE = "result.json", "history.csv"
-
-
-def sums_of(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each text file of a result in a job's folder."""
-    return {file: _sum(folder / file) for file in (NUMBERS, TABLE) if (folder / file).exists()}
-
-
-def altered(folder: Path, sums: Any, files: Iterable[str] = (NUMBERS, TABLE)) -> str | None:
-    """What is wrong with files of a job's folder, if anything.
-
-    sums: as :func:`sums_of` gave them, and then read from a file; empty for jobs of before there were sums.
-    """
-    if not isinstance(sums, dict):
-        return "provenance.json holds no sums of files"
-    for file in files:
-        try:
-            if file in sums and sums[file] != _sum(folder / file):
-                return f"{file} was altered: it does not match its checksum"
-        except OSError as error:
-            return f"{file}: {reason(error)}"
-    return None
-
-
-def _sum(path: Path) -> str:
+def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()

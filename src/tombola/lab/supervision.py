@@ -1,4 +1,9 @@
-"""What the lab does while a job runs: keeps its lease alive and its checkpoints, and ends it if it hangs."""
+"""Supervision of a running job: heartbeats of its lease, checkpoints, a log, and counted attempts.
+
+A job whose process dies suddenly leaves its attempt counted at its workplace; after too many it fails. A job
+that hangs has its process ended, which counts the same. A suspect, a job with a counted death, runs in a
+process without other suspects, so that jobs that merely share a worker with a culprit are not blamed.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +24,21 @@ from tombola.errors import JobError
 from tombola.lab.deadline import Stop, Stopped
 from tombola.lab.lease import Lease, free
 from tombola.lab.store import read_json, write_json
-from tombola.lab.training_progress import Teller
+from tombola.lab.training_progress import TrainingReport
 from tombola.training.checkpoint import Checkpoint, Checkpoints
 from tombola.training.run import Epoch
 from tombola.untrusted import OTHER_FORM
 
-# Calls that are told of a hung job, the innermost first.
+# Calls of a hung job that its log names, the innermost first.
 _CALLS = 3
 
 
 class LabWatch(Checkpoints):
-    """Keeps checkpoints at a job's workplace and its lease alive.
+    """Keeps checkpoints at a job's workplace, and keeps its lease alive while it gives signs of life.
 
     every: seconds of wall time between checkpoints.
     hung_after: seconds without a sign of life after which the work counts as hung.
+    report: of how far a training is, written after each epoch.
     stop: at every sign of life the work ends once it is due, a training with a checkpoint.
     """
 
@@ -44,19 +50,20 @@ class LabWatch(Checkpoints):
         every: float,
         hung_after: float,
         on_epoch: Callable[[Epoch, int], None] | None = None,
+        report: TrainingReport | None = None,
         stop: Stop | None = None,
     ) -> None:
         super().__init__(workplace, every=every)
         self._lease = lease
         self._stop = stop or Stop()
-        self._over = False  # the schedule is, and only the result is missing
+        self._trained = False  # the last epoch is over, and only the result is missing
         self._hung_after = hung_after
         self._on_epoch = on_epoch
-        self.teller: Teller | None = None
+        self._report = report
 
     @contextmanager
-    def at_work(self, gives_signs: bool) -> Iterator[None]:
-        """Meanwhile the work gives signs of life or counts as hung; or it cannot give any."""
+    def expecting_signs(self, gives_signs: bool) -> Iterator[None]:
+        """Meanwhile work that gives signs of life counts as hung if they stop for too long."""
         self._lease.watch(self._hung_after if gives_signs else None)
         try:
             yield
@@ -69,34 +76,34 @@ class LabWatch(Checkpoints):
 
     def advanced(self, snapshot: Callable[[], Checkpoint], *, epoch_end: bool) -> None:
         self._lease.beat()
-        if self._stop.is_due() and not self._over:
+        if self._stop.is_due() and not self._trained:
             self.keep(snapshot())
             raise Stopped
         super().advanced(snapshot, epoch_end=epoch_end)
 
     def put(self, written: Path) -> None:
-        self._lease.check()  # a checkpoint takes long to write; if it is lost by now, this one is nobody's
+        self._lease.check()  # it may be lost by now: a checkpoint takes long to write
         super().put(written)
-        forget_attempts(self._folder)  # whoever gets on does not kill its worker
+        forget_attempts(self._folder)  # a job that gets on does not kill its worker
 
     def finished_epoch(self, row: Epoch, epochs: int) -> None:
-        note(self._folder, f"finished epoch {row.epoch} of {epochs}")
-        self._over = row.epoch == epochs
-        if self.teller is not None:
-            self.teller.epoch(row.epoch, epochs)
+        append_to_log(self._folder, f"finished epoch {row.epoch} of {epochs}")
+        self._trained = row.epoch == epochs
+        if self._report is not None:
+            self._report.epoch(row.epoch, epochs)
         if self._on_epoch is not None:
             self._on_epoch(row, epochs)
 
 
 def end_hung(workplace: Path, thread: int, end_process: Callable[[], None]) -> None:
-    """Leave word of where a hung job is, then end its process.
+    """Writes to its log where a hung job is, then ends its process.
 
     thread: that of the job. end_process: see :func:`~tombola.lab.execute.execute`.
     """
     frame = sys._current_frames().get(thread)
     calls = traceback.extract_stack(frame)[-_CALLS:] if frame is not None else []
     places = (f"{call.name} ({Path(call.filename).name}:{call.lineno})" for call in reversed(calls))
-    note(workplace, f"no sign of life for too long, in {' in '.join(places)}; its process is ended")
+    append_to_log(workplace, f"no sign of life for too long, in {' in '.join(places)}; its process is ended")
     end_process()
 
 
@@ -108,67 +115,67 @@ _one_suspect = threading.Lock()
 
 
 def count_attempt(workplace: Path, allowed: int, name: str) -> None:
-    """Count an attempt that begins; :class:`~tombola.errors.JobError` if there were as many as allowed."""
+    """Counts an attempt that begins; raises :class:`~tombola.errors.JobError` after as many as allowed."""
     begun = deaths(workplace)
     if begun >= allowed:
-        told = last_lines(workplace)
+        log = last_lines(workplace)
         raise JobError(
             f"job {name[:12]} was begun {begun} times and never finished (does it kill its worker or hang?); "
-            f"{f'its last lines: {told}; ' if told else ''}to try again, delete {workplace}"
+            f"{f'its last lines: {log}; ' if log else ''}to try again, delete {workplace}"
         )
-    write_json(workplace / _COUNT, {"begun": begun + 1}, synced=False)  # a power cut is nobody's fault
-    note(workplace, f"begun on {socket.gethostname()} in process {os.getpid()}")
+    write_json(workplace / _COUNT, {"begun": begun + 1}, synced=False)  # a power loss does not count
+    append_to_log(workplace, f"begun on {socket.gethostname()} in process {os.getpid()}")
 
 
 def forget_attempts(workplace: Path) -> None:
-    """Only a sudden death leaves its attempt counted; whoever gets here was not killed."""
+    """Sets the counted attempts to none: only a sudden death leaves its attempt counted."""
     with suppress(OSError):  # a store that became read-only: what made it so is on its way to the user
         (workplace / _COUNT).unlink(missing_ok=True)
 
 
 def deaths(workplace: Path) -> int:
-    """Attempts that were begun and neither ended nor got anywhere; while one is under way it counts too."""
+    """Attempts that neither ended nor reached a checkpoint; one that is under way counts too."""
     try:
         return int(read_json(workplace / _COUNT)["begun"])
     except (OSError, *OTHER_FORM):
         return 0
 
 
-def note(workplace: Path, line: str) -> None:
-    """Add a line to what a job leaves behind if its process dies."""
+def append_to_log(workplace: Path, line: str) -> None:
+    """Adds a line to the log that a job leaves at its workplace if its process dies."""
     now = datetime.now(UTC).strftime("%m-%d %H:%M:%S")
     with suppress(OSError), (workplace / _LOG).open("a") as file:
         file.write(f"{now} {line}\n")
 
 
 def forget_log(workplace: Path) -> None:
-    """An orderly end has nothing to tell."""
+    """Removes the log of a job that ended in an orderly way."""
     with suppress(OSError):
         (workplace / _LOG).unlink(missing_ok=True)
 
 
 def last_lines(workplace: Path) -> str:
-    """The last lines that a job left behind, as one."""
+    """The last lines of a job's log as one line; those on a fatal error if there was one."""
     try:
         lines = (workplace / _LOG).read_text(errors="replace").split("\n")
     except OSError:
         return ""
-    told = [" ".join(line.split()) for line in lines if line.strip()]
-    fatal = [place for place, line in enumerate(told) if line.startswith("Fatal Python error")]
-    # What follows is where the process was, the innermost call first.
-    told = told[fatal[-1] :][:_LAST_LINES] if fatal else told[-_LAST_LINES:]
-    return " | ".join(told)
+    log = [" ".join(line.split()) for line in lines if line.strip()]
+    fatal = [number for number, line in enumerate(log) if line.startswith("Fatal Python error")]
+    # After such a line comes where the process was, the innermost call first.
+    log = log[fatal[-1] :][:_LAST_LINES] if fatal else log[-_LAST_LINES:]
+    return " | ".join(log)
 
 
 @contextmanager
 def apart_from_suspects(
     workplace: Path, waiting: Callable[[], AbstractContextManager[None]]
 ) -> Iterator[None]:
-    """Run a suspect while no other suspect runs in this process; anybody else at once.
+    """Waits, before a suspect, until no other suspect runs in this process; other jobs begin at once.
 
+    workplace: of the job. A suspect's log also gets where its process was if a signal such as a segmentation
+        fault ends it.
     waiting: entered while another suspect is waited for.
-
-    A suspect's log also gets where its process was if a signal such as a segmentation fault ends it.
     """
     if not deaths(workplace) or not free(workplace):  # counted for an attempt that is under way elsewhere
         yield
@@ -177,20 +184,21 @@ def apart_from_suspects(
         with waiting():
             _one_suspect.acquire()
     try:
-        with _last_words(workplace / _LOG):
+        with _crash_logged(workplace / _LOG):
             yield
     finally:
         _one_suspect.release()
 
 
 @contextmanager
-def _last_words(log: Path) -> Iterator[None]:
-    if faulthandler.is_enabled():  # by somebody who wants it elsewhere
+def _crash_logged(log: Path) -> Iterator[None]:
+    """Appends the calls of this thread to a log if a fatal signal ends the process meanwhile."""
+    if faulthandler.is_enabled():  # by a caller who wants its output elsewhere
         yield
         return
     try:
         file = log.open("a")
-    except OSError:  # finished by somebody else meanwhile
+    except OSError:  # another owner finished the job meanwhile
         yield
         return
     with file:

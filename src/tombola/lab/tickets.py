@@ -1,8 +1,8 @@
-"""Tickets as results of their own: which of a store travel, and those that are not written down yet.
+"""The tickets of a store: which ones an export takes, and those that have to be added to it first.
 
-A ticket is the mask that a round's pruning gives, and the name of a dense start. With the tickets of a chain,
-the numbers of its runs and the start, which is made again from its seed, the chain goes on: none of its
-weights are needed.
+The ticket of a round is a result of its own: the mask that pruning gave, and the fingerprint of a dense
+start. A chain goes on from its tickets, the numbers of its runs and the start, which is made again from its
+seed; no weights are needed. Older stores have tickets only within their runs.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from tombola import files
-from tombola.errors import JobError, TombolaError, unknown
-from tombola.lab.execute import LeaseHeld, Settings, execute, load_result
+from tombola.errors import JobError, StoreError, TombolaError, unknown
+from tombola.lab.description import TICKET_FUNCTION, described_in_full, parents, shared_start
+from tombola.lab.evaluate import load_result
+from tombola.lab.execute import LeaseHeld, Settings, execute
 from tombola.lab.job import name_of
 from tombola.lab.objects import lacks_start, stored_object
-from tombola.lab.references import TICKETS, everything_behind, parents, shared_start
 from tombola.lab.results import pack
-from tombola.lab.store import TICKET, Store
+from tombola.lab.store import TICKET, TICKET_KIND, Store
 from tombola.ticket import Ticket
 from tombola.training.run import Run
 
@@ -28,7 +29,7 @@ ALL, NEWEST = "all", "newest"
 
 @dataclass(frozen=True)
 class Choice:
-    """Which tickets to take: every one, or the last of each chain, those of some rounds, or both of these."""
+    """Which tickets an export takes: all, or the newest of each chain and those of some rounds."""
 
     all: bool = False
     newest: bool = False
@@ -36,12 +37,12 @@ class Choice:
 
     @classmethod
     def of(cls, words: str | int | Iterable[str | int]) -> Choice:
-        """The choice that words make: ``"all"``, ``"newest"``, numbers of rounds; nothing means all.
+        """The choice for ``"all"``, ``"newest"``, numbers of rounds, or several of these; nothing means all.
 
         Raises :class:`~tombola.errors.JobError` for any other word.
         """
-        given = [words] if isinstance(words, str | int) else list(words)
-        parts = [part.strip() for word in given for part in str(word).split(",")] or [ALL]
+        several = [words] if isinstance(words, str | int) else list(words)
+        parts = [part.strip() for word in several for part in str(word).split(",")] or [ALL]
         for part in parts:
             if part not in (ALL, NEWEST) and not (part.isascii() and part.isdigit()):
                 problem = unknown("choice of tickets", part, (ALL, NEWEST))
@@ -51,28 +52,31 @@ class Choice:
 
 
 def chosen_tickets(store: Store, names: Collection[str], choice: Choice) -> set[str]:
-    """Those tickets among some finished jobs that a choice takes and that have their masks here."""
+    """The tickets among some finished jobs that a choice takes and that have their masks.
+
+    Raises :class:`~tombola.errors.JobError` for a round of which there is none.
+    """
     tickets = {name for name in names if is_ticket(store, name) and not store.is_thin(name)}
     if choice.all:
         return tickets
     numbers = {name: store.numbers(name).get("round") for name in tickets}
-    there = sorted({number for number in numbers.values() if isinstance(number, int)})
-    for number in sorted(choice.rounds - set(there)):
-        raise JobError(f"no ticket of round {number} here; there are {', '.join(map(str, there)) or 'none'}")
-    rounds = {name for name in tickets if numbers[name] in choice.rounds}
+    rounds = sorted({number for number in numbers.values() if isinstance(number, int)})
+    for number in sorted(choice.rounds - set(rounds)):
+        raise JobError(f"no ticket of round {number} here; there are {', '.join(map(str, rounds)) or 'none'}")
+    of_rounds = {name for name in tickets if numbers[name] in choice.rounds}
     if not choice.newest:
-        return rounds
+        return of_rounds
     runs = {run for name in tickets for run in parents(store.description(name))}
-    return rounds | (tickets - everything_behind(store, runs))
+    return of_rounds | (tickets - with_ancestors(store, runs))
 
 
 def is_ticket(store: Store, name: str) -> bool:
     """Whether a finished job is the ticket of a round."""
-    return bool(store.description(name)["function"] == TICKETS)
+    return bool(store.description(name)["function"] == TICKET_FUNCTION)
 
 
 def following_tickets(store: Store, names: Collection[str]) -> set[str]:
-    """The tickets that were made from some finished runs."""
+    """The finished tickets that were pruned from some finished runs."""
     return {
         name
         for name in store.names()
@@ -80,48 +84,67 @@ def following_tickets(store: Store, names: Collection[str]) -> set[str]:
     }
 
 
-def write_missing_tickets(store: Store, names: Iterable[str]) -> None:
-    """Write down the tickets that some finished trainings had or lead to, as far as the store can tell them.
+def with_ancestors(store: Store, names: Iterable[str]) -> set[str]:
+    """The finished ones among these jobs and all that they were made from; a damaged one ends its branch."""
+    reached: set[str] = set()
+    pending = list(names)
+    while pending:
+        name = pending.pop()
+        if name not in reached and store.has(name):
+            reached.add(name)
+            try:
+                description = store.description(name)
+                pending.extend(parents(description) | described_in_full(description))
+            except StoreError:
+                continue
+    return reached
 
-    Those that were trained, in a store of before tickets were results, are taken from their run; the next one
-    of a chain is pruned from its last run, as all before, if its weights are there. What cannot be, since a
-    job is damaged, somebody works on it, or nothing can be written here, is left.
+
+def write_missing_tickets(store: Store, names: Iterable[str]) -> None:
+    """Publish the tickets of some finished trainings that are no results yet, as far as that is possible.
+
+    In a store from before tickets were results, the ticket of a training is taken from its run. The next
+    ticket of a chain is pruned from its last run, as all before, if its weights are there. Tickets are
+    skipped where a job is damaged or under way, or the store cannot be written to.
     """
     for name in sorted(names):
         with suppress(TombolaError, LeaseHeld):
             description = store.description(name)
-            called = _ticket_call(store, description)
-            if called is None or called["function"] != TICKETS:
+            pruning = _ticket_call(store, description)
+            if pruning is None or pruning["function"] != TICKET_FUNCTION:
                 continue
-            if not store.has(name_of(called)):
-                _write_own(store, name, called)
-            following = _next(store, name, description, called)
+            if not store.has(name_of(pruning)):
+                _publish_own_ticket(store, name, pruning)
+            following = _next_pruning(store, name, description, pruning)
             if following is not None and not store.is_thin(name) and not store.has(name_of(following)):
                 execute(store, following, Settings(device="cpu"))
 
 
 def _ticket_call(store: Store, description: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The call that made the ticket of a training, if a job or a call within it did."""
+    """The call that made the ticket of a training; None if it is no training, or the call is gone."""
     value = description["arguments"].get("ticket") if description["function"] == "train" else None
     if not isinstance(value, dict) or "job" not in value:
         return None
     if "call" in value:
-        called: dict[str, Any] = value["call"]
-        return called
+        call: dict[str, Any] = value["call"]
+        return call
     return store.description(value["job"]) if store.has(value["job"]) else None
 
 
-def _next(
-    store: Store, name: str, description: Mapping[str, Any], called: Mapping[str, Any]
+def _next_pruning(
+    store: Store, name: str, description: Mapping[str, Any], pruning: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """The call that prunes a run further, if it was trained like the run before it: both are of one chain."""
-    before = called["arguments"].get("run")
+    """The call that prunes a run for the next round; None unless it was trained as the run before it was.
+
+    pruning: the call that made the run's own ticket.
+    """
+    before = pruning["arguments"].get("run")
     if not isinstance(before, dict) or not store.has(str(before.get("job"))):
         return None
     if _without_ticket(store.description(before["job"])) != _without_ticket(description):
         return None
-    arguments = {**called["arguments"], "run": {"job": name}}
-    return {"function": called["function"], "version": called["version"], "arguments": arguments}
+    arguments = {**pruning["arguments"], "run": {"job": name}}
+    return {"function": pruning["function"], "version": pruning["version"], "arguments": arguments}
 
 
 def _without_ticket(description: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -129,23 +152,23 @@ def _without_ticket(description: Mapping[str, Any]) -> tuple[Any, ...]:
     return description["function"], description["version"], arguments
 
 
-def _write_own(store: Store, name: str, called: Mapping[str, Any]) -> None:
-    """Publish the ticket that a finished run has, as the result of the call that made it."""
+def _publish_own_ticket(store: Store, name: str, pruning: Mapping[str, Any]) -> None:
+    """Publish the ticket of a finished run as the result of the call that made it."""
     ticket = _own_ticket(store, name)
     if ticket is None:
         return
-    # It was pruned by the process that trained it.
+    # The run's own provenance: the process that trained the ticket had pruned it.
     provenance = {**store.provenance(name), "seconds": 0.0, "precision": None, "engine": None, "data": {}}
-    store.publish(name_of(called), called, pack(ticket), provenance)
+    store.publish(name_of(pruning), pruning, pack(ticket), provenance)
 
 
 def _own_ticket(store: Store, name: str) -> Ticket | None:
-    """The ticket of a run, whole or thin; None if only its numbers are here, or its start is gone."""
+    """The ticket of a finished run; None if a thin one has its numbers only, or its dense start is gone."""
     if not store.is_thin(name):
         run = load_result(store, name)
         return run.ticket if isinstance(run, Run) else None
     if not store.details(name) or lacks_start(store, name):
         return None
-    details, tensors = files.read_tensors(store.folder(name) / TICKET, "tombola.ticket/1")
+    details, tensors = files.read_tensors(store.folder(name) / TICKET, TICKET_KIND)
     start = shared_start(details)
     return Ticket.unpack(details, tensors, start=stored_object(store, start)[1] if start else None)

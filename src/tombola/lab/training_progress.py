@@ -1,4 +1,8 @@
-"""What trainings under way tell of themselves at their workplaces, for whoever watches the store."""
+"""How far each training in progress is, for the progress bars of drivers on any machine.
+
+A training writes a small file to its workplace at the end of an epoch, at most once a second. It is only for
+display: errors on writing are ignored, and no result depends on it.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,15 @@ from pathlib import Path
 from tombola.lab.store import Store
 
 _FILE = "under-way.json"
+# Seconds between two reports of a training.
 _EVERY = 1.0
+# Seconds without a report after which a training is not shown any more.
 _FORGOTTEN = 600.0
-"""Seconds without a word after which a training is not shown any more."""
 
 
 @dataclass(frozen=True)
-class UnderWay:
-    """A training: epochs done, of how many, and the seconds that the rest will take at its pace."""
+class TrainingProgress:
+    """A training in progress: epochs done, of how many, and the seconds left at its pace."""
 
     function: str
     epoch: int
@@ -26,45 +31,43 @@ class UnderWay:
     left: float
 
 
-class Teller:
-    """Writes now and then how far a training is. What cannot be written is left: it is only told."""
+class TrainingReport:
+    """Writes to a workplace how far its training is; ignores what cannot be written."""
 
     def __init__(self, workplace: Path, function: str) -> None:
-        self._place = workplace / _FILE
+        self._path = workplace / _FILE
         self._function = function
-        self._told = time.monotonic()
+        self._written = time.monotonic()
         self._first: tuple[int, float] | None = None
 
     def epoch(self, epoch: int, epochs: int) -> None:
-        """An epoch is finished."""
+        """Reports a finished epoch, unless the last report is less than a second old."""
         now = time.monotonic()
         if self._first is None:
             self._first = epoch, now
-        if now - self._told < _EVERY:
+        if now - self._written < _EVERY:
             return
-        self._told = now
+        self._written = now
         first, since = self._first
-        pace = (now - since) / max(1, epoch - first)
-        try:
-            told = UnderWay(self._function, epoch, epochs, pace * (epochs - epoch))
-            self._place.write_text(json.dumps(asdict(told)))
-        except OSError:
-            pass
+        seconds_an_epoch = (now - since) / max(1, epoch - first)
+        progress = TrainingProgress(self._function, epoch, epochs, seconds_an_epoch * (epochs - epoch))
+        with suppress(OSError):
+            self._path.write_text(json.dumps(asdict(progress)))
 
 
-def forget_under_way(workplace: Path) -> None:
-    """Whoever ended in an orderly way is not under way."""
+def forget_training(workplace: Path) -> None:
+    """Removes the report of a training that ended in an orderly way."""
     with suppress(OSError):
         (workplace / _FILE).unlink(missing_ok=True)
 
 
-def under_way(store: Store) -> dict[str, UnderWay]:
-    """The trainings that have told of themselves lately, by the names of their jobs."""
-    found = {}
-    for place in sorted((store.root / "work").glob(f"*/{_FILE}")):
+def trainings_in_progress(store: Store) -> dict[str, TrainingProgress]:
+    """The trainings that reported within the last ten minutes, by the names of their jobs."""
+    trainings = {}
+    for path in sorted((store.root / "work").glob(f"*/{_FILE}")):
         try:
-            if time.time() - place.stat().st_mtime < _FORGOTTEN:
-                found[place.parent.name] = UnderWay(**json.loads(place.read_text()))
+            if time.time() - path.stat().st_mtime < _FORGOTTEN:
+                trainings[path.parent.name] = TrainingProgress(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):
             continue  # finished, or about to be written
-    return found
+    return trainings

@@ -1,7 +1,7 @@
-"""The user's own Python files: their networks and measures are declared by importing them.
+"""The user's own Python files, whose networks and measures are declared by importing them.
 
-A file is known by its hash. It is copied into the store under it, and workers import it from there, so that a
-study may be run where the file itself is not.
+A file is copied into the store under its SHA-256, and workers import it from there, so that jobs run on
+machines that do not have the file itself.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from tombola.source import executing
 
 
 def import_file(path: Path) -> ModuleType:
-    """Import a Python file, once a process however often and from wherever it comes.
+    """The module of a Python file; the same content is executed once a process.
 
     Raises :class:`~tombola.errors.JobError` with file and line if it cannot be read or fails.
     """
-    return _imported(path, _content(path))
+    return _module(path, _content(path))
 
 
-def _imported(path: Path, content: bytes) -> ModuleType:
+def _module(path: Path, content: bytes) -> ModuleType:
+    """The module that a file's content defines."""
     name = f"tombola_own_{_hash(content)[:16]}"
     if name in sys.modules:
         return sys.modules[name]
@@ -39,7 +40,7 @@ def _imported(path: Path, content: bytes) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and type hints look their own module up
     try:
-        # What was read and hashed, and not the loader's own reading: it would trust a cache beside the file.
+        # The bytes that were hashed: the loader would read the file again, or trust a bytecode cache.
         executing(path, content)
         exec(compile(content, path, "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:  # the user's own code, which may fail in any way
@@ -55,32 +56,32 @@ def put_file(store: Store, path: Path) -> str:
     the store cannot be written to.
     """
     content = _content(path)
-    place = _place(store, _hash(content))
-    if not (place.exists() and _content(place) == content):
-        write_whole(place, content, make_folder=True)
+    copy = _path(store, _hash(content))
+    if not (copy.exists() and _content(copy) == content):
+        write_whole(copy, content, make_folder=True)
     return _hash(content)
 
 
 def import_stored(store: Store, fingerprint: str) -> ModuleType:
-    """Import a file that :func:`put_file` copied.
+    """The module of a file that :func:`put_file` copied.
 
-    Raises :class:`~tombola.errors.StoreError` if it is not that file any more.
+    Raises :class:`~tombola.errors.StoreError` if the copy was altered.
     """
-    place = _place(store, fingerprint)
-    content = _content(place)
+    path = _path(store, fingerprint)
+    content = _content(path)
     if _hash(content) != fingerprint:
-        raise StoreError(f"{place} was altered: it is not the file of that hash; delete it and run again")
-    return _imported(place, content)
+        raise StoreError(f"{path} was altered: it is not the file of that hash; delete it and run again")
+    return _module(path, content)
 
 
 def altered_files(store: Store) -> Iterator[Path]:
-    """The files in a store that are not what their names say."""
-    for place in sorted((store.root / "files").glob("*.py")):
-        if not place.is_file() or _hash(_content(place)) != place.stem:
-            yield place
+    """Yields the copies in a store whose content does not have the hash that names them."""
+    for path in sorted((store.root / "files").glob("*.py")):
+        if not path.is_file() or _hash(_content(path)) != path.stem:
+            yield path
 
 
-def _place(store: Store, fingerprint: str) -> Path:
+def _path(store: Store, fingerprint: str) -> Path:
     return store.root / "files" / f"{fingerprint}.py"
 
 
@@ -96,7 +97,7 @@ def _content(path: Path) -> bytes:
 
 
 def _line(error: BaseException, path: Path) -> str:
-    """The line of the file at which it failed, in words."""
+    """Words for the line of the file at which an import failed; empty if it failed elsewhere."""
     if isinstance(error, SyntaxError):
         return f", line {error.lineno}"
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]

@@ -1,8 +1,11 @@
-"""Walking a store for damage: checksums, half folders, and jobs whose parents or shared tensors are gone."""
+"""Verification of a store: checksums, unfinished files, and jobs whose parents or shared tensors are gone.
+
+Everything is read as it is read when it is used, but nothing in the store is executed; behind ``tombola
+verify``.
+"""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -12,11 +15,11 @@ from typing import Any
 
 from tombola import files
 from tombola.errors import JobError, NetworkError, StoreError, TombolaError, Undeclared, reason
-from tombola.lab.execute import load_result
+from tombola.lab.description import is_fingerprint, own_values, parents
+from tombola.lab.evaluate import load_result
 from tombola.lab.job import describes, name_of
 from tombola.lab.lease import free
-from tombola.lab.objects import OBJECT, data_record, given_data, lacks_start, read_object
-from tombola.lab.references import own_values, parents
+from tombola.lab.objects import OBJECT, data_record, lacks_start, object_path, read_object, unsourced_data
 from tombola.lab.staleness import is_edited_network
 from tombola.lab.starts import is_made_again
 from tombola.lab.store import RECORD, Store
@@ -28,18 +31,16 @@ from tombola.registry import declaration
 from tombola.source import declared_here
 from tombola.untrusted import OTHER_FORM
 
-_NAME = re.compile(r"[0-9a-f]{64}")
-
 
 class DeclaredOtherwise(str):
-    """What results could not be put together with, in words: it is declared here, and not as it was then."""
+    """Words for a function or network that is declared here, but not as it was when results were made."""
 
 
 @dataclass(frozen=True)
 class Damage:
-    """Something that is wrong in a store.
+    """A damaged file or folder of a store.
 
-    place: the file or folder, below the store's root; cause: what is wrong, and what to do about it.
+    place: its path below the store's root; cause: what is wrong, and what to do about it.
     """
 
     place: str
@@ -52,61 +53,76 @@ class Damage:
 def verify(store: Store, not_rebuilt: Counter[str] | None = None) -> Iterator[Damage]:
     """Read everything in a store, and yield what is damaged as it is found.
 
-    not_rebuilt: counts the results whose checksums are right but which could not be put together, by the
-        network or function that is not declared in this process, or is declared in another version or text;
-        these are :class:`DeclaredOtherwise`. Nothing in the store is run to declare them.
+    not_rebuilt: counts the results whose checksums are right but which could not be unpacked, by the network
+        or function that is not declared in this process, or is declared in another version or text; the
+        latter are :class:`DeclaredOtherwise`.
 
-    A job that can still be read, but whose parents are gone, is told too: it could not be computed again from
-    what is there.
+    A job that can be read, but whose parents are gone, is yielded too: it could not be computed again.
     """
     not_rebuilt = Counter() if not_rebuilt is None else not_rebuilt
+    yield from _damaged_jobs(store, not_rebuilt)
+    yield from _damaged_objects(store, not_rebuilt)
+    yield from _damaged_data(store)
+    for path in altered_files(store):
+        yield Damage(
+            f"files/{path.name}", "altered: it is not the file of that hash; delete it and run again"
+        )
+    yield from _cut_off_publications(store)
+
+
+def _damaged_jobs(store: Store, not_rebuilt: Counter[str]) -> Iterator[Damage]:
     for shelf in sorted((store.root / "jobs").iterdir()):
         for folder in sorted(shelf.iterdir()) if shelf.is_dir() else [shelf]:
             if folder.name.startswith("."):
                 continue
             yield from (
                 Damage(str(folder.relative_to(store.root)), cause)
-                for cause in _wrong_with(store, folder, not_rebuilt)
+                for cause in _causes(store, folder, not_rebuilt)
             )
+
+
+def _damaged_objects(store: Store, not_rebuilt: Counter[str]) -> Iterator[Damage]:
     for path in sorted((store.root / "objects").iterdir()):
         if path.name.startswith("."):
             continue
         try:
             read_object(path)
         except TombolaError as error:
-            undeclared = _undeclared(store, path, error)
+            undeclared = _undeclared_in_object(store, path, error)
             if undeclared is not None:
                 not_rebuilt[undeclared] += 1
             else:
                 yield Damage(f"objects/{path.name}", f"{error}; delete it and the jobs that need it")
+
+
+def _damaged_data(store: Store) -> Iterator[Damage]:
     kept = {path.stem for path in (store.root / "objects").iterdir()}
     for path in sorted((store.root / "data").glob("*.json")):
         try:
             record = data_record(store, path.name.removesuffix(".json"))
             if record is not None and record["source"] is None and record["fingerprint"] in kept:
-                given_data(store.root, record)
+                unsourced_data(store, record)
         except StoreError as error:
             yield Damage(f"data/{path.name}", str(error))
-    for path in altered_files(store):
-        yield Damage(
-            f"files/{path.name}", "altered: it is not the file of that hash; delete it and run again"
-        )
+
+
+def _cut_off_publications(store: Store) -> Iterator[Damage]:
     for workplace in sorted((store.root / "work").iterdir()):
         if workplace.is_symlink() or not workplace.is_dir():
             continue
         with suppress(FileNotFoundError):  # its job is finished by now
-            for half in sorted(workplace.glob("publish.*")):
-                if free(workplace) and half.exists():  # still: so its owner has not published it meanwhile
+            for staging in sorted(workplace.glob("publish.*")):
+                if free(workplace) and staging.exists():  # still: so its owner has not published it meanwhile
                     yield Damage(
-                        str(half.relative_to(store.root)),
+                        str(staging.relative_to(store.root)),
                         "a publication that was cut off; tombola gc removes it",
                     )
 
 
-def _wrong_with(store: Store, folder: Path, not_rebuilt: Counter[str]) -> Iterator[str]:
-    """What is wrong with a job's folder."""
+def _causes(store: Store, folder: Path, not_rebuilt: Counter[str]) -> Iterator[str]:
+    """Yields what is wrong with a job's folder."""
     name = folder.name
-    if not folder.is_dir() or not _NAME.fullmatch(name) or folder.parent.name != name[:2]:
+    if not folder.is_dir() or not is_fingerprint(name) or folder.parent.name != name[:2]:
         yield "no job; it does not belong here"
         return
     try:
@@ -118,11 +134,11 @@ def _wrong_with(store: Store, folder: Path, not_rebuilt: Counter[str]) -> Iterat
         store.numbers(name)
         store.check(name)
         if not store.is_thin(name):
-            undeclared = _read(store, name, description)
+            undeclared = _undeclared_in_result(store, name, description)
             if undeclared is not None and not is_ticket(store, name):
                 not_rebuilt[undeclared] += 1
         elif (folder / RECORD).exists():
-            store.record(name)
+            store.forgetting_tensors(name)
     except TombolaError as error:
         yield str(error)
         return
@@ -133,32 +149,32 @@ def _wrong_with(store: Store, folder: Path, not_rebuilt: Counter[str]) -> Iterat
         if not store.has(parent):
             yield f"made from job {parent[:12]}, which is gone; it is computed again when it is needed"
     for value in sorted(values):
-        if not (store.root / "objects" / f"{value}.safetensors").exists():
+        if not object_path(store, value).exists():
             yield f"made from a ticket or run {value[:12]} of the caller's own, which is gone"
 
 
-def _read(store: Store, name: str, description: Mapping[str, Any]) -> str | None:
-    """Read a result whole, as whoever needs it would; raises what that would raise.
+def _undeclared_in_result(store: Store, name: str, description: Mapping[str, Any]) -> str | None:
+    """What a result cannot be unpacked without, because it is not declared here; None if it was unpacked.
 
-    Comes back with what is not declared here, where only the checksums could be checked.
+    Raises what reading the result raises.
     """
-    packed = store.packed(name)  # checks the checksums, whoever declared the function
+    packed = store.packed(name)  # verifies the checksums, with or without a declaration
     if lacks_start(store, name) and is_made_again(store, name):
-        return None  # on purpose, until somebody needs it
+        return None  # an import of tickets, whose start is computed again when it is needed
     try:
         load_result(store, name)
     except Undeclared:
         return _network(packed.details, [name], store)
     except JobError:
-        # Of a function that is not known here, or of another version.
+        # The function is not declared here, or in another version.
         if not packed.tensors and "{'tensor'" in str(packed.numbers):
             raise StoreError(f"job {name[:12]} is damaged: its tensors are gone") from None
         return _function(description)
     return None
 
 
-def _undeclared(store: Store, path: Path, error: TombolaError) -> str | None:
-    """What a ticket or run of the caller's own could not be put together with; None if it is damaged."""
+def _undeclared_in_object(store: Store, path: Path, error: TombolaError) -> str | None:
+    """What a ticket or run of the caller's own cannot be unpacked without; None if it is damaged."""
     if isinstance(error.__cause__, NetworkError):
         return _network(files.read_description(path), [], store)
     try:
@@ -168,7 +184,7 @@ def _undeclared(store: Store, path: Path, error: TombolaError) -> str | None:
         return None
     jobs = []
     for name in store.names():
-        with suppress(StoreError):  # told with its job
+        with suppress(StoreError):  # reported with its job
             if path.stem in own_values(store.description(name)):
                 jobs.append(name)
     is_own = str(described["name"]) in declared_here()["networks"]
@@ -180,7 +196,7 @@ def _undeclared(store: Store, path: Path, error: TombolaError) -> str | None:
 
 
 def _network(details: Mapping[str, Any], jobs: Iterable[str], store: Store) -> str:
-    """What of a ticket or run is not declared here, or not as it was when some jobs made or took it."""
+    """Words for what of a ticket or run is not declared here, or not as when some jobs made or took it."""
     described = details.get("ticket", details)["network"]
     network = str(described["name"])
     name, _, version = network.partition("@")
@@ -203,7 +219,7 @@ def _network(details: Mapping[str, Any], jobs: Iterable[str], store: Store) -> s
 
 
 def _function(description: Mapping[str, Any]) -> str:
-    """The function of a described call, in words; with its version if it is declared here with another."""
+    """Words for the function of a call; with its version if another one is declared here."""
     function = description["function"]
     try:
         declaration(function)

@@ -1,23 +1,24 @@
 """Linear mode connectivity: the error on the straight line between two runs (Frankle et al., 2020; Eq. 3).
 
 The barrier is the largest error on the line, end points included, minus the mean of the errors at the two
-ends, in percentage points. A network whose runs have a barrier of 2 points or more is called unstable.
-Batch-norm statistics on the line are interpolated like the weights, or measured anew at every point (reading
-D3).
+ends, in percentage points. A ticket whose runs have a mean barrier of 2 points or more is called unstable
+(:mod:`tombola.measures.instability`). Batch-norm statistics on the line are interpolated like the weights, or
+measured anew at every point (reading D3).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from tombola.cost import Cost, Outline, evaluated_images, forward
 from tombola.data.batches import Batches
 from tombola.data.imageset import Data
-from tombola.data.sizes import train_images
+from tombola.data.sizes import Size, train_images
 from tombola.errors import NetworkError, RecipeError
 from tombola.registry import declare
 from tombola.ticket import State
@@ -34,7 +35,7 @@ Split = Literal["test", "train"]
 
 @dataclass(frozen=True)
 class Barrier:
-    """The line between two runs.
+    """Errors and losses on the line between two runs.
 
     alphas: positions on the line, 0 at the first run and 1 at the second.
     errors: classification error on the split at each position, in percent.
@@ -64,8 +65,13 @@ class Barrier:
         return max(self.losses) - (self.losses[0] + self.losses[-1]) / 2
 
 
-def weighs_batches_alike(call: Mapping[str, Any]) -> bool:
-    """Whether a call is known to weigh all batches alike, as version 1 did, which knew no other way.
+def lines_cost(run: Outline, data: Size, points: int, recalibrate: Recalibrate, *, lines: float = 1) -> Cost:
+    """The cost of evaluations at all points of some lines between runs."""
+    return forward(run, points * evaluated_images(data, recalibrate) * lines)
+
+
+def weighs_batches_alike(call: Mapping[str, object]) -> bool:
+    """Whether a call has the numbers of version 1, which gave all batches of train images the same weight.
 
     Version 2 weighs a shorter last batch of train images by its size where statistics are measured anew.
     call: its arguments by name, ``data`` among them. Data whose size only loading would tell count as short.
@@ -76,7 +82,12 @@ def weighs_batches_alike(call: Mapping[str, Any]) -> bool:
     return count is not None and len({last - first for first, last in _batches(count)}) == 1
 
 
-@declare("barrier", version=2, unchanged={2: weighs_batches_alike})
+def _barrier_cost(first: Outline, data: Size, points: int, recalibrate: Recalibrate) -> Cost:
+    """Evaluations at all points of one line."""
+    return lines_cost(first, data, points, recalibrate)
+
+
+@declare("barrier", version=2, unchanged={2: weighs_batches_alike}, cost=_barrier_cost)
 def barrier(
     first: Run,
     second: Run,
@@ -96,7 +107,7 @@ def barrier(
         anew at every position, ends included, by :func:`recalibrate_batch_norm` on the unaugmented train
         split. With ``"beside"`` the line is the interpolated one and carries the other as a second reading.
     split: the images that errors and losses are of, ``"test"`` or ``"train"``, without augmentation.
-    watch: somebody to give a sign of life after every pass over images.
+    watch: gets a sign of life after every pass over images.
 
     Raises :class:`~tombola.errors.NetworkError` for runs of different networks or images that do not fit.
     """
@@ -120,7 +131,7 @@ def barrier(
         evaluate = Evaluator(body, precision)
         ends = [_on_device(run.weights, body) for run in (first, second)]
         for index in range(points):
-            # Asked for anew each time: a module may have put another tensor in a buffer's place.
+            # Looked up at every point: a module may have put another tensor in a buffer's place.
             interpolate(body.module.state_dict(), ends[0], ends[1], index, points)
             body.refresh_copy()
             if recalibrate is not True:
@@ -132,7 +143,7 @@ def barrier(
                 recalibrated.append(evaluate(data, images))
                 watch.beat()
 
-    def line(measured: list[tuple[float, float]], beside: Barrier | None = None) -> Barrier:
+    def line(measured: list[tuple[float, float]], second_reading: Barrier | None = None) -> Barrier:
         return Barrier(
             tuple(index / (points - 1) for index in range(points)),
             tuple(100.0 - accuracy for _, accuracy in measured),
@@ -140,7 +151,7 @@ def barrier(
             split,
             (first.ticket.sparsity, second.ticket.sparsity),
             all(torch.equal(keep, second.ticket.mask[name]) for name, keep in first.ticket.mask.items()),
-            beside,
+            second_reading,
         )
 
     if recalibrate == "beside":
@@ -149,7 +160,7 @@ def barrier(
 
 
 def check_line(points: int, recalibrate: Recalibrate, split: Split) -> None:
-    """Refuse settings of a line that mean nothing."""
+    """Raises RecipeError for settings of a line that are out of range."""
     if points < 3:
         raise RecipeError(f"points is {points}; a barrier needs at least 3: both ends and the middle")
     check_recalibrate(recalibrate)
@@ -158,7 +169,7 @@ def check_line(points: int, recalibrate: Recalibrate, split: Split) -> None:
 
 
 def check_recalibrate(recalibrate: Recalibrate) -> None:
-    """Refuse a reading of batch norm that there is not."""
+    """Raises RecipeError for an unknown reading of batch norm."""
     if not isinstance(recalibrate, bool) and recalibrate != "beside":  # 1 is no reading, though equal to True
         raise RecipeError(f"recalibrate is {recalibrate!r}; it must be False, True or 'beside'")
 
@@ -176,10 +187,10 @@ def interpolate(live: State, first: State, second: State, index: int, points: in
         if index == 0:
             torch._foreach_copy_(list(live.values()), [first[name] for name in live])
             return
-        whole = [name for name, value in live.items() if not value.is_floating_point()]
+        integers = [name for name, value in live.items() if not value.is_floating_point()]
         names = [name for name, value in live.items() if value.is_floating_point()]
         near, far = ([state[name] for name in names] for state in (first, second))
-        # Worked beside the live tensors: two names may stand for one of them (tied weights).
+        # Not in the live tensors: two names may stand for one of them (tied weights).
         if 2 * index == last:
             values = torch._foreach_add(near, far)
             torch._foreach_div_(values, 2)
@@ -189,12 +200,12 @@ def interpolate(live: State, first: State, second: State, index: int, points: in
             torch._foreach_add_(values, near)
         if names:
             torch._foreach_copy_([live[name] for name in names], values)
-        for name in whole:
+        for name in integers:
             live[name].copy_(first[name])
 
 
 def _on_device(state: State, body: FlatNetwork) -> dict[str, Tensor]:
-    """A copy of the state where the body lies, and laid out in memory as there."""
+    """A copy of the state on the body's device, in the body's memory layout."""
     body.load(state)
     return {name: value.clone() for name, value in body.module.state_dict().items()}
 
@@ -214,7 +225,7 @@ def recalibrate_batch_norm(module: nn.Module, batches: Batches, precision: str) 
     passed = dict.fromkeys(norms, 0)  # images, once for each pass through the layer
     size = 0
 
-    def weigh(layer: nn.modules.batchnorm._NormBase, inputs: Any) -> None:
+    def weigh(layer: nn.modules.batchnorm._NormBase, inputs: object) -> None:
         # For each pass, not each batch: a layer may stand at several places of a network. Between batches of
         # one size this is one over the number of passes, to the bit PyTorch's own average (momentum None).
         passed[layer] += size
@@ -236,7 +247,7 @@ def recalibrate_batch_norm(module: nn.Module, batches: Batches, precision: str) 
 
 
 def _batches(count: int) -> list[tuple[int, int]]:
-    """Where the batches of so many images begin and end."""
+    """First and last (exclusive) index of each batch of so many images."""
     ends = [*range(EVALUATION_BATCH, count, EVALUATION_BATCH), count]
     if len(ends) > 1 and ends[-1] - ends[-2] == 1:
         del ends[-2]  # of a single image batch norm may have no statistics
@@ -244,7 +255,11 @@ def _batches(count: int) -> list[tuple[int, int]]:
 
 
 def _common_precision(first: Run, second: Run, device: torch.device) -> str:
-    """The precision the runs were trained in, in which they are evaluated too."""
+    """The precision that both runs were trained in, in which they are evaluated.
+
+    Raises :class:`~tombola.errors.RecipeError` for runs of different precisions or devices, or if the device
+    does not have the precision.
+    """
     if (first.precision, first.device) != (second.precision, second.device):
         raise RecipeError(
             f"the runs were trained in {first.precision} on {first.device} and "

@@ -1,19 +1,16 @@
 """Little data: sparse training of a ticket on a class-balanced subset (section 5.2 and Appendix F).
 
 The mask, and with late rewinding the start, come from all the data (reading H7); only the sparse training is
-short of images. It runs as many epochs over the subset as over the whole (reading H1).
+on the subset. It runs as many epochs over the subset as a training runs over all the data (reading H1).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 
+from tombola.calls import Call, Written, directly
 from tombola.data.imageset import Data
 from tombola.data.subsets import subset
-from tombola.search import directly
 from tombola.ticket import Ticket
 from tombola.training.checkpoint import Watch
 from tombola.training.loop import train
@@ -33,7 +30,7 @@ def few_shot(
     device: str | torch.device | None = "cpu",
     watch: Watch | None = None,
 ) -> Run:
-    """Train a ticket on a random subset, and test it on the whole test split.
+    """The run of a ticket trained on a random subset and tested on the whole test split.
 
     ticket: a dense network is a ticket with a full mask; a control is a ticket too.
     share, shots, seed: of the subset, as for :func:`~tombola.data.subsets.subset`. One seed gives all
@@ -41,23 +38,21 @@ def few_shot(
     The other arguments and errors are as for :func:`~tombola.train`. For images of a chosen difficulty, train
     on what :func:`~tombola.measures.difficulty.forgotten_subset` gives.
     """
-    run: Run = few_shot_training(
-        directly(device, watch), ticket, data, recipe, share=share, shots=shots, seed=seed, noise=noise
-    )
-    return run
+    call = directly(device, watch)
+    return few_shot_training(call, ticket, data, recipe, share=share, shots=shots, seed=seed, noise=noise)
 
 
 def few_shot_training(
-    call: Callable[..., Any],
-    ticket: Any,
-    data: Any,
+    call: Call[Written],
+    ticket: Ticket | Written,
+    data: object,
     recipe: Recipe,
     *,
     share: float | None = None,
     shots: int | None = None,
     seed: int = 0,
     noise: int = 0,
-) -> Any:
-    """The same, made by ``call(function, *arguments, **options)``: written down where that is ``job``."""
+) -> Run | Written:
+    """The run of :func:`few_shot`, subset and training both made by ``call``."""
     part = call(subset, data, share=share, shots=shots, seed=seed)
     return call(train, ticket, part, recipe, noise=noise)

@@ -1,43 +1,46 @@
 """The first stable epoch: how long to pretrain until the children are stable (Table 15, Appendix C.3).
 
-One trunk grows from a start; at each length that the search asks about, a ticket is taken and several
-children are trained from it to the end under different noise. The length is stable if their mean barrier is
-below the threshold. A child of length k trains only what is left of the budget, so a search costs less than
-the full trainings by which the paper counts (9 steps of 3 copies for each of 3 starts, 81 in all).
+One trunk (:mod:`tombola.training.trunk`) grows from a start. At each length that the search asks about, a
+ticket is taken and several children are trained from it to the end under different noise. The length is
+stable if their mean barrier (:mod:`tombola.measures.instability`) is below the threshold. A child of length k
+trains only what is left of the budget, so a search costs less than the full trainings by which the paper
+counts (9 steps of 3 copies for each of 3 starts, 81 in all).
 
 Momentum restarts in the children. At momentum 0 there is nothing to restart: the child under the trunk's own
-noise is the trunk itself, trained to its end once for all lengths.
+noise is the trunk itself, trained to its end once for all lengths. The search is a bisection
+(:func:`questions`) whose interval shrinks to round numbers, so that trunks share points.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic
 
 import torch
 
+from tombola.calls import Call, Written, directly
 from tombola.data.imageset import Data
 from tombola.errors import RecipeError
 from tombola.measures.connectivity import Recalibrate, Split, check_line
 from tombola.measures.instability import Instability, check_noises, instability
 from tombola.measures.limits import STABLE_BELOW
 from tombola.measures.statistics import Summary
-from tombola.search import directly
 from tombola.ticket import Ticket
 from tombola.training.checkpoint import Watch
 from tombola.training.loop import train
 from tombola.training.recipe import Recipe
-from tombola.training.trunk import point_before, ticket_at, trunk
+from tombola.training.run import Run
+from tombola.training.trunk import Point, point_before, ticket_at, trunk
 
 PAPER_STEPS = 9
-"""Lengths that the paper's search asks about for each start."""
+"""Number of lengths that the paper's search asks about for each start."""
 
 
 @dataclass(frozen=True)
 class FirstStable:
-    """What a search found for one start.
+    """The first stable epoch of one start, with the instabilities that it follows from.
 
     epoch: the smallest pretraining length, in epochs, from which all children that were asked about are
         stable; the budget if no shorter one is.
@@ -62,33 +65,33 @@ class FirstStable:
     @property
     def heights(self) -> dict[int, float]:
         """The mean barrier at each length, in percentage points."""
-        return {length: found.height for length, found in self.instabilities.items()}
+        return {length: copies.height for length, copies in self.instabilities.items()}
 
     @property
     def failed(self) -> int:
         """Number of copies, over all lengths, that diverged or stayed near chance."""
-        return sum(found.failed for found in self.instabilities.values())
+        return sum(copies.failed for copies in self.instabilities.values())
 
     @property
     def copies(self) -> int:
         """Number of copies at each length."""
-        return max((len(found.noises) for found in self.instabilities.values()), default=0)
+        return max((len(copies.noises) for copies in self.instabilities.values()), default=0)
 
     @property
     def asked_epochs(self) -> int:
-        """What the same lengths would cost as full trainings."""
+        """Epochs that the same lengths would cost as full trainings."""
         return len(self.instabilities) * self.copies * self.budget
 
     @property
     def paper_epochs(self) -> int:
-        """What the paper counts for one start: nine steps of full trainings."""
+        """Epochs that the paper counts for one start: nine steps of full trainings."""
         return PAPER_STEPS * self.copies * self.budget
 
 
-class Branches:
-    """Instability of the children of one trunk, by length; trunk and children are made by ``call``.
+class Branches(Generic[Written]):
+    """The children of one trunk, whose instability is measured by pretraining length.
 
-    call: a way of calling a function: :func:`~tombola.search.directly`, or ``job`` to write it down.
+    call: makes trunk and children: :func:`~tombola.calls.directly`, or ``job`` to write them down.
     start: the trunk's start, at epoch 0.
     noise: number of the trunk's noise; noises: those of the children.
     The others are as for :func:`~tombola.measures.instability.instability`.
@@ -96,9 +99,9 @@ class Branches:
 
     def __init__(
         self,
-        call: Callable[..., Any],
-        start: Any,
-        data: Any,
+        call: Call[Written],
+        start: Ticket | Written,
+        data: object,
         recipe: Recipe,
         *,
         noise: int = 0,
@@ -112,13 +115,13 @@ class Branches:
         check_line(points, recalibrate, split)
         self._call, self._start, self._data, self._recipe = call, start, data, recipe
         self._noise, self._noises = noise, tuple(noises)
-        self._reading = {
+        self._reading: dict[str, object] = {
             "points": points, "recalibrate": recalibrate, "split": split, "threshold": threshold
         }  # fmt: skip
-        self._points: dict[int, Any] = {}
-        self._trunk: Any = None  # its training to the end, where that is one of the copies
+        self._points: dict[int, Point | Written] = {}
+        self._trunk: Run | Written | None = None  # its training to the end, where that is one of the copies
 
-    def instability(self, length: int) -> Any:
+    def instability(self, length: int) -> Instability | Written:
         """The instability of the ticket that the trunk gives at a length, from 0 to below the budget."""
         ticket = self._call(ticket_at, self._start, self._point(length)) if length else self._start
         shared = shares_trunk(self._recipe, self._noise, self._noises)
@@ -126,12 +129,12 @@ class Branches:
             self._trunk = self._call(train, self._start, self._data, self._recipe, noise=self._noise)
         branching = [noise for noise in self._noises if not (shared and noise == self._noise)]
         runs = [self._call(train, ticket, self._data, self._recipe, noise=noise) for noise in branching]
-        if shared and length == 0:
+        if self._trunk is not None and length == 0:
             runs.insert(0, self._trunk)
-        through = self._trunk if shared and length else None
+        through = self._trunk if length else None
         return self._call(instability, runs, self._data, trunk=through, **self._reading)
 
-    def _point(self, length: int) -> Any:
+    def _point(self, length: int) -> Point | Written:
         if length not in self._points:
             before = point_before(length)
             self._points[length] = self._call(
@@ -141,7 +144,7 @@ class Branches:
         return self._points[length]
 
     def found(self, instabilities: Mapping[int, Instability]) -> FirstStable:
-        """What a finished search has found."""
+        """The first stable epoch that the answers of a finished search give."""
         budget = self._recipe.epochs
         answers = stabilities(instabilities)
         return FirstStable(
@@ -171,15 +174,15 @@ def first_stable_epoch(
     device: str | torch.device | None = "cpu",
     watch: Watch | None = None,
 ) -> FirstStable:
-    """Search the smallest pretraining length from which the children of one start are stable.
+    """The smallest pretraining length from which the children of one start are stable, by bisection.
 
     start: an initialisation; for the paper's table, one search for each of three.
     recipe: of trunk and children; lengths run from 0 to its epochs.
     noise: number of the trunk's noise.
-    noises: of the children, one copy each. At momentum 0 the copy of the trunk's own number is the trunk,
+    noises: of the children, one copy for each. At momentum 0 the copy of the trunk's own number is the trunk,
         gone on to its end, and is trained once.
-    neighbours: how many more lengths are asked about on each side of the one found, to check that stability
-        is monotonic.
+    neighbours: how many more lengths are measured on each side of the first stable one, to check that
+        stability is monotonic.
     points, recalibrate, split, threshold: as for :func:`~tombola.measures.instability.instability`.
 
     Raises :class:`~tombola.errors.RecipeError` for a start that is pretrained already or settings out of
@@ -190,10 +193,10 @@ def first_stable_epoch(
         directly(device, watch), start, data, recipe,
         noise=noise, noises=noises, points=points, recalibrate=recalibrate, split=split, threshold=threshold,
     )  # fmt: skip
-    found: dict[int, Instability] = {}
-    while lengths := questions(stabilities(found), recipe.epochs, neighbours=neighbours):
-        found |= {length: branches.instability(length) for length in lengths}
-    return branches.found(found)
+    instabilities: dict[int, Instability] = {}
+    while lengths := questions(stabilities(instabilities), recipe.epochs, neighbours=neighbours):
+        instabilities |= {length: branches.instability(length) for length in lengths}
+    return branches.found(instabilities)
 
 
 def over_starts(found: Sequence[FirstStable]) -> Summary:
@@ -201,16 +204,17 @@ def over_starts(found: Sequence[FirstStable]) -> Summary:
 
     The table prints population standard deviations; a summary has the sample's, as everywhere (reading D11).
     """
-    return Summary(tuple(float(each.epoch) for each in found), sum(each.failed > 0 for each in found))
+    epochs = tuple(float(search.epoch) for search in found)
+    return Summary(epochs, sum(search.failed > 0 for search in found))
 
 
 def stabilities(instabilities: Mapping[int, Instability]) -> dict[int, bool]:
-    """The answers to a search: whether each length is stable."""
-    return {length: found.stable for length, found in instabilities.items()}
+    """Whether each length is stable, which is what a search goes by."""
+    return {length: copies.stable for length, copies in instabilities.items()}
 
 
 def check_start(start: Ticket) -> None:
-    """Refuse a start that is not at epoch 0, from which lengths are counted."""
+    """Raises RecipeError for a start that is not at epoch 0, from which lengths are counted."""
     if start.epoch:
         raise RecipeError(
             f"the start was taken at epoch {start.epoch}; a first stable epoch is searched from epoch 0"
@@ -227,17 +231,17 @@ def epochs_trained(lengths: Iterable[int], budget: int, *, copies: int, shared: 
 
     shared: whether one copy of all lengths is the trunk itself; then it is trained to its end, once.
     """
-    asked = sorted(lengths)
-    reached = set(itertools.chain.from_iterable(map(_path, asked)))
+    lengths = tuple(lengths)
+    reached = set(itertools.chain.from_iterable(map(_points_to, lengths)))
     stretches = sum(length - point_before(length) for length in reached)
-    branched = sum(budget - length for length in asked)
+    branched = sum(budget - length for length in lengths)
     if not shared:
         return stretches + copies * branched
-    return stretches + (copies - 1) * branched + (budget if asked else 0)
+    return stretches + (copies - 1) * branched + (budget if lengths else 0)
 
 
-def _path(length: int) -> list[int]:
-    """The points by which the trunk comes to a length, that one included."""
+def _points_to(length: int) -> list[int]:
+    """The points of the trunk on the way to a length, that one included, last first."""
     path = []
     while length:
         path.append(length)
@@ -260,7 +264,7 @@ def questions(
     """The lengths to ask about next, in rising order; none when the search is over.
 
     at_once: how many at most; several at once take fewer rounds and more answers.
-    neighbours: when the first stable length is found, as many more are asked about on each side of it, as a
+    neighbours: once the first stable length is known, this many more are asked about on each side of it, as a
         check that stability is monotonic. An unstable one above moves the search up.
 
     Raises :class:`~tombola.errors.RecipeError` for settings out of range.
@@ -270,9 +274,9 @@ def questions(
             raise RecipeError(f"{name} is {value}; it must be at least {least}")
     low, high = bracket(answers, budget)
     if high - low > 1:
-        return _halving(low, high, at_once)
-    beside = [*range(low - neighbours, low), *range(high + 1, high + neighbours + 1)]
-    return tuple(k for k in beside if 0 <= k < budget and k not in answers)[:at_once]
+        return _halving_points(low, high, at_once)
+    around = [*range(low - neighbours, low), *range(high + 1, high + neighbours + 1)]
+    return tuple(k for k in around if 0 <= k < budget and k not in answers)[:at_once]
 
 
 def roundest(low: int, high: int) -> int:
@@ -292,14 +296,14 @@ def is_monotonic(answers: Mapping[int, bool], budget: int) -> bool:
     return not any(stable and length < low for length, stable in answers.items())
 
 
-def _halving(low: int, high: int, count: int) -> tuple[int, ...]:
+def _halving_points(low: int, high: int, count: int) -> tuple[int, ...]:
     """Lengths within an interval: its halving point, then that of the widest part left, and so on."""
-    asked: list[int] = []
+    lengths: list[int] = []
     gaps = [(low, high)]
-    while gaps and len(asked) < count:
+    while gaps and len(lengths) < count:
         gap = max(gaps, key=lambda ends: (ends[1] - ends[0], -ends[0]))
         gaps.remove(gap)
         middle = roundest(*gap)
-        asked.append(middle)
+        lengths.append(middle)
         gaps += [ends for ends in ((gap[0], middle), (middle, gap[1])) if ends[1] - ends[0] > 1]
-    return tuple(sorted(asked))
+    return tuple(sorted(lengths))

@@ -1,14 +1,15 @@
-"""A frozen body: a network up to its head, its parameters left alone, read at places on the way.
+"""A frozen body: a network up to its head, whose parameters never move and whose features are read at places.
 
-The untrained weights of a ticket and the final weights of a run are bodies alike. Only the running statistics
-of batch norm may move: under those of an initialisation the activations of a sparse network all but vanish,
-so by default they adapt to the images while heads are trained on top (protocol, reading G2).
+Probes and transfer train their heads on it (:mod:`tombola.measures.heads`). It has the untrained weights of a
+ticket or the final weights of a run. Only the running statistics of batch norm may move: under those of an
+initialisation the activations of a sparse network all but vanish, so by default they adapt to the images
+while heads are trained on top (protocol, reading G2).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -28,39 +29,41 @@ BatchNorm = Literal["adapting", "frozen"]
 
 
 class _HeadReached(Exception):
-    """The body is through; whatever the network does after it is of no interest."""
+    """Ends a forward pass where the head would begin."""
 
 
 class _Readings:
-    """What hooks take from a forward pass. They know this and not the body, so nothing outlives its use.
+    """The outputs that hooks take from a forward pass; hooks refer to it, and not to the body.
 
-    features: float32 ``(places, rows, 1 + widest)``, where readings are written; None while tried.
-    tried: the index of the place and what it gave, as they came.
+    features: float32 ``(places, rows, 1 + widest)``, into which outputs are written; None in a trial pass.
+    tried: the outputs of a trial pass in their order, each with the index of its place.
     """
 
     def __init__(self) -> None:
         self.features: Tensor | None = None
-        self.tried: list[tuple[int, Any]] = []
+        self.tried: list[tuple[int, object]] = []
 
-    def reader(self, index: int) -> Callable[[nn.Module, Any, Any], None]:
+    def reader(self, index: int) -> Callable[[nn.Module, object, object], None]:
         """The hook that reads the output of a place."""
-        return lambda module, arguments, output: self._read(index, output)
+        return lambda module, arguments, output: self._take(index, output)
 
-    def end(self, index: int | None) -> Callable[[nn.Module, Any], None]:
+    def end(self, index: int | None) -> Callable[[nn.Module, tuple[object, ...]], None]:
         """The hook that ends the pass before the head, which may be a place itself."""
 
-        def stop(module: nn.Module, arguments: Any) -> None:
+        def stop(module: nn.Module, arguments: tuple[object, ...]) -> None:
             if index is not None:
-                self._read(index, arguments[0])
+                self._take(index, arguments[0])
             raise _HeadReached
 
         return stop
 
-    def _read(self, index: int, values: Any) -> None:
+    def _take(self, index: int, values: object) -> None:
+        """Averages the output of a place into ``features``, or keeps it in a trial pass."""
         # At once: a later layer may work on the values in place.
         if self.features is None:
             self.tried.append((index, values))
             return
+        assert isinstance(values, Tensor)  # the trial pass has seen to that
         place = self.features[index, : len(values), 1 : 1 + values.shape[1]]
         if values.ndim == 4:
             torch.mean(values, (2, 3), dtype=torch.float32, out=place)
@@ -69,7 +72,7 @@ class _Readings:
 
 
 class FrozenBody:
-    """A network with frozen parameters whose features are read at places.
+    """A network with frozen parameters that gives features at some places before its head.
 
     subject: a ticket, for its masked start, or a run, for its final weights.
     blocks: names of modules whose outputs are read; the name of the head stands for what goes into it. None
@@ -122,13 +125,13 @@ class FrozenBody:
             for layer in self._norms:
                 layer.train()
         # Tried before the weights are loaded, so that it leaves no trace.
-        widths = self._try(data, batch_size)
+        widths = self._tried_widths(data, batch_size)
         self.restart()
-        self._readings.features = self._room(0, 1 + max(widths))
+        self._readings.features = self._empty_features(0, 1 + max(widths))
         return widths
 
     def restart(self) -> None:
-        """Load the weights once more, and with them the running statistics as they were."""
+        """Load the weights and the running statistics of the subject again."""
         self._body.load(self._weights)
 
     def freeze(self) -> None:
@@ -136,7 +139,7 @@ class FrozenBody:
         self._body.module.eval()
 
     def features(self, images: Tensor) -> Tensor:
-        """What each place gives, averaged over the pixels of each channel.
+        """The features of each place, averaged over the pixels of each channel.
 
         images: normalised float32 ``(B, C, H, W)`` on the device.
 
@@ -146,15 +149,15 @@ class FrozenBody:
         features = self._readings.features
         assert features is not None, "begin() comes first"
         if features.shape[1] < len(images):
-            features = self._readings.features = self._room(len(images), features.shape[2])
+            features = self._readings.features = self._empty_features(len(images), features.shape[2])
         self._run(images)
         return features[:, : len(images)]
 
-    def _room(self, rows: int, columns: int) -> Tensor:
-        """Where features are written, the constant 1 already there."""
-        room = torch.zeros(len(self.places), rows, columns, device=self.device)
-        room[:, :, 0] = 1
-        return room
+    def _empty_features(self, rows: int, columns: int) -> Tensor:
+        """An empty tensor for features, with the constant 1 in its first column."""
+        features = torch.zeros(len(self.places), rows, columns, device=self.device)
+        features[:, :, 0] = 1
+        return features
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the network's ``state_dict`` on the CPU, with batch norm as it has adapted so far."""
@@ -162,7 +165,7 @@ class FrozenBody:
 
     @torch.no_grad()
     def _run(self, images: Tensor) -> None:
-        """Run the body, so that what the places give is read."""
+        """Run the body on images; hooks read the features of its places."""
         try:
             with torch.autocast("cuda", torch.bfloat16, enabled=self._precision == "bfloat16"):
                 self._body.module(channels_last(images))
@@ -172,8 +175,12 @@ class FrozenBody:
             f"network {self.network.name} never runs its head {self._head!r}; give its final linear layer"
         )
 
-    def _try(self, data: Data, batch_size: int) -> tuple[int, ...]:
-        """Run the smallest batch of an epoch, and see how many features each place gives."""
+    def _tried_widths(self, data: Data, batch_size: int) -> tuple[int, ...]:
+        """Number of features of each place, from a trial pass of the smallest batch of an epoch.
+
+        Raises :class:`~tombola.errors.NetworkError` if the network cannot take the images or a place gives
+        something else than features.
+        """
         self._readings.features, self._readings.tried = None, []
         count = len(data.train)
         smallest = count % batch_size or min(count, batch_size)
@@ -189,11 +196,11 @@ class FrozenBody:
             ) from error
         widths = []
         for index, name in enumerate(self.places):
-            found = [values for tried, values in self._readings.tried if tried == index]
-            wrong = _unreadable(found, len(images))
-            if wrong:
-                raise NetworkError(f"block {name!r} of {self.network.name} {wrong}")
-            widths.append(int(found[0].shape[1]))
+            outputs = [values for tried, values in self._readings.tried if tried == index]
+            try:
+                widths.append(_width(outputs, len(images)))
+            except ValueError as error:
+                raise NetworkError(f"block {name!r} of {self.network.name} {error}") from None
         return tuple(widths)
 
 
@@ -217,13 +224,15 @@ def body_precision(subject: Ticket | Run, recipe: Recipe, device: torch.device) 
     return subject.precision
 
 
-def _unreadable(found: list[Any], images: int) -> str | None:
-    """What is wrong with a place that gave these values for one batch, if anything."""
-    if len(found) != 1:
-        return f"is run {len(found)} times before the head; it must be run once"
-    values = found[0]
+def _width(outputs: Sequence[object], images: int) -> int:
+    """Number of features of a place that gave these outputs for one batch; ValueError for other outputs."""
+    if len(outputs) != 1:
+        raise ValueError(f"is run {len(outputs)} times before the head; it must be run once")
+    (values,) = outputs
     if not isinstance(values, Tensor):
-        return f"gives a {type(values).__name__}; it must give a tensor (B, C, H, W) or (B, C)"
+        raise ValueError(f"gives a {type(values).__name__}; it must give a tensor (B, C, H, W) or (B, C)")
     if values.ndim not in (2, 4) or len(values) != images:
-        return f"gives {tuple(values.shape)} for {images} images; it must give (B, C, H, W) or (B, C)"
-    return None
+        raise ValueError(
+            f"gives {tuple(values.shape)} for {images} images; it must give (B, C, H, W) or (B, C)"
+        )
+    return int(values.shape[1])

@@ -1,23 +1,27 @@
 """Linear heads on a frozen body, one at each place that is read, all trained in one pass over the images.
 
-The heads do not know of each other: each has its own weights, its own loss and its own gradient, so training
-them together or one by one is the same. Together they are one batched product over features that are filled
-up with zeros to the widest place; what a head has beyond its own width stays zero.
+Probes and transfer are such heads; their body is in :mod:`tombola.measures.frozen`. Each head has its own
+weights, loss and gradient, so training them together or one by one is the same. Together they are one product
+over features that are filled up with zeros to the widest place; a head's weights beyond its own width stay
+zero.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tombola import seeds
+from tombola.cost import Cost, Outline, forward
 from tombola.data.augmentation import draw
 from tombola.data.batches import Batches
 from tombola.data.imageset import Data
+from tombola.data.sizes import Size
 from tombola.measures.frozen import BatchNorm, FrozenBody
 from tombola.training.checkpoint import Watch
 from tombola.training.choice import captured_or_cause
@@ -29,13 +33,19 @@ from tombola.training.recipe import Recipe
 from tombola.training.step import TakeStep
 
 Epoch = Callable[[EpochPlan], Iterator[None]]
-"""Does an epoch, with a pause now and then."""
+"""Trains an epoch, and yields now and then so that the caller can give signs of life."""
 
 # How heads on a frozen body are trained: 5 epochs at a constant rate of 0.005 with weight decay 1e-4 are the
 # paper's (Appendix G); momentum and batch size it does not give (protocol, reading G1).
 HEAD_RECIPE = Recipe(
     epochs=5, batch_size=100, lr=0.005, momentum=0.9, weight_decay=1e-4, schedule="constant"
 )  # fmt: skip
+
+
+def heads_cost(subject: Outline, data: Size, recipe: Recipe, *, times: int = 1) -> Cost:
+    """The cost of training and testing heads on a frozen body, in which all images only pass forward."""
+    images = recipe.epochs * data.train * data.share + data.test
+    return replace(forward(subject, times * images), heads=True)
 
 
 def initial_heads(body: FrozenBody, widths: tuple[int, ...], classes: int, seed: int) -> Tensor:
@@ -69,14 +79,14 @@ def train_heads(
     classes = torch.arange(data.classes, device=body.device)
     steps = -(-len(data.train) // recipe.batch_size)
 
-    def take(images: Tensor, labels: Tensor, rate: float | Tensor) -> None:
+    def take_step(images: Tensor, labels: Tensor, rate: float | Tensor) -> None:
         targets = (labels[:, None] == classes).float()
-        _take_step(heads, momentum, body.features(images), targets, recipe, rate)
+        _sgd_step(heads, momentum, body.features(images), targets, recipe, rate)
 
     replay = None
     if body.device.type == "cuda":
-        replay = _captured(take, batches, recipe.batch_size)
-        # The steps taken in trying it leave no trace.
+        replay = _captured_epoch(take_step, batches, recipe.batch_size)
+        # The steps of the capture's trial leave no trace.
         body.restart()
         heads.copy_(first)
         momentum.zero_()
@@ -85,28 +95,28 @@ def train_heads(
         draws = draw(augmentation, data, noise=seed, round=0, epoch=epoch, stream="probe augmentation")
         rates = [recipe.rate(epoch, step, steps) for step in range(steps)]
         plan = EpochPlan(order, draws, rates, recipe.batch_size).to(body.device)
-        for _ in replay(plan) if replay else _taken(take, plan, batches):
+        for _ in replay(plan) if replay else _eager_epoch(take_step, plan, batches):
             watch.beat()
     return heads
 
 
-def _taken(take: TakeStep, plan: EpochPlan, batches: Batches) -> Iterator[None]:
-    """Do an epoch, with a pause at every step."""
+def _eager_epoch(take_step: TakeStep, plan: EpochPlan, batches: Batches) -> Iterator[None]:
+    """Train an epoch step by step, and yield after each."""
     together = max(1, PREPARED_IMAGES // plan.batch_size)
     # As captured steps read them, so that a GPU gives the same bits without a capture.
     rates = torch.tensor(plan.rates, device=plan.order.device) if plan.order.is_cuda else plan.rates
     for step, images, labels in gathered(plan, batches, 0, plan.steps, together):
-        take(images, labels, rates[step])
+        take_step(images, labels, rates[step])
         yield
 
 
-def _captured(take: TakeStep, batches: Batches, batch_size: int) -> Epoch | None:
-    """The same with captured steps; None, with a warning, for a body that waits for the GPU."""
+def _captured_epoch(take_step: TakeStep, batches: Batches, batch_size: int) -> Epoch | None:
+    """A function that trains an epoch with captured steps; None, with a warning, where capture fails."""
     device_plan = DevicePlan.empty(len(batches), min(batch_size, len(batches)), batches.padded.device)
 
     def captured(size: int) -> None:
         rate = device_plan.rates[device_plan.step].squeeze(0)
-        take(*gathered_at_step(device_plan, batches, size), rate)
+        take_step(*gathered_at_step(device_plan, batches, size), rate)
 
     steps = captured_or_cause(lambda: CapturedSteps(captured, device_plan))
     if isinstance(steps, str):
@@ -125,7 +135,7 @@ def _captured(take: TakeStep, batches: Batches, batch_size: int) -> Epoch | None
 
 
 @torch.no_grad()
-def _take_step(
+def _sgd_step(
     heads: Tensor, momentum: Tensor, features: Tensor, targets: Tensor, recipe: Recipe, rate: float | Tensor
 ) -> None:
     """One step of SGD on each head's own mean cross-entropy; ``targets`` are one-hot ``(B, classes)``."""

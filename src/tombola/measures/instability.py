@@ -1,20 +1,24 @@
 """Instability: how far SGD noise alone drives trainings of one ticket apart (section 3.2 of the paper).
 
-A ticket is trained several times under different noise; the error barriers between all pairs of these copies
-are averaged (reading D4). Below 2 points the ticket is called stable. The same barriers between the runs of
-consecutive rounds of a pruning chain say whether the search stays in one valley (Appendix B).
+A ticket is trained several times under different noise, and the error barriers between all pairs of these
+copies (:mod:`tombola.measures.connectivity`) are averaged (reading D4). Below 2 points the ticket is called
+stable. The same barriers between the runs of consecutive rounds of a pruning chain say whether the search
+stays in one valley (Appendix B).
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
+from tombola.calls import Call, Written, directly
+from tombola.cost import Cost, Outline
 from tombola.data.imageset import Data
+from tombola.data.sizes import Size
 from tombola.errors import RecipeError, TicketError
 from tombola.measures.connectivity import (
     Barrier,
@@ -22,12 +26,12 @@ from tombola.measures.connectivity import (
     Split,
     barrier,
     check_line,
+    lines_cost,
     weighs_batches_alike,
 )
 from tombola.measures.limits import STABLE_BELOW
 from tombola.measures.statistics import mean
 from tombola.registry import declare
-from tombola.search import directly
 from tombola.ticket import Ticket
 from tombola.training.checkpoint import Watch
 from tombola.training.loop import train
@@ -37,7 +41,7 @@ from tombola.training.run import Run
 
 @dataclass(frozen=True)
 class Instability:
-    """What SGD noise does to the trainings of one ticket.
+    """The error barriers between trainings of one ticket under different SGD noise.
 
     lines: between all pairs of copies: first and second, first and third, ..., second and third, ...
     noises: number of the noise of each copy.
@@ -88,12 +92,20 @@ class Instability:
 
     @property
     def recalibrated(self) -> Instability | None:
-        """The reading with batch-norm statistics measured anew, if the lines carry it beside."""
-        beside = tuple(line.recalibrated for line in self.lines if line.recalibrated is not None)
-        return replace(self, lines=beside) if beside else None
+        """The same with batch-norm statistics measured anew; None if the lines do not carry that reading."""
+        lines = tuple(line.recalibrated for line in self.lines if line.recalibrated is not None)
+        return replace(self, lines=lines) if lines else None
 
 
-@declare("instability", version=2, unchanged={2: weighs_batches_alike})
+def _instability_cost(
+    runs: Sequence[Outline], data: Size, trunk: Outline | None, points: int, recalibrate: Recalibrate
+) -> Cost:
+    """Evaluations on the lines between all pairs of copies."""
+    copies = len(runs) + (trunk is not None)
+    return lines_cost(runs[0], data, points, recalibrate, lines=math.comb(copies, 2))
+
+
+@declare("instability", version=2, unchanged={2: weighs_batches_alike}, cost=_instability_cost)
 def instability(
     runs: Sequence[Run],
     data: Data,
@@ -142,6 +154,7 @@ def instability(
 
 
 def _check_copies(runs: Sequence[Run], copies: Sequence[Run]) -> None:
+    """Raises TicketError for runs of several tickets, RecipeError for copies that cannot be compared."""
     if len(copies) < 2:
         raise RecipeError(f"instability of {len(copies)} run(s); it needs at least 2 copies, the paper has 3")
     for run in runs[1:]:
@@ -167,7 +180,7 @@ def _check_copies(runs: Sequence[Run], copies: Sequence[Run]) -> None:
 
 
 def _check_passes(trunk: Run, copy: Run) -> None:
-    """Refuse a trunk that did not pass through the ticket: there it had the very same loss and accuracy."""
+    """Raises TicketError for a trunk without the ticket's loss and accuracy at the ticket's epoch."""
     ticket, start = copy.ticket, copy.history[0]
     passed = [row for row in trunk.history if row.epoch == ticket.epoch]
     # As text, in which an undefined loss is equal to itself: a diverged trunk is a result like any other.
@@ -188,7 +201,7 @@ def noise_copies(
     device: str | torch.device | None = "cpu",
     watch: Watch | None = None,
 ) -> Iterator[Run]:
-    """Train a ticket once under each of several noises, one after the other.
+    """Trainings of a ticket, one under each of several noises, one after the other.
 
     noises: number of the noise of each copy, all different.
 
@@ -198,15 +211,20 @@ def noise_copies(
 
 
 def copies(
-    call: Callable[..., Any], ticket: Any, data: Any, recipe: Recipe, *, noises: Sequence[int] = (1, 2, 3)
-) -> Iterator[Any]:
-    """The trainings of one ticket under several noises, each made by ``call(train, ...)``."""
+    call: Call[Written],
+    ticket: Ticket | Written,
+    data: object,
+    recipe: Recipe,
+    *,
+    noises: Sequence[int] = (1, 2, 3),
+) -> Iterator[Run | Written]:
+    """The trainings of one ticket under several noises, each made by ``call`` when it is wanted."""
     check_noises(noises)
     return (call(train, ticket, data, recipe, noise=noise) for noise in noises)
 
 
 def check_noises(noises: Sequence[int]) -> None:
-    """Refuse fewer than two copies, or two of one noise."""
+    """Raises RecipeError for fewer than two copies, or two of one noise."""
     if len(noises) < 2 or len(set(noises)) < len(noises):
         raise RecipeError(f"noises are {tuple(noises)}; give at least two, all different, such as (1, 2, 3)")
 
@@ -235,17 +253,17 @@ def between_rounds(
 
 
 def consecutive(
-    call: Callable[..., Any],
-    runs: Sequence[Any],
-    data: Any,
+    call: Call[Written],
+    runs: Sequence[Run | Written],
+    data: object,
     *,
     points: int = 11,
     recalibrate: Recalibrate = False,
     split: Split = "test",
-) -> Iterator[Any]:
-    """The barriers between consecutive runs, each made by ``call(barrier, ...)``.
+) -> Iterator[Barrier | Written]:
+    """The barriers between consecutive runs, each made by ``call`` when it is wanted.
 
-    Written down as jobs, a longer chain only adds barriers, and every one is shared with whoever asks for it.
+    Written down as jobs, a longer chain only adds barriers to those of a shorter one.
     """
     check_line(points, recalibrate, split)
     if len(runs) < 2:

@@ -1,7 +1,7 @@
-"""What the record of a run says about learning, kept beside the run: a report need not load any weights.
+"""Forgetting and convergence: how a run learned, from its record of training (section 3.2, Fig. 6; Eq. 4).
 
-Forgetting (section 3.2, Fig. 6) and convergence (Eq. 4) are exact and cheap once a run is in memory; at paper
-scale the reading of its weights is what takes long.
+Both are exact and cheap once a run is in memory. At paper scale reading its weights is what takes long, so
+:func:`learning` keeps their numbers as a small result of its own, from which reports are made.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tombola.training.run import ForgettingRecord, Run
 
 @dataclass(frozen=True)
 class Learning:
-    """How a run learned.
+    """Forgetting and convergence of one run.
 
     images: number of training images.
     forgetting: statistics over them.
@@ -95,7 +95,7 @@ def forgetting(run: Run) -> Forgetting:
 
 @dataclass(frozen=True)
 class SummedForgetting:
-    """Forgetting events of three runs together, as the paper's tables in all likelihood count them.
+    """Forgetting statistics of three runs together, as the paper's tables in all likelihood count them.
 
     events_mean, events_std: of the events of an image summed over the runs, halved: mean and spread (sample
         standard deviation) over images. A run that never learned an image counts 0 for it (reading D9).
@@ -164,7 +164,7 @@ class ForgettingCurve:
 
 @declare("forgetting-curve", stored=False)
 def forgetting_curve(run: Run) -> ForgettingCurve:
-    """How much a run forgot in each epoch; nothing in the first, in which each image is new."""
+    """Forgetting events of a run in each epoch; none in the first, in which all images are new."""
     trained = run.history[1:]
     return ForgettingCurve(
         tuple(row.epoch for row in trained), tuple(row.forgetting_events for row in trained)

@@ -1,7 +1,8 @@
 """Linear probes: how well each block of a network tells the classes apart (section 5.1, Appendix E.1).
 
 After every residual block, or every convolution stage of a plain network, features are averaged over each
-channel's pixels and given to a linear layer of their own. Everything below is frozen.
+channel's pixels and given to a linear layer of their own (:mod:`tombola.measures.heads`). The network below
+is frozen (:mod:`tombola.measures.frozen`).
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from dataclasses import dataclass
 
 import torch
 
+from tombola.cost import Cost, Outline
 from tombola.data.imageset import Data
+from tombola.data.sizes import Size
 from tombola.errors import NetworkError
 from tombola.measures.frozen import BatchNorm, FrozenBody, body_precision, network_of
-from tombola.measures.heads import HEAD_RECIPE, evaluate_heads, train_heads
+from tombola.measures.heads import HEAD_RECIPE, evaluate_heads, heads_cost, train_heads
 from tombola.registry import declare
 from tombola.ticket import Ticket
 from tombola.training.checkpoint import Watch
@@ -27,7 +30,7 @@ from tombola.training.run import Run
 
 @dataclass(frozen=True)
 class Probes:
-    """What linear probes make of the blocks of a body.
+    """Accuracy and loss of the linear probe after each block of a network.
 
     blocks: names of the blocks, in order. ResNet-18 has 8, of which the paper tables the 4th and the 8th;
         ResNet-34 has 16, of which its words fit the 8th and the 16th (protocol, B6).
@@ -40,7 +43,12 @@ class Probes:
     losses: tuple[float, ...]
 
 
-@declare("probe")
+def _probe_cost(subject: Outline, data: Size, recipe: Recipe) -> Cost:
+    """Heads trained once, all in one pass."""
+    return heads_cost(subject, data, recipe)
+
+
+@declare("probe", cost=_probe_cost)
 def probe(
     subject: Ticket | Run,
     data: Data,
@@ -53,7 +61,7 @@ def probe(
     device: str | torch.device | None = "cpu",
     watch: Watch | None = None,
 ) -> Probes:
-    """Train a linear probe after every block of a frozen network, all in one pass over the images.
+    """Accuracy and loss of linear probes after every block of a frozen network, all trained in one pass.
 
     subject: what is probed: the masked start of an (untrained) ticket, or the final weights of a run.
     data: the images that the network is for; probes train on the train split, accuracy is on the test split.
@@ -67,10 +75,10 @@ def probe(
     head: name of the final linear layer, before which the body ends; needed together with ``blocks`` for a
         network of one's own.
     seed: number of the streams from which the probes' initial weights, order and augmentation are drawn.
-    watch: somebody to give signs of life while heads are trained.
+    watch: gets a sign of life at every step while heads are trained.
 
-    Raises :class:`~tombola.errors.NetworkError` for images that do not fit, blocks that are not known, do not
-    exist or cannot be pooled, and :class:`~tombola.errors.RecipeError` for a recipe that cannot be followed.
+    Raises :class:`~tombola.errors.NetworkError` for images that do not fit, blocks that do not exist, cannot
+    be pooled or must be named, and :class:`~tombola.errors.RecipeError` for a recipe that cannot be followed.
     """
     if blocks is not None and len(blocks) == 0:
         raise NetworkError("blocks is empty; name at least one block, or leave it out for all")

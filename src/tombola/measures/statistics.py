@@ -1,4 +1,4 @@
-"""Statistics over runs that differ in their seeds, as the paper's tables give them.
+"""Means, spreads and confidence intervals over runs that differ in their seeds, as in the paper's tables.
 
 Spreads are sample standard deviations (reading D11), and the raw values stay at hand. Failed runs are counted
 and starred, never left out.
@@ -32,7 +32,7 @@ def sample_std(values: Sequence[float]) -> float | None:
 
 @dataclass(frozen=True)
 class Summary:
-    """Values over the seeds of one setting, such as accuracies in percent.
+    """The values of one setting over its seeds, such as accuracies in percent, with their mean and spread.
 
     values: one a run, failed runs included.
     failed: how many of the runs diverged or stayed near chance.

@@ -1,8 +1,9 @@
 """Transfer: a frozen network under a new head, on another data set (section 5.1, Appendix E.2).
 
-The head is replaced by a fresh, dense one with the target's classes, everything else stays frozen: it is the
-linear probe in the head's place. The upper limit, a dense network retrained on the target, needs nothing of
-its own: ``target = fit_images(data)``, then ``train(initialize("resnet18", target), target, recipe)``.
+The head is replaced by a fresh, dense one with the target's classes and everything else stays frozen, so it
+is a linear probe (:mod:`tombola.measures.probe`) in its place. The upper limit, a dense network retrained
+on the target, needs no function here: ``target = fit_images(data)``, then
+``train(initialize("resnet18", target), target, recipe)``.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from dataclasses import dataclass
 
 import torch
 
+from tombola.cost import Cost, Outline
 from tombola.data.fitting import fit_images
 from tombola.data.imageset import Data
+from tombola.data.sizes import Size
 from tombola.measures.frozen import BatchNorm, FrozenBody, body_precision, network_of
-from tombola.measures.heads import HEAD_RECIPE, evaluate_heads, train_heads
+from tombola.measures.heads import HEAD_RECIPE, evaluate_heads, heads_cost, train_heads
 from tombola.registry import declare
 from tombola.ticket import Ticket
 from tombola.training.checkpoint import Watch
@@ -26,7 +29,7 @@ from tombola.training.run import Run
 
 @dataclass(frozen=True)
 class Transfer:
-    """What a fresh head makes of a target on a frozen body.
+    """Accuracy and loss of a fresh head on a frozen body, on the target data.
 
     accuracy: accuracy on the target's test split, in percent; batch norm adapted to the target.
     loss: mean cross-entropy there, in nats.
@@ -39,7 +42,12 @@ class Transfer:
     frozen_loss: float
 
 
-@declare("transfer")
+def _transfer_cost(subject: Outline, data: Size, recipe: Recipe) -> Cost:
+    """Heads trained twice, with adapting and with frozen batch norm."""
+    return heads_cost(subject, data, recipe, times=2)
+
+
+@declare("transfer", cost=_transfer_cost)
 def transfer(
     subject: Ticket | Run,
     data: Data,
@@ -51,7 +59,7 @@ def transfer(
     device: str | torch.device | None = "cpu",
     watch: Watch | None = None,
 ) -> Transfer:
-    """Train a fresh head for another data set on a frozen network.
+    """Accuracy and loss of a fresh head that is trained for another data set on a frozen network.
 
     subject: the body: the masked start of a ticket, or the final weights of a run.
     data: the target; its images are fitted by :func:`~tombola.data.fitting.fit_images` and normalised with
@@ -60,7 +68,7 @@ def transfer(
     size: height and width that the target's images are resized to.
     head: name of the layer that is replaced, for a network of one's own: its final linear layer.
     seed: number of the streams from which the head's initial weights, order and augmentation are drawn.
-    watch: somebody to give signs of life while heads are trained.
+    watch: gets a sign of life at every step while heads are trained.
 
     Raises :class:`~tombola.errors.DataError` for images whose channels do not correspond to the network's,
     :class:`~tombola.errors.NetworkError` for a network that cannot take images of that size or a head that is

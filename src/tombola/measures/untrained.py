@@ -1,7 +1,7 @@
-"""The untrained ticket with its own head: what pruning alone has made of a network (section 5).
+"""Accuracy of an untrained ticket with its own head: what pruning alone has made of a network (section 5).
 
-The batch-norm statistics of an initialisation are mean 0 and variance 1, under which a network is near chance
-whatever its mask. So there is a second reading, with statistics measured on the train images (D3).
+The batch-norm statistics of an initialisation are mean 0 and variance 1, under which a network with any mask
+is near chance. So there is a second reading, with statistics measured on the train images (D3).
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from typing import Literal
 
 import torch
 
+from tombola.cost import Cost, Outline, evaluated_images, forward
 from tombola.data.imageset import Data
+from tombola.data.sizes import Size
 from tombola.measures.connectivity import Recalibrate, check_recalibrate, recalibrate_batch_norm
 from tombola.registry import declare
 from tombola.ticket import Ticket
@@ -36,7 +38,12 @@ class Untrained:
     recalibrated: Untrained | None = None
 
 
-@declare("untrained")
+def _untrained_cost(ticket: Outline, data: Size, recalibrate: Recalibrate) -> Cost:
+    """One evaluation."""
+    return forward(ticket, evaluated_images(data, recalibrate))
+
+
+@declare("untrained", cost=_untrained_cost)
 def untrained(
     ticket: Ticket,
     data: Data,

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from tombola import seeds
 from tombola.errors import NetworkError
@@ -221,3 +223,32 @@ def prunable_names(module: nn.Module) -> list[str]:
     # Tied weights stand under several names; the first one stands for all.
     unique = {name for name, _ in module.named_parameters()}
     return [name for name in names if name in unique]
+
+
+@cache
+def weights_of(name: str) -> int:
+    """Number of weights of a declared network for images and classes as CIFAR-10's.
+
+    name: as it stands in a job. The network is built without memory for its weights and without drawing them.
+
+    Raises :class:`~tombola.errors.NetworkError` for a network that cannot be built for such images.
+    """
+    with torch.device("meta"), _Undrawn():
+        module = Network.of(as_written(name), channels=3, size=(32, 32), classes=10).build()
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+class _Undrawn(TorchFunctionMode):
+    """Within it, nothing is drawn: even without memory, drawing makes torch import its compiler."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__name__", None) in ("normal_", "uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)

@@ -1,7 +1,8 @@
-"""Controls: what a ticket's mask and weights are held against.
+"""Controls of a ticket: its mask permuted or random, its weights drawn anew, or the network left dense.
 
-Each takes its weights from the dense start, never from the surviving weights alone, so that a ticket without
-its dense start is refused rather than silently measured at zeros.
+All take their weights from the dense start, never from the surviving weights alone, so that a ticket without
+its dense start is refused rather than silently measured at zeros. What they return are tickets, to be trained
+and measured like those of :mod:`tombola.pruning.prune`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from tombola import files, seeds
+from tombola.cost import Cost
 from tombola.errors import TicketError
 from tombola.pruning.prune import Scope, check_scope
 from tombola.registry import declare
@@ -35,7 +37,7 @@ def permute(ticket: Ticket, *, seed: int = 0) -> Ticket:
 
 @declare("randomize", stored=False)
 def randomize(ticket: Ticket, *, seed: int = 0, scope: Scope = "global") -> Ticket:
-    """The dense start under a mask drawn uniformly at random; it keeps as many weights.
+    """The dense start under a mask drawn uniformly at random that keeps as many weights as the ticket's.
 
     scope: ``"global"`` draws over the whole network, so that every layer comes out about equally sparse;
         ``"layerwise"`` draws for each layer as many as the ticket keeps there. Such a mask is distributed as
@@ -52,10 +54,11 @@ def randomize(ticket: Ticket, *, seed: int = 0, scope: Scope = "global") -> Tick
             for name, keep in ticket.mask.items()
         }
         return replace(ticket, mask=mask)
-    return replace(ticket, mask=_split(_random_mask(ticket.total, ticket.kept, draws), ticket.mask))
+    flat = _random_mask(ticket.total, ticket.kept, draws)
+    return replace(ticket, mask=_in_layers(flat, ticket.mask))
 
 
-@declare("reinitialize", stored=False)
+@declare("reinitialize", stored=False, cost=lambda ticket: Cost(result=replace(ticket, epoch=0)))
 def reinitialize(ticket: Ticket, *, seed: int, keep_signs: bool = False) -> Ticket:
     """The ticket's mask over another initialisation of the same network, at epoch 0.
 
@@ -77,7 +80,7 @@ def reinitialize(ticket: Ticket, *, seed: int, keep_signs: bool = False) -> Tick
     return replace(ticket, start=start, epoch=0, start_fingerprint=files.fingerprint(start), complete=True)
 
 
-@declare("densify", stored=False)
+@declare("densify", stored=False, cost=lambda ticket: Cost(result=replace(ticket, density=1.0)))
 def densify(ticket: Ticket) -> Ticket:
     """The dense start under a full mask: of a ticket at epoch 0 a random dense network.
 
@@ -99,11 +102,11 @@ def _random_mask(total: int, kept: int, draws: np.random.Generator) -> torch.Ten
 
 
 def _with_signs(magnitudes: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
-    """The absolute values of one tensor, negative where another is."""
+    """The absolute values of ``magnitudes``, negative where ``signs`` is."""
     return torch.where(signs < 0, -magnitudes.abs(), magnitudes.abs())
 
 
-def _split(flat: torch.Tensor, like: Mask) -> dict[str, torch.Tensor]:
-    """A flat mask cut into the layers of another."""
+def _in_layers(flat: torch.Tensor, like: Mask) -> dict[str, torch.Tensor]:
+    """A flat mask cut into the layers of another mask."""
     parts = torch.split(flat, [keep.numel() for keep in like.values()])
     return {name: part.reshape(keep.shape) for (name, keep), part in zip(like.items(), parts, strict=True)}

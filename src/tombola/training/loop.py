@@ -29,13 +29,14 @@ from tombola.training.choice import engine_for
 from tombola.training.device import Mode, environment, repeatable, resolve_device, resolve_precision
 from tombola.training.engines import Engine
 from tombola.training.epoch import EpochPlan
+from tombola.training.estimate import pretrain_cost, train_cost
 from tombola.training.preflight import check_trainable
 from tombola.training.recipe import Recipe
 from tombola.training.run import NOT_MEASURED, Epoch, ForgettingRecord, History, Run
 from tombola.untrusted import OTHER_FORM
 
 
-@declare("train")
+@declare("train", cost=train_cost)
 def train(
     ticket: Ticket,
     data: Data,
@@ -79,7 +80,7 @@ def train(
         )
 
 
-@declare("pretrain")
+@declare("pretrain", cost=pretrain_cost)
 def pretrain(
     start: Ticket,
     data: Data,

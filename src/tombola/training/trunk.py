@@ -12,12 +12,14 @@ from dataclasses import dataclass
 
 import torch
 
+from tombola.cost import Cost
 from tombola.data.imageset import Data
 from tombola.errors import RecipeError
 from tombola.registry import declare
 from tombola.ticket import State, Ticket
 from tombola.training.checkpoint import Watch
 from tombola.training.device import Mode
+from tombola.training.estimate import trunk_cost
 from tombola.training.loop import check_rewind, rewind_ticket, train_until
 from tombola.training.recipe import Recipe
 
@@ -39,7 +41,7 @@ class Point:
     momentum: State
 
 
-@declare("trunk")
+@declare("trunk", cost=trunk_cost)
 def trunk(
     start: Ticket,
     data: Data,
@@ -71,7 +73,7 @@ def trunk(
         return Point(epochs, flat_network.state(), flat_network.momentum_state() if recipe.momentum else {})
 
 
-@declare("ticket_at", stored=False)
+@declare("ticket_at", stored=False, cost=lambda point: Cost(result=point))
 def ticket_at(start: Ticket, point: Point) -> Ticket:
     """The ticket taken at a point of the trunk of ``start``."""
     return rewind_ticket(start, point.weights, point.epoch)

@@ -206,13 +206,14 @@ def _spread(points: Iterable[Sequence[float]]) -> list[float] | None:
 def _panel_key(key: Key, *, several: bool) -> tuple[str, ...]:
     """What a panel over sparsity is of: everything that its lines have in common."""
     half = _HALVES[bool(key.pretrained)]
+    anew = ["batch norm measured anew"] if _is_second_reading(key) else []
     if several:
-        return _pair_name(key), half, *(["batch norm measured anew"] * _is_second_reading(key))
+        return _pair_name(key), half, *anew
     if key.block is not None:
         return f"({_LETTERS[bool(key.pretrained)]}) {half}", _BLOCKS.get(key.block, f"block {key.block}")
     if key.subset_percent is not None:
         return half, f"{key.subset_percent}% of the images"
-    return (half,)
+    return half, *anew
 
 
 def _panel_order(key: Key) -> tuple[int, int, bool, bool]:

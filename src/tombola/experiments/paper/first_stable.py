@@ -13,6 +13,7 @@ from functools import cache
 from tombola.experiments.paper.jobs import PaperJobs
 from tombola.experiments.paper.printed import EPOCHS, printed_cells
 from tombola.experiments.paper.settings import CONFIGURATIONS, Configuration, Pair, key_of
+from tombola.lab.chains import as_job
 from tombola.lab.item import Guess, Results
 from tombola.lab.job import Job
 from tombola.measures.first_stable import bracket, epochs_trained, questions, shares_trunk
@@ -157,7 +158,11 @@ def _search(work: PaperJobs, pair: Pair, configuration: Configuration, number: i
     noises = range(number, number + scale.copies)
     shared = shares_trunk(work.recipe(pair, configuration), number, noises)
     branches = work.branches(pair, configuration, number)
-    return Search(number, scale.epochs, scale.neighbours, branches.instability, shared, scale.copies)
+
+    def ask(length: int) -> Job:
+        return as_job(branches.instability(length))
+
+    return Search(number, scale.epochs, scale.neighbours, ask, shared, scale.copies)
 
 
 @cache

@@ -14,7 +14,7 @@ from tombola.data.imageset import Data
 from tombola.data.subsets import subset
 from tombola.experiments.paper.scales import Scale, Subject
 from tombola.experiments.paper.settings import PRETRAINING_NOISE, RETRAINED, Configuration, Pair
-from tombola.lab.chains import imp_jobs, start_job, ticket_jobs
+from tombola.lab.chains import as_job, imp_jobs, start_job, ticket_jobs
 from tombola.lab.item import Measured, Read
 from tombola.lab.job import Job, job
 from tombola.measures.difficulty import Difficulty, Forgotten, drop_by_difficulty, forgotten_subset
@@ -181,7 +181,8 @@ class PaperJobs:
         def make() -> list[Job]:
             runs = self.runs(pair, configuration, number)
             data = self.subject(pair).data
-            return list(consecutive(job, runs, data, points=self.scale.points_between))
+            lines = consecutive(job, runs, data, points=self.scale.points_between)
+            return [as_job(line) for line in lines]
 
         return self._once(("between", pair, configuration, number), make)
 
@@ -256,17 +257,17 @@ class PaperJobs:
     ) -> Job:
         """Training of a chain's ticket on a random subset, the same for all configurations of a run."""
 
-        def call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Job:
+        def call(function: Callable[..., object], /, *arguments: object, **options: object) -> Job:
             if function is not subset:
                 return job(function, *arguments, **options)
             return self._once(("subset", pair, number, percent), lambda: job(function, *arguments, **options))
 
         def make() -> Job:
-            made: Job = few_shot_training(
+            run = few_shot_training(
                 call, self.tickets(pair, configuration, number)[prunings], self.subject(pair).data,
                 self.recipe(pair, configuration), share=percent / 100, seed=number, noise=number,
             )  # fmt: skip
-            return made
+            return as_job(run)
 
         return self._once(("few-shot", pair, configuration, prunings, number, percent), make)
 
@@ -285,7 +286,7 @@ class PaperJobs:
         part = job(forgotten_subset, data, scored, which=which, share=share, seed=number)
         return job(train, ticket, part, self.recipe(pair, configuration), noise=number)
 
-    def branches(self, pair: Pair, configuration: Configuration, number: int) -> Branches:
+    def branches(self, pair: Pair, configuration: Configuration, number: int) -> Branches[Job]:
         """Trunk and children of a start, by pretraining length (Table 15)."""
         return Branches(
             job, self.start(pair, number), self.subject(pair).data, self.recipe(pair, configuration),

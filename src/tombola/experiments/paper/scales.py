@@ -16,6 +16,7 @@ from tombola.data.imageset import Data
 from tombola.errors import StudyError, unknown
 from tombola.experiments.paper.printed import EPOCHS
 from tombola.experiments.paper.settings import (
+    PAIRS,
     R18_C10,
     R18_C100,
     R34_TIN,
@@ -26,7 +27,7 @@ from tombola.experiments.paper.settings import (
     short_search_epochs,
 )
 from tombola.networks.initialization import written_init
-from tombola.table.key import sparsity_after
+from tombola.table.key import Key, sparsity_after
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Scale:
     head_epochs: of probes and transferred heads.
     neighbours: lengths asked about beside a first stable epoch, as a check that stability is monotonic.
     configurations: only these, each without and with late rewinding; None for all that a study has.
+    pairs: only these networks with their data; None for all that a study has.
     note: of stand-ins, for every picture. changes: what was overridden.
     """
 
@@ -86,6 +88,7 @@ class Scale:
     head_epochs: int = 5
     neighbours: int = 0
     configurations: tuple[Configuration, ...] | None = None
+    pairs: tuple[Pair, ...] | None = None
     note: str = ""
     changes: tuple[str, ...] = ()
 
@@ -139,6 +142,13 @@ class Scale:
             configuration
             for configuration in configurations
             if self.configurations is None or replace(configuration, pretrained=False) in self.configurations
+        )
+
+    def has_pair(self, key: Key) -> bool:
+        """Whether a key is of a pair that was not deselected; what is retrained on a target has its data."""
+        return self.pairs is None or any(
+            key.network == pair.network and (key.dataset == pair.dataset or key.baseline == "retrained_dense")
+            for pair in self.pairs
         )
 
     def search_epochs(self, printed: int) -> int:
@@ -248,10 +258,13 @@ _OVERRIDABLE = (
 )  # fmt: skip
 
 
-def overridden(scale: Scale, *, configs: Sequence[str] | None = None, **numbers: Any) -> Scale:
+def overridden(
+    scale: Scale, *, configs: Sequence[str] | None = None, pairs: Sequence[str] | None = None, **numbers: Any
+) -> Scale:
     """The scale with other numbers, under which jobs have other names.
 
-    configs: only these configurations, written as ``"0.0/256"``.
+    configs: only these configurations, written as ``"0.0/256"``. pairs: only these networks with their data,
+        written as ``"R18/C10"``.
     numbers: ``rounds``, ``lr`` and ``init`` (an initialisation scheme) of every pair, and the fields of
         :class:`Scale` that count something. None leaves a number as it is.
 
@@ -260,7 +273,9 @@ def overridden(scale: Scale, *, configs: Sequence[str] | None = None, **numbers:
     numbers = {key: value for key, value in numbers.items() if value is not None}
     for key in numbers:
         if key not in (*_OF_SUBJECTS, *_OVERRIDABLE):
-            raise StudyError(unknown("number of a scale", key, [*_OF_SUBJECTS, *_OVERRIDABLE, "configs"]))
+            raise StudyError(
+                unknown("number of a scale", key, [*_OF_SUBJECTS, *_OVERRIDABLE, "configs", "pairs"])
+            )
     changes = [f"{key} {_text(value)}" for key, value in numbers.items()]
     of_subjects = {key: numbers.pop(key) for key in _OF_SUBJECTS if key in numbers}
     if not of_subjects.get("lr", 1) > 0:
@@ -276,7 +291,18 @@ def overridden(scale: Scale, *, configs: Sequence[str] | None = None, **numbers:
     if configs is not None:
         numbers["configurations"] = tuple(configuration_named(text) for text in configs)
         changes.append(f"configs {','.join(configs)}")
+    if pairs is not None:
+        numbers["pairs"] = tuple(pair_named(text) for text in pairs)
+        changes.append(f"pairs {','.join(pairs)}")
     return replace(scale, changes=(*scale.changes, *changes), **numbers)
+
+
+def pair_named(text: str) -> Pair:
+    """A pair by its short name, such as ``"R18/C10"``; :class:`~tombola.errors.StudyError` if there is none."""
+    pairs = {pair.name: pair for pair in PAIRS}
+    if text.strip() not in pairs:
+        raise StudyError(unknown("pair", text.strip(), pairs))
+    return pairs[text.strip()]
 
 
 def configuration_named(text: str) -> Configuration:

@@ -1,10 +1,10 @@
-"""Descriptions of strangers: what they refer to is checked before it is followed."""
+"""Descriptions from untrusted files: their references are checked before they are followed."""
 
 from typing import Any
 
 import pytest
 
-from tombola.lab.described import check_described, names_data
+from tombola.lab.description import check_description, is_data_name
 
 _NAME = "0123456789abcdef" * 4
 
@@ -15,7 +15,7 @@ def described(**arguments: Any) -> dict[str, Any]:
 
 def test_a_call_with_every_kind_of_reference_is_let_through() -> None:
     inner = described(run={"job": _NAME})
-    check_described(
+    check_description(
         described(
             ticket={"job": _NAME, "call": inner}, data={"data": "owner--name"}, many=[{"job": _NAME}, 3],
             own={"value": _NAME, "type": "Ticket"}, recipe={"epochs": 2},
@@ -48,7 +48,7 @@ def test_a_call_with_every_kind_of_reference_is_let_through() -> None:
 )
 def test_a_reference_to_another_place_is_refused(argument: Any, within: Any) -> None:
     with pytest.raises(ValueError, match=r" is no |^its "):
-        check_described(described(x=within(argument)))
+        check_description(described(x=within(argument)))
 
 
 @pytest.mark.parametrize(
@@ -64,10 +64,10 @@ def test_a_reference_to_another_place_is_refused(argument: Any, within: Any) -> 
 )
 def test_what_is_no_call_is_refused(description: Any) -> None:
     with pytest.raises(ValueError, match=r"is no call|^its "):
-        check_described(description)
+        check_description(description)
 
 
 def test_data_is_called_by_what_can_be_a_file() -> None:
-    assert names_data("owner--name")
-    assert not names_data("..\\x/y")
-    assert not names_data("")
+    assert is_data_name("owner--name")
+    assert not is_data_name("..\\x/y")
+    assert not is_data_name("")

@@ -1,0 +1,107 @@
+"""ResNet-18 on CIFAR-10 at the paper's own budget of 200 epochs a training: what is run, leg by leg.
+
+Pruning chains of all eight configurations from one seed. Of every round: its training, forgetting and
+convergence, the untrained ticket in both readings of batch norm (D3) and under a permuted mask, and the barrier
+to the round before; of rounds 5 and 10 also probes and few-shot trainings. All are jobs of the paper's studies,
+so `tombola report` shows them. What the store has is not computed again: a leg on a machine that is lent for
+minutes continues the last one.
+
+Run: python results/run.py --store DIR --configs 0.0/100 0.0/256 --stop-after 1200 [--device cuda]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from tombola.experiments.paper.jobs import PaperJobs
+from tombola.experiments.paper.scales import configuration_named, overridden, scale_named
+from tombola.experiments.paper.settings import R18_C10, SUBSETS, Configuration
+from tombola.lab.execute import Settings
+from tombola.lab.job import Job
+from tombola.lab.lab import Lab
+from tombola.lab.progress import Bar
+from tombola.lab.store import Store
+
+LAST = 10
+"""Prunings of the last ticket of a chain: 89.26% sparsity."""
+
+
+def scale_jobs() -> PaperJobs:
+    """The jobs of the paper's scale with one seed and ten rounds."""
+    return PaperJobs(overridden(scale_named("paper"), seeds=1, rounds=LAST, columns=(LAST // 2, LAST)))
+
+
+def chain_jobs(work: PaperJobs, configuration: Configuration, until: int, store: Store) -> Iterator[Job]:
+    """The trainings of a chain up to a round, and what is measured of each round.
+
+    A barrier to a run whose weights are not in the store is left out: it would have that run trained again,
+    and all before it whose tickets did not travel.
+    """
+    runs = work.runs(R18_C10, configuration, 0)
+    tickets = work.tickets(R18_C10, configuration, 0)
+    barriers = work.between_rounds(R18_C10, configuration, 0)
+    for number in range(until + 1):
+        yield runs[number]
+        yield work.learning(runs[number])
+        for recalibrated in (False, True):
+            yield work.untrained(R18_C10, tickets[number], recalibrated=recalibrated)
+        if number and not _is_thin(store, runs[number - 1]):
+            yield barriers[number - 1]
+
+
+def ticket_jobs(work: PaperJobs, configuration: Configuration, until: int, store: Store) -> Iterator[Job]:
+    """What is measured of the tickets that the store has: permuted controls, probes, few-shot trainings."""
+    tickets = work.tickets(R18_C10, configuration, 0)[: until + 1]
+    there = [n for n, ticket in enumerate(tickets) if store.has(ticket.name) and not _is_thin(store, ticket)]
+    for number in there:
+        yield work.untrained(R18_C10, work.permuted(tickets[number], 0), recalibrated=True)
+    for number in there:
+        if number in (LAST // 2, LAST):
+            yield work.probe(R18_C10, tickets[number], 0)
+            yield work.probe(R18_C10, work.permuted(tickets[number], 0), 0)
+            for percent in SUBSETS:
+                yield work.few_shot(R18_C10, configuration, number, 0, percent)
+
+
+def chosen(texts: Sequence[str]) -> list[Configuration]:
+    """Configurations from the command line: momentum/batch size, with "pre" behind it if rewound."""
+    named = [(configuration_named(text.removesuffix("pre")), text.endswith("pre")) for text in texts]
+    return [configuration.rewound if rewound else configuration for configuration, rewound in named]
+
+
+def main(
+    store: Path,
+    configs: tuple[str, ...] = ("0.0/100", "0.0/256", "0.9/100", "0.9/256"),
+    until: int = LAST,
+    tickets: bool = False,
+    stop_after: float | None = None,
+    device: str = "auto",
+    slots: int | None = None,
+    strict: bool = False,
+) -> None:
+    """Compute whatever is missing.
+
+    configs: momentum/batch size, with "pre" behind it for late rewinding, such as 0.0/256pre.
+    until: prunings of each chain. tickets: measure the tickets that there are, instead of training chains.
+    stop_after: seconds after which the leg ends. slots: trainings at once on each GPU.
+    """
+    work = scale_jobs()
+    lab = Lab(store, workers=1, settings=Settings(device=device, slots=slots, strict=strict))
+    listed = ticket_jobs if tickets else chain_jobs
+    jobs = [job for chain in chosen(configs) for job in listed(work, chain, until, lab.store)]
+    with Bar(Console(), lab.store) as bar:
+        outcome = lab.run(jobs, progress=bar, stop_after=stop_after)
+    outcome.raise_failures()
+    print(f"{len(outcome.computed)} computed, {len(outcome.found)} were there, {len(outcome.left)} left")
+
+
+def _is_thin(store: Store, job: Job) -> bool:
+    return store.has(job.name) and store.is_thin(job.name)
+
+
+if __name__ == "__main__":  # Dask imports this file anew in its workers
+    tyro.cli(main)

@@ -1,0 +1,132 @@
+"""Descriptions of jobs: validated before anything in them is followed, and walked.
+
+A description is a call as JSON, ``{"function": ..., "version": ..., "arguments": ...}``, and may come from an
+untrusted file. Among its arguments, also within lists, ``{"job": name}`` is the result of a stored job,
+``{"job": name, "call": description}`` that of a call described in full, whose result no store keeps,
+``{"data": name}`` a data set, and ``{"value": fingerprint, "type": "Ticket" or "Run"}`` the caller's own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+TICKET_FUNCTION = "prune"
+"""The function whose results are the tickets of rounds. Listings and counts leave them out unless asked."""
+
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+# Bytes of a data name: with a prefix and a suffix a file name stays below the 255 of most file systems.
+_LONGEST = 200
+
+
+def check_description(description: object) -> None:
+    """Raises ValueError unless this is a call whose references are fingerprints or names of files."""
+    if not isinstance(description, dict):
+        raise ValueError(f"{description!r:.60} is no call")
+    for key, kind in (("function", str), ("version", int), ("arguments", dict)):
+        if not isinstance(description.get(key), kind):
+            raise ValueError(f"its {key} is {description.get(key)!r:.60}")
+    pending = list(description["arguments"].values())
+    while pending:
+        value = pending.pop()
+        if isinstance(value, list):
+            pending.extend(value)
+        elif isinstance(value, dict):
+            _check_reference(value)
+            if "call" not in value:  # the arguments of a call may have any name, "data" too
+                pending.extend(value.values())
+
+
+def _check_reference(value: dict[str, Any]) -> None:
+    """Raises ValueError for a reference that could lead outside the store."""
+    if "job" in value:
+        if not is_fingerprint(value["job"]):
+            raise ValueError(f"{value['job']!r:.60} is no job")
+        if "call" in value:
+            check_description(value["call"])
+    elif value.keys() == {"data"} and not is_data_name(value["data"]):
+        raise ValueError(f"{value['data']!r:.60} is no data set")
+    elif value.keys() == {"value", "type"} and not (
+        is_fingerprint(value["value"]) and value["type"] in ("Ticket", "Run")
+    ):
+        raise ValueError(f"{value['value']!r:.60} is no ticket or run")
+
+
+def is_fingerprint(name: object) -> bool:
+    """Whether a name is 64 hexadecimal digits, as those of jobs and tensors are."""
+    return isinstance(name, str) and _FINGERPRINT.fullmatch(name) is not None
+
+
+def is_data_name(name: object) -> bool:
+    """Whether data may have this name: a printable file name without a folder."""
+    return (
+        isinstance(name, str)
+        and name != ""
+        and name == os.path.basename(name)
+        and len(name.encode(errors="replace")) <= _LONGEST
+        and name.isprintable()
+    )
+
+
+def parents(description: Mapping[str, Any]) -> set[str]:
+    """Names of the stored jobs whose results a described call takes."""
+    return {value["job"] for value in _references(description) if "job" in value}
+
+
+def data_names(description: Mapping[str, Any]) -> set[str]:
+    """Names of the data sets that a described call takes."""
+    return {value["data"] for value in _references(description) if value.keys() == {"data"}}
+
+
+def own_values(description: Mapping[str, Any]) -> set[str]:
+    """Fingerprints of the caller's own tickets and runs that a described call takes."""
+    return {value["value"] for value in _references(description) if value.keys() == {"value", "type"}}
+
+
+def described_in_full(description: Mapping[str, Any]) -> set[str]:
+    """Names of the calls described in full within a call; older stores have their tickets only so."""
+    return {value["job"] for call in calls(description) for value in full_calls(call)}
+
+
+def calls(description: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yields a described call and all calls described in full within it, at any depth."""
+    pending = [description]
+    while pending:
+        call = pending.pop()
+        yield call
+        pending.extend(value["call"] for value in full_calls(call))
+
+
+def full_calls(description: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields the references among a call's own arguments that describe another call in full."""
+    return (value for value in objects_in(list(description["arguments"].values())) if _is_full(value))
+
+
+def _references(description: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields all other objects among the arguments of a call and of those described in full within it."""
+    for call in calls(description):
+        arguments = list(call["arguments"].values())
+        yield from (value for value in objects_in(arguments) if not _is_full(value))
+
+
+def _is_full(value: Mapping[str, Any]) -> bool:
+    return {"job", "call"} <= value.keys()
+
+
+def objects_in(value: object) -> Iterator[dict[str, Any]]:
+    """Yields the objects in an argument: itself or those in its lists, without those within objects."""
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, list):
+            pending.extend(item)
+        elif isinstance(item, dict):
+            yield item
+
+
+def shared_start(details: Mapping[str, Any]) -> str | None:
+    """The fingerprint of the dense start that a packed ticket or run leaves to the store, if it does."""
+    ticket = details.get("ticket", details)
+    return ticket["start"] if ticket.get("start_kept") == "none" else None

@@ -1,0 +1,160 @@
+"""One job as a task of a Dask worker: the engine submits :func:`run_task`, keyed by the job's name.
+
+A job that another owner works on is waited for without holding a slot. Errors cross to the driver as plain
+:class:`~tombola.errors.TombolaError`, because one that cannot be unpickled there would be waited for for
+ever. Dask is imported only when a job runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tombola.errors import ClusterError, DeviceError, JobError, StoreUnwritable, TombolaError
+from tombola.lab.deadline import Left, Stop, Stopped, at_work
+from tombola.lab.environment import difference_here
+from tombola.lab.execute import LeaseHeld, Settings, execute
+from tombola.lab.job import name_of
+from tombola.lab.lease import free
+from tombola.lab.store import Store
+from tombola.lab.supervision import apart_from_suspects, device_is_lost
+from tombola.training.run import Epoch
+
+# Seconds between two looks at a job that another owner works on: the first pause, and the longest.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
+
+
+def run_task(
+    root: str,
+    description: str,
+    settings: Settings,
+    driver: Mapping[str, str],
+    needs: list[bool],
+    run: str = "",
+) -> bool:
+    """Runs a job in a Dask worker and returns whether it was computed here.
+
+    driver: the driver's versions. Workers that joined later have not been asked for theirs, nor whether they
+        see the store.
+    needs: the results of the tasks before this one; they only order the graph.
+    run: names the run that the job belongs to, which may be stopped.
+    """
+    from distributed import Reschedule
+
+    with at_work(run, settings.stop_at) as stop:
+        try:
+            return _run_in_worker(root, description, settings, driver, stop)
+        except Stopped as stopped:
+            left = Left(stopped.like)
+    if stop.closes:
+        raise Reschedule  # for another worker to continue
+    raise left
+
+
+def _run_in_worker(
+    root: str, description: str, settings: Settings, driver: Mapping[str, str], stop: Stop
+) -> bool:
+    """Runs a job; what it raises can be pickled and unpickled."""
+    stop.check()
+    version_error = difference_here(driver)
+    if version_error is not None:
+        raise ClusterError(version_error)
+    if not (Path(root) / "work").is_dir():
+        raise ClusterError(
+            f"the worker on {socket.gethostname()} does not see the store at {root}; it must be on a file "
+            "system that all machines share, under the same path"
+        )
+    # For the whole process and for good: its other slots rest on the same number.
+    if torch.get_num_threads() != settings.threads:
+        torch.set_num_threads(settings.threads)
+    try:
+        return run_when_free(Store(root, create=False), json.loads(description), settings, None, stop)
+    except Exception as error:
+        if device_is_lost(error):
+            _end_process()  # every other slot of it would fail too
+        if stop.is_due() and not isinstance(error, TombolaError):
+            raise Stopped from error  # signals may have ended what it rested on
+        sendable = error if isinstance(error, TombolaError) else JobError(one_line(error))
+        if isinstance(error, StoreUnwritable | DeviceError):  # a fault of the machine more than of the job
+            sendable = type(error)(f"{error} (on {socket.gethostname()})")
+        sendable.__cause__ = sendable.__context__ = sendable.__traceback__ = None
+    raise sendable
+
+
+def run_when_free(
+    store: Store,
+    description: Mapping[str, Any],
+    settings: Settings,
+    on_epoch: Callable[[Epoch, int], None] | None,
+    stop: Stop,
+) -> bool:
+    """Runs a job; while another owner works on it, waits with growing pauses and without a slot.
+
+    Returns and raises what :func:`~tombola.lab.execute.execute` does, :class:`LeaseHeld` apart.
+    """
+    name = name_of(description)
+    while True:
+        try:
+            if not _in_worker():
+                return execute(store, description, settings, on_epoch, stop=stop)
+            end_process = _end_process if _has_nanny() else None
+            with apart_from_suspects(store.workplace(name), _without_slot):
+                return execute(store, description, settings, on_epoch, end_process=end_process, stop=stop)
+        except LeaseHeld:
+            with _without_slot():
+                pause = _FIRST_PAUSE
+                while (not store.has(name) or store.is_thin(name)) and not free(store.workplace(name)):
+                    # A little chance keeps many waiters from asking all at once; it touches no result.
+                    stop.wait(pause * random.uniform(0.8, 1.2))
+                    stop.check()
+                    pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+
+@contextmanager
+def _without_slot() -> Iterator[None]:
+    """Lets the Dask worker begin another task meanwhile; afterwards this thread waits for a slot again."""
+    from distributed import rejoin, secede
+
+    if not _in_worker():
+        yield
+        return
+    secede()
+    yield
+    rejoin()
+
+
+def _in_worker() -> bool:
+    """Whether this thread is a slot of a Dask worker."""
+    from distributed import get_worker
+
+    try:
+        get_worker()
+    except ValueError:
+        return False
+    return True
+
+
+def _has_nanny() -> bool:
+    """Whether the process of this Dask worker is started again after it ends."""
+    from distributed import get_worker
+
+    return get_worker().nanny is not None
+
+
+def _end_process() -> None:
+    """Ends this process at once; its jobs resume in the one that its nanny starts."""
+    os._exit(1)
+
+
+def one_line(error: BaseException) -> str:
+    """The cause of a failure as one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, TombolaError) else f"{type(error).__name__}: {text}"
