@@ -2,19 +2,15 @@
 
 A declared function states its cost in a small function beside it, ``declare(name, cost=...)``. That function
 names the arguments it needs; for a ticket or run it gets an :class:`Outline`, for data a
-:class:`~tombola.data.sizes.Size`. An epoch is a pass of training over the full train split, so 200 epochs on
+:class:`Size`. An epoch is a pass of training over the full train split, so 200 epochs on
 1% of it are 2, as in the paper's own count.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 from tombola.networks.versions import bare_name
-
-if TYPE_CHECKING:
-    from tombola.data.sizes import Size
 
 FORWARD = 1 / 3
 """Work of an image that only passes forward, in images of training."""
@@ -27,6 +23,22 @@ RESULT_BYTES = 4_096
 
 HEADER_BYTES = 10_240
 """Disk that the description of a tensor file takes."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Images in the train and test split, and classes; ``share``: of the full train split, for a subset."""
+
+    train: int
+    test: int
+    classes: int
+    share: float = 1.0
+
+    def part(self, share: float | None = None, shots: int | None = None) -> Size:
+        """The size of a subset with that share of the train images, or with ``shots`` of each class."""
+        if shots is not None and self.train:
+            share = shots * self.classes / self.train
+        return replace(self, share=self.share * (1.0 if share is None else share))
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ import pytest
 from torch import nn
 
 import tombola as tb
-from tombola.cost import Outline
+from tombola.cost import Outline, Size
 from tombola.data import load
-from tombola.data.sizes import Size
 from tombola.experiments import costs
 from tombola.experiments.bound import Bound
 from tombola.experiments.costs import Costs

@@ -3,27 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
 
+from tombola.cost import Size
 from tombola.data.catalogue import CATALOGUE, origin_of
 from tombola.data.imageset import Data
-
-
-@dataclass(frozen=True)
-class Size:
-    """Images in the train and test split, and classes; ``share``: of the full train split, for a subset."""
-
-    train: int
-    test: int
-    classes: int
-    share: float = 1.0
-
-    def part(self, share: float | None = None, shots: int | None = None) -> Size:
-        """The size of a subset with that share of the train images, or with ``shots`` of each class."""
-        if shots is not None and self.train:
-            share = shots * self.classes / self.train
-        return replace(self, share=self.share * (1.0 if share is None else share))
-
 
 SIZES = {
     "cifar10": Size(50_000, 10_000, 10),

@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tombola.cost import Cost
+from tombola.cost import Cost, Size
 from tombola.data.imageset import Data, ImageSet
-from tombola.data.sizes import Size
 from tombola.errors import DataError
 from tombola.registry import declare
 from tombola.seeds import generator

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from tombola.cost import Cost, Outline, forward
+from tombola.cost import Cost, Outline, Size, forward
 from tombola.data.imageset import Data
 from tombola.data.load import load_data
-from tombola.data.sizes import SIZES, Size
+from tombola.data.sizes import SIZES
 from tombola.lab.arguments import from_json, item_hint, job_signature, written_defaults
 from tombola.lab.job import Job, result_type
 from tombola.networks.versions import bare_name

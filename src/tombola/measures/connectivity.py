@@ -15,10 +15,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from tombola.cost import Cost, Outline, evaluated_images, forward
+from tombola.cost import Cost, Outline, Size, evaluated_images, forward
 from tombola.data.batches import Batches
 from tombola.data.imageset import Data
-from tombola.data.sizes import Size, train_images
+from tombola.data.sizes import train_images
 from tombola.errors import NetworkError, RecipeError
 from tombola.registry import declare
 from tombola.ticket import State

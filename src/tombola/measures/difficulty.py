@@ -12,9 +12,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from tombola.cost import Cost
+from tombola.cost import Cost, Size
 from tombola.data.imageset import Data
-from tombola.data.sizes import Size
 from tombola.data.subsets import class_counts, rounded_half_up, size_text, with_images
 from tombola.errors import DataError, unknown
 from tombola.measures.learning import forgetting_ranking

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tombola import seeds
-from tombola.cost import Cost, Outline, forward
+from tombola.cost import Cost, Outline, Size, forward
 from tombola.data.augmentation import draw
 from tombola.data.batches import Batches
 from tombola.data.imageset import Data
-from tombola.data.sizes import Size
 from tombola.measures.frozen import BatchNorm, FrozenBody
 from tombola.training.checkpoint import Watch
 from tombola.training.choice import captured_or_cause

@@ -16,9 +16,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from tombola.calls import Call, Written, directly
-from tombola.cost import Cost, Outline
+from tombola.cost import Cost, Outline, Size
 from tombola.data.imageset import Data
-from tombola.data.sizes import Size
 from tombola.errors import RecipeError, TicketError
 from tombola.measures.connectivity import (
     Barrier,

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from tombola.cost import Cost, Outline
+from tombola.cost import Cost, Outline, Size
 from tombola.data.imageset import Data
-from tombola.data.sizes import Size
 from tombola.errors import NetworkError
 from tombola.measures.frozen import BatchNorm, FrozenBody, body_precision, network_of
 from tombola.measures.heads import HEAD_RECIPE, evaluate_heads, heads_cost, train_heads

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 import torch
 
-from tombola.cost import Cost, Outline
+from tombola.cost import Cost, Outline, Size
 from tombola.data.fitting import fit_images
 from tombola.data.imageset import Data
-from tombola.data.sizes import Size
 from tombola.measures.frozen import BatchNorm, FrozenBody, body_precision, network_of
 from tombola.measures.heads import HEAD_RECIPE, evaluate_heads, heads_cost, train_heads
 from tombola.registry import declare

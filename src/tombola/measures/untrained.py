@@ -11,9 +11,8 @@ from typing import Literal
 
 import torch
 
-from tombola.cost import Cost, Outline, evaluated_images, forward
+from tombola.cost import Cost, Outline, Size, evaluated_images, forward
 from tombola.data.imageset import Data
-from tombola.data.sizes import Size
 from tombola.measures.connectivity import Recalibrate, check_recalibrate, recalibrate_batch_norm
 from tombola.registry import declare
 from tombola.ticket import Ticket

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tombola.cost import FORWARD, HEADER_BYTES, RESULT_BYTES, Cost, Outline
-from tombola.data.sizes import Size
+from tombola.cost import FORWARD, HEADER_BYTES, RESULT_BYTES, Cost, Outline, Size
 from tombola.training.recipe import Recipe
 
 
