@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from tombola.report.demo_page import FIGURE_TITLES, report_html
+from tombola.report.demo_write import PICTURES
 from tombola.report.figure import svg_text
 from tombola.report.figures import accuracy_by_sparsity, training_curves
-from tombola.report.demo_page import FIGURE_TITLES, report_html
 from tombola.report.stability import barriers, interpolation
-from tombola.report.demo_write import PICTURES
 
 ReadPage = Callable[[str], Any]
 
