@@ -1,4 +1,4 @@
-"""The report on studies on disk."""
+"""The report on disk."""
 
 from __future__ import annotations
 
@@ -8,25 +8,39 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tombola.experiments.cells import Place, by_place, measured
-from tombola.report.studies_page import Report
-from tombola.report.write_studies import write_studies
 
 from tombola.errors import StoreError
+from tombola.experiments.paper.printed import comparable_tables
+from tombola.experiments.paper.studies import study_named
+from tombola.report.gather import Report
+from tombola.report.write import write_report
+from tombola.table.key import Key
+from tombola.table.number import Number, entries_of
+from tombola.table.table import Table, read_csv
+from tombola.views.exhibit import Exhibit
 from tombola.views.picture import Line, Panel, Picture
 
-TABLE = Place(
-    study="table2", metric="val_accuracy", network="ResNet-34", dataset="TinyImageNet",
+ACCURACY = Key(
+    metric="val_accuracy", network="ResNet-34", dataset="TinyImageNet",
     momentum=0.0, batch_size=256, pretrained=False, sparsity=0.0,
 )  # fmt: skip
-BARRIER = Place(study="fig3", metric="barrier", network="ResNet-18", dataset="CIFAR-10", sparsity=0.0)
+BARRIER = Key(metric="barrier", over="pairs", network="ResNet-18", dataset="CIFAR-10", sparsity=0.0)
 PICTURE = Picture(
     "fig3", "Instability", "Two runs", [Panel("", "position", "error (%)", [Line("one", [0, 1], [2, 3])])]
 )
-REPORT = Report(
-    cells=by_place([measured(TABLE, [59.0, 60.0], epochs=20), measured(BARRIER, [1.5], epochs=20)]),
-    pictures=[PICTURE],
+ACCURACIES = [Number(key=ACCURACY, value=value, epochs=20, seed=n) for n, value in enumerate((59.0, 60.0))]
+BARRIERS = [Number(key=BARRIER, value=1.5, epochs=20, pair=0)]
+TABLE2 = Exhibit(
+    name="table2",
+    heading="Table 2",
+    entries=tuple(entries_of([(ACCURACY, ACCURACIES)])),
+    layout=study_named("table2").layout,
+    printed=comparable_tables()["table2"],
 )
+FIG3 = Exhibit(
+    name="fig3", heading="Figure 3", entries=tuple(entries_of([(BARRIER, BARRIERS)])), picture=PICTURE
+)
+REPORT = Report(exhibits=[TABLE2, FIG3], table=Table([*ACCURACIES, *BARRIERS]))
 
 
 def names(paths: list[Path], folder: Path) -> set[str]:
@@ -34,9 +48,10 @@ def names(paths: list[Path], folder: Path) -> set[str]:
 
 
 def test_the_page_tables_figures_and_claims_are_written(tmp_path: Path) -> None:
-    written = write_studies(REPORT, tmp_path / "new")
+    written = write_report(REPORT, tmp_path / "new")
     expected = {f"tables/{study}.{kind}" for study in ("table2", "fig3") for kind in ("csv", "md", "tex")}
-    expected |= {f"figures/fig3.{kind}" for kind in ("svg", "png", "pdf")} | {"claims.csv", "report.html"}
+    expected |= {f"figures/fig3.{kind}" for kind in ("svg", "png", "pdf")}
+    expected |= {"claims.csv", "report.html", "table.csv"}
     assert names(written, tmp_path / "new") == expected
     assert sorted(path for path in (tmp_path / "new").rglob("*") if path.is_file()) == sorted(written)
     markdown = (tmp_path / "new/tables/table2.md").read_text(encoding="utf-8")
@@ -44,23 +59,46 @@ def test_the_page_tables_figures_and_claims_are_written(tmp_path: Path) -> None:
     assert "paper" not in (tmp_path / "new/tables/fig3.md").read_text(encoding="utf-8")
 
 
+def test_the_whole_table_is_written_with_its_gaps(tmp_path: Path) -> None:
+    absent = Number(key=replace(ACCURACY, sparsity=67.23), value=None, state="missing", epochs=20, seed=0)
+    report = replace(REPORT, table=Table([*ACCURACIES, absent, *BARRIERS]))
+    write_report(report, tmp_path)
+    content = read_csv((tmp_path / "table.csv").read_text(encoding="utf-8"))
+    assert content.numbers == (*ACCURACIES, absent, *BARRIERS)
+
+
 def test_the_page_alone_when_asked(tmp_path: Path) -> None:
-    assert names(write_studies(REPORT, tmp_path, files=False), tmp_path) == {"report.html"}
+    assert names(write_report(REPORT, tmp_path, files=False), tmp_path) == {"report.html"}
     assert "<svg" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_only_the_named_studies_are_written(tmp_path: Path) -> None:
-    written = names(write_studies(REPORT, tmp_path, ["table2"]), tmp_path)
+def test_only_the_exhibits_of_the_report_are_written(tmp_path: Path) -> None:
+    written = names(write_report(replace(REPORT, exhibits=[TABLE2]), tmp_path), tmp_path)
     assert {name for name in written if "fig" in name} == set()
     assert "tables/table2.csv" in written
 
 
+def test_a_table_of_which_we_have_nothing_is_left_out(tmp_path: Path) -> None:
+    written = names(write_report(replace(REPORT, exhibits=[replace(TABLE2, entries=())]), tmp_path), tmp_path)
+    assert written == {"claims.csv", "report.html", "table.csv"}
+
+
+def test_a_report_that_is_not_of_the_paper_has_no_claims(tmp_path: Path) -> None:
+    written = names(write_report(replace(REPORT, exhibits=[TABLE2], of_paper=False), tmp_path), tmp_path)
+    assert "claims.csv" not in written
+    assert "tables/table2.csv" in written
+
+
 def test_equal_results_give_equal_bytes_however_many_processes_draw(tmp_path: Path) -> None:
-    report = replace(REPORT, pictures=[replace(PICTURE, name=name) for name in ("fig3", "fig1", "fig5")])
+    figures = [
+        replace(FIG3, name=name, picture=replace(PICTURE, name=name)) for name in ("fig3", "fig1", "fig5")
+    ]
+    report = replace(REPORT, exhibits=[TABLE2, *figures])
     first, second = (
-        write_studies(report, tmp_path / str(processes), processes=processes) for processes in (1, 2)
+        write_report(report, tmp_path / str(processes), processes=processes) for processes in (1, 2)
     )
-    assert len(first) == 2 * 3 + 3 * 3 + 2
+    # Four tables and three figures in three kinds each; the page, the claims and the whole table.
+    assert len(first) == 4 * 3 + 3 * 3 + 3
     for one, other in zip(first, second, strict=True):
         assert one.name == other.name
         assert one.read_bytes() == other.read_bytes(), one.name
@@ -69,13 +107,13 @@ def test_equal_results_give_equal_bytes_however_many_processes_draw(tmp_path: Pa
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match=r"cannot write .*: ") as caught:
-        write_studies(REPORT, tmp_path / "file")
+        write_report(REPORT, tmp_path / "file")
     assert "\n" not in str(caught.value)
 
 
 def test_pandas_and_matplotlib_are_not_imported_before_they_are_needed() -> None:
     code = (
-        "import sys, tombola.report.write_studies; "
+        "import sys, tombola.report.write; "
         "print([name for name in ('matplotlib', 'pandas') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
