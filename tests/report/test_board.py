@@ -69,7 +69,17 @@ def test_gaps_below_the_spread_are_within_noise(rows: dict[str, Row]) -> None:
     assert not rows["C15"].noise
     noisy = rows_for(made_up_runs(spread=30.0))["C15"]
     assert noisy.noise
+    assert noisy.ours == "undecided"
     assert noisy.remarks.endswith("within noise")
+
+
+def test_undecided_claims_are_counted_between_failing_ones_and_those_not_computable() -> None:
+    rows = [*rows_for(made_up_runs(spread=30.0)).values()]
+    number = sum(row.ours == "undecided" for row in rows)
+    assert number > 10
+    assert f", {number} undecided, 13 not computable yet." in counts(rows).partition("Ours:")[2]
+    lines = list(csv.DictReader(io.StringIO(board_csv(rows))))
+    assert {line["noise"] for line in lines if line["ours"] == "undecided"} == {"yes"}
 
 
 def test_what_cannot_be_computed_names_what_it_lacks(rows: dict[str, Row]) -> None:

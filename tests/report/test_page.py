@@ -280,6 +280,7 @@ def test_title_and_lead_are_those_of_the_report() -> None:
     assert "<title>mine</title>" in text
     assert "<h1>mine</h1>" in text
     assert '<p class="lead">What my measure says.</p>' in text
+    assert '<p class="lead">' not in page_of(lead="")
 
 
 def test_a_study_that_the_scale_does_not_fit_says_so_under_its_title() -> None:
