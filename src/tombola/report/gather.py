@@ -30,7 +30,7 @@ class Report:
     exhibits: the tables and figures, in order.
     table: every number behind them and behind the claims, gaps included.
     of_paper: whether the paper's claims are judged by them; never by stand-ins.
-    missing: experiments that are not finished, with the jobs and the epochs of training that each needs.
+    missing: experiments that are not finished, with the jobs and the epochs of training that each still needs.
     missing_together: the same for all of them; what they share counts once.
     provenance: names and texts, such as ``{"torch": "2.9.0"}``.
     title, lead: of the page. budget: how long and how often is trained.

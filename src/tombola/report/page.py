@@ -48,14 +48,14 @@ class Slot:
 class Sheet:
     """A table on the page: headings line by line, and rows of heads and slots.
 
-    compared: whether the paper prints numbers that stand below ours.
+    beside: whether the paper prints numbers that stand below ours.
     """
 
     names: list[str]
     columns: list[list[str]]
     rows: list[tuple[list[str], list[Slot | None]]]
     note: str
-    compared: bool
+    beside: bool
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def _sheet(table: Grid, own: Mapping[Key, Cell], printed: Mapping[Key, Cell]) ->
             for row in table.rows
         ],
         note=table_note(table, own),
-        compared=bool(printed),
+        beside=bool(printed),
     )
 
 

@@ -33,16 +33,16 @@ def write_report(report: Report, folder: Path, *, files: bool = True, processes:
     pictures = [exhibit.picture for exhibit in report.exhibits if exhibit.picture]
     with drawn(pictures, KINDS if files else ["svg"], processes) as finished:
         if files:  # while the pictures are drawn
-            written.append(_write_text(folder / "table.csv", report.table.csv()))
+            written.append(_write(folder / "table.csv", report.table.csv()))
             written += _write_tables(report, folder / "tables")
             if report.of_paper:
                 rows = board(judge_all(printed_cells()), judge_all(report.cells))
-                written.append(_write_text(folder / "claims.csv", board_csv(rows)))
+                written.append(_write(folder / "claims.csv", board_csv(rows)))
         for picture, contents in finished:
             svgs[picture.name] = contents["svg"].decode()
             if files:
                 written += save_picture(picture, folder / "figures", contents)
-    written.append(_write_text(folder / "report.html", report_html(report, svgs)))
+    written.append(_write(folder / "report.html", report_html(report, svgs)))
     return written
 
 
@@ -59,10 +59,10 @@ def _write_tables(report: Report, folder: Path) -> list[Path]:
             ("md", to_markdown(grid, cells, printed, report.note)),
             ("tex", to_latex(grid, cells, printed, report.note)),
         ):
-            written.append(_write_text(folder / f"{exhibit.name}.{kind}", text))
+            written.append(_write(folder / f"{exhibit.name}.{kind}", text))
     return written
 
 
-def _write_text(path: Path, text: str) -> Path:
+def _write(path: Path, text: str) -> Path:
     write_whole(path, text.encode(), make_folder=True)
     return path
