@@ -183,7 +183,7 @@ def test_what_is_run_is_shown_without_being_told_the_scale_again(tombola: Tombol
     )
     assert f"{run['accuracy']:.2f}" in page
     assert "proves the machinery, not the science" in page
-    assert "The paper's studies on stand-ins" in page
+    assert "studies on stand-ins for its networks and data" in page
     assert "numbers that the paper prints" not in page
     assert sorted(path.name for path in (tmp_path / "page").iterdir()) == ["report.html"]
 
