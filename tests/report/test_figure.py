@@ -12,12 +12,12 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from tombola.experiments.cells import sparsity_after
 
 from tombola.errors import StoreError
 from tombola.measures.limits import STABLE_BELOW
 from tombola.report.figure import draw, save_picture
 from tombola.report.style import Configuration, looks
+from tombola.table.key import sparsity_after
 from tombola.views.picture import Line, Panel, Picture
 
 FOUR = tuple(Configuration(momentum, size) for momentum in (0.0, 0.9) for size in (100, 256))
@@ -57,8 +57,8 @@ def legend_texts(figure: Figure) -> list[str]:
 
 
 def all_texts(figure: Figure) -> str:
-    found = [text.get_text() for axes in figure.axes for text in axes.texts]
-    return " ".join(" ".join(found).split())
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    return " ".join(" ".join(texts).split())
 
 
 def test_each_line_is_drawn_through_its_points_in_its_configurations_colour_and_dashes() -> None:
@@ -200,7 +200,7 @@ def test_the_spread_is_a_band_of_one_standard_deviation() -> None:
 
 def test_a_failed_point_is_a_star_with_a_bar_for_its_spread_and_named_in_the_legend() -> None:
     failed = [place == 2 for place in range(4)]
-    one = line(FOUR[2], ROUNDS[:4], [60, 61, 36, 60], spread=[1, 1, 30, 1], starred=failed)
+    one = line(FOUR[2], ROUNDS[:4], [60, 61, 36, 60], spread=[1, 1, 30, 1], failed=failed)
     figure = draw(picture(panel([one])))
     stars = [drawn for drawn in figure.axes[0].lines if drawn.get_marker() == "*"]
     assert [(star.get_xdata()[0], star.get_ydata()[0]) for star in stars] == [(36.0, 36)]
@@ -215,7 +215,7 @@ def test_a_failed_point_is_a_star_with_a_bar_for_its_spread_and_named_in_the_leg
 
 
 def test_a_long_line_of_failed_points_has_one_star_at_its_end() -> None:
-    one = line(FOUR[0], list(range(200)), [0.1] * 200, starred=[True] * 200)
+    one = line(FOUR[0], list(range(200)), [0.1] * 200, failed=[True] * 200)
     (axes,) = draw(picture(panel([one], x_label="epoch"))).axes
     assert [list(drawn.get_xdata()) for drawn in axes.lines if drawn.get_marker() == "*"] == [[199]]
 
@@ -278,7 +278,7 @@ def test_nothing_at_all_is_a_picture_too() -> None:
 def test_a_value_that_is_not_there_breaks_the_line_and_leaves_the_lone_point_visible() -> None:
     values = [60.0, math.nan, 62.0, math.nan, 61.0, 60.0] + [59.0] * 15
     (axes,) = draw(picture(panel([line(FOUR[0], ROUNDS, values)]))).axes
-    points = [drawn for drawn in axes.lines if drawn.get_marker() == "o"]
+    points = [drawn for drawn in axes.lines if drawn.get_marker() == "o" and len(drawn.get_xdata())]
     assert [list(point.get_xdata()) for point in points] == [[ROUNDS[0], ROUNDS[2]]]
 
 
@@ -308,7 +308,7 @@ def test_single_points_are_bars_in_groups_by_start_with_their_heights_written() 
 
 
 def test_a_bar_with_a_failed_run_is_starred() -> None:
-    figure = draw(barrier_picture({FOUR[0]: 20.0}, starred=[True]))
+    figure = draw(barrier_picture({FOUR[0]: 20.0}, failed=[True]))
     assert [text.get_text() for text in figure.axes[0].texts] == ["20.0*", "30.0*"]
 
 

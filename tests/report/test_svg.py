@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
-from typing import Any
 
-from tombola.report.figure import inline_svg, png_bytes, svg_text
-from tombola.report.figures import training_curves
-from tombola.report.stability import barriers
+import pytest
 
+from tombola.report.figure import draw, inline_svg, png_bytes, svg_text
+from tombola.views.picture import Line, Panel, Picture
 
-def test_equal_summaries_give_equal_files(summary: dict[str, Any]) -> None:
-    assert svg_text(barriers(summary)) == svg_text(barriers(summary))
-    assert png_bytes(barriers(summary)) == png_bytes(barriers(summary))
-
-
-def test_a_file_carries_no_date(summary: dict[str, Any]) -> None:
-    assert "dc:date" not in svg_text(barriers(summary))
+LINES = [
+    Line("μ = 0.0, batch 32", [0.0, 1.0, 2.0], [90.0, 20.0, 5.0], 0.0, 32, spread=[1.0, 2.0, 1.0]),
+    Line("μ = 0.9, batch 128", [0.0, 1.0, 2.0], [90.0, 10.0, 4.0], 0.9, 128, spread=[1.0, 2.0, 1.0]),
+]
 
 
-def test_inlined_references_meet_ids_that_carry_the_name(summary: dict[str, Any]) -> None:
-    element = ElementTree.fromstring(inline_svg(svg_text(training_curves(summary)), "curves", "Curves"))
+@pytest.fixture
+def picture() -> Picture:
+    return Picture("fig99", "Test error", "Made up", [Panel("", "epoch", "test error (%)", LINES)])
+
+
+def test_equal_pictures_give_equal_files(picture: Picture) -> None:
+    assert svg_text(draw(picture)) == svg_text(draw(picture))
+    assert png_bytes(draw(picture)) == png_bytes(draw(picture))
+
+
+def test_a_file_carries_no_date(picture: Picture) -> None:
+    assert "dc:date" not in svg_text(draw(picture))
+
+
+def test_inlined_references_meet_ids_that_carry_the_name(picture: Picture) -> None:
+    element = ElementTree.fromstring(inline_svg(svg_text(draw(picture)), "curves", "Curves"))
     ids = [node.get("id") for node in element.iter() if node.get("id")]
     assert len(ids) == len(set(ids))
     assert all(name.startswith("curves-") for name in ids)
@@ -31,8 +41,8 @@ def test_inlined_references_meet_ids_that_carry_the_name(summary: dict[str, Any]
     assert set(references) <= set(ids)
 
 
-def test_an_inlined_picture_follows_the_page(summary: dict[str, Any]) -> None:
-    element = ElementTree.fromstring(inline_svg(svg_text(barriers(summary)), "bars", "Error barriers"))
+def test_an_inlined_picture_follows_the_page(picture: Picture) -> None:
+    element = ElementTree.fromstring(inline_svg(svg_text(draw(picture)), "bars", "Error barriers"))
     assert (element.get("role"), element.get("aria-label")) == ("img", "Error barriers")
     assert element.get("viewBox")
     assert element.get("width") is element.get("height") is None

@@ -2,83 +2,119 @@
 
 from __future__ import annotations
 
-import json
-import math
 import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tombola.errors import StoreError
+from tombola.experiments.paper.printed import comparable_tables
+from tombola.experiments.paper.studies import study_named
+from tombola.report.gather import Report
 from tombola.report.write import write_report
+from tombola.table.key import Key
+from tombola.table.number import Number, entries_of
+from tombola.table.table import Table, read_csv
+from tombola.views.exhibit import Exhibit
+from tombola.views.picture import Line, Panel, Picture
 
-FIGURES = ("accuracy_by_sparsity", "interpolation", "barriers", "training_curves")
+ACCURACY = Key(
+    metric="val_accuracy", network="ResNet-34", dataset="TinyImageNet",
+    momentum=0.0, batch_size=256, pretrained=False, sparsity=0.0,
+)  # fmt: skip
+BARRIER = Key(metric="barrier", over="pairs", network="ResNet-18", dataset="CIFAR-10", sparsity=0.0)
+PICTURE = Picture(
+    "fig3", "Instability", "Two runs", [Panel("", "position", "error (%)", [Line("one", [0, 1], [2, 3])])]
+)
+ACCURACIES = [Number(key=ACCURACY, value=value, epochs=20, seed=n) for n, value in enumerate((59.0, 60.0))]
+BARRIERS = [Number(key=BARRIER, value=1.5, epochs=20, pair=0)]
+TABLE2 = Exhibit(
+    name="table2",
+    heading="Table 2",
+    entries=tuple(entries_of([(ACCURACY, ACCURACIES)])),
+    layout=study_named("table2").layout,
+    printed=comparable_tables()["table2"],
+)
+FIG3 = Exhibit(
+    name="fig3", heading="Figure 3", entries=tuple(entries_of([(BARRIER, BARRIERS)])), picture=PICTURE
+)
+REPORT = Report(exhibits=[TABLE2, FIG3], table=Table([*ACCURACIES, *BARRIERS]))
 
 
-def test_every_file_is_written_and_named(summary: dict[str, Any], tmp_path: Path) -> None:
-    out = tmp_path / "new" / "folder"
-    files = write_report(summary, out)
-    expected = {f"figures/{name}.{kind}" for name in FIGURES for kind in ("svg", "png")}
-    assert {path.relative_to(out).as_posix() for path in files} == expected | {"summary.json", "report.html"}
-    assert sorted(path for path in out.rglob("*") if path.is_file()) == sorted(files)
-    for path in files:
-        if path.suffix == ".svg":
-            assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
-        if path.suffix == ".png":
-            assert path.read_bytes().startswith(b"\x89PNG")
+def names(paths: list[Path], folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in paths}
 
 
-def test_the_summary_comes_back_as_it_was(summary: dict[str, Any], tmp_path: Path) -> None:
-    summary["dense"][0]["convergence"] = None
-    summary["rows"][3]["accuracy_std"] = None
-    write_report(summary, tmp_path)
-    text = (tmp_path / "summary.json").read_text(encoding="utf-8")
-    assert json.loads(text) == summary
-    assert list(json.loads(text)) == list(summary)
+def test_the_page_tables_figures_and_claims_are_written(tmp_path: Path) -> None:
+    written = write_report(REPORT, tmp_path / "new")
+    expected = {f"tables/{study}.{kind}" for study in ("table2", "fig3") for kind in ("csv", "md", "tex")}
+    expected |= {f"figures/fig3.{kind}" for kind in ("svg", "png", "pdf")}
+    expected |= {"claims.csv", "report.html", "table.csv"}
+    assert names(written, tmp_path / "new") == expected
+    assert sorted(path for path in (tmp_path / "new").rglob("*") if path.is_file()) == sorted(written)
+    markdown = (tmp_path / "new/tables/table2.md").read_text(encoding="utf-8")
+    assert "59.50 ± 0.71% (paper 59.33%, +0.17, inside)" in markdown
+    assert "paper" not in (tmp_path / "new/tables/fig3.md").read_text(encoding="utf-8")
 
 
-def test_the_same_summary_gives_the_same_bytes(summary: dict[str, Any], tmp_path: Path) -> None:
-    first = write_report(summary, tmp_path / "first")
-    second = write_report(summary, tmp_path / "second")
+def test_the_whole_table_is_written_with_its_gaps(tmp_path: Path) -> None:
+    absent = Number(key=replace(ACCURACY, sparsity=67.23), value=None, state="missing", epochs=20, seed=0)
+    report = replace(REPORT, table=Table([*ACCURACIES, absent, *BARRIERS]))
+    write_report(report, tmp_path)
+    content = read_csv((tmp_path / "table.csv").read_text(encoding="utf-8"))
+    assert content.numbers == (*ACCURACIES, absent, *BARRIERS)
+
+
+def test_the_page_alone_when_asked(tmp_path: Path) -> None:
+    assert names(write_report(REPORT, tmp_path, files=False), tmp_path) == {"report.html"}
+    assert "<svg" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_only_the_exhibits_of_the_report_are_written(tmp_path: Path) -> None:
+    written = names(write_report(replace(REPORT, exhibits=[TABLE2]), tmp_path), tmp_path)
+    assert {name for name in written if "fig" in name} == set()
+    assert "tables/table2.csv" in written
+
+
+def test_a_table_of_which_we_have_nothing_is_left_out(tmp_path: Path) -> None:
+    written = names(write_report(replace(REPORT, exhibits=[replace(TABLE2, entries=())]), tmp_path), tmp_path)
+    assert written == {"claims.csv", "report.html", "table.csv"}
+
+
+def test_a_report_that_is_not_of_the_paper_has_no_claims(tmp_path: Path) -> None:
+    written = names(write_report(replace(REPORT, exhibits=[TABLE2], of_paper=False), tmp_path), tmp_path)
+    assert "claims.csv" not in written
+    assert "tables/table2.csv" in written
+
+
+def test_equal_results_give_equal_bytes_however_many_processes_draw(tmp_path: Path) -> None:
+    figures = [
+        replace(FIG3, name=name, picture=replace(PICTURE, name=name)) for name in ("fig3", "fig1", "fig5")
+    ]
+    report = replace(REPORT, exhibits=[TABLE2, *figures])
+    first, second = (
+        write_report(report, tmp_path / str(processes), processes=processes) for processes in (1, 2)
+    )
+    # Four tables and three figures in three kinds each; the page, the claims and the whole table.
+    assert len(first) == 4 * 3 + 3 * 3 + 3
     for one, other in zip(first, second, strict=True):
+        assert one.name == other.name
         assert one.read_bytes() == other.read_bytes(), one.name
 
 
-def test_an_earlier_report_is_replaced(summary: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "report.html").write_text("an earlier report")
-    write_report(summary, tmp_path)
-    assert "an earlier report" not in (tmp_path / "report.html").read_text(encoding="utf-8")
-
-
-def test_a_number_that_is_not_finite_is_refused_before_anything_is_written(
-    summary: dict[str, Any], tmp_path: Path
-) -> None:
-    summary["dense"][0]["barrier"] = math.nan
-    with pytest.raises(ValueError, match="JSON compliant"):
-        write_report(summary, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_folder_that_cannot_be_made_is_one_line(summary: dict[str, Any], tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StoreError, match=r"cannot write .*summary\.json: ") as caught:
-        write_report(summary, tmp_path / "file" / "out")
+    with pytest.raises(StoreError, match=r"cannot write .*: ") as caught:
+        write_report(REPORT, tmp_path / "file")
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_cannot_be_replaced_leaves_nothing_beside_it(
-    summary: dict[str, Any], tmp_path: Path
-) -> None:
-    (tmp_path / "summary.json").mkdir()
-    with pytest.raises(StoreError, match=r"cannot write .*summary\.json"):
-        write_report(summary, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
-
-
-def test_matplotlib_is_not_imported_before_a_picture_is_drawn() -> None:
-    code = "import sys, tombola.report.write, tombola.report.table; print('matplotlib' in sys.modules)"
+def test_pandas_and_matplotlib_are_not_imported_before_they_are_needed() -> None:
+    code = (
+        "import sys, tombola.report.write; "
+        "print([name for name in ('matplotlib', 'pandas') if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert done.stdout.strip() == "[]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,6 +70,8 @@ def report(
         lab, shown, beside=beside, scale=str(work.scale), budget=work.scale.budget, note=work.scale.warning,
         of_paper=not work.scale.note,
     )  # fmt: skip
+    if not report.of_paper:
+        report = replace(report, lead="The paper's studies on stand-ins for its networks and data.")
     write_report(report, out, files=not page_only, processes=available_cores())
     entries = [entry for exhibit in report.exhibits for entry in exhibit.entries]
     say(console, f"{sum(e.cell is not None for e in entries):,} of {len(entries):,} numbers are computed")

@@ -38,7 +38,7 @@ class Row:
     rests_on: studies that hold its numbers.
     runs, epochs: behind our numbers; instead of runs there may be pairs of noise copies.
     reduced: whether one of these trainings was shorter than the paper's; None without a comparison.
-    noise: whether our verdict would turn with gaps below the pooled spread; None where that is unknown.
+    noise: whether our verdict could be another with other seeds; None where that is unknown.
     lacking: what keeps ours from being computed.
     choice: what the paper does not say and we had to choose.
     """
@@ -73,7 +73,7 @@ class Row:
 
 def board(paper: Sequence[Verdict], ours: Sequence[Verdict]) -> list[Row]:
     """A row for each claim; both verdicts in the same order of claims."""
-    return [_row(printed, own) for printed, own in zip(paper, ours, strict=True)]
+    return [_board_row(printed, own) for printed, own in zip(paper, ours, strict=True)]
 
 
 def board_csv(rows: Sequence[Row]) -> str:
@@ -83,7 +83,7 @@ def board_csv(rows: Sequence[Row]) -> str:
     names = [field.name for field in fields(Row)]
     writer.writerow(names)
     for row in rows:
-        writer.writerow([_plain(getattr(row, name)) for name in names])
+        writer.writerow([_csv_text(getattr(row, name)) for name in names])
     return buffer.getvalue()
 
 
@@ -115,17 +115,19 @@ def board_table(rows: Sequence[Row], console: Console | None = None) -> Table:
 def counts(rows: Sequence[Row]) -> str:
     """How often each verdict was given, in a sentence for the paper and one for us."""
     sentences = []
-    for who, given in (
+    for whose, verdicts in (
         ("The paper's own numbers", [row.paper for row in rows]),
         ("Ours", [row.ours for row in rows]),
     ):
-        found = Counter(given)
-        listed = ", ".join(f"{found[status]} {_plural(status)}" for status in STATUSES if found[status])
-        sentences.append(f"{who}: {listed}.")
+        frequency = Counter(verdicts)
+        listed = ", ".join(
+            f"{frequency[status]} {_plural(status)}" for status in STATUSES if frequency[status]
+        )
+        sentences.append(f"{whose}: {listed}.")
     return " ".join(sentences)
 
 
-def _row(printed: Verdict, own: Verdict) -> Row:
+def _board_row(printed: Verdict, own: Verdict) -> Row:
     claim = own.claim
     lacking = ""
     if own.missing:
@@ -133,19 +135,19 @@ def _row(printed: Verdict, own: Verdict) -> Row:
         lacking += f", {own.so_far}" * bool(own.comparisons)
     elif own.undefined:
         lacking = f"undefined: {'; '.join(own.undefined)}"
-    known = bool(own.comparisons) and not own.undefined
+    compared = bool(own.comparisons) and not own.undefined
     return Row(
         claim=claim.name,
         sentence=claim.sentence,
         section=claim.section,
         paper=printed.status,
         ours=own.status,
-        comparisons=f"{own.holding} of {len(own.comparisons)}" if known else "",
+        comparisons=f"{own.holding} of {len(own.comparisons)}" if compared else "",
         rests_on=", ".join(claim.rests_on),
-        runs=own.behind if known else "",
-        epochs=" and ".join(str(epochs) for epochs in own.epochs) if known else "",
-        reduced=any(epochs < EPOCHS for epochs in own.epochs) if known else None,
-        noise=own.within_noise if known and not own.missing else None,
+        runs=own.behind if compared else "",
+        epochs=" and ".join(str(epochs) for epochs in own.epochs) if compared else "",
+        reduced=any(epochs < EPOCHS for epochs in own.epochs) if compared else None,
+        noise=own.within_noise if compared and not own.missing else None,
         lacking=lacking,
         choice=claim.ours,
     )
@@ -155,7 +157,8 @@ def _plural(status: str) -> str:
     return {"holds": "hold", "fails": "fail"}.get(status, status)
 
 
-def _plain(value: str | bool | None) -> str:
+def _csv_text(value: str | bool | None) -> str:
+    """A field of a row as it is written to CSV."""
     if isinstance(value, str):
         return value
     return {None: "", True: "yes", False: "no"}[value]

@@ -1,4 +1,7 @@
-"""A cell as text: mean and spread with the digits of its measure, and its marks."""
+"""Cells as text: mean and spread with the digits of their metric, and the marks that stand with them.
+
+Every form of a table, HTML, Markdown, LaTeX and terminal, writes its cells with these.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from tombola.table.metrics import metric_of
 from tombola.table.number import LEAST_RUNS, Cell, mean_interval
 
 MINUS = "\N{MINUS SIGN}"
+INSIDE_SIGNS = {None: "", True: "✓", False: "✗"}
+"""Whether the paper's number lies in the interval of our mean, as a sign; nothing where that is unknown."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class CellText:
 
 
 def cell_text(cell: Cell, usual_runs: int | None = None) -> CellText:
-    """The text and marks of a cell; its runs are told where they are not the usual number."""
+    """The text and marks of a cell; runs are told where they are not the usual number, or some miss."""
     metric = metric_of(cell.key.metric)
     text = metric.text(cell.mean)
     if cell.std is not None:
@@ -58,16 +63,16 @@ def usual_runs(cells: Iterable[Cell]) -> int | None:
     return max(counts, key=lambda runs: (counts[runs], runs)) if counts else None
 
 
-def difference_text(beside: SideBySide) -> str:
-    """Ours minus theirs with its sign, or nothing."""
-    if beside.difference is None:
+def difference_text(comparison: SideBySide) -> str:
+    """Ours minus theirs with its sign; empty where one of the two is missing."""
+    if comparison.difference is None:
         return ""
-    digits = metric_of(beside.key.metric).digits
+    digits = metric_of(comparison.key.metric).digits
     digits = 4 if digits is None else digits
     # Adding 0.0 turns a negative zero that rounding leaves into a positive one.
-    return f"{round(beside.difference, digits) + 0.0:+.{digits}f}".replace("-", MINUS)
+    return f"{round(comparison.difference, digits) + 0.0:+.{digits}f}".replace("-", MINUS)
 
 
-def inside_text(beside: SideBySide) -> str:
-    """Whether the paper's number lies in the interval of our mean: a word, or nothing where it is unknown."""
-    return {None: "", True: "inside", False: "outside"}[beside.inside]
+def inside_text(comparison: SideBySide) -> str:
+    """Whether the paper's number lies in the interval of our mean, as a word; empty where that is unknown."""
+    return {None: "", True: "inside", False: "outside"}[comparison.inside]

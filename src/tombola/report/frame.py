@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 _OURS = ("mean", "std", "runs", "mark")
-_BESIDE = ("paper", "difference", "inside")
+_COMPARED = ("paper", "difference", "inside")
 
 
 def frame(table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | None = None) -> DataFrame:
-    """The table with a row index of the paper's keys, and columns under each of the paper's columns.
+    """The table as a frame: rows under what heads them, and several columns for each column of the table.
 
     Those are ``mean``, ``std`` (sample standard deviation), ``runs`` and ``mark`` ("underlined", "starred",
     both or nothing); with ``theirs`` also ``paper``, ``difference`` (ours minus theirs) and ``inside``
@@ -27,14 +27,14 @@ def frame(table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | N
     """
     import pandas
 
-    beside = _by_key(cells, theirs)
-    quantities = _OURS if theirs is None else (*_OURS, *_BESIDE)
+    comparisons = {row.key: row for row in side_by_side(cells, theirs or {})}
+    quantities = _OURS if theirs is None else (*_OURS, *_COMPARED)
     rows = []
     for row in table.rows:
         values: list[Any] = []
         for column in table.columns:
             key = table.keys.get((row, column))
-            values += _values(beside.get(key) if key else None)[: len(quantities)]
+            values += _cell_values(comparisons.get(key) if key else None)[: len(quantities)]
         rows.append(values)
     index = pandas.MultiIndex.from_tuples(
         [tuple(map(_index_value, table.row_names, row)) for row in table.rows],
@@ -50,32 +50,29 @@ def frame(table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | N
 
 
 def to_csv(table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | None = None) -> str:
-    """The same as CSV with one line of headings, such as ``67.23% mean``."""
+    """The frame as CSV with one line of headings, such as ``67.23% mean``."""
     content = frame(table, cells, theirs)
     content.columns = [" ".join(column) for column in content.columns]
     return str(content.reset_index().to_csv(index=False))
 
 
 def _index_value(name: str, value: Any) -> Any:
-    """A value at the head of a row: as it is, a share of the search as the epochs that the paper prints."""
+    """A value that heads a row: as it is, a share of the search as the epochs that the paper prints."""
     if value is None:
         return ""
     return int(value_text(name, value)) if name == "search_share" else value
 
 
-def _by_key(cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | None) -> dict[Key, SideBySide]:
-    return {beside.key: beside for beside in side_by_side(cells, theirs or {})}
-
-
-def _values(beside: SideBySide | None) -> list[Any]:
-    ours = beside.ours if beside else None
-    theirs = beside.theirs if beside else None
+def _cell_values(comparison: SideBySide | None) -> list[Any]:
+    """The quantities of a cell in the order of their columns, ours first."""
+    ours = comparison.ours if comparison else None
+    theirs = comparison.theirs if comparison else None
     own = [None, None, None, ""] if ours is None else [ours.mean, ours.std, ours.runs, _mark(ours)]
     return [
         *own,
         theirs.mean if theirs else None,
-        beside.difference if beside else None,
-        beside.inside if beside else None,
+        comparison.difference if comparison else None,
+        comparison.inside if comparison else None,
     ]
 
 

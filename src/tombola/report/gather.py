@@ -1,4 +1,4 @@
-"""From a lab and experiments to everything that a report shows of them."""
+"""Gathers what a report shows of experiments from a lab: exhibits, numbers, what is missing, provenance."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def gather(
     scale: str = "",
     **rest: Any,
 ) -> Report:
-    """What some experiments show so far, what they lack, and what their numbers were made with.
+    """The report of some experiments: what they show so far, what is missing, what numbers were made with.
 
     shown: in their order; of one that the scale does not fit an exhibit that says why.
     beside: experiments that are not shown, whose numbers claims rest on all the same.
@@ -70,6 +70,13 @@ def gather(
     """
     results = lab.results()
     origins = _Origins(lab, results)
+    exhibits: list[Exhibit] = []
+    for experiment in shown:
+        if isinstance(experiment, Exhibit):
+            exhibits.append(experiment)
+        else:
+            made_with = origins.of(experiment.items)
+            exhibits += [replace(exhibit, origins=made_with) for exhibit in experiment.exhibits(results)]
     experiments = [experiment for experiment in shown if isinstance(experiment, Bound)]
     costs = plan(experiments, store=lab.store)
     missing = [
@@ -78,18 +85,7 @@ def gather(
         if study.finished < study.jobs
     ]
     return Report(
-        exhibits=[
-            exhibit
-            for experiment in shown
-            for exhibit in (
-                [
-                    replace(exhibit, origins=origins.of(experiment.items))
-                    for exhibit in experiment.exhibits(results)
-                ]
-                if isinstance(experiment, Bound)
-                else [experiment]
-            )
-        ],
+        exhibits=exhibits,
         table=Table(number for bound in (*experiments, *beside) for number in bound.numbers(results)),
         missing=missing,
         missing_together=(costs.jobs - costs.finished, round(costs.epochs_left)),
@@ -123,18 +119,19 @@ class _Origins:
     def _origin(self, job: Job) -> Origin | None:
         if job.name not in self._origins:
             finished = self._store.has(job.name)
-            self._origins[job.name] = _origin(self._store.provenance(job.name)) if finished else None
+            self._origins[job.name] = _recorded_origin(self._store.provenance(job.name)) if finished else None
         return self._origins[job.name]
 
 
 def _runs_of(job: Job) -> Sequence[Job]:
-    """A run, or the runs that a measure was taken on; the measure itself if there are none."""
+    """The runs that a measure was taken on, or a run itself; the measure's own job if there are none."""
     if result_type(job.declaration) is Run:
         return (job,)
     return [parent for parent in job.needs if result_type(parent.declaration) is Run] or (job,)
 
 
-def _origin(provenance: dict[str, Any]) -> Origin:
+def _recorded_origin(provenance: dict[str, Any]) -> Origin:
+    """What a result's provenance says it was made with."""
     versions = ", ".join(f"{name} {provenance[name]}" for name in ("tombola", "torch"))
     device = provenance["hardware"] if provenance["device"] != "cpu" else "cpu"
     return Origin(device, provenance["precision"] or "float32", versions)

@@ -1,18 +1,21 @@
-"""Tables as LaTeX: winning tickets underlined, failed runs starred, gaps empty, the paper's numbers below."""
+"""Tables as LaTeX: winning tickets underlined, failed runs starred, gaps empty, the paper's numbers below.
+
+Rows, headings and the note are those of :mod:`tombola.report.markdown`.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from tombola.report.cell_text import MINUS, CellText, cell_text, difference_text
-from tombola.report.markdown import beside_each_other, headings, table_note
+from tombola.report.cell_text import INSIDE_SIGNS, MINUS, CellText, cell_text, difference_text
+from tombola.report.markdown import compared_rows, headings, table_note
 from tombola.table.compare import SideBySide
 from tombola.table.key import Key
 from tombola.table.number import Cell
 from tombola.views.layout import Grid
 
-_LATEX = {
+_ESCAPES = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
     "%": r"\%",
@@ -30,10 +33,9 @@ _LATEX = {
     MINUS: "$-$",
     "†": r"$^\dagger$",
 }
-_INSIDE = {None: "", True: "✓", False: "✗"}
 _MOST_LINES = 40
 """Lines of a table that goes on one page; a longer one is broken over several."""
-_BESIDE = (
+_PRINTED_BELOW = (
     "Small: the paper's number, the difference, and whether the paper's lies in the 95% interval of our mean "
     "(✓, ✗)."
 )
@@ -42,7 +44,7 @@ _BESIDE = (
 def to_latex(
     table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | None = None, note: str = ""
 ) -> str:
-    """A table labelled ``tab:`` and the study's name, never wider than the line.
+    """A table that is never wider than the line, labelled ``tab:`` and the study's name.
 
     It needs the packages booktabs, amssymb and graphicx; one of more than 40 lines longtable, too, which
     breaks it over pages. With ``theirs`` the paper's number stands below each entry.
@@ -51,11 +53,12 @@ def to_latex(
     """
     # LaTeX numbers the table itself.
     title = re.sub(r"^(Table|Figure) \d+: ", "", table.title)
-    caption = " ".join(filter(None, [f"{title}.", table_note(table, cells, note), _BESIDE if theirs else ""]))
-    titled = rf"\caption{{{_latex(caption)}}}\label{{tab:{re.sub(r'[^A-Za-z0-9-]', '-', table.name)}}}"
+    sentences = [f"{title}.", table_note(table, cells, note), _PRINTED_BELOW if theirs else ""]
+    caption = _escaped_latex(" ".join(filter(None, sentences)))
+    titled = rf"\caption{{{caption}}}\label{{tab:{re.sub(r'[^A-Za-z0-9-]', '-', table.name)}}}"
     shape = f"{{{'l' * len(table.row_names)}{'r' * len(table.columns)}}}"
-    head = [r"\toprule", _row(map(_latex, headings(table))), r"\midrule"]
-    body = list(_rows(table, cells, theirs))
+    head = [r"\toprule", _latex_row(map(_escaped_latex, headings(table))), r"\midrule"]
+    body = list(_latex_rows(table, cells, theirs))
     packages = "booktabs, amssymb, graphicx"
     if len(body) > _MOST_LINES:
         packages += ", longtable"
@@ -72,38 +75,40 @@ def to_latex(
     return "\n".join([f"% Packages: {packages}", *lines]) + "\n"
 
 
-def _rows(table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | None) -> Iterator[str]:
-    for row, slots in beside_each_other(table, cells, theirs):
-        heads = [_latex(head) for head in table.row_heads(row)]
-        yield _row([*heads, *(_marked(ours) if ours else "" for ours, _ in slots)])
+def _latex_rows(table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | None) -> Iterator[str]:
+    for row, slots in compared_rows(table, cells, theirs):
+        heads = [_escaped_latex(head) for head in table.row_heads(row)]
+        yield _latex_row([*heads, *(_marked_latex(ours) if ours else "" for ours, _ in slots)])
         if theirs is not None:
-            small = [_compared(beside) if beside else "" for _, beside in slots]
-            yield _row(["" for _ in heads] + small)
+            small = [_printed_latex(comparison) if comparison else "" for _, comparison in slots]
+            yield _latex_row(["" for _ in heads] + small)
 
 
-def _compared(beside: SideBySide) -> str:
-    """The paper's number in small, with the difference and where it lies."""
-    if beside.theirs is None:
+def _printed_latex(comparison: SideBySide) -> str:
+    """The paper's number in small, with the difference and whether it lies in the interval of our mean."""
+    if comparison.theirs is None:
         return ""
-    printed = _marked(cell_text(beside.theirs))
+    printed = _marked_latex(cell_text(comparison.theirs))
     parts = [
-        ", ".join(filter(None, [printed, _latex(difference_text(beside))])),
-        _latex(_INSIDE[beside.inside]),
+        ", ".join(filter(None, [printed, _escaped_latex(difference_text(comparison))])),
+        _escaped_latex(INSIDE_SIGNS[comparison.inside]),
     ]
     return rf"{{\scriptsize {' '.join(filter(None, parts))}}}"
 
 
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+def _escaped_latex(text: str) -> str:
+    """A text in one line that LaTeX shows as it is."""
+    return "".join(_ESCAPES.get(character, character) for character in " ".join(text.split()))
 
 
-def _marked(shown: CellText) -> str:
-    text = _latex(shown.text)
+def _marked_latex(shown: CellText) -> str:
+    """A cell with its marks, its interval in small and, where they are unusual, its runs."""
+    text = _escaped_latex(shown.text)
     text = rf"\underline{{{text}}}" if shown.winning else text
     text += r"$^\dagger$" * shown.clearly + "$^*$" * shown.failed
-    interval = rf"{{\scriptsize {_latex(shown.interval)}}}" if shown.interval else ""
+    interval = rf"{{\scriptsize {_escaped_latex(shown.interval)}}}" if shown.interval else ""
     return " ".join(filter(None, [text, interval, f"({shown.runs})" * bool(shown.runs)]))
 
 
-def _row(texts: Iterable[str]) -> str:
+def _latex_row(texts: Iterable[str]) -> str:
     return " & ".join(texts) + r" \\"

@@ -1,4 +1,7 @@
-"""Tables as Markdown: winning tickets underlined, failed runs starred, gaps empty."""
+"""Tables as Markdown: winning tickets underlined, failed runs starred, gaps empty.
+
+Rows, headings and the note below a table are shared with :mod:`tombola.report.latex` and the page.
+"""
 
 from __future__ import annotations
 
@@ -33,76 +36,80 @@ _SUMMED = (
 def to_markdown(
     table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | None = None, note: str = ""
 ) -> str:
-    """A table of GitHub's Markdown; with ``theirs`` each entry ends with the paper's number in brackets.
+    """A table in GitHub's Markdown; with ``theirs`` each cell ends with the paper's number in brackets.
 
     note: a warning below it.
     """
     lines = [
-        _markdown(table.title),
+        _escaped(table.title),
         "",
-        _markdown_row([_markdown(heading) for heading in headings(table)]),
+        _markdown_row([_escaped(heading) for heading in headings(table)]),
         _markdown_row(["---"] * len(table.row_names) + ["---:"] * len(table.columns)),
-        *map(_markdown_row, _markdown_rows(table, cells, theirs)),
+        *map(_markdown_row, _table_rows(table, cells, theirs)),
         "",
-        _markdown(table_note(table, cells, note)),
+        _escaped(table_note(table, cells, note)),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def headings(table: Grid) -> list[str]:
-    """What stands above the columns, those of the row heads first."""
+    """The heading of each column, those of the row heads first."""
     columns = [" ".join(table.column_heads(column)) for column in table.columns]
     return [*(NAMES.get(name, name) for name in table.row_names), *columns]
 
 
-def beside_each_other(
+def compared_rows(
     table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | None
 ) -> Iterator[tuple[Values, list[tuple[CellText | None, SideBySide | None]]]]:
-    """Row by row our entries and, with ``theirs``, what the paper has beside; None where nothing stands."""
+    """Each row of a table: its values, and for each column our cell and its comparison with the paper's.
+
+    Both are None where there is no number; comparisons are None without ``theirs``, too.
+    """
     own = {key: cells[key] for key in table.keys.values() if key in cells}
     runs = usual_runs(own.values())
-    beside = {row.key: row for row in side_by_side(own, theirs)} if theirs is not None else {}
+    comparisons = {row.key: row for row in side_by_side(own, theirs)} if theirs is not None else {}
     for row in table.rows:
         keys = [table.keys.get((row, column)) for column in table.columns]
         yield (
             row,
             [
-                (cell_text(own[key], runs) if key in own else None, beside.get(key) if key else None)
+                (cell_text(own[key], runs) if key in own else None, comparisons.get(key) if key else None)
                 for key in keys
             ],
         )
 
 
-def _markdown_rows(
+def _table_rows(
     table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | None
 ) -> Iterator[list[str]]:
-    for row, slots in beside_each_other(table, cells, theirs):
-        texts = [_markdown(head) for head in table.row_heads(row)]
-        for ours, beside in slots:
-            parts = [_marked(ours) if ours else "", _markdown(_compared(beside)) if beside else ""]
+    for row, slots in compared_rows(table, cells, theirs):
+        texts = [_escaped(head) for head in table.row_heads(row)]
+        for ours, comparison in slots:
+            printed = _escaped(_printed_text(comparison)) if comparison else ""
+            parts = [_marked(ours) if ours else "", printed]
             texts.append(" ".join(filter(None, parts)))
         yield texts
 
 
-def _compared(beside: SideBySide) -> str:
-    """The paper's number in brackets, with the difference and where it lies."""
-    if beside.theirs is None:
+def _printed_text(comparison: SideBySide) -> str:
+    """The paper's number in brackets, with the difference and whether it lies in the interval of our mean."""
+    if comparison.theirs is None:
         return ""
-    paper = f"paper {cell_text(beside.theirs).text}" + "*" * beside.theirs.failed
-    parts = [paper, difference_text(beside), inside_text(beside)]
+    paper = f"paper {cell_text(comparison.theirs).text}" + "*" * comparison.theirs.failed
+    parts = [paper, difference_text(comparison), inside_text(comparison)]
     return f"({', '.join(part for part in parts if part)})"
 
 
 def table_note(table: Grid, cells: Mapping[Key, Cell], note: str = "") -> str:
-    """What the marks and numbers of a table mean, as far as they occur, and a warning if there is one."""
+    """The meaning of the marks and numbers that occur in a table, in sentences; a warning comes last."""
     own = [cells[key] for key in table.keys.values() if key in cells]
     sentences = [
-        _what_of(part)
+        _runs_sentence(part)
         for pairs in (False, True)
         if (part := [cell for cell in own if cell.of_pairs is pairs])
     ]
-    if searched := _searched(own):
-        sentences.append(searched)
+    if lengths := _search_sentence(own):
+        sentences.append(lengths)
     if own and ("summed_forgetting_events",) in table.columns:
         sentences.append(_SUMMED)
     if any(cell.winning for cell in own):
@@ -118,8 +125,8 @@ def table_note(table: Grid, cells: Mapping[Key, Cell], note: str = "") -> str:
     return " ".join(sentences)
 
 
-def _searched(cells: Sequence[Cell]) -> str:
-    """Which searches stand in rows that are headed as the paper prints them; nothing where it is the same."""
+def _search_sentence(cells: Sequence[Cell]) -> str:
+    """How long our searches are in rows headed by the paper's epochs; empty where both are equally long."""
     shares = {share: printed for printed, share in SEARCH_SHARES.items()}
     lengths = sorted(
         {
@@ -136,8 +143,8 @@ def _searched(cells: Sequence[Cell]) -> str:
     return f"Searches of {ours} epochs stand for the paper's {theirs}, about {percent} of the budget."
 
 
-def _what_of(cells: Sequence[Cell]) -> str:
-    """What the numbers of some cells are of: runs, or pairs of the noise copies of one run."""
+def _runs_sentence(cells: Sequence[Cell]) -> str:
+    """How many runs, or pairs of noise copies, of how many epochs the means of some cells are of."""
     runs = usual_runs(cells) or 0
     copies = f" of {copies_of(runs)} noise copies of one run" if cells[0].of_pairs else ""
     spread = " ± standard deviation" * any(cell.std is not None for cell in cells)
@@ -147,14 +154,16 @@ def _what_of(cells: Sequence[Cell]) -> str:
     return f"{shown}{copies} of {budgets} epochs."
 
 
-def _markdown(text: str) -> str:
+def _escaped(text: str) -> str:
+    """A text in one line that Markdown shows as it is."""
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
 
 
 def _marked(shown: CellText) -> str:
-    text = _markdown(shown.text)
+    """A cell with its marks, its interval and, where they are unusual, its runs."""
+    text = _escaped(shown.text)
     text = (f"<u>{text}</u>" if shown.winning else text) + "†" * shown.clearly + r"\*" * shown.failed
-    return " ".join(filter(None, [text, _markdown(shown.interval), f"({shown.runs})" * bool(shown.runs)]))
+    return " ".join(filter(None, [text, _escaped(shown.interval), f"({shown.runs})" * bool(shown.runs)]))
 
 
 def _markdown_row(texts: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from tombola.experiments.claims.all_claims import judge_all
 from tombola.experiments.claims.quantities import Comparison
 from tombola.experiments.paper.printed import EPOCHS, printed_cells
 from tombola.report.board import Row, board, counts
-from tombola.report.cell_text import CellText, cell_text, difference_text, usual_runs
+from tombola.report.cell_text import INSIDE_SIGNS, CellText, cell_text, difference_text, usual_runs
 from tombola.report.figure import inline_svg
 from tombola.report.gather import Report
 from tombola.report.markdown import table_note
@@ -33,12 +33,10 @@ from tombola.views.picture import Picture
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-_INSIDE = {None: "", True: "✓", False: "✗"}
-
 
 @dataclass(frozen=True)
 class Slot:
-    """One cell of a table on the page, with the paper's below it; without ours it is a gap."""
+    """One cell of a table on the page with the paper's number below it; a gap where ours is None."""
 
     ours: CellText | None
     paper: CellText | None
@@ -48,7 +46,10 @@ class Slot:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table on the page: headings line by line, and rows of heads and slots."""
+    """A table on the page: headings line by line, and rows of heads and slots.
+
+    beside: whether the paper prints numbers that stand below ours.
+    """
 
     names: list[str]
     columns: list[list[str]]
@@ -90,7 +91,7 @@ class Judged:
 
 
 def report_html(report: Report, svgs: Mapping[str, str]) -> str:
-    """The whole page.
+    """The report as one HTML page.
 
     svgs: the drawn pictures as SVG files, by the names of their exhibits.
     """
@@ -144,7 +145,7 @@ def _article(exhibit: Exhibit, anchor: str, svgs: Mapping[str, str]) -> Article:
 
 
 def _notes(whose: str, cells: Iterable[Cell]) -> list[str]:
-    """Each different note of some cells once, with the number of cells that carry it."""
+    """The different notes of some cells, each with the number of cells that have it."""
     counted = Counter(cell.note for cell in cells if cell.note)
     return [
         f"{whose}, {count} cell{'s' * (count != 1)}: {note.removesuffix('.')}."
@@ -153,7 +154,7 @@ def _notes(whose: str, cells: Iterable[Cell]) -> list[str]:
 
 
 def _extent(own: Collection[Key], expected: Collection[Key], picture: Picture | None) -> str:
-    """How much there is of what was asked for, by cells where there are such."""
+    """How much of an exhibit is computed: so many of its cells, or of its lines where it has no cells."""
     panels = picture.panels if picture else ()
     lines = sum(len(panel.lines) for panel in panels)
     if not own and not lines:
@@ -165,15 +166,16 @@ def _extent(own: Collection[Key], expected: Collection[Key], picture: Picture | 
 
 
 def _sheet(table: Grid, own: Mapping[Key, Cell], printed: Mapping[Key, Cell]) -> Sheet:
+    """The table of an exhibit with our cells and the paper's."""
     runs = usual_runs(own.values())
-    beside = {row.key: row for row in side_by_side(own, printed)}
+    comparisons = {row.key: row for row in side_by_side(own, printed)}
     return Sheet(
         names=[NAMES.get(name, name) for name in table.row_names],
         columns=[table.column_heads(column) for column in table.columns],
         rows=[
             (
                 table.row_heads(row),
-                [_slot(table.keys.get((row, column)), beside, runs) for column in table.columns],
+                [_slot(table.keys.get((row, column)), comparisons, runs) for column in table.columns],
             )
             for row in table.rows
         ],
@@ -182,18 +184,18 @@ def _sheet(table: Grid, own: Mapping[Key, Cell], printed: Mapping[Key, Cell]) ->
     )
 
 
-def _slot(key: Key | None, beside: Mapping[Key, SideBySide], runs: int | None) -> Slot | None:
-    """A cell of the table; None where no cell belongs."""
+def _slot(key: Key | None, comparisons: Mapping[Key, SideBySide], runs: int | None) -> Slot | None:
+    """A cell of the table; None where the layout has none."""
     if key is None:
         return None
-    row = beside.get(key)
-    if row is None:
+    comparison = comparisons.get(key)
+    if comparison is None:
         return Slot(None, None, "", "")
     return Slot(
-        cell_text(row.ours, runs) if row.ours else None,
-        cell_text(row.theirs) if row.theirs else None,
-        difference_text(row),
-        _INSIDE[row.inside],
+        cell_text(comparison.ours, runs) if comparison.ours else None,
+        cell_text(comparison.theirs) if comparison.theirs else None,
+        difference_text(comparison),
+        INSIDE_SIGNS[comparison.inside],
     )
 
 

@@ -1,4 +1,4 @@
-"""The report on disk: the page, the whole table, and every exhibit as files of its own."""
+"""Writes a report to disk: the page, the whole table, and every exhibit as files of its own."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ def write_report(report: Report, folder: Path, *, files: bool = True, processes:
 
 
 def _write_tables(report: Report, folder: Path) -> list[Path]:
+    """Write the table of every exhibit that has numbers of ours, in three forms; their paths."""
     written = []
     for exhibit in report.exhibits:
         cells, grid = exhibit.cells, exhibit.grid()

@@ -1,1 +1,1 @@
-"""Views of the table as data: which key stands where in a table, and what a figure shows; drawn by report/."""
+"""Views of the table as data: which key stands where in a table, and what figures show; report/ draws it."""

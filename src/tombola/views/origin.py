@@ -31,10 +31,10 @@ def mixtures(keys: Iterable[Key], origins: Mapping[Key, Collection[Origin]]) -> 
 
     origins: of all runs behind each cell; a cell that is not there says nothing.
     """
-    known = [origins[key] for key in keys if origins.get(key)]
+    by_key = [origins[key] for key in keys if origins.get(key)]
     sentences = []
     for field in fields(Origin):
-        by_cell = [sorted({str(getattr(origin, field.name)) for origin in runs}) for runs in known]
+        by_cell = [sorted({str(getattr(origin, field.name)) for origin in runs}) for runs in by_key]
         counts = Counter(value for values in by_cell for value in values)
         if len(counts) < 2:
             continue

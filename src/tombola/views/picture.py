@@ -1,4 +1,4 @@
-"""Pictures as data: what a figure shows, before anybody draws it.
+"""Pictures as data: what a figure shows, before it is drawn.
 
 A study fills these from results; :mod:`tombola.report` draws them. What is not computed yet is not there.
 """

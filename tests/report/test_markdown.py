@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 
 import pytest
-from tombola.experiments.cells import Cell, Place, by_place, measured
-from tombola.report.entry import MINUS
-from tombola.report.layout import grid
-from tombola.report.markup import to_markdown
 
-from tombola.experiments.paper.printed import printed_cells
+from tombola.experiments.paper.printed import printed_cells, printed_tables
+from tombola.experiments.paper.studies import study_named
+from tombola.report.cell_text import MINUS
 from tombola.report.latex import to_latex
+from tombola.report.markdown import to_markdown
+from tombola.table.key import Key
+from tombola.table.number import Cell, Number, by_key, cells_of, longest, measured
+from tombola.views.layout import Grid, grid
 
 TABLE_2 = """
 0.0 100 ✗ 61.14% 59.76% 57.79% 54.47% 50.98%
@@ -44,13 +46,18 @@ PRINTED = [("table2", TABLE_2), ("table7", TABLE_7), ("table15", TABLE_15)]
 """Without spaces inside a cell; underlines as _, a cell that is empty as -."""
 
 
+def printed_grid(study: str) -> Grid:
+    """A table of the paper as it prints it."""
+    return grid(study, printed_tables()[study], study_named(study).layout)
+
+
 def rows_of(printed: str) -> list[list[str]]:
     return [line.split() for line in printed.strip().splitlines()]
 
 
 @pytest.mark.parametrize(("study", "printed"), PRINTED)
 def test_markdown_reproduces_the_paper(study: str, printed: str) -> None:
-    text = to_markdown(grid(study, printed_cells()), printed_cells())
+    text = to_markdown(printed_grid(study), printed_cells())
     body = [line for line in text.splitlines() if line.startswith("|")][2:]
     plain = [
         [re.sub(r"</?u>", "_", cell).replace("\\", "").replace(" ", "") or "-" for cell in cells]
@@ -61,7 +68,7 @@ def test_markdown_reproduces_the_paper(study: str, printed: str) -> None:
 
 @pytest.mark.parametrize(("study", "printed"), PRINTED)
 def test_latex_reproduces_the_paper(study: str, printed: str) -> None:
-    text = to_latex(grid(study, printed_cells()), printed_cells())
+    text = to_latex(printed_grid(study), printed_cells())
     body = text[text.index(r"\midrule") : text.index(r"\bottomrule")].splitlines()[1:]
     signs = {r"$\times$": "✗", r"$\checkmark$": "✓", r"$\pm$": "±", r"\%": "%", "$^*$": "*", " ": ""}
     plain = []
@@ -78,20 +85,20 @@ def test_latex_reproduces_the_paper(study: str, printed: str) -> None:
 
 def test_a_cell_of_fewer_runs_says_so() -> None:
     # The 60.15% of Table 6 is a single run among cells of three.
-    text = to_markdown(grid("table6", printed_cells()), printed_cells())
+    text = to_markdown(printed_grid("table6"), printed_cells())
     assert "| 60.15% (1 run) |" in text
     assert text.count(" run)") == 1
     assert "Means ± standard deviation of 3 runs of 200 epochs." in text
 
 
-def mine(**keys: object) -> Place:
-    return Place(study="my_study", metric="val_accuracy", **keys)  # type: ignore[arg-type]
+def mine(**fields: object) -> Key:
+    return Key(metric="val_accuracy", **fields)  # type: ignore[arg-type]
 
 
 def test_pairs_of_noise_copies_are_not_called_runs() -> None:
-    barriers = [Place(study="fig3", metric="barrier", momentum=momentum) for momentum in (0.0, 0.9)]
-    accuracy = Place(study="fig3", metric="val_accuracy", momentum=0.0)
-    cells = by_place(
+    barriers = [Key(metric="barrier", over="pairs", momentum=momentum) for momentum in (0.0, 0.9)]
+    accuracy = mine(momentum=0.0)
+    cells = by_key(
         [
             measured(barriers[0], [1.0, 2.0, 3.0], epochs=20),
             measured(barriers[1], [1.0], epochs=20),
@@ -101,7 +108,8 @@ def test_pairs_of_noise_copies_are_not_called_runs() -> None:
     text = to_markdown(grid("fig3", cells), cells)
     assert text.splitlines()[-1] == (
         "Means ± standard deviation of 3 runs of 20 epochs. "
-        "Means ± standard deviation of 3 pairs of 3 noise copies of one run of 20 epochs."
+        "Means ± standard deviation of 3 pairs of 3 noise copies of one run of 20 epochs. "
+        r"In square brackets: 95% interval of the mean."
     )
     assert "1.00 (1 pair)" in text
 
@@ -114,14 +122,13 @@ def test_pairs_of_noise_copies_are_not_called_runs() -> None:
     ],
 )
 def test_rows_of_shortened_searches_say_how_long_they_are(epochs: int, words: str) -> None:
-    places = [place for place in printed_cells() if place.study == "table3"]
-    cells = by_place(measured(place, [50.0], epochs=epochs) for place in places)
-    text = to_markdown(grid("table3", cells), cells)
+    cells = by_key(measured(key, [50.0], epochs=epochs) for key in printed_tables()["table3"])
+    text = to_markdown(printed_grid("table3"), cells)
     assert text.splitlines()[-1] == f"Single runs of {epochs} epochs.{words}"
 
 
 def test_names_are_escaped() -> None:
-    cells = by_place(measured(mine(dataset=name), [50.0], epochs=2) for name in ("a|b_c", r"50% <b>\x & $y"))
+    cells = by_key(measured(mine(dataset=name), [50.0], epochs=2) for name in ("a|b_c", r"50% <b>\x & $y"))
     table = grid("my_study", cells)
     markdown = to_markdown(table, cells)
     assert r"| a\|b\_c |" in markdown
@@ -133,7 +140,7 @@ def test_names_are_escaped() -> None:
 
 
 def test_gaps_stay_empty() -> None:
-    cells = by_place(
+    cells = by_key(
         measured(mine(momentum=momentum, sparsity=sparsity), [50.0], epochs=2)
         for momentum, sparsity in ((0.0, 0.0), (0.9, 20.0))
     )
@@ -144,39 +151,96 @@ def test_gaps_stay_empty() -> None:
 
 def test_a_long_table_is_broken_over_pages() -> None:
     for rows, environment in ((40, "tabular"), (41, "longtable")):
-        cells = by_place(measured(mine(batch_size=size), [50.0], epochs=2) for size in range(1, rows + 1))
+        cells = by_key(measured(mine(batch_size=size), [50.0], epochs=2) for size in range(1, rows + 1))
         text = to_latex(grid("my_study", cells), cells)
         assert rf"\begin{{{environment}}}{{lr}}" in text
         assert text.count(r"\caption") == text.count(r"\label{tab:my-study}") == 1
 
 
-PLACE = Place(
-    study="table2", metric="val_accuracy", network="ResNet-34", dataset="TinyImageNet",
+KEY = Key(
+    metric="val_accuracy", network="ResNet-34", dataset="TinyImageNet",
     momentum=0.0, batch_size=256, pretrained=False, sparsity=89.26,
 )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("values", "shown"),
+    ("values", "own", "interval", "compared"),
     [
         # The paper prints 60.20; by hand, the interval of the second is 61 ± 2.48, of the third 70 ± 2.48.
-        ([58.0], f"58.00% (paper 60.20%, {MINUS}2.20)"),
-        ([60.0, 61.0, 62.0], r"61.00 ± 1.00% (paper 60.20%, +0.80, inside)"),
-        ([69.0, 70.0, 71.0], r"70.00 ± 1.00% (paper 60.20%, +9.80, outside)"),
-        ([60.198, 60.198], r"60.20 ± 0.00% (paper 60.20%, +0.00, outside)"),
+        # Two runs have one, too, but it is as wide as the axis: only whether the paper's lies in it is told.
+        ([58.0], "58.00%", "", f"60.20%, {MINUS}2.20"),
+        ([60.0, 61.0, 62.0], "61.00 ± 1.00%", "[58.52, 63.48]", "60.20%, +0.80, inside"),
+        ([69.0, 70.0, 71.0], "70.00 ± 1.00%", "[67.52, 72.48]", "60.20%, +9.80, outside"),
+        ([60.198, 60.198], "60.20 ± 0.00%", "", "60.20%, +0.00, outside"),
     ],
 )
-def test_side_by_side_tells_difference_and_interval(values: list[float], shown: str) -> None:
-    cells: dict[Place, Cell] = by_place([measured(PLACE, values, epochs=20)])
-    text = to_markdown(grid("table2", printed_cells()), cells, printed_cells())
-    assert shown in text
+def test_side_by_side_tells_difference_and_interval(
+    values: list[float], own: str, interval: str, compared: str
+) -> None:
+    cells: dict[Key, Cell] = by_key([measured(KEY, values, epochs=20)])
+    text = to_markdown(printed_grid("table2"), cells, printed_cells())
+    bracketed = interval.replace("[", r"\[").replace("]", r"\]")
+    assert f"| {' '.join(filter(None, [own, bracketed, f'(paper {compared})']))} |" in text
+    assert (r"In square brackets: 95% interval of the mean." in text) == bool(interval)
     assert "| (paper 59.33%) |" in text
     assert r"| (paper 35.95%\*) |" in text
-    latex = to_latex(grid("table2", printed_cells()), cells, printed_cells())
-    own, _, compared = shown.removesuffix(")").partition(" (paper ")
+    latex = to_latex(printed_grid("table2"), cells, printed_cells())
     signs = {"%": r"\%", "±": r"$\pm$", MINUS: "$-$", ", inside": r" $\checkmark$", ", outside": r" $\times$"}
     for sign, written in signs.items():
         own, compared = own.replace(sign, written), compared.replace(sign, written)
+    own = f"{own} {{\\scriptsize {interval}}}" if interval else own
     above, below = (line.split(" & ") for line in latex.splitlines() if own in line or compared in line)
     assert [above[5], below[5]] == [own, rf"{{\scriptsize {compared}}}"]
     assert (above[3], below[:3], below[3]) == ("", ["", "", ""], r"{\scriptsize 59.33\%}")
+
+
+def ticket_cells(dense: list[float], ticket: list[float], failed: bool = False) -> dict[Key, Cell]:
+    """The cells of a dense network and of its ticket, run by run."""
+    return longest(
+        cells_of(
+            Number(
+                key=mine(momentum=0.0, sparsity=sparsity), value=value, epochs=20, seed=seed, failed=starred
+            )
+            for sparsity, values, starred in ((0.0, dense, False), (20.0, ticket, failed))
+            for seed, value in enumerate(values)
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("dense", "ticket", "markdown", "latex", "notes"),
+    [
+        # By hand: the differences seed by seed are 1.0, 1.1, 0.9, which lie around 1.0 ± 0.25.
+        (
+            [50.0, 52.0, 54.0], [51.0, 53.1, 54.9], r"<u>53.00 ± 1.95%</u>† \[48.15, 57.85\]",
+            r"\underline{53.00 $\pm$ 1.95\%}$^\dagger$ {\scriptsize [48.15, 57.85]}", {"Underlined", "†"},
+        ),
+        # The differences are -1, 0, 4: 1.0 ± 6.57.
+        (
+            [50.0, 52.0, 54.0], [49.0, 52.0, 58.0], r"<u>53.00 ± 4.58%</u> \[41.62, 64.38\]",
+            r"\underline{53.00 $\pm$ 4.58\%} {\scriptsize [41.62, 64.38]}", {"Underlined"},
+        ),
+        ([50.0], [51.0], "<u>51.00%</u>", r"\underline{51.00\%}", {"Underlined"}),
+        ([50.0], [49.0], "49.00%", r"49.00\%", set()),
+    ],
+)  # fmt: skip
+def test_a_ticket_that_wins_beyond_the_noise_of_the_seeds_has_a_dagger(
+    dense: list[float], ticket: list[float], markdown: str, latex: str, notes: set[str]
+) -> None:
+    cells = ticket_cells(dense, ticket)
+    table = grid("my_study", cells)
+    text = to_markdown(table, cells)
+    assert f" {markdown} |\n" in text
+    assert f" {latex} " in to_latex(table, cells)
+    sentences = {"Underlined": "Underlined: winning ticket", "†": "†: higher beyond the noise of the seeds"}
+    assert {mark for mark, sentence in sentences.items() if sentence in text} == notes
+
+
+def test_a_ticket_with_a_failed_run_is_starred_and_not_winning() -> None:
+    cells = ticket_cells([50.0, 52.0, 54.0], [60.0, 62.0, 64.0], failed=True)
+    table = grid("my_study", cells)
+    text = to_markdown(table, cells)
+    assert r"62.00 ± 2.00%\* \[57.03, 66.97\] |" in text
+    assert "<u>" not in text
+    assert "Underlined" not in text
+    assert r"62.00 $\pm$ 2.00\%$^*$ {\scriptsize [57.03, 66.97]}" in to_latex(table, cells)

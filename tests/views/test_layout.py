@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tombola.experiments.cells import Metric, Place
-from tombola.report.layout import LAYOUTS, column_texts, grid, value_text
 
 from tombola.errors import StudyError
-from tombola.experiments.paper.printed import printed_cells
+from tombola.experiments.paper.printed import printed_tables
+from tombola.experiments.paper.studies import TABLES, study_named
+from tombola.table.key import Key
+from tombola.views.layout import Grid, grid, value_text
 
 # Rows and columns of each table, counted in the paper.
 SHAPES = {
@@ -21,22 +22,27 @@ SHAPES = {
 }  # fmt: skip
 
 
+def printed_grid(study: str, *more: Key) -> Grid:
+    """A table of the paper as it prints it, and further keys laid out with it."""
+    return grid(study, [*printed_tables()[study], *more], study_named(study).layout)
+
+
 @pytest.mark.parametrize("study", SHAPES)
 def test_the_papers_tables_have_its_rows_and_columns_without_a_gap(study: str) -> None:
-    table = grid(study, printed_cells())
+    table = printed_grid(study)
     assert (len(table.rows), len(table.columns)) == SHAPES[study]
-    assert set(table.places.values()) == {place for place in printed_cells() if place.study == study}
-    assert len(table.places) == len(table.rows) * len(table.columns)
+    assert set(table.keys.values()) == set(printed_tables()[study])
+    assert len(table.keys) == len(table.rows) * len(table.columns)
 
 
 def test_every_table_of_the_paper_has_a_layout() -> None:
-    assert [study for study in LAYOUTS if study.startswith("table")] == list(SHAPES)
+    assert [study.name for study in TABLES if study.layout] == list(SHAPES)
 
 
 def test_columns_are_headed_as_in_the_paper() -> None:
     def heads(study: str) -> list[str]:
-        table = grid(study, printed_cells())
-        return [" ".join(column_texts(table.column_names, column)) for column in table.columns]
+        table = printed_grid(study)
+        return [" ".join(table.column_heads(column)) for column in table.columns]
 
     assert heads("table2") == ["0.00%", "67.23%", "89.26%", "96.48%", "98.85%"]
     assert heads("table5") == ["67.23% block 4", "67.23% block 8", "89.26% block 4", "89.26% block 8"]
@@ -46,52 +52,79 @@ def test_columns_are_headed_as_in_the_paper() -> None:
     assert heads("table23")[:2] == ["least forgotten 1%", "least forgotten 10%"]
 
 
+def test_rows_are_headed_as_in_the_paper() -> None:
+    def heads(study: str, row: int) -> list[str]:
+        table = printed_grid(study)
+        return table.row_heads(table.rows[row])
+
+    assert heads("table2", 0) == ["0.0", "100", "✗"]
+    assert heads("table7", 8) == ["", "", "", "dense network"]
+    # Shortened searches by the epochs that the paper prints, though a key has their share of the budget.
+    assert {heads("table3", row)[0] for row in range(4)} == {"20", "50"}
+
+
+def test_stand_ins_head_rows_and_columns_under_their_own_names() -> None:
+    keys = [Key(metric="val_accuracy", dataset="CIFAR-10", target=target) for target in ("MNIST", "EuroSAT")]
+    table = grid("table6", keys, study_named("table6").layout, names={"MNIST": "digits"})
+    assert [table.column_heads(column) for column in table.columns] == [["digits"], ["EuroSAT"]]
+    table = grid("mine", [replace(key, target=None) for key in keys], names={"CIFAR-10": "digits"})
+    assert table.row_heads(table.rows[0]) == ["digits"]
+
+
 def test_a_column_that_only_we_have_stands_at_its_number() -> None:
-    extra = [replace(place, sparsity=73.79) for place in printed_cells() if place.study == "table2"]
-    table = grid("table2", [*printed_cells(), *extra])
+    extra = [replace(key, sparsity=73.79) for key in printed_tables()["table2"]]
+    table = printed_grid("table2", *extra)
     assert table.columns == ((0.0,), (67.23,), (73.79,), (89.26,), (96.48,), (98.85,))
     assert len(table.rows) == 8
 
 
-def test_places_that_would_cover_each_other_get_rows_of_their_own() -> None:
-    printed = [place for place in printed_cells() if place.study == "table2"]
-    ours = [replace(place, network="convnet", dataset="digits") for place in printed]
-    table = grid("table2", [*printed, *ours])
+def test_keys_that_would_cover_each_other_get_rows_of_their_own() -> None:
+    printed = list(printed_tables()["table2"])
+    ours = [replace(key, network="convnet", dataset="digits") for key in printed]
+    table = printed_grid("table2", *ours)
     assert table.row_names[0] in ("network", "dataset")
     assert len(table.rows) == 16
-    assert set(table.places.values()) == {*printed, *ours}
+    assert set(table.keys.values()) == {*printed, *ours}
 
 
-def test_several_keys_can_be_needed_to_tell_rows_apart() -> None:
-    (place,) = [place for place in printed_cells() if place.study == "table2"][:1]
-    places = [
-        replace(place, network=network, dataset=dataset)
+def test_several_fields_can_be_needed_to_tell_rows_apart() -> None:
+    first = next(iter(printed_tables()["table2"]))
+    keys = [
+        replace(first, network=network, dataset=dataset)
         for network, dataset in (("a", "c"), ("b", "c"), ("a", "d"))
     ]
-    table = grid("table2", places)
-    assert set(table.places.values()) == set(places)
+    table = grid("table2", keys, study_named("table2").layout)
+    assert set(table.keys.values()) == set(keys)
     assert {"network", "dataset"} <= set(table.row_names)
 
 
-def own(metric: Metric = "val_accuracy", **keys: object) -> Place:
-    return Place(study="mine", metric=metric, **keys)  # type: ignore[arg-type]
+def test_keys_that_differ_in_a_further_axis_alone_get_rows_of_their_own() -> None:
+    first = next(iter(printed_tables()["table2"]))
+    keys = [replace(first, more=(("lr", lr),)) for lr in (0.1, 0.2)]
+    table = grid("table2", keys, study_named("table2").layout)
+    assert set(table.keys.values()) == set(keys)
+    assert table.row_names[0] == "lr"
+
+
+def own(metric: str = "val_accuracy", **fields: object) -> Key:
+    return Key(metric=metric, **fields)  # type: ignore[arg-type]
 
 
 def test_a_study_without_layout_has_a_few_sparsities_across_and_what_varies_down() -> None:
-    places = [
+    keys = [
         own(network="convnet", momentum=mu, sparsity=sparsity) for mu in (0.0, 0.9) for sparsity in (0, 20.0)
     ]
-    table = grid("mine", places)
+    table = grid("mine", keys)
     assert (table.row_names, table.column_names) == (("momentum",), ("sparsity",))
 
 
 def test_measures_of_a_study_without_layout_stand_beside_each_other() -> None:
-    places = [
+    keys = [
         own(metric, momentum=0.0, sparsity=float(sparsity))
         for sparsity in range(20)
         for metric in ("barrier", "val_accuracy")
     ]
-    table = grid("mine", places)
+    table = grid("mine", keys)
     assert (table.row_names, table.column_names) == (("sparsity",), ("metric",))
     assert len(table.rows) == 20
 
@@ -103,7 +136,7 @@ def test_a_single_cell_is_a_table() -> None:
 
 def test_a_study_without_cells_is_refused_in_one_line() -> None:
     with pytest.raises(StudyError, match=r"no cell of the study 'table99'; a table needs at least one"):
-        grid("table99", printed_cells())
+        grid("table99", [])
 
 
 @pytest.mark.parametrize(
@@ -117,7 +150,9 @@ def test_a_study_without_cells_is_refused_in_one_line() -> None:
         ("baseline", None, "ticket"),
         ("baseline", "frozen_dense", "frozen dense"),
         ("sparsity", 89.26, "89.26%"),
+        ("search_share", 0.25, "50"),
         ("metric", "unforgettable_percent", "unforgettable"),
+        ("metric", "untrained.loss", "untrained.loss"),
         ("dataset", "my_data", "my_data"),
     ],
 )
