@@ -454,7 +454,7 @@ def die():
 
 def arm(step, keep, replace):
     steps, keeps, replaces = iter(range(10**6)), iter(range(10**6)), iter(range(10**6))
-    really_step, really_keep, really_replace = EagerEngine._step, Checkpoints.keep, files.Path.replace
+    really_step, really_keep, really_replace = EagerEngine._train_step, Checkpoints.keep, files.Path.replace
 
     def _step(self, *arguments):
         if next(steps) == step:
@@ -470,7 +470,7 @@ def arm(step, keep, replace):
             files.Path.replace = _replace
         really_keep(self, checkpoint)
 
-    EagerEngine._step, Checkpoints.keep = _step, _keep
+    EagerEngine._train_step, Checkpoints.keep = _step, _keep
 
 recipe = tb.Recipe(epochs=4, batch_size=100, momentum=0.9)
 job = tb.job(tb.train, tb.job(tb.initialize, "convnet", "digits"), "digits", recipe)
@@ -518,13 +518,13 @@ def undisturbed(training: tb.Job, tmp_path_factory: pytest.TempPathFactory) -> t
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The steps that are trained in this process, one after the other."""
     taken: list[int] = []
-    really = EagerEngine._step
+    really = EagerEngine._train_step
 
     def step(self: EagerEngine, number: int, *arguments: torch.Tensor) -> None:
         taken.append(number)
         really(self, number, *arguments)
 
-    monkeypatch.setattr(EagerEngine, "_step", step)
+    monkeypatch.setattr(EagerEngine, "_train_step", step)
     return taken
 
 

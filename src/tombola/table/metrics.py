@@ -32,7 +32,9 @@ class Metric:
 
     def text(self, value: float) -> str:
         """A value with the digits of the metric, without its unit."""
-        text = f"{value:.4g}" if self.digits is None else f"{value:.{self.digits}f}"
+        # Adding 0.0 turns a negative zero that rounding leaves into a positive one.
+        rounded = value if self.digits is None else round(value, self.digits) + 0.0
+        text = f"{rounded:.4g}" if self.digits is None else f"{rounded:.{self.digits}f}"
         return text.replace("-", "\N{MINUS SIGN}")
 
     @property

@@ -197,7 +197,7 @@ def _line(label: str, cells: Sequence[Cell], x: Sequence[float], *, baseline: bo
 
 
 def _spread(points: Iterable[Sequence[float]]) -> list[float] | None:
-    """Sample standard deviation at entry point; None for single values."""
+    """Sample standard deviation at each point; None for single values."""
     spreads = [sample_std(values) for values in points]
     defined = [spread for spread in spreads if spread is not None]
     return defined if defined and len(defined) == len(spreads) else None
