@@ -1,7 +1,8 @@
 """Items: what an experiment asks for, as keys with the jobs that fill them, and how results become numbers.
 
-An experiment is a list of items. A fixed one (:class:`Measured`) knows its jobs beforehand; an adaptive one, a
-search, learns from results what to ask next. Both answer the same three questions, so one driver runs both.
+An experiment is a list of items. A fixed one (:class:`Measured`) knows its jobs beforehand; an adaptive
+one, a search, learns from results what to ask next. Both answer the same three questions, so one driver
+runs both.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from tombola.table.key import KEY_FIELDS, Scalar, sparsity_after
 from tombola.ticket import Ticket
 from tombola.training.recipe import Recipe
 from tombola.training.run import Run
+from tombola.training.trunk import Point
 
 Kind = Literal["ticket", "run", "data", "measure"]
 Description = Mapping[str, Any]
@@ -403,7 +404,7 @@ def kind_of(description: Description) -> Kind:
         kind = result_type(described_function(description))
     except JobError:
         return "measure"
-    kinds: dict[Any, Kind] = {Ticket: "ticket", Run: "run", Data: "data"}
+    kinds: dict[Any, Kind] = {Ticket: "ticket", Point: "ticket", Run: "run", Data: "data"}
     return kinds.get(kind, "measure")
 
 

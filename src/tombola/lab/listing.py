@@ -40,13 +40,24 @@ def listing(store: Store, function: str | None = None, *, tickets: bool = False)
     rows = [row for row in rows if shown or row.function != TICKETS]
     if not rows and not damaged:
         return Group(_line(f"no {function + ' ' if function else ''}jobs in the store at {store.root}"))
-    rows.sort(key=lambda row: (row.started, row.name))
+    rows.sort(key=_age)
     total = sum(row.seconds for row in rows)
     return Group(
         _Lines(rows),
         *(Text(printable(str(error)), style="red") for error in damaged),
         _line(f"{len(rows)} jobs, {_not_shown(hidden)}{total:.0f} s of work, in {store.root}"),
     )
+
+
+def finished_names(store: Store) -> tuple[list[str], list[StoreError]]:
+    """The names of all finished jobs but tickets, oldest first, and the errors of those that are damaged."""
+    rows, damaged = indexed(store, _arguments, _result)
+    return [row.name for row in sorted(rows, key=_age) if row.function != TICKETS], damaged
+
+
+def _age(row: Row) -> tuple[str, str]:
+    """What finished jobs are sorted by: when they were begun."""
+    return row.started, row.name
 
 
 def _not_shown(tickets: int) -> str:

@@ -124,20 +124,11 @@ class Table:
 
     def json(self) -> str:
         """A JSON list of numbers, with the curves that they sum up; fields that do not apply are left out."""
-        axes = self.axes
-        rows = [json.dumps(self._content(number, axes), ensure_ascii=False) for number in self.numbers]
+        columns, axes = self.columns, self.axes
+        rows = [
+            json.dumps(_json_content(number, columns, axes), ensure_ascii=False) for number in self.numbers
+        ]
         return "[\n " + ",\n ".join(rows) + "\n]\n" if rows else "[]\n"
-
-    def _content(self, number: Number, axes: Sequence[str]) -> dict[str, object]:
-        """What JSON has of a number."""
-        names = {_axis_column(name) for name, _ in number.key.more}
-        row = zip(self.columns, _row_values(number, axes), strict=True)
-        content: dict[str, object] = {
-            name: value for name, value in row if name in names or value not in (None, "")
-        }
-        if number.curve:
-            content["curve"] = {"x": list(number.curve.x), "y": list(number.curve.y)}
-        return content
 
     def markdown(self) -> str:
         """A Markdown table of the columns that say something; the names of jobs are left out."""
@@ -209,6 +200,18 @@ def _row_values(number: Number, axes: Sequence[str]) -> tuple[Scalar, ...]:
         number.stand_in,
         " ".join(number.jobs),
     )
+
+
+def _json_content(number: Number, columns: Sequence[str], axes: Sequence[str]) -> dict[str, object]:
+    """What JSON has of a number."""
+    own = {_axis_column(name) for name, _ in number.key.more}
+    row = zip(columns, _row_values(number, axes), strict=True)
+    content: dict[str, object] = {
+        name: value for name, value in row if name in own or value not in (None, "")
+    }
+    if number.curve:
+        content["curve"] = {"x": list(number.curve.x), "y": list(number.curve.y)}
+    return content
 
 
 def _axis_column(name: str) -> str:
