@@ -10,8 +10,9 @@ import dataclasses
 import math
 import re
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from tombola.errors import JobError, StoreError, reason
@@ -200,14 +201,21 @@ def _undefined(result: Any) -> list[str]:
     """The fields of a result that would have a number and are None; the empty name for the whole of it."""
     if result is None:
         return [""]
-    if not dataclasses.is_dataclass(result) or isinstance(result, type):
-        return []
-    hints = typing.get_type_hints(type(result))
-    return [
+    kind: Any = type(result)
+    return [name for name in _optional_numbers(kind) if getattr(result, name) is None]
+
+
+@cache
+def _optional_numbers(kind: Hashable) -> tuple[str, ...]:
+    """The fields of a dataclass that have a number or None."""
+    if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
+        return ()
+    hints = typing.get_type_hints(kind)
+    return tuple(
         entry.name
-        for entry in dataclasses.fields(result)
-        if getattr(result, entry.name) is None and {int, float} & set(alternatives(hints[entry.name]))
-    ]
+        for entry in dataclasses.fields(kind)
+        if {int, float, type(None)} & set(alternatives(hints[entry.name])) not in (set(), {type(None)})
+    )
 
 
 class _Reader:
@@ -263,10 +271,12 @@ class _Reader:
         lineages = [lineage for _, lineage in subjects]
         first = lineages[0] if lineages else Lineage(kind="measure")
         hidden: dict[str, Scalar] = dict(first.hidden)
-        between, pair = _between(subjects) if len(lineages) == 2 else ("", None)
+        listed = any(isinstance(value, list) for value in arguments.values())
+        two = len(lineages) == 2 and not listed
+        between, pair = _between(subjects) if two else ("", None)
         if pair is not None:
             fields = replace(first, noise=None).fields()
-        elif len(lineages) == 2 and between != "rounds":
+        elif two and between != "rounds":
             fields = first.fields() | _second(*lineages)
         else:
             fields = _common(lineages[:1] if between == "rounds" else lineages)
@@ -294,13 +304,16 @@ class _Reader:
     ) -> list[Number]:
         """The numbers of a job at some places."""
         failed = values is not None and any(map(self._has_failed, measurement.runs))
+        common = [_key_fields(measurement, recalibrated=recalibrated) for recalibrated in (False, True)]
         numbers = []
         for place in places:
+            fields = common[place.metric.startswith("recalibrated_")]
+            key = Key(**{**fields, "metric": place.metric, "over": place.over, "block": place.block})
             value = None if values is None else values.get(place)
             state: State = "missing" if values is None else "undefined" if value is None else "measured"
             numbers.append(
                 Number(
-                    key=_key(measurement, place), value=value, state=state, epochs=measurement.epochs,
+                    key=key, value=value, state=state, epochs=measurement.epochs,
                     seed=measurement.seed, pair=place.pair, failed=failed, jobs=(measurement.name,),
                     curve=self._curve(measurement, place) if value is not None else None,
                 )
@@ -416,14 +429,17 @@ def _measured_on(function: str, subject: Lineage, data: Sequence[Lineage]) -> di
     return {"target" if function == "probe" else "data": first.dataset, **part}
 
 
-def _key(measurement: Measurement, place: Place) -> Key:
-    """The key of one number of a job."""
+def _key_fields(measurement: Measurement, *, recalibrated: bool) -> dict[str, Any]:
+    """What the keys of all numbers of a job have in common.
+
+    recalibrated: of a metric whose name says that batch norm was measured anew, so that no axis need.
+    """
     fields = dict(measurement.fields)
-    if place.metric.startswith("recalibrated_") and measurement.recalibrated:
+    if recalibrated and measurement.recalibrated:
         fields.pop(f"{measurement.function}.recalibrate", None)
-    known: dict[str, Any] = {name: fields.pop(name) for name in KEY_FIELDS if name in fields}
-    axes = tuple((name, value) for name, value in fields.items() if value is not None)
-    return Key(**{**known, "metric": place.metric, "over": place.over, "block": place.block}, more=axes)
+    common: dict[str, Any] = {name: fields.pop(name) for name in KEY_FIELDS if name in fields}
+    axes = [(name, fields[name]) for name in sorted(fields) if fields[name] is not None]
+    return {**common, "more": tuple(axes)}
 
 
 def _told_apart(
@@ -438,11 +454,14 @@ def _told_apart(
     numbers = [number for number in numbers if (number.jobs, number.key.metric) not in taken]
     for more in (_with_hidden, _with_name):
         jobs: dict[object, set[tuple[str, ...]]] = {}
-        for number in (*others, *numbers):
-            jobs.setdefault(_identity(number), set()).add(number.jobs)
+        identities = [(_identity(number), number) for number in numbers]
+        for identity, number in (*((_identity(number), number) for number in others), *identities):
+            jobs.setdefault(identity, set()).add(number.jobs)
+        if len(jobs) == sum(map(len, jobs.values())):
+            break
         numbers = [
-            more(number, measurements[number.jobs[0]]) if len(jobs[_identity(number)]) > 1 else number
-            for number in numbers
+            more(number, measurements[number.jobs[0]]) if len(jobs[identity]) > 1 else number
+            for identity, number in identities
         ]
     return numbers
 

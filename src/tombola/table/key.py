@@ -80,11 +80,11 @@ class Key:
 
     def _check_axes(self) -> None:
         """Sort the further axes by name, and refuse those that no table could tell apart."""
-        axes = tuple(sorted(self.more, key=lambda axis: axis[0]))
-        object.__setattr__(self, "more", axes)
-        names = [name for name, _ in axes]
-        for name, value in axes:
-            if name in KEY_FIELDS or names.count(name) > 1:
+        names = [name for name, _ in self.more]
+        if names != sorted(names):
+            object.__setattr__(self, "more", tuple(sorted(self.more, key=lambda axis: axis[0])))
+        for place, (name, value) in enumerate(self.more):
+            if name in KEY_FIELDS or (place and self.more[place - 1][0] == name):
                 raise StudyError(f"an axis of a key is called {name!r}, as another one is; rename it")
             if isinstance(value, float) and not math.isfinite(value):
                 raise StudyError(f"axis {name!r} of a key is {value}; it must be finite")
