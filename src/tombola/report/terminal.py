@@ -54,13 +54,14 @@ def grid_table(exhibit: Exhibit) -> Table:
 _POINT = re.compile(r"\[\d+\]")
 """In the name of a number that is one of a list, such as a point of a line."""
 _HEADS = {
-    **NAMES, "batch_size": "batch", "pretrained": "pre", "search_share": "search", "sparse_momentum": "sparse μ",
-    "sparse_batch_size": "sparse batch", "subset_criterion": "of", "epochs": "epochs", "seed": "seed",
+    **NAMES, "batch_size": "batch", "pretrained": "pre", "search_share": "search",
+    "sparse_momentum": "sparse μ", "sparse_batch_size": "sparse batch", "subset_criterion": "of", "epochs": "epochs", "seed": "seed",
     "pair": "pair",
 }  # fmt: skip
 """What heads the columns in which numbers may differ, shorter than on a page."""
 _GAP = "  "
 _NARROWEST = 12
+_LONGEST_COUNT = 1e12
 
 
 def number_lines(table: NumberTable, width: int) -> list[str]:
@@ -108,6 +109,8 @@ def _value_text(number: Number) -> str:
     if number.value is None:
         return MISSING if number.state == "missing" else number.state
     metric = metric_of(number.key.metric)
+    if metric.digits is None and number.value.is_integer() and abs(number.value) < _LONGEST_COUNT:
+        return f"{number.value:.0f}" + "*" * number.failed
     return metric.text(number.value) + metric.suffix + "*" * number.failed
 
 
