@@ -36,9 +36,10 @@ def optional(values: st.SearchStrategy) -> st.SearchStrategy:
 
 KEYS = st.builds(
     Key, metric=st.sampled_from(["val_accuracy", "barrier", "my.measure[3]"]), reading=TEXT,
-    over=st.sampled_from(["seeds", "pairs", "copies", "rounds"]), network=OPTIONAL_TEXT, dataset=OPTIONAL_TEXT,
-    target=OPTIONAL_TEXT, momentum=optional(FINITE), batch_size=optional(COUNT),
-    pretrained=optional(st.booleans()), search_share=optional(FINITE), sparse_momentum=optional(FINITE), sparse_batch_size=optional(COUNT),
+    over=st.sampled_from(["seeds", "pairs", "copies", "rounds"]), network=OPTIONAL_TEXT,
+    dataset=OPTIONAL_TEXT, target=OPTIONAL_TEXT, momentum=optional(FINITE), batch_size=optional(COUNT),
+    pretrained=optional(st.booleans()), search_share=optional(FINITE),
+    sparse_momentum=optional(FINITE), sparse_batch_size=optional(COUNT),
     block=optional(COUNT), sparsity=optional(FINITE), subset_percent=optional(COUNT),
     subset_criterion=optional(st.sampled_from(["least_forgotten", "easiest_removed"])),
     baseline=optional(st.sampled_from(["permuted", "dense"])),
@@ -106,7 +107,8 @@ def test_json_is_what_any_reader_understands() -> None:
     first, second, third = json.loads(Table(NUMBERS).json())
     assert first == {
         "metric": "val_accuracy", "over": "seeds", "network": "ResNet-18", "batch_size": 100,
-        "sparsity": 67.23, "epochs": 200, "seed": 0, "value": 93.0, "state": "measured", "failed": False, "jobs": "ab cd",
+        "sparsity": 67.23, "epochs": 200, "seed": 0, "value": 93.0, "state": "measured",
+        "failed": False, "jobs": "ab cd",
     }  # fmt: skip
     assert (second["state"], "value" in second) == ("missing", False)
     assert (third["value"], third["pretrained"], third["failed"]) == (1 / 3, True, True)

@@ -150,11 +150,15 @@ def _main_place(measurement: Measurement) -> Place:
     """The number for which a job stands of which nothing is known yet."""
     if measurement.function == "train":
         return Place("val_accuracy")
-    for function, quantity, between in METRIC_OF_QUANTITY:
-        if function == measurement.function and (between == measurement.between or function == "instability"):
-            metric = metric_name(function, quantity, between, recalibrated=measurement.recalibrated)
-            return Place(metric, _OVER[between], measurement.pair)
-    return Place(measurement.function, _OVER[measurement.between], measurement.pair)
+    if measurement.function == "instability":
+        metric = metric_name("instability", "heights", "copies", recalibrated=measurement.recalibrated)
+        return Place(metric, "pairs")
+    names = (name for function, name, _ in METRIC_OF_QUANTITY if function == measurement.function)
+    quantity = next(names, "")
+    metric = metric_name(
+        measurement.function, quantity, measurement.between, recalibrated=measurement.recalibrated
+    )
+    return Place(metric, _OVER[measurement.between], measurement.pair)
 
 
 def _values(measurement: Measurement, result: Any) -> dict[Place, float | None]:
