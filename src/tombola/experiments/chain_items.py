@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -90,7 +91,7 @@ class ChainItem:
         if values is None:
             return number
         failed = any(results.of(run)["failed"] for run in _runs_behind(job))
-        if metric not in values:
+        if not math.isfinite(values.get(metric, math.nan)):  # a diverged run has an infinite loss
             return replace(number, state="undefined", failed=failed)
         curve = _course(result) if self.measure else results.curve(job)
         return replace(number, state="measured", value=values[metric], failed=failed, curve=curve)
