@@ -7,17 +7,26 @@ of them. Descriptions may come from strangers: a value of another type than it s
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from tombola.data.imageset import Data
 from tombola.errors import JobError, StoreError
+from tombola.lab.call_values import (
+    axis_name,
+    job_names,
+    options_of,
+    real,
+    references,
+    relative,
+    scalar,
+    whole,
+)
 from tombola.lab.job import Job, described_function, describes, everything_behind, result_type
 from tombola.lab.store import Store
-from tombola.table.key import KEY_FIELDS, Scalar, sparsity_after
+from tombola.table.key import Scalar, sparsity_after
 from tombola.ticket import Ticket
 from tombola.training.recipe import Recipe
 from tombola.training.run import Run
@@ -27,8 +36,6 @@ Kind = Literal["ticket", "run", "data", "measure"]
 Description = Mapping[str, Any]
 Fields = Mapping[str, Scalar]
 """Fields of a key and further axes by name; None where one is not known."""
-_WIDEST = 2**63
-"""Whole numbers from which a column of a frame could not hold them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,25 +90,25 @@ class Lineage:
     def fields(self) -> dict[str, Scalar]:
         """What a key has of it, with all further axes."""
         base = self.search or self.training or self.pretraining or {}
-        told: dict[str, Scalar] = {
+        fields: dict[str, Scalar] = {
             "network": self.network, "dataset": self.dataset, "momentum": real(base.get("momentum")),
             "batch_size": whole(base.get("batch_size")), "pretrained": self._pretrained,
             "sparsity": self.sparsity, "subset_percent": self.subset_percent,
             "subset_criterion": self.subset_criterion, "baseline": self.baseline,
         }  # fmt: skip
         if self.rewind:
-            told["rewind"] = self.rewind
-        told |= {name: value for name, value in base.items() if name not in _USUAL}
+            fields["rewind"] = self.rewind
+        fields |= {name: value for name, value in base.items() if name not in _USUAL}
         if self.search is not None and self.training is not None:
-            told |= _differing(self.search, self.training)
+            fields |= _differing(self.search, self.training)
         if self.pretraining is not None and base is not self.pretraining:
-            told |= {
+            fields |= {
                 f"pretraining_{name}": value
                 for name, value in self.pretraining.items()
                 if base.get(name) != value and self._is_odd_pretraining(name, value)
             }
-        told |= self._noises()
-        return {**told, **self.axes}
+        fields |= self._noises()
+        return {**fields, **self.axes}
 
     @property
     def _pretrained(self) -> bool | None:
@@ -113,13 +120,13 @@ class Lineage:
 
     def _noises(self) -> dict[str, Scalar]:
         """The noises that are not the seed's; that of the search where it differs from the run's."""
-        told: dict[str, Scalar] = {}
+        fields: dict[str, Scalar] = {}
         if self.noise is not None and self.noise != self.seed:
-            told["noise"] = relative(self.noise, self.seed)
+            fields["noise"] = relative(self.noise, self.seed)
         run_noise = self.seed if self.noise is None else self.noise
         if self.search_noise is not None and self.search_noise != run_noise:
-            told["search_noise"] = relative(self.search_noise, self.seed)
-        return told
+            fields["search_noise"] = relative(self.search_noise, self.seed)
+        return fields
 
 
 _USUAL = ("epochs", "momentum", "batch_size")
@@ -128,17 +135,17 @@ _DEFAULTS: Fields = {name: getattr(Recipe(), name) for name in _USUAL}
 
 def _differing(search: Fields, training: Fields) -> dict[str, Scalar]:
     """What a key has of a sparse training by another recipe than the mask search."""
-    told: dict[str, Scalar] = {}
+    fields: dict[str, Scalar] = {}
     if any(search.get(name) != training.get(name) for name in ("momentum", "batch_size")):
-        told["sparse_momentum"] = real(training.get("momentum"))
-        told["sparse_batch_size"] = whole(training.get("batch_size"))
+        fields["sparse_momentum"] = real(training.get("momentum"))
+        fields["sparse_batch_size"] = whole(training.get("batch_size"))
     budgets = whole(search.get("epochs")), whole(training.get("epochs"))
     if budgets[0] != budgets[1] and budgets[0] and budgets[1]:
-        told["search_share"] = budgets[0] / budgets[1]
+        fields["search_share"] = budgets[0] / budgets[1]
     for name in dict.fromkeys((*search, *training)):
         if name not in _USUAL and search.get(name) != training.get(name):
-            told[f"sparse_{name}"] = training.get(name, _default(name))
-    return told
+            fields[f"sparse_{name}"] = training.get(name, _default(name))
+    return fields
 
 
 def _default(name: str) -> Scalar:
@@ -375,29 +382,6 @@ class Lineages:
         return replace(data, axes={**data.axes, **_named(arguments, ("size", "channels"))})
 
 
-def references(value: Any) -> Iterator[dict[str, Any]]:
-    """The jobs, data and values of the caller's own in an argument, also within lists, in their order."""
-    pending = [value]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, list):
-            pending.extend(reversed(item))
-        elif isinstance(item, dict) and (
-            "job" in item or item.keys() == {"data"} or item.keys() == {"value", "type"}
-        ):
-            yield item
-
-
-def job_names(arguments: Mapping[str, Any]) -> Iterator[str]:
-    """The names of the jobs among the arguments of a call."""
-    return (item["job"] for value in arguments.values() for item in references(value) if "job" in item)
-
-
-def options_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a call that refer to nothing."""
-    return {name: value for name, value in arguments.items() if not any(True for _ in references(value))}
-
-
 def kind_of(description: Description) -> Kind:
     """What a described call gives; a measure where its function is not declared here."""
     try:
@@ -409,12 +393,12 @@ def kind_of(description: Description) -> Kind:
 
 
 def recipe_of(arguments: Mapping[str, Any]) -> dict[str, Scalar] | None:
-    """The recipe of a call: its budget, momentum and batch size, and whatever is not at its default."""
+    """The recipe of a call: its budget, momentum and batch size, and what is not at its default."""
     written = arguments.get("recipe")
     if not isinstance(written, dict):
         return None
-    fields = {name if name in _USUAL else axis_name("recipe", name): value for name, value in written.items()}
-    return {**_DEFAULTS, **{name: scalar(value) for name, value in fields.items()}}
+    values = {name if name in _USUAL else axis_name("recipe", name): value for name, value in written.items()}
+    return {**_DEFAULTS, **{name: scalar(value) for name, value in values.items()}}
 
 
 def drawn_by(
@@ -422,47 +406,10 @@ def drawn_by(
 ) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
     """The seed of a draw as an axis, where it is given and not the run's own; and as a hidden one."""
     own, name = whole(arguments.get("seed")), f"{prefix}.seed"
-    told = own is not None and seed is not None and own != seed
-    return {name: relative(own, seed)} if told else {}, {name: own or 0}
-
-
-def relative(number: Any, seed: int | None) -> Scalar:
-    """A noise or seed as it goes with the seed of a run, so that runs of other seeds have the same."""
-    value = whole(number)
-    if value is None or seed is None:
-        return scalar(number)
-    return "seed" if value == seed else f"seed{value - seed:+d}"
-
-
-def whole(value: Any) -> int | None:
-    """A whole number that any column can hold; None for anything else."""
-    fits = isinstance(value, int) and not isinstance(value, bool) and abs(value) < _WIDEST
-    return value if fits else None
-
-
-def real(value: Any) -> float | None:
-    """A finite number; None for anything else."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    return float(value) if abs(value) < _WIDEST and math.isfinite(value) else None
-
-
-def scalar(value: Any) -> Scalar:
-    """A value as an axis of a key can have it; lists and objects as JSON text."""
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, int):
-        return value if whole(value) is not None else str(value)[:40]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    return json.dumps(value, ensure_ascii=False)
+    differs = own is not None and seed is not None and own != seed
+    return {name: relative(own, seed)} if differs else {}, {name: own or 0}
 
 
 def _named(arguments: Mapping[str, Any], names: Iterable[str]) -> dict[str, Scalar]:
     """Some arguments as axes, those that are given."""
     return {name: scalar(arguments[name]) for name in names if arguments.get(name) is not None}
-
-
-def axis_name(prefix: str, name: str) -> str:
-    """The name of an axis, with a prefix where a field of every key is called so."""
-    return f"{prefix}.{name}" if name in KEY_FIELDS else name
