@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tombola as tb
 from tombola.data.fitting import fit_images
@@ -13,13 +15,13 @@ from tombola.data.subsets import subset
 from tombola.errors import JobError, StoreError
 from tombola.experiments.run import collect
 from tombola.lab.chains import imp_jobs, ticket_jobs
-from tombola.lab.job import Job, all_needed, job
+from tombola.lab.job import Job, all_needed, job, name_of
 from tombola.lab.results import Packed, numbers_of
 from tombola.measures.difficulty import forgotten_subset
 from tombola.measures.learning import learning
 from tombola.table.key import Key, sparsity_after
 from tombola.table.number import Number
-from tombola.table.table import Table
+from tombola.table.table import Table, read_csv, read_json
 
 FULL = tb.Recipe(epochs=4, batch_size=100, momentum=0.0)
 SHORT = replace(FULL, epochs=1)
@@ -442,8 +444,6 @@ def test_functions_that_are_not_declared_here_are_told_by_their_fields(lab: tb.L
     ],
 )
 def test_a_description_of_another_form_is_read_as_far_as_it_goes(lab: tb.Lab, arguments: dict) -> None:
-    from tombola.lab.job import name_of
-
     description = {"function": "train", "version": 1, "arguments": arguments}
     if "call" in str(arguments):
         call = arguments["ticket"]["call"]
@@ -454,6 +454,57 @@ def test_a_description_of_another_form_is_read_as_far_as_it_goes(lab: tb.Lab, ar
     )
     table = lab.table()
     assert [number.value for number in only(table, "val_accuracy")] == [50.0]
+    assert len(table.frame()) == len(table)
+
+
+JSON = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False),
+        st.text("ab"),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text("ab", max_size=2), inner, max_size=3)
+    ),
+    max_leaves=6,
+)  # fmt: skip
+FUNCTIONS = st.sampled_from(
+    ["train", "prune", "pretrain", "initialize", "permute", "subset", "drop-by-difficulty", "barrier",
+     "instability", "probe", "transfer", "ticket_at", "reinitialize", "fit_images", "network", "seed"]
+)  # fmt: skip
+PARAMETERS = st.sampled_from(
+    ["ticket", "run", "data", "recipe", "seed", "noise", "fraction", "share", "which", "epochs", "first",
+     "second", "start", "point", "network", "momentum", "value", "job", "noise_round", "recalibrate"]
+)  # fmt: skip
+
+
+@given(data=st.data())
+def test_no_description_of_a_strangers_stops_the_table(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    lab = tb.Lab(tmp_path_factory.mktemp("strangers"))
+    names: list[str] = []
+    for number in range(4):
+        arguments = data.draw(st.dictionaries(PARAMETERS, JSON, max_size=5))
+        references = st.sampled_from([{"data": "digits"}, *({"job": name} for name in names)])
+        for parameter in data.draw(st.lists(PARAMETERS, max_size=3)):
+            arguments[parameter] = data.draw(st.one_of(references, st.lists(references, max_size=3)))
+        description = {"function": data.draw(FUNCTIONS), "version": 1, "arguments": arguments}
+        numbers = data.draw(
+            st.sampled_from(
+                [
+                    {"value": 1.5},
+                    {"value": {"a": [1, {"b": 2}]}},
+                    {"accuracy": 9.0, "sparsity": 0.0, "failed": True},
+                ]
+            )
+        )
+        names.append(name_of(description))
+        provenance = {"started": str(number), "seconds": 1.0}
+        lab.store.publish(names[-1], description, Packed(numbers, {}, {}), provenance)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table = lab.table()
+    assert read_csv(table.csv()).numbers == read_json(table.json()).numbers == table.numbers
     assert len(table.frame()) == len(table)
 
 
