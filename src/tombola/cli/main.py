@@ -20,6 +20,7 @@ from tombola.cli.report import claims, report
 from tombola.cli.run import run
 from tombola.cli.stop import UNFINISHED, joined, stops_end_here
 from tombola.cli.store import export, gc, import_, ls, show, verify
+from tombola.cli.table import table
 from tombola.errors import TombolaError, Unfinished
 from tombola.untrusted import printable
 
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "run": run,
     "report": report,
     "claims": claims,
+    "table": table,
     "bench": bench,
     COMMAND: measure,
     "ls": ls,
@@ -57,7 +59,7 @@ def main() -> None:
         if arguments[:1] == [COMMAND] and len(arguments) > 1 and arguments[1] not in ("-h", "--help"):
             measure_by_name(arguments[1:])  # each measure has options of its own
             return
-        if arguments[:1] == ["verify"]:
+        if arguments[:1] in (["verify"], ["table"]):
             files, arguments = split_imports(arguments)
             import_files(files)
         with stops_end_here():

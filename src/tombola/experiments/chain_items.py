@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from tombola.measures.connectivity import Barrier
 from tombola.measures.instability import copies
 from tombola.registry import declaration
 from tombola.table.key import Key, Over
+from tombola.table.metrics import metric_name
 from tombola.table.number import Curve, Number
 from tombola.ticket import Ticket
 from tombola.training.recipe import Recipe
@@ -34,17 +36,6 @@ _OVER: Mapping[str, Over] = {"": "seeds", COPIES: "pairs", ROUNDS: "rounds"}
 
 Take = Callable[[Sequence[Job]], list[Job]]
 """From the runs that a measure is taken of, one or several, to the measures."""
-
-_METRICS = {
-    ("barrier", "height", COPIES): "barrier",
-    ("barrier", "height", ROUNDS): "barrier_to_next",
-    ("untrained", "accuracy", ""): "untrained_accuracy",
-    ("convergence", "", ""): "convergence",
-    ("forgetting", "events_mean", ""): "forgetting_events",
-    ("forgetting", "events_std", ""): "forgetting_spread",
-}
-"""What the numbers of measures are called in the table; others are ``measure.quantity``."""
-_RECALIBRATED = {"barrier": "recalibrated_barrier", "untrained_accuracy": "recalibrated_untrained_accuracy"}
 
 
 @dataclass(frozen=True)
@@ -88,10 +79,7 @@ class ChainItem:
     def _metric(self, quantity: str) -> str:
         if not self.measure:
             return "val_accuracy"
-        metric = _METRICS.get((self.measure, quantity, self.between))
-        if metric is None:
-            return f"{self.measure}.{quantity}" if quantity else self.measure
-        return _RECALIBRATED.get(metric, metric) if self.recalibrated else metric
+        return metric_name(self.measure, quantity, self.between, recalibrated=self.recalibrated)
 
     def _number(
         self, metric: str, place: int, results: Results, result: Any, values: Mapping[str, float] | None
@@ -104,7 +92,7 @@ class ChainItem:
         if values is None:
             return number
         failed = any(results.of(run)["failed"] for run in _runs_behind(job))
-        if metric not in values:
+        if not math.isfinite(values.get(metric, math.nan)):  # a diverged run has an infinite loss
             return replace(number, state="undefined", failed=failed)
         curve = _course(result) if self.measure else results.curve(job)
         return replace(number, state="measured", value=values[metric], failed=failed, curve=curve)

@@ -1,7 +1,8 @@
 """Items: what an experiment asks for, as keys with the jobs that fill them, and how results become numbers.
 
-An experiment is a list of items. A fixed one (:class:`Measured`) knows its jobs beforehand; an adaptive one, a
-search, learns from results what to ask next. Both answer the same three questions, so one driver runs both.
+An experiment is a list of items. A fixed one (:class:`Measured`) knows its jobs beforehand; an adaptive
+one, a search, learns from results what to ask next. Both answer the same three questions, so one driver
+runs both.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Results:
     """
 
     def __init__(self, store: Store, evaluate: Callable[[Job], Any] | None = None) -> None:
-        self._store = store
+        self.store = store
         self._evaluate = evaluate
         self._read: dict[str, Any] = {}
 
@@ -44,10 +45,10 @@ class Results:
             if not job.stored and self._evaluate is not None:
                 self._read[job.name] = self._evaluate(job)
             elif result_type(job.declaration) is Run:
-                self._store.check(job.name, NUMBERS)
-                self._read[job.name] = self._store.numbers(job.name)
+                self.store.check(job.name, NUMBERS)
+                self._read[job.name] = self.store.numbers(job.name)
             else:
-                self._read[job.name] = load_result(self._store, job.name)
+                self._read[job.name] = load_result(self.store, job.name)
         return self._read[job.name]
 
     def has(self, job: Job) -> bool:
@@ -56,13 +57,13 @@ class Results:
             return True
         if not job.stored and self._evaluate is not None:
             return all(map(self.has, job.needs))
-        return self._store.has(job.name)
+        return self.store.has(job.name)
 
     def curve(self, run: Job) -> Curve | None:
         """Test error in percent by epoch, from row 0 before any step; None of a run that is not there."""
-        if not self._store.has(run.name):
+        if not self.store.has(run.name):
             return None
-        text = (self._store.folder(run.name) / HISTORY).read_text(encoding="utf-8")
+        text = (self.store.folder(run.name) / HISTORY).read_text(encoding="utf-8")
         rows = list(csv.DictReader(text.splitlines()))
         errors = tuple(100 - float(row["test_accuracy"]) for row in rows)
         return Curve(tuple(int(row["epoch"]) for row in rows), errors)
@@ -86,6 +87,14 @@ class Reading:
 
 Read = Callable[[Any], Reading]
 """From the result of a job to what it says of a key."""
+
+
+class Itemized(Protocol):
+    """An experiment at a scale, as far as its numbers are concerned."""
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """Everything that it measures."""
 
 
 class Item(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +24,10 @@ from tombola.lab.engine import CountedProgress, Outcome, Progress, run_here, run
 from tombola.lab.evaluate import evaluate, load_result
 from tombola.lab.execute import Settings
 from tombola.lab.filesystem import check_file_system
-from tombola.lab.item import Item, Results
+from tombola.lab.item import Item, Itemized, Results
 from tombola.lab.job import Job, all_needed, data_behind, values_behind
 from tombola.lab.job_table import numbers_of_jobs
+from tombola.lab.listing import finished_names
 from tombola.lab.mixture import STRICT_REMEDY, distinct_origins, mixed_line, origin
 from tombola.lab.objects import lacks_start, put_value, register_data
 from tombola.lab.recompute import Removal
@@ -254,17 +255,46 @@ class Lab:
         """The finished jobs of the store, each read once; what no store keeps is computed when asked for."""
         return Results(self.store, self.result)
 
-    def table(self, *asked: Job | Item | Iterable[Job | Item]) -> Table:
-        """Every number of some jobs, or items of experiments, as one table, gaps included.
+    def table(self, *contents: Tabled | Iterable[Tabled]) -> Table:
+        """Every number of some jobs or experiments as one table, gaps included; see docs/table.md.
 
-        asked: jobs, items, or lists of either.
+        contents: jobs, or beginnings of the names of finished ones; experiments at a scale, or items of them;
+            or lists of these. Without any, all finished runs and measures of the store, oldest first: tickets
+            and data are left out, and what is damaged too, with a warning.
+
+        A number that an experiment asks for has the key that it has there; that of a job by itself is read
+        off its description and those behind it.
+
+        Raises :class:`~tombola.errors.JobError` for a name that no job or several have, and
+        :class:`~tombola.errors.StoreError` for a damaged result.
         """
         results = self.results()
-        entries = [entry for part in asked for entry in (part if isinstance(part, Iterable) else [part])]
-        jobs = [entry for entry in entries if isinstance(entry, Job)]
-        items = [entry for entry in entries if not isinstance(entry, Job)]
+        if not contents:
+            return self._whole_table(results)
+        jobs: list[Job | str] = []
+        items: list[Item] = []
+        for content in _flat(contents):
+            if isinstance(content, str):
+                jobs.append(self.store.find(content))
+            elif isinstance(content, Job):
+                jobs.append(content)
+            else:
+                items += getattr(content, "items", [content])
         numbers = [number for item in items for number in item.numbers(results)]
-        return Table([*numbers, *numbers_of_jobs(results, jobs)])
+        of_jobs, _ = numbers_of_jobs(results, jobs, numbers)
+        return Table([*numbers, *of_jobs])
+
+    def _whole_table(self, results: Results) -> Table:
+        """The numbers of all finished runs and measures."""
+        names, damaged = finished_names(self.store)
+        numbers, unreadable = numbers_of_jobs(results, names, strict=False, measured_only=True)
+        damaged += unreadable
+        if damaged:
+            count = f"{len(damaged)} damaged job{'s' * (len(damaged) != 1)}"
+            warnings.warn(
+                f"{count} left out of the table, which tombola verify lists: {damaged[0]}", stacklevel=3
+            )
+        return Table(numbers)
 
     def result(self, job: Job) -> Any:
         """The result of a job, computed first if the store does not have it.
@@ -300,6 +330,19 @@ class Lab:
         """
         self.store.check(job.name, NUMBERS)
         return self.store.numbers(job.name)
+
+
+Tabled = Job | str | Item | Itemized
+"""What a table can be asked for."""
+
+
+def _flat(contents: Iterable[Tabled | Iterable[Tabled]]) -> Iterator[Tabled]:
+    """Each of some contents, and each of those that are lists."""
+    for content in contents:
+        if isinstance(content, Iterable) and not isinstance(content, str):
+            yield from content
+        else:
+            yield content
 
 
 def _needs_device(job: Job) -> bool:

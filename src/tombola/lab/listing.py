@@ -57,13 +57,24 @@ def listing(store: Store, function: str | None = None, *, tickets: bool = False)
     rows = [row for row in rows if shown or row.function != TICKET_FUNCTION]
     if not rows and not damaged:
         return Group(_dim_line(f"no {function + ' ' if function else ''}jobs in the store at {store.root}"))
-    rows.sort(key=lambda row: (row.started, row.name))
+    rows.sort(key=_age)
     total = sum(row.seconds for row in rows)
     return Group(
         _JobTable(rows),
         *(Text(printable(str(error)), style="red") for error in damaged),
         _dim_line(f"{len(rows)} jobs, {_hidden_tickets(hidden)}{total:.0f} s of work, in {store.root}"),
     )
+
+
+def finished_names(store: Store) -> tuple[list[str], list[StoreError]]:
+    """The names of all finished jobs but tickets, oldest first, and the errors of those that are damaged."""
+    rows, damaged = _indexed_rows(store)
+    return [row.name for row in sorted(rows, key=_age) if row.function != TICKET_FUNCTION], damaged
+
+
+def _age(row: JobRow) -> tuple[str, str]:
+    """What finished jobs are sorted by: when they were begun."""
+    return row.started, row.name
 
 
 def _hidden_tickets(tickets: int) -> str:

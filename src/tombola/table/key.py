@@ -6,8 +6,11 @@ is shown, and a claim asks for it without knowing its table.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Literal
+
+from tombola.errors import StudyError
 
 Over = Literal["seeds", "pairs", "copies", "rounds"]
 """What the values of a key are of: runs that differ in initialisation and noise; pairs of noise copies of one
@@ -15,7 +18,11 @@ run; noise copies of one run; consecutive rounds of one run."""
 Criterion = Literal[
     "random_class_balanced", "least_forgotten", "most_forgotten", "easiest_removed", "hardest_removed"
 ]
-Baseline = Literal["permuted", "random_dense", "frozen_dense", "retrained_dense", "dense"]
+Baseline = Literal[
+    "permuted", "randomized", "reinitialized", "random_dense", "frozen_dense", "retrained_dense", "dense"
+]
+"""What stands beside the tickets: a ticket with its mask permuted or drawn at random, or on another
+initialisation; a dense network that was never trained, trained and frozen, or trained on the target."""
 Scalar = str | int | float | bool | None
 
 
@@ -31,14 +38,17 @@ class Key:
         itself.
     target: what a frozen network was transferred to.
     momentum, batch_size, pretrained: of the mask search; pretrained means late rewinding.
-    search_share: budget of each mask search training as a share of the full one, where it is shortened (AIMP).
+    search_share: budget of each mask search training as a share of the full one, if shortened (AIMP).
     sparse_momentum, sparse_batch_size: of the sparse training where it differs from the mask search.
     block: as the paper numbers them; a probe of "block 8" of ResNet-34 is one after its last block.
     sparsity: percent of the prunable weights as :func:`sparsity_after` gives it, never a measured share;
         0.0 is dense.
     subset_percent, subset_criterion: how much of the training images was kept, and how they were chosen.
     baseline: None is the ticket or network of the row itself.
-    more: further axes by name, of an experiment of one's own.
+    more: further axes, sorted by name: of an experiment of one's own, or what else tells two jobs apart.
+
+    Raises :class:`~tombola.errors.StudyError` for an axis that is named twice, or as a field of a key is, and
+    for a value that is not finite: it would not equal itself.
     """
 
     metric: str
@@ -60,6 +70,25 @@ class Key:
     baseline: Baseline | None = None
     more: tuple[tuple[str, Scalar], ...] = ()
 
+    def __post_init__(self) -> None:
+        for name in _FLOATS:
+            value: float | None = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise StudyError(f"{name} of a key is {value}; it must be finite, or None if unknown")
+        if self.more:
+            self._check_axes()
+
+    def _check_axes(self) -> None:
+        """Sort the further axes by name, and refuse those that no table could tell apart."""
+        names = [name for name, _ in self.more]
+        if names != sorted(names):
+            object.__setattr__(self, "more", tuple(sorted(self.more, key=lambda axis: axis[0])))
+        for place, (name, value) in enumerate(self.more):
+            if name in KEY_FIELDS or (place and self.more[place - 1][0] == name):
+                raise StudyError(f"an axis of a key is called {name!r}, as another one is; rename it")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise StudyError(f"axis {name!r} of a key is {value}; it must be finite")
+
     def __str__(self) -> str:
         named = {name: self.get(name) for name in (*KEY_FIELDS, *(name for name, _ in self.more))}
         return " ".join(
@@ -68,11 +97,15 @@ class Key:
             if value not in (None, "") and (name, value) != ("over", "seeds")
         )
 
-    def get(self, name: str) -> Any:
+    def get(self, name: str) -> Scalar:
         """The value of a field or of a further axis; None for an axis that this key does not have."""
-        return getattr(self, name) if name in KEY_FIELDS else dict(self.more).get(name)
+        if name not in KEY_FIELDS:
+            return dict(self.more).get(name)
+        value: Scalar = getattr(self, name)
+        return value
 
 
+_FLOATS = ("momentum", "search_share", "sparse_momentum", "sparsity")
 KEY_FIELDS = tuple(field.name for field in fields(Key) if field.name != "more")
 """The names of the fields of a key, in their order, without the further axes."""
 

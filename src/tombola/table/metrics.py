@@ -86,3 +86,29 @@ def metric_order(name: str) -> int:
     """The place of a metric among others; those that are not registered come last."""
     names = list(METRICS)
     return names.index(name) if name in METRICS else len(names)
+
+
+METRIC_OF_QUANTITY: Mapping[tuple[str, str, str], str] = {
+    ("barrier", "height", "copies"): "barrier",
+    ("barrier", "height", "rounds"): "barrier_to_next",
+    ("instability", "heights", "copies"): "barrier",
+    ("untrained", "accuracy", ""): "untrained_accuracy",
+    ("probe", "accuracy", ""): "probe_accuracy",
+    ("convergence", "", ""): "convergence",
+    ("forgetting", "events_mean", ""): "forgetting_events",
+    ("forgetting", "events_std", ""): "forgetting_spread",
+}
+"""The metric of a measure by declared name, quantity, and what runs it is taken between."""
+_RECALIBRATED = {"barrier": "recalibrated_barrier", "untrained_accuracy": "recalibrated_untrained_accuracy"}
+
+
+def metric_name(measure: str, quantity: str, between: str = "", *, recalibrated: bool = False) -> str:
+    """The name of a number of a measure: of a metric, else ``measure.quantity``.
+
+    quantity: empty for the whole result. between: ``"copies"``, ``"rounds"``, or empty for a single run.
+    recalibrated: whether batch-norm statistics were measured anew.
+    """
+    metric = METRIC_OF_QUANTITY.get((measure, quantity, between))
+    if metric is None:
+        return f"{measure}.{quantity}" if quantity else measure
+    return _RECALIBRATED.get(metric, metric) if recalibrated else metric

@@ -1,0 +1,130 @@
+"""``tombola table``: every number of jobs, experiments or a whole store, to read or for other programs."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from rich.console import Console
+
+from tombola.cli.arguments import Numbers, Scale, ScaleNumbers, Store
+from tombola.cli.console import say
+from tombola.errors import StudyError, unknown
+from tombola.untrusted import printable
+
+if TYPE_CHECKING:
+    from tombola.experiments.bound import Bound
+    from tombola.lab.lab import Lab
+    from tombola.table.table import Table
+
+_JOB = re.compile(r"[0-9a-fA-F]{1,64}")
+_STDOUT = Path("-")
+
+
+def table(
+    names: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(
+            metavar="[JOB|FILE|STUDY ...]",
+            help="Finished jobs by name or its beginning, files of your own, studies of the paper such as "
+            "table11; default: all runs and measures in the store.",
+        ),
+    ] = (),
+    csv: Annotated[
+        Path | None, tyro.conf.arg(metavar="FILE", help="Write it as CSV; - is standard output.")
+    ] = None,
+    json: Annotated[bool, tyro.conf.arg(help="As JSON, with the curves that numbers sum up.")] = False,
+    markdown: Annotated[bool, tyro.conf.arg(help="As a Markdown table.")] = False,
+    scale: Scale = None,
+    numbers: ScaleNumbers = Numbers(),  # noqa: B008 (frozen)
+    store: Store = None,
+) -> None:
+    """Every number as a row, gaps included. --import FILE.py declares measures of your own.
+
+    Studies of the paper are shown at the scale of the last run unless one is given. Nothing is run.
+    """
+    forms = [name for name, chosen in (("csv", csv), ("json", json), ("markdown", markdown)) if chosen]
+    if len(forms) > 1:
+        raise StudyError(
+            f"--{forms[0]} and --{forms[1]} were given; a table has one form, ask for one of them"
+        )
+    from tombola.lab.execute import Settings
+    from tombola.lab.lab import Lab
+    from tombola.lab.store import Store as StoreFolder
+
+    lab = Lab(StoreFolder(store, create=False).root, settings=Settings(device="cpu"))
+    shown = _contents(lab, names, scale, numbers)
+    _write(shown, csv, "json" if json else "markdown" if markdown else "")
+
+
+def _contents(lab: Lab, names: Sequence[str], scale: str | None, numbers: Numbers) -> Table:
+    """The table of what was named."""
+    from tombola.experiments.paper.studies import STUDIES
+
+    studies = [study.name for study in STUDIES]
+    of_paper = [name for name in names if name in studies]
+    if (scale or numbers.given()) and not of_paper:
+        raise StudyError(
+            "a scale was given, but no study of the paper; name one, such as table11, or leave it out"
+        )
+    contents: list[Bound | str] = []
+    for name in names:
+        if name in studies:
+            contents.append(_bound_study(lab, name, scale, numbers))
+        elif name.endswith((".py", ".toml")) or Path(name).is_file():
+            contents += _own_experiments(lab, Path(name))
+        elif _JOB.fullmatch(name):
+            contents.append(name)
+        else:
+            raise StudyError(
+                f"{unknown('study', name, studies)} (a job goes by its name, a file ends in .py or .toml)"
+            )
+    return lab.table(*contents)
+
+
+def _bound_study(lab: Lab, name: str, scale: str | None, numbers: Numbers) -> Bound:
+    """A study of the paper at a scale."""
+    from tombola.cli.scales import shown_scale
+    from tombola.experiments.paper.jobs import PaperJobs
+    from tombola.experiments.paper.studies import studies_named
+
+    [study] = studies_named([name])
+    return study.at(PaperJobs(shown_scale(scale, numbers, lab.store)))
+
+
+def _own_experiments(lab: Lab, path: Path) -> list[Bound]:
+    """The experiments of a file of the user's own; an edit since their results were made is told."""
+    from tombola.cli.own import read_files
+    from tombola.experiments.bound import jobs_behind
+    from tombola.lab.staleness import warn_stale
+
+    _, experiments = read_files([path])
+    warn_stale(lab.store, jobs_behind(experiments), {})
+    return experiments
+
+
+def _write(shown: Table, csv: Path | None, form: str) -> None:
+    """Write or print a table in the form that was asked for."""
+    from tombola.atomic import write_whole
+    from tombola.report.terminal import number_lines
+
+    console = Console()
+    if csv is not None and csv != _STDOUT:
+        write_whole(csv, shown.csv().encode())
+        say(console, f"{csv}: {len(shown):,} number{'s' * (len(shown) != 1)}")
+        return
+    if csv is not None:
+        text = shown.csv()
+    elif form:
+        text = shown.json() if form == "json" else shown.markdown()
+    else:
+        width = console.width if console.is_terminal else 200  # a file has room
+        text = "\n".join(number_lines(shown, width)) + "\n"
+    if console.is_terminal:  # a stranger's text moves no cursor
+        text = "\n".join(map(printable, text.split("\n")))
+    sys.stdout.write(text)

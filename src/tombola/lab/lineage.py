@@ -1,0 +1,415 @@
+"""Lineages: what the result of a described job is of, read off its description and those behind it.
+
+Seeds, data, recipes and prunings stand in different calls of a chain. They are followed here from the first
+weights on, by name, through the descriptions of jobs or of the store; :mod:`tombola.lab.job_table` makes keys
+of them. Descriptions may come from strangers: a value of another type than it should have counts as unknown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from tombola.data.imageset import Data
+from tombola.errors import JobError, StoreError
+from tombola.lab.call_values import (
+    axis_name,
+    job_names,
+    options_of,
+    real,
+    references,
+    relative,
+    scalar,
+    whole,
+)
+from tombola.lab.job import Job, described_function, describes, everything_behind, result_type
+from tombola.lab.store import Store
+from tombola.table.key import Scalar, sparsity_after
+from tombola.ticket import Ticket
+from tombola.training.recipe import Recipe
+from tombola.training.run import Run
+from tombola.training.trunk import Point
+
+Kind = Literal["ticket", "run", "data", "measure"]
+Description = Mapping[str, Any]
+Fields = Mapping[str, Scalar]
+"""Fields of a key and further axes by name; None where one is not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lineage:
+    """Where a ticket, a run, data or a measure comes from; None where that is not known.
+
+    network, dataset, seed: of the first weights; the data of a run is what it was trained on.
+    rewind: epoch of late rewinding, 0 without. prunings: how many by each fraction.
+    pretraining, search, training: recipes of late rewinding, of the last run that was pruned, and of the run.
+    noise, search_noise: numbers of the noise of the run and of the pruned one.
+    subset_percent, subset_criterion, baseline: as in a key. axes: what else tells it from others.
+    hidden: what two lineages may differ in and usually do not; told only where they would be mistaken.
+    ticket: name of the trained ticket, pruned: of the run that the ticket was pruned from; empty without.
+    """
+
+    kind: Kind
+    network: str | None = None
+    dataset: str | None = None
+    seed: int | None = None
+    rewind: int = 0
+    prunings: Mapping[float, int] | None = None
+    pretraining: Fields | None = None
+    search: Fields | None = None
+    training: Fields | None = None
+    noise: int | None = None
+    search_noise: int | None = None
+    subset_percent: int | None = None
+    subset_criterion: str | None = None
+    baseline: str | None = None
+    axes: Fields = field(default_factory=dict)
+    hidden: Fields = field(default_factory=dict)
+    ticket: str = ""
+    pruned: str = ""
+
+    @property
+    def epochs(self) -> int:
+        """Budget of the full trainings behind it; 0 where nothing was trained."""
+        recipe = self.training or self.search or self.pretraining or {}
+        return whole(recipe.get("epochs")) or 0
+
+    @property
+    def sparsity(self) -> float | None:
+        """Percent of the prunable weights that are pruned, by the number of prunings."""
+        if self.prunings is None:
+            return None
+        if len(self.prunings) == 1:
+            [(fraction, prunings)] = self.prunings.items()
+            return sparsity_after(prunings, fraction)
+        kept = math.prod((1 - fraction) ** prunings for fraction, prunings in self.prunings.items())
+        return round(100 * (1 - kept), 2)
+
+    def fields(self) -> dict[str, Scalar]:
+        """What a key has of it, with all further axes."""
+        base = self.search or self.training or self.pretraining or {}
+        fields: dict[str, Scalar] = {
+            "network": self.network, "dataset": self.dataset, "momentum": real(base.get("momentum")),
+            "batch_size": whole(base.get("batch_size")), "pretrained": self._pretrained,
+            "sparsity": self.sparsity, "subset_percent": self.subset_percent,
+            "subset_criterion": self.subset_criterion, "baseline": self.baseline,
+        }  # fmt: skip
+        if self.rewind:
+            fields["rewind"] = self.rewind
+        fields |= {name: value for name, value in base.items() if name not in _USUAL}
+        if self.search is not None and self.training is not None:
+            fields |= _differing(self.search, self.training)
+        if self.pretraining is not None and base is not self.pretraining:
+            fields |= {
+                f"pretraining_{name}": value
+                for name, value in self.pretraining.items()
+                if base.get(name) != value and self._is_odd_pretraining(name, value)
+            }
+        fields |= self._noises()
+        return {**fields, **self.axes}
+
+    @property
+    def _pretrained(self) -> bool | None:
+        return None if self.network is None and not self.rewind else self.rewind > 0
+
+    def _is_odd_pretraining(self, name: str, value: Scalar) -> bool:
+        """Whether late rewinding had this value neither from the mask search nor from the sparse training."""
+        return self.training is None or self.training.get(name) != value
+
+    def _noises(self) -> dict[str, Scalar]:
+        """The noises that are not the seed's; that of the search where it differs from the run's."""
+        fields: dict[str, Scalar] = {}
+        if self.noise is not None and self.noise != self.seed:
+            fields["noise"] = relative(self.noise, self.seed)
+        run_noise = self.seed if self.noise is None else self.noise
+        if self.search_noise is not None and self.search_noise != run_noise:
+            fields["search_noise"] = relative(self.search_noise, self.seed)
+        return fields
+
+
+_USUAL = ("epochs", "momentum", "batch_size")
+_DEFAULTS: Fields = {name: getattr(Recipe(), name) for name in _USUAL}
+
+
+def _differing(search: Fields, training: Fields) -> dict[str, Scalar]:
+    """What a key has of a sparse training by another recipe than the mask search."""
+    fields: dict[str, Scalar] = {}
+    if any(search.get(name) != training.get(name) for name in ("momentum", "batch_size")):
+        fields["sparse_momentum"] = real(training.get("momentum"))
+        fields["sparse_batch_size"] = whole(training.get("batch_size"))
+    budgets = whole(search.get("epochs")), whole(training.get("epochs"))
+    if budgets[0] != budgets[1] and budgets[0] and budgets[1]:
+        fields["search_share"] = budgets[0] / budgets[1]
+    for name in dict.fromkeys((*search, *training)):
+        if name not in _USUAL and search.get(name) != training.get(name):
+            fields[f"sparse_{name}"] = training.get(name, _default(name))
+    return fields
+
+
+def _default(name: str) -> Scalar:
+    """What a recipe has where it says nothing."""
+    value = getattr(Recipe(), name, None)
+    return value if isinstance(value, str | int | float) else "default"
+
+
+class Lineages:
+    """The lineages of jobs by name, each read once.
+
+    store: has the descriptions of finished jobs. jobs: those that may not be finished.
+    """
+
+    def __init__(self, store: Store, jobs: Iterable[Job]) -> None:
+        self._store = store
+        self._descriptions: dict[str, Description | None] = {}
+        for job in everything_behind(jobs):
+            self._add(job.name, job.description())
+        self._lineages: dict[str, Lineage] = {}
+        self._steps: dict[str, Callable[[str, Mapping[str, Any]], Lineage]] = {
+            "initialize": self._initialized, "pretrain": self._pretrained, "trunk": self._pretrained,
+            "ticket_at": self._taken_at, "prune": self._pruned, "train": self._trained,
+            "permute": self._permuted, "randomize": self._randomized, "densify": self._densified,
+            "reinitialize": self._reinitialized, "subset": self._subset,
+            "forgotten-subset": self._forgotten_subset, "drop-by-difficulty": self._without,
+            "fit_images": self._fitted,
+        }  # fmt: skip
+
+    def description(self, name: str) -> Description:
+        """The call that a job is.
+
+        Raises :class:`~tombola.errors.JobError` if it is not there, and
+        :class:`~tombola.errors.StoreError` if it is damaged.
+        """
+        if self._descriptions.get(name) is None:
+            description = self._store.description(name)
+            if not describes(description, name):
+                raise self._store.damaged(name, "job.json was altered: it describes another job")
+            self._add(name, description)
+        return self._descriptions[name] or {}
+
+    def of(self, name: str) -> Lineage:
+        """The lineage of a job; what is behind a job that is gone or damaged is not known."""
+        pending, opened = [name], set()
+        while pending:  # an explicit stack: a chain of hundreds of rounds must not hit the recursion limit
+            current = pending[-1]
+            if current in self._lineages:
+                pending.pop()
+                continue
+            description = self._readable(current)
+            needed = [] if description is None else list(job_names(description["arguments"]))
+            if current not in opened and any(parent not in self._lineages for parent in needed):
+                opened.add(current)
+                pending += [parent for parent in needed if parent not in opened]
+                continue
+            self._lineages[current] = (
+                Lineage(kind="measure") if description is None else self._lineage(current, description)
+            )
+        return self._lineages[name]
+
+    def within(self, value: Any) -> list[tuple[str, Lineage]]:
+        """The jobs and the caller's own tickets and runs in an argument, by name, in their order."""
+        lineages: list[tuple[str, Lineage]] = []
+        for reference in references(value):
+            if "job" in reference:
+                lineages.append((reference["job"], self.of(reference["job"])))
+            elif "data" in reference:
+                lineages.append(("", Lineage(kind="data", dataset=reference["data"])))
+            else:
+                kind: Kind = "run" if reference["type"] == "Run" else "ticket"
+                name = reference["value"]
+                lineages.append((name, Lineage(kind=kind, axes={"own": name[:12]})))
+        return lineages
+
+    def _add(self, name: str, description: Description) -> None:
+        """Remember a description, and those that are written out within it."""
+        pending = [(name, description)]
+        while pending:
+            current, called = pending.pop()
+            self._descriptions[current] = called
+            pending += [
+                (reference["job"], reference["call"])
+                for value in called["arguments"].values()
+                for reference in references(value)
+                if "job" in reference and "call" in reference
+            ]
+
+    def _readable(self, name: str) -> Description | None:
+        if name not in self._descriptions:
+            try:
+                self.description(name)
+            except (JobError, StoreError):
+                self._descriptions[name] = None
+        return self._descriptions[name]
+
+    def _lineage(self, name: str, description: Description) -> Lineage:
+        """The lineage of a job, those behind it known."""
+        arguments = description["arguments"]
+        step = self._steps.get(description["function"])
+        if step is not None:
+            return step(name, arguments)
+        before = self._first(list(arguments.values())) or Lineage(kind="measure")
+        options = options_of(arguments)
+        function = axis_name("own", description["function"])
+        axes = {**before.axes, function: scalar(options) if options else True}
+        kind = kind_of(description)
+        if kind in ("ticket", "run"):  # whatever an own function did to the mask
+            return replace(before, kind=kind, axes=axes, prunings=None)
+        return replace(before, kind=kind, axes=axes)
+
+    def _first(self, value: Any) -> Lineage | None:
+        """The lineage of the first job in an argument."""
+        return next((lineage for _, lineage in self.within(value)), None)
+
+    def _subject(self, value: Any, kind: Kind) -> Lineage:
+        """The lineage of a ticket or run that is an argument, now as a result of another kind."""
+        return replace(self._first(value) or Lineage(kind=kind), kind=kind)
+
+    def _initialized(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        data = self._subject(arguments.get("data"), "data")
+        init = {"init": scalar(arguments["init"])} if arguments.get("init") is not None else {}
+        network = arguments.get("network")
+        return Lineage(
+            kind="ticket", network=network if isinstance(network, str) else None, dataset=data.dataset,
+            seed=whole(arguments.get("seed", 0)), prunings={}, axes=init,
+        )  # fmt: skip
+
+    def _pretrained(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        start = self._subject(arguments.get("start"), "ticket")
+        noise, axes = arguments.get("noise"), dict(start.axes)
+        if whole(noise) is not None and noise != start.seed:
+            axes["pretraining_noise"] = relative(noise, start.seed)
+        return replace(
+            start, rewind=whole(arguments.get("epochs", 2)) or 0, pretraining=recipe_of(arguments), axes=axes,
+            hidden={**start.hidden, "pretraining_noise": whole(noise) or 0},
+        )  # fmt: skip
+
+    def _taken_at(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        point = self._first(arguments.get("point"))
+        return replace(point, kind="ticket") if point else self._subject(arguments.get("start"), "ticket")
+
+    def _pruned(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        run = self._subject(arguments.get("run"), "ticket")
+        fraction = real(arguments.get("fraction", 0.2))
+        prunings = None
+        if run.prunings is not None and fraction is not None and 0 < fraction < 1:
+            prunings = {**run.prunings, fraction: run.prunings.get(fraction, 0) + 1}
+        axes = {**run.axes, **_named(arguments, ("scope", "exclude"))}
+        if "noise_round" in axes:
+            axes["search_noise_round"] = axes.pop("noise_round")
+        if run.subset_criterion is not None:
+            axes |= {"search_subset_percent": run.subset_percent, "search_subset": run.subset_criterion}
+        pruned = next((parent for parent, _ in self.within(arguments.get("run"))), "")
+        return replace(
+            run, prunings=prunings, search=run.training, search_noise=run.noise, training=None, noise=None,
+            subset_percent=None, subset_criterion=None, axes=axes, ticket="", pruned=pruned,
+        )  # fmt: skip
+
+    def _trained(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        ticket = self._subject(arguments.get("ticket"), "run")
+        data = self._subject(arguments.get("data"), "data")
+        noise = whole(arguments.get("noise"))
+        axes = {**ticket.axes, **data.axes, **_named(arguments, ("noise_round",))}
+        if ticket.dataset is not None and data.dataset != ticket.dataset:
+            axes["search_dataset" if ticket.prunings else "start_dataset"] = ticket.dataset
+        return replace(
+            ticket, dataset=data.dataset, training=recipe_of(arguments), noise=noise, axes=axes,
+            subset_percent=data.subset_percent, subset_criterion=data.subset_criterion,
+            hidden={**ticket.hidden, **data.hidden, "noise": noise or 0},
+            ticket=next((parent for parent, _ in self.within(arguments.get("ticket"))), ""),
+        )  # fmt: skip
+
+    def _control(self, arguments: Mapping[str, Any], baseline: str, *names: str) -> Lineage:
+        """A control of a ticket, drawn by a seed of its own."""
+        ticket = self._subject(arguments.get("ticket"), "ticket")
+        drawn, hidden = drawn_by(baseline, arguments, ticket.seed)
+        axes = {**ticket.axes, **drawn, **_named(arguments, names)}
+        if ticket.baseline is not None:
+            axes["control_of"] = ticket.baseline
+        return replace(ticket, baseline=baseline, axes=axes, hidden={**ticket.hidden, **hidden})
+
+    def _permuted(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        return self._control(arguments, "permuted")
+
+    def _randomized(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        control = self._control(arguments, "randomized")
+        scope = _named(arguments, ("scope",))
+        return replace(control, axes={**control.axes, **{f"mask_{key}": item for key, item in scope.items()}})
+
+    def _reinitialized(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        control = self._control(arguments, "reinitialized", "keep_signs")
+        return replace(control, rewind=0, pretraining=None)
+
+    def _densified(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        ticket = self._subject(arguments.get("ticket"), "ticket")
+        dropped = ("scope", "exclude")
+        axes = {key: item for key, item in ticket.axes.items() if key not in dropped} | {"densified": True}
+        return replace(ticket, prunings={}, search=None, search_noise=None, axes=axes, pruned="", ticket="")
+
+    def _subset(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        return self._part(arguments, "random_class_balanced", arguments.get("share"))
+
+    def _forgotten_subset(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        criterion = {"least": "least_forgotten", "most": "most_forgotten"}
+        which = criterion.get(str(arguments.get("which")), "least_forgotten")
+        return self._part(arguments, which, arguments.get("share"))
+
+    def _without(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        share, which = real(arguments.get("share")), str(arguments.get("which"))
+        criterion = {"easiest": "easiest_removed", "hardest": "hardest_removed"}
+        kept = None if share is None else 1 - share
+        return self._part(arguments, criterion.get(which, "easiest_removed"), kept)
+
+    def _part(self, arguments: Mapping[str, Any], criterion: str, share: Any) -> Lineage:
+        """A part of the train images of some data."""
+        data = self._subject(arguments.get("data"), "data")
+        run = self._first(arguments.get("run"))
+        drawn, hidden = drawn_by("subset", arguments, None if run is None else run.seed)
+        axes = {**data.axes, **drawn, **_named(arguments, ("shots",))}
+        part = real(share)
+        percent = round(100 * part, 6) if part is not None and 0 <= part <= 1 else None
+        if percent is not None and percent != round(percent):
+            axes["subset_share"] = part
+        if data.subset_criterion is not None:
+            axes["subset_of"] = data.subset_criterion
+        return replace(
+            data, subset_percent=None if percent is None else round(percent), subset_criterion=criterion,
+            axes=axes, hidden={**data.hidden, **hidden},
+        )  # fmt: skip
+
+    def _fitted(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        data = self._subject(arguments.get("data"), "data")
+        return replace(data, axes={**data.axes, **_named(arguments, ("size", "channels"))})
+
+
+def kind_of(description: Description) -> Kind:
+    """What a described call gives; a measure where its function is not declared here."""
+    try:
+        kind = result_type(described_function(description))
+    except JobError:
+        return "measure"
+    kinds: dict[Any, Kind] = {Ticket: "ticket", Point: "ticket", Run: "run", Data: "data"}
+    return kinds.get(kind, "measure")
+
+
+def recipe_of(arguments: Mapping[str, Any]) -> dict[str, Scalar] | None:
+    """The recipe of a call: its budget, momentum and batch size, and what is not at its default."""
+    written = arguments.get("recipe")
+    if not isinstance(written, dict):
+        return None
+    values = {name if name in _USUAL else axis_name("recipe", name): value for name, value in written.items()}
+    return {**_DEFAULTS, **{name: scalar(value) for name, value in values.items()}}
+
+
+def drawn_by(
+    prefix: str, arguments: Mapping[str, Any], seed: int | None
+) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
+    """The seed of a draw as an axis, where it is given and not the run's own; and as a hidden one."""
+    own, name = whole(arguments.get("seed")), f"{prefix}.seed"
+    differs = own is not None and seed is not None and own != seed
+    return {name: relative(own, seed)} if differs else {}, {name: own or 0}
+
+
+def _named(arguments: Mapping[str, Any], names: Iterable[str]) -> dict[str, Scalar]:
+    """Some arguments as axes, those that are given."""
+    return {name: scalar(arguments[name]) for name in names if arguments.get(name) is not None}
