@@ -1,7 +1,7 @@
 """The folder of results is what the program makes of its store; the former results are in the table too.
 
-``first_reading`` has what was published before: a store of the first reading of B4, and CSV files that another
-program made of it. They are pinned: whatever the table becomes, it must give these numbers.
+``first_reading`` has what was published before: a store of the first reading of B4, and CSV files that
+another program made of it. They are pinned: whatever the table becomes, it must give these numbers.
 """
 
 import csv

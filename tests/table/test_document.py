@@ -1,5 +1,6 @@
 """docs/table.md, as far as a test can tell that it is true."""
 
+import ast
 import io
 import re
 from pathlib import Path
@@ -32,7 +33,7 @@ def test_three_lines_of_pandas_give_a_mean_with_its_count(monkeypatch: pytest.Mo
     text = Table([*numbers, Number(key=key, value=None, state="missing", epochs=4, seed=3)]).csv()
     read = pandas.read_csv
     monkeypatch.setattr(pandas, "read_csv", lambda name: read(io.StringIO(text)))
-    *lines, last = block.strip().splitlines()
+    *lines, last = [ast.unparse(statement) for statement in ast.parse(block).body]
     space: dict[str, object] = {"pandas": pandas}
     exec("\n".join([*lines, f"means = {last}"]), space)
     [row] = space["means"].to_dict("records")

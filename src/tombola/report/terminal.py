@@ -55,7 +55,8 @@ _POINT = re.compile(r"\[\d+\]")
 """In the name of a number that is one of a list, such as a point of a line."""
 _HEADS = {
     **NAMES, "batch_size": "batch", "pretrained": "pre", "search_share": "search",
-    "sparse_momentum": "sparse μ", "sparse_batch_size": "sparse batch", "subset_criterion": "of", "epochs": "epochs", "seed": "seed",
+    "sparse_momentum": "sparse μ", "sparse_batch_size": "sparse batch", "subset_criterion": "of",
+    "epochs": "epochs", "seed": "seed",
     "pair": "pair",
 }  # fmt: skip
 """What heads the columns in which numbers may differ, shorter than on a page."""

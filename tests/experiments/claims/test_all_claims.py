@@ -176,8 +176,8 @@ MADE_UP_GAPS = {
     "C9": [[-0.5, 4.0, 1.0, -10.0]] * 3,
     # 1 - 10 / 2; 1 - 3 for both rewound ones; at two sparsities.
     "C20": [[-4.0, -2.0, -2.0]] * 2,
-    # 67.23 / 5 less three times a spread of 0.01 for the stable ones, nothing less that for the unstable one; of
-    # ResNet-34 the printed 4.53, 9.55 and 1.89 less 2.0 and that.
+    # 67.23 / 5 less three times a spread of 0.01 for the stable ones, nothing less that for the unstable one;
+    # of ResNet-34 the printed 4.53, 9.55 and 1.89 less 2.0 and that.
     "C45": [[2.50, 7.52, -0.14], *[[13.416, 13.416, -0.03]] * 2],
 }
 
@@ -493,8 +493,8 @@ def test_a_printed_verdict_rests_on_three_runs_of_200_epochs_and_says_nothing_of
 
 @pytest.mark.parametrize(("name", "within"), [("C15", True), ("C53", False), ("C57", None)])
 def test_on_our_runs_a_verdict_says_whether_a_gap_is_noise(name: str, within: bool | None) -> None:
-    # Three runs half a point apart, whose difference reaches 1.13. The least gap of C15 is 0.04 points, that of
-    # C53 2.99; C57 ranks.
+    # Three runs half a point apart, whose difference reaches 1.13. The least gap of C15 is 0.04 points, that
+    # of C53 2.99; C57 ranks.
     ours = by_key(
         measured(key, [cell.mean - 0.5, cell.mean, cell.mean + 0.5], epochs=20)
         for key, cell in printed_cells().items()

@@ -298,7 +298,10 @@ def overridden(
 
 
 def pair_named(text: str) -> Pair:
-    """A pair by its short name, such as ``"R18/C10"``; :class:`~tombola.errors.StudyError` if there is none."""
+    """A pair by its short name, such as ``"R18/C10"``.
+
+    Raises :class:`~tombola.errors.StudyError` if there is none.
+    """
     pairs = {pair.name: pair for pair in PAIRS}
     if text.strip() not in pairs:
         raise StudyError(unknown("pair", text.strip(), pairs))
