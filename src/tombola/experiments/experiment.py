@@ -17,10 +17,11 @@ from typing import Any
 from tombola.data.imageset import Data
 from tombola.errors import RecipeError, StudyError, unknown
 from tombola.experiments.bound import Bound
-from tombola.experiments.chain_items import BETWEEN, ChainItem, measure_items
+from tombola.experiments.chain_items import BETWEEN, ChainItem, measure_items, scalar
 from tombola.experiments.figures import exhibits_of
 from tombola.lab.chains import imp_jobs
 from tombola.table.key import Key, Scalar, sparsity_after
+from tombola.table.number import many
 from tombola.training.recipe import Recipe
 
 Measures = Sequence[str] | Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]
@@ -83,13 +84,38 @@ class Experiment:
         Raises what :func:`~tombola.lab.chains.imp_jobs` and :func:`~tombola.lab.job.job` raise, and
         :class:`~tombola.errors.StudyError` for a measure of something else than runs or tickets.
         """
+        epochs = {recipe.epochs for _, recipe in self.recipes()}
         return Bound(
             name=self.name,
             title=self.title or self.name,
             items=tuple(self._items()),
             show=exhibits_of,
-            budget=f"{self.seeds} seed{'s' * (self.seeds != 1)}",
+            about=self.about,
+            budget=f"{_listed(sorted(epochs))} epochs, {many(self.seeds, 'seed')}",
         )
+
+    @property
+    def about(self) -> str:
+        """What is trained, pruned and measured, in sentences."""
+        data = [entry.name if isinstance(entry, Data) else entry for entry in self.data]
+        defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
+        told = ["epochs", "lr", "momentum", "batch_size", *self.recipe]
+        recipe = [
+            f"{RECIPE_WORDS.get(name, name.replace('_', ' '))} {_listed(_values(self.recipe.get(name, defaults[name])))}"
+            for name in dict.fromkeys(told)
+        ]
+        starts = _listed([f"epoch {epoch}" if epoch else "initialisation" for epoch in self.rewinds], "or")
+        sentences = [
+            f"{_listed(list(self.networks))} on {_listed(data)}, trained with {', '.join(recipe)}.",
+            f"{many(self.rounds, 'round')} of pruning: after each training the {100 * self.fraction:g}% smallest of the "
+            f"remaining weights are removed, the rest go back to {starts}, and the sparser network is trained again. "
+            "What is left after a pruning is a ticket."
+            if self.rounds
+            else "Nothing is pruned.",
+            f"All of it {many(self.seeds, 'time')}, with other first weights and other noise (the order and, where used, "
+            "augmentation of the images).",
+        ]
+        return " ".join(sentences)
 
     def recipes(self) -> list[tuple[dict[str, Any], Recipe]]:
         """Every recipe of the grid, with the fields in which they differ."""
@@ -135,15 +161,30 @@ class Experiment:
     ) -> Key:
         """The key of a round of the chains of one recipe, whose metric is still open."""
         more: list[tuple[str, Scalar]] = [
-            (name, value) for name, value in varied.items() if name not in ("momentum", "batch_size")
+            # A column of the table is called epochs already.
+            ("budget" if name == "epochs" else name, scalar(value))
+            for name, value in varied.items()
+            if name not in ("momentum", "batch_size")
         ]
         if len([epoch for epoch in self.rewinds if epoch]) > 1:
             more.append(("rewind", rewind))
         return Key(
             metric="", network=network, dataset=data.name if isinstance(data, Data) else data,
             momentum=recipe.momentum, batch_size=recipe.batch_size, pretrained=rewind > 0,
-            sparsity=sparsity_after(number, self.fraction), more=tuple(more),
+            sparsity=self._sparsity(number), more=tuple(more),
         )  # fmt: skip
+
+    def _sparsity(self, number: int) -> float:
+        """Percent of the weights pruned after so many rounds, with as many decimals as tell all rounds apart."""
+        exact = [100 * (1 - (1 - self.fraction) ** prunings) for prunings in range(self.rounds + 1)]
+        if len({sparsity_after(prunings, self.fraction) for prunings in range(self.rounds + 1)}) == len(
+            exact
+        ):
+            return sparsity_after(number, self.fraction)
+        digits = next(
+            (count for count in range(3, 16) if len({round(s, count) for s in exact}) == len(exact)), 15
+        )
+        return round(exact[number], digits)
 
     def _check_subjects(self) -> None:
         """Refuse networks or data that are no lists of names."""
@@ -215,6 +256,23 @@ class Experiment:
             raise StudyError(f"{self.name}: init is {self.init!r:.60}; give the name of a scheme")
         if not isinstance(self.fraction, int | float):
             raise StudyError(f"{self.name}: fraction is {self.fraction!r}; it must be a number")
+
+
+OwnStudy = Experiment
+"""The name of an :class:`Experiment` in files that were written before it had this one."""
+
+RECIPE_WORDS = {"batch_size": "batch size", "lr": "learning rate"}
+
+
+def _values(entry: object) -> list[object]:
+    """The values of an entry of the recipe, one or several."""
+    return list(entry) if isinstance(entry, list | tuple) else [entry]
+
+
+def _listed(values: Sequence[object], word: str = "and") -> str:
+    """Values with a word before the last: "0.0 and 0.9"."""
+    texts = [str(value) for value in values]
+    return f" {word} ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))
 
 
 def _is_list(value: object) -> bool:

@@ -7,7 +7,7 @@ that name with four significant digits.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tombola.measures.limits import STABLE_BELOW
@@ -67,17 +67,28 @@ METRICS: Mapping[str, Metric] = {
     "barrier_to_next": Metric(
         "barrier to the next ticket", "points", 2, "error barrier to the next round (points)", STABLE_BELOW
     ),
+    "instability.height": Metric(
+        "mean barrier of all pairs", "points", 2, "error barrier (points)", STABLE_BELOW
+    ),
     # The largest error on the line between two runs.
     "highest_path_error": Metric("highest path error", "%", 2, "largest test error on the line (%)"),
     # The smallest position on that line (0 to 1) with at least 90% of the largest error.
     "barrier_reached": Metric("barrier reached", "", 2),
+    "layer_sparsity": Metric("sparsity of the layer", "", 3, "share of the layer's weights pruned"),
 }
 """In the order in which they head columns, where they stand side by side."""
+RECALIBRATED = "recalibrated_"
+"""How the name of a metric begins whose batch-norm statistics were measured anew (reading D3)."""
 
 
 def metric_of(name: str) -> Metric:
     """The metric of that name; of a name that is not registered one that is shown as it is."""
-    return METRICS.get(name) or Metric(name.replace("_", " "), axis=name.replace("_", " "))
+    if name in METRICS:
+        return METRICS[name]
+    interpolated = METRICS.get(name.removeprefix(RECALIBRATED))
+    if interpolated:
+        return replace(interpolated, label=f"recalibrated {interpolated.label}")
+    return Metric(name.replace("_", " "), axis=name.replace("_", " "))
 
 
 def metric_order(name: str) -> int:

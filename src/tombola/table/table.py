@@ -47,6 +47,7 @@ class Table:
             for number in rows.values()
             if not (
                 number.state == "missing"
+                and number.pair is None
                 and number.key.over == "pairs"
                 and (number.key, number.epochs) in measured
             )
