@@ -81,7 +81,7 @@ class _Shown:
             bound = self.experiment
             picture = Picture(name, heading, caption, drawn, bound.budget, bound.warning)
         return Exhibit(
-            name=name, heading=heading, entries=tuple(entries), picture=picture,
+            name=name, heading=heading, experiment=self.experiment.name, entries=tuple(entries), picture=picture,
             layout=_layout(entries), names=self.experiment.names,
         )  # fmt: skip
 

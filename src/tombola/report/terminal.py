@@ -1,41 +1,106 @@
-"""Exhibits as tables of a terminal."""
+"""Exhibits as tables of a terminal, as wide as it is: first spreads are left out, then columns in between."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tombola.report.cell_text import cell_text, usual_runs
-from tombola.report.table import MISSING
+from tombola.untrusted import printable
 from tombola.views.exhibit import Exhibit
 from tombola.views.layout import NAMES
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
+MISSING = "\N{EN DASH}"
+"""What stands where a number is not computed yet, or undefined."""
 
-def grid_table(exhibit: Exhibit) -> Table:
-    """The table of an exhibit: means with their spreads; a star stands for failed runs."""
+
+def empty_table(title: str, caption: str = "", padding: int = 1) -> Table:
+    """A terminal table in the one look they all have, without columns."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
+    return Table(
+        title=Text(title),
+        caption=Text(caption) if caption else None,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+        title_style="bold",
+        caption_style="dim",
+        padding=(0, padding),
+    )
+
+
+def grid_table(exhibit: Exhibit, console: Console | None = None) -> Table:
+    """The table of an exhibit: means with their spreads, winning tickets underlined, failed runs starred.
+
+    console: where it will be printed. Where its width does not suffice, spreads are left out, and then columns
+        evenly, but for the first; where it shows no styles, a plus sign stands for the underline. Default: the
+        standard output.
+    """
+    from rich import get_console
+
+    console = console or get_console()
+    count = len(grid.columns) if (grid := exhibit.grid()) else 0
+    for spreads, step in ((True, 1), *((False, step) for step in range(1, max(count, 2)))):
+        table = _grid_table(exhibit, console.color_system is not None, spreads, step)
+        if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
+            break
+    return table
+
+
+def _grid_table(exhibit: Exhibit, styled: bool, spreads: bool, step: int) -> Table:
+    """The same with every so many columns."""
+    from rich.text import Text
+
     grid, cells = exhibit.grid(), exhibit.cells
-    table = Table(title=exhibit.full_title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     if grid is None:
-        return table
+        return empty_table(exhibit.full_title)
+    shown = grid.columns[::step]
+    table = empty_table(
+        exhibit.full_title, _caption(exhibit, styled, spreads, len(shown) < len(grid.columns))
+    )
     for name in grid.row_names:
-        table.add_column(NAMES.get(name, name), no_wrap=True)
-    for column in grid.columns:
-        table.add_column(" ".join(grid.column_heads(column)), justify="right", no_wrap=True)
+        table.add_column(Text(NAMES.get(name, name)), no_wrap=True)
+    for column in shown:
+        table.add_column(Text("\n".join(grid.column_heads(column))), justify="right", no_wrap=True)
     usual = usual_runs(cells.values())
     for row in grid.rows:
-        texts = [Text(head) for head in grid.row_heads(row)]
-        for column in grid.columns:
+        texts = [Text(printable(head)) for head in grid.row_heads(row)]
+        for column in shown:
             key = grid.keys.get((row, column))
             cell = cells.get(key) if key else None
             if cell is None:
-                texts.append(Text(MISSING if key else ""))
+                texts.append(Text(f"{MISSING} " if key else ""))
                 continue
-            shown = cell_text(cell, usual)
-            texts.append(Text(shown.text + "†" * shown.clearly + "*" * shown.failed))
+            text = cell_text(cell if spreads else replace(cell, std=None), usual)
+            marks = "+" * (text.winning and not styled) + "†" * text.clearly + "*" * text.failed
+            texts.append(
+                Text.assemble((text.text, "bold underline" if text.winning and styled else ""), marks or " ")
+            )
         table.add_row(*texts)
     return table
+
+
+def _caption(exhibit: Exhibit, styled: bool, spreads: bool, left_out: bool) -> str:
+    """What the marks of a table mean, as far as they occur."""
+    cells = exhibit.cells.values()
+    sentences = []
+    if any(cell.winning for cell in cells):
+        sentences.append(f"{'Underlined' if styled else '+'}: winning ticket (reading C6).")
+    if any(cell.clearly for cell in cells):
+        sentences.append("†: better beyond the noise of the seeds.")
+    if any(cell.failed for cell in cells):
+        sentences.append("*: at least one run failed to train; it is part of the mean.")
+    if not spreads and any(cell.std is not None for cell in cells):
+        sentences.append("Spreads do not fit here.")
+    if left_out:
+        sentences.append(
+            "Nor do all columns." if "Spreads do not fit here." in sentences else "Not all columns fit here."
+        )
+    return " ".join(sentences)
