@@ -48,10 +48,20 @@ _METRICS = {
     ("learning", "convergence", ""): "convergence",
     ("forgetting", "events_mean", ""): "forgetting_events",
     ("learning", "forgetting.events_mean", ""): "forgetting_events",
+    ("forgetting", "unforgettable", ""): "unforgettable_percent",
+    ("learning", "forgetting.unforgettable", ""): "unforgettable_percent",
     ("forgetting", "events_std", ""): "forgetting_spread",
     ("learning", "forgetting.events_std", ""): "forgetting_spread",
 }
 """What the numbers of measures are called in the table; others are ``measure.quantity``."""
+
+_FACTORS = {"unforgettable_percent": 100}
+"""From the unit of a measure to that of the metric, where they differ."""
+
+
+def placeholder_of(metric: str) -> set[str]:
+    """The metrics of a measure, under whose own name its gaps stand until one of its numbers is there."""
+    return {known for (measure, _, _), known in _METRICS.items() if measure == metric}
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,8 @@ class ChainItem:
     """One measure of the chains of one recipe at one round.
 
     key: of all its numbers but for the metric. measure: its declared name; empty for the runs themselves.
-    jobs: one a seed; of a measure of two runs one a pair. seeds: of each job. epochs: budget of the trainings.
+    jobs: one a seed; of a measure of two runs one a pair. seeds: of each job.
+    epochs: budget of the trainings.
     between: the runs that it was taken between, such as ``"copies"``; empty for a single one.
     over: what its values are of.
     quantity: the number of it that is wanted, such as ``"height"``; empty for all.
@@ -94,7 +105,8 @@ class ChainItem:
         if not self.measure:
             return {self._key(""): result["accuracy"]}
         wanted = re.compile(rf"{re.escape(self.quantity)}(?![^.\[])" if self.quantity else "")
-        return {self._key(name): value for name, value in numbers_of(result).items() if wanted.match(name)}
+        chosen = {self._key(name): value for name, value in numbers_of(result).items() if wanted.match(name)}
+        return {key: value * _FACTORS.get(key.metric, 1) for key, value in chosen.items()}
 
     def _key(self, quantity: str) -> Key:
         if not self.measure:
@@ -161,7 +173,7 @@ def _runs_behind(measure: Job) -> list[Job]:
 
 
 def _course(result: Any, metric: str) -> Curve | None:
-    """The course that a number of a measure sums up: the error along a line, or forgetting events by epoch."""
+    """The course that a number sums up: the error along a line, or forgetting events by epoch."""
     if isinstance(result, Barrier):
         return Curve(result.alphas, result.errors)
     if isinstance(result, Instability):
@@ -184,7 +196,9 @@ def measure_items(
 
     Raises :class:`~tombola.errors.StudyError` for a measure of something else than runs or tickets.
     """
-    yield from run_items(chains, key, number, recipe.epochs, last=number == experiment.rounds)
+    yield from run_items(
+        chains, key, number, recipe.epochs, tuple(range(len(chains))), last=number == experiment.rounds
+    )
     for between, measures in (("", experiment.measures), *experiment.between.items()):
         groups = [
             (seed, group)
@@ -202,13 +216,13 @@ def measure_items(
 
 
 def run_items(
-    chains: Sequence[Sequence[Job]], key: Key, number: int, epochs: int, *, last: bool
+    chains: Sequence[Sequence[Job]], key: Key, number: int, epochs: int, seeds: tuple[int, ...], *, last: bool
 ) -> Iterator[ChainItem]:
     """The runs of a round of some chains, one a seed; of the last round also how sparse each layer is.
 
-    epochs: budget of the runs.
+    epochs: budget of the runs. seeds: of the chains.
     """
-    runs, seeds = tuple(chain[number] for chain in chains), tuple(range(len(chains)))
+    runs = tuple(chain[number] for chain in chains)
     yield ChainItem(key, "", runs, seeds, epochs)
     if last and number:
         layers = tuple(job(layer_sparsity, run.arguments["ticket"]) for run in runs)
@@ -239,7 +253,7 @@ def _runs(
 def _named_measures(
     experiment: Experiment, measures: Measures
 ) -> Iterator[tuple[str, str, Mapping[str, Any], tuple[tuple[str, Scalar], ...]]]:
-    """Each of some measures: its name, which number of it is wanted, its options, and those that tell it apart."""
+    """Of each measure its name, the wanted number, its options, and those that tell it apart."""
     by_name = measures if isinstance(measures, Mapping) else {name: {} for name in measures}
     for text, choices in by_name.items():
         name, _, quantity = text.partition(".")
@@ -290,8 +304,8 @@ def _of_one(experiment: Experiment, name: str, options: Mapping[str, Any], data:
     function, subjects, others = _parameters(experiment, name, options, data)
     if list(subjects.values()) not in ([Run], [Ticket]):
         raise StudyError(
-            f"{experiment.name}: measure {name!r} takes {_text_of(subjects)}; here a measure takes one run or "
-            "ticket and, if it wants, the data; one of several runs belongs under between"
+            f"{experiment.name}: measure {name!r} takes {_text_of(subjects)}; here a measure takes one run "
+            "or ticket and, if it wants, the data; one of several runs belongs under between"
         )
     ((subject, kind),) = subjects.items()
 
@@ -309,8 +323,8 @@ def _of_several(
     function, subjects, others = _parameters(experiment, name, options, data)
     if list(subjects.values()) not in ([Run, Run], [list]):
         raise StudyError(
-            f"{experiment.name}: measure {name!r} takes {_text_of(subjects)}; between runs a measure takes two of "
-            "them, or a list, and, if it wants, the data"
+            f"{experiment.name}: measure {name!r} takes {_text_of(subjects)}; between runs a measure takes "
+            "two of them, or a list, and, if it wants, the data"
         )
 
     def take(runs: Sequence[Job]) -> list[Job]:

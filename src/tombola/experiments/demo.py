@@ -1,4 +1,4 @@
-"""The paper in miniature, as an experiment like any other: copy this file and ``tombola run my_demo.py`` runs it.
+"""The paper in miniature, an experiment like any other: ``tombola run my_demo.py`` runs a copy of this file.
 
 Eight configurations of a small network on real handwritten digits: momentum 0.0 and 0.9 at two batch sizes,
 with and without late rewinding. The learning rate is higher than the paper's, so that every configuration
@@ -18,7 +18,9 @@ demo = Experiment(
     fraction=0.2,
     seeds=2,
     measures={
-        "learning.forgetting": {},
+        "learning.forgetting.events_mean": {},
+        "learning.forgetting.events_std": {},
+        "learning.forgetting.unforgettable": {},
         "learning.convergence": {},
         "untrained.accuracy": [{}, {"recalibrate": True}],
     },

@@ -17,9 +17,10 @@ from typing import Any
 from tombola.data.imageset import Data
 from tombola.errors import RecipeError, StudyError, unknown
 from tombola.experiments.bound import Bound
-from tombola.experiments.chain_items import BETWEEN, ChainItem, measure_items, scalar
+from tombola.experiments.chain_items import BETWEEN, ChainItem, measure_items, run_items, scalar
 from tombola.experiments.figures import exhibits_of
 from tombola.lab.chains import imp_jobs
+from tombola.lab.job import Job
 from tombola.table.key import Key, Scalar, sparsity_after
 from tombola.table.number import many
 from tombola.training.recipe import Recipe
@@ -47,8 +48,8 @@ class Experiment:
         next. A measure of two runs is taken of every pair.
     copies: how many trainings of each ticket there are then, the chain's own among them.
     copies_at: the rounds at which tickets have copies; None for all, which costs as many trainings again.
-    own_pretraining_noise: whether late rewinding has a noise of its own, as in the paper, so that a rewound dense
-        training is not the unrewound one over again.
+    own_pretraining_noise: whether late rewinding has a noise of its own, as in the paper, so that a rewound
+        dense training is not the unrewound one over again.
     title: what it is about, for its page.
 
     Raises :class:`~tombola.errors.StudyError` for entries that do not fit.
@@ -101,18 +102,20 @@ class Experiment:
         defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
         told = ["epochs", "lr", "momentum", "batch_size", *self.recipe]
         recipe = [
-            f"{RECIPE_WORDS.get(name, name.replace('_', ' '))} {_listed(_values(self.recipe.get(name, defaults[name])))}"
+            f"{RECIPE_WORDS.get(name, name.replace('_', ' '))} "
+            f"{_listed(_values(self.recipe.get(name, defaults[name])))}"
             for name in dict.fromkeys(told)
         ]
         starts = _listed([f"epoch {epoch}" if epoch else "initialisation" for epoch in self.rewinds], "or")
         sentences = [
             f"{_listed(list(self.networks))} on {_listed(data)}, trained with {', '.join(recipe)}.",
-            f"{many(self.rounds, 'round')} of pruning: after each training the {100 * self.fraction:g}% smallest of the "
-            f"remaining weights are removed, the rest go back to {starts}, and the sparser network is trained again. "
-            "What is left after a pruning is a ticket."
+            f"{many(self.rounds, 'round')} of pruning: after each training the {100 * self.fraction:g}% "
+            f"smallest of the remaining weights are removed, the rest go back to {starts}, and the sparser "
+            "network is trained again. What is left after a pruning is a ticket."
             if self.rounds
             else "Nothing is pruned.",
-            f"All of it {many(self.seeds, 'time')}, with other first weights and other noise (the order and, where used, "
+            f"All of it {many(self.seeds, 'time')}, with other first weights and other noise (the order and, "
+            "where used, "
             "augmentation of the images).",
         ]
         return " ".join(sentences)
@@ -147,10 +150,10 @@ class Experiment:
                 for seed in range(self.seeds)
             ]  # fmt: skip
             for number in range(self.rounds + 1):
-                key = self._key(network, data, rewind, varied, recipe, number)
+                key = self.key(network, data, rewind, varied, recipe, number)
                 yield from measure_items(self, chains, key, number, data, recipe)
 
-    def _key(
+    def key(
         self,
         network: str,
         data: str | Data,
@@ -175,7 +178,7 @@ class Experiment:
         )  # fmt: skip
 
     def _sparsity(self, number: int) -> float:
-        """Percent of the weights pruned after so many rounds, with as many decimals as tell all rounds apart."""
+        """Percent of the weights pruned after so many rounds, with decimals enough to tell all rounds apart."""
         exact = [100 * (1 - (1 - self.fraction) ** prunings) for prunings in range(self.rounds + 1)]
         if len({sparsity_after(prunings, self.fraction) for prunings in range(self.rounds + 1)}) == len(
             exact
@@ -256,6 +259,26 @@ class Experiment:
             raise StudyError(f"{self.name}: init is {self.init!r:.60}; give the name of a scheme")
         if not isinstance(self.fraction, int | float):
             raise StudyError(f"{self.name}: fraction is {self.fraction!r}; it must be a number")
+
+
+def bound_chain(
+    chain: Sequence[Job], network: str, data: str, recipe: Recipe, rewind: int, fraction: float, seed: int
+) -> Bound:
+    """A single pruning chain as an experiment; the arguments are those that it was made with."""
+    told = ("epochs", "lr", "momentum", "batch_size", "weight_decay", "schedule")
+    experiment = Experiment(
+        "chain", [network], [data], {name: getattr(recipe, name) for name in told},
+        rounds=len(chain) - 1, rewind=rewind, fraction=fraction,
+        title=f"A pruning chain of {network} on {data}",
+    )  # fmt: skip
+    items: list[ChainItem] = []
+    for number in range(len(chain)):
+        key = experiment.key(network, data, rewind, {}, recipe, number)
+        items += run_items([chain], key, number, recipe.epochs, (seed,), last=number == experiment.rounds)
+    return Bound(
+        name=experiment.name, title=experiment.title, items=tuple(items), about=experiment.about,
+        show=exhibits_of, budget=f"{recipe.epochs} epochs, seed {seed}",
+    )  # fmt: skip
 
 
 OwnStudy = Experiment

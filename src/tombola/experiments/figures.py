@@ -8,11 +8,11 @@ the course of another, such as every error along a line, have no exhibit; they a
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tombola.experiments.bound import Bound
-from tombola.experiments.chain_items import LAYERS
+from tombola.experiments.chain_items import LAYERS, placeholder_of
 from tombola.table.metrics import RECALIBRATED, metric_of
 from tombola.table.number import Entry
 from tombola.views.chain_panels import (
@@ -35,16 +35,16 @@ _LEARNING = {"forgetting_events": ("epoch", "forgetting events an image,\nin an 
 """Axes of the courses by epoch that a metric sums up."""
 
 _ACCURACY_CAPTION = (
-    "Mean test accuracy over the seeds; the band is one sample standard deviation. Rounds are evenly spaced, so equal "
-    "steps to the right remove equal shares of what is left. Filled markers are winning tickets, stars single failed "
-    "runs; a star on the lower edge lies below the scale, at the accuracy beside it, and a line that leaves the panel is "
-    "a mean that such a run pulls down."
+    "Mean test accuracy over the seeds; the band is one sample standard deviation. Rounds are evenly spaced, "
+    "so equal steps to the right remove equal shares of what is left. Filled markers are winning tickets, "
+    "stars single failed runs; a star on the lower edge lies below the scale, at the accuracy beside it, and "
+    "a line that leaves the panel is a mean that such a run pulls down."
 )
 _COPIES_CAPTION = (
-    "Two networks of one start, trained with different noise, are joined by a straight line in the space of weights. A "
-    "flat course means that both lie in one basin of low error; a hump means that they do not. Its height, the largest "
-    "error on the line minus the mean error at its two ends, is the barrier; below the dashed line training is called "
-    "stable to SGD noise."
+    "Two networks of one start, trained with different noise, are joined by a straight line in the space of "
+    "weights. A flat course means that both lie in one basin of low error; a hump means that they do not. "
+    "Its height, the largest error on the line minus the mean error at its two ends, is the barrier; below "
+    "the dashed line training is called stable to SGD noise."
 )
 _ROUNDS_CAPTION = (
     "The barrier on the straight line from the network trained in a round to that of the next round."
@@ -53,12 +53,12 @@ _RECALIBRATED_CAPTION = (
     "Batch-norm statistics are measured anew, on the training images without augmentation."
 )
 _CURVES_CAPTION = (
-    "Test error by epoch, before any step and after each epoch; mean over the seeds, the band is one sample standard "
-    "deviation."
+    "Test error by epoch, before any step and after each epoch; mean over the seeds, the band is one sample "
+    "standard deviation."
 )
 _LAYERS_CAPTION = (
-    "The share of each layer's weights that the last round has pruned, in the order of the network; all layers are ranked "
-    "together, so it differs between them."
+    "The share of each layer's weights that the last round has pruned, in the order of the network; all "
+    "layers are ranked together, so it differs between them."
 )
 _RUNS_CAPTION = "Each run as a point beside the mean of its configuration, which is the dash; a star is a run that failed."
 
@@ -81,8 +81,8 @@ class _Shown:
             bound = self.experiment
             picture = Picture(name, heading, caption, drawn, bound.budget, bound.warning)
         return Exhibit(
-            name=name, heading=heading, experiment=self.experiment.name, entries=tuple(entries), picture=picture,
-            layout=_layout(entries), names=self.experiment.names,
+            name=name, heading=heading, experiment=self.experiment.name, entries=tuple(entries),
+            picture=picture, layout=_layout(entries), names=self.experiment.names,
         )  # fmt: skip
 
 
@@ -93,8 +93,12 @@ def exhibits_of(experiment: Bound, entries: Sequence[Entry]) -> list[Exhibit]:
     for entry in entries:
         if not _repeats_a_course(entry):
             by_metric.setdefault((entry.key.metric, entry.key.over), []).append(entry)
+    for metric, over in [group for group in by_metric if _is_placeholder(group[0], by_metric)]:
+        del by_metric[metric, over]
     accuracies = by_metric.pop((ACCURACY, "seeds"), [])
     layers = by_metric.pop((LAYER_SPARSITY, "seeds"), [])
+    # Which layers there are is known once a chain is finished.
+    layers = [entry for entry in layers if entry.key.get(LAYERS)] or layers
     exhibits = [_accuracy(shown, accuracies)] if accuracies else []
     # Those between copies come first, then those between rounds; the others stay in their order.
     order = {"pairs": 0, "copies": 0, "rounds": 1, "seeds": 2}
@@ -158,6 +162,17 @@ def _learning_curves(shown: _Shown, accuracies: Sequence[Entry]) -> Exhibit:
     ends = first_and_last(accuracies)
     panels = curve_panels(ends, shown.names, "epoch", _ERROR, logarithmic=True)
     return shown.exhibit("learning-curves", "Learning curves", ends, panels, _CURVES_CAPTION)
+
+
+def _is_placeholder(metric: str, by_metric: Mapping[tuple[str, str], Sequence[Entry]]) -> bool:
+    """Whether these are gaps of a measure some of whose numbers are there, under names of their own."""
+    entries = [entry for (name, _), part in by_metric.items() if name == metric for entry in part]
+    if any(number.state != "missing" for entry in entries for number in entry.numbers):
+        return False
+    bare = metric.removeprefix(RECALIBRATED)
+    mapped = placeholder_of(bare)
+    others = {name.removeprefix(RECALIBRATED) for name, _ in by_metric if name != metric}
+    return any(name in mapped or name.startswith(f"{bare}.") for name in others)
 
 
 def _repeats_a_course(entry: Entry) -> bool:

@@ -8,5 +8,5 @@ from tombola.ticket import Ticket
 
 @declare("layer-sparsity", stored=False)
 def layer_sparsity(ticket: Ticket) -> dict[str, float]:
-    """The share of pruned weights of each prunable weight tensor by name, from 0 to 1, in the network's order."""
+    """The share of pruned weights in each prunable tensor by name, from 0 to 1, in the network's order."""
     return {name: 1.0 - float(keep.double().mean()) for name, keep in ticket.mask.items()}

@@ -1,4 +1,4 @@
-"""What the numbers of an experiment say, in sentences: each is computed from its table, none is written beforehand.
+"""What the numbers of an experiment say, in sentences computed from its table.
 
 A sentence states a count, an extreme or a yes or no, with the rule it goes by and whether it lies outside the
 noise of the seeds. Where a number is missing its sentence is missing too.
@@ -55,7 +55,8 @@ def _winning(entries: Sequence[Entry], names: Names) -> list[str]:
         where = f" {_start(late)}" if names.late else ""
         counts.append(f"{sum(_wins(entry) for entry in chosen)} of {len(chosen)}{where}")
     sentences = [
-        f"Winning tickets: {' and '.join(counts)}. A ticket wins if its mean is at least that of its own dense network "
+        f"Winning tickets: {' and '.join(counts)}. A ticket wins if its mean is at least that of its own "
+        "dense network "
         "and no run of either failed (reading C6).",
         *_clearly([entry.cell for entry in tickets if entry.cell is not None]),
     ]
@@ -79,13 +80,14 @@ def _clearly(tickets: Sequence[Cell]) -> list[str]:
         return []
     if not judged:
         return [
-            f"With {many(winning[0].runs, 'seed')} no gain can be told from the noise of the seeds; {LEAST_RUNS} or more "
-            "give an interval."
+            f"With {many(winning[0].runs, 'seed')} no gain can be told from the noise of the seeds; "
+            f"{LEAST_RUNS} or more give an interval."
         ]
     clearly = sum(bool(cell.clearly) for cell in judged)
     return [
-        f"Of the {len(judged)} winning tickets {clearly} {'is' if clearly == 1 else 'are'} better beyond the noise of the "
-        "seeds (95% interval of the difference, paired by seed); the others may as well be no better."
+        f"Of the {len(judged)} winning tickets {clearly} {'is' if clearly == 1 else 'are'} better beyond the "
+        "noise of the seeds (95% interval of the difference, paired by seed); the others may as well be no "
+        "better."
     ]
 
 
@@ -108,8 +110,8 @@ def _last_round(entries: Sequence[Entry], names: Names) -> list[str]:
         return [f"From the dense network to the last round accuracy changes by {changes[0][1]}."]
     (_, worst), (_, best) = min(changes), max(changes)
     return [
-        f"From the dense network to the last round accuracy changes by {best} in the best case and by {worst} in the "
-        "worst."
+        f"From the dense network to the last round accuracy changes by {best} in the best case and by "
+        f"{worst} in the worst."
     ]
 
 
@@ -121,13 +123,13 @@ def _failures(entries: Sequence[Entry]) -> list[str]:
     if not failed:
         return [f"None of the {len(numbers)} runs failed."]
     return [
-        f"{failed} of {len(numbers)} runs failed to train: they diverged or stayed near chance. They are part of the "
-        "means, are marked with a star, and never make a winning ticket."
+        f"{failed} of {len(numbers)} runs failed to train: they diverged or stayed near chance. They are "
+        "part of the means, are marked with a star, and never make a winning ticket."
     ]
 
 
 def _stability(entries: Sequence[Entry], names: Names) -> list[str]:
-    """How many barriers are below the limit, and which is the lowest and the highest, dense networks first."""
+    """How many barriers are below the limit, and the lowest and the highest of the dense networks."""
     sentences = []
     dense = [entry for entry in entries if entry.cell is not None and not entry.key.sparsity]
     tickets = [entry for entry in entries if entry.cell is not None and entry.key.sparsity]
@@ -141,8 +143,8 @@ def _stability(entries: Sequence[Entry], names: Names) -> list[str]:
         if len(chosen) > 1:
             least, most = _extremes(chosen)
             sentence += (
-                f" Most stable is {_name(least, names, start=False)} ({_mean(least):.1f} points), least stable "
-                f"{_name(most, names, start=False)} ({_mean(most):.1f} points)."
+                f" Most stable is {_name(least, names, start=False)} ({_mean(least):.1f} points), least "
+                f"stable {_name(most, names, start=False)} ({_mean(most):.1f} points)."
             )
         sentences.append(sentence)
     if tickets:
@@ -157,7 +159,8 @@ def _stability(entries: Sequence[Entry], names: Names) -> list[str]:
     failed = [entry for entry in (*dense, *tickets) if entry.failed]
     if failed:
         sentences.append(
-            f"Behind {len(failed)} of these barriers stands a run that failed; two such runs may well have no barrier."
+            f"Behind {len(failed)} of these barriers stands a run that failed; two such runs may well have "
+            "no barrier."
         )
     return sentences
 
@@ -171,9 +174,9 @@ def _spread_of_metric(entries: Sequence[Entry], names: Names) -> list[str]:
         least, most = _extremes(chosen)
         what = metric_of(most.key.metric)
         sentences.append(
-            f"{what.label[0].upper()}{what.label[1:]} of the {title_of(most.key, Names(False, False, ()))}: most with "
-            f"{_name(most, names)} ({_text(most)}), least with {_name(least, names)} ({_text(least)})"
-            f"{_noise(most.cell, least.cell, '; the difference is')}."
+            f"{what.label[0].upper()}{what.label[1:]} of the {title_of(most.key, Names(False, False, ()))}: "
+            f"most with {_name(most, names)} ({_text(most)}), least with {_name(least, names)} "
+            f"({_text(least)}){_noise(most.cell, least.cell, '; the difference is')}."
         )
     sentences += _momentum_compared(chosen, names)
     undefined = [entry for entry in entries if any(number.state == "undefined" for number in entry.numbers)]
@@ -181,7 +184,8 @@ def _spread_of_metric(entries: Sequence[Entry], names: Names) -> list[str]:
         runs = sum(number.state == "undefined" for entry in undefined for number in entry.numbers)
         listed = "; ".join(dict.fromkeys(_name(entry, names) for entry in undefined))
         sentences.append(
-            f"It is undefined for {many(runs, 'run')}, which {'is' if runs == 1 else 'are'} left out: {listed}."
+            f"It is undefined for {many(runs, 'run')}, which {'is' if runs == 1 else 'are'} left out: "
+            f"{listed}."
         )
     return sentences
 
@@ -202,8 +206,8 @@ def _momentum_compared(entries: Sequence[Entry], names: Names) -> list[str]:
         return []
     higher = sum(values[momenta[-1]] > values[momenta[0]] for values in pairs)
     return [
-        f"It is higher with momentum {momentum_text(momenta[-1])} than with {momentum_text(momenta[0])} in {higher} of "
-        f"{len(pairs)} comparisons, all else alike."
+        f"It is higher with momentum {momentum_text(momenta[-1])} than with {momentum_text(momenta[0])} in "
+        f"{higher} of {len(pairs)} comparisons, all else alike."
     ]
 
 

@@ -33,7 +33,7 @@ class Report:
     of_paper: whether the paper's claims are judged by them; never by stand-ins.
     findings: what the numbers of an exhibit say, in sentences, by its name.
     glossary: whether the page says what its words mean, as one of an experiment of chains does.
-    missing: experiments that are not finished, with the jobs and the epochs of training that each still needs.
+    missing: experiments that are not finished, with the jobs and epochs of training that each still needs.
     missing_together: the same for all of them; what they share counts once.
     provenance: names and texts, such as ``{"torch": "2.9.0"}``.
     title, lead: of the page. budget: how long and how often is trained.

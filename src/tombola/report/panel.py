@@ -139,8 +139,8 @@ def scale_y(axes: Axes, panels: Sequence[Panel]) -> None:
     """Set the scale of drawn panels that share it: from zero where that costs little.
 
     Called when all of them are drawn, for matplotlib follows no line that comes after a limit is set. There
-    is room for the line where training begins to count as stable. Failed runs do not set the scale where their
-    values are known one by one: they stand on its lower edge.
+    is room for the line where training begins to count as stable. Failed runs whose values are known one by
+    one do not set the scale: they stand on its lower edge.
     """
     lines = [line for panel in panels for line in panel.lines]
     values = [y for line in lines for y in (*line.y, *line.printed) if y is not None and math.isfinite(y)]
@@ -156,7 +156,7 @@ def scale_y(axes: Axes, panels: Sequence[Panel]) -> None:
         axes.set_ylim(top=max(axes.get_ylim()[1], 1.5 * STABLE_BELOW))
         if max(values, default=0) > _TALL:
             bars = any(is_bars(panel) for panel in panels)
-            # Room for the markers of what is flat and of what is highest, or for the number on the highest bar.
+            # Room for the markers of what is flat and highest, or for the number on the highest bar.
             tallest = max(line.y[0] + _bar_spread(line) for line in lines) if bars else max(values)
             space_by_stability(axes, 0 if bars else -0.1 * STABLE_BELOW, (1.9 if bars else 1.3) * tallest)
 

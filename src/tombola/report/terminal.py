@@ -39,9 +39,9 @@ def empty_table(title: str, caption: str = "", padding: int = 1) -> Table:
 def grid_table(exhibit: Exhibit, console: Console | None = None) -> Table:
     """The table of an exhibit: means with their spreads, winning tickets underlined, failed runs starred.
 
-    console: where it will be printed. Where its width does not suffice, spreads are left out, and then columns
-        evenly, but for the first; where it shows no styles, a plus sign stands for the underline. Default: the
-        standard output.
+    console: where it will be printed. Where its width does not suffice, spreads are left out, and then
+        columns evenly, but for the first; where it shows no styles, a plus sign stands for the underline.
+        Default: the standard output.
     """
     from rich import get_console
 

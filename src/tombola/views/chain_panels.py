@@ -1,7 +1,6 @@
 """Panels of pruning chains as data: what every experiment of one's own shows, whatever it measures.
 
-Each function takes the entries of one metric, or of a few, and gives panels for :mod:`tombola.report` to draw.
-What tells lines apart is read off the keys (:class:`Names`), so that one configuration has one label in all
+Each function takes the entries of one metric and gives panels for :mod:`tombola.report` to draw. What tells lines apart is read off the keys (:class:`Names`), so that one configuration has one label in all
 pictures. The figures of the paper are in :mod:`tombola.views.panels`.
 """
 
@@ -99,7 +98,7 @@ def run_panels(entries: Sequence[Entry], names: Names, y_label: str) -> list[Pan
 def curve_panels(
     entries: Sequence[Entry], names: Names, x_label: str, y_label: str, *, logarithmic: bool = False
 ) -> list[Panel]:
-    """The courses that numbers sum up, mean over them, a panel for each network and data set and each sparsity."""
+    """Mean courses by configuration, a panel for each network and data set and each sparsity."""
     panels = []
     for title, part in _grouped(entries, lambda key: title_of(key, names)).items():
         lines = [line for entry in part if entry.finished and (line := _curve(entry, names)) is not None]
