@@ -21,7 +21,7 @@ from tombola.experiments.chain_items import BETWEEN, ChainItem, measure_items, r
 from tombola.experiments.figures import exhibits_of
 from tombola.lab.chains import imp_jobs
 from tombola.lab.job import Job
-from tombola.table.key import Key, Scalar, sparsity_after
+from tombola.table.key import Key, Scalar
 from tombola.table.number import many
 from tombola.training.recipe import Recipe
 
@@ -99,26 +99,32 @@ class Experiment:
     def about(self) -> str:
         """What is trained, pruned and measured, in sentences."""
         data = [entry.name if isinstance(entry, Data) else entry for entry in self.data]
-        defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
-        told = ["epochs", "lr", "momentum", "batch_size", *self.recipe]
+        names = dict.fromkeys(["lr", "momentum", "batch_size", *self.recipe])
         recipe = [
-            f"{RECIPE_WORDS.get(name, name.replace('_', ' '))} "
-            f"{_listed(_values(self.recipe.get(name, defaults[name])))}"
-            for name in dict.fromkeys(told)
+            f"{RECIPE_WORDS.get(name, name.replace('_', ' '))} {_listed(self._choices(name))}"
+            for name in names
+            if name != "epochs"
         ]
         starts = _listed([f"epoch {epoch}" if epoch else "initialisation" for epoch in self.rewinds], "or")
         sentences = [
-            f"{_listed(list(self.networks))} on {_listed(data)}, trained with {', '.join(recipe)}.",
-            f"{many(self.rounds, 'round')} of pruning: after each training the {100 * self.fraction:g}% "
-            f"smallest of the remaining weights are removed, the rest go back to {starts}, and the sparser "
-            "network is trained again. What is left after a pruning is a ticket."
+            f"{_listed(list(self.networks))} on {_listed(data)}, trained for "
+            f"{_listed(self._choices('epochs'))} "
+            f"epochs with {', '.join(recipe)}.",
+            f"{many(self.rounds, 'round')} of pruning: the {100 * self.fraction:g}% smallest of the "
+            f"remaining weights are removed, the rest go back to {starts}, and the sparser network is "
+            "trained again. What is left after a pruning is a ticket."
             if self.rounds
             else "Nothing is pruned.",
-            f"All of it {many(self.seeds, 'time')}, with other first weights and other noise (the order and, "
-            "where used, "
-            "augmentation of the images).",
+            f"All of it over {many(self.seeds, 'seed')}, which differ in the first weights and in the noise "
+            "of "
+            "training: the order and, where used, the augmentation of the images.",
         ]
         return " ".join(sentences)
+
+    def _choices(self, name: str) -> list[object]:
+        """The values of an entry of the recipe, one or several."""
+        entry = self.recipe.get(name, getattr(Recipe, name, None))
+        return list(entry) if isinstance(entry, list | tuple) else [entry]
 
     def recipes(self) -> list[tuple[dict[str, Any], Recipe]]:
         """Every recipe of the grid, with the fields in which they differ."""
@@ -178,16 +184,16 @@ class Experiment:
         )  # fmt: skip
 
     def _sparsity(self, number: int) -> float:
-        """Percent of the weights pruned after so many rounds, with decimals enough to tell all rounds apart."""
-        exact = [100 * (1 - (1 - self.fraction) ** prunings) for prunings in range(self.rounds + 1)]
-        if len({sparsity_after(prunings, self.fraction) for prunings in range(self.rounds + 1)}) == len(
-            exact
-        ):
-            return sparsity_after(number, self.fraction)
-        digits = next(
-            (count for count in range(3, 16) if len({round(s, count) for s in exact}) == len(exact)), 15
-        )
-        return round(exact[number], digits)
+        """Percent of the weights pruned after so many rounds, with decimals that tell all rounds apart."""
+        for digits in range(2, 16):
+            sparsities = [
+                round(100 * (1 - (1 - self.fraction) ** prunings), digits)
+                for prunings in range(self.rounds + 1)
+            ]
+            # 100% would be no ticket at all.
+            if len({*sparsities, 100.0}) == len(sparsities) + 1:
+                return sparsities[number]
+        return sparsities[number]
 
     def _check_subjects(self) -> None:
         """Refuse networks or data that are no lists of names."""
@@ -285,11 +291,6 @@ OwnStudy = Experiment
 """The name of an :class:`Experiment` in files that were written before it had this one."""
 
 RECIPE_WORDS = {"batch_size": "batch size", "lr": "learning rate"}
-
-
-def _values(entry: object) -> list[object]:
-    """The values of an entry of the recipe, one or several."""
-    return list(entry) if isinstance(entry, list | tuple) else [entry]
 
 
 def _listed(values: Sequence[object], word: str = "and") -> str:

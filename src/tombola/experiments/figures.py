@@ -60,7 +60,10 @@ _LAYERS_CAPTION = (
     "The share of each layer's weights that the last round has pruned, in the order of the network; all "
     "layers are ranked together, so it differs between them."
 )
-_RUNS_CAPTION = "Each run as a point beside the mean of its configuration, which is the dash; a star is a run that failed."
+_RUNS_CAPTION = (
+    "Each run as a point beside the mean of its configuration, which is the dash; a star is a run that "
+    "failed."
+)
 
 
 @dataclass(frozen=True)

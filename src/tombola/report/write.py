@@ -21,7 +21,8 @@ def write_report(report: Report, folder: Path, *, files: bool = True, processes:
     """Write ``report.html`` and return the paths of everything written.
 
     files: whether to write ``table.csv``, every number with its gaps (of experiments of chains
-        ``table.json``, too, which also has the courses that numbers sum up); ``tables/*.csv``, ``.md`` and ``.tex``
+        ``table.json``, too, which also has the courses that numbers sum up);
+        ``tables/*.csv``, ``.md`` and ``.tex``
         (with the paper's numbers beside ours), ``figures/*.svg``, ``.png`` and ``.pdf``, and ``claims.csv``
         too. Tables of which we have nothing are left out.
     processes: how many draw at once. More than one are spawned, which a script allows where it runs under

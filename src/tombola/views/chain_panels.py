@@ -1,7 +1,8 @@
 """Panels of pruning chains as data: what every experiment of one's own shows, whatever it measures.
 
-Each function takes the entries of one metric and gives panels for :mod:`tombola.report` to draw. What tells lines apart is read off the keys (:class:`Names`), so that one configuration has one label in all
-pictures. The figures of the paper are in :mod:`tombola.views.panels`.
+Each function takes the entries of one metric and gives panels for :mod:`tombola.report` to draw. What tells
+lines apart is read off the keys (:class:`Names`), so that a configuration has one label in all pictures. The
+figures of the paper are in :mod:`tombola.views.panels`.
 """
 
 from __future__ import annotations
