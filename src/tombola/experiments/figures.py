@@ -31,6 +31,14 @@ from tombola.views.picture import Panel, Picture
 ACCURACY, LAYER_SPARSITY = "val_accuracy", "layer_sparsity"
 _MOST_ROUNDS_AS_BARS = 2
 _ERROR = "test error (%)"
+_HEADINGS = {
+    "forgetting_events": "forgetting events",
+    "forgetting_spread": "spread of forgetting events over images",
+    "unforgettable_percent": "unforgettable images",
+    "untrained_accuracy": "accuracy before training",
+    "recalibrated_untrained_accuracy": "recalibrated accuracy before training",
+}
+"""Of metrics whose label makes sense only beside others."""
 _LEARNING = {"forgetting_events": ("epoch", "forgetting events an image,\nin an epoch")}
 """Axes of the courses by epoch that a metric sums up."""
 
@@ -144,7 +152,7 @@ def _of_metric(shown: _Shown, metric: str, over: str, entries: Sequence[Entry]) 
     caption = (
         f"{label[0].upper()}{label[1:]}, mean over the {'pairs of copies' if over == 'pairs' else 'seeds'}."
     )
-    heading = label.removesuffix(" (points)")
+    heading = _HEADINGS.get(metric, label.removesuffix(" (points)"))
     if over in ("pairs", "copies"):
         if any(number.curve for entry in entries for number in entry.numbers):
             ends = first_and_last(entries)

@@ -172,11 +172,11 @@ def _spread_of_metric(entries: Sequence[Entry], names: Names) -> list[str]:
     sentences = []
     if len(chosen) > 1:
         least, most = _extremes(chosen)
-        what = metric_of(most.key.metric)
+        where = title_of(most.key, Names(pairs=False, late=False, axes=()))
         sentences.append(
-            f"{what.label[0].upper()}{what.label[1:]} of the {title_of(most.key, Names(False, False, ()))}: "
-            f"most with {_name(most, names)} ({_text(most)}), least with {_name(least, names)} "
-            f"({_text(least)}){_noise(most.cell, least.cell, '; the difference is')}."
+            f"Of the {where} {_name(most, names)} has the highest value ({_text(most)}), "
+            f"{_name(least, names)} the lowest ({_text(least)}"
+            f"{_noise(most.cell, least.cell, '; the difference is')})."
         )
     sentences += _momentum_compared(chosen, names)
     undefined = [entry for entry in entries if any(number.state == "undefined" for number in entry.numbers)]

@@ -371,7 +371,7 @@ def _scale_x(axes: Axes, panel: Panel) -> None:
         marks = sorted({float(x) for x in panel.marks})
         rounds = marks if len(marks) > 2 else values
         if len(rounds) > _LABELLED_UP_TO:
-            least = _TABULATED_EVERY if len(rounds) > 2 * _TABULATED_EVERY else 1
+            least = _TABULATED_EVERY if len(rounds) > 2 * _TABULATED_EVERY + 1 else 1
             rounds = rounds[:: max(least, -(-len(rounds) // _LABELLED_UP_TO))]
         space_by_round(axes, rounds, [f"{sparsity:g}" for sparsity in rounds])
     elif panel.logarithmic_x and values and values[0] > 0:

@@ -48,7 +48,7 @@ METRICS: Mapping[str, Metric] = {
     # With batch-norm statistics measured on the train images (reading D3).
     "recalibrated_untrained_accuracy": Metric("recalibrated untrained accuracy", "%", 2, "test accuracy (%)"),
     "forgetting_events": Metric("forgetting events a run", "", 2, "forgetting events an image"),
-    "forgetting_spread": Metric("their spread over images", "", 2),
+    "forgetting_spread": Metric("their spread over images", "", 2, "spread of forgetting events over images"),
     # The sum over three runs, halved (reading D8).
     "summed_forgetting_events": Metric("forgetting events of three runs, halved", "", 2),
     # An image and epoch, over the last quarter of the epochs.
