@@ -31,6 +31,7 @@ from tombola.report.panel import (
     is_barrier,
     is_bars,
     scale_y,
+    shortened,
     title_pad,
 )
 from tombola.report.style import INK, PAPER, RULE, SOFT, Look, drawing, grey, looks, new_figure
@@ -124,7 +125,8 @@ def _draw_row(figure: Figure, places: Sequence[SubplotSpec], row: _Row, look: Lo
     drawn: list[Axes] = []
     for place, panel in zip(places, row.panels, strict=True):
         axes = figure.add_subplot(place, sharey=drawn[0] if shares and drawn else None)
-        title = textwrap.fill(panel.title, _HALF_TITLE if len(row.panels) > 1 else 2 * _HALF_TITLE)
+        width = _HALF_TITLE if len(row.panels) > 1 else 2 * _HALF_TITLE
+        title = textwrap.fill(shortened(panel.title, 3 * width), width)
         axes.set_title(title, pad=pad)
         if not panel.lines:
             draw_gap(axes, panel)
@@ -243,7 +245,9 @@ def _add_legend(figure: Figure, picture: Picture, look: Looking) -> None:
             samples.setdefault(line.label, look(line))
     only_bars = all(is_bars(panel) for panel in panels)
     handles: list[Any] = [
-        Patch(**sample.bar(), label=label) if only_bars else Line2D([], [], **sample.line(label=label))
+        Patch(**sample.bar(), label=shortened(label))
+        if only_bars
+        else Line2D([], [], **sample.line(label=shortened(label)))
         for label, sample in _factored(samples).items()
     ]
     if any(any(line.winning) for panel in panels for line in panel.lines):

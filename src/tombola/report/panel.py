@@ -39,6 +39,7 @@ _SHORT_LABEL = 24  # characters of a y label that fit beside a low panel
 _LABELLED_UP_TO = 6  # rounds on an axis: their sparsities are long
 _TALL = 10 * STABLE_BELOW  # points: beside such a barrier a low one cannot be read
 _NUMBER_SHARE = 0.15  # of a panel's height that the number on a bar takes
+_LONGEST_LABEL = 56  # characters of a label: a longer one is cut in its middle
 _NAMED_UP_TO = 24  # names on an axis
 _TABULATED_EVERY = 5  # rounds: the paper's tables do
 
@@ -354,7 +355,8 @@ def _draw_bar(axes: Axes, place: float, line: Line, look: Look, foot: float, *, 
 def _name_axes(axes: Axes, panel: Panel) -> None:
     axes.set_xlabel(panel.x_label)
     # A unit in brackets stays in one line.
-    label = re.sub(r"\([^)]*\)", lambda unit: unit[0].replace(" ", _FIXED_SPACE), panel.y_label)
+    y_label = shortened(panel.y_label, 3 * _SHORT_LABEL)
+    label = re.sub(r"\([^)]*\)", lambda unit: unit[0].replace(" ", _FIXED_SPACE), y_label)
     axes.set_ylabel(textwrap.fill(label, _SHORT_LABEL))
 
 
@@ -365,7 +367,8 @@ def _scale_x(axes: Axes, panel: Panel) -> None:
     if panel.x_names:
         tilt: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
         every = -(-len(panel.x_names) // _NAMED_UP_TO)
-        axes.set_xticks(range(0, len(panel.x_names), every), panel.x_names[::every], fontsize=10, **tilt)
+        names = [shortened(name, _LONGEST_LABEL // 2) for name in panel.x_names[::every]]
+        axes.set_xticks(range(0, len(panel.x_names), every), names, fontsize=10, **tilt)
         return
     if _is_sparsity(panel) and values and values[-1] < 100:
         marks = sorted({float(x) for x in panel.marks})
@@ -417,11 +420,21 @@ def _name_missing(axes: Axes, panel: Panel) -> None:
 
 def _listed(labels: Sequence[str], at_most: int, *, width: int, start: str = "") -> str:
     """Labels in lines of so many characters that break between labels; the last ones only counted."""
-    shown = [label.replace(" ", _FIXED_SPACE) for label in labels]
+    shown = [shortened(label).replace(" ", _FIXED_SPACE) for label in labels]
     if len(shown) > at_most + 1:
         shown[at_most:] = [f"and {len(shown) - at_most} more"]
     text = start + "; ".join(shown)
     return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+def shortened(text: str, most: int = _LONGEST_LABEL) -> str:
+    """A text of at most so many characters, in one line: of a longer one its beginning and its end."""
+    text = " ".join(text.split())
+    return (
+        text
+        if len(text) <= most
+        else f"{text[: most - most // 3 - 1]}\N{HORIZONTAL ELLIPSIS}{text[-(most // 3) :]}"
+    )
 
 
 def _starred(line: Line) -> list[bool]:
