@@ -1,9 +1,9 @@
-"""The report on disk."""
+"""The report of an experiment on disk."""
 
 from __future__ import annotations
 
+import csv
 import json
-import math
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -14,15 +14,25 @@ import pytest
 
 from tombola.errors import StoreError
 from tombola.report.write import write_report
+from tombola.table.table import read_csv
 
-FIGURES = ("accuracy_by_sparsity", "interpolation", "barriers", "training_curves")
+Made = Any
 
 
-def test_every_file_is_written_and_named(summary: dict[str, Any], tmp_path: Path) -> None:
+def small(made: Made) -> Made:
+    """Two pictures of it are enough."""
+    return made.only([one for one in made.numbers if one.key.metric in ("val_accuracy", "convergence")])
+
+
+def test_every_file_is_written_and_named(made: Made, tmp_path: Path) -> None:
     out = tmp_path / "new" / "folder"
-    files = write_report(summary, out)
-    expected = {f"figures/{name}.{kind}" for name in FIGURES for kind in ("svg", "png")}
-    assert {path.relative_to(out).as_posix() for path in files} == expected | {"summary.json", "report.html"}
+    report = small(made).report()
+    files = write_report(report, out)
+    parts = ("accuracy", "convergence", "learning-curves", "runs")
+    expected = {f"figures/demo-{part}.{kind}" for part in parts for kind in ("svg", "png", "pdf")}
+    expected |= {f"tables/demo-{part}.{kind}" for part in parts for kind in ("csv", "md", "tex")}
+    expected |= {"table.csv", "table.json", "report.html"}
+    assert {path.relative_to(out).as_posix() for path in files} == expected
     assert sorted(path for path in out.rglob("*") if path.is_file()) == sorted(files)
     for path in files:
         if path.suffix == ".svg":
@@ -31,54 +41,49 @@ def test_every_file_is_written_and_named(summary: dict[str, Any], tmp_path: Path
             assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_summary_comes_back_as_it_was(summary: dict[str, Any], tmp_path: Path) -> None:
-    summary["dense"][0]["convergence"] = None
-    summary["rows"][3]["accuracy_std"] = None
-    write_report(summary, tmp_path)
-    text = (tmp_path / "summary.json").read_text(encoding="utf-8")
-    assert json.loads(text) == summary
-    assert list(json.loads(text)) == list(summary)
+def test_the_numbers_come_back_as_they_were(made: Made, tmp_path: Path) -> None:
+    write_report(made.report(), tmp_path, files=True)
+    text = (tmp_path / "table.csv").read_text(encoding="utf-8")
+    again = read_csv(text)
+    assert [(n.key, n.value, n.seed, n.failed) for n in again] == [
+        (n.key, n.value, n.seed, n.failed) for n in made.numbers
+    ]
+    assert len(list(csv.DictReader(text.splitlines()))) == len(made.numbers)
+    rows = json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))
+    assert [row.get("curve", {}).get("y") for row in rows] == [
+        list(n.curve.y) if n.curve else None for n in made.numbers
+    ]
 
 
-def test_the_same_summary_gives_the_same_bytes(summary: dict[str, Any], tmp_path: Path) -> None:
-    first = write_report(summary, tmp_path / "first")
-    second = write_report(summary, tmp_path / "second")
+def test_the_same_numbers_give_the_same_bytes(made: Made, tmp_path: Path) -> None:
+    report = small(made).report()
+    first, second = (write_report(report, tmp_path / name) for name in ("first", "second"))
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
 
 
-def test_an_earlier_report_is_replaced(summary: dict[str, Any], tmp_path: Path) -> None:
+def test_an_earlier_report_is_replaced(made: Made, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("an earlier report")
-    write_report(summary, tmp_path)
+    write_report(small(made).report(), tmp_path, files=False)
     assert "an earlier report" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_a_number_that_is_not_finite_is_refused_before_anything_is_written(
-    summary: dict[str, Any], tmp_path: Path
-) -> None:
-    summary["dense"][0]["barrier"] = math.nan
-    with pytest.raises(ValueError, match="JSON compliant"):
-        write_report(summary, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_folder_that_cannot_be_made_is_one_line(summary: dict[str, Any], tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_one_line(made: Made, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StoreError, match=r"cannot write .*summary\.json: ") as caught:
-        write_report(summary, tmp_path / "file" / "out")
+    with pytest.raises(StoreError, match=r"cannot write .*table\.csv: ") as caught:
+        write_report(small(made).report(), tmp_path / "file" / "out")
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_cannot_be_replaced_leaves_nothing_beside_it(
-    summary: dict[str, Any], tmp_path: Path
-) -> None:
-    (tmp_path / "summary.json").mkdir()
-    with pytest.raises(StoreError, match=r"cannot write .*summary\.json"):
-        write_report(summary, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+def test_a_file_that_cannot_be_replaced_leaves_nothing_beside_it(made: Made, tmp_path: Path) -> None:
+    (tmp_path / "table.csv").mkdir()
+    with pytest.raises(StoreError, match=r"cannot write .*table\.csv"):
+        write_report(small(made).report(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
 
 
 def test_matplotlib_is_not_imported_before_a_picture_is_drawn() -> None:
-    code = "import sys, tombola.report.write, tombola.report.table; print('matplotlib' in sys.modules)"
+    code = "import sys, tombola.report.write, tombola.report.terminal; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

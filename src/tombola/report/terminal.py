@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -47,15 +48,16 @@ def grid_table(exhibit: Exhibit, console: Console | None = None) -> Table:
 
     console = console or get_console()
     count = len(grid.columns) if (grid := exhibit.grid()) else 0
-    for spreads, step in ((True, 1), *((False, step) for step in range(1, max(count, 2)))):
-        table = _grid_table(exhibit, console.color_system is not None, spreads, step)
+    narrower = itertools.product((False,), range(1, max(count, 2)), (1, 0))
+    for spreads, step, padding in ((True, 1, 1), *narrower):
+        table = _grid_table(exhibit, console.color_system is not None, spreads, step, padding)
         if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
             break
     return table
 
 
-def _grid_table(exhibit: Exhibit, styled: bool, spreads: bool, step: int) -> Table:
-    """The same with every so many columns."""
+def _grid_table(exhibit: Exhibit, styled: bool, spreads: bool, step: int, padding: int) -> Table:
+    """The same with every so many columns, and so many spaces at both sides of each."""
     from rich.text import Text
 
     grid, cells = exhibit.grid(), exhibit.cells
