@@ -228,8 +228,8 @@ def test_the_files_beside_the_page_are_the_tables_and_figures_of_its_exhibits(fi
     names = {path.relative_to(files).as_posix() for path in files.rglob("*") if path.is_file()}
     parts = (
         "accuracy", "barrier", "recalibrated_barrier", "forgetting_events", "forgetting_spread",
-        "unforgettable_percent", "convergence", "recalibrated_untrained_accuracy", "learning-curves", "layers",
-        "runs",
+        "unforgettable_percent", "convergence", "recalibrated_untrained_accuracy", "learning-curves",
+        "layers", "runs",
     )  # fmt: skip
     expected = {f"tables/demo-{part}.{kind}" for part in parts for kind in ("csv", "md", "tex")}
     expected |= {f"figures/demo-{part}.{kind}" for part in parts for kind in ("svg", "png", "pdf")}

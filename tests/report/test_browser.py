@@ -68,7 +68,8 @@ def shown(page: str, folder: Path) -> dict[str, Any]:
     assert BROWSER is not None
     done = subprocess.run(
         [
-            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={folder / 'profile'}",
+            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+            f"--user-data-dir={folder / 'profile'}",
             "--enable-logging=stderr", "--virtual-time-budget=20000", "--dump-dom", outer.as_uri(),
         ],
         capture_output=True, text=True, timeout=300,

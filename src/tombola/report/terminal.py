@@ -64,9 +64,8 @@ def _grid_table(exhibit: Exhibit, styled: bool, spreads: bool, step: int, paddin
     if grid is None:
         return empty_table(exhibit.full_title)
     shown = grid.columns[::step]
-    table = empty_table(
-        exhibit.full_title, _caption(exhibit, styled, spreads, len(shown) < len(grid.columns))
-    )
+    caption = _caption(exhibit, styled, spreads, len(shown) < len(grid.columns))
+    table = empty_table(exhibit.full_title, caption, padding)
     for name in grid.row_names:
         table.add_column(Text(NAMES.get(name, name)), no_wrap=True)
     for column in shown:
