@@ -18,7 +18,7 @@ def demo(
     store: Store = None,
     workers: Workers = None,
 ) -> None:
-    """The paper in miniature, on real handwritten digits: about a minute on two cores."""
+    """The paper in miniature, on real handwritten digits: a minute or two on two cores."""
     from tombola.cli.own import print_tables, write_page
     from tombola.experiments.demo import demo as experiment
     from tombola.experiments.run import run_experiments
