@@ -75,7 +75,7 @@ def imp(
             outcome = lab.run(job, progress=table, stop_after=stop)
             outcome.raise_failures()
             if outcome.left:
-                needed = [name for name, each in all_needed(chain).items() if each.counted]
+                needed = [name for name, behind in all_needed(chain).items() if behind.counted]
                 left = [name for name in needed if not lab.store.has(name)]
                 raise unfinished(lab.store, stop, len(needed) - len(left), left, outcome.not_begun)
             table.add(

@@ -72,7 +72,7 @@ def run_own(
     stop: Stop,
     recompute: Sequence[str] = (),
 ) -> None:
-    """Compute whatever is missing, and print the tables.
+    """Compute what is missing, and print the tables.
 
     stop: when work ends. recompute: names of functions and networks whose results, and all made from them,
     are removed first.

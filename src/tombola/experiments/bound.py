@@ -1,6 +1,6 @@
 """Bound experiments: what is measured, as items, and how it is shown, as views.
 
-Whatever declares an experiment, a study of the paper, the demo or a user's file, ends here. Everything after
+Studies of the paper, the demo and a user's file all become this. Everything after
 that, running, planning, tables, figures and pages, takes a :class:`Bound` and asks nothing else.
 """
 

@@ -155,7 +155,7 @@ class ChainItem:
         return [job for job in self.jobs if not results.has(job)]
 
     def planned(self, results: Results | None, guess: Guess) -> tuple[Job, ...]:
-        """All of its jobs, whatever is guessed."""
+        """All of its jobs; nothing is guessed."""
         return self.jobs
 
     def done(self, results: Results) -> list[Job]:

@@ -233,7 +233,7 @@ class Experiment:
                     )
 
     def _check_recipe(self) -> None:
-        """Refuse entries of the recipe that no training could have, whatever the others are."""
+        """Refuse entries of the recipe that no training could have."""
         if not isinstance(self.recipe, Mapping):
             raise StudyError(f"{self.name}: recipe is {self.recipe!r:.60}; give its entries by name")
         fields = {field.name: field for field in dataclasses.fields(Recipe)}
@@ -271,9 +271,9 @@ def bound_chain(
     chain: Sequence[Job], network: str, data: str, recipe: Recipe, rewind: int, fraction: float, seed: int
 ) -> Bound:
     """A single pruning chain as an experiment; the arguments are those that it was made with."""
-    told = ("epochs", "lr", "momentum", "batch_size", "weight_decay", "schedule")
+    settings = ("epochs", "lr", "momentum", "batch_size", "weight_decay", "schedule")
     experiment = Experiment(
-        "chain", [network], [data], {name: getattr(recipe, name) for name in told},
+        "chain", [network], [data], {name: getattr(recipe, name) for name in settings},
         rounds=len(chain) - 1, rewind=rewind, fraction=fraction,
         title=f"A pruning chain of {network} on {data}",
     )  # fmt: skip

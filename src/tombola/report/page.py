@@ -174,14 +174,14 @@ def _extent(own: Collection[Key], expected: Collection[Key], picture: Picture | 
 
 def _sheet(table: Grid, own: Mapping[Key, Cell], printed: Mapping[Key, Cell]) -> Sheet:
     runs = usual_runs(own.values())
-    beside = {row.key: row for row in side_by_side(own, printed)}
+    compared = {row.key: row for row in side_by_side(own, printed)}
     return Sheet(
         names=[NAMES.get(name, name) for name in table.row_names],
         columns=[table.column_heads(column) for column in table.columns],
         rows=[
             (
                 table.row_heads(row),
-                [_slot(table.keys.get((row, column)), beside, runs) for column in table.columns],
+                [_slot(table.keys.get((row, column)), compared, runs) for column in table.columns],
             )
             for row in table.rows
         ],

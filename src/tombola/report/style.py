@@ -195,9 +195,9 @@ def looks(picture: Picture) -> Callable[[Line], Look]:
     lines = [line for panel in picture.panels for line in panel.lines]
     variants: dict[tuple[Any, ...], list[str]] = {}
     for line in lines:
-        known = variants.setdefault((*_key(line), line.pretrained), [])
-        if line.label not in known:
-            known.append(line.label)
+        labels = variants.setdefault((*_key(line), line.pretrained), [])
+        if line.label not in labels:
+            labels.append(line.label)
     configured = {_key(line) for line in lines if _is_configured(line)}
     single = len(configured) == 1 and any(len(labels) > 1 for labels in variants.values())
     free = list(dict.fromkeys(line.label for line in lines if single or not _is_configured(line)))
@@ -211,9 +211,9 @@ def looks(picture: Picture) -> Callable[[Line], Look]:
             return Look(_FREE_COLORS[place % len(_FREE_COLORS)], dashes, "s", filled=True)
         configuration = Configuration(line.momentum or 0.0, line.batch_size or 0)
         color = configuration.color if line.batch_size is not None else _NEUTRAL
-        known = variants[(*_key(line), line.pretrained)]
+        labels = variants[(*_key(line), line.pretrained)]
         return Look(
-            _paler(color, known.index(line.label), len(known)),
+            _paler(color, labels.index(line.label), len(labels)),
             configuration.dashes,
             configuration.marker,
             filled=configuration.momentum == 0,

@@ -1,4 +1,4 @@
-"""Panels of pruning chains as data: what every experiment of one's own shows, whatever it measures.
+"""Panels of pruning chains as data: what every experiment of one's own shows.
 
 Each function takes the entries of one metric and gives panels for :mod:`tombola.report` to draw. What tells
 lines apart is read off the keys (:class:`Names`), so that a configuration has one label in all pictures. The
@@ -43,7 +43,7 @@ class Names:
         return cls(
             len({(key.network, key.dataset) for key in listed}) > 1,
             any(key.pretrained for key in listed),
-            tuple(name for name, found in values.items() if len(found) > 1),
+            tuple(name for name, choices in values.items() if len(choices) > 1),
         )
 
     def pair(self, key: Key) -> str:
