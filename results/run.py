@@ -2,9 +2,9 @@
 
 Pruning chains of all eight configurations from one seed. Of every round: its training, forgetting and
 convergence, the untrained ticket in both readings of batch norm (D3) and under a permuted mask, and the
-barrier to the round before; of rounds 5 and 10 also probes and few-shot trainings. All but the permuted masks
-are jobs of the paper's studies, so `tombola report` shows them. What the store has is not computed again: a leg on a machine that is lent for
-minutes continues the last one.
+barrier to the round before; of rounds 5 and 10 also probes and few-shot trainings. All but the permuted
+masks are jobs of the paper's studies, so `tombola report` shows them. What the store has is not computed
+again: a leg on a machine that is lent for minutes continues the last one.
 
 Run: python results/run.py --store DIR --configs 0.0/100 0.0/256 --stop-after 1200 [--device cuda]
 """

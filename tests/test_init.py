@@ -21,7 +21,8 @@ def test_every_public_name_is_listed_and_there() -> None:
     assert {"train", "pretrain", "imp", "barrier", "Ticket", "Recipe", "load_data"} <= set(dir(tombola))
     assert tombola.__version__
     for name in set(tombola.__all__) - {"__version__"}:
-        assert getattr(tombola, name).__name__ == name
+        # A name from before is the same class.
+        assert getattr(tombola, name).__name__ == {"OwnStudy": "Experiment"}.get(name, name)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -9,6 +9,7 @@ from .data.load import load_data as load_data
 from .data.subsets import subset as subset
 from .errors import TombolaError as TombolaError
 from .experiments.experiment import Experiment as Experiment
+from .experiments.experiment import OwnStudy as OwnStudy
 from .lab.job import Job as Job
 from .lab.job import job as job
 from .lab.lab import Lab as Lab
@@ -25,6 +26,7 @@ from .measures.instability import Instability as Instability
 from .measures.instability import between_rounds as between_rounds
 from .measures.instability import instability as instability
 from .measures.instability import noise_copies as noise_copies
+from .measures.layers import layer_sparsity as layer_sparsity
 from .measures.learning import Forgetting as Forgetting
 from .measures.learning import SummedForgetting as SummedForgetting
 from .measures.learning import convergence as convergence

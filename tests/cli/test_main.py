@@ -100,10 +100,15 @@ def test_tickets_of_a_chain_are_saved_and_the_first_holds_the_start_of_all(
     code, out, _ = tombola("imp", "--rounds", 1, "--rewind", 1, "--out", tmp_path / "out" / "t", *QUICK)
     assert code == 0
     assert sorted(path.name for path in (tmp_path / "out" / "t").iterdir()) == [
+        "report.html",
         "round-00.safetensors",
         "round-01.safetensors",
         "rounds.csv",
     ]
+    page = (tmp_path / "out" / "t" / "report.html").read_text(encoding="utf-8")
+    assert "A pruning chain of convnet on digits" in page
+    for accuracy in re.findall(r"^ *[01] .*?(\d+\.\d+)%", out, re.MULTILINE):
+        assert accuracy in page
     first, second = (tb.Ticket.load(tmp_path / "out" / "t" / f"round-0{n}.safetensors") for n in (0, 1))
     assert [ticket.round for ticket in (first, second)] == [0, 1]
     assert first.epoch == second.epoch == 1

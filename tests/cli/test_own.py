@@ -40,16 +40,34 @@ def test_the_example_of_the_documents_runs_as_it_stands(tombola: Tombola, exampl
     assert not (example / "store").exists()
     code, out, _ = tombola(*commands[1].split(), "--workers", 1)
     assert code == 0
-    assert len(re.findall(r"^two-layers +digits +0\.[09] +\S+", out, re.MULTILINE)) == 2 * 6
+    # A table for each metric, with a row for each network and momentum.
+    for heading in ("Test accuracy", "Distance-moved", "Barrier between rounds"):
+        assert heading in out
+    accuracies = out[out.index("Test accuracy") : out.index("Mean barrier")]
+    assert len(re.findall(r"^ +two-layers +0\.[09] ", accuracies, re.MULTILINE)) == 2
     code, out, _ = tombola(*commands[2].split())
     assert code == 0
-    rows = list(csv.DictReader((example / "wider" / "wider.csv").open()))
-    assert len(rows) == 2 * 2 * (3 * 5 + 2)  # networks, momenta, quantities of each round and between rounds
+    assert str((example / "wider" / "report.html").absolute()) in out
+    with (example / "wider" / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    measures = {row["metric"] for row in rows}
+    assert {
+        "val_accuracy",
+        "distance-moved",
+        "untrained_accuracy",
+        "instability.height",
+        "barrier_to_next",
+    } < measures
+    assert {row["state"] for row in rows} == {"measured"}
+    # Networks, momenta and seeds, of three rounds each.
+    assert len([row for row in rows if row["metric"] == "val_accuracy"]) == 2 * 2 * 2 * 3
+    page = (example / "wider" / "report.html").read_text(encoding="utf-8")
+    assert "Winning tickets" in page
+    assert "The paper prints no numbers" not in page
+    assert (example / "wider" / "figures" / "wider-accuracy.png").is_file()
     store = Store(example / "store")
     lab = tb.Lab(store.root)
-    values = {
-        float(value) for row in rows if row["quantity"] == "accuracy" for value in row["values"].split()
-    }
+    values = {float(row["value"]) for row in rows if row["metric"] == "val_accuracy"}
     runs = [name for name in store.names() if store.description(name)["function"] == "train"]
     # Networks, momenta, rounds, and of each of two chains its own run and a copy.
     assert len(runs) == 2 * 2 * 3 * 4
@@ -72,7 +90,7 @@ def test_the_example_of_the_documents_runs_as_it_stands(tombola: Tombola, exampl
 def test_what_does_not_fit_is_refused_before_anything_is_run(
     tombola: Tombola, refused: Refused, example: Path
 ) -> None:
-    (example / "wrong.py").write_text("import tombola as tb\nstudy = tb.OwnStudy('a', rounds=[])\n")
+    (example / "wrong.py").write_text("import tombola as tb\nstudy = tb.Experiment('a', rounds=[])\n")
     for arguments, words in (
         (
             ("wrong.py",),

@@ -1,6 +1,13 @@
+"""The demo: an experiment like any other, whose page has the numbers that its files say."""
+
+from __future__ import annotations
+
 import csv
-import json
+import inspect
+import re
+import shutil
 import statistics
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,33 +15,53 @@ from typing import Any
 import pytest
 
 import tombola as tb
-from tombola.experiments import demo
-from tombola.experiments.demo import DemoSettings, demo_cells, demo_summary
+import tombola.experiments.demo as module
+from tombola.experiments.bound import jobs_behind
+from tombola.experiments.chain_items import ChainItem
+from tombola.experiments.demo import demo
+from tombola.experiments.from_file import read_experiments
+from tombola.lab.job import Job, all_needed
 from tombola.lab.store import read_json
+from tombola.report.gather import gather_chains
+from tombola.report.write import write_report
+from tombola.table.number import Cell, longest
+from tombola.table.table import Table
 
-TINY = DemoSettings(epochs=3, rounds=2, rewind=1, seeds=2, momenta=(0.0, 0.9), batch_sizes=(200, 400))
+TINY = replace(
+    demo, recipe={"epochs": 3, "lr": 0.3, "momentum": [0.0, 0.9], "batch_size": [400]}, rewind=[0, 1],
+    rounds=2, copies_at=[0, 2],
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> tb.Lab:
-    return tb.Lab(tmp_path_factory.mktemp("demo") / "store")
+    lab = tb.Lab(tmp_path_factory.mktemp("demo") / "store")
+    lab.run(jobs_behind([TINY.at()])).raise_failures()
+    return lab
 
 
 @pytest.fixture(scope="module")
-def summary(lab: tb.Lab) -> dict[str, Any]:
-    cells = demo_cells(TINY)
-    outcome = lab.run([job for cell in cells for job in cell.jobs()])
-    outcome.raise_failures()
-    return demo_summary(lab, TINY, cells, len(outcome.computed), 1.26)
+def table(lab: tb.Lab) -> Table:
+    return Table(TINY.at().numbers(lab.results()))
 
 
 @pytest.fixture(scope="module")
-def trainings(lab: tb.Lab, summary: dict[str, Any]) -> list[dict[str, Any]]:
+def files(lab: tb.Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the tiny demo, as the command writes it."""
+    folder = tmp_path_factory.mktemp("report")
+    write_report(gather_chains(lab, [TINY.at()], {"computed now": "7 jobs in 3 s"}), folder)
+    return folder
+
+
+def items_of(experiment: tb.Experiment, measure: str = "") -> list[ChainItem]:
+    return [i for i in experiment.at().items if isinstance(i, ChainItem) and i.measure == measure]
+
+
+def trainings(lab: tb.Lab) -> Iterator[dict[str, Any]]:
     """Every training in the store as its files say, read without the code under test."""
-    found = []
     jobs = {path.parent.name: read_json(path) for path in lab.store.root.glob("jobs/*/*/job.json")}
 
-    def start_of(argument: dict) -> dict:
+    def start_of(argument: dict[str, Any]) -> dict[str, Any]:
         """The job whose weights a ticket goes back to."""
         made = jobs[argument["job"]]
         if made["function"] == "prune":
@@ -44,215 +71,170 @@ def trainings(lab: tb.Lab, summary: dict[str, Any]) -> list[dict[str, Any]]:
     for name, job in jobs.items():
         if job["function"] == "train":
             folder = lab.store.folder(name)
-            recipe = {"momentum": 0.9, **job["arguments"]["recipe"]}
             with (folder / "history.csv").open() as file:
                 history = list(csv.DictReader(file))
-            found.append(
-                {
-                    **read_json(folder / "result.json"),
-                    "momentum": recipe["momentum"],
-                    "batch_size": recipe["batch_size"],
-                    "rewind": int(start_of(job["arguments"]["ticket"])["function"] == "pretrain"),
-                    "noise": job["arguments"].get("noise", 0),
-                    "history": history,
-                }
-            )
-    return found
+            start = start_of(job["arguments"]["ticket"])
+            late = start["function"] == "pretrain"
+            initial = jobs[start["arguments"]["start"]["job"]] if late else start
+            yield {
+                **read_json(folder / "result.json"),
+                "momentum": {"momentum": 0.9, **job["arguments"]["recipe"]}["momentum"],
+                "late": late,
+                "seed": initial["arguments"].get("seed", 0),
+                "noise": job["arguments"].get("noise", 0),
+                "history": history,
+            }
+
+
+def text_of(page: str) -> str:
+    return " ".join(re.sub(r"<[^>]+>", " ", page).split()).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_the_demo_is_eight_configurations_with_chains_and_barriers() -> None:
-    cells = demo_cells(DemoSettings())
-    assert [(cell.rewind, cell.momentum, cell.batch_size) for cell in cells] == [
-        (0, 0.0, 32), (0, 0.0, 128), (0, 0.9, 32), (0, 0.9, 128),
-        (2, 0.0, 32), (2, 0.0, 128), (2, 0.9, 32), (2, 0.9, 128),
+    runs = items_of(demo)
+    dense = [item for item in runs if item.key.sparsity == 0.0]
+    assert [(item.key.pretrained, item.key.momentum, item.key.batch_size) for item in dense] == [
+        (False, 0.0, 32), (False, 0.0, 128), (False, 0.9, 32), (False, 0.9, 128),
+        (True, 0.0, 32), (True, 0.0, 128), (True, 0.9, 32), (True, 0.9, 128),
     ]  # fmt: skip
-    for cell in cells:
-        # Two seeds: two chains of eleven trainings, and each kind of barrier twice.
-        assert [len(chain) for chain in cell.chains] == [11, 11]
-        barriers = (cell.dense_barriers, cell.recalibrated_barriers, cell.ticket_barriers)
-        assert [len(jobs) for jobs in barriers] == [2, 0 if cell.rewind else 2, 2]
-        assert len(cell.jobs()) == 22 + (4 if cell.rewind else 6)
+    # Two seeds: two chains of eleven trainings, and each kind of barrier twice at the first and last round.
+    assert len(runs) == 8 * 11
+    assert {len(item.jobs) for item in runs} == {2}
+    barriers = items_of(demo, "barrier")
+    assert [item.key.sparsity for item in barriers[:4]] == [0.0, 0.0, 89.26, 89.26]
+    assert [item.recalibrated for item in barriers[:4]] == [False, True, False, True]
+    assert len(barriers) == 8 * 2 * 2
+    epochs = {item.epochs for item in runs}
+    assert epochs == {12}
+
+
+def test_a_copy_of_the_file_is_the_same_experiment(tmp_path: Path) -> None:
+    copy = tmp_path / "my_demo.py"
+    shutil.copy(inspect.getfile(module), copy)
+    (experiment,) = read_experiments(copy).experiments
+    assert experiment == demo
 
 
 def test_a_barrier_is_between_two_noise_copies_of_one_ticket() -> None:
-    for cell in demo_cells(TINY):
-        for barriers, place in ((cell.dense_barriers, 0), (cell.ticket_barriers, -1)):
-            for seed, (line, chain) in enumerate(zip(barriers, cell.chains, strict=True)):
-                first, second = line.parents
-                assert first is chain[place]
-                ticket, copy = (run.arguments["ticket"] for run in (first, second))
-                assert ticket is copy
-                noises = [run.arguments.get("noise", 0) for run in (first, second)]
-                assert noises == [seed, 2 + seed]
+    for item in items_of(TINY, "barrier"):
+        for seed, line in zip(item.seeds, item.jobs, strict=True):
+            first, second = line.arguments["first"], line.arguments["second"]
+            assert isinstance(first, Job)
+            assert first.arguments["ticket"] is second.arguments["ticket"]
+            noises = [run.arguments.get("noise", 0) for run in (first, second)]
+            assert noises == [seed, seed + 1]
 
 
-def test_no_two_trainings_of_the_demo_share_their_noise_by_mistake() -> None:
-    """Chains draw from 0 and 1, their copies from 2 and 3, pretrainings from 4 and 5."""
-    for cell in demo_cells(TINY):
-        if cell.rewind:
-            noises = [chain[0].parents[0].arguments["noise"] for chain in cell.chains]
-            assert noises == [4, 5]
-            assert all(chain[0].parents[0].arguments.get("epochs", 2) == 1 for chain in cell.chains)
+def test_late_rewinding_of_the_demo_has_a_noise_of_its_own() -> None:
+    for item in items_of(TINY):
+        if item.key.pretrained and not item.key.sparsity:
+            starts = [run.arguments["ticket"] for run in item.jobs]
+            assert [start.arguments["noise"] for start in starts] == [100, 101]
 
 
 def test_chains_of_a_seed_share_their_initialisation() -> None:
-    starts = set()
-    for cell in demo_cells(TINY):
-        for chain in cell.chains:
-            start = chain[0].parents[0]
-            starts.add((start.parents[0] if cell.rewind else start).name)
-    assert len(starts) == 2
+    needed = all_needed(jobs_behind([TINY.at()]))
+    assert sum(job.declaration.name == "initialize" for job in needed.values()) == 2
 
 
-def test_the_summary_has_exactly_what_is_promised(summary: dict[str, Any]) -> None:
-    assert set(summary) == {"settings", "units", "rows", "dense", "curves", "training", "provenance"}
-    assert set(summary["rows"][0]) == {
-        "momentum", "batch_size", "rewind", "round", "sparsity", "accuracy_mean", "accuracy_std",
-        "accuracies", "winning", "failed_runs",
-    }  # fmt: skip
-    assert set(summary["dense"][0]) == {
-        "momentum", "batch_size", "barrier", "barrier_recalibrated", "forgetting_events", "forgetting_std",
-        "unforgettable", "never_learned", "convergence", "accuracy",
-    }  # fmt: skip
-    assert set(summary["curves"][0]) == {
-        "kind", "momentum", "batch_size", "rewind", "sparsity", "alphas", "errors", "barrier", "barriers",
-    }  # fmt: skip
-    assert set(summary["training"][0]) == {
-        "momentum", "batch_size", "epochs", "test_error", "forgetting_events",
-    }  # fmt: skip
-    assert set(summary["provenance"]) == {
-        "tombola", "torch", "hardware", "threads", "python", "jobs", "computed", "seconds",
-    }  # fmt: skip
-    # Four configurations from two kinds of start: three rounds, and two curves; dense ones once.
-    assert [len(summary[part]) for part in ("rows", "dense", "curves", "training")] == [24, 4, 16, 4]
-    assert summary["settings"]["epochs"] == 3
-    assert summary["settings"]["device"] == "cpu"
-
-
-def test_the_summary_can_be_written_as_json(summary: dict[str, Any]) -> None:
-    json.dumps(summary, allow_nan=False)
-
-
-def test_rows_are_the_mean_and_spread_over_the_seeds(
-    summary: dict[str, Any], trainings: list[dict[str, Any]]
-) -> None:
-    dense: dict[tuple, float] = {}
-    for row in summary["rows"]:
-        found = sorted(
-            (run["noise"], run["accuracy"])
-            for run in trainings
-            if run["noise"] < 2
-            and all(run[key] == row[key] for key in ("momentum", "batch_size", "rewind", "round"))
-        )
-        accuracies = [accuracy for _, accuracy in found]
-        assert [noise for noise, _ in found] == [0, 1]
-        assert row["accuracies"] == accuracies
-        assert row["accuracy_mean"] == pytest.approx(statistics.fmean(accuracies))
-        assert row["accuracy_std"] == pytest.approx(statistics.stdev(accuracies))
-        configuration = row["momentum"], row["batch_size"], row["rewind"]
-        if row["round"] == 0:
-            dense[configuration] = statistics.fmean(accuracies)
-            assert row["winning"] is None
-        else:
-            assert row["winning"] == (statistics.fmean(accuracies) >= dense[configuration])
-        # A tenth of the test images is chance; below two tenths a run has failed.
-        assert row["failed_runs"] == sum(accuracy < 20 for accuracy in accuracies)
-        assert row["sparsity"] == pytest.approx(1 - 0.8 ** row["round"], abs=1 / 8456)
-
-
-def test_the_dense_table_is_of_the_dense_runs_without_rewinding(
-    summary: dict[str, Any], trainings: list[dict[str, Any]], lab: tb.Lab
-) -> None:
-    lines = [
-        (read_json(path.parent / "job.json"), read_json(path)["value"])
-        for path in lab.store.root.glob("jobs/*/*/result.json")
-        if read_json(path.parent / "job.json")["function"] == "barrier"
-    ]
-    for row, curve in zip(summary["dense"], summary["training"], strict=True):
-        said = {"momentum": row["momentum"], "batch_size": row["batch_size"], "rewind": 0, "round": 0}
-        runs = [
-            run
-            for run in trainings
-            if all(run[key] == value for key, value in said.items()) and run["noise"] < 2
+def test_accuracies_are_the_mean_and_spread_over_the_seeds(table: Table, lab: tb.Lab) -> None:
+    found = list(trainings(lab))
+    assert len(found) == 4 * 2 * (3 + 2)
+    cells: dict[tuple[Any, ...], Cell] = {
+        (key.momentum, key.pretrained, key.sparsity): cell
+        for key, cell in longest(table.cells()).items()
+        if key.metric == "val_accuracy"
+    }
+    assert len(cells) == 4 * 3
+    for (momentum, late, sparsity), cell in cells.items():
+        prunings = {0.0: 0, 20.0: 1, 36.0: 2}[sparsity]
+        values = [
+            run["accuracy"]
+            for run in sorted(found, key=lambda run: run["seed"])
+            if (run["momentum"], run["late"], run["round"]) == (momentum, late, prunings)
+            and run["noise"] == run["seed"]
         ]
-        assert row["accuracy"] == pytest.approx(statistics.fmean(run["accuracy"] for run in runs))
-        events = [sum(int(epoch["forgetting_events"]) for epoch in run["history"]) / 1198 for run in runs]
-        assert row["forgetting_events"] == pytest.approx(statistics.fmean(events))
-        speeds = []
-        for run in runs:
-            accuracies = [float(epoch["test_accuracy"]) for epoch in run["history"]]
-            gains = [accuracy - accuracies[0] for accuracy in accuracies[1:]]
-            if gains[-1] > 0:
-                speeds.append(statistics.fmean(gains) / gains[-1])
-        expected = statistics.fmean(speeds) if speeds else None
-        assert row["convergence"] == (expected if expected is None else pytest.approx(expected))
-        errors = [[100 - float(epoch["test_accuracy"]) for epoch in run["history"]] for run in runs]
-        assert curve["epochs"] == [0, 1, 2, 3]
-        assert curve["test_error"] == pytest.approx(
-            [statistics.fmean(pair) for pair in zip(*errors, strict=True)]
+        assert list(cell.values) == values
+        assert cell.mean == pytest.approx(statistics.fmean(values))
+        assert cell.std == pytest.approx(statistics.stdev(values))
+        # A tenth of the test images is chance; below two tenths a run has failed.
+        assert cell.failed == any(value < 20 for value in values)
+        dense = cells[momentum, late, 0.0]
+        assert cell.winning == (
+            prunings > 0 and cell.mean >= dense.mean and not cell.failed and not dense.failed
         )
-        assert curve["forgetting_events"][0] is None
-        assert sum(curve["forgetting_events"][1:]) == pytest.approx(row["forgetting_events"])
-        assert 0 <= row["unforgettable"] <= 1
-        assert 0 <= row["never_learned"] <= 1198
-    # Eight configurations of two seeds: a dense and a ticket barrier each, and four of them recalibrated.
-    assert len(lines) == 8 * 2 * 2 + 4 * 2
 
 
-def test_barriers_are_recomputed_from_the_errors_along_the_line(summary: dict[str, Any], lab: tb.Lab) -> None:
-    cells = {(cell.momentum, cell.batch_size, cell.rewind): cell for cell in demo_cells(TINY)}
-    for curve in summary["curves"]:
-        cell = cells[curve["momentum"], curve["batch_size"], curve["rewind"]]
-        jobs = cell.dense_barriers if curve["kind"] == "dense" else cell.ticket_barriers
-        values = [read_json(lab.store.folder(job.name) / "result.json")["value"] for job in jobs]
-        heights = [max(v["errors"]) - (v["errors"][0] + v["errors"][-1]) / 2 for v in values]
-        assert curve["barriers"] == pytest.approx(heights)
-        assert curve["barrier"] == pytest.approx(statistics.fmean(heights))
-        assert curve["alphas"] == pytest.approx([index / 20 for index in range(21)])
-        columns = zip(*(v["errors"] for v in values), strict=True)
-        assert curve["errors"] == pytest.approx([statistics.fmean(column) for column in columns])
-        assert curve["sparsity"] == pytest.approx(0.0 if curve["kind"] == "dense" else 0.36, abs=1 / 8456)
-        if curve["kind"] == "dense" and curve["rewind"] == 0:
-            (row,) = (
-                row
-                for row in summary["dense"]
-                if (row["momentum"], row["batch_size"]) == (curve["momentum"], curve["batch_size"])
-            )
-            assert row["barrier"] == pytest.approx(curve["barrier"])
+def test_forgetting_and_convergence_are_recomputed_from_the_histories(table: Table, lab: tb.Lab) -> None:
+    dense = [
+        run for run in trainings(lab) if run["round"] == 0 and run["noise"] == run["seed"] and not run["late"]
+    ]
+    for run in dense:
+        numbers = {
+            number.key.metric: number
+            for number in table
+            if (number.key.momentum, number.key.pretrained, number.key.sparsity, number.seed)
+            == (run["momentum"], False, 0.0, run["seed"])
+            and number.key.over == "seeds"
+        }
+        events = [int(row["forgetting_events"]) / 1198 for row in run["history"][1:]]
+        assert numbers["forgetting_events"].value == pytest.approx(sum(events))
+        curve = numbers["forgetting_events"].curve
+        assert curve is not None
+        assert curve.y == pytest.approx(events)
+        accuracies = [float(row["test_accuracy"]) for row in run["history"]]
+        gains = [accuracy - accuracies[0] for accuracy in accuracies[1:]]
+        expected = statistics.fmean(gains) / gains[-1] if gains[-1] > 0 else None
+        convergence = numbers["convergence"]
+        assert convergence.value == (expected if expected is None else pytest.approx(expected))
+        assert convergence.state == ("undefined" if expected is None else "measured")
+        learned = numbers["val_accuracy"].curve
+        assert learned is not None
+        assert learned.y == pytest.approx([100 - accuracy for accuracy in accuracies])
+        unforgettable = numbers["unforgettable_percent"].value
+        assert unforgettable is not None
+        assert 0 <= unforgettable <= 100
 
 
-def test_where_the_numbers_come_from_is_said(summary: dict[str, Any], lab: tb.Lab) -> None:
-    made = summary["provenance"]
-    # Two initialisations, eight pretrainings, and for each of eight configurations and two seeds three
-    # trainings, two copies of them and two barriers; in four of them a recalibrated barrier.
-    jobs = 2 + 8 + 8 * 2 * (3 + 2 + 2) + 4 * 2
-    assert made["jobs"] == made["computed"] == jobs
-    # Beside them the two tickets of each of those chains, which are not counted.
-    assert len(list(lab.store.names())) == jobs + 8 * 2 * 2
-    assert made["seconds"] == 1.3
-    assert made["tombola"] == tb.__version__
+def test_barriers_are_recomputed_from_the_errors_along_the_line(table: Table, lab: tb.Lab) -> None:
+    checked = 0
+    for number in table:
+        if number.key.metric in ("barrier", "recalibrated_barrier"):
+            (name,) = number.jobs
+            errors = read_json(lab.store.folder(name) / "result.json")["value"]["errors"]
+            assert number.value == pytest.approx(max(errors) - (errors[0] + errors[-1]) / 2)
+            assert number.curve is not None
+            assert number.curve.x == pytest.approx([index / 20 for index in range(21)])
+            assert number.curve.y == pytest.approx(errors)
+            checked += 1
+    assert checked == 4 * 2 * 2 * 2
 
 
-def test_a_second_demo_computes_nothing(lab: tb.Lab, summary: dict[str, Any]) -> None:
-    outcome = lab.run([job for cell in demo_cells(TINY) for job in cell.jobs()])
-    assert outcome.computed == []
+def test_the_page_has_the_numbers_of_the_table(files: Path, table: Table) -> None:
+    text = text_of((files / "report.html").read_text(encoding="utf-8"))
+    shown = 0
+    for key, cell in longest(table.cells()).items():
+        if key.metric == "val_accuracy":
+            assert f"{cell.mean:.2f} ± {cell.std:.2f}%" in text
+            shown += 1
+    assert shown == 12
+    assert "Winning tickets:" in text
+    assert demo.title in text
+    assert "computed now 7 jobs in 3 s" in text
+    assert f"tombola {tb.__version__}" in text
 
 
-def test_one_seed_alone_has_no_spread(tmp_path: Path) -> None:
-    settings = replace(TINY, epochs=2, rounds=1, seeds=1, momenta=(0.9,), batch_sizes=(400,))
-    lab = tb.Lab(tmp_path / "store")
-    cells = demo_cells(settings)
-    lab.run([job for cell in cells for job in cell.jobs()]).raise_failures()
-    summary = demo_summary(lab, settings, cells, 0, 0.0)
-    assert len(summary["rows"]) == 4
-    assert [row["accuracy_std"] for row in summary["rows"]] == [None] * 4
+def test_the_files_beside_the_page_are_the_tables_and_figures_of_its_exhibits(files: Path) -> None:
+    names = {path.relative_to(files).as_posix() for path in files.rglob("*") if path.is_file()}
+    parts = (
+        "accuracy", "barrier", "recalibrated_barrier", "forgetting_events", "forgetting_spread",
+        "unforgettable_percent", "convergence", "recalibrated_untrained_accuracy", "learning-curves",
+        "layers", "runs",
+    )  # fmt: skip
+    expected = {f"tables/demo-{part}.{kind}" for part in parts for kind in ("csv", "md", "tex")}
+    expected |= {f"figures/demo-{part}.{kind}" for part in parts for kind in ("svg", "png", "pdf")}
+    assert names - {"report.html", "table.csv", "table.json"} == expected
 
 
-def test_runs_that_learned_nothing_have_no_convergence(
-    lab: tb.Lab, summary: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cells = demo_cells(TINY)
-    speeds = iter([None, 0.5, *[None] * 100])
-    monkeypatch.setattr(demo, "convergence", lambda run: next(speeds))
-    dense = demo_summary(lab, TINY, cells, 0, 0.0)["dense"]
-    assert [row["convergence"] for row in dense] == [0.5, None, None, None]
+def test_a_second_demo_computes_nothing(lab: tb.Lab) -> None:
+    assert lab.run(jobs_behind([TINY.at()])).computed == []

@@ -2,79 +2,122 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from tombola.report.findings import accuracy_findings, stability_findings, training_findings
+Made = Any
 
 
-def text_of(sentences: list[str]) -> str:
-    return " ".join(sentences).replace("\N{NO-BREAK SPACE}", " ")
+def test_winning_tickets_are_counted_by_start_with_their_rule(made: Made) -> None:
+    lost = made.changed("val_accuracy", 90.0)
+    for index in range(len(lost.numbers)):
+        one = lost.numbers[index]
+        if (
+            one.key.metric == "val_accuracy"
+            and one.key.sparsity
+            and not (one.key.pretrained and one.key.sparsity == 20.0)
+        ):
+            lost = lost.only([*lost.numbers[:index], replace(one, value=89.0), *lost.numbers[index + 1 :]])
+    text = lost.findings("accuracy")
+    assert "Winning tickets: 0 of 32 from initialisation and 4 of 32 with late rewinding." in text
+    assert "at least that of its own dense network and no run of either failed (reading C6)" in text
+    assert "With 2 seeds no gain can be told from the noise of the seeds" in text
+    assert "The sparsest, with 20% of the weights pruned" in text
 
 
-def test_winning_tickets_are_counted_by_start(summary: dict[str, Any]) -> None:
-    for row in summary["rows"]:
-        row["winning"] = None if row["round"] == 0 else row["rewind"] == 2 and row["round"] == 1
-    text = text_of(accuracy_findings(summary))
-    assert "Winning tickets: 0 of 32 from initialisation and 4 of 32 from epoch 2." in text
-    assert "The sparsest, with 20.0% of the weights pruned" in text
-
-
-def test_no_winning_ticket_means_no_sparsest(summary: dict[str, Any]) -> None:
-    for row in summary["rows"]:
-        row["winning"] = None if row["round"] == 0 else False
-    text = text_of(accuracy_findings(summary))
+def test_no_winning_ticket_means_no_sparsest(made: Made) -> None:
+    text = made.changed("val_accuracy", 99.9, sparsity=0.0).findings("accuracy")
     assert "0 of 32 from initialisation and 0 of 32" in text
     assert "sparsest" not in text
 
 
-def test_failed_runs_are_counted(summary: dict[str, Any]) -> None:
+def test_a_failed_run_is_counted_and_never_wins(made: Made) -> None:
     # 8 chains of 9 rounds and 2 seeds, one of which was made to fail.
-    assert "1 of 144 runs failed to train" in text_of(accuracy_findings(summary))
-    for row in summary["rows"]:
-        row["failed_runs"] = 0
-    assert "None of the 144 runs failed." in text_of(accuracy_findings(summary))
+    text = made.findings("accuracy")
+    assert "1 of 144 runs failed to train" in text
+    assert "never make a winning ticket" in text
+    # All dense networks at chance: a failed ticket is as good as they are, and wins nothing.
+    worse = made.changed("val_accuracy", 10.0, sparsity=0.0)
+    (cell,) = [
+        entry.cell for entry in worse.exhibit("accuracy").entries if entry.failed and entry.key.sparsity
+    ]
+    assert cell is not None
+    assert not cell.winning
+    sound = made.only([replace(one, failed=False) for one in made.numbers])
+    assert "None of the 144 runs failed." in sound.findings("accuracy")
 
 
-def test_the_last_round_is_compared_with_the_dense_network(summary: dict[str, Any]) -> None:
-    for row in summary["rows"]:
-        row["accuracy_mean"] = 90.0
-        if row["round"] == 8 and row["batch_size"] == 32 and row["rewind"] == 0:
-            row["accuracy_mean"] = 92.5 if row["momentum"] == 0 else 83.0
-    text = text_of(accuracy_findings(summary))
-    assert "+2.5 points in the best case (μ = 0.0, batch 32 from initialisation)" in text
-    assert "\N{MINUS SIGN}7.0 points in the worst (μ = 0.9, batch 32 from initialisation)" in text
+def test_three_seeds_tell_what_is_beyond_the_noise(made: Made) -> None:
+    """Of differences +1, +1.1 and +0.9 the interval is above 0; of -3, 0 and +5 it is not."""
+    first = next(one for one in made.numbers if one.key.metric == "val_accuracy")
+    clear = replace(first.key, sparsity=20.0)
+    noisy = replace(first.key, sparsity=36.0)
+    values = {first.key: (90.0, 91.0, 92.0), clear: (91.0, 92.1, 92.9), noisy: (87.0, 91.0, 97.0)}
+    three = made.only(
+        [
+            replace(first, key=key, value=value, seed=seed)
+            for key, of_seeds in values.items()
+            for seed, value in enumerate(of_seeds)
+        ]
+    )
+    text = three.findings("accuracy")
+    assert "Winning tickets: 2 of 2." in text
+    assert "Of the 2 winning tickets 1 is better beyond the noise of the seeds" in text
+    assert "by +0.7 points (μ = 0.0, batch 32, within the noise of the seeds)" in text
 
 
-def test_stability_names_extremes_and_says_yes_or_no(summary: dict[str, Any]) -> None:
-    text = text_of(stability_findings(summary))
-    assert "from initialisation: 2 of 4 have a barrier below 2 points" in text
+def test_the_last_round_is_compared_with_the_dense_network(made: Made) -> None:
+    changed = made.changed("val_accuracy", 90.0)
+    last = {"sparsity": 83.22, "batch_size": 32, "pretrained": False}
+    changed = changed.changed("val_accuracy", 92.5, momentum=0.0, **last)
+    changed = changed.changed("val_accuracy", 83.0, momentum=0.9, **last)
+    text = changed.findings("accuracy")
+    assert "+2.5 points (μ = 0.0, batch 32) in the best case" in text
+    assert "\N{MINUS SIGN}7.0 points (μ = 0.9, batch 32) in the worst" in text
+
+
+def test_stability_names_extremes_and_says_yes_or_no(made: Made) -> None:
+    text = made.findings("barrier")
+    assert "Dense networks from initialisation: 2 of 4 have a barrier below 2 points." in text
     assert (
         "Most stable is μ = 0.0, batch 128 (0.8 points), least stable μ = 0.9, batch 32 (18.2 points)" in text
     )
-    assert "All ticket barriers below 2 points: yes" in text
-    summary["curves"][-1]["barrier"] = 2.0
-    text = text_of(stability_findings(summary))
-    assert "All ticket barriers below 2 points: no (μ = 0.9, batch 128 from epoch 2: 2.0)." in text
-
-
-def test_forgetting_names_extremes_and_compares_momenta(summary: dict[str, Any]) -> None:
-    text = text_of(training_findings(summary))
-    assert "Most forgetting: μ = 0.9, batch 32, 0.74 events" in text
-    assert "least: μ = 0.0, batch 128, 0.22" in text
-    assert "more often than with 0.0 at 2 of 2 batch sizes" in text
-    summary["dense"][2]["forgetting_events"] = 0.1
-    assert "at 1 of 2 batch sizes" in text_of(training_findings(summary))
-
-
-def test_undefined_convergence_is_told(summary: dict[str, Any]) -> None:
-    assert "No convergence" not in text_of(training_findings(summary))
-    summary["dense"][0]["convergence"] = None
-    assert "No convergence speed, for nothing was learned: μ = 0.0, batch 32." in text_of(
-        training_findings(summary)
+    assert "All 8 ticket barriers below 2 points: yes (the highest is 0.7)." in text
+    high = {"momentum": 0.9, "batch_size": 128, "pretrained": True, "sparsity": 83.22}
+    text = made.changed("barrier", 2.0, **high).findings("barrier")
+    assert (
+        "All 8 ticket barriers below 2 points: no (μ = 0.9, batch 128 with late rewinding at 83.22%: 2.0)."
+        in text
     )
 
 
-def test_an_empty_summary_claims_nothing() -> None:
-    empty: dict[str, Any] = {"rows": [], "curves": [], "dense": []}
-    assert stability_findings(empty) == training_findings(empty) == []
-    assert accuracy_findings(empty) == []
+def test_forgetting_names_extremes_and_compares_momenta(made: Made) -> None:
+    text = made.findings("forgetting_events")
+    assert "Of the dense networks μ = 0.9, batch 32 with late rewinding has the highest value (0.81)" in text
+    assert "μ = 0.0, batch 128 from initialisation the lowest (0.22)" in text
+    assert "higher with momentum 0.9 than with 0.0 in 4 of 4 comparisons" in text
+    fewer = made.changed("forgetting_events", 0.1, momentum=0.9, batch_size=32, sparsity=0.0)
+    assert "in 2 of 4 comparisons" in fewer.findings("forgetting_events")
+
+
+def test_what_is_undefined_is_told(made: Made) -> None:
+    assert "undefined" not in made.findings("convergence")
+    undefined = made.only(
+        [
+            replace(one, value=None, state="undefined")
+            if (one.key.metric, one.key.momentum, one.key.batch_size, one.key.pretrained, one.key.sparsity)
+            == ("convergence", 0.0, 32, False, 0.0)
+            else one
+            for one in made.numbers
+        ]
+    )
+    assert (
+        "It is undefined for 2 runs, which are left out: μ = 0.0, batch 32 from initialisation."
+        in undefined.findings("convergence")
+    )
+
+
+def test_an_experiment_of_which_nothing_is_computed_claims_nothing(made: Made) -> None:
+    gaps = made.only([replace(one, value=None, state="missing", curve=None) for one in made.numbers])
+    for exhibit in gaps.exhibits:
+        assert gaps.findings(exhibit.name.removeprefix("demo-")) == ""

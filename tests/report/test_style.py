@@ -7,14 +7,8 @@ import itertools
 import matplotlib
 import pytest
 
-from tombola.report.style import (
-    Configuration,
-    configurations,
-    drawing,
-    momentum_text,
-    new_figure,
-    start_label,
-)
+from tombola.report.style import Configuration, drawing, new_figure
+from tombola.views.layout import momentum_text
 
 PAPER_BATCH_SIZES = (8, 32, 100, 256, 1024, 2048)
 
@@ -42,15 +36,6 @@ def test_the_colour_comes_from_the_batch_size_alone() -> None:
 def test_momentum_is_written_with_all_its_digits(momentum: float, text: str) -> None:
     assert momentum_text(momentum) == text
     assert Configuration(momentum, 32).label == f"μ = {text}, batch 32"
-
-
-def test_configurations_are_sorted_and_named_once() -> None:
-    entries = [{"momentum": m, "batch_size": b} for m, b in ((0.9, 32), (0.0, 128), (0.0, 32), (0.9, 32))]
-    assert configurations(entries) == [(0.0, 32), (0.0, 128), (0.9, 32)]
-
-
-def test_the_start_is_named_by_its_epoch() -> None:
-    assert [start_label(0), start_label(2)] == ["from initialisation", "from epoch 2"]
 
 
 def test_drawing_leaves_matplotlib_as_it_was_and_ignores_its_owner() -> None:

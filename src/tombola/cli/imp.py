@@ -10,6 +10,7 @@ from rich.console import Console
 
 from tombola.cli.arguments import CheckpointEvery, Device, Mode, Store, Strict, Threads
 from tombola.cli.console import check_writable, say
+from tombola.cli.own import write_page
 from tombola.cli.stop import StopAfter, begin_stop, unfinished
 from tombola.training.recipe import Recipe
 
@@ -43,11 +44,13 @@ def imp(
     strict: Strict = False,
     stop_after: StopAfter = None,
     out: Annotated[
-        Path | None, tyro.conf.arg(help="Also write each round's ticket, and rounds.csv, to this folder.")
+        Path | None,
+        tyro.conf.arg(help="Also write each round's ticket, rounds.csv and a page to this folder."),
     ] = None,
 ) -> None:
     """Iterative magnitude pruning: one chain, its rounds as a table while it runs."""
     stop = begin_stop(stop_after)
+    from tombola.experiments.experiment import bound_chain
     from tombola.lab.chains import imp_jobs
     from tombola.lab.execute import Settings
     from tombola.lab.job import all_needed
@@ -72,7 +75,7 @@ def imp(
             outcome = lab.run(job, progress=table, stop_after=stop)
             outcome.raise_failures()
             if outcome.left:
-                needed = [name for name, each in all_needed(chain).items() if each.counted]
+                needed = [name for name, behind in all_needed(chain).items() if behind.counted]
                 left = [name for name in needed if not lab.store.has(name)]
                 raise unfinished(lab.store, stop, len(needed) - len(left), left, outcome.not_begun)
             table.add(
@@ -89,3 +92,6 @@ def imp(
                 else:
                     say(console, f"round {round_}: the store has its numbers only, so no ticket is written")
                 table.write(out / "rounds.csv")
+    if out is not None:
+        write_page(lab, [bound_chain(chain, network, data, recipe, rewind, fraction, seed)], out, files=False)
+        say(console, f"report: {(out / 'report.html').absolute()}")

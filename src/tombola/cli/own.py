@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 from rich.console import Console
 
 from tombola.cli.arguments import Numbers
-from tombola.cli.console import say
+from tombola.cli.console import check_writable, say
 from tombola.cli.stop import raise_left
 from tombola.errors import StudyError
 
@@ -72,7 +72,7 @@ def run_own(
     stop: Stop,
     recompute: Sequence[str] = (),
 ) -> None:
-    """Compute whatever is missing, and print the tables.
+    """Compute what is missing, and print the tables.
 
     stop: when work ends. recompute: names of functions and networks whose results, and all made from them,
     are removed first.
@@ -98,20 +98,35 @@ def run_own(
 def report_own(paths: Sequence[Path], out: Path, lab: Lab, *, page_only: bool = False) -> None:
     """Print the tables of what there is, and write the page with its tables and figures."""
     from tombola.experiments.bound import jobs_behind
-    from tombola.lab.slots import available_cores
     from tombola.lab.staleness import warn_stale
-    from tombola.report.gather import gather
-    from tombola.report.write import write_report
 
     _, experiments = read_files(paths)
     warn_stale(lab.store, jobs_behind(experiments), {})
+    check_writable(out)
     print_tables(lab, experiments)
-    report = gather(
-        lab, experiments, title=", ".join(experiment.title for experiment in experiments),
-        lead="", of_paper=False, budget="; ".join(experiment.budget for experiment in experiments),
-    )  # fmt: skip
-    write_report(report, out, files=not page_only, processes=available_cores())
+    write_page(lab, experiments, out, files=not page_only)
     say(Console(), f"report: {(out / 'report.html').absolute()}")
+
+
+def write_page(
+    lab: Lab,
+    experiments: Sequence[Bound],
+    out: Path,
+    *,
+    files: bool = True,
+    provenance: Mapping[str, str] | None = None,
+) -> None:
+    """Write the report of some experiments of chains to a folder.
+
+    files: whether to write its tables and figures as files of their own, too.
+    provenance: what else is to be said of where the numbers come from.
+    """
+    from tombola.lab.slots import available_cores
+    from tombola.report.gather import gather_chains
+    from tombola.report.write import write_report
+
+    report = gather_chains(lab, experiments, provenance or {})
+    write_report(report, out, files=files, processes=available_cores())
 
 
 def print_tables(lab: Lab, experiments: Sequence[Bound]) -> None:
@@ -124,4 +139,4 @@ def print_tables(lab: Lab, experiments: Sequence[Bound]) -> None:
     results = lab.results()
     for experiment in experiments:
         for exhibit in experiment.exhibits(results):
-            console.print(grid_table(exhibit))
+            console.print(grid_table(exhibit, console))

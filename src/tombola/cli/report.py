@@ -36,7 +36,8 @@ def report(
 ) -> None:
     """A page of tables, figures and claims beside the paper's, of what the store has; nothing is run.
 
-    The scale is that of the last run in the store unless one is given. Of files of your own: their tables.
+    The scale is that of the last run in the store unless one is given. Of files of your own: a page of their
+    tables and figures, and what the numbers say.
     """
     own = own_paths(names, scale=scale, numbers=numbers)
     if own:

@@ -111,7 +111,7 @@ def _own_experiments(lab: Lab, path: Path) -> list[Bound]:
 def _write(shown: Table, csv: Path | None, form: str) -> None:
     """Write or print a table in the form that was asked for."""
     from tombola.atomic import write_whole
-    from tombola.report.terminal import number_lines
+    from tombola.report.number_lines import number_lines
 
     console = Console()
     if csv is not None and csv != _STDOUT:

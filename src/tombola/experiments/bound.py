@@ -1,6 +1,6 @@
 """Bound experiments: what is measured, as items, and how it is shown, as views.
 
-Whatever declares an experiment, a study of the paper, the demo or a user's file, ends here. Everything after
+Studies of the paper, the demo and a user's file all become this. Everything after
 that, running, planning, tables, figures and pages, takes a :class:`Bound` and asks nothing else.
 """
 
@@ -24,7 +24,7 @@ from tombola.views.picture import Panel, Picture
 class Bound:
     """An experiment at a scale.
 
-    name: such as ``"table11"``. title: what it is about.
+    name: such as ``"table11"``. title: what it is about. about: what is done in it, in sentences.
     items: everything that it measures, in the order of its table.
     layout: of its table, by rule if None. panels: of its figure, None for a table.
     printed: the paper's numbers that belong to it; comparable: all that may stand beside its points.
@@ -36,6 +36,7 @@ class Bound:
     name: str
     title: str
     items: tuple[Item, ...]
+    about: str = ""
     layout: Layout | None = None
     panels: Panels | None = None
     printed: Mapping[Key, Cell] = field(default_factory=dict)

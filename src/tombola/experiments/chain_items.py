@@ -17,10 +17,12 @@ from tombola.lab.item import Guess, Results
 from tombola.lab.job import Job, job, result_type
 from tombola.lab.results import number_names, numbers_of
 from tombola.measures.connectivity import Barrier
-from tombola.measures.instability import copies
+from tombola.measures.instability import Instability, copies
+from tombola.measures.layers import layer_sparsity
+from tombola.measures.learning import Learning
 from tombola.registry import declaration
-from tombola.table.key import Key, Over
-from tombola.table.metrics import metric_name
+from tombola.table.key import Key, Over, Scalar
+from tombola.table.metrics import FACTORS, RECALIBRATED, metric_name
 from tombola.table.number import Curve, Number
 from tombola.ticket import Ticket
 from tombola.training.recipe import Recipe
@@ -32,10 +34,13 @@ if TYPE_CHECKING:
 COPIES, ROUNDS = "copies", "rounds"
 BETWEEN = (COPIES, ROUNDS)
 """The runs that a measure of several can be taken between."""
-_OVER: Mapping[str, Over] = {"": "seeds", COPIES: "pairs", ROUNDS: "rounds"}
 
 Take = Callable[[Sequence[Job]], list[Job]]
 """From the runs that a measure is taken of, one or several, to the measures."""
+
+LAYER_SPARSITY = "layer-sparsity"
+LAYERS = "layer"
+"""The further axis of the sparsities of single layers."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,11 @@ class ChainItem:
 
     key: of all its numbers but for the metric. measure: its declared name; empty for the runs themselves.
     jobs: one a seed; of a measure of two runs one a pair. seeds: of each job.
+    epochs: budget of the trainings.
     between: the runs that it was taken between, such as ``"copies"``; empty for a single one.
+    over: what its values are of.
     quantity: the number of it that is wanted, such as ``"height"``; empty for all.
+    options: in which it differs from the same measure beside it, by name.
     recalibrated: whether it measures batch-norm statistics anew.
     """
 
@@ -55,51 +63,68 @@ class ChainItem:
     seeds: tuple[int, ...]
     epochs: int
     between: str = ""
+    over: Over = "seeds"
     quantity: str = ""
+    options: tuple[tuple[str, Scalar], ...] = ()
     recalibrated: bool = False
 
     def numbers(self, results: Results) -> list[Number]:
         """Every number of its measure, for each run or pair in turn; a gap for what is not computed yet."""
         finished = {job.name: result for job in self.jobs if (result := results.of(job)) is not None}
         values = {name: self._values(result) for name, result in finished.items()}
-        metrics = list(dict.fromkeys(metric for one in values.values() for metric in one))
+        keys = list(dict.fromkeys(key for by_key in values.values() for key in by_key))
         return [
-            self._number(metric, place, results, finished.get(job.name), values.get(job.name))
-            for metric in metrics or [self._metric("")]
+            self._number(key, place, results, finished.get(job.name), values.get(job.name))
+            for key in keys or [self._key(self.quantity)]
             for place, job in enumerate(self.jobs)
         ]
 
-    def _values(self, result: Any) -> dict[str, float]:
-        """The wanted numbers of a result by metric; of a run its accuracy."""
+    def _values(self, result: Any) -> dict[Key, float]:
+        """The wanted numbers of a result by key; of a run its accuracy."""
         if not self.measure:
-            return {"val_accuracy": result["accuracy"]}
+            return {self._key(""): result["accuracy"]}
         wanted = re.compile(rf"{re.escape(self.quantity)}(?![^.\[])" if self.quantity else "")
-        return {self._metric(name): value for name, value in numbers_of(result).items() if wanted.match(name)}
+        chosen = {self._key(name): value for name, value in numbers_of(result).items() if wanted.match(name)}
+        return {key: value * FACTORS.get(key.metric, 1) for key, value in chosen.items()}
 
-    def _metric(self, quantity: str) -> str:
+    def _key(self, quantity: str) -> Key:
         if not self.measure:
-            return "val_accuracy"
-        return metric_name(self.measure, quantity, self.between, recalibrated=self.recalibrated)
+            return replace(self.key, metric="val_accuracy")
+        if self.measure == LAYER_SPARSITY:
+            more = (*self.key.more, (LAYERS, quantity))
+            return replace(self.key, metric="layer_sparsity", more=more)
+        metric = metric_name(self.measure, quantity, self.between)
+        return replace(
+            self.key, metric=f"{RECALIBRATED}{metric}" if self.recalibrated else metric, over=self.over,
+            more=(*self.key.more, *self.options),
+        )  # fmt: skip
 
     def _number(
-        self, metric: str, place: int, results: Results, result: Any, values: Mapping[str, float] | None
+        self,
+        key: Key,
+        place: int,
+        results: Results,
+        result: Any,
+        values: Mapping[Key, float] | None,
     ) -> Number:
-        job, over = self.jobs[place], _OVER[self.between]
+        job = self.jobs[place]
         number = Number(
-            key=replace(self.key, metric=metric, over=over), value=None, state="missing",
-            epochs=self.epochs, seed=self.seeds[place], pair=self._pair(place), jobs=(job.name,),
+            key=key, value=None, state="missing", epochs=self.epochs, seed=self.seeds[place],
+            pair=self._pair(place), jobs=(job.name,),
         )  # fmt: skip
         if values is None:
             return number
-        failed = any(results.of(run)["failed"] for run in _runs_behind(job))
-        if not math.isfinite(values.get(metric, math.nan)):  # a diverged run has an infinite loss
+        failed = any(results.of(run)["failed"] for run in _runs_behind(job) if results.has(run))
+        if key not in values:
             return replace(number, state="undefined", failed=failed)
-        curve = _course(result) if self.measure else results.curve(job)
-        return replace(number, state="measured", value=values[metric], failed=failed, curve=curve)
+        if not math.isfinite(values[key]):
+            return replace(number, state="undefined", failed=failed, note="not a finite number")
+        curve = _course(result, key.metric) if self.measure else results.curve(job)
+        return replace(number, state="measured", value=values[key], failed=failed, curve=curve)
 
     def _pair(self, place: int) -> int | None:
         """Which pair of the copies of one seed a job is of."""
-        if self.between != COPIES:
+        if self.over != "pairs":
             return None
         return place - self.seeds.index(self.seeds[place])
 
@@ -108,7 +133,7 @@ class ChainItem:
         return [job for job in self.jobs if not results.has(job)]
 
     def planned(self, results: Results | None, guess: Guess) -> tuple[Job, ...]:
-        """All of its jobs, whatever is guessed."""
+        """All of its jobs; nothing is guessed."""
         return self.jobs
 
     def done(self, results: Results) -> list[Job]:
@@ -125,9 +150,16 @@ def _runs_behind(measure: Job) -> list[Job]:
     return [job for job in (measure, *measure.needs) if result_type(job.declaration) is Run]
 
 
-def _course(result: Any) -> Curve | None:
-    """The error along a line between two runs, of a barrier."""
-    return Curve(result.alphas, result.errors) if isinstance(result, Barrier) else None
+def _course(result: Any, metric: str) -> Curve | None:
+    """The course that a number sums up: the error along a line, or forgetting events by epoch."""
+    if isinstance(result, Barrier):
+        return Curve(result.alphas, result.errors)
+    if isinstance(result, Instability):
+        return Curve(result.alphas, result.errors)
+    if isinstance(result, Learning) and metric == "forgetting_events":
+        events = tuple(count / result.images for count in result.curve.events)
+        return Curve(tuple(map(float, result.curve.epochs)), events)
+    return None
 
 
 def measure_items(
@@ -142,21 +174,37 @@ def measure_items(
 
     Raises :class:`~tombola.errors.StudyError` for a measure of something else than runs or tickets.
     """
-    seeds = tuple(range(len(chains)))
-    yield ChainItem(key, "", tuple(chain[number] for chain in chains), seeds, recipe.epochs)
+    yield from run_items(
+        chains, key, number, recipe.epochs, tuple(range(len(chains))), last=number == experiment.rounds
+    )
     for between, measures in (("", experiment.measures), *experiment.between.items()):
         groups = [
             (seed, group)
             for seed, chain in enumerate(chains)
             if (group := _runs(experiment, between, chain, number, seed, data, recipe))
         ]
-        for name, quantity, options, take in _taken(experiment, between, measures, data):
+        for name, quantity, options, varied in _named_measures(experiment, measures):
+            take, over = _taken(experiment, between, name, options, data)
             jobs = [(seed, measure) for seed, group in groups for measure in take(group)]
             if jobs:
                 yield ChainItem(
                     key, name, tuple(measure for _, measure in jobs), tuple(seed for seed, _ in jobs),
-                    recipe.epochs, between, quantity, options.get("recalibrate") is True,
+                    recipe.epochs, between, over, quantity, varied, options.get("recalibrate") is True,
                 )  # fmt: skip
+
+
+def run_items(
+    chains: Sequence[Sequence[Job]], key: Key, number: int, epochs: int, seeds: tuple[int, ...], *, last: bool
+) -> Iterator[ChainItem]:
+    """The runs of a round of some chains, one a seed; of the last round also how sparse each layer is.
+
+    epochs: budget of the runs. seeds: of the chains.
+    """
+    runs = tuple(chain[number] for chain in chains)
+    yield ChainItem(key, "", runs, seeds, epochs)
+    if last and number:
+        layers = tuple(job(layer_sparsity, run.arguments["ticket"]) for run in runs)
+        yield ChainItem(key, LAYER_SPARSITY, layers, seeds, epochs)
 
 
 def _runs(
@@ -168,7 +216,7 @@ def _runs(
     data: Any,
     recipe: Recipe,
 ) -> list[Job]:
-    """The runs of one seed that a measure at a round is taken of; none where there is no next round, or no copies."""
+    """The runs of one seed that a measure at a round is taken of; none without a next round, or copies."""
     if between == COPIES:
         if experiment.copies_at is not None and number not in experiment.copies_at:
             return []
@@ -181,18 +229,42 @@ def _runs(
     return [chain[number]]
 
 
-def _taken(
-    experiment: Experiment, between: str, measures: Measures, data: str | Data
-) -> Iterator[tuple[str, str, Mapping[str, Any], Take]]:
-    """Each of some measures by name, which number of it is wanted, with which options, and how it is taken."""
-    options = measures if isinstance(measures, Mapping) else {name: {} for name in measures}
-    for text, choices in options.items():
+def _named_measures(
+    experiment: Experiment, measures: Measures
+) -> Iterator[tuple[str, str, Mapping[str, Any], tuple[tuple[str, Scalar], ...]]]:
+    """Of each measure its name, the wanted number, its options, and those that tell it apart."""
+    by_name = measures if isinstance(measures, Mapping) else {name: {} for name in measures}
+    for text, choices in by_name.items():
         name, _, quantity = text.partition(".")
         if quantity:
             _check_quantity(experiment, name, quantity)
-        for chosen in [choices] if isinstance(choices, Mapping) else choices:
-            take = (_of_several if between else _of_one)(experiment, name, chosen, data)
-            yield name, quantity, chosen, take
+        options = [choices] if isinstance(choices, Mapping) else list(choices)
+        names = dict.fromkeys(option for chosen in options for option in chosen)
+        varied = [
+            name for name in names if any(chosen.get(name) != options[0].get(name) for chosen in options)
+        ]
+        for chosen in options:
+            # Whether batch norm is measured anew stands in the name of the metric.
+            told_by_metric = {"recalibrate"} if chosen.get("recalibrate") in (None, True) else set()
+            apart = [option for option in varied if option not in told_by_metric and option in chosen]
+            yield name, quantity, chosen, tuple((option, scalar(chosen[option])) for option in apart)
+
+
+def _taken(
+    experiment: Experiment, between: str, name: str, options: Mapping[str, Any], data: str | Data
+) -> tuple[Take, Over]:
+    """How a measure is taken, and what its values are of."""
+    if not between:
+        return _of_one(experiment, name, options, data), "seeds"
+    take, of_pairs = _of_several(experiment, name, options, data)
+    if between == ROUNDS:
+        return take, "rounds"
+    return take, "pairs" if of_pairs else "copies"
+
+
+def scalar(value: Any) -> Scalar:
+    """A value as the axis of a key has it: a number or text as it is, all else as text."""
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 def _check_quantity(experiment: Experiment, name: str, quantity: str) -> None:
@@ -211,8 +283,8 @@ def _of_one(experiment: Experiment, name: str, options: Mapping[str, Any], data:
     function, subjects, others = _parameters(experiment, name, options, data)
     if list(subjects.values()) not in ([Run], [Ticket]):
         raise StudyError(
-            f"{experiment.name}: measure {name!r} takes {_text_of(subjects)}; here a measure takes one run or "
-            "ticket and, if it wants, the data; one of several runs belongs under between"
+            f"{experiment.name}: measure {name!r} takes {_text_of(subjects)}; here a measure takes one run "
+            "or ticket and, if it wants, the data; one of several runs belongs under between"
         )
     ((subject, kind),) = subjects.items()
 
@@ -223,13 +295,15 @@ def _of_one(experiment: Experiment, name: str, options: Mapping[str, Any], data:
     return take
 
 
-def _of_several(experiment: Experiment, name: str, options: Mapping[str, Any], data: str | Data) -> Take:
-    """How a measure is taken of a list of runs, or of every pair of them."""
+def _of_several(
+    experiment: Experiment, name: str, options: Mapping[str, Any], data: str | Data
+) -> tuple[Take, bool]:
+    """How a measure is taken of a list of runs, or of every pair of them, and whether it is of pairs."""
     function, subjects, others = _parameters(experiment, name, options, data)
     if list(subjects.values()) not in ([Run, Run], [list]):
         raise StudyError(
-            f"{experiment.name}: measure {name!r} takes {_text_of(subjects)}; between runs a measure takes two of "
-            "them, or a list, and, if it wants, the data"
+            f"{experiment.name}: measure {name!r} takes {_text_of(subjects)}; between runs a measure takes "
+            "two of them, or a list, and, if it wants, the data"
         )
 
     def take(runs: Sequence[Job]) -> list[Job]:
@@ -238,7 +312,7 @@ def _of_several(experiment: Experiment, name: str, options: Mapping[str, Any], d
         pairs = itertools.combinations(runs, 2)
         return [job(function, **dict(zip(subjects, pair, strict=True)), **others) for pair in pairs]
 
-    return take
+    return take, len(subjects) == 2
 
 
 def _parameters(

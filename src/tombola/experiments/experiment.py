@@ -17,10 +17,12 @@ from typing import Any
 from tombola.data.imageset import Data
 from tombola.errors import RecipeError, StudyError, unknown
 from tombola.experiments.bound import Bound
-from tombola.experiments.chain_items import BETWEEN, ChainItem, measure_items
+from tombola.experiments.chain_items import BETWEEN, ChainItem, measure_items, run_items, scalar
 from tombola.experiments.figures import exhibits_of
 from tombola.lab.chains import imp_jobs
-from tombola.table.key import Key, Scalar, sparsity_after
+from tombola.lab.job import Job
+from tombola.table.key import Key, Scalar
+from tombola.table.number import many
 from tombola.training.recipe import Recipe
 
 Measures = Sequence[str] | Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]
@@ -46,8 +48,8 @@ class Experiment:
         next. A measure of two runs is taken of every pair.
     copies: how many trainings of each ticket there are then, the chain's own among them.
     copies_at: the rounds at which tickets have copies; None for all, which costs as many trainings again.
-    own_pretraining_noise: whether late rewinding has a noise of its own, as in the paper, so that a rewound dense
-        training is not the unrewound one over again.
+    own_pretraining_noise: whether late rewinding has a noise of its own, as in the paper, so that a rewound
+        dense training is not the unrewound one over again.
     title: what it is about, for its page.
 
     Raises :class:`~tombola.errors.StudyError` for entries that do not fit.
@@ -83,13 +85,46 @@ class Experiment:
         Raises what :func:`~tombola.lab.chains.imp_jobs` and :func:`~tombola.lab.job.job` raise, and
         :class:`~tombola.errors.StudyError` for a measure of something else than runs or tickets.
         """
+        epochs = {recipe.epochs for _, recipe in self.recipes()}
         return Bound(
             name=self.name,
             title=self.title or self.name,
             items=tuple(self._items()),
             show=exhibits_of,
-            budget=f"{self.seeds} seed{'s' * (self.seeds != 1)}",
+            about=self.about,
+            budget=f"{_listed(sorted(epochs))} epochs, {many(self.seeds, 'seed')}",
         )
+
+    @property
+    def about(self) -> str:
+        """What is trained, pruned and measured, in sentences."""
+        data = [entry.name if isinstance(entry, Data) else entry for entry in self.data]
+        names = dict.fromkeys(["lr", "momentum", "batch_size", *self.recipe])
+        recipe = [
+            f"{RECIPE_WORDS.get(name, name.replace('_', ' '))} {_listed(self._choices(name))}"
+            for name in names
+            if name != "epochs"
+        ]
+        starts = _listed([f"epoch {epoch}" if epoch else "initialisation" for epoch in self.rewinds], "or")
+        sentences = [
+            f"{_listed(list(self.networks))} on {_listed(data)}, trained for "
+            f"{_listed(self._choices('epochs'))} "
+            f"epochs with {', '.join(recipe)}.",
+            f"{many(self.rounds, 'round')} of pruning: the {100 * self.fraction:g}% smallest of the "
+            f"remaining weights are removed, the rest go back to {starts}, and the sparser network is "
+            "trained again. What is left after a pruning is a ticket."
+            if self.rounds
+            else "Nothing is pruned.",
+            f"All of it over {many(self.seeds, 'seed')}, which differ in the first weights and in the noise "
+            "of "
+            "training: the order and, where used, the augmentation of the images.",
+        ]
+        return " ".join(sentences)
+
+    def _choices(self, name: str) -> list[object]:
+        """The values of an entry of the recipe, one or several."""
+        entry = self.recipe.get(name, getattr(Recipe, name, None))
+        return list(entry) if isinstance(entry, list | tuple) else [entry]
 
     def recipes(self) -> list[tuple[dict[str, Any], Recipe]]:
         """Every recipe of the grid, with the fields in which they differ."""
@@ -121,10 +156,10 @@ class Experiment:
                 for seed in range(self.seeds)
             ]  # fmt: skip
             for number in range(self.rounds + 1):
-                key = self._key(network, data, rewind, varied, recipe, number)
+                key = self.key(network, data, rewind, varied, recipe, number)
                 yield from measure_items(self, chains, key, number, data, recipe)
 
-    def _key(
+    def key(
         self,
         network: str,
         data: str | Data,
@@ -135,15 +170,30 @@ class Experiment:
     ) -> Key:
         """The key of a round of the chains of one recipe, whose metric is still open."""
         more: list[tuple[str, Scalar]] = [
-            (name, value) for name, value in varied.items() if name not in ("momentum", "batch_size")
+            # A column of the table is called epochs already.
+            ("budget" if name == "epochs" else name, scalar(value))
+            for name, value in varied.items()
+            if name not in ("momentum", "batch_size")
         ]
         if len([epoch for epoch in self.rewinds if epoch]) > 1:
             more.append(("rewind", rewind))
         return Key(
             metric="", network=network, dataset=data.name if isinstance(data, Data) else data,
             momentum=recipe.momentum, batch_size=recipe.batch_size, pretrained=rewind > 0,
-            sparsity=sparsity_after(number, self.fraction), more=tuple(more),
+            sparsity=self._sparsity(number), more=tuple(more),
         )  # fmt: skip
+
+    def _sparsity(self, number: int) -> float:
+        """Percent of the weights pruned after so many rounds, with decimals that tell all rounds apart."""
+        for digits in range(2, 16):
+            sparsities = [
+                round(100 * (1 - (1 - self.fraction) ** prunings), digits)
+                for prunings in range(self.rounds + 1)
+            ]
+            # 100% would be no ticket at all.
+            if len({*sparsities, 100.0}) == len(sparsities) + 1:
+                return sparsities[number]
+        return sparsities[number]
 
     def _check_subjects(self) -> None:
         """Refuse networks or data that are no lists of names."""
@@ -183,7 +233,7 @@ class Experiment:
                     )
 
     def _check_recipe(self) -> None:
-        """Refuse entries of the recipe that no training could have, whatever the others are."""
+        """Refuse entries of the recipe that no training could have."""
         if not isinstance(self.recipe, Mapping):
             raise StudyError(f"{self.name}: recipe is {self.recipe!r:.60}; give its entries by name")
         fields = {field.name: field for field in dataclasses.fields(Recipe)}
@@ -215,6 +265,38 @@ class Experiment:
             raise StudyError(f"{self.name}: init is {self.init!r:.60}; give the name of a scheme")
         if not isinstance(self.fraction, int | float):
             raise StudyError(f"{self.name}: fraction is {self.fraction!r}; it must be a number")
+
+
+def bound_chain(
+    chain: Sequence[Job], network: str, data: str, recipe: Recipe, rewind: int, fraction: float, seed: int
+) -> Bound:
+    """A single pruning chain as an experiment; the arguments are those that it was made with."""
+    settings = ("epochs", "lr", "momentum", "batch_size", "weight_decay", "schedule")
+    experiment = Experiment(
+        "chain", [network], [data], {name: getattr(recipe, name) for name in settings},
+        rounds=len(chain) - 1, rewind=rewind, fraction=fraction,
+        title=f"A pruning chain of {network} on {data}",
+    )  # fmt: skip
+    items: list[ChainItem] = []
+    for number in range(len(chain)):
+        key = experiment.key(network, data, rewind, {}, recipe, number)
+        items += run_items([chain], key, number, recipe.epochs, (seed,), last=number == experiment.rounds)
+    return Bound(
+        name=experiment.name, title=experiment.title, items=tuple(items), about=experiment.about,
+        show=exhibits_of, budget=f"{recipe.epochs} epochs, seed {seed}",
+    )  # fmt: skip
+
+
+OwnStudy = Experiment
+"""The name of an :class:`Experiment` in files that were written before it had this one."""
+
+RECIPE_WORDS = {"batch_size": "batch size", "lr": "learning rate"}
+
+
+def _listed(values: Sequence[object], word: str = "and") -> str:
+    """Values with a word before the last: "0.0 and 0.9"."""
+    texts = [str(value) for value in values]
+    return f" {word} ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))
 
 
 def _is_list(value: object) -> bool:

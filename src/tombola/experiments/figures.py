@@ -1,30 +1,221 @@
-"""The exhibits that every experiment of chains has: each metric against sparsity, as figure and table."""
+"""The exhibits that every experiment of chains has, each a table and a figure.
+
+In order: accuracy against sparsity, barriers between noise copies and between rounds, every other metric,
+learning curves, the sparsity of each layer, and the single runs beside their means. Numbers that only repeat
+the course of another, such as every error along a line, have no exhibit; they are in the table all the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from tombola.experiments.bound import Bound
-from tombola.table.metrics import metric_of
+from tombola.experiments.chain_items import LAYERS
+from tombola.table.metrics import RECALIBRATED, metric_of, metrics_of
 from tombola.table.number import Entry
+from tombola.views.chain_panels import (
+    POSITION,
+    Names,
+    bar_panels,
+    curve_panels,
+    layer_panels,
+    run_panels,
+    sparsity_panels,
+)
 from tombola.views.exhibit import Exhibit
-from tombola.views.panels import over_sparsity
-from tombola.views.picture import Picture
+from tombola.views.layout import Layout, fields_of
+from tombola.views.picture import Panel, Picture
+
+ACCURACY, LAYER_SPARSITY = "val_accuracy", "layer_sparsity"
+_MOST_ROUNDS_AS_BARS = 2
+_ERROR = "test error (%)"
+_HEADINGS = {
+    "forgetting_events": "forgetting events",
+    "forgetting_spread": "spread of forgetting events over images",
+    "unforgettable_percent": "unforgettable images",
+    "untrained_accuracy": "accuracy before training",
+    "recalibrated_untrained_accuracy": "recalibrated accuracy before training",
+}
+"""Of metrics whose label makes sense only beside others."""
+_LEARNING = {"forgetting_events": ("epoch", "forgetting events an image,\nin an epoch")}
+"""Axes of the courses by epoch that a metric sums up."""
+
+_ACCURACY_CAPTION = (
+    "Mean test accuracy over the seeds; the band is one sample standard deviation. Rounds are evenly spaced, "
+    "so equal steps to the right remove equal shares of what is left. Filled markers are winning tickets, "
+    "stars single failed runs; a star on the lower edge lies below the scale, at the accuracy beside it, and "
+    "a line that leaves the panel is a mean that such a run pulls down."
+)
+_COPIES_CAPTION = (
+    "Two networks of one start, trained with different noise, are joined by a straight line in the space of "
+    "weights. A flat course means that both lie in one basin of low error; a hump means that they do not. "
+    "Its height, the largest error on the line minus the mean error at its two ends, is the barrier; below "
+    "the dashed line training is called stable to SGD noise."
+)
+_ROUNDS_CAPTION = (
+    "The barrier on the straight line from the network trained in a round to that of the next round."
+)
+_RECALIBRATED_CAPTION = (
+    "Batch-norm statistics are measured anew, on the training images without augmentation."
+)
+_CURVES_CAPTION = (
+    "Test error by epoch, before any step and after each epoch; mean over the seeds, the band is one sample "
+    "standard deviation."
+)
+_LAYERS_CAPTION = (
+    "The share of each layer's weights that the last round has pruned, in the order of the network; all "
+    "layers are ranked together, so it differs between them."
+)
+_RUNS_CAPTION = (
+    "Each run as a point beside the mean of its configuration, which is the dash; a star is a run that "
+    "failed."
+)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The experiment of some exhibits, and what its configurations are called."""
+
+    experiment: Bound
+    names: Names
+
+    def exhibit(
+        self, part: str, heading: str, entries: Sequence[Entry], panels: Sequence[Panel], caption: str
+    ) -> Exhibit:
+        """An exhibit; part: what its files are called, after the experiment."""
+        name = f"{self.experiment.name}-{re.sub(r'[^A-Za-z0-9._-]+', '-', part)}"
+        drawn = [panel for panel in panels if panel.lines or panel.missing]
+        picture = None
+        if drawn:
+            bound = self.experiment
+            picture = Picture(name, heading, caption, drawn, bound.budget, bound.warning)
+        return Exhibit(
+            name=name, heading=heading, experiment=self.experiment.name, entries=tuple(entries),
+            picture=picture, layout=_layout(entries), names=self.experiment.names,
+        )  # fmt: skip
 
 
 def exhibits_of(experiment: Bound, entries: Sequence[Entry]) -> list[Exhibit]:
-    """An exhibit for each metric, in the order in which they come."""
-    by_metric: dict[str, list[Entry]] = {}
+    """What there is to see of an experiment of chains, as far as it is computed."""
+    shown = _Shown(experiment, Names.of((entry.key for entry in entries), without=(LAYERS,)))
+    by_metric: dict[tuple[str, str], list[Entry]] = {}
     for entry in entries:
-        by_metric.setdefault(entry.key.metric, []).append(entry)
-    return [_exhibit(experiment, metric, part) for metric, part in by_metric.items()]
+        if not _repeats_a_course(entry):
+            by_metric.setdefault((entry.key.metric, entry.key.over), []).append(entry)
+    for metric, over in [group for group in by_metric if _is_placeholder(group[0], by_metric)]:
+        del by_metric[metric, over]
+    accuracies = by_metric.pop((ACCURACY, "seeds"), [])
+    layers = by_metric.pop((LAYER_SPARSITY, "seeds"), [])
+    # Which layers there are is known once a chain is finished.
+    layers = [entry for entry in layers if entry.key.get(LAYERS)] or layers
+    exhibits = [_accuracy(shown, accuracies)] if accuracies else []
+    # Those between copies come first, then those between rounds; the others stay in their order.
+    order = {"pairs": 0, "copies": 0, "rounds": 1, "seeds": 2}
+    for (metric, over), part in sorted(by_metric.items(), key=lambda group: order[group[0][1]]):
+        exhibits.append(_of_metric(shown, metric, over, part))
+    if accuracies:
+        exhibits.append(_learning_curves(shown, accuracies))
+    if layers:
+        panels = layer_panels(layers, shown.names, LAYERS, metric_of(LAYER_SPARSITY).axis)
+        exhibits.append(shown.exhibit("layers", "Sparsity of each layer", layers, panels, _LAYERS_CAPTION))
+    if any(len(entry.numbers) > 1 for entry in accuracies):
+        ends = first_and_last(accuracies)
+        panels = run_panels(ends, shown.names, metric_of(ACCURACY).axis)
+        exhibits.append(shown.exhibit("runs", "Single runs", ends, panels, _RUNS_CAPTION))
+    return _named_apart(exhibits)
 
 
-def _exhibit(experiment: Bound, metric: str, entries: Sequence[Entry]) -> Exhibit:
-    shown = metric_of(metric)
-    name = f"{experiment.name}-{metric}"
-    picture = None
-    if any(entry.key.sparsity for entry in entries):
-        panels = over_sparsity(shown.axis or shown.label)(entries)
-        picture = Picture(name, shown.label, shown.label, panels, experiment.budget, experiment.warning)
-    return Exhibit(name=name, heading=shown.label, entries=tuple(entries), picture=picture)
+def first_and_last(entries: Sequence[Entry]) -> list[Entry]:
+    """Of each configuration the entries of the dense network and of the last round, the dense ones first."""
+    sparsities = [entry.key.sparsity or 0.0 for entry in entries]
+    ends = dict.fromkeys([min(sparsities), max(sparsities)])
+    return [entry for end in ends for entry in entries if (entry.key.sparsity or 0.0) == end]
+
+
+def _accuracy(shown: _Shown, entries: Sequence[Entry]) -> Exhibit:
+    y_label = metric_of(ACCURACY).axis
+    if not any(entry.key.sparsity for entry in entries):
+        panels, caption = bar_panels(entries, shown.names, y_label), "Mean test accuracy over the seeds."
+    else:
+        panels, caption = sparsity_panels(entries, shown.names, y_label), _ACCURACY_CAPTION
+    return shown.exhibit("accuracy", "Test accuracy", entries, panels, caption)
+
+
+def _of_metric(shown: _Shown, metric: str, over: str, entries: Sequence[Entry]) -> Exhibit:
+    """The exhibit of any metric but the accuracy."""
+    label, axis = metric_of(metric).label, metric_of(metric).axis
+    rounds = {entry.key.sparsity for entry in entries}
+    few = len(rounds) <= _MOST_ROUNDS_AS_BARS
+    panels = (bar_panels if few else sparsity_panels)(entries, shown.names, axis)
+    caption = (
+        f"{label[0].upper()}{label[1:]}, mean over the {'pairs of copies' if over == 'pairs' else 'seeds'}."
+    )
+    heading = _HEADINGS.get(metric, label.removesuffix(" (points)"))
+    if over in ("pairs", "copies"):
+        if any(number.curve for entry in entries for number in entry.numbers):
+            ends = first_and_last(entries)
+            panels = [*curve_panels(ends, shown.names, POSITION, _ERROR), *panels]
+        caption, heading = _COPIES_CAPTION, f"{heading} between noise copies"
+    elif over == "rounds":
+        caption, heading = _ROUNDS_CAPTION, f"{heading.removesuffix(' to the next ticket')} between rounds"
+    elif metric in _LEARNING and any(number.curve for entry in entries for number in entry.numbers):
+        ends = first_and_last(entries)
+        panels = [*panels, *curve_panels(ends, shown.names, *_LEARNING[metric])]
+    if metric.startswith(RECALIBRATED):
+        caption = f"{caption} {_RECALIBRATED_CAPTION}"
+    part = metric if over in ("seeds", "pairs") else f"{metric}-{over}"
+    return shown.exhibit(part, f"{heading[0].upper()}{heading[1:]}", entries, panels, caption)
+
+
+def _learning_curves(shown: _Shown, accuracies: Sequence[Entry]) -> Exhibit:
+    ends = first_and_last(accuracies)
+    panels = curve_panels(ends, shown.names, "epoch", _ERROR, logarithmic=True)
+    return shown.exhibit("learning-curves", "Learning curves", ends, panels, _CURVES_CAPTION)
+
+
+def _is_placeholder(metric: str, by_metric: Mapping[tuple[str, str], Sequence[Entry]]) -> bool:
+    """Whether these are gaps of a measure some of whose numbers are there, under names of their own."""
+    entries = [entry for (name, _), part in by_metric.items() if name == metric for entry in part]
+    if any(number.state != "missing" for entry in entries for number in entry.numbers):
+        return False
+    bare = metric.removeprefix(RECALIBRATED)
+    mapped = metrics_of(bare)
+    others = {name.removeprefix(RECALIBRATED) for name, _ in by_metric if name != metric}
+    return any(name in mapped or name.startswith(f"{bare}.") for name in others)
+
+
+def _repeats_a_course(entry: Entry) -> bool:
+    """Whether a number is one point of a course that stands with it."""
+    return entry.key.metric.endswith("]") and any(number.curve is not None for number in entry.numbers)
+
+
+def _layout(entries: Sequence[Entry]) -> Layout | None:
+    """A row for each configuration, a column for each sparsity; of layers a row for each layer, too."""
+    keys = [entry.key for entry in entries]
+    varying = [
+        name
+        for name in fields_of(keys)
+        if name not in ("metric", "over", "sparsity") and len({key.get(name) for key in keys}) > 1
+    ]
+    if LAYERS in varying:
+        varying = [*(name for name in varying if name != LAYERS), LAYERS]
+    if not varying:
+        varying = ["network", "dataset"]
+    sparsities = len({key.sparsity for key in keys}) > 1 or any(key.sparsity for key in keys)
+    return Layout(tuple(varying), ("sparsity",) if sparsities else ("metric",))
+
+
+def _named_apart(exhibits: Sequence[Exhibit]) -> list[Exhibit]:
+    """The exhibits with names of their own: two metrics may differ only in characters that no file has."""
+    names: set[str] = set()
+    apart = []
+    for exhibit in exhibits:
+        name, count = exhibit.name, 2
+        while name in names:
+            name, count = f"{exhibit.name}-{count}", count + 1
+        names.add(name)
+        picture = replace(exhibit.picture, name=name) if exhibit.picture else None
+        apart.append(replace(exhibit, name=name, picture=picture))
+    return apart

@@ -25,9 +25,9 @@ class ExperimentFile:
 def read_experiments(path: Path) -> ExperimentFile:
     """What a user's file asks for.
 
-    A Python file makes :class:`Experiment` values at its top. A TOML file has the entries of one, and may name
-    Python files beside it as ``import``, which declare networks and measures; without a name the study has
-    that of the file.
+    A Python file makes :class:`Experiment` values at its top. A TOML file has the entries of one, and may
+    name Python files beside it as ``import``, which declare networks and measures; without a name the study
+    has that of the file.
 
     Raises :class:`~tombola.errors.StudyError` or :class:`~tombola.errors.JobError` in one line for a file
     that cannot be read or has an error.
@@ -53,7 +53,8 @@ def read_all_experiments(paths: Iterable[Path]) -> list[ExperimentFile]:
                     else f"one in {places[experiment.name]}"
                 )
                 raise StudyError(
-                    f"{path}: a study is called {experiment.name!r} as is {before}; give each a name of its own"
+                    f"{path}: a study is called {experiment.name!r} as is {before}; give each a name of its "
+                    "own"
                 )
             places[experiment.name] = path
     return files

@@ -26,7 +26,7 @@ from tombola.lab.store import NUMBERS
 from tombola.measures.connectivity import Barrier
 from tombola.measures.instability import Instability
 from tombola.table.key import KEY_FIELDS, Key, Over
-from tombola.table.metrics import METRIC_OF_QUANTITY, metric_name
+from tombola.table.metrics import FACTORS, METRIC_OF_QUANTITY, metric_name
 from tombola.table.number import Curve, Number, State
 from tombola.untrusted import OTHER_FORM
 
@@ -155,7 +155,8 @@ def _numbers_by_slot(measurement: Measurement, result: Any) -> dict[NumberSlot, 
         result = result["value"]
     values: dict[NumberSlot, float | None] = {}
     for name, value in numbers_of(result).items():
-        values[_slot_of(measurement, name)] = value if math.isfinite(value) else None
+        slot = _slot_of(measurement, name)
+        values[slot] = value * FACTORS.get(slot.metric, 1) if math.isfinite(value) else None
     for name in _undefined(result):
         values.setdefault(_slot_of(measurement, name), None)
     return values

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tombola.experiments.claims.claim import Verdict
 from tombola.experiments.paper.printed import EPOCHS
-from tombola.report.table import empty_table
+from tombola.report.terminal import empty_table
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -24,11 +24,14 @@ from tombola.report.panel import (
     STABLE_LINE,
     Looking,
     draw_bars,
+    draw_failures,
     draw_gap,
     draw_lines,
+    draw_runs,
     is_barrier,
     is_bars,
     scale_y,
+    shortened,
     title_pad,
 )
 from tombola.report.style import INK, PAPER, RULE, SOFT, Look, drawing, grey, looks, new_figure
@@ -122,10 +125,13 @@ def _draw_row(figure: Figure, places: Sequence[SubplotSpec], row: _Row, look: Lo
     drawn: list[Axes] = []
     for place, panel in zip(places, row.panels, strict=True):
         axes = figure.add_subplot(place, sharey=drawn[0] if shares and drawn else None)
-        title = textwrap.fill(panel.title, _HALF_TITLE if len(row.panels) > 1 else 2 * _HALF_TITLE)
+        width = _HALF_TITLE if len(row.panels) > 1 else 2 * _HALF_TITLE
+        title = textwrap.fill(shortened(panel.title, 3 * width), width)
         axes.set_title(title, pad=pad)
         if not panel.lines:
             draw_gap(axes, panel)
+        elif panel.runs:
+            draw_runs(axes, panel, look)
         elif is_bars(panel):
             draw_bars(axes, panel, look)
         else:
@@ -134,6 +140,7 @@ def _draw_row(figure: Figure, places: Sequence[SubplotSpec], row: _Row, look: Lo
     for axes, panel in zip(drawn, row.panels, strict=True):
         if panel.lines:
             scale_y(axes, row.panels if shares else [panel])
+            draw_failures(axes, panel, look)
     for axes in drawn[1:] if shares else ():
         axes.set_ylabel("")
         axes.tick_params(axis="y", labelleft=False)
@@ -185,7 +192,7 @@ def _rows(panels: Sequence[Panel]) -> list[_Row]:
 def _halves(panel: Panel) -> list[Panel]:
     """A panel with its start named, or the two it is drawn as. Lines of neither start are in both."""
     starts = [half for half in (False, True) if any(line.pretrained is half for line in panel.lines)]
-    if is_bars(panel) or (len(starts) == 1 and _LATE in panel.title) or not starts:
+    if is_bars(panel) or panel.runs or (len(starts) == 1 and _LATE in panel.title) or not starts:
         return [panel]
     return [
         replace(
@@ -238,9 +245,21 @@ def _add_legend(figure: Figure, picture: Picture, look: Looking) -> None:
             samples.setdefault(line.label, look(line))
     only_bars = all(is_bars(panel) for panel in panels)
     handles: list[Any] = [
-        Patch(**sample.bar(), label=label) if only_bars else Line2D([], [], **sample.line(label=label))
+        Patch(**sample.bar(), label=shortened(label))
+        if only_bars
+        else Line2D([], [], **sample.line(label=shortened(label)))
         for label, sample in _factored(samples).items()
     ]
+    if any(any(line.winning) for panel in panels for line in panel.lines):
+        shape: dict[str, Any] = {
+            "color": INK,
+            "linestyle": "",
+            "marker": "o",
+            "markersize": 7,
+            "markeredgewidth": 1.5,
+        }
+        handles.append(Line2D([], [], **shape, label="winning ticket"))
+        handles.append(Line2D([], [], **shape, markerfacecolor=PAPER, label="not winning, or dense"))
     if any(any(line.failed) for panel in panels for line in panel.lines):
         star: dict[str, Any] = {"color": INK, "linestyle": "", "marker": "*", "markersize": 12}
         handles.append(Line2D([], [], **star, label="a run failed"))

@@ -1,161 +1,262 @@
-"""What the numbers of a summary say, in sentences: each is computed from them, none is written beforehand.
+"""What the numbers of an experiment say, in sentences computed from its table.
 
-A sentence states a count, an extreme or a yes or no. Where a number is missing its sentence is missing too.
+A sentence states a count, an extreme or a yes or no, with the rule it goes by and whether it lies outside the
+noise of the seeds. Where a number is missing its sentence is missing too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
+from tombola.experiments.chain_items import LAYERS
 from tombola.measures.limits import STABLE_BELOW
-from tombola.report.stability import shown_curves
-from tombola.report.style import configuration_of, momentum_text, start_label
+from tombola.table.metrics import RECALIBRATED, metric_of
+from tombola.table.number import LEAST_RUNS, Cell, Entry, difference_interval, is_ticket, many
+from tombola.views.chain_panels import Names, title_of
+from tombola.views.exhibit import Exhibit
+from tombola.views.layout import momentum_text
 
-Entry = Mapping[str, Any]
-
-
-def accuracy_findings(summary: Mapping[str, Any]) -> list[str]:
-    """About winning tickets, what the last round costs, and failed runs."""
-    rows = [row for row in summary["rows"] if row["accuracy_mean"] is not None]
-    return [*_winning(rows), *_last_round(rows), *_failures(summary["rows"])]
-
-
-def stability_findings(summary: Mapping[str, Any]) -> list[str]:
-    """About the error barriers of dense networks and of the sparsest tickets."""
-    curves = shown_curves(summary)
-    sentences = []
-    for rewind in sorted({curve["rewind"] for curve in curves}):
-        dense = [c for c in curves if c["kind"] == "dense" and c["rewind"] == rewind]
-        if dense:
-            most, least = _extremes(dense, "barrier")
-            sentences.append(
-                f"Dense networks {start_label(rewind)}: {_stable_count(dense)} have a barrier below "
-                f"{STABLE_BELOW:g} points. Most stable is {_label(most)} ({most['barrier']:.1f} points), "
-                f"least stable {_label(least)} ({least['barrier']:.1f} points)."
-            )
-    measured = [entry for entry in summary["dense"] if entry.get("barrier_recalibrated") is not None]
-    if measured:
-        highest = max(measured, key=lambda entry: float(entry["barrier_recalibrated"]))
-        sentences.append(
-            "How much of that is batch norm: with its statistics measured anew on the line, the highest "
-            f"dense barrier {start_label(0)} is {highest['barrier_recalibrated']:.1f} points "
-            f"({_label(highest)})."
-        )
-    tickets = [curve for curve in curves if curve["kind"] == "ticket"]
-    if tickets:
-        unstable = [c for c in tickets if c["barrier"] >= STABLE_BELOW]
-        listed = "; ".join(f"{_label(c)} {start_label(c['rewind'])}: {c['barrier']:.1f}" for c in unstable)
-        ceiling = f"the highest is {max(c['barrier'] for c in tickets):.1f}"
-        sentences.append(
-            f"All ticket barriers below {STABLE_BELOW:g} points: "
-            + (f"no ({listed})." if unstable else f"yes ({ceiling}).")
-        )
-    return sentences
+_FIXED_SPACE = "\N{NO-BREAK SPACE}"
+_ACCURACY = "val_accuracy"
+_BARRIERS = ("barrier", f"{RECALIBRATED}barrier", "instability.height", "barrier_to_next")
 
 
-def training_findings(summary: Mapping[str, Any]) -> list[str]:
-    """About forgetting in the dense networks, and where convergence is undefined."""
-    dense = [entry for entry in summary["dense"] if entry["forgetting_events"] is not None]
-    sentences = []
-    if len(dense) > 1:
-        least, most = _extremes(dense, "forgetting_events")
-        sentences.append(
-            f"Most forgetting: {_label(most)}, {most['forgetting_events']:.2f} events an image over the "
-            f"whole training; least: {_label(least)}, {least['forgetting_events']:.2f}."
-        )
-    sentences += _momentum_compared(dense)
-    undefined = [_label(entry) for entry in summary["dense"] if entry["convergence"] is None]
-    if undefined:
-        sentences.append(f"No convergence speed, for nothing was learned: {'; '.join(undefined)}.")
-    return sentences
+def findings_of(exhibit: Exhibit, names: Names) -> list[str]:
+    """Sentences about the numbers of one exhibit.
+
+    names: of all keys of its experiment.
+    """
+    entries = exhibit.entries
+    metrics = {entry.key.metric for entry in entries}
+    if metrics == {_ACCURACY} and exhibit.name.endswith("-accuracy"):
+        return [*_winning(entries, names), *_last_round(entries, names), *_failures(entries)]
+    if len(metrics) != 1 or any(entry.key.get(LAYERS) for entry in entries):
+        return []
+    (metric,) = metrics
+    if metric in _BARRIERS:
+        return _stability(entries, names)
+    return [] if metric == _ACCURACY else _spread_of_metric(entries, names)
 
 
-def _winning(rows: Sequence[Entry]) -> list[str]:
-    tickets = [row for row in rows if row["winning"] is not None]
+def experiment_findings(exhibits: Iterable[Exhibit]) -> dict[str, list[str]]:
+    """The sentences about each exhibit of one experiment, by its name."""
+    listed = list(exhibits)
+    names = Names.of((entry.key for exhibit in listed for entry in exhibit.entries), without=(LAYERS,))
+    return {exhibit.name: findings_of(exhibit, names) for exhibit in listed}
+
+
+def _winning(entries: Sequence[Entry], names: Names) -> list[str]:
+    tickets = [entry for entry in entries if entry.cell is not None and is_ticket(entry.key)]
     if not tickets:
         return []
     counts = []
-    for rewind in sorted({row["rewind"] for row in tickets}):
-        chosen = [row for row in tickets if row["rewind"] == rewind]
-        counts.append(f"{sum(row['winning'] for row in chosen)} of {len(chosen)} {start_label(rewind)}")
-    sentences = [f"Winning tickets: {' and '.join(counts)}."]
-    winners = [row for row in tickets if row["winning"]]
+    for late in sorted({bool(entry.key.pretrained) for entry in tickets}):
+        chosen = [entry for entry in tickets if bool(entry.key.pretrained) is late]
+        where = f" {_start(late)}" if names.late else ""
+        counts.append(f"{sum(_wins(entry) for entry in chosen)} of {len(chosen)}{where}")
+    sentences = [
+        f"Winning tickets: {' and '.join(counts)}. A ticket wins if its mean is at least that of its own "
+        "dense network "
+        "and no run of either failed (reading C6).",
+        *_clearly([entry.cell for entry in tickets if entry.cell is not None]),
+    ]
+    winners = [entry for entry in tickets if _wins(entry)]
     if winners:
-        last = max(row["round"] for row in winners)
-        sparsest = [row for row in winners if row["round"] == last]
+        last = max(entry.key.sparsity or 0.0 for entry in winners)
         listed = "; ".join(
-            f"{_label(row)} {start_label(row['rewind'])}, {row['accuracy_mean']:.1f}%" for row in sparsest
+            f"{_name(entry, names)}, {_text(entry)}" for entry in winners if entry.key.sparsity == last
         )
         sentences.append(
-            f"The sparsest, with {100 * sparsest[0]['sparsity']:.1f}% of the weights pruned, and their "
-            f"accuracies: {listed}."
+            f"The sparsest, with {last:g}% of the weights pruned, and their accuracies: {listed}."
         )
     return sentences
 
 
-def _last_round(rows: Sequence[Entry]) -> list[str]:
-    """The change in accuracy from dense to the last round, where it is best and where worst."""
-    changes = []
-    for key in sorted({(configuration_of(row), row["rewind"]) for row in rows}):
-        chain = sorted(
-            (row for row in rows if (configuration_of(row), row["rewind"]) == key),
-            key=lambda row: row["round"],
-        )
-        if chain[0]["round"] == 0 and len(chain) > 1:
-            change = chain[-1]["accuracy_mean"] - chain[0]["accuracy_mean"]
-            changes.append((change, f"{_label(chain[-1])} {start_label(key[1])}"))
-    if len(changes) < 2:
+def _clearly(tickets: Sequence[Cell]) -> list[str]:
+    """How many winning tickets are better beyond the noise of the seeds."""
+    winning = [cell for cell in tickets if cell.winning]
+    judged = [cell for cell in winning if cell.clearly is not None]
+    if not winning:
         return []
-    (worst, loser), (best, keeper) = min(changes), max(changes)
+    if not judged:
+        return [
+            f"With {many(winning[0].runs, 'seed')} no gain can be told from the noise of the seeds; "
+            f"{LEAST_RUNS} or more give an interval."
+        ]
+    clearly = sum(bool(cell.clearly) for cell in judged)
     return [
-        f"From the dense network to the last round accuracy changes by {_points(best)} in the best case "
-        f"({keeper}) and by {_points(worst)} in the worst ({loser})."
+        f"Of the {len(judged)} winning tickets {clearly} {'is' if clearly == 1 else 'are'} better beyond the "
+        "noise of the seeds (95% interval of the difference, paired by seed); the others may as well be no "
+        "better."
     ]
 
 
-def _failures(rows: Iterable[Entry]) -> list[str]:
-    rows = list(rows)
-    failed, runs = sum(row["failed_runs"] for row in rows), sum(len(row["accuracies"]) for row in rows)
-    if not runs:
+def _last_round(entries: Sequence[Entry], names: Names) -> list[str]:
+    """The change in accuracy from dense to the last round, where it is best and where worst."""
+    chains: dict[str, list[Entry]] = {}
+    for entry in entries:
+        chains.setdefault(names.full(entry.key), []).append(entry)
+    changes: list[tuple[float, str]] = []
+    for label, chain in chains.items():
+        ends = sorted(chain, key=lambda entry: entry.key.sparsity or 0.0)
+        dense, last = ends[0].cell, ends[-1].cell
+        if dense is None or last is None or len(ends) < 2 or ends[0].key.sparsity:
+            continue
+        change = last.mean - dense.mean
+        changes.append((change, f"{_points(change)} ({_fixed(label)}{_noise(last, dense)})"))
+    if not changes:
+        return []
+    if len(changes) == 1:
+        return [f"From the dense network to the last round accuracy changes by {changes[0][1]}."]
+    (_, worst), (_, best) = min(changes), max(changes)
+    return [
+        f"From the dense network to the last round accuracy changes by {best} in the best case and by "
+        f"{worst} in the worst."
+    ]
+
+
+def _failures(entries: Sequence[Entry]) -> list[str]:
+    numbers = [number for entry in entries for number in entry.numbers if number.state != "missing"]
+    failed = sum(number.failed for number in numbers)
+    if not numbers:
         return []
     if not failed:
-        return [f"None of the {runs} runs failed."]
-    return [f"{failed} of {runs} runs failed to train; failed runs are part of the means."]
+        return [f"None of the {len(numbers)} runs failed."]
+    return [
+        f"{failed} of {len(numbers)} runs failed to train: they diverged or stayed near chance. They are "
+        "part of the means, are marked with a star, and never make a winning ticket."
+    ]
 
 
-def _momentum_compared(dense: Sequence[Entry]) -> list[str]:
-    """Forgetting with the highest momentum against none, batch size by batch size."""
-    momenta = sorted({entry["momentum"] for entry in dense})
+def _stability(entries: Sequence[Entry], names: Names) -> list[str]:
+    """How many barriers are below the limit, and the lowest and the highest of the dense networks."""
+    sentences = []
+    dense = [entry for entry in entries if entry.cell is not None and not entry.key.sparsity]
+    tickets = [entry for entry in entries if entry.cell is not None and entry.key.sparsity]
+    for late in sorted({bool(entry.key.pretrained) for entry in dense}):
+        chosen = [entry for entry in dense if bool(entry.key.pretrained) is late]
+        where = f" {_start(late)}" if names.late else ""
+        stable = sum(_mean(entry) < STABLE_BELOW for entry in chosen)
+        sentence = (
+            f"Dense networks{where}: {stable} of {len(chosen)} have a barrier below {STABLE_BELOW:g} points."
+        )
+        if len(chosen) > 1:
+            least, most = _extremes(chosen)
+            sentence += (
+                f" Most stable is {_name(least, names, start=False)} ({_mean(least):.1f} points), least "
+                f"stable {_name(most, names, start=False)} ({_mean(most):.1f} points)."
+            )
+        sentences.append(sentence)
+    if tickets:
+        unstable = [entry for entry in tickets if _mean(entry) >= STABLE_BELOW]
+        highest = f"the highest is {max(map(_mean, tickets)):.1f}"
+        sentences.append(
+            f"All {len(tickets)} ticket barriers below {STABLE_BELOW:g} points: "
+            + (f"no, {len(unstable)} are not; {highest}." if len(unstable) > 8
+               else f"no ({'; '.join(_at(entry, names) for entry in unstable)})." if unstable
+               else f"yes ({highest}).")
+        )  # fmt: skip
+    failed = [entry for entry in (*dense, *tickets) if entry.failed]
+    if failed:
+        sentences.append(
+            f"Behind {len(failed)} of these barriers stands a run that failed; two such runs may well have "
+            "no barrier."
+        )
+    return sentences
+
+
+def _spread_of_metric(entries: Sequence[Entry], names: Names) -> list[str]:
+    """Of the dense networks the highest and the lowest value, momenta compared, and what is undefined."""
+    start = min((entry.key.sparsity or 0.0 for entry in entries), default=0.0)
+    chosen = [entry for entry in entries if entry.cell is not None and (entry.key.sparsity or 0.0) == start]
+    sentences = []
+    if len(chosen) > 1:
+        least, most = _extremes(chosen)
+        where = title_of(most.key, Names(pairs=False, late=False, axes=()))
+        sentences.append(
+            f"Of the {where} {_name(most, names)} has the highest value ({_text(most)}), "
+            f"{_name(least, names)} the lowest ({_text(least)}"
+            f"{_noise(most.cell, least.cell, '; the difference is')})."
+        )
+    sentences += _momentum_compared(chosen, names)
+    undefined = [entry for entry in entries if any(number.state == "undefined" for number in entry.numbers)]
+    if undefined:
+        runs = sum(number.state == "undefined" for entry in undefined for number in entry.numbers)
+        listed = "; ".join(dict.fromkeys(_name(entry, names) for entry in undefined))
+        sentences.append(
+            f"It is undefined for {many(runs, 'run')}, which {'is' if runs == 1 else 'are'} left out: "
+            f"{listed}."
+        )
+    return sentences
+
+
+def _momentum_compared(entries: Sequence[Entry], names: Names) -> list[str]:
+    """Higher or lower with the highest momentum than with the lowest, all else alike."""
+    momenta = sorted({entry.key.momentum for entry in entries if entry.key.momentum is not None})
     if len(momenta) < 2:
         return []
-    low, high = momenta[0], momenta[-1]
-    without, with_it = (
-        {entry["batch_size"]: entry["forgetting_events"] for entry in dense if entry["momentum"] == momentum}
-        for momentum in (low, high)
-    )
-    shared = without.keys() & with_it.keys()
-    more = sum(with_it[size] > without[size] for size in shared)
-    if not shared:
+    others: dict[object, dict[float, float]] = {}
+    for entry in entries:
+        key = entry.key
+        if key.momentum in (momenta[0], momenta[-1]) and key.momentum is not None:
+            alike = (names.pair(key), key.batch_size, key.pretrained, key.more)
+            others.setdefault(alike, {})[key.momentum] = _mean(entry)
+    pairs = [values for values in others.values() if len(values) == 2]
+    if not pairs:
         return []
+    higher = sum(values[momenta[-1]] > values[momenta[0]] for values in pairs)
     return [
-        f"With momentum {momentum_text(high)} images are forgotten more often than with {momentum_text(low)} "
-        f"at {more} of {len(shared)} batch sizes."
+        f"It is higher with momentum {momentum_text(momenta[-1])} than with {momentum_text(momenta[0])} in "
+        f"{higher} of {len(pairs)} comparisons, all else alike."
     ]
+
+
+def _noise(first: Cell | None, second: Cell | None, words: str = ",") -> str:
+    """Whether the difference of two means lies outside the noise of the seeds, where that can be told."""
+    interval = difference_interval(first, second) if first and second else None
+    if interval is None:
+        return ""
+    outside = interval[0] > 0 or interval[1] < 0
+    return f"{words} {'beyond' if outside else 'within'} the noise of the seeds"
+
+
+def _start(late: bool) -> str:
+    return "with late rewinding" if late else "from initialisation"
+
+
+def _name(entry: Entry, names: Names, *, start: bool = True) -> str:
+    """What a configuration is called within a sentence, which may break before it and not inside."""
+    late = f" {_start(bool(entry.key.pretrained))}" if names.late and start else ""
+    pair = names.pair(entry.key)
+    return f"{_fixed(names.configuration(entry.key))}{f' of {pair}' if pair else ''}{late}"
+
+
+def _at(entry: Entry, names: Names) -> str:
+    return f"{_name(entry, names)} at {entry.key.sparsity:g}%: {_mean(entry):.1f}"
+
+
+def _fixed(label: str) -> str:
+    return label.replace(" ", _FIXED_SPACE)
+
+
+def _wins(entry: Entry) -> bool:
+    return entry.cell is not None and entry.cell.winning
+
+
+def _mean(entry: Entry) -> float:
+    assert entry.cell is not None
+    return entry.cell.mean
+
+
+def _text(entry: Entry) -> str:
+    metric = metric_of(entry.key.metric)
+    return f"{metric.text(_mean(entry))}{metric.suffix}"
 
 
 def _points(change: float) -> str:
     return f"{change:+.1f} points".replace("-", "\N{MINUS SIGN}")
 
 
-def _extremes(entries: Sequence[Entry], key: str) -> tuple[Entry, Entry]:
-    return min(entries, key=lambda entry: entry[key]), max(entries, key=lambda entry: entry[key])
-
-
-def _stable_count(curves: Sequence[Entry]) -> str:
-    return f"{sum(curve['barrier'] < STABLE_BELOW for curve in curves)} of {len(curves)}"
-
-
-def _label(entry: Entry) -> str:
-    """The label on one line: a sentence may break before it, not inside."""
-    return configuration_of(entry).label.replace(" ", "\N{NO-BREAK SPACE}")
+def _extremes(entries: Sequence[Entry]) -> tuple[Entry, Entry]:
+    """The entries of the lowest and of the highest mean."""
+    return min(entries, key=_mean), max(entries, key=_mean)

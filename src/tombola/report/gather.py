@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from tombola.experiments.bound import Bound
+from tombola.experiments.bound import Bound, jobs_behind
 from tombola.experiments.plan import plan
 from tombola.lab.item import Item, Results
-from tombola.lab.job import Job, result_type
+from tombola.lab.job import Job, all_needed, result_type
 from tombola.lab.lab import Lab
+from tombola.report.findings import experiment_findings
 from tombola.table.key import Key
 from tombola.table.number import Cell, longest
 from tombola.table.table import Table
@@ -30,7 +31,9 @@ class Report:
     exhibits: the tables and figures, in order.
     table: every number behind them and behind the claims, gaps included.
     of_paper: whether the paper's claims are judged by them; never by stand-ins.
-    missing: experiments that are not finished, with the jobs and the epochs of training that each still needs.
+    findings: what the numbers of an exhibit say, in sentences, by its name.
+    glossary: whether the page says what its words mean, as one of an experiment of chains does.
+    missing: experiments that are not finished, with the jobs and epochs of training that each still needs.
     missing_together: the same for all of them; what they share counts once.
     provenance: names and texts, such as ``{"torch": "2.9.0"}``.
     title, lead: of the page. budget: how long and how often is trained.
@@ -40,6 +43,8 @@ class Report:
     exhibits: Sequence[Exhibit]
     table: Table = field(default_factory=lambda: Table(()))
     of_paper: bool = True
+    findings: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    glossary: bool = False
     missing: Sequence[tuple[str, int, int]] = ()
     missing_together: tuple[int, int] = (0, 0)
     provenance: Mapping[str, str] = field(default_factory=dict)
@@ -100,6 +105,43 @@ def gather(
     )
 
 
+def gather_chains(lab: Lab, experiments: Sequence[Bound], provenance: Mapping[str, str]) -> Report:
+    """What some experiments of chains show so far, with what their numbers say.
+
+    provenance: what else is to be said of where the numbers come from.
+    """
+    report = gather(
+        lab, experiments, of_paper=False, glossary=True,
+        title="; ".join(experiment.title for experiment in experiments),
+        lead=" ".join(experiment.about for experiment in experiments),
+        budget="; ".join(dict.fromkeys(experiment.budget for experiment in experiments)),
+    )  # fmt: skip
+    findings: dict[str, Sequence[str]] = {}
+    for experiment in experiments:
+        mine = [exhibit for exhibit in report.exhibits if exhibit.experiment == experiment.name]
+        findings |= experiment_findings(mine)
+    finished = [job for job in needed_by(experiments) if lab.has(job)]
+    origins = _Origins(lab, lab.results()).behind(finished)
+    made_with = {
+        "device": _listed(origin.device for origin in origins),
+        "precision": _listed(origin.precision for origin in origins),
+        "made with": _listed(origin.versions for origin in origins),
+        "jobs": f"{sum(job.counted for job in finished):,}",
+        "this page": f"tombola {__version__}, Python {platform.python_version()}",
+        "store": str(lab.store.root),
+    }
+    return replace(report, findings=findings, provenance={**made_with, **provenance})
+
+
+def needed_by(experiments: Iterable[Bound]) -> list[Job]:
+    """All jobs behind some experiments, each once."""
+    return list(all_needed(jobs_behind(experiments)).values())
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return "; ".join(sorted(set(texts))) or "nothing computed yet"
+
+
 class _Origins:
     """What the runs behind each key were made with, as far as they are finished; each is read once."""
 
@@ -110,9 +152,15 @@ class _Origins:
 
     def of(self, items: Iterable[Item]) -> dict[Key, Collection[Origin]]:
         """The origins behind the keys of some items."""
-        return {item.key: self._behind(item.done(self._results)) for item in items}
+        origins: dict[Key, Collection[Origin]] = {}
+        for item in items:
+            # An item of a chain has as many keys as its measure has numbers.
+            keys = [item.key] if item.key.metric else [number.key for number in item.numbers(self._results)]
+            origins |= dict.fromkeys(keys, self.behind(item.done(self._results)))
+        return origins
 
-    def _behind(self, jobs: Iterable[Job]) -> set[Origin]:
+    def behind(self, jobs: Iterable[Job]) -> set[Origin]:
+        """The origins of the runs among some jobs, or behind them."""
         runs = dict.fromkeys(run for job in jobs for run in _runs_of(job))
         return {origin for run in runs if (origin := self._origin(run)) is not None}
 

@@ -147,6 +147,9 @@ def _runs_sentence(cells: Sequence[Cell]) -> str:
     """How many runs, or pairs of noise copies, of how many epochs the means of some cells are of."""
     runs = usual_runs(cells) or 0
     copies = f" of {copies_of(runs)} noise copies of one run" if cells[0].of_pairs else ""
+    seeds = len(set(cells[0].seeds))
+    if cells[0].of_pairs and seeds > 1:
+        copies = f" of {copies_of(runs // seeds)} noise copies of each of {seeds} runs"
     spread = " ± standard deviation" * any(cell.std is not None for cell in cells)
     budgets = " and ".join(str(epochs) for epochs in sorted({cell.epochs for cell in cells}))
     what = "pairs" if cells[0].of_pairs else "runs"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from tombola.experiments.claims.all_claims import judge_all
 from tombola.experiments.claims.quantities import Comparison
 from tombola.experiments.paper.printed import EPOCHS, printed_cells
+from tombola.measures.limits import STABLE_BELOW
 from tombola.report.board import Row, board, counts
 from tombola.report.cell_text import INSIDE_SIGNS, CellText, cell_text, difference_text, usual_runs
 from tombola.report.figure import inline_svg
@@ -63,12 +64,14 @@ class Article:
     """One table or figure of the page.
 
     extent: how much of it there is, for the contents.
+    findings: what its numbers say, in sentences.
     notes: what was noted with its cells.
     unprinted: whether the paper prints no numbers for it.
     left_out: why it is not shown; empty if it is.
     """
 
     name: str
+    experiment: str
     anchor: str
     heading: str
     extent: str
@@ -77,6 +80,7 @@ class Article:
     svg: Markup | None
     caption: str
     mixtures: list[str]
+    findings: Sequence[str]
     notes: list[str]
     unprinted: bool
     left_out: str
@@ -97,7 +101,7 @@ def report_html(report: Report, svgs: Mapping[str, str]) -> str:
     """
     names = [exhibit.name for exhibit in report.exhibits]
     anchors = {name: f"s{place}_{re.sub('[^A-Za-z0-9]', '_', name)}" for place, name in enumerate(names)}
-    articles = [_article(exhibit, anchors[exhibit.name], svgs) for exhibit in report.exhibits]
+    articles = [_article(exhibit, anchors[exhibit.name], svgs, report) for exhibit in report.exhibits]
     claims: list[Judged] = []
     if report.of_paper:
         verdicts = judge_all(report.cells)
@@ -115,11 +119,13 @@ def report_html(report: Report, svgs: Mapping[str, str]) -> str:
         missing=report.missing,
         together=report.missing_together,
         provenance=report.provenance,
+        glossary=report.glossary,
+        stable_below=f"{STABLE_BELOW:g}",
         full_budget=EPOCHS,
     )
 
 
-def _article(exhibit: Exhibit, anchor: str, svgs: Mapping[str, str]) -> Article:
+def _article(exhibit: Exhibit, anchor: str, svgs: Mapping[str, str], report: Report) -> Article:
     from markupsafe import Markup
 
     own, picture, table = exhibit.cells, exhibit.picture, exhibit.grid()
@@ -127,9 +133,10 @@ def _article(exhibit: Exhibit, anchor: str, svgs: Mapping[str, str]) -> Article:
     svg = None
     if picture and exhibit.name in svgs:
         # matplotlib escapes what it is given, and the title is escaped here.
-        svg = Markup(inline_svg(svgs[exhibit.name], anchor, escape(exhibit.title)))
+        svg = Markup(inline_svg(svgs[exhibit.name], anchor, escape(exhibit.title or exhibit.heading)))
     return Article(
         name=exhibit.name,
+        experiment=exhibit.experiment,
         anchor=anchor,
         heading=exhibit.full_title,
         extent="not at this scale" if exhibit.left_out else _extent(own, expected, picture),
@@ -139,7 +146,8 @@ def _article(exhibit: Exhibit, anchor: str, svgs: Mapping[str, str]) -> Article:
         caption=f"{picture.caption.removesuffix('.')}." if picture else "",
         mixtures=mixtures(own, exhibit.origins),
         notes=[*_notes("Paper", exhibit.printed.values()), *_notes("Ours", own.values())],
-        unprinted=not exhibit.printed,
+        unprinted=report.of_paper and not exhibit.printed,
+        findings=report.findings.get(exhibit.name, ()),
         left_out=exhibit.left_out,
     )
 
@@ -200,7 +208,13 @@ def _slot(key: Key | None, comparisons: Mapping[Key, SideBySide], runs: int | No
 
 
 def _groups(articles: Sequence[Article]) -> list[tuple[str, list[Article]]]:
-    """Articles under the headings of the page; a heading with nothing under it is left out."""
+    """Articles under the headings of the page; a heading with nothing under it is left out.
+
+    Those of several experiments of chains stand under the name of each.
+    """
+    experiments = dict.fromkeys(article.experiment for article in articles)
+    if len(experiments) > 1 and all(experiments):
+        return [(name, [a for a in articles if a.experiment == name]) for name in experiments]
     groups: dict[str, list[Article]] = {"Tables": [], "Figures": [], "Further studies": []}
     for article in articles:
         kind = re.fullmatch(r"(table|fig)\d+", article.name)

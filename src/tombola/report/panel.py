@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tombola.measures.limits import STABLE_BELOW
-from tombola.report.scales import space_by_round
+from tombola.report.scales import (
+    logarithmic_errors,
+    space_by_round,
+    space_by_stability,
+    stability_position,
+)
 from tombola.report.style import INK, PAPER, SOFT, Look
 from tombola.views.picture import Line, Panel
 
@@ -34,6 +39,8 @@ _SHORT_LABEL = 24  # characters of a y label that fit beside a low panel
 _LABELLED_UP_TO = 6  # rounds on an axis: their sparsities are long
 _TALL = 10 * STABLE_BELOW  # points: beside such a barrier a low one cannot be read
 _NUMBER_SHARE = 0.15  # of a panel's height that the number on a bar takes
+_LONGEST_LABEL = 56  # characters of a label: a longer one is cut in its middle
+_NAMED_UP_TO = 24  # names on an axis
 _TABULATED_EVERY = 5  # rounds: the paper's tables do
 
 
@@ -42,7 +49,7 @@ def is_bars(panel: Panel) -> bool:
 
     A course along sparsities or a logarithmic axis of which a single point is finished stays a course.
     """
-    course = panel.logarithmic_x or _is_sparsity(panel)
+    course = panel.logarithmic_x or panel.runs or bool(panel.x_names) or _is_sparsity(panel)
     return bool(panel.lines) and not course and all(len(line.x) == 1 for line in panel.lines)
 
 
@@ -64,55 +71,161 @@ def draw_lines(axes: Axes, panel: Panel, look: Looking) -> None:
 
 def draw_bars(axes: Axes, panel: Panel, look: Looking) -> None:
     """A bar for each line, in groups by where training started, each with its height written on it."""
-    halves = [half for half in HALVES if any(line.pretrained is half for line in panel.lines)]
-    groups = [[line for line in panel.lines if line.pretrained is half] for half in halves]
-    start, ticks, names = 0.0, [], []
     numbered = len(panel.lines) <= _NUMBERED_UP_TO
     feet = _number_feet(panel)
-    axes.grid(visible=False, axis="x")
     if is_barrier(panel):
         axes.axhline(STABLE_BELOW, **STABLE_LINE, zorder=1)
-    for half, group in zip(halves, groups, strict=True):
-        for place, line in enumerate(group):
-            _draw_bar(axes, start + place, line, look(line), feet[id(line)], numbered=numbered)
-        if HALVES[half]:
-            ticks.append(start + (len(group) - 1) / 2)
-            names.append(HALVES[half])
-        start += len(group) + 0.8
-    axes.set_xticks(ticks, names)
+
+    def draw_bar(place: float, line: Line) -> None:
+        _draw_bar(axes, place, line, look(line), feet[id(line)], numbered=numbered)
+
+    _draw_groups(axes, panel, draw_bar)
     axes.margins(y=0.12)  # for the numbers above the highest bars
+
+
+def draw_runs(axes: Axes, panel: Panel, look: Looking) -> None:
+    """For each line its mean as a dash and its runs as points, in groups by where training started."""
+
+    def draw_line(place: float, line: Line) -> None:
+        appearance = look(line)
+        axes.plot(
+            [place - 0.36, place + 0.36], [line.y[0]] * 2, color=appearance.color, linewidth=3, zorder=2
+        )
+        failures = list(line.failures[0]) if line.failures else []
+        sound = [value for value in (line.values[0] if line.values else ()) if value not in failures]
+        for shift, value in zip(_beside_each_other(len(sound)), sound, strict=True):
+            face = appearance.color if appearance.filled else PAPER
+            axes.plot(
+                place + shift, value, appearance.marker, markersize=7, color=appearance.color,
+                markerfacecolor=face, markeredgewidth=1.5, zorder=3,
+            )  # fmt: skip
+
+    _draw_groups(axes, panel, draw_line)
+
+
+def _draw_groups(axes: Axes, panel: Panel, draw: Callable[[float, Line], None]) -> None:
+    """Draw lines of one point each side by side, in groups by where training started."""
+    ticks, names = [], []
+    for half, group in _groups(panel):
+        for place, line in group:
+            draw(place, line)
+        if HALVES[half]:
+            ticks.append(sum(place for place, _ in group) / len(group))
+            names.append(HALVES[half])
+    axes.grid(visible=False, axis="x")
+    axes.set_xticks(ticks, names)
     axes.tick_params(axis="x", length=0)
     _name_axes(axes, panel)
     _name_missing(axes, panel)
+
+
+def _groups(panel: Panel) -> list[tuple[bool | None, list[tuple[float, Line]]]]:
+    """Lines by where training started, each with its place on the x axis."""
+    start, groups = 0.0, []
+    for half in (None, False, True):
+        lines = [line for line in panel.lines if line.pretrained is half]
+        if lines:
+            groups.append((half, [(start + place, line) for place, line in enumerate(lines)]))
+            start += len(lines) + 0.8
+    return groups
+
+
+def _beside_each_other(count: int) -> list[float]:
+    """Shifts of so many points around one place."""
+    step = min(0.16, 0.6 / max(count - 1, 1))
+    return [step * (place - (count - 1) / 2) for place in range(count)]
 
 
 def scale_y(axes: Axes, panels: Sequence[Panel]) -> None:
     """Set the scale of drawn panels that share it: from zero where that costs little.
 
     Called when all of them are drawn, for matplotlib follows no line that comes after a limit is set. There
-    is room for the line where training begins to count as stable.
+    is room for the line where training begins to count as stable. Failed runs whose values are known one by
+    one do not set the scale: they stand on its lower edge.
     """
     lines = [line for panel in panels for line in panel.lines]
     values = [y for line in lines for y in (*line.y, *line.printed) if y is not None and math.isfinite(y)]
+    if any(panel.logarithmic_y for panel in panels):
+        logarithmic_errors(axes, values)
+        return
+    if any(any(failures) for line in lines for failures in line.failures):
+        axes.set_ylim(*_sound_limits(lines))
+        return
     if values and 0 <= min(values) < 0.5 * max(values):
         axes.set_ylim(bottom=0)
     if any(is_barrier(panel) for panel in panels):
         axes.set_ylim(top=max(axes.get_ylim()[1], 1.5 * STABLE_BELOW))
-        if max(values, default=0) > _TALL and not any(is_bars(panel) for panel in panels):
-            _show_what_is_stable(axes, max(values))
+        if max(values, default=0) > _TALL:
+            bars = any(is_bars(panel) for panel in panels)
+            # Room for the markers of what is flat and highest, or for the number on the highest bar.
+            tallest = max(line.y[0] + _bar_spread(line) for line in lines) if bars else max(values)
+            space_by_stability(axes, 0 if bars else -0.1 * STABLE_BELOW, (1.9 if bars else 1.3) * tallest)
 
 
-def _show_what_is_stable(axes: Axes, tallest: float) -> None:
-    """A scale that is even up to the limit of stability and logarithmic above, where barriers are tall."""
-    from matplotlib.ticker import NullLocator
+def _sound_limits(lines: Sequence[Line]) -> tuple[float, float]:
+    """Room for every mean and its spread where no run failed, and for every single run that did not."""
+    ends: list[float] = []
+    for line in lines:
+        for place, y in enumerate(line.y):
+            failures = line.failures[place] if line.failures else ()
+            if failures or not math.isfinite(y):
+                runs = line.values[place] if line.values else ()
+                ends += [value for value in runs if value not in failures]
+            else:
+                spread = line.spread[place] if line.spread is not None else 0.0
+                ends += [y - spread, y + spread]
+    if not ends:
+        return 0.0, 100.0
+    low, high = min(ends), max(ends)
+    margin = max(0.06 * (high - low), 0.2)
+    # More room below than above: failed runs stand there.
+    return max(0.0, low - 2 * margin), min(100.0, high + margin)
 
-    # Room for the markers of what is flat and of what is highest.
-    low, top = -0.1 * STABLE_BELOW, 1.3 * tallest
-    axes.set_yscale("symlog", linthresh=STABLE_BELOW, linscale=0.6)
-    ticks = [tick for tick in (0, 1, 2, 5, 10, 20, 50, 100) if low <= tick <= top]
-    axes.set_yticks(ticks, [f"{tick}" for tick in ticks])
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_ylim(low, top)
+
+def draw_failures(axes: Axes, panel: Panel, look: Looking) -> None:
+    """A star for each failed run whose value is known, on the lower edge if the scale does not reach it.
+
+    Called when the scale is set.
+    """
+    places = {id(line): [place] for _, group in _groups(panel) for place, line in group}
+    below: dict[float, dict[str, list[float]]] = {}
+    for line in panel.lines:
+        color = look(line).color
+        positions = places[id(line)] if panel.runs or is_bars(panel) else line.x
+        for x, failures in zip(positions, line.failures, strict=False):
+            for value in failures:
+                if value >= axes.get_ylim()[0]:
+                    axes.plot(x, value, "*", markersize=_STAR, color=color, zorder=4)
+                else:
+                    below.setdefault(x, {}).setdefault(color, []).append(value)
+    for x, by_color in below.items():
+        _draw_stars_on_edge(axes, x, by_color)
+
+
+def _draw_stars_on_edge(axes: Axes, x: float, by_color: Mapping[str, Sequence[float]]) -> None:
+    """Stars below the scale, side by side by colour and stacked by run: none may hide another."""
+    from matplotlib.transforms import ScaledTranslation
+
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    edge = axes.get_xaxis_transform()
+    for column, (color, values) in enumerate(by_color.items()):
+        right = (column - (len(by_color) - 1) / 2) * _STAR
+        for level in range(len(values)):
+            moved = ScaledTranslation(right / 72, (0.6 + level) * _STAR / 72, figure.dpi_scale_trans)
+            axes.plot(x, 0, "*", markersize=_STAR, color=color, transform=edge + moved, zorder=4)
+    every = [value for values in by_color.values() for value in values]
+    low, high = f"{min(every):.0f}", f"{max(every):.0f}"
+    axes.annotate(
+        f"{low}%" if low == high else f"{low}\N{EN DASH}{high}%",
+        (x, 0),
+        (0, (0.4 + max(map(len, by_color.values()))) * _STAR),
+        xycoords=edge,
+        textcoords="offset points",
+        ha="center",
+        fontsize=11,
+        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.4},
+    )
 
 
 def draw_gap(axes: Axes, panel: Panel) -> None:
@@ -134,15 +247,18 @@ def _draw_line(axes: Axes, line: Line, look: Look, alpha: float) -> None:
     axes.plot(line.x, line.y, **look.line(zorder=2))
     every = len(line.x) <= _MARKERS_UP_TO and not _is_alphas(line.x)
     shown = [place for place in range(len(line.x)) if (every or alone[place]) and not starred[place]]
-    axes.plot(
-        [line.x[place] for place in shown],
-        [line.y[place] for place in shown],
-        look.marker,
-        markersize=6,
-        color=look.color,
-        markeredgewidth=0,
-        zorder=3,
-    )
+    winning = [place for place in shown if line.winning and line.winning[place]]
+    for places, face in ((winning, look.color), ([place for place in shown if place not in winning], PAPER)):
+        axes.plot(
+            [line.x[place] for place in places],
+            [line.y[place] for place in places],
+            look.marker,
+            markersize=6,
+            color=look.color,
+            markerfacecolor=face if line.winning else look.color,
+            markeredgewidth=1.5 if line.winning else 0,
+            zorder=3,
+        )
     printed = [(x, y) for x, y in zip(line.x, line.printed, strict=False) if y is not None]
     if printed:
         axes.plot(
@@ -173,12 +289,14 @@ def _draw_spread(axes: Axes, line: Line, look: Look, starred: Sequence[bool], al
     """A band; where a run failed a bar instead, for a band would fill the panel to both neighbours."""
     spread = [value if value is not None else math.nan for value in line.spread or ()]
     alone = [_is_alone(line.y, place) for place in range(len(line.y))]
-    band = [math.nan if star else value for value, star in zip(spread, starred, strict=True)]
+    failed = [bool(failures) for failures in line.failures] or starred
+    band = [math.nan if star else value for value, star in zip(spread, failed, strict=True)]
     low = [y - s for y, s in zip(line.y, band, strict=True)]
     high = [y + s for y, s in zip(line.y, band, strict=True)]
     if any(math.isfinite(value) for value in low):
         axes.fill_between(line.x, low, high, color=look.color, alpha=alpha, linewidth=0, zorder=1)
     barred = [p for p, s in enumerate(spread) if (starred[p] or alone[p]) and math.isfinite(s)]
+    barred = [place for place in barred if not (line.failures and failed[place])]
     if barred:
         axes.errorbar(
             [line.x[place] for place in barred],
@@ -197,9 +315,12 @@ def _number_feet(panel: Panel) -> dict[int, float]:
     """Where the number of each bar stands: upon it, and clear of the line where training counts as stable."""
     feet = {id(line): max(line.y[0] + _bar_spread(line), 0.0) for line in panel.lines}
     if is_barrier(panel):
-        room = _NUMBER_SHARE * max(*feet.values(), STABLE_BELOW)
+        tallest = max(*feet.values(), STABLE_BELOW)
+        # On either scale the number needs so much of the height.
+        position = stability_position if tallest > _TALL else float
+        room = _NUMBER_SHARE * position(tallest)
         for line, foot in feet.items():
-            if STABLE_BELOW - room < foot < STABLE_BELOW:
+            if position(STABLE_BELOW) - room < position(foot) < position(STABLE_BELOW):
                 feet[line] = STABLE_BELOW
     return feet
 
@@ -234,7 +355,8 @@ def _draw_bar(axes: Axes, place: float, line: Line, look: Look, foot: float, *, 
 def _name_axes(axes: Axes, panel: Panel) -> None:
     axes.set_xlabel(panel.x_label)
     # A unit in brackets stays in one line.
-    label = re.sub(r"\([^)]*\)", lambda unit: unit[0].replace(" ", _FIXED_SPACE), panel.y_label)
+    y_label = shortened(panel.y_label, 3 * _SHORT_LABEL)
+    label = re.sub(r"\([^)]*\)", lambda unit: unit[0].replace(" ", _FIXED_SPACE), y_label)
     axes.set_ylabel(textwrap.fill(label, _SHORT_LABEL))
 
 
@@ -242,11 +364,17 @@ def _scale_x(axes: Axes, panel: Panel) -> None:
     from matplotlib.ticker import MaxNLocator, NullLocator
 
     values = sorted({float(x) for line in panel.lines for x in line.x} | {float(x) for x in panel.marks})
+    if panel.x_names:
+        tilt: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
+        every = -(-len(panel.x_names) // _NAMED_UP_TO)
+        names = [shortened(name, _LONGEST_LABEL // 2) for name in panel.x_names[::every]]
+        axes.set_xticks(range(0, len(panel.x_names), every), names, fontsize=10, **tilt)
+        return
     if _is_sparsity(panel) and values and values[-1] < 100:
         marks = sorted({float(x) for x in panel.marks})
         rounds = marks if len(marks) > 2 else values
         if len(rounds) > _LABELLED_UP_TO:
-            least = _TABULATED_EVERY if len(rounds) > 2 * _TABULATED_EVERY else 1
+            least = _TABULATED_EVERY if len(rounds) > 2 * _TABULATED_EVERY + 1 else 1
             rounds = rounds[:: max(least, -(-len(rounds) // _LABELLED_UP_TO))]
         space_by_round(axes, rounds, [f"{sparsity:g}" for sparsity in rounds])
     elif panel.logarithmic_x and values and values[0] > 0:
@@ -292,15 +420,27 @@ def _name_missing(axes: Axes, panel: Panel) -> None:
 
 def _listed(labels: Sequence[str], at_most: int, *, width: int, start: str = "") -> str:
     """Labels in lines of so many characters that break between labels; the last ones only counted."""
-    shown = [label.replace(" ", _FIXED_SPACE) for label in labels]
+    shown = [shortened(label).replace(" ", _FIXED_SPACE) for label in labels]
     if len(shown) > at_most + 1:
         shown[at_most:] = [f"and {len(shown) - at_most} more"]
     text = start + "; ".join(shown)
     return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
+def shortened(text: str, most: int = _LONGEST_LABEL) -> str:
+    """A text of at most so many characters, in one line: of a longer one its beginning and its end."""
+    text = " ".join(text.split())
+    return (
+        text
+        if len(text) <= most
+        else f"{text[: most - most // 3 - 1]}\N{HORIZONTAL ELLIPSIS}{text[-(most // 3) :]}"
+    )
+
+
 def _starred(line: Line) -> list[bool]:
     """One sign a point; a long line that is starred throughout, such as one by epoch, has it at its end."""
+    if line.failures:  # the runs themselves are starred
+        return [False] * len(line.x)
     signs = [bool(sign) for sign in line.failed][: len(line.x)]
     signs += [False] * (len(line.x) - len(signs))
     if len(signs) > _MARKERS_UP_TO and all(signs):

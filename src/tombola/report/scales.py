@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tombola.measures.limits import STABLE_BELOW
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+_EVEN_PART = 0.6
+"""Length of the even part of an axis of barriers, in decades of the rest."""
 
 
 def space_by_round(axes: Axes, ticks: Sequence[float], texts: Sequence[str]) -> None:
@@ -19,6 +25,44 @@ def space_by_round(axes: Axes, ticks: Sequence[float], texts: Sequence[str]) -> 
     axes.set_xscale("function", functions=(_density_to_position, _position_to_density))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(ticks, texts)
+
+
+def space_by_stability(axes: Axes, low: float, top: float) -> None:
+    """Space an axis of barriers evenly up to the limit of stability, and logarithmically above.
+
+    low, top: ends of the axis, in percentage points.
+    """
+    from matplotlib.ticker import NullLocator
+
+    axes.set_yscale("symlog", linthresh=STABLE_BELOW, linscale=_EVEN_PART)
+    ticks = [tick for tick in (0, 1, 2, 5, 10, 20, 50, 100) if low <= tick <= top]
+    axes.set_yticks(ticks, [f"{tick}" for tick in ticks])
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(low, top)
+
+
+def stability_position(value: float) -> float:
+    """Where a barrier stands on such an axis, in decades, from 0 for none."""
+    even = _EVEN_PART / (1 - 1 / 10)  # as matplotlib counts it
+    if value <= STABLE_BELOW:
+        return even * value / STABLE_BELOW
+    return even + math.log10(value / STABLE_BELOW)
+
+
+def logarithmic_errors(axes: Axes, errors: Sequence[float]) -> None:
+    """A logarithmic y axis of errors in percent, unless one is exactly 0: a start at chance hides no end."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    if not errors or min(errors) <= 0:
+        axes.set_ylim(bottom=0)
+        return
+    decade = 10 ** math.floor(math.log10(min(errors)))
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    # Down to the next labelled line, so that the lowest error can be read between two of them.
+    axes.set_ylim(bottom=max(decade * step for step in (1, 2, 5) if decade * step <= min(errors)))
 
 
 def _density_to_position(sparsity: Any) -> Any:

@@ -7,17 +7,16 @@ global state for longer than a `with` block, and nothing of a user's own matplot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tombola.views.layout import momentum_text
 from tombola.views.picture import Line, Picture
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
 
 # The page gives these four the colours of its own light or dark scheme; no data is drawn in them.
@@ -108,26 +107,6 @@ def filling(color: str, dashes: Dashes, *, solid: bool) -> dict[str, Any]:
     }
 
 
-def configurations(entries: Iterable[Mapping[str, Any]]) -> list[Configuration]:
-    """The configurations that occur, by momentum and then batch size."""
-    return sorted({configuration_of(entry) for entry in entries})
-
-
-def configuration_of(entry: Mapping[str, Any]) -> Configuration:
-    """The configuration of one entry of a summary."""
-    return Configuration(float(entry["momentum"]), int(entry["batch_size"]))
-
-
-def momentum_text(momentum: float) -> str:
-    """0.0 and 0.9 as the paper writes them, without losing the digits of a 0.95."""
-    return f"{momentum:.1f}" if round(momentum, 1) == momentum else f"{momentum:g}"
-
-
-def start_label(rewind: int) -> str:
-    """Where training started: the epoch that weights were rewound to, 0 being the initialisation."""
-    return f"from epoch {rewind}" if rewind else "from initialisation"
-
-
 @contextmanager
 def drawing() -> Iterator[None]:
     """matplotlib's defaults and the settings below, for the time of a picture's making and saving."""
@@ -145,23 +124,6 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
-
-
-def legend_line(configuration: Configuration) -> Line2D:
-    """The sample of a configuration for a legend."""
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], **configuration.line(label=configuration.label))
-
-
-def legend_above(figure: Figure, handles: list[Any], columns: int = 4) -> None:
-    """One legend for all panels, in rows above them."""
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(columns, len(handles)))
-
-
-def not_measured(axes: Axes) -> None:
-    """Say that a panel is empty because there is nothing to draw in it."""
-    axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center")
 
 
 _SETTINGS: dict[str, Any] = {
@@ -233,9 +195,9 @@ def looks(picture: Picture) -> Callable[[Line], Look]:
     lines = [line for panel in picture.panels for line in panel.lines]
     variants: dict[tuple[Any, ...], list[str]] = {}
     for line in lines:
-        known = variants.setdefault((*_key(line), line.pretrained), [])
-        if line.label not in known:
-            known.append(line.label)
+        labels = variants.setdefault((*_key(line), line.pretrained), [])
+        if line.label not in labels:
+            labels.append(line.label)
     configured = {_key(line) for line in lines if _is_configured(line)}
     single = len(configured) == 1 and any(len(labels) > 1 for labels in variants.values())
     free = list(dict.fromkeys(line.label for line in lines if single or not _is_configured(line)))
@@ -249,9 +211,9 @@ def looks(picture: Picture) -> Callable[[Line], Look]:
             return Look(_FREE_COLORS[place % len(_FREE_COLORS)], dashes, "s", filled=True)
         configuration = Configuration(line.momentum or 0.0, line.batch_size or 0)
         color = configuration.color if line.batch_size is not None else _NEUTRAL
-        known = variants[(*_key(line), line.pretrained)]
+        labels = variants[(*_key(line), line.pretrained)]
         return Look(
-            _paler(color, known.index(line.label), len(known)),
+            _paler(color, labels.index(line.label), len(labels)),
             configuration.dashes,
             configuration.marker,
             filled=configuration.momentum == 0,

@@ -1,161 +1,107 @@
-"""Exhibits and single numbers as tables of a terminal."""
+"""Exhibits as tables of a terminal, as wide as it is: first spreads are left out, then columns in between."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Sequence
+import itertools
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len, set_cell_size
-
 from tombola.report.cell_text import cell_text, usual_runs
-from tombola.report.table import MISSING
-from tombola.table.metrics import metric_of
-from tombola.table.number import Number
 from tombola.untrusted import printable
 from tombola.views.exhibit import Exhibit
-from tombola.views.layout import NAMES, value_text
+from tombola.views.layout import NAMES
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
-    from tombola.table.table import Table as NumberTable
+MISSING = "\N{EN DASH}"
+"""What stands where a number is not computed yet, or undefined."""
 
 
-def grid_table(exhibit: Exhibit) -> Table:
-    """The table of an exhibit: means with their spreads; a star stands for failed runs."""
+def empty_table(title: str, caption: str = "", padding: int = 1) -> Table:
+    """A terminal table in the one look they all have, without columns."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
+    return Table(
+        title=Text(title),
+        caption=Text(caption) if caption else None,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+        title_style="bold",
+        caption_style="dim",
+        padding=(0, padding),
+    )
+
+
+def grid_table(exhibit: Exhibit, console: Console | None = None) -> Table:
+    """The table of an exhibit: means with their spreads, winning tickets underlined, failed runs starred.
+
+    console: where it will be printed. Where its width does not suffice, spreads are left out, and then
+        columns evenly, but for the first; where it shows no styles, a plus sign stands for the underline.
+        Default: the standard output.
+    """
+    from rich import get_console
+
+    console = console or get_console()
+    count = len(grid.columns) if (grid := exhibit.grid()) else 0
+    narrower = itertools.product((False,), range(1, max(count, 2)), (1, 0))
+    for spreads, step, padding in ((True, 1, 1), *narrower):
+        table = _grid_table(exhibit, console.color_system is not None, spreads, step, padding)
+        if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
+            break
+    return table
+
+
+def _grid_table(exhibit: Exhibit, styled: bool, spreads: bool, step: int, padding: int) -> Table:
+    """The same with every so many columns, and so many spaces at both sides of each."""
+    from rich.text import Text
+
     grid, cells = exhibit.grid(), exhibit.cells
-    table = Table(title=exhibit.full_title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     if grid is None:
-        return table
+        return empty_table(exhibit.full_title)
+    shown = grid.columns[::step]
+    caption = _caption(exhibit, styled, spreads, len(shown) < len(grid.columns))
+    table = empty_table(exhibit.full_title, caption, padding)
     for name in grid.row_names:
-        table.add_column(NAMES.get(name, name), no_wrap=True)
-    for column in grid.columns:
-        table.add_column(" ".join(grid.column_heads(column)), justify="right", no_wrap=True)
+        table.add_column(Text(NAMES.get(name, name)), no_wrap=True)
+    for column in shown:
+        table.add_column(Text("\n".join(grid.column_heads(column))), justify="right", no_wrap=True)
     usual = usual_runs(cells.values())
     for row in grid.rows:
-        texts = [Text(head) for head in grid.row_heads(row)]
-        for column in grid.columns:
+        texts = [Text(printable(head)) for head in grid.row_heads(row)]
+        for column in shown:
             key = grid.keys.get((row, column))
             cell = cells.get(key) if key else None
             if cell is None:
-                texts.append(Text(MISSING if key else ""))
+                texts.append(Text(f"{MISSING} " if key else ""))
                 continue
-            shown = cell_text(cell, usual)
-            texts.append(Text(shown.text + "†" * shown.clearly + "*" * shown.failed))
+            text = cell_text(cell if spreads else replace(cell, std=None), usual)
+            marks = "+" * (text.winning and not styled) + "†" * text.clearly + "*" * text.failed
+            texts.append(
+                Text.assemble((text.text, "bold underline" if text.winning and styled else ""), marks or " ")
+            )
         table.add_row(*texts)
     return table
 
 
-_POINT = re.compile(r"\[\d+\]")
-"""In the name of a number that is one of a list, such as a point of a line."""
-_HEADS = {
-    **NAMES, "batch_size": "batch", "pretrained": "pre", "search_share": "search",
-    "sparse_momentum": "sparse μ", "sparse_batch_size": "sparse batch", "subset_criterion": "of",
-    "epochs": "epochs", "seed": "seed",
-    "pair": "pair",
-}  # fmt: skip
-"""What heads the columns in which numbers may differ, shorter than on a page."""
-_GAP = "  "
-_NARROWEST = 12
-_LONGEST_COUNT = 1e12
-
-
-def number_lines(table: NumberTable, width: int) -> list[str]:
-    """A line for each number that stands by itself, cut to the width of a terminal where that can be.
-
-    Columns in which all agree are told once, above; further axes share one. Last comes how many numbers there
-    are, and how many are missing, undefined or, being one of a list, not shown.
-    """
-    shown = [number for number in table if not _POINT.search(number.key.metric)]
-    columns = {"measure": [number.key.metric for number in shown]}
-    same = []
-    for name, head in _HEADS.items():
-        if name in ("metric", "over"):
-            continue
-        texts = [_field_text(number, name) for number in shown]
-        if len(set(texts)) > 1:
-            columns[head] = texts
-        elif texts and texts[0]:
-            same.append(f"{head} {texts[0]}")
-    columns["value"] = [_value_text(number) for number in shown]
-    columns["job"] = [_job_text(number) for number in shown]
-    columns["more"] = [_further(number) for number in shown]
-    heads = [f"all: {', '.join(same)}"] if same else []
-    lines = _aligned({head: list(map(printable, texts)) for head, texts in columns.items()}, width)
-    return [*map(printable, heads), *(lines if shown else []), _count(table, len(table) - len(shown))]
-
-
-def _field_text(number: Number, name: str) -> str:
-    """The value of a column of the table as text; a ticket needs no word for it."""
-    if name == "baseline" and number.key.baseline is None:
-        return ""
-    own = {"epochs": number.epochs, "seed": number.seed, "pair": number.pair}
-    return value_text(name, own[name] if name in own else number.key.get(name))
-
-
-def _further(number: Number) -> str:
-    """The further axes of a number, and what else is to be said of it."""
-    axes = [f"{name}={value}" for name, value in number.key.more]
-    stand_in = f"stands in: {number.stand_in}" if number.stand_in else ""
-    return "; ".join(filter(None, (" ".join(axes), number.bound, number.note, stand_in)))
-
-
-def _value_text(number: Number) -> str:
-    """A value with its unit; a star of a run that failed, or what stands in place of a value."""
-    if number.value is None:
-        return MISSING if number.state == "missing" else number.state
-    metric = metric_of(number.key.metric)
-    if metric.digits is None and number.value.is_integer() and abs(number.value) < _LONGEST_COUNT:
-        return f"{number.value:.0f}" + "*" * number.failed
-    return metric.text(number.value) + metric.suffix + "*" * number.failed
-
-
-def _job_text(number: Number) -> str:
-    """The beginning of the name of the job behind a number, and how many others there are."""
-    if not number.jobs:
-        return ""
-    others = f" +{len(number.jobs) - 1}" if len(number.jobs) > 1 else ""
-    return number.jobs[0][:12] + others
-
-
-def _aligned(columns: dict[str, list[str]], width: int) -> list[str]:
-    """Texts in columns, values to the right; the last column is cut where a line would not fit."""
-    columns = {name: texts for name, texts in columns.items() if name != "more" or any(texts)}
-    widths = {name: max(map(cell_len, (name, *texts))) for name, texts in columns.items()}
-    if "more" in columns:
-        excess = sum(widths.values()) + len(_GAP) * (len(widths) - 1) - width
-        widths["more"] = max(min(widths["more"], _NARROWEST), widths["more"] - max(0, excess))
-
-    def line(texts: Sequence[str]) -> str:
-        fitted = [_fitted(text, name, widths[name]) for name, text in zip(columns, texts, strict=True)]
-        return _GAP.join(fitted).rstrip()
-
-    return [line(list(columns)), *map(line, zip(*columns.values(), strict=True))]
-
-
-def _fitted(text: str, column: str, width: int) -> str:
-    """A text as wide as its column."""
-    room = width - cell_len(text)
-    if room < 0:
-        return set_cell_size(text, width - 1) + "…"
-    return " " * room + text if column == "value" else text + " " * room
-
-
-def _count(table: NumberTable, points: int) -> str:
-    """How many numbers there are, and how many are not computed, not defined, or not shown."""
-    states = Counter(number.state for number in table)
-    failed = sum(number.failed for number in table)
-    parts = [f"{len(table):,} number{'s' * (len(table) != 1)}"]
-    parts += [f"{states[state]:,} {state}" for state in ("missing", "undefined") if states[state]]
-    parts += [f"{failed:,} of failed runs (*)"] if failed else []
-    parts += (
-        [f"{points:,} of lists, such as points of a line, only with --csv, --json or --markdown"]
-        if points
-        else []
-    )
-    return ", ".join(parts)
+def _caption(exhibit: Exhibit, styled: bool, spreads: bool, left_out: bool) -> str:
+    """What the marks of a table mean, as far as they occur."""
+    cells = exhibit.cells.values()
+    sentences = []
+    if any(cell.winning for cell in cells):
+        sentences.append(f"{'Underlined' if styled else '+'}: winning ticket (reading C6).")
+    if any(cell.clearly for cell in cells):
+        sentences.append("†: better beyond the noise of the seeds.")
+    if any(cell.failed for cell in cells):
+        sentences.append("*: at least one run failed to train; it is part of the mean.")
+    if not spreads and any(cell.std is not None for cell in cells):
+        sentences.append("Spreads do not fit here.")
+    if left_out:
+        sentences.append(
+            "Nor do all columns." if "Spreads do not fit here." in sentences else "Not all columns fit here."
+        )
+    return " ".join(sentences)

@@ -20,7 +20,9 @@ from tombola.report.page import report_html
 def write_report(report: Report, folder: Path, *, files: bool = True, processes: int = 1) -> list[Path]:
     """Write ``report.html`` and return the paths of everything written.
 
-    files: whether to write ``table.csv``, every number with its gaps; ``tables/*.csv``, ``.md`` and ``.tex``
+    files: whether to write ``table.csv``, every number with its gaps (of experiments of chains
+        ``table.json``, too, which also has the courses that numbers sum up);
+        ``tables/*.csv``, ``.md`` and ``.tex``
         (with the paper's numbers beside ours), ``figures/*.svg``, ``.png`` and ``.pdf``, and ``claims.csv``
         too. Tables of which we have nothing are left out.
     processes: how many draw at once. More than one are spawned, which a script allows where it runs under
@@ -34,6 +36,8 @@ def write_report(report: Report, folder: Path, *, files: bool = True, processes:
     with drawn(pictures, KINDS if files else ["svg"], processes) as finished:
         if files:  # while the pictures are drawn
             written.append(_write(folder / "table.csv", report.table.csv()))
+            if report.glossary:
+                written.append(_write(folder / "table.json", report.table.json()))
             written += _write_tables(report, folder / "tables")
             if report.of_paper:
                 rows = board(judge_all(printed_cells()), judge_all(report.cells))

@@ -7,7 +7,7 @@ that name with four significant digits.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tombola.measures.limits import STABLE_BELOW
@@ -50,7 +50,7 @@ METRICS: Mapping[str, Metric] = {
     # With batch-norm statistics measured on the train images (reading D3).
     "recalibrated_untrained_accuracy": Metric("recalibrated untrained accuracy", "%", 2, "test accuracy (%)"),
     "forgetting_events": Metric("forgetting events a run", "", 2, "forgetting events an image"),
-    "forgetting_spread": Metric("their spread over images", "", 2),
+    "forgetting_spread": Metric("their spread over images", "", 2, "spread of forgetting events over images"),
     # The sum over three runs, halved (reading D8).
     "summed_forgetting_events": Metric("forgetting events of three runs, halved", "", 2),
     # An image and epoch, over the last quarter of the epochs.
@@ -69,17 +69,28 @@ METRICS: Mapping[str, Metric] = {
     "barrier_to_next": Metric(
         "barrier to the next ticket", "points", 2, "error barrier to the next round (points)", STABLE_BELOW
     ),
+    "instability.height": Metric(
+        "mean barrier of all pairs", "points", 2, "error barrier (points)", STABLE_BELOW
+    ),
     # The largest error on the line between two runs.
     "highest_path_error": Metric("highest path error", "%", 2, "largest test error on the line (%)"),
     # The smallest position on that line (0 to 1) with at least 90% of the largest error.
     "barrier_reached": Metric("barrier reached", "", 2),
+    "layer_sparsity": Metric("sparsity of the layer", "", 3, "share of the layer's weights pruned"),
 }
 """In the order in which they head columns, where they stand side by side."""
+RECALIBRATED = "recalibrated_"
+"""How the name of a metric begins whose batch-norm statistics were measured anew (reading D3)."""
 
 
 def metric_of(name: str) -> Metric:
     """The metric of that name; of a name that is not registered one that is shown as it is."""
-    return METRICS.get(name) or Metric(name.replace("_", " "), axis=name.replace("_", " "))
+    if name in METRICS:
+        return METRICS[name]
+    interpolated = METRICS.get(name.removeprefix(RECALIBRATED))
+    if interpolated:
+        return replace(interpolated, label=f"recalibrated {interpolated.label}")
+    return Metric(name.replace("_", " "), axis=name.replace("_", " "))
 
 
 def metric_order(name: str) -> int:
@@ -95,10 +106,25 @@ METRIC_OF_QUANTITY: Mapping[tuple[str, str, str], str] = {
     ("untrained", "accuracy", ""): "untrained_accuracy",
     ("probe", "accuracy", ""): "probe_accuracy",
     ("convergence", "", ""): "convergence",
+    ("learning", "convergence", ""): "convergence",
     ("forgetting", "events_mean", ""): "forgetting_events",
+    ("learning", "forgetting.events_mean", ""): "forgetting_events",
     ("forgetting", "events_std", ""): "forgetting_spread",
+    ("learning", "forgetting.events_std", ""): "forgetting_spread",
+    ("forgetting", "unforgettable", ""): "unforgettable_percent",
+    ("learning", "forgetting.unforgettable", ""): "unforgettable_percent",
 }
 """The metric of a measure by declared name, quantity, and what runs it is taken between."""
+
+FACTORS = {"unforgettable_percent": 100}
+"""From the unit of a measure to that of its metric, where they differ."""
+
+
+def metrics_of(measure: str) -> set[str]:
+    """The metrics that the numbers of a measure have, where they have names of their own."""
+    return {metric for (name, _, _), metric in METRIC_OF_QUANTITY.items() if name == measure}
+
+
 _RECALIBRATED = {"barrier": "recalibrated_barrier", "untrained_accuracy": "recalibrated_untrained_accuracy"}
 
 

@@ -16,7 +16,9 @@ from tombola.views.picture import Picture
 class Exhibit:
     """What one study shows so far.
 
-    name: of the study. heading: such as "Table 2", or the name. title: what it is about.
+    name: of the study, or for one of several exhibits with the part that it is.
+    experiment: of which it is one of several; empty for one alone.
+    heading: such as "Table 2", or the name. title: what it is about.
     entries: its keys in order with what there is of them.
     layout: of its table; by rule if None. picture: of a figure, as far as anything of it is known.
     printed: the paper's numbers that belong to it, by key.
@@ -27,6 +29,7 @@ class Exhibit:
 
     name: str
     heading: str
+    experiment: str = ""
     title: str = ""
     entries: tuple[Entry, ...] = ()
     layout: Layout | None = None

@@ -146,7 +146,7 @@ def momentum_text(momentum: float) -> str:
 
 def _layout_by_rule(keys: Sequence[Key]) -> Layout:
     # What values are of follows from the metric; it heads rows only where two keys differ in nothing else.
-    varying = [name for name in _fields(keys) if name != "over" and _varies(keys, name)]
+    varying = [name for name in fields_of(keys) if name != "over" and _varies(keys, name)]
     columns = ["metric"] if "metric" in varying or "sparsity" not in varying else []
     sparsities = {key.sparsity for key in keys}
     if not columns and len(sparsities) <= _MOST_COLUMNS:
@@ -162,11 +162,11 @@ def _clashing(keys: Sequence[Key], rows: tuple[str, ...], columns: tuple[str, ..
     for key in keys:
         other = slots.setdefault((_values(key, rows), _values(key, columns)), key)
         if other != key:
-            return next(name for name in _fields(keys) if key.get(name) != other.get(name))
+            return next(name for name in fields_of(keys) if key.get(name) != other.get(name))
     return None
 
 
-def _fields(keys: Sequence[Key]) -> list[str]:
+def fields_of(keys: Sequence[Key]) -> list[str]:
     """The fields of some keys, with all further axes."""
     return [*KEY_FIELDS, *dict.fromkeys(name for key in keys for name, _ in key.more)]
 

@@ -17,7 +17,9 @@ class Line:
     momentum, batch_size: the configuration, which decides colour and dashes; None for a baseline.
     x, y: the points. spread: sample standard deviation over runs at each point, or None for single runs.
     pretrained: whether it starts from a late rewinding point, where a panel shows both halves.
-    failed: points at which a run failed.
+    failed: points at which a run failed. failures: the values of the runs that did, at each point.
+    winning: points that are winning tickets; empty where that is no question.
+    values: the values of all runs, at each point.
     printed: what the paper prints at each point, None where it does not.
     """
 
@@ -29,6 +31,9 @@ class Line:
     spread: Sequence[float] | None = None
     pretrained: bool | None = None
     failed: Sequence[bool] = ()
+    failures: Sequence[Sequence[float]] = ()
+    winning: Sequence[bool] = ()
+    values: Sequence[Sequence[float]] = ()
     printed: Sequence[float | None] = ()
 
 
@@ -42,6 +47,8 @@ class Panel:
 
     missing: lines that should be here and are not finished, by label; of some a part may be drawn.
     marks: positions of vertical lines, such as the trained tickets on a path through all rounds.
+    x_names: what the positions 0, 1, ... of the x axis are called, where they are no numbers.
+    runs: whether each line is a mean that is drawn with its single runs beside it.
     """
 
     title: str
@@ -51,6 +58,9 @@ class Panel:
     missing: Sequence[str] = ()
     marks: Sequence[float] = ()
     logarithmic_x: bool = False
+    logarithmic_y: bool = False
+    x_names: Sequence[str] = ()
+    runs: bool = False
 
     @property
     def begun(self) -> list[str]:

@@ -1,0 +1,204 @@
+"""Panels of pruning chains as data: what every experiment of one's own shows.
+
+Each function takes the entries of one metric and gives panels for :mod:`tombola.report` to draw. What tells
+lines apart is read off the keys (:class:`Names`), so that a configuration has one label in all pictures. The
+figures of the paper are in :mod:`tombola.views.panels`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from tombola.measures.statistics import mean, sample_std
+from tombola.table.key import Key, Scalar
+from tombola.table.number import Cell, Entry, is_ticket
+from tombola.views.layout import momentum_text
+from tombola.views.picture import Line, Panel
+
+SPARSITY = "sparsity (% of weights pruned)"
+POSITION = "position between the two runs"
+LATE = "late rewinding"
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the entries of an experiment are called, by what varies among their keys.
+
+    pairs: whether there are several networks or data sets. late: whether some chains rewind to a later epoch
+    than 0. axes: further axes that vary.
+    """
+
+    pairs: bool
+    late: bool
+    axes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, keys: Iterable[Key], without: Sequence[str] = ()) -> Names:
+        """The names of some keys; without: further axes that are drawn otherwise."""
+        listed = list(keys)
+        values: dict[str, set[Scalar]] = {}
+        for name in dict.fromkeys(name for key in listed for name, _ in key.more if name not in without):
+            values[name] = {key.get(name) for key in listed}
+        return cls(
+            len({(key.network, key.dataset) for key in listed}) > 1,
+            any(key.pretrained for key in listed),
+            tuple(name for name, choices in values.items() if len(choices) > 1),
+        )
+
+    def pair(self, key: Key) -> str:
+        """Network and data, where there are several."""
+        return f"{key.network} on {key.dataset}" if self.pairs else ""
+
+    def configuration(self, key: Key) -> str:
+        """Momentum, batch size and further axes, such as "μ = 0.9, batch 32, lr 0.1"."""
+        parts = []
+        if key.momentum is not None:
+            parts.append(f"μ = {momentum_text(key.momentum)}")
+        if key.batch_size is not None:
+            parts.append(f"batch {key.batch_size}")
+        parts += [f"{name.replace('_', ' ')} {key.get(name)}" for name in self.axes]
+        return ", ".join(parts)
+
+    def label(self, key: Key) -> str:
+        """The configuration, and whether it rewinds to a later epoch than 0."""
+        return f"{self.configuration(key)}, {LATE}" if key.pretrained else self.configuration(key)
+
+    def full(self, key: Key) -> str:
+        """The label with network and data, where there are several."""
+        return ", ".join(filter(None, [self.pair(key), self.label(key)]))
+
+
+def sparsity_panels(entries: Sequence[Entry], names: Names, y_label: str) -> list[Panel]:
+    """A metric against sparsity, a panel for each network and data set; accuracies mark winning tickets."""
+    panels = []
+    for pair, part in _grouped(entries, names.pair).items():
+        lines, missing = [], []
+        for label, course in _grouped(part, names.label).items():
+            if not all(entry.finished for entry in course):
+                missing.append(label)
+            if any(entry.cell is not None for entry in course):
+                lines.append(_course(label, course, names))
+        panels.append(Panel(pair, SPARSITY, y_label, lines, missing))
+    return panels
+
+
+def bar_panels(entries: Sequence[Entry], names: Names, y_label: str) -> list[Panel]:
+    """One value a configuration, a panel for each network and data set and each sparsity."""
+    return [
+        Panel(title, "", y_label, _points(part, names), _missing(part, names))
+        for title, part in _grouped(entries, lambda key: title_of(key, names)).items()
+    ]
+
+
+def run_panels(entries: Sequence[Entry], names: Names, y_label: str) -> list[Panel]:
+    """The same with the value of each run beside its mean."""
+    return [replace(panel, runs=True) for panel in bar_panels(entries, names, y_label)]
+
+
+def curve_panels(
+    entries: Sequence[Entry], names: Names, x_label: str, y_label: str, *, logarithmic: bool = False
+) -> list[Panel]:
+    """Mean courses by configuration, a panel for each network and data set and each sparsity."""
+    panels = []
+    for title, part in _grouped(entries, lambda key: title_of(key, names)).items():
+        lines = [line for entry in part if entry.finished and (line := _curve(entry, names)) is not None]
+        panels.append(Panel(title, x_label, y_label, lines, _missing(part, names), logarithmic_y=logarithmic))
+    return panels
+
+
+def layer_panels(entries: Sequence[Entry], names: Names, axis: str, y_label: str) -> list[Panel]:
+    """A value for each layer, in the order of the network, a panel for each network and data set."""
+    panels = []
+    for pair, part in _grouped(entries, names.pair).items():
+        layers = list(
+            dict.fromkeys(str(entry.key.get(axis)) for entry in part if entry.key.get(axis) is not None)
+        )
+        lines = []
+        for label, course in _grouped(part, names.label).items():
+            there = [entry for entry in course if entry.cell is not None]
+            if there:
+                x = [float(layers.index(str(entry.key.get(axis)))) for entry in there]
+                lines.append(_line(label, [entry.cell for entry in there if entry.cell], x, names))
+        title = ", ".join(filter(None, [pair, title_of(part[0].key, replace(names, pairs=False))]))
+        panels.append(Panel(title, "", y_label, lines, _missing(part, names), x_names=layers))
+    return panels
+
+
+def title_of(key: Key, names: Names) -> str:
+    """What one sparsity of one network and data set is called: "dense network", "tickets, 89.26% pruned"."""
+    what = f"tickets, {key.sparsity:g}% pruned" if key.sparsity else "dense networks"
+    return ", ".join(filter(None, [names.pair(key), what]))
+
+
+def _course(label: str, course: Sequence[Entry], names: Names) -> Line:
+    """A configuration against sparsity, in the order of the rounds."""
+    there = sorted(
+        (entry for entry in course if entry.cell is not None), key=lambda entry: entry.key.sparsity or 0.0
+    )
+    cells = [entry.cell for entry in there if entry.cell is not None]
+    line = _line(label, cells, [cell.key.sparsity or 0.0 for cell in cells], names)
+    if not any(is_ticket(cell.key) for cell in cells):
+        return line
+    return replace(
+        line, winning=[cell.winning for cell in cells], failures=[_failures(entry) for entry in there]
+    )
+
+
+def _points(entries: Sequence[Entry], names: Names) -> list[Line]:
+    """A line of one point for each entry that has a cell."""
+    return [
+        replace(
+            _line(names.label(entry.key), [entry.cell], [0.0], names),
+            values=[entry.cell.values],
+            failures=[_failures(entry)],
+        )
+        for entry in entries
+        if entry.cell is not None
+    ]
+
+
+def _curve(entry: Entry, names: Names) -> Line | None:
+    curves = [number.curve for number in entry.numbers if number.curve is not None]
+    # A run that ended early has another course than the others.
+    alike = [curve for curve in curves if curve.x == curves[0].x]
+    if not alike:
+        return None
+    points = list(zip(*(curve.y for curve in alike), strict=True))
+    spreads = [spread for values in points if (spread := sample_std(values)) is not None]
+    return Line(
+        names.label(entry.key), alike[0].x, [mean(values) for values in points],
+        entry.key.momentum, entry.key.batch_size, spreads if len(spreads) == len(points) else None,
+        _half(entry.key, names), failed=[entry.failed] * len(points),
+    )  # fmt: skip
+
+
+def _line(label: str, cells: Sequence[Cell], x: Sequence[float], names: Names) -> Line:
+    key = cells[0].key
+    spread = [cell.std for cell in cells if cell.std is not None]
+    return Line(
+        label, x, [cell.mean for cell in cells], key.momentum, key.batch_size,
+        spread if len(spread) == len(cells) else None, _half(key, names),
+        failed=[cell.failed for cell in cells],
+    )  # fmt: skip
+
+
+def _half(key: Key, names: Names) -> bool | None:
+    """Whether a line starts late, where some do."""
+    return bool(key.pretrained) if names.late else None
+
+
+def _failures(entry: Entry) -> list[float]:
+    """The values of the runs that failed."""
+    return [number.value for number in entry.numbers if number.failed and number.value is not None]
+
+
+def _missing(entries: Sequence[Entry], names: Names) -> list[str]:
+    return list(dict.fromkeys(names.label(entry.key) for entry in entries if not entry.finished))
+
+
+def _grouped(entries: Iterable[Entry], name: Callable[[Key], str]) -> dict[str, list[Entry]]:
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(name(entry.key), []).append(entry)
+    return groups

@@ -1,0 +1,393 @@
+"""Experiments of one's own: their jobs, their numbers, and what is refused."""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tombola as tb
+from tombola.errors import StudyError, TombolaError
+from tombola.experiments.chain_items import ChainItem
+from tombola.experiments.experiment import Experiment
+from tombola.experiments.from_file import read_all_experiments, read_experiments
+from tombola.lab.chains import imp_jobs
+from tombola.lab.item import jobs_of
+from tombola.table.key import Key
+from tombola.table.number import Cell, longest
+from tombola.table.table import Table, read_csv
+
+QUICK = {"epochs": 2, "batch_size": 400}
+
+
+def items_of(experiment: Experiment) -> list[ChainItem]:
+    """Its items, all of which are of chains."""
+    items = [item for item in experiment.at().items if isinstance(item, ChainItem)]
+    assert len(items) == len(experiment.at().items)
+    return items
+
+
+def measured(experiment: Experiment, folder: Path) -> tuple[tb.Lab, Table]:
+    """A lab in which everything was run, and all numbers."""
+    lab = tb.Lab(folder)
+    bound = experiment.at()
+    lab.run(jobs_of(bound.items)).raise_failures()
+    return lab, Table(bound.numbers(lab.results()))
+
+
+def by_metric(table: Table) -> dict[tuple[float | None, str, str], Cell]:
+    """The cells by sparsity, metric and what their values are of, where nothing else tells them apart."""
+    cells = longest(table.cells())
+    placed = {(key.sparsity, key.metric, key.over): cell for key, cell in cells.items() if not key.more}
+    assert len(placed) == len([key for key in cells if not key.more])
+    return placed
+
+
+def test_the_grid_is_all_combinations_and_its_chains_are_those_of_imp() -> None:
+    experiment = Experiment(
+        "mine", recipe={**QUICK, "momentum": [0.0, 0.9], "lr": [0.1, 0.2]}, rounds=1, seeds=2
+    )
+    assert [varied for varied, _ in experiment.recipes()] == [
+        {"momentum": mu, "lr": lr} for mu in (0.0, 0.9) for lr in (0.1, 0.2)
+    ]
+    runs = [item for item in items_of(experiment) if not item.measure]
+    assert [(item.key.sparsity, item.key.momentum, item.key.get("lr")) for item in runs] == [
+        (sparsity, mu, lr) for mu in (0.0, 0.9) for lr in (0.1, 0.2) for sparsity in (0.0, 20.0)
+    ]
+    recipe = tb.Recipe(epochs=2, batch_size=400, momentum=0.0, lr=0.2)
+    expected = [imp_jobs("convnet", "digits", recipe, rounds=1, seed=seed)[1].name for seed in (0, 1)]
+    assert [job.name for job in runs[3].jobs] == expected
+
+
+def test_several_epochs_to_rewind_to_are_an_axis_of_their_own() -> None:
+    experiment = Experiment("mine", recipe=QUICK | {"epochs": 3}, rewind=[0, 1, 2], rounds=1)
+    keys = [item.key for item in items_of(experiment) if not item.measure and not item.key.sparsity]
+    assert [(key.pretrained, key.get("rewind")) for key in keys] == [(False, 0), (True, 1), (True, 2)]
+    two = Experiment("mine", recipe=QUICK, rewind=[0, 1])
+    assert [(item.key.pretrained, item.key.more) for item in items_of(two)] == [(False, ()), (True, ())]
+
+
+def test_late_rewinding_has_a_noise_of_its_own_where_that_is_asked_for() -> None:
+    recipe = tb.Recipe(**QUICK)
+    for own, noise in ((False, None), (True, 101)):
+        experiment = Experiment("mine", recipe=QUICK, rewind=1, seeds=2, own_pretraining_noise=own)
+        (item,) = items_of(experiment)
+        expected = imp_jobs("convnet", "digits", recipe, rounds=0, rewind=1, seed=1, pretraining_noise=noise)
+        assert item.jobs[1].name == expected[0].name
+
+
+def test_the_initialisation_of_an_experiment_is_that_of_its_starts() -> None:
+    experiment = Experiment("mine", recipe=QUICK, init="glorot-normal")
+    (item,) = items_of(experiment)
+    recipe = tb.Recipe(**QUICK)
+    (expected,) = imp_jobs("convnet", "digits", recipe, rounds=0, init="glorot-normal")
+    assert item.jobs[0].name == expected.name
+    assert expected.parents[0].arguments["init"] == "glorot-normal"
+    assert expected.name != imp_jobs("convnet", "digits", recipe, rounds=0)[0].name
+    with pytest.raises(TombolaError, match="no initialisation 'glorot'; did you mean 'glorot-normal'"):
+        Experiment("mine", recipe=QUICK, init="glorot").at()
+
+
+def test_rounds_that_two_decimals_do_not_tell_apart_have_keys_of_their_own() -> None:
+    experiment = Experiment("mine", recipe=QUICK, rounds=6, fraction=0.9)
+    sparsities = [item.key.sparsity for item in items_of(experiment) if not item.measure]
+    assert sparsities == pytest.approx([0.0, 90.0, 99.0, 99.9, 99.99, 99.999, 99.9999])
+    assert len(set(sparsities)) == 7
+
+
+def test_measures_are_taken_of_every_round(tmp_path: Path, digits: tb.Data) -> None:
+    experiment = Experiment(
+        "mine", recipe=QUICK, rounds=1, seeds=2,
+        measures={"untrained": {}, "convergence": {}, "probe": {"blocks": ["5"], "head": "14"}},
+    )  # fmt: skip
+    lab = tb.Lab(tmp_path)
+    before = Table(experiment.at().numbers(lab.results()))
+    assert {number.state for number in before} == {"missing"}
+    assert before.cells(partial=True) == {}
+    lab, table = measured(experiment, tmp_path)
+    cells = by_metric(table)
+    recipe = tb.Recipe(epochs=2, batch_size=400)
+    runs = [
+        list(tb.imp(tb.initialize("convnet", digits, seed=n), digits, recipe, rounds=1, noise=n))
+        for n in (0, 1)
+    ]
+    for number, sparsity in enumerate((0.0, 20.0)):
+        of_round = [chain[number] for chain in runs]
+        accuracy = cells[sparsity, "val_accuracy", "seeds"]
+        assert accuracy.values == tuple(run.accuracy for run in of_round)
+        assert accuracy.seeds == (0, 1)
+        assert accuracy.failed == any(run.failed for run in of_round)
+        untrained = tuple(tb.untrained(run.ticket, digits).accuracy for run in of_round)
+        assert cells[sparsity, "untrained_accuracy", "seeds"].values == untrained
+        known = [value for run in of_round if (value := tb.convergence(run)) is not None]
+        assert cells[sparsity, "convergence", "seeds"].values == tuple(known)
+        assert statistics.mean(cells[sparsity, "probe.accuracy[0]", "seeds"].values) > 0
+        if number:
+            for name, keep in of_round[0].ticket.mask.items():
+                (share,) = [
+                    entry.value for entry in table if entry.key.get("layer") == name and entry.seed == 0
+                ]
+                assert share == pytest.approx(1 - int(keep.sum()) / keep.numel())
+    # The accuracies carry their course: test error by epoch, from before any step.
+    (first,) = [n for n in table if n.key.metric == "val_accuracy" and n.key.sparsity == 0 and n.seed == 0]
+    assert first.curve is not None
+    assert first.curve.x == (0, 1, 2)
+    assert first.curve.y == pytest.approx([100 - row.test_accuracy for row in runs[0][0].history])
+
+
+def test_the_record_of_learning_has_the_names_and_units_of_the_table(tmp_path: Path, digits: tb.Data) -> None:
+    experiment = Experiment("mine", recipe=QUICK, measures=["learning.forgetting", "learning.convergence"])
+    _, table = measured(experiment, tmp_path)
+    run = tb.train(tb.initialize("convnet", digits, seed=0), digits, tb.Recipe(**QUICK), noise=0)
+    forgetting = tb.forgetting(run)
+    numbers = {number.key.metric: number for number in table}
+    assert numbers["forgetting_events"].value == forgetting.events_mean
+    assert numbers["forgetting_spread"].value == forgetting.events_std
+    assert numbers["unforgettable_percent"].value == pytest.approx(100 * forgetting.unforgettable)
+    assert numbers["convergence"].value == tb.convergence(run)
+    curve = numbers["forgetting_events"].curve
+    assert curve is not None
+    assert curve.x == (1, 2)
+    assert sum(curve.y) == pytest.approx(forgetting.events_mean)
+
+
+def test_measures_between_copies_and_rounds_are_those_of_the_library(tmp_path: Path, digits: tb.Data) -> None:
+    of_three = {"points": 3}
+    experiment = Experiment(
+        "mine", recipe=QUICK, rounds=1, seeds=2, copies=2,
+        between={
+            "copies": {"instability.height": of_three, "barrier.height": of_three},
+            "rounds": {"barrier.height": of_three},
+        },
+    )  # fmt: skip
+    _, table = measured(experiment, tmp_path)
+    cells = by_metric(table)
+    assert {place for place in cells if place[1] != "val_accuracy"} == {
+        *((sparsity, "instability.height", "copies") for sparsity in (0.0, 20.0)),
+        *((sparsity, "barrier", "pairs") for sparsity in (0.0, 20.0)),
+        (0.0, "barrier_to_next", "rounds"),  # from the last round there is no next
+    }
+    recipe = tb.Recipe(epochs=2, batch_size=400)
+    copied: dict[int, list[float]] = {0: [], 1: []}
+    stepped = []
+    for seed in (0, 1):
+        start = tb.initialize("convnet", digits, seed=seed)
+        first, second = tb.imp(start, digits, recipe, rounds=1, noise=seed)
+        stepped.append(tb.barrier(first, second, digits, points=3))
+        for number, run in enumerate((first, second)):
+            other = tb.train(run.ticket, digits, recipe, noise=seed + 1)
+            copied[number].append(tb.barrier(run, other, digits, points=3).height)
+    assert cells[0.0, "barrier_to_next", "rounds"].values == tuple(line.height for line in stepped)
+    for number, sparsity in enumerate((0.0, 20.0)):
+        for metric, over in (("instability.height", "copies"), ("barrier", "pairs")):
+            cell = cells[sparsity, metric, over]
+            assert cell.values == tuple(copied[number])
+            assert cell.failed == cells[sparsity, "val_accuracy", "seeds"].failed
+    (number,) = [n for n in table if n.key.metric == "barrier_to_next" and n.seed == 1]
+    assert number.curve is not None
+    assert (number.curve.x, number.curve.y) == (stepped[1].alphas, stepped[1].errors)
+
+
+def test_a_measure_of_two_runs_is_taken_of_every_pair_of_copies() -> None:
+    experiment = Experiment("mine", recipe=QUICK, seeds=2, copies=3, between={"copies": ["barrier"]})
+    (item,) = [item for item in items_of(experiment) if item.between]
+    noises = [
+        tuple(job.arguments[end].arguments.get("noise", 0) for end in ("first", "second"))
+        for job in item.jobs
+    ]
+    assert noises == [(0, 1), (0, 2), (1, 2), (1, 2), (1, 3), (2, 3)]
+    assert item.seeds == (0, 0, 0, 1, 1, 1)
+
+
+def test_copies_are_trained_at_the_rounds_that_ask_for_them_only() -> None:
+    experiment = Experiment(
+        "mine", recipe=QUICK, rounds=3, copies=2, copies_at=[0, 3], between={"copies": ["barrier"]}
+    )
+    copied = [item.key.sparsity for item in items_of(experiment) if item.between]
+    assert copied == [0.0, pytest.approx(48.8)]
+    everywhere = Experiment("mine", recipe=QUICK, rounds=3, copies=2, between={"copies": ["barrier"]})
+    assert len([item for item in items_of(everywhere) if item.between]) == 4
+
+
+def test_a_measure_with_several_option_sets_is_taken_with_each(tmp_path: Path, digits: tb.Data) -> None:
+    lines = [{"points": 3}, {"points": 5}, {"points": 3, "recalibrate": True}]
+    experiment = Experiment(
+        "mine", recipe=QUICK, copies=2,
+        measures={"untrained.loss": [{}, {"recalibrate": True}]},
+        between={"copies": {"barrier.height": lines}},
+    )  # fmt: skip
+    _, table = measured(experiment, tmp_path)
+    values = {
+        (number.key.metric, number.key.get("points")): number.value
+        for number in table
+        if number.key.metric != "val_accuracy"
+    }
+    recipe = tb.Recipe(**QUICK)
+    start = tb.initialize("convnet", digits, seed=0)
+    first, second = (tb.train(start, digits, recipe, noise=noise) for noise in (0, 1))
+    assert values == {
+        ("untrained.loss", None): tb.untrained(start, digits).loss,
+        ("recalibrated_untrained.loss", None): tb.untrained(start, digits, recalibrate=True).loss,
+        ("barrier", 3): tb.barrier(first, second, digits, points=3).height,
+        ("barrier", 5): tb.barrier(first, second, digits, points=5).height,
+        ("recalibrated_barrier", 3): tb.barrier(first, second, digits, points=3, recalibrate=True).height,
+    }
+
+
+def test_a_cell_is_there_when_all_of_its_pairs_are(tmp_path: Path) -> None:
+    """A gap of one seed is not filled by the pairs of another."""
+    experiment = Experiment(
+        "mine", recipe=QUICK, seeds=2, copies=2, between={"copies": {"barrier.height": {"points": 3}}}
+    )
+    bound = experiment.at()
+    (barriers,) = [item for item in items_of(experiment) if item.between]
+    lab = tb.Lab(tmp_path)
+    lab.run(barriers.jobs[0]).raise_failures()
+    table = Table(bound.numbers(lab.results()))
+    states = [number.state for number in table if number.key.metric == "barrier"]
+    assert states == ["measured", "missing"]
+    assert [key for key in table.cells() if key.metric == "barrier"] == []
+
+
+def test_epochs_as_an_axis_have_a_column_of_their_own(tmp_path: Path) -> None:
+    experiment = Experiment("mine", recipe=QUICK | {"epochs": [1, 2]})
+    _, table = measured(experiment, tmp_path)
+    assert [(number.key.get("budget"), number.epochs) for number in table] == [(1, 1), (2, 2)]
+    assert read_csv(table.csv()).numbers[0].key == table.numbers[0].key
+    assert isinstance(table.numbers[0].key, Key)
+
+
+def test_a_study_written_before_has_the_same_class() -> None:
+    assert tb.OwnStudy is tb.Experiment is Experiment
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"recipe": {"epoch": 3}}, "mine: no entry of a recipe 'epoch'; did you mean 'epochs'?"),
+        ({"recipe": {"epochs": 0}}, "epochs is 0; it must be a whole number, at least 1"),
+        ({"recipe": {"lr": "fast"}}, "mine: recipe has lr = 'fast'; it must be a number"),
+        ({"recipe": {"milestones": 3}}, "mine: the recipe does not fit: "),
+        ({"networks": "convnet"}, "mine: networks is 'convnet'; give a list of at least one"),
+        ({"networks": ["convnett"]}, "no network 'convnett'; did you mean 'convnet'?"),
+        ({"measures": "probe"}, "mine: measures is 'probe'; give a list, ['probe']"),
+        ({"measures": ["prob"]}, "no declared function 'prob'; did you mean 'probe'?"),
+        (
+            {"measures": ["barrier"]},
+            "mine: measure 'barrier' takes first, second; here a measure takes one run or ticket and, if it "
+            "wants, the data; one of several runs belongs under between",
+        ),
+        (
+            {"measures": ["untrained.los"]},
+            "mine: no number of measure 'untrained' 'los'; did you mean 'loss'?",
+        ),
+        (
+            {"between": {"copies": ["untrained"]}},
+            "mine: measure 'untrained' takes ticket; between runs a measure takes two of them, or a list, "
+            "and, if it wants, the data",
+        ),
+        (
+            {"between": {"copy": ["barrier"]}},
+            "mine: no kind of runs to measure between 'copy'; did you mean 'copies'?",
+        ),
+        (
+            {"between": ["barrier"]},
+            "mine: between is ['barrier']; give measures for each of copies and rounds",
+        ),
+        ({"between": {"rounds": "barrier"}}, "mine: rounds is 'barrier'; give a list, ['barrier']"),
+        ({"name": 3}, "a study is called 3; its name must do as the name of a file"),
+        ({"networks": 3}, "mine: networks is 3; give a list of at least one"),
+        ({"data": 3}, "mine: data is 3; give a list of at least one"),
+        ({"recipe": 3}, "mine: recipe is 3; give its entries by name"),
+        ({"recipe": {"momentum": "x"}}, "mine: recipe has momentum = 'x'; it must be a number"),
+        ({"recipe": {"lr": [0.1, True]}}, "mine: recipe has lr = True; it must be a number"),
+        ({"recipe": {"momentum": []}}, "mine: recipe has momentum = []; give at least one value"),
+        ({"measures": 3}, "mine: measures is 3; give a list of measures"),
+        (
+            {"measures": {"untrained": 3}},
+            "mine: measures has untrained = 3; give its options by name, or {}",
+        ),
+        ({"between": {"rounds": 3}}, "mine: rounds is 3; give a list of measures"),
+        ({"measures": [3]}, "mine: measures is [3]; measures stand in it by their names"),
+        ({"networks": [3]}, "mine: networks is [3]; they stand in it by their names"),
+        ({"measures": ["convergence.a"]}, "mine: measure 'convergence' gives a single number; leave out 'a'"),
+        ({"copies_at": [-1]}, "mine: copies_at is -1; it must be a whole number, at least 0"),
+        ({"rewind": []}, "mine: rewind is an empty list; give at least one epoch"),
+        (
+            {"measures": {"untrained": [{}, 3]}},
+            "mine: measures has untrained = [{}, 3]; give its options by name, or {}",
+        ),
+        ({"copies": 1}, "mine: copies is 1; it must be a whole number, at least 2"),
+        ({"seeds": 0}, "mine: seeds is 0; it must be a whole number, at least 1"),
+        ({"rounds": 1.5}, "mine: rounds is 1.5; it must be a whole number, at least 0"),
+        ({"fraction": "half"}, "mine: fraction is 'half'; it must be a number"),
+        ({"fraction": 2}, "fraction is 2; it must lie between 0 and 1, both excluded"),
+        ({"recipe": {"epochs": 2}, "rewind": 2}, "mine: rewind is 2 of 2 epochs"),
+        ({"name": "a/b"}, "a study is called 'a/b'; its name must do as the name of a file"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(entries: dict[str, Any], words: str) -> None:
+    with pytest.raises(TombolaError) as caught:
+        Experiment(**{"name": "mine", **entries}).at()
+    assert str(caught.value).startswith(words)
+    assert "\n" not in str(caught.value)
+
+
+def test_toml_and_python_files_say_the_same(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(
+        'rounds = 3\nmeasures = ["untrained"]\nbetween = {rounds = ["barrier"]}\n'
+        "[recipe]\nmomentum = [0.0, 0.9]\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "mine.py").write_text(
+        "import tombola as tb\n"
+        "study = tb.OwnStudy('mine', rounds=3, measures=['untrained'], between={'rounds': ['barrier']},\n"
+        "    recipe={'momentum': [0.0, 0.9]})\n"
+    )
+    toml, python = (read_experiments(tmp_path / f"mine.{kind}") for kind in ("toml", "py"))
+    assert toml.experiments == python.experiments
+    assert (toml.code, python.code) == ((), (tmp_path / "mine.py",))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("mine.toml", "rounds = ", "mine.toml: Invalid value"),
+        ("mine.toml", "round = 3", "mine.toml: no entry of a study 'round'; did you mean 'rounds'?"),
+        ("mine.toml", "import = 3", "mine.toml: import is 3; give names of Python files"),
+        ("mine.py", "import sys\nsys.exit(3)", "mine.py, line 2: SystemExit: 3"),
+        ("mine.toml", 'import = "none.py"', "none.py: No such file or directory"),
+        (
+            "mine.py",
+            "import tombola",
+            "mine.py makes no study; write study = tombola.Experiment(...) at its top",
+        ),
+        ("mine.txt", "", "mine.txt is neither Python nor TOML; its name must end in .py or .toml"),
+    ],
+)
+def test_a_file_with_an_error_is_refused_in_one_line(
+    tmp_path: Path, name: str, text: str, words: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(TombolaError) as caught:
+        read_experiments(tmp_path / name)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_studies_of_one_name_are_refused(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.py", tmp_path / "second.py"
+    first.write_text("import tombola as tb\nstudy = again = tb.OwnStudy('a')\n")
+    second.write_text("import tombola as tb\none, other = tb.OwnStudy('a'), tb.OwnStudy('a', rounds=2)\n")
+    (file,) = read_all_experiments([first])
+    assert [study.name for study in file.experiments] == ["a"]
+    words = r"second\.py: a study is called 'a' as is another one there; give each a name of its own"
+    with pytest.raises(StudyError, match=words):
+        read_all_experiments([second])
+    with pytest.raises(StudyError, match=r"second\.py: a study is called 'a' as is one in .*first\.py; give"):
+        read_all_experiments([first, second])
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"no file '.*none\.py'; give a study of your own that exists"):
+        read_experiments(tmp_path / "none.py")
