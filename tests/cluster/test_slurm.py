@@ -15,10 +15,10 @@ from typing import Any
 
 import psutil
 import pytest
-from tombola.experiments.own_file import read_own
-from tombola.experiments.own_rows import own_rows
 
 import tombola as tb
+from tombola.experiments.from_file import read_experiments
+from tombola.lab.item import jobs_of
 from tombola.lab.job import all_needed
 from tombola.lab.verify import verify
 
@@ -58,8 +58,8 @@ def undisturbed(slurm_possible: None, tmp_path_factory: pytest.TempPathFactory) 
     """The jobs of the study and their results, from one process and without any cluster."""
     place = tmp_path_factory.mktemp("undisturbed")
     (place / "study.py").write_text(_STUDY.partition("def take_in")[0])
-    (study,) = read_own(place / "study.py").studies
-    jobs = all_needed(job for row in own_rows(study) for job in row.jobs)
+    (experiment,) = read_experiments(place / "study.py").experiments
+    jobs = all_needed(jobs_of(experiment.at().items))
     lab = tb.Lab(place / "store")
     lab.run(jobs.values()).raise_failures()
     return {name: (job, lab.result(job)) for name, job in jobs.items()}

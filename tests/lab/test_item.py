@@ -133,7 +133,7 @@ def test_noise_copies_are_told_apart_in_a_table() -> None:
 
 def test_a_gap_for_all_pairs_gives_way_to_pairs_and_one_of_a_single_pair_does_not() -> None:
     barrier = item(0.0, metric="barrier", over="pairs").key
-    pair = Number(key=barrier, value=5.0, epochs=7, seed=0, pair=0)
+    pair = Number(key=barrier, value=5.0, epochs=7, pair=0)
     for_all = Number(key=barrier, value=None, state="missing", epochs=7)
     of_the_next_run = Number(key=barrier, value=None, state="missing", epochs=7, seed=1, pair=0)
     assert Table([for_all, pair]).numbers == (pair,)

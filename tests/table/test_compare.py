@@ -25,7 +25,7 @@ def test_the_interval_is_students_by_hand() -> None:
     assert (low, high) == (pytest.approx(93 - half, abs=1e-4), pytest.approx(93 + half, abs=1e-4))
 
 
-@given(st.lists(st.floats(0, 100), min_size=2, max_size=6), st.floats(0.5, 0.999))
+@given(st.lists(st.floats(0, 100), min_size=3, max_size=6), st.floats(0.5, 0.999))
 def test_the_interval_is_that_of_scipy(values: list[float], confidence: float) -> None:
     interval = mean_interval(measured(KEYS[0], values, epochs=20), confidence)
     scale = statistics.stdev(values) / math.sqrt(len(values))
@@ -49,6 +49,12 @@ def test_ours_beside_theirs() -> None:
     assert narrow.interval == pytest.approx((90.529, 91.471), abs=0.001)
 
 
+def test_two_runs_have_no_interval() -> None:
+    ours = by_key([measured(KEYS[0], [90.0, 95.0], epochs=20)])
+    [row] = side_by_side(ours, {KEYS[0]: printed(KEYS[0], 70.0)})
+    assert (row.difference, row.interval, row.inside) == (22.5, None, None)
+
+
 def test_one_run_has_a_difference_and_no_interval_and_says_so() -> None:
     ours = by_key([measured(KEYS[0], [90.0], epochs=20)])
     [row] = side_by_side(ours, {KEYS[0]: printed(KEYS[0], 92.0)})
@@ -57,7 +63,7 @@ def test_one_run_has_a_difference_and_no_interval_and_says_so() -> None:
 
 
 def test_what_one_side_lacks_is_a_gap_with_a_remark() -> None:
-    ours = by_key(measured(key, [90.0, 91.0], epochs=20) for key in (KEYS[2], KEYS[1]))
+    ours = by_key(measured(key, [90.0, 91.0, 92.0], epochs=20) for key in (KEYS[2], KEYS[1]))
     theirs = by_key(printed(key, 92.0) for key in KEYS[:2])
     rows = side_by_side(ours, theirs)
     assert [row.key for row in rows] == KEYS

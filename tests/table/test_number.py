@@ -232,6 +232,25 @@ def test_runs_of_other_seeds_are_compared_by_welch(
         assert between == pytest.approx((expected.low, expected.high), rel=1e-6, abs=1e-6)
 
 
+def test_pairs_of_one_seed_are_no_runs_of_several_seeds() -> None:
+    first, second = (
+        replace(measured(Key(metric="barrier", over="pairs", sparsity=at), values, epochs=4), seeds=(0, 0, 0))
+        for at, values in ((0.0, [2.0, 2.1, 2.2]), (20.0, [1.0, 1.1, 1.2]))
+    )
+    low, high = difference_interval(first, second) or (0.0, 0.0)
+    # Taken pair by pair the difference would be 1 with certainty; as independent values it is not.
+    assert low < 0.9 < 1.1 < high
+
+
+def test_a_cell_of_which_a_run_is_missing_wins_nothing() -> None:
+    key = Key(metric="val_accuracy", sparsity=20.0)
+    dense = [Number(key=replace(key, sparsity=0.0), value=90.0, epochs=4, seed=seed) for seed in range(2)]
+    ticket = Number(key=key, value=95.0, epochs=4, seed=0)
+    gap = Number(key=key, value=None, state="missing", epochs=4, seed=1)
+    assert longest(cells_of([*dense, ticket], partial=True))[key].winning
+    assert not longest(cells_of([*dense, ticket, gap], partial=True))[key].winning
+
+
 def test_fewer_than_three_runs_have_no_interval() -> None:
     assert interval(numbers(KEY, 1.0, 2.0), numbers(DENSE, 1.0, 2.0, 3.0), 0.95) is None
 

@@ -285,3 +285,23 @@ def test_a_table_without_numbers_has_its_columns() -> None:
     table = Table([])
     assert (len(table), table.cells(), list(table.frame().columns)) == (0, {}, list(COLUMNS))
     assert read_csv(table.csv()).numbers == ()
+
+
+def test_values_of_two_experiments_that_differ_in_what_neither_varies_are_both_kept() -> None:
+    key = Key(metric="val_accuracy", network="convnet", dataset="digits", sparsity=0.0)
+    first, second = (
+        [
+            Number(key=key, value=value + seed, epochs=4, seed=seed, jobs=(f"{name}{seed}" * 16,))
+            for seed in range(2)
+        ]
+        for name, value in (("aaaa", 90.0), ("bbbb", 80.0))
+    )
+    table = Table([*first, *second])
+    assert [number.value for number in table] == [90.0, 91.0, 80.0, 81.0]
+    # Neither is a repetition of the other: no mean is taken over both.
+    cells = [cell for group in table.cells().values() for cell in group]
+    assert sorted(cell.values for cell in cells) == [(80.0,), (81.0,), (90.0, 91.0)]
+    assert {name for number in table for name, _ in number.key.more} == {"job"}
+    # The same jobs, or the same values by other jobs, stand once.
+    assert len(Table([*first, *first])) == 2
+    assert len(Table([*first, *(replace(number, jobs=("c" * 64,)) for number in first)])) == 2

@@ -267,33 +267,30 @@ def by_key(cells: Iterable[Cell]) -> dict[Key, Cell]:
 
 def is_ticket(key: Key) -> bool:
     """Whether this is the accuracy of a trained ticket, which may win over its own dense network."""
-    return (
-        key.metric in ("val_accuracy", "accuracy")
-        and bool(key.sparsity)
-        and not key.subset_percent
-        and not key.baseline
-    )
+    return key.metric == "val_accuracy" and bool(key.sparsity) and not key.subset_percent and not key.baseline
 
 
 def _judged(cell: Cell, dense: Cell) -> Cell:
     """The cell of a ticket, marked if it wins; a run that failed to train wins nothing."""
-    if cell.failed or dense.failed or not is_winning(cell.values, dense.values):
+    if cell.failed or dense.failed or cell.missing or dense.missing:
+        return cell
+    if not is_winning(cell.values, dense.values):
         return cell
     interval = difference_interval(cell, dense)
     return replace(cell, winning=True, clearly=None if interval is None else interval[0] > 0)
 
 
-def mean_interval(cell: Cell, confidence: float = 0.95) -> tuple[float, float] | None:
-    """Student's interval of the mean of a cell's own runs; None for fewer than two."""
-    std = sample_std(cell.values) if cell.values else None
-    if std is None:
-        return None
-    half = student(len(cell.values) - 1, confidence) * std / math.sqrt(len(cell.values))
-    return cell.mean - half, cell.mean + half
-
-
 LEAST_RUNS = 3
 """Runs from which a mean is given an interval: with two it would be as wide as the axis."""
+
+
+def mean_interval(cell: Cell, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Student's interval of the mean of a cell's own values; None for fewer than three."""
+    if len(cell.values) < LEAST_RUNS:
+        return None
+    std = sample_std(cell.values) or 0.0
+    half = student(len(cell.values) - 1, confidence) * std / math.sqrt(len(cell.values))
+    return cell.mean - half, cell.mean + half
 
 
 def difference_interval(first: Cell, second: Cell, confidence: float = 0.95) -> tuple[float, float] | None:
@@ -317,7 +314,9 @@ def sum_interval(
     if not terms or min(len(cell.values) for _, cell in terms) < LEAST_RUNS:
         return None
     center = math.fsum(weight * cell.mean for weight, cell in terms)
-    if terms[0][1].seeds and len({cell.seeds for _, cell in terms}) == 1:
+    seeds = terms[0][1].seeds
+    # Several pairs of noise copies of one seed are no runs of several seeds.
+    if len(set(seeds)) == len(seeds) > 0 and len({cell.seeds for _, cell in terms}) == 1:
         rows = zip(*([weight * value for value in cell.values] for weight, cell in terms), strict=True)
         sums = [math.fsum(row) for row in rows]
         half = student(len(sums) - 1, confidence) * (sample_std(sums) or 0.0) / math.sqrt(len(sums))

@@ -11,6 +11,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tombola.errors import StudyError, reason
@@ -42,17 +43,22 @@ Row = dict[str, Scalar]
 
 
 class Table:
-    """Numbers in order; of two that say the same of one run the first that is measured stays."""
+    """Numbers in order, each once.
+
+    What two experiments ask for in common, by whatever jobs, stands once: the first that is measured stays.
+    Where two values of one key, budget, seed and pair differ, as of experiments that differ in what neither
+    varies, the later one gets a further axis ``job``, so that neither is lost nor taken for a repetition.
+    """
 
     def __init__(self, numbers: Iterable[Number]) -> None:
         rows: dict[object, Number] = {}
         for number in numbers:
-            # Values without a seed or pair, such as those of noise copies, differ in their jobs only.
-            unnumbered = number.seed is None and number.pair is None
-            identity = (
-                number.key, number.epochs, number.seed, number.pair, number.jobs if unnumbered else (),
-            )  # fmt: skip
+            identity = _identity(number)
             before = rows.get(identity)
+            if before is not None and _contradict(before, number):
+                number = replace(number, key=_of_job(number))
+                identity = _identity(number)
+                before = rows.get(identity)
             if before is None or (before.state == "missing" and number.state != "missing"):
                 rows[identity] = number
         # One gap for all pairs of a key says nothing where they have come by another way.
@@ -137,6 +143,24 @@ class Table:
         lines = [shown, ["---:" if name in (*WHOLE, *REAL) else "---" for name in shown]]
         lines += [[_text(row[name]) for name in shown] for row in rows]
         return "".join(f"| {' | '.join(map(_markdown_text, line))} |\n" for line in lines)
+
+
+def _identity(number: Number) -> object:
+    """What two numbers that say the same have in common."""
+    # Values without a seed or pair, such as those of noise copies, differ in their jobs only.
+    unnumbered = number.seed is None and number.pair is None
+    return number.key, number.epochs, number.seed, number.pair, number.jobs if unnumbered else ()
+
+
+def _contradict(first: Number, second: Number) -> bool:
+    """Whether two numbers of one identity are of different jobs and have different values."""
+    measured = first.value is not None and second.value is not None
+    return measured and first.jobs != second.jobs and first.value != second.value
+
+
+def _of_job(number: Number) -> Key:
+    """The key of a number with the beginning of its job's name as a further axis."""
+    return replace(number.key, more=(*number.key.more, ("job", number.jobs[0][:12] if number.jobs else "")))
 
 
 def read_csv(text: str) -> Table:
