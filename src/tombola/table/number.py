@@ -267,12 +267,7 @@ def by_key(cells: Iterable[Cell]) -> dict[Key, Cell]:
 
 def is_ticket(key: Key) -> bool:
     """Whether this is the accuracy of a trained ticket, which may win over its own dense network."""
-    return (
-        key.metric in ("val_accuracy", "accuracy")
-        and bool(key.sparsity)
-        and not key.subset_percent
-        and not key.baseline
-    )
+    return key.metric == "val_accuracy" and bool(key.sparsity) and not key.subset_percent and not key.baseline
 
 
 def _judged(cell: Cell, dense: Cell) -> Cell:
