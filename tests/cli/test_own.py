@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_run(
             ("wrong.py",),
             "wrong.py, line 2: StudyError: a: rounds is []; it must be a whole number, at least 0",
         ),
-        (("none.py",), "no file 'none.py'; give a study of your own that exists"),
+        (("none.py",), "no file 'none.py'; give an experiment of your own that exists"),
         (
             ("wider.py", "table1"),
             "'wider.py' is a file of your own; name it by itself, without studies of the paper",
