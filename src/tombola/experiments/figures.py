@@ -11,9 +11,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from tombola.errors import JobError
 from tombola.experiments.bound import Bound
 from tombola.pruning.prune import Scope
-from tombola.table.metrics import LAYERS, RECALIBRATED, metric_of, metrics_of
+from tombola.registry import declaration
+from tombola.table.metrics import LAYERS, METRICS, RECALIBRATED, metric_of, metrics_of
 from tombola.table.number import Entry
 from tombola.views.chain_panels import (
     POSITION,
@@ -154,20 +156,21 @@ def _accuracy(shown: _Shown, entries: Sequence[Entry]) -> Exhibit:
 def _of_metric(shown: _Shown, metric: str, over: str, entries: Sequence[Entry]) -> Exhibit:
     """The exhibit of any metric but the accuracy."""
     label, axis = metric_of(metric).label, metric_of(metric).axis
+    is_barrier = metric_of(metric).limit is not None
     rounds = {entry.key.sparsity for entry in entries}
     few = len(rounds) <= _MOST_ROUNDS_AS_BARS
     panels = (bar_panels if few else sparsity_panels)(entries, shown.names, axis)
-    caption = (
-        f"{label[0].upper()}{label[1:]}, mean over the {'pairs of copies' if over == 'pairs' else 'seeds'}."
-    )
+    of = {"pairs": "pairs of copies", "copies": "copies of each seed"}.get(over, "seeds")
+    caption = f"{_sense(metric)}; mean over the {of}."
     heading = _HEADINGS.get(metric, label.removesuffix(" (points)"))
     if over in ("pairs", "copies"):
         if any(number.curve for entry in entries for number in entry.numbers):
             ends = first_and_last(entries)
             panels = [*curve_panels(ends, shown.names, POSITION, _ERROR_AXIS), *panels]
-        caption, heading = _COPIES_CAPTION, f"{heading} between noise copies"
+        caption, heading = _COPIES_CAPTION if is_barrier else caption, f"{heading} between noise copies"
     elif over == "rounds":
-        caption, heading = _ROUNDS_CAPTION, f"{heading.removesuffix(' to the next ticket')} between rounds"
+        caption = _ROUNDS_CAPTION if is_barrier else caption
+        heading = f"{heading.removesuffix(' to the next ticket')} between rounds"
     elif metric in _LEARNING and any(number.curve for entry in entries for number in entry.numbers):
         ends = first_and_last(entries)
         panels = [*panels, *curve_panels(ends, shown.names, *_LEARNING[metric])]
@@ -175,6 +178,18 @@ def _of_metric(shown: _Shown, metric: str, over: str, entries: Sequence[Entry]) 
         caption = f"{caption} {_RECALIBRATED_CAPTION}"
     part = metric if over in ("seeds", "pairs") else f"{metric}-{over}"
     return shown.exhibit(part, f"{heading[0].upper()}{heading[1:]}", entries, panels, caption)
+
+
+def _sense(metric: str) -> str:
+    """What a metric is: its label, of one without a place in the table the first sentence of its measure."""
+    label = metric_of(metric).label
+    name = f"{label[0].upper()}{label[1:]}"
+    try:
+        described = "" if metric in METRICS else declaration(metric.partition(".")[0]).function.__doc__
+    except JobError:
+        return name
+    sentence = " ".join((described or "").strip().partition("\n\n")[0].split()).removesuffix(".")
+    return f"{name}: {sentence}" if sentence and "." in metric else sentence or name
 
 
 def _learning_curves(shown: _Shown, accuracies: Sequence[Entry]) -> Exhibit:

@@ -91,7 +91,8 @@ def metric_of(name: str) -> Metric:
     interpolated = METRICS.get(name.removeprefix(RECALIBRATED))
     if interpolated:
         return replace(interpolated, label=f"recalibrated {interpolated.label}")
-    return Metric(name.replace("_", " "), axis=name.replace("_", " "))
+    label = name.replace("_", " ").replace("-", " ")
+    return Metric(label, axis=label)
 
 
 def metric_order(name: str) -> int:
