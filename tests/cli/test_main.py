@@ -94,6 +94,20 @@ def test_a_chain_is_printed_round_by_round_and_remembered(
     assert [(*row[:4], row[5]) for row in rows(again)] == [(*row[:4], row[5]) for row in rows(out)]
 
 
+def test_the_page_of_a_chain_says_how_it_was_made(tombola: Callable[..., Result], tmp_path: Path) -> None:
+    options = ("--scope", "layerwise", "--exclude", "14.weight", "--seed", 7, "--same-noise")
+    code, _, _ = tombola("imp", "--rounds", 1, *options, "--out", tmp_path / "out", *QUICK)
+    assert code == 0
+    page = " ".join((tmp_path / "out" / "report.html").read_text(encoding="utf-8").split())
+    for words in (
+        "smallest of the remaining weights of each layer are removed", "Never pruned: 14.weight.",
+        "Seed 7 numbers the draw of the first weights and the noise of training, the same in every round",
+        "each layer is ranked by itself",
+    ):  # fmt: skip
+        assert words in page
+    assert "ranked together" not in page
+
+
 def test_tickets_of_a_chain_are_saved_and_the_first_holds_the_start_of_all(
     tombola: Callable[..., Result], tmp_path: Path
 ) -> None:

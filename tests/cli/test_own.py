@@ -1,4 +1,4 @@
-"""Studies of one's own on the command line, and the example of the documents as it stands there."""
+"""Experiments of one's own on the command line, and the example of the documents as it stands there."""
 
 import csv
 import re
@@ -41,8 +41,9 @@ def test_the_example_of_the_documents_runs_as_it_stands(tombola: Tombola, exampl
     code, out, _ = tombola(*commands[1].split(), "--workers", 1)
     assert code == 0
     # A table for each metric, with a row for each network and momentum.
-    for heading in ("Test accuracy", "Distance-moved", "Barrier between rounds"):
+    for heading in ("Test accuracy", "Distance moved", "Barrier between rounds"):
         assert heading in out
+    assert "tombola report wider.py makes a page of its tables and figures" in out
     accuracies = out[out.index("Test accuracy") : out.index("Mean barrier")]
     assert len(re.findall(r"^ +two-layers +0\.[09] ", accuracies, re.MULTILINE)) == 2
     code, out, _ = tombola(*commands[2].split())
@@ -63,6 +64,7 @@ def test_the_example_of_the_documents_runs_as_it_stands(tombola: Tombola, exampl
     assert len([row for row in rows if row["metric"] == "val_accuracy"]) == 2 * 2 * 2 * 3
     page = (example / "wider" / "report.html").read_text(encoding="utf-8")
     assert "Winning tickets" in page
+    assert "Euclidean distance between the weights before and after training; mean over the seeds." in page
     assert "The paper prints no numbers" not in page
     assert (example / "wider" / "figures" / "wider-accuracy.png").is_file()
     store = Store(example / "store")
@@ -96,7 +98,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_run(
             ("wrong.py",),
             "wrong.py, line 2: StudyError: a: rounds is []; it must be a whole number, at least 0",
         ),
-        (("none.py",), "no file 'none.py'; give a study of your own that exists"),
+        (("none.py",), "no file 'none.py'; give an experiment of your own that exists"),
         (
             ("wider.py", "table1"),
             "'wider.py' is a file of your own; name it by itself, without studies of the paper",

@@ -1,6 +1,7 @@
 """Experiments of one's own: their jobs, their numbers, and what is refused."""
 
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import pytest
 import tombola as tb
 from tombola.errors import StudyError, TombolaError
 from tombola.experiments.chain_items import ChainItem
-from tombola.experiments.experiment import Experiment
+from tombola.experiments.experiment import Experiment, bound_chain
 from tombola.experiments.from_file import read_all_experiments, read_experiments
 from tombola.lab.chains import imp_jobs
 from tombola.lab.item import jobs_of
+from tombola.pruning.prune import Pruning
 from tombola.table.key import Key
-from tombola.table.number import Cell, longest
+from tombola.table.number import Cell, Entry, longest
+from tombola.table.number import measured as measured_cell
 from tombola.table.table import Table, read_csv
 
 QUICK = {"epochs": 2, "batch_size": 400}
@@ -218,7 +221,7 @@ def test_a_measure_with_several_option_sets_is_taken_with_each(tmp_path: Path, d
     )  # fmt: skip
     _, table = measured(experiment, tmp_path)
     values = {
-        (number.key.metric, number.key.get("points")): number.value
+        (number.key.metric, number.key.get("points"), number.key.get("recalibrate")): number.value
         for number in table
         if number.key.metric != "val_accuracy"
     }
@@ -226,12 +229,96 @@ def test_a_measure_with_several_option_sets_is_taken_with_each(tmp_path: Path, d
     start = tb.initialize("convnet", digits, seed=0)
     first, second = (tb.train(start, digits, recipe, noise=noise) for noise in (0, 1))
     assert values == {
-        ("untrained.loss", None): tb.untrained(start, digits).loss,
-        ("recalibrated_untrained.loss", None): tb.untrained(start, digits, recalibrate=True).loss,
-        ("barrier", 3): tb.barrier(first, second, digits, points=3).height,
-        ("barrier", 5): tb.barrier(first, second, digits, points=5).height,
-        ("recalibrated_barrier", 3): tb.barrier(first, second, digits, points=3, recalibrate=True).height,
+        ("untrained.loss", None, None): tb.untrained(start, digits).loss,
+        ("untrained.loss", None, True): tb.untrained(start, digits, recalibrate=True).loss,
+        ("barrier", 3, None): tb.barrier(first, second, digits, points=3).height,
+        ("barrier", 5, None): tb.barrier(first, second, digits, points=5).height,
+        ("recalibrated_barrier", 3, None): tb.barrier(
+            first, second, digits, points=3, recalibrate=True
+        ).height,
     }
+
+
+def test_a_number_has_one_name_by_its_experiment_and_by_its_job(tmp_path: Path) -> None:
+    experiment = Experiment(
+        "mine", recipe=QUICK, rounds=1, fraction=0.9, copies=2,
+        measures={"untrained": [{}, {"recalibrate": True}], "learning.forgetting.events_mean": {}},
+        between={
+            "copies": {"barrier.height": [{"points": 3}, {"points": 3, "recalibrate": True}]},
+            "rounds": {"barrier.height": {"points": 3}},
+        },
+    )  # fmt: skip
+    lab, table = measured(experiment, tmp_path)
+    jobs = jobs_of(experiment.at().items)
+    by_job: dict[object, set[float | None]] = {}
+    for number in lab.table(*jobs):
+        by_job.setdefault((number.jobs, number.key.metric, number.key.sparsity), set()).add(number.value)
+    metrics = set()
+    for number in table:
+        assert number.value in by_job[number.jobs, number.key.metric, number.key.sparsity]
+        metrics.add(number.key.metric)
+    assert metrics == {
+        "val_accuracy", "untrained.loss", "untrained_accuracy", "recalibrated_untrained_accuracy",
+        "forgetting_events", "barrier", "recalibrated_barrier", "barrier_to_next", "layer_sparsity",
+    }  # fmt: skip
+    by_experiment, alone = (
+        {one.key.get("layer") for one in numbers if one.key.metric == "layer_sparsity"}
+        for numbers in (table, lab.table(*jobs))
+    )
+    assert by_experiment == alone == {f"{place}.weight" for place in (0, 3, 6, 9, 14)}
+
+
+def test_a_number_that_two_measures_have_is_one_repetition(tmp_path: Path) -> None:
+    experiment = Experiment("mine", recipe=QUICK, seeds=2, measures=["learning.convergence", "convergence"])
+    lab, _ = measured(experiment, tmp_path)
+    (entry,) = [
+        entry
+        for exhibit in experiment.at().exhibits(lab.results())
+        for entry in exhibit.entries
+        if entry.key.metric == "convergence"
+    ]
+    assert entry.cell is not None
+    assert entry.cell.runs == 2
+
+
+def test_one_seed_or_epoch_is_told_as_one() -> None:
+    about = Experiment("mine", recipe={"epochs": 1}).at().about
+    assert "trained for 1 epoch with" in about
+    assert "All of it with 1 seed, which is one draw of the first weights" in about
+    assert Experiment("mine", recipe={"epochs": 1}).at().budget == "1 epoch, 1 seed"
+    several = Experiment("mine", recipe={"epochs": 3}, rounds=1, rewind=[0, 2], seeds=2).at().about
+    assert "go back to initialisation or epoch 2 (separate chains)" in several
+    assert "All of it with 2 seeds, which differ in" in several
+
+
+def test_a_chain_is_described_as_it_was_made() -> None:
+    recipe = tb.Recipe(epochs=2, schedule="step", milestones=(1,))
+    pruning = Pruning(0.5, "layerwise", ("14.weight",))
+    chain = imp_jobs(
+        "convnet", "digits", recipe, rounds=1, fraction=0.5, scope="layerwise", exclude=["14.weight"],
+        seed=7, init="orthogonal", same_noise=True,
+    )  # fmt: skip
+    bound = bound_chain(
+        chain, "convnet", "digits", recipe, rewind=0, pruning=pruning, same_noise=True, seed=7,
+        init="orthogonal",
+    )  # fmt: skip
+    for words in (
+        "the 50% smallest of the remaining weights of each layer are removed",
+        "Never pruned: 14.weight.", "drawn by the scheme orthogonal", "milestones 1",
+        "Seed 7 numbers the draw of the first weights and the noise of training, the same in every round",
+    ):  # fmt: skip
+        assert words in bound.about
+    assert bound.budget == "2 epochs, seed 7"
+    (key,) = [
+        item.key for item in bound.items if item.key.sparsity == 50 and not getattr(item, "measure", "")
+    ]
+    layer = replace(key, metric="layer_sparsity", more=(("layer", "conv1.weight"),))
+    (caption,) = [
+        exhibit.picture.caption
+        for exhibit in bound.show(bound, [Entry(layer, (), measured_cell(layer, [0.5], epochs=2))])
+        if exhibit.picture
+    ]
+    assert "each layer is ranked by itself" in caption
 
 
 def test_a_cell_is_there_when_all_of_its_pairs_are(tmp_path: Path) -> None:
@@ -264,7 +351,7 @@ def test_a_study_written_before_has_the_same_class() -> None:
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
-        ({"recipe": {"epoch": 3}}, "mine: no entry of a recipe 'epoch'; did you mean 'epochs'?"),
+        ({"recipe": {"epoch": 3}}, "mine: no field of a recipe 'epoch'; did you mean 'epochs'?"),
         ({"recipe": {"epochs": 0}}, "epochs is 0; it must be a whole number, at least 1"),
         ({"recipe": {"lr": "fast"}}, "mine: recipe has lr = 'fast'; it must be a number"),
         ({"recipe": {"milestones": 3}}, "mine: the recipe does not fit: "),
@@ -295,10 +382,10 @@ def test_a_study_written_before_has_the_same_class() -> None:
             "mine: between is ['barrier']; give measures for each of copies and rounds",
         ),
         ({"between": {"rounds": "barrier"}}, "mine: rounds is 'barrier'; give a list, ['barrier']"),
-        ({"name": 3}, "a study is called 3; its name must do as the name of a file"),
+        ({"name": 3}, "an experiment is called 3; its name must do as the name of a file"),
         ({"networks": 3}, "mine: networks is 3; give a list of at least one"),
         ({"data": 3}, "mine: data is 3; give a list of at least one"),
-        ({"recipe": 3}, "mine: recipe is 3; give its entries by name"),
+        ({"recipe": 3}, "mine: recipe is 3; give its fields by name"),
         ({"recipe": {"momentum": "x"}}, "mine: recipe has momentum = 'x'; it must be a number"),
         ({"recipe": {"lr": [0.1, True]}}, "mine: recipe has lr = True; it must be a number"),
         ({"recipe": {"momentum": []}}, "mine: recipe has momentum = []; give at least one value"),
@@ -321,9 +408,17 @@ def test_a_study_written_before_has_the_same_class() -> None:
         ({"seeds": 0}, "mine: seeds is 0; it must be a whole number, at least 1"),
         ({"rounds": 1.5}, "mine: rounds is 1.5; it must be a whole number, at least 0"),
         ({"fraction": "half"}, "mine: fraction is 'half'; it must be a number"),
-        ({"fraction": 2}, "fraction is 2; it must lie between 0 and 1, both excluded"),
+        ({"fraction": 2}, "mine: fraction is 2; it must lie between 0 and 1, both excluded"),
+        ({"fraction": True}, "mine: fraction is True; it must be a number"),
+        ({"fraction": 1.5, "rounds": 0}, "mine: fraction is 1.5; it must lie between 0 and 1, both excluded"),
+        ({"networks": ["convnet", "convnet"]}, "mine: networks has 'convnet' twice; give each value once"),
+        ({"data": ["digits", "digits"]}, "mine: data has 'digits' twice; give each value once"),
+        ({"recipe": {"lr": [0.1, 0.2, 0.1]}}, "mine: lr of the recipe has 0.1 twice; give each value once"),
+        ({"rewind": [0, 0]}, "mine: rewind has 0 twice; give each value once"),
+        ({"copies_at": [1, 1]}, "mine: copies_at has 1 twice; give each value once"),
+        ({"recipe": {"epochs": 1}, "rewind": 2}, "mine: rewind is 2 of 1 epoch"),
         ({"recipe": {"epochs": 2}, "rewind": 2}, "mine: rewind is 2 of 2 epochs"),
-        ({"name": "a/b"}, "a study is called 'a/b'; its name must do as the name of a file"),
+        ({"name": "a/b"}, "an experiment is called 'a/b'; its name must do as the name of a file"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(entries: dict[str, Any], words: str) -> None:
@@ -353,14 +448,14 @@ def test_toml_and_python_files_say_the_same(tmp_path: Path) -> None:
     ("name", "text", "words"),
     [
         ("mine.toml", "rounds = ", "mine.toml: Invalid value"),
-        ("mine.toml", "round = 3", "mine.toml: no entry of a study 'round'; did you mean 'rounds'?"),
+        ("mine.toml", "round = 3", "mine.toml: no field of an experiment 'round'; did you mean 'rounds'?"),
         ("mine.toml", "import = 3", "mine.toml: import is 3; give names of Python files"),
         ("mine.py", "import sys\nsys.exit(3)", "mine.py, line 2: SystemExit: 3"),
         ("mine.toml", 'import = "none.py"', "none.py: No such file or directory"),
         (
             "mine.py",
             "import tombola",
-            "mine.py makes no study; write study = tombola.Experiment(...) at its top",
+            "mine.py makes no experiment; write experiment = tombola.Experiment(...) at its top",
         ),
         ("mine.txt", "", "mine.txt is neither Python nor TOML; its name must end in .py or .toml"),
     ],
@@ -375,19 +470,21 @@ def test_a_file_with_an_error_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_two_studies_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_experiments_of_one_name_are_refused(tmp_path: Path) -> None:
     first, second = tmp_path / "first.py", tmp_path / "second.py"
     first.write_text("import tombola as tb\nstudy = again = tb.OwnStudy('a')\n")
     second.write_text("import tombola as tb\none, other = tb.OwnStudy('a'), tb.OwnStudy('a', rounds=2)\n")
     (file,) = read_all_experiments([first])
     assert [study.name for study in file.experiments] == ["a"]
-    words = r"second\.py: a study is called 'a' as is another one there; give each a name of its own"
+    words = r"second\.py: an experiment is called 'a' as is another one there; give each a name of its own"
     with pytest.raises(StudyError, match=words):
         read_all_experiments([second])
-    with pytest.raises(StudyError, match=r"second\.py: a study is called 'a' as is one in .*first\.py; give"):
+    with pytest.raises(
+        StudyError, match=r"second\.py: an experiment is called 'a' as is one in .*first\.py; give"
+    ):
         read_all_experiments([first, second])
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match=r"no file '.*none\.py'; give a study of your own that exists"):
+    with pytest.raises(StudyError, match=r"no file '.*none\.py'; give an experiment of your own that exists"):
         read_experiments(tmp_path / "none.py")

@@ -20,7 +20,7 @@ def test_winning_tickets_are_counted_by_start_with_their_rule(made: Made) -> Non
             lost = lost.only([*lost.numbers[:index], replace(one, value=89.0), *lost.numbers[index + 1 :]])
     text = lost.findings("accuracy")
     assert "Winning tickets: 0 of 32 from initialisation and 4 of 32 with late rewinding." in text
-    assert "at least that of its own dense network and no run of either failed (reading C6)" in text
+    assert "at least that of its own dense network and no run of either failed." in text
     assert "With 2 seeds no gain can be told from the noise of the seeds" in text
     assert "The sparsest, with 20% of the weights pruned" in text
 
@@ -74,6 +74,40 @@ def test_the_last_round_is_compared_with_the_dense_network(made: Made) -> None:
     text = changed.findings("accuracy")
     assert "+2.5 points (μ = 0.0, batch 32) in the best case" in text
     assert "\N{MINUS SIGN}7.0 points (μ = 0.9, batch 32) in the worst" in text
+
+
+def test_a_chain_whose_end_failed_is_no_best_or_worst_case(made: Made) -> None:
+    last = {"sparsity": 83.22, "batch_size": 32, "pretrained": False, "momentum": 0.0}
+    best = made.changed("val_accuracy", 90.0).changed("val_accuracy", 92.5, **last)
+    failed = best.only(
+        [
+            replace(one, failed=True)
+            if one.key.metric == "val_accuracy"
+            and all(one.key.get(name) == is_ for name, is_ in last.items())
+            else replace(one, failed=False)
+            for one in best.numbers
+        ]
+    )
+    text = failed.findings("accuracy")
+    assert "2.5 points" not in text
+    assert "1 configuration with a failed run at either end is left out." in text
+
+
+def test_equal_values_have_no_highest_and_no_lowest(made: Made) -> None:
+    dense = {"sparsity": 0.0}
+    equal = made.changed("forgetting_events", 9.174, **dense)
+    assert "All dense networks have the same value (9.17)." in equal.findings("forgetting_events")
+    for words in ("highest", "lowest", "higher with momentum"):
+        assert words not in equal.findings("forgetting_events")
+    one = equal.changed("forgetting_events", 9.5, momentum=0.9, batch_size=32, pretrained=False, **dense)
+    text = one.findings("forgetting_events")
+    assert "in 1 of 1 comparison, all else alike, and equal in 3 more." in text
+
+
+def test_only_the_exhibit_of_the_accuracy_is_judged_by_it(made: Made) -> None:
+    named = replace(made, name="my-accuracy")
+    assert "Winning tickets" in named.findings("accuracy")
+    assert named.findings("learning-curves") == named.findings("runs") == ""
 
 
 def test_stability_names_extremes_and_says_yes_or_no(made: Made) -> None:

@@ -23,6 +23,16 @@ def test_sparsities_are_those_the_paper_heads_its_columns_with() -> None:
     assert sparsity_after(1, fraction=0.5) == 50.0
 
 
+def test_sparsities_that_two_decimals_do_not_tell_apart_have_more() -> None:
+    assert [sparsity_after(prunings, 0.9) for prunings in (1, 4, 5, 6)] == [90.0, 99.99, 99.999, 99.9999]
+    for fraction, rounds in ((0.2, 60), (0.5, 30), (0.9, 10), (0.001, 100)):
+        sparsities = [sparsity_after(prunings, fraction) for prunings in range(rounds + 1)]
+        assert sparsities == sorted(set(sparsities))
+        assert sparsities[-1] < 100
+        for prunings, sparsity in enumerate(sparsities):
+            assert abs(sparsity - 100 * (1 - (1 - fraction) ** prunings)) <= 0.005
+
+
 def test_each_of_the_770_printed_numbers_has_a_key_of_its_own() -> None:
     keys = [key for table in printed_tables().values() for key in table]
     assert len(keys) == len(set(keys)) == len(printed_cells()) == len(comparable_cells()) == 770

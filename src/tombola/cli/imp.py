@@ -56,6 +56,7 @@ def imp(
     from tombola.lab.job import all_needed
     from tombola.lab.lab import Lab
     from tombola.lab.progress import RoundTable
+    from tombola.pruning.prune import Pruning
 
     settings = Settings(
         device=device, mode=mode, threads=threads, checkpoint_every=checkpoint_every, strict=strict
@@ -93,5 +94,9 @@ def imp(
                     say(console, f"round {round_}: the store has its numbers only, so no ticket is written")
                 table.write(out / "rounds.csv")
     if out is not None:
-        write_page(lab, [bound_chain(chain, network, data, recipe, rewind, fraction, seed)], out, files=False)
+        experiment = bound_chain(
+            chain, network, data, recipe, rewind=rewind, pruning=Pruning(fraction, scope, exclude),
+            same_noise=same_noise, seed=seed, init=init,
+        )  # fmt: skip
+        write_page(lab, [experiment], out, files=False)
         say(console, f"report: {(out / 'report.html').absolute()}")

@@ -1,4 +1,4 @@
-"""Studies of the user's own on the command line: planned, run and reported."""
+"""Experiments of the user's own on the command line: planned, run and reported."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def own_paths(
 ) -> list[Path]:
     """The files of the user's own among the names; none if all are studies of the paper.
 
-    Raises :class:`~tombola.errors.StudyError` where both are named, or a scale, which own studies have not.
+    Raises :class:`~tombola.errors.StudyError` where both are named, or a scale, which own files have not.
     """
     own = [name for name in names if is_own(name)]
     if not own:
@@ -93,6 +93,7 @@ def run_own(
     print_tables(lab, experiments)
     raise_left(lab.store, stop, ran.outcome)
     ran.outcome.raise_failures()
+    say(console, f"tombola report {' '.join(map(str, paths))} makes a page of its tables and figures")
 
 
 def report_own(paths: Sequence[Path], out: Path, lab: Lab, *, page_only: bool = False) -> None:

@@ -14,6 +14,7 @@ from tombola.lab.item import Item, Results, jobs_of
 from tombola.lab.job import Job
 from tombola.table.key import Key
 from tombola.table.number import Cell, Entry, Number, entries_of
+from tombola.table.table import Table
 from tombola.views.exhibit import Exhibit
 from tombola.views.layout import Layout
 from tombola.views.panels import Panels
@@ -53,7 +54,7 @@ class Bound:
     def exhibits(self, results: Results) -> list[Exhibit]:
         """What it shows so far."""
         groups: dict[Key, list[Number]] = {}
-        for number in self.numbers(results):
+        for number in Table(self.numbers(results)):  # a repetition that two items ask for counts once
             groups.setdefault(number.key, []).append(number)
         entries = entries_of(groups.items(), self.comparable)
         if self.show is not None:

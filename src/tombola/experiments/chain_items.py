@@ -22,7 +22,7 @@ from tombola.measures.layers import layer_sparsity
 from tombola.measures.learning import Learning
 from tombola.registry import declaration
 from tombola.table.key import Key, Over, Scalar
-from tombola.table.metrics import FACTORS, RECALIBRATED, metric_name
+from tombola.table.metrics import FACTORS, LAYER_SPARSITY, LAYERS, RECALIBRATED, metric_name
 from tombola.table.number import Curve, Number
 from tombola.ticket import Ticket
 from tombola.training.recipe import Recipe
@@ -38,10 +38,6 @@ BETWEEN = (COPIES, ROUNDS)
 Take = Callable[[Sequence[Job]], list[Job]]
 """From the runs that a measure is taken of, one or several, to the measures."""
 
-LAYER_SPARSITY = "layer-sparsity"
-LAYERS = "layer"
-"""The further axis of the sparsities of single layers."""
-
 
 @dataclass(frozen=True)
 class ChainItem:
@@ -54,7 +50,7 @@ class ChainItem:
     over: what its values are of.
     quantity: the number of it that is wanted, such as ``"height"``; empty for all.
     options: in which it differs from the same measure beside it, by name.
-    recalibrated: whether it measures batch-norm statistics anew.
+    recalibrated: whether it measures batch-norm statistics anew; an axis where the metric does not say so.
     """
 
     key: Key
@@ -90,14 +86,13 @@ class ChainItem:
     def _key(self, quantity: str) -> Key:
         if not self.measure:
             return replace(self.key, metric="val_accuracy")
-        if self.measure == LAYER_SPARSITY:
-            more = (*self.key.more, (LAYERS, quantity))
-            return replace(self.key, metric="layer_sparsity", more=more)
-        metric = metric_name(self.measure, quantity, self.between)
-        return replace(
-            self.key, metric=f"{RECALIBRATED}{metric}" if self.recalibrated else metric, over=self.over,
-            more=(*self.key.more, *self.options),
-        )  # fmt: skip
+        metric = metric_name(self.measure, quantity, self.between, recalibrated=self.recalibrated)
+        more = (*self.key.more, *self.options)
+        if self.recalibrated and not metric.startswith(RECALIBRATED):
+            more = (*more, ("recalibrate", True))
+        if self.measure == LAYER_SPARSITY and quantity:
+            more = (*more, (LAYERS, quantity))
+        return replace(self.key, metric=metric, over=self.over, more=more)
 
     def _number(
         self,
@@ -244,9 +239,9 @@ def _named_measures(
             name for name in names if any(chosen.get(name) != options[0].get(name) for chosen in options)
         ]
         for chosen in options:
-            # Whether batch norm is measured anew stands in the name of the metric.
-            told_by_metric = {"recalibrate"} if chosen.get("recalibrate") in (None, True) else set()
-            apart = [option for option in varied if option not in told_by_metric and option in chosen]
+            # Whether batch norm is measured anew stands in the key of every number.
+            told_by_key = {"recalibrate"} if chosen.get("recalibrate") in (None, True) else set()
+            apart = [option for option in varied if option not in told_by_key and option in chosen]
             yield name, quantity, chosen, tuple((option, scalar(chosen[option])) for option in apart)
 
 
@@ -280,7 +275,7 @@ def _check_quantity(experiment: Experiment, name: str, quantity: str) -> None:
 
 def _of_one(experiment: Experiment, name: str, options: Mapping[str, Any], data: str | Data) -> Take:
     """How a measure is taken of the run of a round, or of its ticket."""
-    function, subjects, others = _parameters(experiment, name, options, data)
+    function, subjects, others = _parameters(name, options, data)
     if list(subjects.values()) not in ([Run], [Ticket]):
         raise StudyError(
             f"{experiment.name}: measure {name!r} takes {_text_of(subjects)}; here a measure takes one run "
@@ -299,7 +294,7 @@ def _of_several(
     experiment: Experiment, name: str, options: Mapping[str, Any], data: str | Data
 ) -> tuple[Take, bool]:
     """How a measure is taken of a list of runs, or of every pair of them, and whether it is of pairs."""
-    function, subjects, others = _parameters(experiment, name, options, data)
+    function, subjects, others = _parameters(name, options, data)
     if list(subjects.values()) not in ([Run, Run], [list]):
         raise StudyError(
             f"{experiment.name}: measure {name!r} takes {_text_of(subjects)}; between runs a measure takes "
@@ -316,7 +311,7 @@ def _of_several(
 
 
 def _parameters(
-    experiment: Experiment, name: str, options: Mapping[str, Any], data: str | Data
+    name: str, options: Mapping[str, Any], data: str | Data
 ) -> tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]:
     """A measure's function, the parameters for runs or a ticket with their kinds, and all other arguments."""
     function = declaration(name).function

@@ -1,7 +1,7 @@
 """Experiments of one's own: a grid of pruning chains, and what is measured on them.
 
 One is written as a Python file that makes an :class:`Experiment`, or as a small TOML file with the same
-entries. Networks and measures stand in it by their declared names. What it measures as items is in
+fields. Networks and measures stand in it by their declared names. What it measures as items is in
 :mod:`tombola.experiments.chain_items`.
 """
 
@@ -12,6 +12,7 @@ import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tombola.data.imageset import Data
@@ -21,7 +22,8 @@ from tombola.experiments.chain_items import BETWEEN, ChainItem, measure_items, r
 from tombola.experiments.figures import exhibits_of
 from tombola.lab.chains import imp_jobs
 from tombola.lab.job import Job
-from tombola.table.key import Key, Scalar
+from tombola.pruning.prune import Pruning, Scope
+from tombola.table.key import Key, Scalar, sparsity_after
 from tombola.table.number import many
 from tombola.training.recipe import Recipe
 
@@ -36,7 +38,7 @@ PRETRAINING_NOISE = 100
 class Experiment:
     """Pruning chains of every network on every data set by every recipe, and measures of each round.
 
-    name: of the study and its files. networks: declared names. data: names, folders, or sets themselves.
+    name: of the experiment and its files. networks: declared names. data: names, folders, or sets themselves.
     recipe: fields of :class:`~tombola.Recipe`; a list of values makes a recipe of each, in all combinations.
     rounds: number of prunings. rewind: epoch to rewind to. fraction: share that a round prunes.
     seeds: number of runs, which differ in initialisation and noise. init: how the first weights are drawn, by
@@ -52,7 +54,7 @@ class Experiment:
         dense training is not the unrewound one over again.
     title: what it is about, for its page.
 
-    Raises :class:`~tombola.errors.StudyError` for entries that do not fit.
+    Raises :class:`~tombola.errors.StudyError` for fields that do not fit.
     """
 
     name: str
@@ -73,7 +75,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name or self.name != os.path.basename(self.name):
-            raise StudyError(f"a study is called {self.name!r}; its name must do as the name of a file")
+            raise StudyError(f"an experiment is called {self.name!r}; its name must do as the name of a file")
         self._check_subjects()
         self._check_measures()
         self._check_recipe()
@@ -92,39 +94,52 @@ class Experiment:
             items=tuple(self._items()),
             show=exhibits_of,
             about=self.about,
-            budget=f"{_listed(sorted(epochs))} epochs, {many(self.seeds, 'seed')}",
+            budget=f"{_epochs_text(sorted(epochs))}, {many(self.seeds, 'seed')}",
         )
 
     @property
     def about(self) -> str:
         """What is trained, pruned and measured, in sentences."""
-        data = [entry.name if isinstance(entry, Data) else entry for entry in self.data]
+        seeds = (
+            "1 seed, which is one draw of the first weights and of the noise of training"
+            if self.seeds == 1
+            else f"{self.seeds} seeds, which differ in the first weights and in the noise of training"
+        )
+        return " ".join([self._trainings(), self._prunings(), f"All of it with {seeds}: {_NOISE}."])
+
+    def _trainings(self) -> str:
+        """What is trained, and how, in sentences."""
         names = dict.fromkeys(["lr", "momentum", "batch_size", *self.recipe])
         recipe = [
             f"{RECIPE_WORDS.get(name, name.replace('_', ' '))} {_listed(self._choices(name))}"
             for name in names
             if name != "epochs"
         ]
-        starts = _listed([f"epoch {epoch}" if epoch else "initialisation" for epoch in self.rewinds], "or")
+        init = f" The first weights are drawn by the scheme {self.init}." if self.init else ""
+        return (
+            f"{_listed(list(self.networks))} on {_listed(list(map(_name_of, self.data)))}, trained for "
+            f"{_epochs_text(self._choices('epochs'))} with {', '.join(recipe)}.{init}"
+        )
+
+    def _prunings(self, scope: Scope = "global", exclude: Sequence[str] = ()) -> str:
+        """How tickets come about, in sentences; scope, exclude: as for :func:`~tombola.prune`."""
+        if not self.rounds:
+            return "Nothing is pruned."
+        starts = [f"epoch {epoch}" if epoch else "initialisation" for epoch in self.rewinds]
+        ranked = "remaining weights of each layer" if scope == "layerwise" else "remaining weights"
         sentences = [
-            f"{_listed(list(self.networks))} on {_listed(data)}, trained for "
-            f"{_listed(self._choices('epochs'))} "
-            f"epochs with {', '.join(recipe)}.",
-            f"{many(self.rounds, 'round')} of pruning: the {100 * self.fraction:g}% smallest of the "
-            f"remaining weights are removed, the rest go back to {starts}, and the sparser network is "
-            "trained again. What is left after a pruning is a ticket."
-            if self.rounds
-            else "Nothing is pruned.",
-            f"All of it over {many(self.seeds, 'seed')}, which differ in the first weights and in the noise "
-            "of "
-            "training: the order and, where used, the augmentation of the images.",
+            f"{many(self.rounds, 'round')} of pruning: the {100 * self.fraction:g}% smallest of the {ranked} "
+            f"are removed, the rest go back to {_listed(starts, 'or')}"
+            + (" (separate chains)" if len(starts) > 1 else "")
+            + ", and the sparser network is trained again.",
+            f"Never pruned: {', '.join(exclude)}." if exclude else "",
+            "What is left after a pruning is a ticket.",
         ]
-        return " ".join(sentences)
+        return " ".join(filter(None, sentences))
 
     def _choices(self, name: str) -> list[object]:
-        """The values of an entry of the recipe, one or several."""
-        entry = self.recipe.get(name, getattr(Recipe, name, None))
-        return list(entry) if isinstance(entry, list | tuple) else [entry]
+        """The values of a field of the recipe, one or several."""
+        return _choices_of(self.recipe.get(name, getattr(Recipe, name, None)))
 
     def recipes(self) -> list[tuple[dict[str, Any], Recipe]]:
         """Every recipe of the grid, with the fields in which they differ."""
@@ -146,7 +161,7 @@ class Experiment:
         grid = itertools.product(self.networks, self.data, self.rewinds, self.recipes())
         for network, data, rewind, (varied, recipe) in grid:
             if rewind >= recipe.epochs:
-                raise RecipeError(f"{self.name}: rewind is {rewind} of {recipe.epochs} epochs")
+                raise RecipeError(f"{self.name}: rewind is {rewind} of {many(recipe.epochs, 'epoch')}")
             chains = [
                 imp_jobs(
                     network, data, recipe, rounds=self.rounds, rewind=rewind, fraction=self.fraction,
@@ -178,25 +193,13 @@ class Experiment:
         if len([epoch for epoch in self.rewinds if epoch]) > 1:
             more.append(("rewind", rewind))
         return Key(
-            metric="", network=network, dataset=data.name if isinstance(data, Data) else data,
+            metric="", network=network, dataset=_name_of(data),
             momentum=recipe.momentum, batch_size=recipe.batch_size, pretrained=rewind > 0,
-            sparsity=self._sparsity(number), more=tuple(more),
+            sparsity=sparsity_after(number, self.fraction), more=tuple(more),
         )  # fmt: skip
 
-    def _sparsity(self, number: int) -> float:
-        """Percent of the weights pruned after so many rounds, with decimals that tell all rounds apart."""
-        for digits in range(2, 16):
-            sparsities = [
-                round(100 * (1 - (1 - self.fraction) ** prunings), digits)
-                for prunings in range(self.rounds + 1)
-            ]
-            # 100% would be no ticket at all.
-            if len({*sparsities, 100.0}) == len(sparsities) + 1:
-                return sparsities[number]
-        return sparsities[number]
-
     def _check_subjects(self) -> None:
-        """Refuse networks or data that are no lists of names."""
+        """Refuse networks or data that are no lists of different names."""
         for key in ("networks", "data"):
             entries = getattr(self, key)
             if not _is_list(entries) or not entries:
@@ -206,6 +209,7 @@ class Experiment:
             ]
             if not all(named):
                 raise StudyError(f"{self.name}: {key} is {entries!r:.60}; they stand in it by their names")
+            self._check_different(key, [_name_of(entry) for entry in entries])
 
     def _check_measures(self) -> None:
         """Refuse measures that are not given by name, with options by name."""
@@ -233,22 +237,24 @@ class Experiment:
                     )
 
     def _check_recipe(self) -> None:
-        """Refuse entries of the recipe that no training could have."""
+        """Refuse fields of the recipe that no training could have, and values that stand there twice."""
         if not isinstance(self.recipe, Mapping):
-            raise StudyError(f"{self.name}: recipe is {self.recipe!r:.60}; give its entries by name")
+            raise StudyError(f"{self.name}: recipe is {self.recipe!r:.60}; give its fields by name")
         fields = {field.name: field for field in dataclasses.fields(Recipe)}
-        for key, entry in self.recipe.items():
+        for key, content in self.recipe.items():
             if key not in fields:
-                raise StudyError(f"{self.name}: {unknown('entry of a recipe', key, list(fields))}")
-            if isinstance(entry, list | tuple) and not entry:
-                raise StudyError(f"{self.name}: recipe has {key} = {entry!r}; give at least one value")
+                raise StudyError(f"{self.name}: {unknown('field of a recipe', key, list(fields))}")
+            choices = _choices_of(content)
+            if not choices:
+                raise StudyError(f"{self.name}: recipe has {key} = {content!r}; give at least one value")
             counts = isinstance(fields[key].default, int | float)
-            for value in entry if isinstance(entry, list | tuple) else [entry]:
-                if counts and (not isinstance(value, int | float) or isinstance(value, bool)):
+            for value in choices:
+                if counts and not _is_number(value):
                     raise StudyError(f"{self.name}: recipe has {key} = {value!r:.60}; it must be a number")
+            self._check_different(f"{key} of the recipe", choices)
 
     def _check_numbers(self) -> None:
-        """Refuse counts out of range."""
+        """Refuse counts out of range, and epochs or rounds that stand there twice."""
         counts = [
             (key, getattr(self, key), least) for key, least in (("rounds", 0), ("seeds", 1), ("copies", 2))
         ]
@@ -263,27 +269,60 @@ class Experiment:
             raise StudyError(f"{self.name}: rewind is an empty list; give at least one epoch")
         if not isinstance(self.init, str | None):
             raise StudyError(f"{self.name}: init is {self.init!r:.60}; give the name of a scheme")
-        if not isinstance(self.fraction, int | float):
+        self._check_different("rewind", self.rewinds)
+        self._check_different("copies_at", self.copies_at or ())
+        if not _is_number(self.fraction):
             raise StudyError(f"{self.name}: fraction is {self.fraction!r}; it must be a number")
+        if not 0 < self.fraction < 1:
+            raise StudyError(
+                f"{self.name}: fraction is {self.fraction!r}; it must lie between 0 and 1, both excluded"
+            )
+
+    def _check_different(self, key: str, values: Sequence[object]) -> None:
+        """Refuse a value that stands twice: its runs would count as more repetitions than there are."""
+        for place, value in enumerate(values):
+            if value in values[:place]:
+                raise StudyError(f"{self.name}: {key} has {value!r:.60} twice; give each value once")
 
 
 def bound_chain(
-    chain: Sequence[Job], network: str, data: str, recipe: Recipe, rewind: int, fraction: float, seed: int
+    chain: Sequence[Job],
+    network: str,
+    data: str,
+    recipe: Recipe,
+    *,
+    rewind: int,
+    pruning: Pruning,
+    same_noise: bool,
+    seed: int,
+    init: str | None,
 ) -> Bound:
     """A single pruning chain as an experiment; the arguments are those that it was made with."""
-    settings = ("epochs", "lr", "momentum", "batch_size", "weight_decay", "schedule")
+    usual = Recipe()
+    settings = {
+        field.name: getattr(recipe, field.name)
+        for field in dataclasses.fields(Recipe)
+        if field.name in _ALWAYS_TOLD or getattr(recipe, field.name) != getattr(usual, field.name)
+    }
     experiment = Experiment(
-        "chain", [network], [data], {name: getattr(recipe, name) for name in settings},
-        rounds=len(chain) - 1, rewind=rewind, fraction=fraction,
+        "chain", [network], [data], settings, rounds=len(chain) - 1, rewind=rewind,
+        fraction=pruning.fraction, init=init,
         title=f"A pruning chain of {network} on {data}",
     )  # fmt: skip
     items: list[ChainItem] = []
     for number in range(len(chain)):
         key = experiment.key(network, data, rewind, {}, recipe, number)
         items += run_items([chain], key, number, recipe.epochs, (seed,), last=number == experiment.rounds)
+    noises = "the same in every round" if same_noise else "another in every round"
+    about = [
+        experiment._trainings(),
+        experiment._prunings(pruning.scope, pruning.exclude),
+        f"Seed {seed} numbers the draw of the first weights and the noise of training, {noises}: {_NOISE}.",
+    ]
     return Bound(
-        name=experiment.name, title=experiment.title, items=tuple(items), about=experiment.about,
-        show=exhibits_of, budget=f"{recipe.epochs} epochs, seed {seed}",
+        name=experiment.name, title=experiment.title, items=tuple(items), about=" ".join(about),
+        show=partial(exhibits_of, scope=pruning.scope),
+        budget=f"{many(recipe.epochs, 'epoch')}, seed {seed}",
     )  # fmt: skip
 
 
@@ -291,12 +330,33 @@ OwnStudy = Experiment
 """The name of an :class:`Experiment` in files that were written before it had this one."""
 
 RECIPE_WORDS = {"batch_size": "batch size", "lr": "learning rate"}
+_ALWAYS_TOLD = ("epochs", "lr", "momentum", "batch_size", "weight_decay", "schedule")
+_NOISE = "the order and, where used, the augmentation of the images"
+
+
+def _epochs_text(budgets: Sequence[object]) -> str:
+    """Some budgets in words: "1 epoch", "10 and 20 epochs"."""
+    return f"{_listed(budgets)} epoch{'' if list(budgets) == [1] else 's'}"
 
 
 def _listed(values: Sequence[object], word: str = "and") -> str:
     """Values with a word before the last: "0.0 and 0.9"."""
     texts = [str(value) for value in values]
     return f" {word} ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))
+
+
+def _choices_of(content: object) -> list[object]:
+    """The values of a field of a recipe, one or several."""
+    return list(content) if isinstance(content, list | tuple) else [content]
+
+
+def _name_of(data: str | Data) -> str:
+    return data.name if isinstance(data, Data) else data
+
+
+def _is_number(value: object) -> bool:
+    """Whether something is a number and no truth value, which Python counts among them."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_list(value: object) -> bool:

@@ -11,9 +11,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from tombola.errors import JobError
 from tombola.experiments.bound import Bound
-from tombola.experiments.chain_items import LAYERS
-from tombola.table.metrics import RECALIBRATED, metric_of, metrics_of
+from tombola.pruning.prune import Scope
+from tombola.registry import declaration
+from tombola.table.metrics import LAYERS, METRICS, RECALIBRATED, metric_of, metrics_of
 from tombola.table.number import Entry
 from tombola.views.chain_panels import (
     POSITION,
@@ -28,9 +30,9 @@ from tombola.views.exhibit import Exhibit
 from tombola.views.layout import Layout, fields_of
 from tombola.views.picture import Panel, Picture
 
-ACCURACY, LAYER_SPARSITY = "val_accuracy", "layer_sparsity"
+ACCURACY, ERROR, LAYER_SPARSITY = "val_accuracy", "test_error", "layer_sparsity"
 _MOST_ROUNDS_AS_BARS = 2
-_ERROR = "test error (%)"
+_ERROR_AXIS = metric_of(ERROR).axis
 _HEADINGS = {
     "forgetting_events": "forgetting events",
     "forgetting_spread": "spread of forgetting events over images",
@@ -62,12 +64,16 @@ _RECALIBRATED_CAPTION = (
 )
 _CURVES_CAPTION = (
     "Test error by epoch, before any step and after each epoch; mean over the seeds, the band is one sample "
-    "standard deviation."
+    "standard deviation. The table has the error after the last epoch."
 )
 _LAYERS_CAPTION = (
-    "The share of each layer's weights that the last round has pruned, in the order of the network; all "
-    "layers are ranked together, so it differs between them."
+    "The share of each layer's weights that are pruned after the last round, in the order of the network; "
 )
+_RANKED = {
+    "global": "all layers are ranked together, so it differs between them.",
+    "layerwise": "each layer is ranked by itself.",
+}
+"""How the weights of layers were compared, by the scope of the prunings."""
 _RUNS_CAPTION = (
     "Each run as a point beside the mean of its configuration, which is the dash; a star is a run that "
     "failed."
@@ -97,8 +103,11 @@ class _Shown:
         )  # fmt: skip
 
 
-def exhibits_of(experiment: Bound, entries: Sequence[Entry]) -> list[Exhibit]:
-    """What there is to see of an experiment of chains, as far as it is computed."""
+def exhibits_of(experiment: Bound, entries: Sequence[Entry], scope: Scope = "global") -> list[Exhibit]:
+    """What there is to see of an experiment of chains, as far as it is computed.
+
+    scope: of its prunings, as for :func:`~tombola.prune`.
+    """
     shown = _Shown(experiment, Names.of((entry.key for entry in entries), without=(LAYERS,)))
     by_metric: dict[tuple[str, str], list[Entry]] = {}
     for entry in entries:
@@ -119,7 +128,8 @@ def exhibits_of(experiment: Bound, entries: Sequence[Entry]) -> list[Exhibit]:
         exhibits.append(_learning_curves(shown, accuracies))
     if layers:
         panels = layer_panels(layers, shown.names, LAYERS, metric_of(LAYER_SPARSITY).axis)
-        exhibits.append(shown.exhibit("layers", "Sparsity of each layer", layers, panels, _LAYERS_CAPTION))
+        caption = f"{_LAYERS_CAPTION}{_RANKED[scope]}"
+        exhibits.append(shown.exhibit("layers", "Sparsity of each layer", layers, panels, caption))
     if any(len(entry.numbers) > 1 for entry in accuracies):
         ends = first_and_last(accuracies)
         panels = run_panels(ends, shown.names, metric_of(ACCURACY).axis)
@@ -146,20 +156,21 @@ def _accuracy(shown: _Shown, entries: Sequence[Entry]) -> Exhibit:
 def _of_metric(shown: _Shown, metric: str, over: str, entries: Sequence[Entry]) -> Exhibit:
     """The exhibit of any metric but the accuracy."""
     label, axis = metric_of(metric).label, metric_of(metric).axis
+    is_barrier = metric_of(metric).limit is not None
     rounds = {entry.key.sparsity for entry in entries}
     few = len(rounds) <= _MOST_ROUNDS_AS_BARS
     panels = (bar_panels if few else sparsity_panels)(entries, shown.names, axis)
-    caption = (
-        f"{label[0].upper()}{label[1:]}, mean over the {'pairs of copies' if over == 'pairs' else 'seeds'}."
-    )
+    of = {"pairs": "pairs of copies", "copies": "copies of each seed"}.get(over, "seeds")
+    caption = f"{_sense(metric)}; mean over the {of}."
     heading = _HEADINGS.get(metric, label.removesuffix(" (points)"))
     if over in ("pairs", "copies"):
         if any(number.curve for entry in entries for number in entry.numbers):
             ends = first_and_last(entries)
-            panels = [*curve_panels(ends, shown.names, POSITION, _ERROR), *panels]
-        caption, heading = _COPIES_CAPTION, f"{heading} between noise copies"
+            panels = [*curve_panels(ends, shown.names, POSITION, _ERROR_AXIS), *panels]
+        caption, heading = _COPIES_CAPTION if is_barrier else caption, f"{heading} between noise copies"
     elif over == "rounds":
-        caption, heading = _ROUNDS_CAPTION, f"{heading.removesuffix(' to the next ticket')} between rounds"
+        caption = _ROUNDS_CAPTION if is_barrier else caption
+        heading = f"{heading.removesuffix(' to the next ticket')} between rounds"
     elif metric in _LEARNING and any(number.curve for entry in entries for number in entry.numbers):
         ends = first_and_last(entries)
         panels = [*panels, *curve_panels(ends, shown.names, *_LEARNING[metric])]
@@ -169,10 +180,37 @@ def _of_metric(shown: _Shown, metric: str, over: str, entries: Sequence[Entry]) 
     return shown.exhibit(part, f"{heading[0].upper()}{heading[1:]}", entries, panels, caption)
 
 
+def _sense(metric: str) -> str:
+    """What a metric is: its label, of one without a place in the table the first sentence of its measure."""
+    label = metric_of(metric).label
+    name = f"{label[0].upper()}{label[1:]}"
+    try:
+        described = "" if metric in METRICS else declaration(metric.partition(".")[0]).function.__doc__
+    except JobError:
+        return name
+    sentence = " ".join((described or "").strip().partition("\n\n")[0].split()).removesuffix(".")
+    return f"{name}: {sentence}" if sentence and "." in metric else sentence or name
+
+
 def _learning_curves(shown: _Shown, accuracies: Sequence[Entry]) -> Exhibit:
     ends = first_and_last(accuracies)
-    panels = curve_panels(ends, shown.names, "epoch", _ERROR, logarithmic=True)
-    return shown.exhibit("learning-curves", "Learning curves", ends, panels, _CURVES_CAPTION)
+    panels = curve_panels(ends, shown.names, "epoch", _ERROR_AXIS, logarithmic=True)
+    errors = list(map(_error_of, ends))
+    return shown.exhibit("learning-curves", "Learning curves", errors, panels, _CURVES_CAPTION)
+
+
+def _error_of(entry: Entry) -> Entry:
+    """The test error of an entry of the test accuracy."""
+    key = replace(entry.key, metric=ERROR)
+    numbers = [
+        replace(number, key=key, value=None if number.value is None else 100 - number.value)
+        for number in entry.numbers
+    ]
+    cell = entry.cell and replace(
+        entry.cell, key=key, mean=100 - entry.cell.mean, winning=False, clearly=None,
+        values=tuple(100 - value for value in entry.cell.values),
+    )  # fmt: skip
+    return Entry(key, tuple(numbers), cell)
 
 
 def _is_placeholder(metric: str, by_metric: Mapping[tuple[str, str], Sequence[Entry]]) -> bool:

@@ -16,7 +16,7 @@ KINDS = (".py", ".toml")
 
 @dataclasses.dataclass(frozen=True)
 class ExperimentFile:
-    """The studies of a file, and the Python files that workers need for them."""
+    """The experiments of a file, and the Python files that workers need for them."""
 
     experiments: tuple[Experiment, ...]
     code: tuple[Path, ...]
@@ -25,8 +25,8 @@ class ExperimentFile:
 def read_experiments(path: Path) -> ExperimentFile:
     """What a user's file asks for.
 
-    A Python file makes :class:`Experiment` values at its top. A TOML file has the entries of one, and may
-    name Python files beside it as ``import``, which declare networks and measures; without a name the study
+    A Python file makes :class:`Experiment` values at its top. A TOML file has the fields of one, and may name
+    Python files beside it as ``import``, which declare networks and measures; without a name the experiment
     has that of the file.
 
     Raises :class:`~tombola.errors.StudyError` or :class:`~tombola.errors.JobError` in one line for a file
@@ -35,12 +35,12 @@ def read_experiments(path: Path) -> ExperimentFile:
     if path.suffix not in KINDS:
         raise StudyError(f"{path} is neither Python nor TOML; its name must end in .py or .toml")
     if not path.is_file():
-        raise StudyError(f"no file {str(path)!r}; give a study of your own that exists")
+        raise StudyError(f"no file {str(path)!r}; give an experiment of your own that exists")
     return _read_toml(path) if path.suffix == ".toml" else _read_python(path)
 
 
 def read_all_experiments(paths: Iterable[Path]) -> list[ExperimentFile]:
-    """What several files ask for; errors as for :func:`read_experiments`, and for two studies of one name."""
+    """What several files ask for; errors as for :func:`read_experiments`, and for a name that two have."""
     files = []
     places: dict[str, Path] = {}
     for path in paths:
@@ -53,8 +53,8 @@ def read_all_experiments(paths: Iterable[Path]) -> list[ExperimentFile]:
                     else f"one in {places[experiment.name]}"
                 )
                 raise StudyError(
-                    f"{path}: a study is called {experiment.name!r} as is {before}; give each a name of its "
-                    "own"
+                    f"{path}: an experiment is called {experiment.name!r} as is {before}; "
+                    "give each a name of its own"
                 )
             places[experiment.name] = path
     return files
@@ -65,28 +65,28 @@ def _read_python(path: Path) -> ExperimentFile:
     # Each once, under however many names a file has it.
     experiments = {id(value): value for value in vars(module).values() if isinstance(value, Experiment)}
     if not experiments:
-        raise StudyError(f"{path} makes no study; write study = tombola.Experiment(...) at its top")
+        raise StudyError(f"{path} makes no experiment; write experiment = tombola.Experiment(...) at its top")
     return ExperimentFile(tuple(experiments.values()), (path,))
 
 
 def _read_toml(path: Path) -> ExperimentFile:
     try:
-        entries = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StudyError(f"{path}: {reason(error)}") from error
-    code = entries.pop("import", [])
+    code = content.pop("import", [])
     if isinstance(code, str):
         code = [code]
     if not isinstance(code, list) or not all(isinstance(name, str) for name in code):
         raise StudyError(f"{path}: import is {code!r:.60}; give names of Python files")
     names = [field.name for field in dataclasses.fields(Experiment)]
-    for key in entries:
+    for key in content:
         if key not in names:
-            raise StudyError(f"{path}: {unknown('entry of a study', key, [*names, 'import'])}")
+            raise StudyError(f"{path}: {unknown('field of an experiment', key, [*names, 'import'])}")
     files = tuple(path.parent / name for name in code)
     for file in files:
         import_file(file)
     try:
-        return ExperimentFile((Experiment(**{"name": path.stem, **entries}),), files)
+        return ExperimentFile((Experiment(**{"name": path.stem, **content}),), files)
     except TypeError as error:
         raise StudyError(f"{path}: {reason(error)}") from error

@@ -26,7 +26,7 @@ from tombola.lab.store import NUMBERS
 from tombola.measures.connectivity import Barrier
 from tombola.measures.instability import Instability
 from tombola.table.key import KEY_FIELDS, Key, Over
-from tombola.table.metrics import FACTORS, METRIC_OF_QUANTITY, metric_name
+from tombola.table.metrics import FACTORS, LAYER_SPARSITY, LAYERS, METRIC_OF_QUANTITY, metric_name
 from tombola.table.number import Curve, Number, State
 from tombola.untrusted import OTHER_FORM
 
@@ -35,12 +35,13 @@ _OVER: Mapping[str, Over] = {"": "seeds", "copies": "pairs", "rounds": "rounds"}
 
 @dataclass(frozen=True)
 class NumberSlot:
-    """Which of the numbers of a job one is: of a pair of copies, or of a probe's block, from 1."""
+    """Which of the numbers of a job one is: of a pair of copies, a block of a probe (from 1), or a layer."""
 
     metric: str
     over: Over = "seeds"
     pair: int | None = None
     block: int | None = None
+    layer: str = ""
 
 
 def numbers_of_jobs(
@@ -145,6 +146,8 @@ def _numbers_by_slot(measurement: Measurement, result: Any) -> dict[NumberSlot, 
     """All numbers of a result; None for one that is not defined."""
     if isinstance(result, Mapping) and "value" not in result:  # of a run or ticket, as the store has it
         numbers = numbers_of(result)
+        if measurement.function == LAYER_SPARSITY:
+            return {_slot_of(measurement, name): item for name, item in numbers.items()}
         of_run = {"accuracy", "failed"} <= numbers.keys()
         accuracy = {NumberSlot("val_accuracy"): numbers.pop("accuracy")} if of_run else {}
         return {
@@ -179,7 +182,8 @@ def _slot_of(measurement: Measurement, quantity: str) -> NumberSlot:
     if function == "probe" and (match := _OF_BLOCK.fullmatch(quantity)):
         return NumberSlot(metric_name(function, match[1]), block=int(match[2]) + 1)
     metric = metric_name(function, quantity, measurement.between, recalibrated=recalibrated)
-    return NumberSlot(metric, _OVER[measurement.between], measurement.pair)
+    layer = quantity if function == LAYER_SPARSITY else ""
+    return NumberSlot(metric, _OVER[measurement.between], measurement.pair, layer=layer)
 
 
 def _undefined(result: Any) -> list[str]:
@@ -249,6 +253,8 @@ class _Reader:
         for slot in slots:
             fields = common[slot.metric.startswith("recalibrated_")]
             key = Key(**{**fields, "metric": slot.metric, "over": slot.over, "block": slot.block})
+            if slot.layer:
+                key = replace(key, more=(*key.more, (LAYERS, slot.layer)))
             value = None if values is None else values.get(slot)
             state: State = "missing" if values is None else "undefined" if value is None else "measured"
             numbers.append(

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tombola.experiments.chain_items import LAYERS
 from tombola.measures.limits import STABLE_BELOW
-from tombola.table.metrics import RECALIBRATED, metric_of
+from tombola.table.metrics import LAYERS, RECALIBRATED, metric_of
 from tombola.table.number import LEAST_RUNS, Cell, Entry, difference_interval, is_ticket, many
 from tombola.views.chain_panels import Names, title_of
 from tombola.views.exhibit import Exhibit
-from tombola.views.layout import momentum_text
+from tombola.views.layout import momentum_text, percent_text
 
 _FIXED_SPACE = "\N{NO-BREAK SPACE}"
-_ACCURACY = "val_accuracy"
+_ACCURACY, _ERROR = "val_accuracy", "test_error"
 _BARRIERS = ("barrier", f"{RECALIBRATED}barrier", "instability.height", "barrier_to_next")
 
 
@@ -27,22 +26,31 @@ def findings_of(exhibit: Exhibit, names: Names) -> list[str]:
     names: of all keys of its experiment.
     """
     entries = exhibit.entries
-    metrics = {entry.key.metric for entry in entries}
-    if metrics == {_ACCURACY} and exhibit.name.endswith("-accuracy"):
+    metric = _metric_of(exhibit)
+    if metric == _ACCURACY:
         return [*_winning(entries, names), *_last_round(entries, names), *_failures(entries)]
-    if len(metrics) != 1 or any(entry.key.get(LAYERS) for entry in entries):
+    if metric in ("", _ERROR) or any(entry.key.get(LAYERS) for entry in entries):
         return []
-    (metric,) = metrics
-    if metric in _BARRIERS:
-        return _stability(entries, names)
-    return [] if metric == _ACCURACY else _spread_of_metric(entries, names)
+    return (_stability if metric in _BARRIERS else _spread_of_metric)(entries, names)
 
 
 def experiment_findings(exhibits: Iterable[Exhibit]) -> dict[str, list[str]]:
     """The sentences about each exhibit of one experiment, by its name."""
     listed = list(exhibits)
     names = Names.of((entry.key for exhibit in listed for entry in exhibit.entries), without=(LAYERS,))
-    return {exhibit.name: findings_of(exhibit, names) for exhibit in listed}
+    findings: dict[str, list[str]] = {}
+    with_accuracies = [exhibit for exhibit in listed if _metric_of(exhibit) == _ACCURACY]
+    for exhibit in listed:
+        # Single runs and the like repeat some of the accuracies.
+        repeats = exhibit in with_accuracies[1:]
+        findings[exhibit.name] = [] if repeats else findings_of(exhibit, names)
+    return findings
+
+
+def _metric_of(exhibit: Exhibit) -> str:
+    """The metric of all numbers of an exhibit; empty where there are several, or none."""
+    metrics = {entry.key.metric for entry in exhibit.entries}
+    return metrics.pop() if len(metrics) == 1 else ""
 
 
 def _winning(entries: Sequence[Entry], names: Names) -> list[str]:
@@ -56,8 +64,7 @@ def _winning(entries: Sequence[Entry], names: Names) -> list[str]:
         counts.append(f"{sum(_wins(entry) for entry in chosen)} of {len(chosen)}{where}")
     sentences = [
         f"Winning tickets: {' and '.join(counts)}. A ticket wins if its mean is at least that of its own "
-        "dense network "
-        "and no run of either failed (reading C6).",
+        "dense network and no run of either failed.",
         *_clearly([entry.cell for entry in tickets if entry.cell is not None]),
     ]
     winners = [entry for entry in tickets if _wins(entry)]
@@ -67,7 +74,7 @@ def _winning(entries: Sequence[Entry], names: Names) -> list[str]:
             f"{_name(entry, names)}, {_text(entry)}" for entry in winners if entry.key.sparsity == last
         )
         sentences.append(
-            f"The sparsest, with {last:g}% of the weights pruned, and their accuracies: {listed}."
+            f"The sparsest, with {percent_text(last)}% of the weights pruned, and their accuracies: {listed}."
         )
     return sentences
 
@@ -92,26 +99,39 @@ def _clearly(tickets: Sequence[Cell]) -> list[str]:
 
 
 def _last_round(entries: Sequence[Entry], names: Names) -> list[str]:
-    """The change in accuracy from dense to the last round, where it is best and where worst."""
+    """The change in accuracy from dense to the last round, where it is best and where worst.
+
+    A chain at whose end a run failed is left out: its change says nothing of pruning.
+    """
     chains: dict[str, list[Entry]] = {}
     for entry in entries:
         chains.setdefault(names.full(entry.key), []).append(entry)
     changes: list[tuple[float, str]] = []
+    left_out = 0
     for label, chain in chains.items():
         ends = sorted(chain, key=lambda entry: entry.key.sparsity or 0.0)
         dense, last = ends[0].cell, ends[-1].cell
         if dense is None or last is None or len(ends) < 2 or ends[0].key.sparsity:
             continue
+        if dense.failed or last.failed:
+            left_out += 1
+            continue
         change = last.mean - dense.mean
         changes.append((change, f"{_points(change)} ({_fixed(label)}{_noise(last, dense)})"))
     if not changes:
         return []
+    aside = (
+        f" {left_out} configuration{'s' * (left_out != 1)} with a failed run at either end "
+        f"{'is' if left_out == 1 else 'are'} left out."
+        if left_out
+        else ""
+    )
     if len(changes) == 1:
-        return [f"From the dense network to the last round accuracy changes by {changes[0][1]}."]
+        return [f"From the dense network to the last round accuracy changes by {changes[0][1]}.{aside}"]
     (_, worst), (_, best) = min(changes), max(changes)
     return [
         f"From the dense network to the last round accuracy changes by {best} in the best case and by "
-        f"{worst} in the worst."
+        f"{worst} in the worst.{aside}"
     ]
 
 
@@ -174,7 +194,9 @@ def _spread_of_metric(entries: Sequence[Entry], names: Names) -> list[str]:
         least, most = _extremes(chosen)
         where = title_of(most.key, Names(pairs=False, late=False, axes=()))
         sentences.append(
-            f"Of the {where} {_name(most, names)} has the highest value ({_text(most)}), "
+            f"All {where} have the same value ({_text(most)})."
+            if _mean(least) == _mean(most)
+            else f"Of the {where} {_name(most, names)} has the highest value ({_text(most)}), "
             f"{_name(least, names)} the lowest ({_text(least)}"
             f"{_noise(most.cell, least.cell, '; the difference is')})."
         )
@@ -201,13 +223,15 @@ def _momentum_compared(entries: Sequence[Entry], names: Names) -> list[str]:
         if key.momentum in (momenta[0], momenta[-1]) and key.momentum is not None:
             alike = (names.pair(key), key.batch_size, key.pretrained, key.more)
             others.setdefault(alike, {})[key.momentum] = _mean(entry)
-    pairs = [values for values in others.values() if len(values) == 2]
+    both = [values for values in others.values() if len(values) == 2]
+    pairs = [values for values in both if values[momenta[0]] != values[momenta[-1]]]
+    equal = f", and equal in {len(both) - len(pairs)} more" if len(both) > len(pairs) else ""
     if not pairs:
         return []
     higher = sum(values[momenta[-1]] > values[momenta[0]] for values in pairs)
     return [
         f"It is higher with momentum {momentum_text(momenta[-1])} than with {momentum_text(momenta[0])} in "
-        f"{higher} of {len(pairs)} comparisons, all else alike."
+        f"{higher} of {many(len(pairs), 'comparison')}, all else alike{equal}."
     ]
 
 
@@ -232,7 +256,7 @@ def _name(entry: Entry, names: Names, *, start: bool = True) -> str:
 
 
 def _at(entry: Entry, names: Names) -> str:
-    return f"{_name(entry, names)} at {entry.key.sparsity:g}%: {_mean(entry):.1f}"
+    return f"{_name(entry, names)} at {percent_text(entry.key.sparsity or 0.0)}%: {_mean(entry):.1f}"
 
 
 def _fixed(label: str) -> str:

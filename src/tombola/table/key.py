@@ -111,5 +111,13 @@ KEY_FIELDS = tuple(field.name for field in fields(Key) if field.name != "more")
 
 
 def sparsity_after(prunings: int, fraction: float = 0.2) -> float:
-    """Percent of the weights pruned after so many rounds, with two decimals as in the paper's columns."""
-    return round(100 * (1 - (1 - fraction) ** prunings), 2)
+    """Percent of the weights pruned after so many rounds, with two decimals as in the paper's columns.
+
+    There are more where two do not tell it from the rounds before and after and from 100%.
+    """
+    around = [100 * (1 - (1 - fraction) ** count) for count in (prunings - 1, prunings, prunings + 1)]
+    for digits in range(2, 16):
+        before, sparsity, after = (round(percent, digits) for percent in around)
+        if before < sparsity < after and sparsity < 100:
+            break
+    return sparsity

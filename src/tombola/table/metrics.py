@@ -45,6 +45,7 @@ class Metric:
 
 METRICS: Mapping[str, Metric] = {
     "val_accuracy": Metric("validation accuracy", "%", 2, "test accuracy (%)"),
+    "test_error": Metric("test error", "%", 2, "test error (%)"),
     "probe_accuracy": Metric("probe accuracy", "%", 2, "probe accuracy (%)"),
     "untrained_accuracy": Metric("untrained accuracy", "%", 2, "test accuracy (%)"),
     # With batch-norm statistics measured on the train images (reading D3).
@@ -90,7 +91,8 @@ def metric_of(name: str) -> Metric:
     interpolated = METRICS.get(name.removeprefix(RECALIBRATED))
     if interpolated:
         return replace(interpolated, label=f"recalibrated {interpolated.label}")
-    return Metric(name.replace("_", " "), axis=name.replace("_", " "))
+    label = name.replace("_", " ").replace("-", " ")
+    return Metric(label, axis=label)
 
 
 def metric_order(name: str) -> int:
@@ -125,6 +127,11 @@ def metrics_of(measure: str) -> set[str]:
     return {metric for (name, _, _), metric in METRIC_OF_QUANTITY.items() if name == measure}
 
 
+LAYER_SPARSITY = "layer-sparsity"
+"""The measure whose numbers have one metric: which layer one is of is an axis of its key."""
+LAYERS = "layer"
+"""The name of that axis."""
+
 _RECALIBRATED = {"barrier": "recalibrated_barrier", "untrained_accuracy": "recalibrated_untrained_accuracy"}
 
 
@@ -134,6 +141,8 @@ def metric_name(measure: str, quantity: str, between: str = "", *, recalibrated:
     quantity: empty for the whole result. between: ``"copies"``, ``"rounds"``, or empty for a single run.
     recalibrated: whether batch-norm statistics were measured anew.
     """
+    if measure == LAYER_SPARSITY:
+        return "layer_sparsity"
     metric = METRIC_OF_QUANTITY.get((measure, quantity, between))
     if metric is None:
         return f"{measure}.{quantity}" if quantity else measure

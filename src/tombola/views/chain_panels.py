@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from tombola.measures.statistics import mean, sample_std
 from tombola.table.key import Key, Scalar
 from tombola.table.number import Cell, Entry, is_ticket
-from tombola.views.layout import momentum_text
+from tombola.views.layout import momentum_text, percent_text
 from tombola.views.picture import Line, Panel
 
 SPARSITY = "sparsity (% of weights pruned)"
@@ -57,7 +57,10 @@ class Names:
             parts.append(f"μ = {momentum_text(key.momentum)}")
         if key.batch_size is not None:
             parts.append(f"batch {key.batch_size}")
-        parts += [f"{name.replace('_', ' ')} {key.get(name)}" for name in self.axes]
+        values = {name.replace("_", " "): key.get(name) for name in self.axes}
+        # An option that is switched on needs no value; one that a measure is taken without is not named.
+        present = {name: value for name, value in values.items() if value is not None}
+        parts += [name if value is True else f"{name} {value}" for name, value in present.items()]
         return ", ".join(parts)
 
     def label(self, key: Key) -> str:
@@ -127,7 +130,7 @@ def layer_panels(entries: Sequence[Entry], names: Names, axis: str, y_label: str
 
 def title_of(key: Key, names: Names) -> str:
     """What one sparsity of one network and data set is called: "dense network", "tickets, 89.26% pruned"."""
-    what = f"tickets, {key.sparsity:g}% pruned" if key.sparsity else "dense networks"
+    what = f"tickets, {percent_text(key.sparsity)}% pruned" if key.sparsity else "dense networks"
     return ", ".join(filter(None, [names.pair(key), what]))
 
 
@@ -160,14 +163,13 @@ def _points(entries: Sequence[Entry], names: Names) -> list[Line]:
 
 def _curve(entry: Entry, names: Names) -> Line | None:
     curves = [number.curve for number in entry.numbers if number.curve is not None]
-    # A run that ended early has another course than the others.
-    alike = [curve for curve in curves if curve.x == curves[0].x]
-    if not alike:
+    if not curves:
         return None
-    points = list(zip(*(curve.y for curve in alike), strict=True))
+    # All of one recipe, so all at the same epochs or positions.
+    points = list(zip(*(curve.y for curve in curves), strict=True))
     spreads = [spread for values in points if (spread := sample_std(values)) is not None]
     return Line(
-        names.label(entry.key), alike[0].x, [mean(values) for values in points],
+        names.label(entry.key), curves[0].x, [mean(values) for values in points],
         entry.key.momentum, entry.key.batch_size, spreads if len(spreads) == len(points) else None,
         _half(entry.key, names), failed=[entry.failed] * len(points),
     )  # fmt: skip

@@ -131,12 +131,18 @@ def value_text(name: str, value: Any) -> str:
     if name == "search_share":
         return f"{value * _PAPER_EPOCHS:g}"
     if name == "sparsity":
-        return f"{value:.2f}%"
+        return f"{value:.2f}%" if round(value, 2) == value else f"{percent_text(value)}%"
     if name == "subset_percent":
         return f"{value}%"
     if name == "metric":
         return metric_of(value).label
     return str(value).replace("_", " ") if name == "subset_criterion" else str(value)
+
+
+def percent_text(percent: float) -> str:
+    """A percentage in as few digits as it takes to tell it from any other: 20, 89.26, 99.999999."""
+    short = f"{percent:g}"
+    return short if float(short) == percent else str(percent)
 
 
 def momentum_text(momentum: float) -> str:
