@@ -23,8 +23,7 @@ _POINT = re.compile(r"\[\d+\]")
 _HEADS = {
     **NAMES, "batch_size": "batch", "pretrained": "pre", "search_share": "search",
     "sparse_momentum": "sparse μ", "sparse_batch_size": "sparse batch", "subset_criterion": "of",
-    "epochs": "epochs", "seed": "seed",
-    "pair": "pair",
+    **{name: name for name in ("epochs", "seed", "pair")},
 }  # fmt: skip
 """What heads the columns in which numbers may differ, shorter than on a page."""
 _GAP = "  "

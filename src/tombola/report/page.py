@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from tombola.experiments.claims.all_claims import judge_all
 from tombola.experiments.claims.quantities import Comparison
-from tombola.experiments.paper.printed import EPOCHS, printed_cells
+from tombola.experiments.paper.printed import EPOCHS
 from tombola.measures.limits import STABLE_BELOW
-from tombola.report.board import Row, board, counts
+from tombola.report.board import Row, counts
 from tombola.report.cell_text import INSIDE_SIGNS, CellText, cell_text, difference_text, usual_runs
 from tombola.report.figure import inline_svg
 from tombola.report.gather import Report
@@ -102,11 +101,9 @@ def report_html(report: Report, svgs: Mapping[str, str]) -> str:
     names = [exhibit.name for exhibit in report.exhibits]
     anchors = {name: f"s{place}_{re.sub('[^A-Za-z0-9]', '_', name)}" for place, name in enumerate(names)}
     articles = [_article(exhibit, anchors[exhibit.name], svgs, report) for exhibit in report.exhibits]
-    claims: list[Judged] = []
-    if report.of_paper:
-        verdicts = judge_all(report.cells)
-        rows = board(judge_all(printed_cells()), verdicts)
-        claims = [Judged(row, verdict.comparisons) for row, verdict in zip(rows, verdicts, strict=True)]
+    claims = [
+        Judged(row, verdict.comparisons) for row, verdict in zip(report.board, report.verdicts, strict=True)
+    ]
     return template("page").render(
         title=report.title,
         lead=report.lead,
@@ -115,7 +112,7 @@ def report_html(report: Report, svgs: Mapping[str, str]) -> str:
         groups=_groups(articles),
         anchors=anchors,
         claims=claims,
-        counts=counts([judged.row for judged in claims]),
+        counts=counts(report.board),
         missing=report.missing,
         together=report.missing_together,
         provenance=report.provenance,

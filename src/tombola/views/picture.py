@@ -1,12 +1,13 @@
 """Pictures as data: what a figure shows, before it is drawn.
 
-A study fills these from results; :mod:`tombola.report` draws them. What is not computed yet is not there.
+The other modules of this folder fill these from entries; :mod:`tombola.report` draws them. What is not
+computed yet is not there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the paper.
+    """One figure: its panels, and what is said of it.
 
     name: such as ``"fig3"``. caption: what is shown, at which budget and scale, with how many runs.
     budget: the latter in short, which stands on the picture itself.
@@ -90,4 +91,3 @@ class Picture:
     panels: Sequence[Panel]
     budget: str = ""
     note: str = ""
-    sources: Sequence[str] = field(default=())
