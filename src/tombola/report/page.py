@@ -18,7 +18,7 @@ from tombola.experiments.paper.printed import EPOCHS
 from tombola.measures.limits import STABLE_BELOW
 from tombola.report.board import Row, counts
 from tombola.report.cell_text import INSIDE_SIGNS, CellText, cell_text, difference_text, usual_runs
-from tombola.report.figure import inline_svg
+from tombola.report.figure import Sample, inline_svg, legend_of
 from tombola.report.gather import Report
 from tombola.report.markdown import table_note
 from tombola.report.template import template
@@ -63,6 +63,7 @@ class Article:
     """One table or figure of the page.
 
     extent: how much of it there is, for the contents.
+    legend: of the picture, in words for narrow screens, where its own would be cut.
     findings: what its numbers say, in sentences.
     notes: what was noted with its cells.
     unprinted: whether the paper prints no numbers for it.
@@ -77,6 +78,7 @@ class Article:
     sheet: Sheet | None
     picture: Picture | None
     svg: Markup | None
+    legend: Sequence[Sample]
     caption: str
     mixtures: list[str]
     findings: Sequence[str]
@@ -140,6 +142,7 @@ def _article(exhibit: Exhibit, anchor: str, svgs: Mapping[str, str], report: Rep
         sheet=_sheet(table, own, exhibit.printed) if table else None,
         picture=picture,
         svg=svg,
+        legend=legend_of(picture) if picture and svg else (),
         caption=f"{picture.caption.removesuffix('.')}." if picture else "",
         mixtures=mixtures(own, exhibit.origins),
         notes=[*_notes("Paper", exhibit.printed.values()), *_notes("Ours", own.values())],
