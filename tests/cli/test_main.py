@@ -52,6 +52,20 @@ finally:
         assert done.stdout.endswith("loaded: []\n")
 
 
+@pytest.mark.parametrize("command", ["--help", "studies"])
+def test_a_reader_that_leaves_early_ends_the_command_without_a_word(command: str, tmp_path: Path) -> None:
+    code = "import sys; from tombola.cli import main; sys.argv = ['tombola', *sys.argv[1:]]; main()"
+    environment = {**os.environ, "TOMBOLA_STORE": str(tmp_path / "store")}
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run(
+        [sys.executable, "-c", code, command], stdout=theirs, stderr=subprocess.PIPE, text=True,
+        env=environment, timeout=300,
+    )  # fmt: skip
+    os.close(theirs)
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize("command", ["demo", "imp", "ls", "show"])
 def test_every_command_has_help(tombola: Callable[..., Result], command: str) -> None:
     code, out, _ = tombola(command, "--help")

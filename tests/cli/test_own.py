@@ -46,6 +46,7 @@ def test_the_example_of_the_documents_runs_as_it_stands(tombola: Tombola, exampl
     assert "tombola report wider.py makes a page of its tables and figures" in out
     accuracies = out[out.index("Test accuracy") : out.index("Mean barrier")]
     assert len(re.findall(r"^ +two-layers +0\.[09] ", accuracies, re.MULTILINE)) == 2
+    assert out.splitlines()[-1] == "tombola report wider.py makes a page of it"
     code, out, _ = tombola(*commands[2].split())
     assert code == 0
     assert str((example / "wider" / "report.html").absolute()) in out

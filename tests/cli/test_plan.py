@@ -164,6 +164,7 @@ def test_what_is_run_is_shown_without_being_told_the_scale_again(tombola: Tombol
     heading = "2 studies, scale tiny, epochs 2, seeds 1, rounds 5, columns 5, configs 0.0/256"
     assert out.splitlines()[0] == f"{heading}, store {tmp_path / 'store'}"
     assert re.search(r"^table2 +Accuracy of tickets .*: 4 of 4 jobs done$", out, re.MULTILINE)
+    assert out.splitlines()[-1] == "tombola report makes a page of what the store has"
     _, again, _ = tombola(*arguments)
     assert re.search(r"^all \d+ jobs were there already; nothing to compute$", again, re.MULTILINE)
 
@@ -185,7 +186,8 @@ def test_what_is_run_is_shown_without_being_told_the_scale_again(tombola: Tombol
     assert "proves the machinery, not the science" in page
     assert "studies on stand-ins for its networks and data" in page
     assert "numbers that the paper prints" not in page
-    assert sorted(path.name for path in (tmp_path / "page").iterdir()) == ["report.html"]
+    files = ["report.html", "table.csv", "table.json"]
+    assert sorted(path.name for path in (tmp_path / "page").iterdir()) == files
 
     # The claims rest on all that the store has, whichever studies are shown; stand-ins decide none of them.
     tables = []
@@ -209,8 +211,10 @@ def test_what_is_run_is_shown_without_being_told_the_scale_again(tombola: Tombol
     assert (code, err) == (0, "")
     assert out.splitlines()[0].startswith("scale tiny, epochs 2")
     assert out.splitlines()[1].endswith("; it gives no verdict on the paper's claims")
-    assert "Ours: 61 not computable yet." in " ".join(out.split())
     assert "The paper's own numbers: 36 hold, 12 partly, 13 not computable yet." in " ".join(out.split())
+    assert "Ours" not in out
+    assert len(re.findall(r"^ +C\d+ .* stand-in", out, re.MULTILINE)) == 61
+    assert "missing" not in out
     assert re.search(r"^ +C61 ", out, re.MULTILINE)
 
 

@@ -95,6 +95,13 @@ def test_a_study_of_the_paper_is_shown_at_its_scale(tombola: Tombola, runs: list
     assert {number.state for number in table} == {"missing"}
     assert all(number.stand_in for number in table)
     assert {number.key.dataset for number in table} <= {"CIFAR-10", "CIFAR-100", "TinyImageNet"}
+    of_cifar10 = {number.stand_in for number in table if number.key.dataset == "CIFAR-10"}
+    for form in ((), ("--markdown",)):
+        _, out, _ = tombola("table", "table11", "--scale", "tiny", "--seeds", 1, *form)
+        assert all(words in out for words in of_cifar10)
+    _, out, _ = tombola("table", "table11", "--scale", "tiny", "--seeds", 1, "--pairs", "R18/C10")
+    (words,) = of_cifar10
+    assert out.startswith(f"all: trained {words}, network ResNet-18, data CIFAR-10, ")
 
 
 @pytest.mark.parametrize(

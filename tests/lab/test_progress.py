@@ -55,7 +55,7 @@ def test_lines_do_not_follow_each_other_closely(job: tb.Job) -> None:
         bar.begin(0, 100)
         for _ in range(100):
             bar.done(job, None)
-    assert text.getvalue() == "100 jobs to compute\n"
+    assert text.getvalue() == "100 jobs to compute\n100 of 100 jobs done\n"
 
 
 def test_nothing_to_compute_is_said() -> None:

@@ -53,7 +53,7 @@ frame.addEventListener("load", () => setTimeout(() => {{
     scroll: root.scrollWidth, client: root.clientWidth, seen: frame.contentWindow.seen,
     scripts: inner.scripts.length, images: inner.images.length,
     wide: wide.map(element => element.tagName + "." + element.className).slice(0, 5),
-    headings: inner.querySelectorAll("h3").length, hidden: [...inner.querySelectorAll("article svg")]
+    headings: inner.querySelectorAll("h3").length, hidden: [...inner.querySelectorAll(".picture svg")]
       .filter(svg => svg.getBoundingClientRect().width < 500).length,
   }});
 }}, 300));

@@ -66,7 +66,7 @@ def test_an_earlier_report_is_replaced(made: Made, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("an earlier report")
     write_report(small(made).report(), tmp_path, files=False)
     assert "an earlier report" not in (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "table.csv", "table.json"}
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(made: Made, tmp_path: Path) -> None:

@@ -163,10 +163,16 @@ def test_a_gap_shows_the_papers_number_and_no_guess(full: str) -> None:
 
 def test_a_picture_is_inside_the_page_with_its_caption(full: str, read_page: ReadPage) -> None:
     part = section(full, "Figure 3")
-    assert part.count("<svg") == 1
+    assert part.count('role="img"') == 1
     assert "Two runs. The paper prints no numbers for it." in " ".join(part.split())
-    labels = [a["aria-label"] for tag, a in read_page(full).tags if tag == "svg"]
+    labels = [a["aria-label"] for tag, a in read_page(full).tags if tag == "svg" and a.get("role") == "img"]
     assert labels == ["Instability"]
+
+
+def test_the_legend_of_a_picture_is_told_in_words_too(full: str) -> None:
+    part = full[full.index("<figure") : full.index("</figure>")]
+    (legend,) = re.findall(r'<ul class="legend narrow">(.*?)</ul>', part, re.DOTALL)
+    assert len(re.findall(r"<li><svg [^>]*aria-hidden", legend)) == legend.count("<li>") > 0
 
 
 def test_the_contents_say_how_much_there_is(full: str, read_page: ReadPage) -> None:
@@ -354,4 +360,4 @@ def test_names_from_outside_are_escaped(read_page: ReadPage) -> None:
     assert "script" not in {tag for tag, _ in seen.tags}
     assert seen.open == []
     assert seen.text.count(evil) >= 8
-    assert evil in [a["aria-label"] for tag, a in seen.tags if tag == "svg"]
+    assert evil in [a["aria-label"] for tag, a in seen.tags if tag == "svg" and a.get("role") == "img"]

@@ -51,7 +51,7 @@ def test_the_page_tables_figures_and_claims_are_written(tmp_path: Path) -> None:
     written = write_report(REPORT, tmp_path / "new")
     expected = {f"tables/{study}.{kind}" for study in ("table2", "fig3") for kind in ("csv", "md", "tex")}
     expected |= {f"figures/fig3.{kind}" for kind in ("svg", "png", "pdf")}
-    expected |= {"claims.csv", "report.html", "table.csv"}
+    expected |= {"claims.csv", "report.html", "table.csv", "table.json"}
     assert names(written, tmp_path / "new") == expected
     assert sorted(path for path in (tmp_path / "new").rglob("*") if path.is_file()) == sorted(written)
     markdown = (tmp_path / "new/tables/table2.md").read_text(encoding="utf-8")
@@ -67,9 +67,12 @@ def test_the_whole_table_is_written_with_its_gaps(tmp_path: Path) -> None:
     assert content.numbers == (*ACCURACIES, absent, *BARRIERS)
 
 
-def test_the_page_alone_when_asked(tmp_path: Path) -> None:
-    assert names(write_report(REPORT, tmp_path, files=False), tmp_path) == {"report.html"}
-    assert "<svg" in (tmp_path / "report.html").read_text(encoding="utf-8")
+def test_the_page_names_the_files_that_are_beside_it_in_every_case(tmp_path: Path) -> None:
+    written = names(write_report(REPORT, tmp_path, files=False), tmp_path)
+    assert written == {"report.html", "table.csv", "table.json"}
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<svg" in page
+    assert "The files table.csv and table.json beside this page" in page
 
 
 def test_only_the_exhibits_of_the_report_are_written(tmp_path: Path) -> None:
@@ -80,7 +83,17 @@ def test_only_the_exhibits_of_the_report_are_written(tmp_path: Path) -> None:
 
 def test_a_table_of_which_we_have_nothing_is_left_out(tmp_path: Path) -> None:
     written = names(write_report(replace(REPORT, exhibits=[replace(TABLE2, entries=())]), tmp_path), tmp_path)
-    assert written == {"claims.csv", "report.html", "table.csv"}
+    assert written == {"claims.csv", "report.html", "table.csv", "table.json"}
+
+
+def test_the_board_of_an_earlier_report_is_removed_and_no_other_file(tmp_path: Path) -> None:
+    write_report(REPORT, tmp_path)
+    stand_ins = replace(REPORT, exhibits=[TABLE2], of_paper=False)
+    write_report(stand_ins, tmp_path, files=False)
+    assert not (tmp_path / "claims.csv").exists()
+    (tmp_path / "claims.csv").write_text("of another kind\n")
+    write_report(stand_ins, tmp_path)
+    assert (tmp_path / "claims.csv").read_text() == "of another kind\n"
 
 
 def test_a_report_that_is_not_of_the_paper_has_no_claims(tmp_path: Path) -> None:
@@ -97,8 +110,8 @@ def test_equal_results_give_equal_bytes_however_many_processes_draw(tmp_path: Pa
     first, second = (
         write_report(report, tmp_path / str(processes), processes=processes) for processes in (1, 2)
     )
-    # Four tables and three figures in three kinds each; the page, the claims and the whole table.
-    assert len(first) == 4 * 3 + 3 * 3 + 3
+    # Four tables and three figures in three kinds each; the page, the claims and the whole table in two.
+    assert len(first) == 4 * 3 + 3 * 3 + 4
     for one, other in zip(first, second, strict=True):
         assert one.name == other.name
         assert one.read_bytes() == other.read_bytes(), one.name

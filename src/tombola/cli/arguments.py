@@ -10,18 +10,32 @@ import tyro
 
 from tombola.errors import StudyError
 
+_NO_HINT = ""  # in place of "(default: None)", where the help says what happens without the option
 Store = Annotated[
     Path | None,
-    tyro.conf.arg(help="Folder of results; default: TOMBOLA_STORE, or the platform's place for user data."),
+    tyro.conf.arg(
+        metavar="FOLDER",
+        help="Folder of results; default: TOMBOLA_STORE, or the platform's place for user data.",
+        help_behavior_hint=_NO_HINT,
+    ),
 ]
-Workers = Annotated[int | None, tyro.conf.arg(help="Worker processes; default: one a core.")]
+Workers = Annotated[
+    int | None,
+    tyro.conf.arg(
+        metavar="N",
+        help="Worker processes; 0: all in this process; default: one a core.",
+        help_behavior_hint=_NO_HINT,
+    ),
+]
 Mode = Annotated[
     Literal["default", "autotuned", "deterministic"],
     tyro.conf.arg(
         help="On a GPU: nothing by timing; convolutions by timing, bits not promised; PyTorch's own."
     ),
 ]
-Device = Annotated[str, tyro.conf.arg(help="cpu, cuda, cuda:1, ... or auto: a GPU if there is one.")]
+Device = Annotated[
+    str, tyro.conf.arg(metavar="NAME", help="cpu, cuda, cuda:1, ... or auto: a GPU if there is one.")
+]
 Threads = Annotated[int, tyro.conf.arg(help="CPU threads; another number gives other last bits.")]
 HungAfter = Annotated[
     float, tyro.conf.arg(help="Seconds without a sign of life after which a job's worker process is ended.")
@@ -36,46 +50,71 @@ CheckpointEvery = Annotated[float, tyro.conf.arg(help="Seconds between checkpoin
 Names = Annotated[
     tuple[str, ...],
     tyro.conf.Positional,
-    tyro.conf.arg(help="Studies by name, such as table11 or fig3; tombola studies lists them."),
+    tyro.conf.arg(
+        metavar="[STUDY|FILE ...]",
+        help="Studies of the paper, such as table11 or fig3 (tombola studies lists them), or your own .py or "
+        ".toml.",
+        help_behavior_hint=_NO_HINT,
+    ),
 ]
 Scale = Annotated[
-    str | None, tyro.conf.arg(help="paper (as printed), short (a tenth of the budget) or tiny (stand-ins).")
+    str | None,
+    tyro.conf.arg(
+        metavar="NAME",
+        help="Of the paper's studies only: paper (as printed), short (a tenth of the budget) or tiny "
+        "(stand-ins).",
+        help_behavior_hint=_NO_HINT,
+    ),
 ]
+Imports = Annotated[
+    tuple[Path, ...],
+    tyro.conf.UseAppendAction,
+    tyro.conf.arg(
+        name="import",
+        metavar="FILE.py",
+        help="Declares networks and measures of your own; may be given several times.",
+        help_behavior_hint=_NO_HINT,
+    ),
+]
+_Count = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_NO_HINT)]
+_Rate = Annotated[float | None, tyro.conf.arg(metavar="RATE", help_behavior_hint=_NO_HINT)]
+_List = Annotated[str | None, tyro.conf.arg(metavar="LIST", help_behavior_hint=_NO_HINT)]
+_Name = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint=_NO_HINT)]
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """Numbers of a scale that are given on the command line; jobs have other names under them."""
+    """Numbers of a scale, for the paper's studies only; jobs have other names under them."""
 
-    epochs: int | None = None
+    epochs: _Count = None
     """Budget of each full training."""
-    seeds: int | None = None
+    seeds: _Count = None
     """Runs, which differ in initialisation and noise."""
-    configs: str | None = None
+    configs: _List = None
     """Only these: momentum/batch size, such as 0.0/256,0.9/100."""
-    pairs: str | None = None
+    pairs: _List = None
     """Only these networks with their data: R18/C10, R18/C100, VGG16/C100, R34/TIN."""
-    rounds: int | None = None
+    rounds: _Count = None
     """Prunings of each chain."""
-    columns: str | None = None
+    columns: _List = None
     """Prunings of the tabulated tickets, such as 5,10."""
-    rewind: int | None = None
+    rewind: _Count = None
     """Epochs of late rewinding."""
-    copies: int | None = None
+    copies: _Count = None
     """Trainings of one start under different noise, for instability."""
-    stride: int | None = None
+    stride: _Count = None
     """Rounds from point to point of the curves of probes and of little data."""
-    points: int | None = None
+    points: _Count = None
     """Positions on a line between noise copies."""
-    points_between: int | None = None
+    points_between: _Count = None
     """Positions on a line between consecutive tickets."""
-    head_epochs: int | None = None
+    head_epochs: _Count = None
     """Epochs of probes and of transferred heads."""
-    neighbours: int | None = None
+    neighbours: _Count = None
     """Lengths asked about beside a first stable epoch."""
-    lr: float | None = None
+    lr: _Rate = None
     """Learning rate at the start, of every pair."""
-    init: str | None = None
+    init: _Name = None
     """Initialisation scheme of every pair, such as kaiming-normal; default: each network's own."""
 
     def given(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 import warnings
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import tyro
 from tombola.cli.bench import bench
 from tombola.cli.demo import demo
 from tombola.cli.imp import imp
-from tombola.cli.imports import import_files, split_imports
+from tombola.cli.imports import split_imports
 from tombola.cli.measure import COMMAND, measure, measure_by_name
 from tombola.cli.plan import plan, studies
 from tombola.cli.report import claims, report
@@ -60,8 +61,7 @@ def main() -> None:
             measure_by_name(arguments[1:])  # each measure has options of its own
             return
         if arguments[:1] in (["verify"], ["table"]):
-            files, arguments = split_imports(arguments)
-            import_files(files)
+            split_imports(arguments)  # refuses an --import without a file, and names the remedy
         with stops_end_here():
             tyro.extras.subcommand_cli_from_dict(
                 COMMANDS,
@@ -69,12 +69,28 @@ def main() -> None:
                 description="The laboratory for lottery tickets and SGD noise. --debug shows tracebacks.",
                 args=joined(arguments),
             )
+        sys.stdout.flush()
     except KeyboardInterrupt:
         _leave("interrupted; the same command continues where it was", 130, debug)
     except Unfinished as error:
         _leave(" ".join(str(error).split()), UNFINISHED, debug)
+    except BrokenPipeError as error:
+        if not _reader_is_gone():
+            _leave(str(error), 2, debug)
+        sys.exit(1)
     except (TombolaError, OSError) as error:
         _leave(" ".join(str(error).split()), 2, debug)
+
+
+def _reader_is_gone() -> bool:
+    """Whether what reads our output has closed it, such as head; then nothing more is written there."""
+    pipe = select.poll()
+    pipe.register(sys.stdout, 0)  # errors are told all the same
+    gone = bool(pipe.poll(0))
+    if gone:
+        # What is still unwritten would be tried, and told, once more at the end of the process.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return gone
 
 
 def _leave(message: str, code: int, debug: bool) -> None:

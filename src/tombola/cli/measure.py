@@ -34,11 +34,17 @@ _OWN = ("store", "device", "mode", "recompute")
 
 
 def measure(
-    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(help="barrier, probe, untrained, ...")],
+    name: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME", help="barrier, probe, untrained, ...")
+    ],
     arguments: Annotated[
         tuple[str, ...],
         tyro.conf.Positional,
-        tyro.conf.arg(help="Finished jobs by name or its beginning, or files; then options."),
+        tyro.conf.arg(
+            metavar="[JOB|FILE ...]",
+            help="Finished jobs by name or its beginning, or files; then options.",
+            help_behavior_hint="",
+        ),
     ] = (),
 ) -> None:
     """A measure of finished jobs: tombola measure barrier JOB JOB --data digits.

@@ -97,15 +97,16 @@ def run_own(
 
 
 def report_own(paths: Sequence[Path], out: Path, lab: Lab, *, page_only: bool = False) -> None:
-    """Print the tables of what there is, and write the page with its tables and figures."""
+    """Write the page of what there is with its tables and figures, and print the tables."""
     from tombola.experiments.bound import jobs_behind
     from tombola.lab.staleness import warn_stale
 
     _, experiments = read_files(paths)
     warn_stale(lab.store, jobs_behind(experiments), {})
     check_writable(out)
-    print_tables(lab, experiments)
+    # The page first: what reads the tables may close them before their end.
     write_page(lab, experiments, out, files=not page_only)
+    print_tables(lab, experiments)
     say(Console(), f"report: {(out / 'report.html').absolute()}")
 
 

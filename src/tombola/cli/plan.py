@@ -57,12 +57,11 @@ def plan(
     store: Store = None,
     workers: Workers = None,
     device: Device = "auto",
-    slots: Annotated[int | None, tyro.conf.arg(help="Trainings at once on each GPU.")] = None,
+    slots: Annotated[
+        int | None, tyro.conf.arg(metavar="N", help="Trainings at once on each GPU.", help_behavior_hint="")
+    ] = None,
 ) -> None:
-    """What studies would cost: jobs, epochs, hours on this device, disk. Nothing is run.
-
-    A name may be a file of your own, .py or .toml.
-    """
+    """What studies would cost: jobs, epochs, hours on this device, disk. Nothing is run."""
     from tombola.experiments.bound import jobs_behind
     from tombola.experiments.paper.jobs import PaperJobs
     from tombola.experiments.paper.studies import PAPER

@@ -93,7 +93,7 @@ def claims(
     from tombola.experiments.paper.studies import STUDIES
     from tombola.experiments.run import collect
     from tombola.experiments.study import bind
-    from tombola.report.board import board, board_table
+    from tombola.report.board import board, board_table, of_stand_ins
     from tombola.table.number import longest
 
     lab = _looking_lab(store)
@@ -104,6 +104,8 @@ def claims(
         console.width = 160  # a file has room
     cells = longest(collect(lab, fitting).cells())
     rows = board(judge_all(printed_cells()), judge_all(cells))
+    if work.scale.note:
+        rows = [of_stand_ins(row) for row in rows]
     say(console, f"{work.scale.budget}, store {lab.store.root}")
     if work.scale.note:
         say(console, f"{work.scale.note}; it gives no verdict on the paper's claims")

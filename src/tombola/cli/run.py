@@ -43,7 +43,9 @@ def run(
     workers: Workers = None,
     device: Device = "auto",
     mode: Mode = "default",
-    slots: Annotated[int | None, tyro.conf.arg(help="Jobs at once on each GPU.")] = None,
+    slots: Annotated[
+        int | None, tyro.conf.arg(metavar="N", help="Jobs at once on each GPU.", help_behavior_hint="")
+    ] = None,
     threads: Threads = 1,
     checkpoint_every: CheckpointEvery = 60.0,
     hung_after: HungAfter = 7200.0,
@@ -59,13 +61,21 @@ def run(
         ),
     ] = (),
     scheduler: Annotated[
-        str | None, tyro.conf.arg(help="Address of a Dask scheduler whose workers share the store.")
+        str | None,
+        tyro.conf.arg(
+            metavar="ADDRESS",
+            help="Address of a Dask scheduler whose workers share the store.",
+            help_behavior_hint="",
+        ),
     ] = None,
     scheduler_file: Annotated[
-        Path | None, tyro.conf.arg(help="File in which such a scheduler wrote its address.")
+        Path | None,
+        tyro.conf.arg(
+            metavar="FILE", help="File in which such a scheduler wrote its address.", help_behavior_hint=""
+        ),
     ] = None,
 ) -> None:
-    """Compute whatever is missing of studies; a name may be a file of your own, .py or .toml."""
+    """Compute whatever is missing of studies, the paper's or your own."""
     stop = begin_stop(stop_after)
     from tombola.lab.execute import Settings
     from tombola.lab.slots import available_cores
@@ -132,4 +142,5 @@ def _run_paper(
         say(console, f"{experiment.name}: skipped, {skipped}" if skipped else str(done(experiment, lab)))
     raise_left(lab.store, stop, ran.outcome)
     ran.outcome.raise_failures()
-    say(console, "tombola report makes a page of what the store has, tombola claims judges the paper by it")
+    judged = "" if work.scale.note else ", tombola claims judges the paper by it"
+    say(console, f"tombola report makes a page of what the store has{judged}")

@@ -9,19 +9,21 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from tombola.cli.arguments import Store
+from tombola.cli.arguments import Imports, Store
 from tombola.cli.console import say
+from tombola.cli.imports import import_files
 from tombola.errors import JobError, StoreError
 
 
-def verify(store: Store = None) -> None:
-    """Read everything in the store, and tell what is damaged. --import FILE.py declares networks of your own.
+def verify(store: Store = None, import_: Imports = ()) -> None:
+    """Read everything in the store, and tell what is damaged.
 
     Results of networks and measures that are not declared are checked by their checksums alone, and told.
     """
     from tombola.lab import verify as walking
     from tombola.lab.store import Store as StoreFolder
 
+    import_files(import_)
     folder = StoreFolder(store, create=False)
     console = Console()
     count = 0

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.console import Console
 
-from tombola.cli.arguments import Numbers, Scale, ScaleNumbers, Store
+from tombola.cli.arguments import Imports, Numbers, Scale, ScaleNumbers, Store
 from tombola.cli.console import say
+from tombola.cli.imports import import_files
 from tombola.errors import StudyError, unknown
 from tombola.untrusted import printable
 
@@ -33,18 +34,21 @@ def table(
             metavar="[JOB|FILE|STUDY ...]",
             help="Finished jobs by name or its beginning, files of your own, studies of the paper such as "
             "table11; default: all runs and measures in the store.",
+            help_behavior_hint="",
         ),
     ] = (),
     csv: Annotated[
-        Path | None, tyro.conf.arg(metavar="FILE", help="Write it as CSV; - is standard output.")
+        Path | None,
+        tyro.conf.arg(metavar="FILE", help="Write it as CSV; - is standard output.", help_behavior_hint=""),
     ] = None,
     json: Annotated[bool, tyro.conf.arg(help="As JSON, with the curves that numbers sum up.")] = False,
     markdown: Annotated[bool, tyro.conf.arg(help="As a Markdown table.")] = False,
     scale: Scale = None,
     numbers: ScaleNumbers = Numbers(),  # noqa: B008 (frozen)
     store: Store = None,
+    import_: Imports = (),
 ) -> None:
-    """Every number as a row, gaps included. --import FILE.py declares measures of your own.
+    """Every number as a row, gaps included.
 
     Studies of the paper are shown at the scale of the last run unless one is given. Nothing is run.
     """
@@ -57,6 +61,7 @@ def table(
     from tombola.lab.lab import Lab
     from tombola.lab.store import Store as StoreFolder
 
+    import_files(import_)
     lab = Lab(StoreFolder(store, create=False).root, settings=Settings(device="cpu"))
     shown = _contents(lab, names, scale, numbers)
     _write(shown, csv, "json" if json else "markdown" if markdown else "")

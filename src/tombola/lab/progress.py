@@ -58,7 +58,7 @@ class Bar(Progress):
 
     def __init__(self, console: Console, store: Store | None = None) -> None:
         self._console = console
-        self._missing = self._done = 0
+        self._missing = self._done = self._told = 0
         self._printed = time.monotonic()
         self._bar = _Trainings(
             TextColumn("[bold]{task.description}"),
@@ -82,6 +82,8 @@ class Bar(Progress):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+        if self._done > self._told:
+            self._tell()
 
     def begin(self, found: int, missing: int) -> None:
         # Searches ask for more once they have answers.
@@ -114,8 +116,13 @@ class Bar(Progress):
             title = f"job {job.name[:12]} ({job.declaration.name}) failed:"
             self._console.print(Text.assemble((title, "red"), " ", failed), soft_wrap=True)
         self._bar.update(self._task, description=job.declaration.name, advance=1)
-        if not self._console.is_terminal and time.monotonic() - self._printed > _QUIET:
-            self._printed = time.monotonic()
+        if time.monotonic() - self._printed > _QUIET:
+            self._tell()
+
+    def _tell(self) -> None:
+        """A line with the count so far, where there is no bar."""
+        if not self._console.is_terminal:
+            self._printed, self._told = time.monotonic(), self._done
             self._console.print(f"{self._done} of {self._missing} jobs done")
 
 

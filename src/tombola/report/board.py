@@ -6,7 +6,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from tombola.experiments.claims.claim import Verdict
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 STATUSES = ("holds", "partly", "fails", "undecided", "not computable yet")
+STAND_IN = "stand-in"
+"""Our verdict where something else was trained than what the paper claims to be of."""
 _COLORS = {
     "holds": "green",
     "partly": "yellow",
     "fails": "red",
     "undecided": "magenta",
     "not computable yet": "dim",
+    STAND_IN: "dim",
 }
 _WIDE = 110
 
@@ -76,6 +79,13 @@ def board(paper: Sequence[Verdict], ours: Sequence[Verdict]) -> list[Row]:
     return [_board_row(printed, own) for printed, own in zip(paper, ours, strict=True)]
 
 
+def of_stand_ins(row: Row) -> Row:
+    """The paper's side of a row alone, where stand-ins give no verdict of ours."""
+    return replace(
+        row, ours=STAND_IN, comparisons="", runs="", epochs="", reduced=None, noise=None, lacking=""
+    )
+
+
 def board_csv(rows: Sequence[Row]) -> str:
     """The board with a column for each field of a row."""
     buffer = io.StringIO()
@@ -119,7 +129,9 @@ def counts(rows: Sequence[Row]) -> str:
         ("The paper's own numbers", [row.paper for row in rows]),
         ("Ours", [row.ours for row in rows]),
     ):
-        frequency = Counter(verdicts)
+        frequency = Counter(verdict for verdict in verdicts if verdict != STAND_IN)
+        if not frequency:
+            continue
         listed = ", ".join(
             f"{frequency[status]} {_plural(status)}" for status in STATUSES if frequency[status]
         )

@@ -13,11 +13,10 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tombola.atomic import write_whole
 from tombola.experiments.paper.printed import EPOCHS
-from tombola.measures.limits import STABLE_BELOW
 from tombola.report.panel import (
     HALVES,
     PRINTED,
@@ -28,7 +27,6 @@ from tombola.report.panel import (
     draw_gap,
     draw_lines,
     draw_runs,
-    is_barrier,
     is_bars,
     scale_y,
     shortened,
@@ -232,11 +230,22 @@ def _height(rows: Sequence[_Row], picture: Picture) -> float:
     return row * len(rows) + 0.25 * -(-min(len(labels), _FACTORED_FROM) // 4) + 0.25 * len(_below(picture))
 
 
-def _add_legend(figure: Figure, picture: Picture, look: Looking) -> None:
-    """One entry a label, in the order of the lines and read along rows; then what marks mean."""
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
+@dataclass(frozen=True)
+class Sample:
+    """One entry of a legend: a label, and what stands beside it.
 
+    look: of a line, or of bars if ``bar``; of a mark that all configurations share None, and its ``mark``.
+    """
+
+    label: str
+    look: Look | None = None
+    bar: bool = False
+    mark: Literal["", "winning", "not winning", "failed", "printed", "limit"] = ""
+
+
+def legend_of(picture: Picture, look: Looking | None = None) -> list[Sample]:
+    """One entry a label, in the order of the lines; then what marks mean."""
+    look = look or looks(picture)
     panels = [panel for panel in picture.panels if panel.lines]
     samples: dict[str, Look] = {}
     for line in (line for panel in panels for line in panel.lines):
@@ -244,30 +253,48 @@ def _add_legend(figure: Figure, picture: Picture, look: Looking) -> None:
         if look(line) not in samples.values():
             samples.setdefault(line.label, look(line))
     only_bars = all(is_bars(panel) for panel in panels)
-    handles: list[Any] = [
-        Patch(**sample.bar(), label=shortened(label))
-        if only_bars
-        else Line2D([], [], **sample.line(label=shortened(label)))
-        for label, sample in _factored(samples).items()
+    entries = [
+        Sample(shortened(label), sample, bar=only_bars) for label, sample in _factored(samples).items()
     ]
     if any(any(line.winning) for panel in panels for line in panel.lines):
-        shape: dict[str, Any] = {
-            "color": INK,
-            "linestyle": "",
-            "marker": "o",
-            "markersize": 7,
-            "markeredgewidth": 1.5,
-        }
-        handles.append(Line2D([], [], **shape, label="winning ticket"))
-        handles.append(Line2D([], [], **shape, markerfacecolor=PAPER, label="not winning, or dense"))
+        entries.append(Sample("winning ticket", mark="winning"))
+        entries.append(Sample("not winning, or dense", mark="not winning"))
     if any(any(line.failed) for panel in panels for line in panel.lines):
-        star: dict[str, Any] = {"color": INK, "linestyle": "", "marker": "*", "markersize": 12}
-        handles.append(Line2D([], [], **star, label="a run failed"))
+        failed = [line for panel in panels for line in panel.lines if any(line.failures)]
+        hollow = any(not look(line).filled for line in failed)
+        entries.append(
+            Sample("a run failed (hollow: with momentum)" if hollow else "a run failed", mark="failed")
+        )
     if any(y is not None for panel in panels for line in panel.lines for y in line.printed):
-        hollow = {**PRINTED, "marker": "o", "color": INK, "label": f"hollow: the paper, {EPOCHS} epochs"}
-        handles.append(Line2D([], [], **hollow))
-    if any(is_barrier(panel) for panel in panels):
-        handles.append(Line2D([], [], **STABLE_LINE, label=f"stable below {STABLE_BELOW:g} points"))
+        entries.append(Sample(f"hollow: the paper, {EPOCHS} epochs", mark="printed"))
+    limits = sorted({panel.limit for panel in panels if panel.limit is not None})
+    return [*entries, *(Sample(f"stable below {limit:g} points", mark="limit") for limit in limits)]
+
+
+def _handle(sample: Sample) -> Any:
+    """What matplotlib draws in the legend for an entry."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    if sample.look is not None and sample.bar:
+        return Patch(**sample.look.bar(), label=sample.label)
+    if sample.look is not None:
+        return Line2D([], [], **sample.look.line(label=sample.label))
+    if sample.mark == "limit":
+        return Line2D([], [], **STABLE_LINE, label=sample.label)
+    shape: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 7, "markeredgewidth": 1.5}
+    if sample.mark == "failed":
+        shape = {"linestyle": "", "marker": "*", "markersize": 12}
+    elif sample.mark == "printed":
+        shape = {**PRINTED, "marker": "o"}
+    elif sample.mark == "not winning":
+        shape["markerfacecolor"] = PAPER
+    return Line2D([], [], color=INK, label=sample.label, **shape)
+
+
+def _add_legend(figure: Figure, picture: Picture, look: Looking) -> None:
+    """The legend above the panels, read along rows."""
+    handles = [_handle(sample) for sample in legend_of(picture, look)]
     if handles:
         columns = _columns(handles)
         figure.legend(handles=_by_rows(handles, columns), loc="outside upper center", ncols=columns)

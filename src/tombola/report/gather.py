@@ -5,15 +5,20 @@ from __future__ import annotations
 import platform
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from tombola.experiments.bound import Bound, jobs_behind
+from tombola.experiments.claims.all_claims import judge_all
+from tombola.experiments.claims.claim import Verdict
+from tombola.experiments.paper.printed import printed_cells
 from tombola.experiments.plan import plan
 from tombola.lab.item import Item, Results
 from tombola.lab.job import Job, all_needed, result_type
 from tombola.lab.lab import Lab
+from tombola.report.board import Row, board
 from tombola.report.findings import experiment_findings
 from tombola.table.key import Key
 from tombola.table.number import Cell, longest
@@ -53,10 +58,20 @@ class Report:
     budget: str = ""
     note: str = ""
 
-    @property
+    @cached_property
     def cells(self) -> dict[Key, Cell]:
         """The cell of each key with the longest budget, complete ones only."""
         return longest(self.table.cells())
+
+    @cached_property
+    def verdicts(self) -> Sequence[Verdict]:
+        """Our verdicts on the paper's claims; none where they are not judged."""
+        return judge_all(self.cells) if self.of_paper else ()
+
+    @cached_property
+    def board(self) -> Sequence[Row]:
+        """The claims board, a row for each verdict; empty where claims are not judged."""
+        return board(judge_all(printed_cells()), self.verdicts) if self.of_paper else ()
 
 
 def gather(
@@ -73,8 +88,20 @@ def gather(
     beside: experiments that are not shown, whose numbers claims rest on all the same.
     scale: in words. rest: further fields of the report.
     """
-    results = lab.results()
-    origins = _Origins(lab, results)
+    return _gathered(lab, _Origins(lab, lab.results()), shown, beside=beside, scale=scale, **rest)
+
+
+def _gathered(
+    lab: Lab,
+    origins: _Origins,
+    shown: Sequence[Bound | Exhibit],
+    *,
+    beside: Sequence[Bound] = (),
+    scale: str = "",
+    **rest: Any,
+) -> Report:
+    """The same with origins, whose results are read once."""
+    results = origins.results
     exhibits: list[Exhibit] = []
     for experiment in shown:
         if isinstance(experiment, Exhibit):
@@ -110,8 +137,9 @@ def gather_chains(lab: Lab, experiments: Sequence[Bound], provenance: Mapping[st
 
     provenance: what else is to be said of where the numbers come from.
     """
-    report = gather(
-        lab, experiments, of_paper=False, glossary=True,
+    origins = _Origins(lab, lab.results())
+    report = _gathered(
+        lab, origins, experiments, of_paper=False, glossary=True,
         title="; ".join(experiment.title for experiment in experiments),
         lead=" ".join(experiment.about for experiment in experiments),
         budget="; ".join(dict.fromkeys(experiment.budget for experiment in experiments)),
@@ -121,11 +149,11 @@ def gather_chains(lab: Lab, experiments: Sequence[Bound], provenance: Mapping[st
         mine = [exhibit for exhibit in report.exhibits if exhibit.experiment == experiment.name]
         findings |= experiment_findings(mine)
     finished = [job for job in needed_by(experiments) if lab.has(job)]
-    origins = _Origins(lab, lab.results()).behind(finished)
+    runs = origins.behind(finished)
     made_with = {
-        "device": _listed(origin.device for origin in origins),
-        "precision": _listed(origin.precision for origin in origins),
-        "made with": _listed(origin.versions for origin in origins),
+        "device": _listed(origin.device for origin in runs),
+        "precision": _listed(origin.precision for origin in runs),
+        "made with": _listed(origin.versions for origin in runs),
         "jobs": f"{sum(job.counted for job in finished):,}",
         "this page": f"tombola {__version__}, Python {platform.python_version()}",
         "store": str(lab.store.root),
@@ -147,7 +175,7 @@ class _Origins:
 
     def __init__(self, lab: Lab, results: Results) -> None:
         self._store = lab.store
-        self._results = results
+        self.results = results
         self._origins: dict[str, Origin | None] = {}
 
     def of(self, items: Iterable[Item]) -> dict[Key, Collection[Origin]]:
@@ -155,8 +183,8 @@ class _Origins:
         origins: dict[Key, Collection[Origin]] = {}
         for item in items:
             # An item of a chain has as many keys as its measure has numbers.
-            keys = [item.key] if item.key.metric else [number.key for number in item.numbers(self._results)]
-            origins |= dict.fromkeys(keys, self.behind(item.done(self._results)))
+            keys = [item.key] if item.key.metric else [number.key for number in item.numbers(self.results)]
+            origins |= dict.fromkeys(keys, self.behind(item.done(self.results)))
         return origins
 
     def behind(self, jobs: Iterable[Job]) -> set[Origin]:

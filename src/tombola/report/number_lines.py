@@ -21,10 +21,9 @@ if TYPE_CHECKING:
 _POINT = re.compile(r"\[\d+\]")
 """In the name of a number that is one of a list, such as a point of a line."""
 _HEADS = {
-    **NAMES, "batch_size": "batch", "pretrained": "pre", "search_share": "search",
+    "stand_in": "trained", **NAMES, "batch_size": "batch", "pretrained": "pre", "search_share": "search",
     "sparse_momentum": "sparse μ", "sparse_batch_size": "sparse batch", "subset_criterion": "of",
-    "epochs": "epochs", "seed": "seed",
-    "pair": "pair",
+    **{name: name for name in ("epochs", "seed", "pair")},
 }  # fmt: skip
 """What heads the columns in which numbers may differ, shorter than on a page."""
 _GAP = "  "
@@ -35,8 +34,9 @@ _LONGEST_COUNT = 1e12
 def number_lines(table: Table, width: int) -> list[str]:
     """A line for each number that stands by itself, cut to the width of a terminal where that can be.
 
-    Columns in which all agree are told once, above; further axes share one. Last comes how many numbers there
-    are, and how many are missing, undefined or, being one of a list, not shown.
+    Columns in which all agree are told once, above; further axes share one. What stands in
+    for the network and data of a number is a column like them. Last comes how many numbers there are, and how
+    many are missing, undefined or, being one of a list, not shown.
     """
     shown = [number for number in table if not _POINT.search(number.key.metric)]
     columns = {"measure": [number.key.metric for number in shown]}
@@ -61,15 +61,16 @@ def _field_text(number: Number, name: str) -> str:
     """The value of a column of the table as text; a ticket needs no word for it."""
     if name == "baseline" and number.key.baseline is None:
         return ""
-    own = {"epochs": number.epochs, "seed": number.seed, "pair": number.pair}
+    own = {
+        "epochs": number.epochs, "seed": number.seed, "pair": number.pair, "stand_in": number.stand_in,
+    }  # fmt: skip
     return value_text(name, own[name] if name in own else number.key.get(name))
 
 
 def _further(number: Number) -> str:
     """The further axes of a number, and what else is to be said of it."""
     axes = [f"{name}={value}" for name, value in number.key.more]
-    stand_in = f"stands in: {number.stand_in}" if number.stand_in else ""
-    return "; ".join(filter(None, (" ".join(axes), number.bound, number.note, stand_in)))
+    return "; ".join(filter(None, (" ".join(axes), number.bound, number.note)))
 
 
 def _value_text(number: Number) -> str:

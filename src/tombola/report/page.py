@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from tombola.experiments.claims.all_claims import judge_all
 from tombola.experiments.claims.quantities import Comparison
-from tombola.experiments.paper.printed import EPOCHS, printed_cells
+from tombola.experiments.paper.printed import EPOCHS
 from tombola.measures.limits import STABLE_BELOW
-from tombola.report.board import Row, board, counts
+from tombola.report.board import Row, counts
 from tombola.report.cell_text import INSIDE_SIGNS, CellText, cell_text, difference_text, usual_runs
-from tombola.report.figure import inline_svg
+from tombola.report.figure import Sample, inline_svg, legend_of
 from tombola.report.gather import Report
 from tombola.report.markdown import table_note
 from tombola.report.template import template
@@ -64,6 +63,7 @@ class Article:
     """One table or figure of the page.
 
     extent: how much of it there is, for the contents.
+    legend: of the picture, in words for narrow screens, where its own would be cut.
     findings: what its numbers say, in sentences.
     notes: what was noted with its cells.
     unprinted: whether the paper prints no numbers for it.
@@ -78,6 +78,7 @@ class Article:
     sheet: Sheet | None
     picture: Picture | None
     svg: Markup | None
+    legend: Sequence[Sample]
     caption: str
     mixtures: list[str]
     findings: Sequence[str]
@@ -102,11 +103,9 @@ def report_html(report: Report, svgs: Mapping[str, str]) -> str:
     names = [exhibit.name for exhibit in report.exhibits]
     anchors = {name: f"s{place}_{re.sub('[^A-Za-z0-9]', '_', name)}" for place, name in enumerate(names)}
     articles = [_article(exhibit, anchors[exhibit.name], svgs, report) for exhibit in report.exhibits]
-    claims: list[Judged] = []
-    if report.of_paper:
-        verdicts = judge_all(report.cells)
-        rows = board(judge_all(printed_cells()), verdicts)
-        claims = [Judged(row, verdict.comparisons) for row, verdict in zip(rows, verdicts, strict=True)]
+    claims = [
+        Judged(row, verdict.comparisons) for row, verdict in zip(report.board, report.verdicts, strict=True)
+    ]
     return template("page").render(
         title=report.title,
         lead=report.lead,
@@ -115,7 +114,7 @@ def report_html(report: Report, svgs: Mapping[str, str]) -> str:
         groups=_groups(articles),
         anchors=anchors,
         claims=claims,
-        counts=counts([judged.row for judged in claims]),
+        counts=counts(report.board),
         missing=report.missing,
         together=report.missing_together,
         provenance=report.provenance,
@@ -143,6 +142,7 @@ def _article(exhibit: Exhibit, anchor: str, svgs: Mapping[str, str], report: Rep
         sheet=_sheet(table, own, exhibit.printed) if table else None,
         picture=picture,
         svg=svg,
+        legend=legend_of(picture) if picture and svg else (),
         caption=f"{picture.caption.removesuffix('.')}." if picture else "",
         mixtures=mixtures(own, exhibit.origins),
         notes=[*_notes("Paper", exhibit.printed.values()), *_notes("Ours", own.values())],

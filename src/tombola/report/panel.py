@@ -38,6 +38,7 @@ _CROWDED_FROM = 13  # lines: their bands are paler
 _SHORT_LABEL = 24  # characters of a y label that fit beside a low panel
 _LABELLED_UP_TO = 6  # rounds on an axis: their sparsities are long
 _TALL = 10 * STABLE_BELOW  # points: beside such a barrier a low one cannot be read
+_PANEL_POINTS = 190  # about the height of a panel of one row
 _NUMBER_SHARE = 0.15  # of a panel's height that the number on a bar takes
 _LONGEST_LABEL = 56  # characters of a label: a longer one is cut in its middle
 _NAMED_UP_TO = 24  # names on an axis
@@ -49,7 +50,7 @@ def is_bars(panel: Panel) -> bool:
 
     A course along sparsities or a logarithmic axis of which a single point is finished stays a course.
     """
-    course = panel.logarithmic_x or panel.runs or bool(panel.x_names) or _is_sparsity(panel)
+    course = panel.logarithmic_x or panel.runs or bool(panel.x_names) or panel.by_round
     return bool(panel.lines) and not course and all(len(line.x) == 1 for line in panel.lines)
 
 
@@ -57,8 +58,8 @@ def draw_lines(axes: Axes, panel: Panel, look: Looking) -> None:
     """Lines, bands of one standard deviation, stars on points with failed runs, and vertical marks."""
     if panel.marks:
         axes.grid(visible=False, axis="x")
-    if is_barrier(panel):
-        axes.axhline(STABLE_BELOW, **STABLE_LINE, zorder=1)
+    if panel.limit is not None:
+        axes.axhline(panel.limit, **STABLE_LINE, zorder=1)
     for mark in panel.marks:
         axes.axvline(mark, color=SOFT, linewidth=0.9, alpha=0.45, zorder=0.5)
     _scale_x(axes, panel)
@@ -73,8 +74,8 @@ def draw_bars(axes: Axes, panel: Panel, look: Looking) -> None:
     """A bar for each line, in groups by where training started, each with its height written on it."""
     numbered = len(panel.lines) <= _NUMBERED_UP_TO
     feet = _number_feet(panel)
-    if is_barrier(panel):
-        axes.axhline(STABLE_BELOW, **STABLE_LINE, zorder=1)
+    if panel.limit is not None:
+        axes.axhline(panel.limit, **STABLE_LINE, zorder=1)
 
     def draw_bar(place: float, line: Line) -> None:
         _draw_bar(axes, place, line, look(line), feet[id(line)], numbered=numbered)
@@ -153,8 +154,9 @@ def scale_y(axes: Axes, panels: Sequence[Panel]) -> None:
         return
     if values and 0 <= min(values) < 0.5 * max(values):
         axes.set_ylim(bottom=0)
-    if any(is_barrier(panel) for panel in panels):
-        axes.set_ylim(top=max(axes.get_ylim()[1], 1.5 * STABLE_BELOW))
+    limits = [panel.limit for panel in panels if panel.limit is not None]
+    if limits:
+        axes.set_ylim(top=max(axes.get_ylim()[1], 1.5 * max(limits)))
         if max(values, default=0) > _TALL:
             bars = any(is_bars(panel) for panel in panels)
             # Room for the markers of what is flat and highest, or for the number on the highest bar.
@@ -178,8 +180,11 @@ def _sound_limits(lines: Sequence[Line]) -> tuple[float, float]:
         return 0.0, 100.0
     low, high = min(ends), max(ends)
     margin = max(0.06 * (high - low), 0.2)
-    # More room below than above: failed runs stand there.
-    return max(0.0, low - 2 * margin), min(100.0, high + margin)
+    # More room below than above: failed runs stand there, stacked, with their values upon them.
+    stacked = max(sum(value < low for value in failures) for line in lines for failures in line.failures)
+    share = min(0.4, (1 + stacked * 1.2) * _STAR / _PANEL_POINTS) if stacked else 0.0
+    room = max(2 * margin, share / (1 - share) * (high + margin - low))
+    return max(0.0, low - room), min(100.0, high + margin)
 
 
 def draw_failures(axes: Axes, panel: Panel, look: Looking) -> None:
@@ -188,38 +193,46 @@ def draw_failures(axes: Axes, panel: Panel, look: Looking) -> None:
     Called when the scale is set.
     """
     places = {id(line): [place] for _, group in _groups(panel) for place, line in group}
-    below: dict[float, dict[str, list[float]]] = {}
+    below: dict[float, dict[Look, list[float]]] = {}
     for line in panel.lines:
-        color = look(line).color
+        appearance = look(line)
         positions = places[id(line)] if panel.runs or is_bars(panel) else line.x
         for x, failures in zip(positions, line.failures, strict=False):
             for value in failures:
                 if value >= axes.get_ylim()[0]:
-                    axes.plot(x, value, "*", markersize=_STAR, color=color, zorder=4)
+                    axes.plot(x, value, **_star(appearance))
                 else:
-                    below.setdefault(x, {}).setdefault(color, []).append(value)
-    for x, by_color in below.items():
-        _draw_stars_on_edge(axes, x, by_color)
+                    below.setdefault(x, {}).setdefault(appearance, []).append(value)
+    for x, by_look in below.items():
+        _draw_stars_on_edge(axes, x, by_look)
 
 
-def _draw_stars_on_edge(axes: Axes, x: float, by_color: Mapping[str, Sequence[float]]) -> None:
-    """Stars below the scale, side by side by colour and stacked by run: none may hide another."""
+def _star(look: Look) -> dict[str, Any]:
+    """Keyword arguments of ``Axes.plot``; hollow with momentum, as the colour says the batch size only."""
+    return {
+        "marker": "*", "markersize": _STAR, "color": look.color, "zorder": 4,
+        "markerfacecolor": look.color if look.filled else PAPER,
+    }  # fmt: skip
+
+
+def _draw_stars_on_edge(axes: Axes, x: float, by_look: Mapping[Look, Sequence[float]]) -> None:
+    """Stars below the scale, side by side by configuration and stacked by run: none may hide another."""
     from matplotlib.transforms import ScaledTranslation
 
     figure = axes.get_figure(root=True)
     assert figure is not None
     edge = axes.get_xaxis_transform()
-    for column, (color, values) in enumerate(by_color.items()):
-        right = (column - (len(by_color) - 1) / 2) * _STAR
+    for column, (look, values) in enumerate(by_look.items()):
+        right = (column - (len(by_look) - 1) / 2) * _STAR
         for level in range(len(values)):
             moved = ScaledTranslation(right / 72, (0.6 + level) * _STAR / 72, figure.dpi_scale_trans)
-            axes.plot(x, 0, "*", markersize=_STAR, color=color, transform=edge + moved, zorder=4)
-    every = [value for values in by_color.values() for value in values]
+            axes.plot(x, 0, **_star(look), transform=edge + moved)
+    every = [value for values in by_look.values() for value in values]
     low, high = f"{min(every):.0f}", f"{max(every):.0f}"
     axes.annotate(
         f"{low}%" if low == high else f"{low}\N{EN DASH}{high}%",
         (x, 0),
-        (0, (0.4 + max(map(len, by_color.values()))) * _STAR),
+        (0, (0.4 + max(map(len, by_look.values()))) * _STAR),
         xycoords=edge,
         textcoords="offset points",
         ha="center",
@@ -314,14 +327,15 @@ def _draw_spread(axes: Axes, line: Line, look: Look, starred: Sequence[bool], al
 def _number_feet(panel: Panel) -> dict[int, float]:
     """Where the number of each bar stands: upon it, and clear of the line where training counts as stable."""
     feet = {id(line): max(line.y[0] + _bar_spread(line), 0.0) for line in panel.lines}
-    if is_barrier(panel):
-        tallest = max(*feet.values(), STABLE_BELOW)
+    limit = panel.limit
+    if limit is not None:
+        tallest = max(*feet.values(), limit)
         # On either scale the number needs so much of the height.
         position = stability_position if tallest > _TALL else float
         room = _NUMBER_SHARE * position(tallest)
         for line, foot in feet.items():
-            if position(STABLE_BELOW) - room < position(foot) < position(STABLE_BELOW):
-                feet[line] = STABLE_BELOW
+            if position(limit) - room < position(foot) < position(limit):
+                feet[line] = limit
     return feet
 
 
@@ -370,7 +384,7 @@ def _scale_x(axes: Axes, panel: Panel) -> None:
         names = [shortened(name, _LONGEST_LABEL // 2) for name in panel.x_names[::every]]
         axes.set_xticks(range(0, len(panel.x_names), every), names, fontsize=10, **tilt)
         return
-    if _is_sparsity(panel) and values and values[-1] < 100:
+    if panel.by_round and values and values[-1] < 100:
         marks = sorted({float(x) for x in panel.marks})
         rounds = marks if len(marks) > 2 else values
         if len(rounds) > _LABELLED_UP_TO:
@@ -457,12 +471,3 @@ def _is_alone(values: Sequence[float], place: int) -> bool:
 def _is_alphas(values: Sequence[float]) -> bool:
     """Whether these are positions on a line between two runs."""
     return len(values) > 4 and min(values) == 0 and max(values) == 1
-
-
-def _is_sparsity(panel: Panel) -> bool:
-    return panel.x_label.lower().startswith("sparsity")
-
-
-def is_barrier(panel: Panel) -> bool:
-    """Whether the stability limit belongs in a panel."""
-    return "barrier" in panel.y_label.lower()

@@ -62,7 +62,9 @@ def logarithmic_errors(axes: Axes, errors: Sequence[float]) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
     # Down to the next labelled line, so that the lowest error can be read between two of them.
-    axes.set_ylim(bottom=max(decade * step for step in (1, 2, 5) if decade * step <= min(errors)))
+    bottom = max(decade * step for step in (1, 2, 5) if decade * step <= min(errors))
+    # Above room for a line that stays highest, such as one at chance.
+    axes.set_ylim(bottom, max(errors) * (max(errors) / bottom) ** 0.05)
 
 
 def _density_to_position(sparsity: Any) -> Any:

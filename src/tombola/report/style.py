@@ -175,6 +175,13 @@ class Look:
     marker: str
     filled: bool
 
+    @property
+    def dash_array(self) -> str:
+        """The dashes of a line of two units in an SVG; empty for a solid one."""
+        return (
+            "" if isinstance(self.dashes, str) else " ".join(f"{2 * length:g}" for length in self.dashes[1])
+        )
+
     def line(self, **properties: Any) -> dict[str, Any]:
         """Keyword arguments of ``Axes.plot``."""
         return stroke(self.color, self.dashes, **properties)

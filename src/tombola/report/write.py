@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tombola.atomic import write_whole
-from tombola.experiments.claims.all_claims import judge_all
-from tombola.experiments.paper.printed import printed_cells
-from tombola.report.board import board, board_csv
+from tombola.report.board import board_csv
 from tombola.report.drawing import drawn
 from tombola.report.figure import KINDS, save_picture
 from tombola.report.frame import to_csv
@@ -18,13 +16,15 @@ from tombola.report.page import report_html
 
 
 def write_report(report: Report, folder: Path, *, files: bool = True, processes: int = 1) -> list[Path]:
-    """Write ``report.html`` and return the paths of everything written.
+    """Write the page and the whole table, and return the paths of everything written.
 
-    files: whether to write ``table.csv``, every number with its gaps (of experiments of chains
-        ``table.json``, too, which also has the courses that numbers sum up);
-        ``tables/*.csv``, ``.md`` and ``.tex``
-        (with the paper's numbers beside ours), ``figures/*.svg``, ``.png`` and ``.pdf``, and ``claims.csv``
-        too. Tables of which we have nothing are left out.
+    The page is ``report.html``. ``table.csv`` and ``table.json`` hold every number with its gaps, the latter
+    with the courses that numbers sum up. A board ``claims.csv`` of an earlier report is removed where claims
+    are not judged.
+
+    files: whether to write ``tables/*.csv``, ``.md`` and ``.tex`` (with the paper's numbers beside ours),
+        ``figures/*.svg``, ``.png`` and ``.pdf``, and ``claims.csv``, too. Tables of which we have nothing are
+        left out.
     processes: how many draw at once. More than one are spawned, which a script allows where it runs under
         ``if __name__ == "__main__"``.
 
@@ -34,14 +34,15 @@ def write_report(report: Report, folder: Path, *, files: bool = True, processes:
     written: list[Path] = []
     pictures = [exhibit.picture for exhibit in report.exhibits if exhibit.picture]
     with drawn(pictures, KINDS if files else ["svg"], processes) as finished:
-        if files:  # while the pictures are drawn
-            written.append(_write(folder / "table.csv", report.table.csv()))
-            if report.glossary:
-                written.append(_write(folder / "table.json", report.table.json()))
+        # While the pictures are drawn.
+        written.append(_write(folder / "table.csv", report.table.csv()))
+        written.append(_write(folder / "table.json", report.table.json()))
+        if files:
             written += _write_tables(report, folder / "tables")
-            if report.of_paper:
-                rows = board(judge_all(printed_cells()), judge_all(report.cells))
-                written.append(_write(folder / "claims.csv", board_csv(rows)))
+        if not report.of_paper:
+            _remove_board(folder / "claims.csv")
+        elif files:
+            written.append(_write(folder / "claims.csv", board_csv(report.board)))
         for picture, contents in finished:
             svgs[picture.name] = contents["svg"].decode()
             if files:
@@ -65,6 +66,15 @@ def _write_tables(report: Report, folder: Path) -> list[Path]:
         ):
             written.append(_write(folder / f"{exhibit.name}.{kind}", text))
     return written
+
+
+def _remove_board(path: Path) -> None:
+    """Remove the claims board of an earlier report; a file of other content stays."""
+    try:
+        if path.read_text(encoding="utf-8").startswith(board_csv(())):
+            path.unlink()
+    except (OSError, ValueError):  # not there, or nothing that a report wrote
+        return
 
 
 def _write(path: Path, text: str) -> Path:

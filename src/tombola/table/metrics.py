@@ -44,7 +44,7 @@ class Metric:
 
 
 METRICS: Mapping[str, Metric] = {
-    "val_accuracy": Metric("validation accuracy", "%", 2, "test accuracy (%)"),
+    "val_accuracy": Metric("test accuracy", "%", 2, "test accuracy (%)"),
     "test_error": Metric("test error", "%", 2, "test error (%)"),
     "probe_accuracy": Metric("probe accuracy", "%", 2, "probe accuracy (%)"),
     "untrained_accuracy": Metric("untrained accuracy", "%", 2, "test accuracy (%)"),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from tombola.measures.statistics import mean, sample_std
 from tombola.table.key import Key, Scalar
+from tombola.table.metrics import metric_of
 from tombola.table.number import Cell, Entry, is_ticket
 from tombola.views.layout import momentum_text, percent_text
 from tombola.views.picture import Line, Panel
@@ -82,14 +83,22 @@ def sparsity_panels(entries: Sequence[Entry], names: Names, y_label: str) -> lis
                 missing.append(label)
             if any(entry.cell is not None for entry in course):
                 lines.append(_course(label, course, names))
-        panels.append(Panel(pair, SPARSITY, y_label, lines, missing))
+        limit = metric_of(part[0].key.metric).limit
+        panels.append(Panel(pair, SPARSITY, y_label, lines, missing, by_round=True, limit=limit))
     return panels
 
 
 def bar_panels(entries: Sequence[Entry], names: Names, y_label: str) -> list[Panel]:
     """One value a configuration, a panel for each network and data set and each sparsity."""
     return [
-        Panel(title, "", y_label, _points(part, names), _missing(part, names))
+        Panel(
+            title,
+            "",
+            y_label,
+            _points(part, names),
+            _missing(part, names),
+            limit=metric_of(part[0].key.metric).limit,
+        )
         for title, part in _grouped(entries, lambda key: title_of(key, names)).items()
     ]
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from tombola.measures.statistics import mean, sample_std
 from tombola.table.key import Key
+from tombola.table.metrics import metric_of
 from tombola.table.number import Cell, Entry
 from tombola.views.picture import Line, Panel
 
@@ -46,7 +47,18 @@ def over_sparsity(y_label: str, marks: Sequence[float] = ()) -> Panels:
             reached = {entry.key.sparsity for entry in part}
             lines, missing = _lines(part, lambda key: key.sparsity or 0.0)
             shown = [sparsity for sparsity in marks if sparsity in reached]
-            panels.append(Panel(", ".join(key), _SPARSITY, y_label, lines, missing, shown))
+            panels.append(
+                Panel(
+                    ", ".join(key),
+                    _SPARSITY,
+                    y_label,
+                    lines,
+                    missing,
+                    shown,
+                    by_round=True,
+                    limit=metric_of(part[0].key.metric).limit,
+                )
+            )
         return panels
 
     return panels
@@ -61,7 +73,18 @@ def consecutive_panels(entries: Sequence[Entry]) -> list[Panel]:
     for (title,), part in _grouped(entries, lambda key: (_HALVES[bool(key.pretrained)],)).items():
         lines, missing = _lines(part, lambda key: key.sparsity or 0.0)
         marks = sorted({entry.key.sparsity or 0.0 for entry in part})
-        barriers.append(Panel(title, _SPARSITY, _TO_NEXT, lines, missing, marks))
+        barriers.append(
+            Panel(
+                title,
+                _SPARSITY,
+                _TO_NEXT,
+                lines,
+                missing,
+                marks,
+                by_round=True,
+                limit=metric_of(part[0].key.metric).limit,
+            )
+        )
         chained = []
         for (label,), steps in _grouped(part, lambda key: (_label(key),)).items():
             if any(entry.finished for entry in steps):
@@ -101,7 +124,7 @@ def instability_panels(entries: Sequence[Entry]) -> list[Panel]:
     ]
     return [
         Panel("(a) between noise copies", _ALPHA, _ERROR, paths, missing),
-        Panel("(b) error barrier", "", _BARRIER, heights, missing),
+        Panel("(b) error barrier", "", _BARRIER, heights, missing, limit=metric_of("barrier").limit),
     ]
 
 
@@ -165,7 +188,8 @@ def _by_removal(title: str, y_label: str, entries: Sequence[Entry]) -> Panel:
         if cells:
             removed = [100.0 - (cell.key.subset_percent or 100) for cell in cells]
             lines.append(_line(label, cells, removed, baseline=True))
-    return Panel(title, "images removed (%)", y_label, lines, missing)
+    limit = metric_of(entries[0].key.metric).limit if entries else None
+    return Panel(title, "images removed (%)", y_label, lines, missing, limit=limit)
 
 
 def _lines(entries: Sequence[Entry], x_of: Callable[[Key], float]) -> tuple[list[Line], list[str]]:

@@ -1,12 +1,13 @@
 """Pictures as data: what a figure shows, before it is drawn.
 
-A study fills these from results; :mod:`tombola.report` draws them. What is not computed yet is not there.
+The other modules of this folder fill these from entries; :mod:`tombola.report` draws them. What is not
+computed yet is not there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,10 @@ class Line:
 class Panel:
     """One pair of axes.
 
-    Lines of a single point each are drawn as bars, in their order, unless the axis is logarithmic or its
-    label begins with "sparsity"; such an axis is in percent and spaced evenly by round. The limit of
-    stability is drawn where ``y_label`` names a barrier.
+    Lines of a single point each are drawn as bars, in their order, unless x is logarithmic or by round.
 
+    by_round: whether x is sparsity in percent, which is spaced evenly by round.
+    limit: where a horizontal line marks what counts as stable, of barriers; None without one.
     missing: lines that should be here and are not finished, by label; of some a part may be drawn.
     marks: positions of vertical lines, such as the trained tickets on a path through all rounds.
     x_names: what the positions 0, 1, ... of the x axis are called, where they are no numbers.
@@ -61,6 +62,8 @@ class Panel:
     logarithmic_y: bool = False
     x_names: Sequence[str] = ()
     runs: bool = False
+    by_round: bool = False
+    limit: float | None = None
 
     @property
     def begun(self) -> list[str]:
@@ -77,7 +80,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the paper.
+    """One figure: its panels, and what is said of it.
 
     name: such as ``"fig3"``. caption: what is shown, at which budget and scale, with how many runs.
     budget: the latter in short, which stands on the picture itself.
@@ -90,4 +93,3 @@ class Picture:
     panels: Sequence[Panel]
     budget: str = ""
     note: str = ""
-    sources: Sequence[str] = field(default=())
