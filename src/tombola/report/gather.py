@@ -6,6 +6,7 @@ import platform
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -123,7 +124,7 @@ def _gathered(
         missing_together=(costs.jobs - costs.finished, round(costs.epochs_left)),
         provenance={
             **({"scale": scale} if scale else {}),
-            "store": str(lab.store.root),
+            "store": _shown_path(lab.store.root),
             "tombola": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
@@ -156,7 +157,7 @@ def gather_chains(lab: Lab, experiments: Sequence[Bound], provenance: Mapping[st
         "made with": _listed(origin.versions for origin in runs),
         "jobs": f"{sum(job.counted for job in finished):,}",
         "this page": f"tombola {__version__}, Python {platform.python_version()}",
-        "store": str(lab.store.root),
+        "store": _shown_path(lab.store.root),
     }
     return replace(report, findings=findings, provenance={**made_with, **provenance})
 
@@ -211,3 +212,9 @@ def _recorded_origin(provenance: dict[str, Any]) -> Origin:
     versions = ", ".join(f"{name} {provenance[name]}" for name in ("tombola", "torch"))
     device = provenance["hardware"] if provenance["device"] != "cpu" else "cpu"
     return Origin(device, provenance["precision"] or "float32", versions)
+
+
+def _shown_path(path: Path) -> str:
+    """Relative to the current folder where it lies below it, so that a shared page names no one's home."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
