@@ -65,7 +65,7 @@ def test_the_example_of_the_documents_runs_as_it_stands(tombola: Tombola, exampl
     assert len([row for row in rows if row["metric"] == "val_accuracy"]) == 2 * 2 * 2 * 3
     page = (example / "wider" / "report.html").read_text(encoding="utf-8")
     assert "Winning tickets" in page
-    assert "Euclidean distance between the weights before and after training; mean over the seeds." in page
+    assert "Euclidean distance between the weights before and after training. Mean over the seeds." in page
     assert "The paper prints no numbers" not in page
     assert (example / "wider" / "figures" / "wider-accuracy.png").is_file()
     store = Store(example / "store")

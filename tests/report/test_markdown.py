@@ -127,6 +127,11 @@ def test_rows_of_shortened_searches_say_how_long_they_are(epochs: int, words: st
     assert text.splitlines()[-1] == f"Single runs of {epochs} epochs.{words}"
 
 
+def test_one_epoch_is_told_as_one() -> None:
+    cells = by_key([measured(mine(momentum=0.0), [60.0], epochs=1)])
+    assert to_markdown(grid("mine", cells), cells).splitlines()[-1] == "Single runs of 1 epoch."
+
+
 def test_names_are_escaped() -> None:
     cells = by_key(measured(mine(dataset=name), [50.0], epochs=2) for name in ("a|b_c", r"50% <b>\x & $y"))
     table = grid("my_study", cells)

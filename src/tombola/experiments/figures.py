@@ -161,7 +161,7 @@ def _of_metric(shown: _Shown, metric: str, over: str, entries: Sequence[Entry]) 
     few = len(rounds) <= _MOST_ROUNDS_AS_BARS
     panels = (bar_panels if few else sparsity_panels)(entries, shown.names, axis)
     of = {"pairs": "pairs of copies", "copies": "copies of each seed"}.get(over, "seeds")
-    caption = f"{_sense(metric)}; mean over the {of}."
+    caption = f"{_sense(metric)}. Mean over the {of}."
     heading = _HEADINGS.get(metric, label.removesuffix(" (points)"))
     if over in ("pairs", "copies"):
         if any(number.curve for entry in entries for number in entry.numbers):

@@ -154,7 +154,7 @@ def _runs_sentence(cells: Sequence[Cell]) -> str:
     budgets = " and ".join(str(epochs) for epochs in sorted({cell.epochs for cell in cells}))
     what = "pairs" if cells[0].of_pairs else "runs"
     shown = f"Means{spread} of {runs} {what}" if runs > 1 else f"Single {what}"
-    return f"{shown}{copies} of {budgets} epochs."
+    return f"{shown}{copies} of {budgets} epoch{'' if budgets == '1' else 's'}."
 
 
 def _escaped(text: str) -> str:
