@@ -132,6 +132,8 @@ def test_tickets_of_a_chain_are_saved_and_the_first_holds_the_start_of_all(
         "round-00.safetensors",
         "round-01.safetensors",
         "rounds.csv",
+        "table.csv",
+        "table.json",
     ]
     page = (tmp_path / "out" / "t" / "report.html").read_text(encoding="utf-8")
     assert "A pruning chain of convnet on digits" in page

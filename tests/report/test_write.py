@@ -55,7 +55,7 @@ def test_the_page_tables_figures_and_claims_are_written(tmp_path: Path) -> None:
     assert names(written, tmp_path / "new") == expected
     assert sorted(path for path in (tmp_path / "new").rglob("*") if path.is_file()) == sorted(written)
     markdown = (tmp_path / "new/tables/table2.md").read_text(encoding="utf-8")
-    assert "59.50 ± 0.71% (paper 59.33%, +0.17, inside)" in markdown
+    assert "59.50 ± 0.71% (paper 59.33%, +0.17)" in markdown
     assert "paper" not in (tmp_path / "new/tables/fig3.md").read_text(encoding="utf-8")
 
 
