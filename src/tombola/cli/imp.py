@@ -52,6 +52,7 @@ def imp(
     stop = begin_stop(stop_after)
     from tombola.experiments.experiment import bound_chain
     from tombola.lab.chains import imp_jobs
+    from tombola.lab.evaluate import stored_ticket
     from tombola.lab.execute import Settings
     from tombola.lab.job import all_needed
     from tombola.lab.lab import Lab
@@ -84,12 +85,9 @@ def imp(
             )
             if out is not None:
                 # The first, dense one holds the whole start, which the others refer to.
-                # Of a store of before tickets were results, the run's own.
-                ticket = job.arguments["ticket"]
-                if lab.has(ticket) and not lab.store.is_thin(ticket.name):
-                    lab.result(ticket).save(out / f"round-{round_:02}.safetensors")
-                elif not lab.store.is_thin(job.name):
-                    lab.result(job).ticket.save(out / f"round-{round_:02}.safetensors")
+                ticket = stored_ticket(lab.store, job)
+                if ticket is not None:
+                    ticket.save(out / f"round-{round_:02}.safetensors")
                 else:
                     say(console, f"round {round_}: the store has its numbers only, so no ticket is written")
                 table.write(out / "rounds.csv")
