@@ -6,6 +6,7 @@ import torch
 import tombola as tb
 from tombola.data.subsets import subset
 from tombola.errors import DataError
+from tombola.lab.execute import Settings
 from tombola.lab.job import all_needed
 from tombola.measures.few_shot import few_shot, few_shot_training
 from tombola.training.checkpoint import Watch
@@ -94,5 +95,5 @@ def test_few_shot_written_down_is_the_same_training(
     part = tb.job(subset, "digits", share=0.1, seed=2)
     assert made.name == tb.job(tb.train, dense, part, recipe, noise=1).name
     assert [job.declaration.name for job in all_needed([made]).values()] == ["initialize", "train"]
-    lab = tb.Lab(tmp_path / "store")
+    lab = tb.Lab(tmp_path / "store", settings=Settings(device="cpu"))
     assert same_run(lab.result(made), few_shot(start, digits, recipe, share=0.1, seed=2, noise=1))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import tombola as tb
 from tombola.errors import DeviceError, NetworkError, RecipeError
+from tombola.lab.execute import Settings
 from tombola.measures.heads import HEAD_RECIPE
 from tombola.measures.probe import probe
 from tombola.networks import network as networks
@@ -194,7 +195,7 @@ def test_a_network_of_ones_own_is_probed_where_it_is_told(digits: tb.Data) -> No
 
 
 def test_as_a_job_it_gives_the_same_numbers(digits: tb.Data, start: tb.Ticket, tmp_path: Path) -> None:
-    lab = tb.Lab(tmp_path / "store")
+    lab = tb.Lab(tmp_path / "store", settings=Settings(device="cpu"))
     recipe = tb.Recipe(epochs=1, batch_size=200)
     begun = tb.job(tb.initialize, "convnet", "digits")
     trained = tb.job(tb.train, begun, "digits", recipe)
@@ -221,7 +222,7 @@ def test_a_declared_network_of_ones_own_is_probed_as_a_job(
 ) -> None:
     monkeypatch.setattr(networks._networks, "_declared", {})
     tb.declare_network("own")(Own)
-    lab = tb.Lab(tmp_path / "store")
+    lab = tb.Lab(tmp_path / "store", settings=Settings(device="cpu"))
     begun = tb.job(tb.initialize, "own", "digits")
     named = {"blocks": ["stem"], "head": "classifier", "recipe": QUICK}
     assert lab.result(tb.job(probe, begun, "digits", **named)) == probe(

@@ -10,6 +10,7 @@ from torch import nn
 import tombola as tb
 from tombola.data.fitting import fit_images
 from tombola.errors import DataError, NetworkError
+from tombola.lab.execute import Settings
 from tombola.measures.heads import HEAD_RECIPE
 from tombola.measures.probe import probe
 from tombola.measures.transfer import transfer
@@ -117,7 +118,7 @@ def test_the_upper_limit_is_a_dense_network_trained_on_the_fitted_target(digits:
 
 
 def test_as_a_job_it_gives_the_same_numbers(digits: tb.Data, start: tb.Ticket, tmp_path: Path) -> None:
-    lab = tb.Lab(tmp_path / "store")
+    lab = tb.Lab(tmp_path / "store", settings=Settings(device="cpu"))
     begun = tb.job(tb.initialize, "convnet", "digits")
     made = tb.job(transfer, begun, "digits", recipe=QUICK, size=(10, 10))
     assert lab.result(made) == transfer(start, digits, recipe=QUICK, size=(10, 10))

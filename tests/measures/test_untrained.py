@@ -7,6 +7,7 @@ from torch.nn import functional
 
 import tombola as tb
 from tombola.errors import DeviceError, NetworkError, RecipeError, TombolaError
+from tombola.lab.execute import Settings
 from tombola.measures.untrained import untrained
 
 
@@ -43,7 +44,7 @@ def test_a_network_before_any_training_is_near_chance_and_a_rewound_one_above(
 
 
 def test_it_becomes_a_job_like_any_measure(tmp_path, start: tb.Ticket, digits: tb.Data) -> None:
-    lab = tb.Lab(tmp_path / "store")
+    lab = tb.Lab(tmp_path / "store", settings=Settings(device="cpu"))
     made = tb.job(untrained, tb.job(tb.initialize, "convnet", "digits"), "digits")
     assert lab.result(made) == untrained(start, digits)
     assert lab.has(made)
@@ -169,7 +170,10 @@ def test_the_ticket_stays_as_it_was(
 def test_both_readings_are_kept_in_a_store_and_the_first_has_the_name_it_has_always_had(
     tmp_path, start: tb.Ticket, digits: tb.Data
 ) -> None:
-    lab, dense = tb.Lab(tmp_path / "store"), tb.job(tb.initialize, "convnet", "digits")
+    lab, dense = (
+        tb.Lab(tmp_path / "store", settings=Settings(device="cpu")),
+        tb.job(tb.initialize, "convnet", "digits"),
+    )
     both = tb.job(untrained, dense, "digits", recalibrate="beside")
     assert lab.result(both) == untrained(start, digits, recalibrate="beside")
     plain = tb.job(untrained, dense, "digits", recalibrate=False)

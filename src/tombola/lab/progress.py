@@ -1,7 +1,7 @@
 """Progress of a run of jobs: a live display on a terminal, and now and then a plain line elsewhere.
 
-:class:`Bar` counts the jobs of a study; :class:`RoundTable` shows the rounds of one chain. Both are passed to
-:meth:`Lab.run <tombola.lab.lab.Lab.run>` as its progress.
+:class:`Bar` counts the jobs of a command; :class:`RoundTable` shows the rounds of one chain. Both are passed
+to :meth:`Lab.run <tombola.lab.lab.Lab.run>` as its progress.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A picture of a study as a matplotlib figure, and as SVG, PNG and PDF files.
+"""The picture of an exhibit as a matplotlib figure, and as SVG, PNG and PDF files.
 
 A panel that shows trainings without and with late rewinding is drawn as two beside each other
 with one scale, so that a configuration keeps its colour and its line everywhere (reading E6). Bars of both

@@ -1,4 +1,4 @@
-"""Exhibits: what a study shows, as data; a page is any list of them."""
+"""Exhibits: what a study of the paper or an experiment shows, as data; a page is any list of them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tombola.views.picture import Picture
 
 @dataclass(frozen=True, kw_only=True)
 class Exhibit:
-    """What one study shows so far.
+    """What one study or experiment shows so far.
 
-    name: of the study, or for one of several exhibits with the part that it is.
+    name: of the study or experiment, or for one of several exhibits with the part that it is.
     experiment: of which it is one of several; empty for one alone.
     heading: such as "Table 2", or the name. title: what it is about.
     entries: its keys in order with what there is of them.

@@ -1,7 +1,7 @@
-"""Figures as data: from the entries of a study to panels of lines and bars, with what is missing named.
+"""Figures as data: from the entries of an exhibit to panels of lines and bars, with what is missing named.
 
-Each function here is one kind of figure. It takes entries in their order and knows nothing of the study that
-they are of; the keys say what a line is, and the numbers have the courses that they sum up.
+Each function here is one kind of figure. It takes entries in their order and knows nothing of the exhibit
+that they are of; the keys say what a line is, and the numbers have the courses that they sum up.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tombola.table.number import Cell, Entry
 from tombola.views.picture import Line, Panel
 
 Panels = Callable[[Sequence[Entry]], list[Panel]]
-"""Makes panels of the entries of a study."""
+"""Makes panels of the entries of an exhibit."""
 
 _SPARSITY, _ROUND = "sparsity (%)", "pruning round"
 _ALPHA = "position between the two runs"
