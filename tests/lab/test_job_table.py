@@ -402,7 +402,7 @@ def test_functions_that_are_not_declared_here_are_told_by_their_fields(lab: tb.L
     Distance.__module__ = __name__
     globals()["Distance"] = Distance
 
-    @tb.declare("distance-moved")
+    @tb.declare("distance-told")
     def distance(run: tb.Run, *, order: int = 2) -> Distance:
         return Distance(1.5)
 
@@ -411,16 +411,16 @@ def test_functions_that_are_not_declared_here_are_told_by_their_fields(lab: tb.L
         if behind is not measure:
             publish(lab, behind, {"sparsity": 0.0, "epoch": 0, "round": 0, "start": "0" * 64})
     publish(lab, measure, {"value": {"moved": 1.5}})
-    expected = {"distance-moved.moved": 1.5, "distance-moved.doubled": 3.0}
+    expected = {"distance-told.moved": 1.5, "distance-told.doubled": 3.0}
     table = lab.table(measure)
     assert {number.key.metric: number.value for number in table} == expected
     from tombola import registry as declarations
 
-    del declarations._declarations["distance-moved"]
-    stranger = Table(only(lab.table(), "distance-moved.moved"))
-    assert {number.key.metric: number.value for number in stranger} == {"distance-moved.moved": 1.5}
+    del declarations._declarations["distance-told"]
+    stranger = Table(only(lab.table(), "distance-told.moved"))
+    assert {number.key.metric: number.value for number in stranger} == {"distance-told.moved": 1.5}
     assert stranger.numbers[0].key == table.numbers[0].key
-    assert table.numbers[0].key.get("distance-moved.order") == 1
+    assert table.numbers[0].key.get("distance-told.order") == 1
 
 
 @pytest.mark.parametrize(
