@@ -45,7 +45,7 @@ def _loaded(store: Store, name: str, kind: type) -> Any:
     except (TicketError, NetworkError) as error:
         raise _reading_error(store, name, packed.details, error) from error
     except StoreError as error:
-        cause = lost_start(store, name)
+        cause = lost_start(store, name, packed.details)
         if cause is None:
             raise
         raise StoreError(cause) from error

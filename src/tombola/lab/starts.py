@@ -14,7 +14,7 @@ from typing import Any
 from tombola.errors import JobError, NetworkError, StoreError
 from tombola.lab.description import own_values, parents, shared_start
 from tombola.lab.job import Job, checked_description, described_function
-from tombola.lab.objects import lacks_start
+from tombola.lab.objects import lacks_start, object_path
 from tombola.lab.store import Store
 from tombola.networks.network import Network
 from tombola.networks.versions import as_written
@@ -183,11 +183,15 @@ def is_made_again(store: Store, name: str) -> bool:
     return store.is_thin(source.name) and store.numbers(source.name).get("start") == start
 
 
-def lost_start(store: Store, name: str) -> str | None:
-    """The message for a finished job whose dense start is gone, with the remedy; None if it is not."""
-    if not lacks_start(store, name):
+def lost_start(store: Store, name: str, details: Mapping[str, Any]) -> str | None:
+    """The message for a finished job whose dense start is gone, with the remedy; None if it is not.
+
+    details: as the store has them of that job.
+    """
+    start = shared_start(details)
+    if start is None or object_path(store, start).exists():
         return None
-    source, start = _stored_source(store, name), shared_start(store.details(name)) or ""
+    source = _stored_source(store, name)
     if source is not None and source.name is not None and not store.is_thin(source.name):
         return (
             f"job {name[:12]} is of the dense start {start[:12]}, whose tensors are gone from the store at "
