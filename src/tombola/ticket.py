@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -291,20 +291,30 @@ def _in_network_order(ticket: Ticket) -> Ticket:
     A file keeps no order. Raises :class:`~tombola.errors.TicketError` if the tensors are not those of the
     network that the ticket names.
     """
-    module = _empty_module(ticket.network)
-    expected = module.state_dict()
+    network = ticket.network
+    expected, prunable = _layout(network) if network.own else _built_in_layout(network)
     for name in sorted(expected.keys() | ticket.start.keys()):
         seen = tuple(ticket.start[name].shape) if name in ticket.start else None
-        wanted = tuple(expected[name].shape) if name in expected else None
-        if seen != wanted:
+        if seen != expected.get(name):
             raise TicketError(
-                f"these tensors are not of network {ticket.network.name!r}: {name} is {seen}, not {wanted}"
+                f"these tensors are not of network {network.name!r}: "
+                f"{name} is {seen}, not {expected.get(name)}"
             )
-    prunable = prunable_names(module)
     if odd := sorted(ticket.mask.keys() - set(prunable)):
-        raise TicketError(f"the mask has {odd[0]!r}, which is no prunable weight of {ticket.network.name!r}")
+        raise TicketError(f"the mask has {odd[0]!r}, which is no prunable weight of {network.name!r}")
     mask = {name: ticket.mask[name] for name in prunable if name in ticket.mask}
     return replace(ticket, start={name: ticket.start[name] for name in expected}, mask=mask)
+
+
+def _layout(network: Network) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+    """The shape of each tensor of a network by name, in its order, and the names of those to prune."""
+    module = _empty_module(network)
+    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    return shapes, prunable_names(module)
+
+
+# A network of the user's own may be declared again at any time, so its layout is not kept.
+_built_in_layout = lru_cache(maxsize=64)(_layout)
 
 
 def _empty_module(network: Network) -> torch.nn.Module:
@@ -313,12 +323,11 @@ def _empty_module(network: Network) -> torch.nn.Module:
     An untrusted file may name any number of classes and channels, and so any amount of memory.
     """
     try:
-        with torch.device("meta"):
-            return network.initialized(0)
+        return network.without_values()
     except NetworkError:
         if not network.own:
             raise
-        return network.initialized(0)  # a factory of the user's own that cannot do without values
+        return network.initialized(0)
 
 
 def _check_fits(module: torch.nn.Module, network: Network) -> None:

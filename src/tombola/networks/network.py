@@ -195,6 +195,14 @@ class Network:
                 draw_weights(module, self.init, f"network {self.name}")
             return module
 
+    def without_values(self) -> nn.Module:
+        """A fresh module whose tensors have names and shapes, and neither memory nor values.
+
+        Raises :class:`NetworkError` for a factory of the user's own that cannot do without values.
+        """
+        with torch.device("meta"), _Undrawn():
+            return self.build()
+
     def description(self) -> dict[str, Any]:
         """The description as JSON values, from which :meth:`described` restores it."""
         described = {
@@ -233,8 +241,7 @@ def weights_of(name: str) -> int:
 
     Raises :class:`~tombola.errors.NetworkError` for a network that cannot be built for such images.
     """
-    with torch.device("meta"), _Undrawn():
-        module = Network.of(as_written(name), channels=3, size=(32, 32), classes=10).build()
+    module = Network.of(as_written(name), channels=3, size=(32, 32), classes=10).without_values()
     return sum(parameter.numel() for parameter in module.parameters())
 
 
