@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import tombola as tb
+from tombola import registry
 
 # No deadline: a slow machine is no bug. The same examples every time: a failure seen once is seen again.
 hypothesis.settings.register_profile("tombola", deadline=None, derandomize=True, max_examples=50)
@@ -35,6 +36,16 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _declared_functions_end_with_their_test() -> Iterator[None]:
+    """What a test declares is forgotten after it, so that tests may run in any order."""
+    registry._import_built_in()
+    before = dict(registry._declarations)
+    yield
+    registry._declarations.clear()
+    registry._declarations.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,8 @@
-from collections.abc import Iterator
-
 import pytest
 
 import tombola as tb
 from tombola import registry
 from tombola.errors import JobError
-
-
-@pytest.fixture(autouse=True)
-def _forget_my_measure() -> Iterator[None]:
-    yield
-    registry._declarations.pop("my-measure", None)
 
 
 def test_a_declared_function_is_found_by_name_and_by_itself_and_stays_as_it_is() -> None:

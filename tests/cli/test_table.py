@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import tombola as tb
-from tombola import registry
 from tombola.lab.chains import imp_jobs
 from tombola.lab.job import Job, all_needed, name_of
 from tombola.lab.results import Packed
@@ -136,7 +135,6 @@ def test_without_a_store_there_is_no_table(tombola: Tombola, refused: Refused) -
 def test_a_measure_of_your_own_is_declared_by_its_file(
     tombola: Tombola, runs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "_declarations", dict(registry._declarations))
     file = tmp_path / "measures.py"
     file.write_text(
         "from dataclasses import dataclass\n"

@@ -1,4 +1,4 @@
-"""What the tests of the lab share: a store of their own, short recipes, and a registry that forgets."""
+"""What the tests of the lab share: a store of their own, and short recipes."""
 
 import hashlib
 import json
@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import tombola as tb
-from tombola import registry as declarations
 from tombola.lab import lease as leases
 from tombola.lab.engine import Progress
 from tombola.lab.job import Job
@@ -32,13 +31,6 @@ def lab(tmp_path) -> tb.Lab:
 def quick() -> tb.Recipe:
     """One epoch of three steps on the digits."""
     return tb.Recipe(epochs=1, batch_size=400)
-
-
-@pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test declares is forgotten after it; what tombola itself declares is not."""
-    declarations._import_built_in()
-    monkeypatch.setattr(declarations, "_declarations", dict(declarations._declarations))
 
 
 @pytest.fixture(autouse=True)

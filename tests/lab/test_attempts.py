@@ -86,7 +86,7 @@ def hangs(place: str, watch: tb.Watch | None = None) -> int:
 
 
 @pytest.fixture
-def deadly(registry: None) -> dict:
+def deadly() -> dict:
     names: dict = {}
     exec(DEADLY + HUNG, names)
     return names
@@ -184,9 +184,7 @@ def test_a_run_ends_when_no_worker_comes_up_any_more(
         run(client, store, jobs, Settings(device="cpu"))
 
 
-def test_a_lost_device_in_this_process_ends_the_run_and_counts_as_a_death(
-    lab: tb.Lab, registry: None
-) -> None:
+def test_a_lost_device_in_this_process_ends_the_run_and_counts_as_a_death(lab: tb.Lab) -> None:
     made = []
 
     @tb.declare("lose")
@@ -318,7 +316,7 @@ def test_a_count_of_attempts_that_is_none_counts_none(tmp_path: Path, content: b
     assert deaths(tmp_path) == 0
 
 
-def test_an_orderly_end_leaves_no_count_and_no_log(store: Store, registry: None) -> None:
+def test_an_orderly_end_leaves_no_count_and_no_log(store: Store) -> None:
     @tb.declare("fails")
     def fails() -> int:
         raise RuntimeError("no")

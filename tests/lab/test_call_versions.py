@@ -158,7 +158,7 @@ def plain(call: Any) -> bool:
     return not call.get("weighted")
 
 
-def test_results_of_before_are_read_in_a_store_that_gets_new_ones(store: Store, registry: None) -> None:
+def test_results_of_before_are_read_in_a_store_that_gets_new_ones(store: Store) -> None:
     old = [tb.job(count(1), 3), tb.job(declarations.declaration("count").function, 3, weighted=True)]
     for made in old:
         execute(store, made.description(), Settings())
@@ -173,7 +173,7 @@ def test_results_of_before_are_read_in_a_store_that_gets_new_ones(store: Store, 
     assert finished_job(store, old[1].name).name == old[1].name
 
 
-def test_a_later_version_leaves_alone_what_it_says(registry: None) -> None:
+def test_a_later_version_leaves_alone_what_it_says() -> None:
     function = count(3, unchanged={2: plain, 3: lambda call: call["upto"] < 5})
     versions = [
         tb.job(function, upto, weighted=weighted).description()["version"]

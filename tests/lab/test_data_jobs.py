@@ -31,7 +31,7 @@ def _nothing_made_before() -> Iterator[None]:
 
 
 @pytest.fixture
-def made(registry: None) -> list[float]:
+def made() -> list[float]:
     """A declared function that makes data, and every call that was made of it."""
     calls: list[float] = []
 
@@ -166,7 +166,7 @@ def test_a_result_of_a_data_job_is_the_data_set(lab: tb.Lab, digits: tb.Data) ->
 
 
 def test_a_data_set_that_a_function_keeps_is_read_back_whole(
-    lab: tb.Lab, digits: tb.Data, quick: tb.Recipe, registry: None
+    lab: tb.Lab, digits: tb.Data, quick: tb.Recipe
 ) -> None:
     @tb.declare("kept part")
     def kept_part(data: tb.Data) -> tb.Data:

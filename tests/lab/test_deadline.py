@@ -82,7 +82,7 @@ def test_sigterm_in_a_script_ends_the_call_and_has_its_old_meaning_afterwards(
         assert same_run(lab.result(job), plain.result(job))
 
 
-def test_a_result_that_was_asked_for_and_stopped_is_no_failure(lab: tb.Lab, registry: None) -> None:
+def test_a_result_that_was_asked_for_and_stopped_is_no_failure(lab: tb.Lab) -> None:
     @tb.declare("stopped while asked for")
     def asked(watch: tb.Watch | None = None) -> int:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -94,7 +94,7 @@ def test_a_result_that_was_asked_for_and_stopped_is_no_failure(lab: tb.Lab, regi
         lab.result(tb.job(asked))
 
 
-def test_a_handler_of_the_callers_own_stays(lab: tb.Lab, registry: None) -> None:
+def test_a_handler_of_the_callers_own_stays(lab: tb.Lab) -> None:
     heard = []
 
     @tb.declare("goes on")
@@ -116,7 +116,7 @@ def test_a_handler_of_the_callers_own_stays(lab: tb.Lab, registry: None) -> None
     assert heard == [1]
 
 
-def test_another_thread_hears_no_signals_and_leaves_them_alone(lab: tb.Lab, registry: None) -> None:
+def test_another_thread_hears_no_signals_and_leaves_them_alone(lab: tb.Lab) -> None:
     seen = []
 
     @tb.declare("who handles it")
@@ -130,7 +130,7 @@ def test_another_thread_hears_no_signals_and_leaves_them_alone(lab: tb.Lab, regi
     assert seen == [signal.SIG_DFL, []]
 
 
-def test_an_error_that_a_signal_may_have_caused_is_no_failure(lab: tb.Lab, registry: None) -> None:
+def test_an_error_that_a_signal_may_have_caused_is_no_failure(lab: tb.Lab) -> None:
     @tb.declare("its helper was ended")
     def helped() -> int:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -157,7 +157,7 @@ def test_a_time_that_is_not_above_0_is_refused(lab: tb.Lab, seconds: float) -> N
         lab.run(chain(), stop_after=seconds)
 
 
-def test_when_the_time_is_over_whoever_gives_signs_of_life_ends(lab: tb.Lab, registry: None) -> None:
+def test_when_the_time_is_over_whoever_gives_signs_of_life_ends(lab: tb.Lab) -> None:
     @tb.declare("goes on for ever")
     def endless(watch: tb.Watch | None = None) -> int:
         assert watch is not None
@@ -357,7 +357,7 @@ def test_a_worker_waits_until_its_jobs_have_ended() -> None:
     assert told == [True]
 
 
-def test_a_time_travels_in_the_settings(lab: tb.Lab, registry: None) -> None:
+def test_a_time_travels_in_the_settings(lab: tb.Lab) -> None:
     @tb.declare("any")
     def anything() -> int:
         return 1

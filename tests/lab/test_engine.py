@@ -32,7 +32,7 @@ IMPOSSIBLE = tb.Recipe(epochs=1, batch_size=63)
 
 
 @pytest.fixture
-def calls(registry: None) -> list[str]:
+def calls() -> list[str]:
     """The declared functions of these tests, and every call that was made of them."""
     made: list[str] = []
 

@@ -31,7 +31,7 @@ Same = Callable[..., bool]
 
 
 @pytest.fixture
-def calls(registry: None) -> list[str]:
+def calls() -> list[str]:
     """A declared function, and every call that was made of it."""
     made: list[str] = []
 
@@ -123,7 +123,7 @@ def test_a_job_that_keeps_killing_its_worker_is_given_up(store: Store, calls: li
     assert execute(store, job.description(), Settings(attempts=4))
 
 
-def test_an_attempt_is_counted_while_it_lasts(store: Store, registry: None) -> None:
+def test_an_attempt_is_counted_while_it_lasts(store: Store) -> None:
     seen = []
 
     @tb.declare("look")
@@ -144,9 +144,7 @@ def test_whoever_gets_on_does_not_kill_its_worker(store: Store) -> None:
     assert sorted(path.name for path in workplace.iterdir()) == ["checkpoint", "lease"]
 
 
-def test_an_owner_whose_lease_was_taken_over_stops_at_its_next_checkpoint(
-    store: Store, registry: None
-) -> None:
+def test_an_owner_whose_lease_was_taken_over_stops_at_its_next_checkpoint(store: Store) -> None:
     @tb.declare("slow")
     def slow(watch: tb.Watch | None = None) -> int:
         assert watch is not None
@@ -166,9 +164,7 @@ def test_an_owner_whose_lease_was_taken_over_stops_at_its_next_checkpoint(
     assert left == ["attempts.json", "lease", "log.txt"]
 
 
-def test_finished_work_is_published_even_if_the_lease_was_lost_meanwhile(
-    store: Store, registry: None
-) -> None:
+def test_finished_work_is_published_even_if_the_lease_was_lost_meanwhile(store: Store) -> None:
     # Otherwise two drivers could go on for ever, each throwing away what the other made it lose.
     @tb.declare("long")
     def long() -> int:
@@ -180,9 +176,7 @@ def test_finished_work_is_published_even_if_the_lease_was_lost_meanwhile(
     assert load_result(store, tb.job(long).name) == 1
 
 
-def test_an_owner_that_finishes_late_leaves_the_workplace_to_the_new_owner(
-    store: Store, registry: None
-) -> None:
+def test_an_owner_that_finishes_late_leaves_the_workplace_to_the_new_owner(store: Store) -> None:
     @tb.declare("long")
     def long() -> int:
         workplace = store.workplace(tb.job(long).name)
@@ -199,7 +193,7 @@ def test_an_owner_that_finishes_late_leaves_the_workplace_to_the_new_owner(
     assert (lease.path.parent / "checkpoint").exists()
 
 
-def test_an_owner_that_finishes_after_the_new_one_leaves_no_workplace(store: Store, registry: None) -> None:
+def test_an_owner_that_finishes_after_the_new_one_leaves_no_workplace(store: Store) -> None:
     @tb.declare("longer")
     def longer() -> int:
         shutil.rmtree(store.workplace(tb.job(longer).name))  # as the new owner does that has finished
@@ -210,7 +204,7 @@ def test_an_owner_that_finishes_after_the_new_one_leaves_no_workplace(store: Sto
 
 
 def test_an_owner_whose_workplace_another_cleared_away_has_lost_its_lease(
-    store: Store, registry: None, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @tb.declare("overtaken")
     def overtaken() -> int:
@@ -254,7 +248,7 @@ def test_a_job_that_somebody_finished_just_before_the_lease_leaves_no_workplace(
     assert list((store.root / "work").iterdir()) == []
 
 
-def test_the_process_speaks_for_work_that_cannot_be_watched(store: Store, registry: None) -> None:
+def test_the_process_speaks_for_work_that_cannot_be_watched(store: Store) -> None:
     seen = []
 
     @tb.declare("silent")
@@ -272,7 +266,7 @@ def test_the_process_speaks_for_work_that_cannot_be_watched(store: Store, regist
     assert seen == [None, 7200.0]
 
 
-def test_a_second_publication_by_a_late_owner_changes_nothing(store: Store, registry: None) -> None:
+def test_a_second_publication_by_a_late_owner_changes_nothing(store: Store) -> None:
     @tb.declare("race")
     def race() -> int:
         if not inner:
@@ -311,9 +305,7 @@ def test_a_full_disk_leaves_nothing_half_there(
     assert {path.name for path in store.workplace(greeting("more").name).iterdir()} <= {"error.txt"}
 
 
-def test_the_threads_of_a_job_are_those_of_its_settings_and_then_as_before(
-    tmp_path: Path, registry: None
-) -> None:
+def test_the_threads_of_a_job_are_those_of_its_settings_and_then_as_before(tmp_path: Path) -> None:
     @tb.declare("threads")
     def threads() -> int:
         return torch.get_num_threads()
@@ -345,7 +337,7 @@ class Two:
     second: float
 
 
-def test_a_result_whose_tensors_are_gone_is_damaged(store: Store, registry: None, lab: tb.Lab) -> None:
+def test_a_result_whose_tensors_are_gone_is_damaged(store: Store, lab: tb.Lab) -> None:
     @tb.declare("two")
     def two() -> Two:
         return Two(torch.ones(3), 2.0)

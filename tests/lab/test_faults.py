@@ -45,7 +45,7 @@ def goes_on(number: int) -> int:
 """
 
 
-def test_a_job_that_hangs_on_a_plain_dask_worker_fails_alone(tmp_path: Path, registry: None) -> None:
+def test_a_job_that_hangs_on_a_plain_dask_worker_fails_alone(tmp_path: Path) -> None:
     (tmp_path / "preloaded.py").write_text(HANGS)
     names: dict = {}
     exec(HANGS, names)

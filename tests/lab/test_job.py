@@ -197,7 +197,7 @@ def test_another_argument_parent_or_data_set_is_another_job(dense: tb.Job, dozen
     assert len({entry.name for entry in made}) == 5
 
 
-def test_a_parameter_added_later_changes_no_name(registry: None) -> None:
+def test_a_parameter_added_later_changes_no_name() -> None:
     @tb.declare("margin")
     def margin(run: tb.Run, *, threshold: float = 0.5) -> float:
         return threshold
@@ -214,7 +214,7 @@ def test_a_parameter_added_later_changes_no_name(registry: None) -> None:
     assert tb.job(margin_of_today, run, smooth=True).name not in before
 
 
-def test_a_field_added_to_a_dataclass_later_changes_no_name(registry: None) -> None:
+def test_a_field_added_to_a_dataclass_later_changes_no_name() -> None:
     @dataclass
     class Grid:
         points: int
@@ -236,7 +236,7 @@ def test_a_field_added_to_a_dataclass_later_changes_no_name(registry: None) -> N
     assert tb.job(measure, GridOfToday(5, shifts=[1.5])).name != tb.job(measure, Grid(5)).name
 
 
-def test_another_version_is_another_job(registry: None) -> None:
+def test_another_version_is_another_job() -> None:
     def one() -> int:
         return 1
 
@@ -331,7 +331,7 @@ def test_an_argument_that_cannot_be_written_down_is_refused(value: object, words
         tb.job(tb.train, dense, "digits", tb.Recipe(), noise=value)
 
 
-def test_jobs_within_lists_are_parents_and_count_by_name(dense: tb.Job, registry: None) -> None:
+def test_jobs_within_lists_are_parents_and_count_by_name(dense: tb.Job) -> None:
     @tb.declare("average")
     def average(values: list) -> float:
         return 0.0
@@ -345,9 +345,7 @@ def test_jobs_within_lists_are_parents_and_count_by_name(dense: tb.Job, registry
     assert once.name == hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_a_function_over_a_list_of_runs_gets_their_results(
-    lab: tb.Lab, quick: tb.Recipe, registry: None
-) -> None:
+def test_a_function_over_a_list_of_runs_gets_their_results(lab: tb.Lab, quick: tb.Recipe) -> None:
     @tb.declare("mean accuracy")
     def mean_accuracy(runs: list[tb.Run]) -> float:
         return sum(run.accuracy for run in runs) / len(runs)
@@ -358,7 +356,7 @@ def test_a_function_over_a_list_of_runs_gets_their_results(
     assert lab.result(tb.job(mean_accuracy, runs)) == sum(expected) / 2
 
 
-def test_a_permuted_ticket_within_a_list_is_described_in_full(registry: None, dense: tb.Job) -> None:
+def test_a_permuted_ticket_within_a_list_is_described_in_full(dense: tb.Job) -> None:
     @tb.declare("count")
     def count(tickets: list[tb.Ticket]) -> int:
         return len(tickets)
@@ -370,7 +368,7 @@ def test_a_permuted_ticket_within_a_list_is_described_in_full(registry: None, de
 
 
 def test_jobs_and_data_within_a_dataclass_are_refused(
-    dense: tb.Job, digits: tb.Data, start: tb.Ticket, registry: None
+    dense: tb.Job, digits: tb.Data, start: tb.Ticket
 ) -> None:
     @dataclasses.dataclass(frozen=True)
     class Wrapped:
@@ -387,7 +385,7 @@ def test_jobs_and_data_within_a_dataclass_are_refused(
             tb.job(average, Wrapped(value))
 
 
-def test_a_name_given_for_optional_data_is_data(registry: None) -> None:
+def test_a_name_given_for_optional_data_is_data() -> None:
     @tb.declare("size")
     def size(data: tb.Data | None = None) -> int:
         return 0
@@ -421,7 +419,7 @@ def test_a_call_that_does_not_fit_is_refused(arguments: tuple, words: str) -> No
         tb.job(tb.initialize, *arguments)
 
 
-def test_a_function_whose_parameters_have_no_names_is_refused(registry: None) -> None:
+def test_a_function_whose_parameters_have_no_names_is_refused() -> None:
     def many(*runs: tb.Run) -> float:
         return 0.0
 
@@ -437,7 +435,7 @@ def test_a_function_whose_parameters_have_no_names_is_refused(registry: None) ->
             tb.job(function)
 
 
-def test_type_hints_that_cannot_be_read_are_told(registry: None) -> None:
+def test_type_hints_that_cannot_be_read_are_told() -> None:
     def measure(run: "Nowhere") -> float:  # noqa: F821
         return 0.0
 
@@ -541,7 +539,7 @@ class Window:
     names: tuple[str, ...] = ()
 
 
-def test_arguments_come_back_as_the_types_that_are_declared(registry: None) -> None:
+def test_arguments_come_back_as_the_types_that_are_declared() -> None:
     seen: list[object] = []
 
     @tb.declare("look")
@@ -565,7 +563,7 @@ def test_arguments_come_back_as_the_types_that_are_declared(registry: None) -> N
     assert '"most": 3.0' in text
 
 
-def test_a_function_that_does_not_say_what_it_returns_is_refused(registry: None) -> None:
+def test_a_function_that_does_not_say_what_it_returns_is_refused() -> None:
     @tb.declare("silent")
     def silent(run: tb.Run):
         return 1
@@ -574,7 +572,7 @@ def test_a_function_that_does_not_say_what_it_returns_is_refused(registry: None)
         tb.job(silent, tb.job(tb.initialize, "convnet", "digits"))
 
 
-def test_a_dataclass_that_would_read_as_data_is_refused(registry: None) -> None:
+def test_a_dataclass_that_would_read_as_data_is_refused() -> None:
     @dataclasses.dataclass(frozen=True)
     class Odd:
         data: str = ""
@@ -587,7 +585,7 @@ def test_a_dataclass_that_would_read_as_data_is_refused(registry: None) -> None:
         tb.job(odd, Odd("digits"))
 
 
-def test_a_dataclass_with_a_job_among_its_fields_is_refused(registry: None) -> None:
+def test_a_dataclass_with_a_job_among_its_fields_is_refused() -> None:
     @dataclasses.dataclass(frozen=True)
     class Shift:
         job: str = ""
@@ -602,7 +600,7 @@ def test_a_dataclass_with_a_job_among_its_fields_is_refused(registry: None) -> N
     assert tb.job(shifted, Shift(hours=8)).arguments == {"shift": {"hours": 8}}
 
 
-def test_a_call_is_refused_when_it_would_be_too_deep_to_be_read_back(lab: tb.Lab, registry: None) -> None:
+def test_a_call_is_refused_when_it_would_be_too_deep_to_be_read_back(lab: tb.Lab) -> None:
     @tb.declare("one-more", stored=False)
     def one_more(number: int) -> int:
         return number + 1

@@ -390,7 +390,7 @@ def test_no_number_of_many_jobs_is_lost(lab: tb.Lab) -> None:
 # Strangers
 
 
-def test_functions_that_are_not_declared_here_are_told_by_their_fields(lab: tb.Lab, registry: None) -> None:
+def test_functions_that_are_not_declared_here_are_told_by_their_fields(lab: tb.Lab) -> None:
     @dataclass(frozen=True)
     class Distance:
         moved: float

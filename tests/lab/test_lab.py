@@ -91,9 +91,7 @@ def test_a_failure_is_raised_where_a_result_is_asked_for(lab: tb.Lab) -> None:
         lab.result(start)
 
 
-def test_a_declared_function_of_the_user_is_a_job_at_once(
-    lab: tb.Lab, short: tb.Recipe, registry: None
-) -> None:
+def test_a_declared_function_of_the_user_is_a_job_at_once(lab: tb.Lab, short: tb.Recipe) -> None:
     @dataclass(frozen=True)
     class Spread:
         layers: tuple[str, ...]

@@ -134,7 +134,7 @@ class Bracketed:
     scores: tuple[float, ...]
 
 
-def test_brackets_in_names_and_values_are_shown_as_they_are(lab: tb.Lab, registry: None) -> None:
+def test_brackets_in_names_and_values_are_shown_as_they_are(lab: tb.Lab) -> None:
     @tb.declare("my[/bold]measure")
     def measure(layers: tuple[str, ...], deep: float = 0.0) -> Bracketed:
         return Bracketed(layers, tuple(range(9)))
@@ -257,7 +257,7 @@ def test_a_store_that_cannot_be_written_to_is_listed_all_the_same(
     assert not (store.root / ".index.json").exists()
 
 
-def test_wide_characters_and_a_very_narrow_terminal_keep_one_line_a_job(lab: tb.Lab, registry: None) -> None:
+def test_wide_characters_and_a_very_narrow_terminal_keep_one_line_a_job(lab: tb.Lab) -> None:
     @tb.declare("long" * 12)
     def wide(word: str) -> str:
         return word
@@ -270,7 +270,7 @@ def test_wide_characters_and_a_very_narrow_terminal_keep_one_line_a_job(lab: tb.
 
 
 def test_nothing_in_a_store_of_a_stranger_speaks_to_the_terminal(
-    lab: tb.Lab, registry: None, capsys: pytest.CaptureFixture[str]
+    lab: tb.Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
     @tb.declare("speaks")
     def speaks(text: str) -> str:

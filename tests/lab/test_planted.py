@@ -311,7 +311,7 @@ def test_an_export_whose_members_share_their_bytes_is_refused(
         import_(Store(tmp_path / "taken"), tmp_path / "file")
 
 
-def test_an_export_and_its_import_hold_no_file_whole(store: Store, tmp_path: Path, registry: None) -> None:
+def test_an_export_and_its_import_hold_no_file_whole(store: Store, tmp_path: Path) -> None:
     import tracemalloc
 
     @tb.declare("wide")

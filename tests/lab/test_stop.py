@@ -226,7 +226,7 @@ def drive(tmp_path: Path) -> Iterator[Drive]:
 
 
 @pytest.fixture
-def jobs(registry: None) -> dict:
+def jobs() -> dict:
     """The jobs of the drivers, as they are named in this process."""
     names: dict = {}
     exec(JOBS, names)

@@ -23,7 +23,7 @@ def flip(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
-def test_one_altered_digit_of_a_number_is_found(lab: tb.Lab, registry: None) -> None:
+def test_one_altered_digit_of_a_number_is_found(lab: tb.Lab) -> None:
     @tb.declare("height")
     def height() -> float:
         return 17.25

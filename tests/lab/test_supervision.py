@@ -21,7 +21,7 @@ def the_lease(store: Store, function: object) -> Lease:
 
 
 def test_signs_of_life_are_expected_while_the_function_runs_and_not_while_its_needs_are_loaded(
-    store: Store, registry: None, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
 
@@ -41,7 +41,7 @@ def test_signs_of_life_are_expected_while_the_function_runs_and_not_while_its_ne
     assert seen == [None, 5.0]
 
 
-def test_every_sign_of_life_puts_off_that_a_job_counts_as_hung(store: Store, registry: None) -> None:
+def test_every_sign_of_life_puts_off_that_a_job_counts_as_hung(store: Store) -> None:
     seen = []
 
     @tb.declare("slow but alive")
@@ -95,9 +95,7 @@ def test_a_checkpoint_that_was_written_while_the_lease_was_lost_leaves_nothing(s
     assert sorted(path.name for path in workplace.iterdir()) == ["attempts.json", "checkpoint", "lease"]
 
 
-def test_the_heartbeat_that_finds_its_lease_gone_stops_the_work_at_its_next_sign(
-    store: Store, registry: None
-) -> None:
+def test_the_heartbeat_that_finds_its_lease_gone_stops_the_work_at_its_next_sign(store: Store) -> None:
     @tb.declare("overtaken")
     def overtaken(watch: tb.Watch | None = None) -> int:
         assert watch is not None

@@ -278,7 +278,7 @@ def test_a_start_of_the_callers_own_goes_along_whole(digits: tb.Data, tmp_path: 
 
 @pytest.mark.parametrize("change", ["version", "gone"])
 def test_a_start_of_a_function_that_is_not_known_any_more_goes_along_whole(
-    digits: tb.Data, registry: None, tmp_path: Path, change: str
+    digits: tb.Data, tmp_path: Path, change: str
 ) -> None:
     from tombola import registry
 
@@ -392,7 +392,7 @@ def test_a_start_that_is_lost_after_all_is_told_in_one_line(digits: tb.Data, tmp
     assert told_of[chain[0].name].startswith("made from a ticket or run ")
 
 
-def test_a_start_that_comes_out_otherwise_is_told_in_one_line(registry: None, tmp_path: Path) -> None:
+def test_a_start_that_comes_out_otherwise_is_told_in_one_line(tmp_path: Path) -> None:
     machine = [1]
 
     @tb.declare("of this machine")
