@@ -13,11 +13,11 @@ from types import ModuleType
 
 import pytest
 
+from tombola.experiments.compute import collect
 from tombola.experiments.paper.jobs import PaperJobs
 from tombola.experiments.paper.scales import overridden, scale_named
 from tombola.experiments.paper.settings import CONFIGURATIONS, R18_C10
 from tombola.experiments.paper.studies import studies_named
-from tombola.experiments.run import collect
 from tombola.lab.archive import import_
 from tombola.lab.item import Measured
 from tombola.lab.lab import Lab

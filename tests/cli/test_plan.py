@@ -14,7 +14,7 @@ import pytest
 
 import tombola as tb
 from tombola.errors import DataError
-from tombola.experiments import run as experiments_run
+from tombola.experiments import compute
 from tombola.experiments.claims.all_claims import judge_all
 from tombola.experiments.costs import Costs
 from tombola.experiments.paper.jobs import PaperJobs
@@ -262,14 +262,14 @@ def test_looking_makes_no_store(tombola: Tombola, refused: Refused, tmp_path: Pa
 def test_studies_without_their_data_are_skipped_when_asked(
     tombola: Tombola, refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    load = experiments_run.load_data
+    load = compute.load_data
 
     def offline(source: object) -> tb.Data:
         if source == "digits":
             raise DataError("the hub cannot be reached")
         return load(source)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(experiments_run, "load_data", offline)
+    monkeypatch.setattr(compute, "load_data", offline)
     remembered = tmp_path / "store" / "studies.json"
     arguments = ("run", "table1", "table8", "fig3", *QUICK, "--workers", 0)
     cause = "table8, fig3 cannot be run: the hub cannot be reached"

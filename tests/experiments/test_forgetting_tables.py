@@ -10,6 +10,7 @@ import tombola as tb
 from tombola.experiments.bound import Bound
 from tombola.experiments.claims.all_claims import CLAIMS, claim_named
 from tombola.experiments.claims.claim import judge, needed
+from tombola.experiments.compute import run_experiments
 from tombola.experiments.paper.jobs import PaperJobs
 from tombola.experiments.paper.printed import (
     comparable_cells,
@@ -20,7 +21,6 @@ from tombola.experiments.paper.printed import (
 from tombola.experiments.paper.scales import overridden, scale_named
 from tombola.experiments.paper.settings import R18_C10, R34_TIN, Configuration
 from tombola.experiments.paper.studies import study_named
-from tombola.experiments.run import run_experiments
 from tombola.report.frame import frame, to_csv
 from tombola.report.gather import Report
 from tombola.report.latex import to_latex

@@ -13,7 +13,7 @@ import tombola as tb
 from tombola.data.fitting import fit_images
 from tombola.data.subsets import subset
 from tombola.errors import JobError, StoreError
-from tombola.experiments.run import collect
+from tombola.experiments.compute import collect
 from tombola.lab.chains import imp_jobs, ticket_jobs
 from tombola.lab.job import Job, all_needed, job, name_of
 from tombola.lab.results import Packed, numbers_of

@@ -7,11 +7,11 @@ import pytest
 
 import tombola as tb
 from tombola.experiments.bound import Bound
+from tombola.experiments.compute import run_experiments
 from tombola.experiments.paper.jobs import PaperJobs
 from tombola.experiments.paper.scales import overridden, scale_named
 from tombola.experiments.paper.studies import STUDIES, study_named
 from tombola.experiments.plan import plan
-from tombola.experiments.run import run_experiments
 from tombola.experiments.study import bind
 from tombola.report.gather import Report, gather
 from tombola.table.key import Key

@@ -20,8 +20,8 @@ def demo(
 ) -> None:
     """The paper in miniature, on real handwritten digits: a minute or two on two cores."""
     from tombola.cli.own import print_tables, write_page
+    from tombola.experiments.compute import run_experiments
     from tombola.experiments.demo import demo as experiment
-    from tombola.experiments.run import run_experiments
     from tombola.lab.execute import Settings
     from tombola.lab.lab import Lab
     from tombola.lab.progress import Bar

@@ -77,7 +77,7 @@ def run_own(
     stop: when work ends. recompute: names of functions and networks whose results, and all made from them,
     are removed first.
     """
-    from tombola.experiments.run import run_experiments
+    from tombola.experiments.compute import run_experiments
     from tombola.lab.lab import Lab
     from tombola.lab.progress import Bar
     from tombola.lab.user_code import put_file

@@ -30,9 +30,9 @@ def studies(
     store: Store = None,
 ) -> None:
     """The tables and figures of the paper by name, and what of them is done."""
+    from tombola.experiments.compute import done
     from tombola.experiments.paper.jobs import PaperJobs
     from tombola.experiments.paper.studies import STUDIES
-    from tombola.experiments.run import done
     from tombola.lab.execute import Settings
     from tombola.lab.lab import Lab
 

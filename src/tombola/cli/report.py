@@ -88,10 +88,10 @@ def claims(
 ) -> None:
     """The paper's 61 claims, judged on its own numbers and on those in the store."""
     from tombola.experiments.claims.all_claims import judge_all
+    from tombola.experiments.compute import collect
     from tombola.experiments.paper.jobs import PaperJobs
     from tombola.experiments.paper.printed import printed_cells
     from tombola.experiments.paper.studies import STUDIES
-    from tombola.experiments.run import collect
     from tombola.experiments.study import bind
     from tombola.report.board import board, board_table, of_stand_ins
     from tombola.table.number import longest

@@ -116,10 +116,10 @@ def _run_paper(
     keep_going: bool,
     stop: Stop,
 ) -> None:
+    from tombola.experiments.compute import done, run_experiments
     from tombola.experiments.last_scale import remember
     from tombola.experiments.paper.jobs import PaperJobs
     from tombola.experiments.paper.studies import STUDIES
-    from tombola.experiments.run import done, run_experiments
     from tombola.lab.lab import Lab
     from tombola.lab.progress import Bar
 

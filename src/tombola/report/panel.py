@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tombola.measures.limits import STABLE_BELOW
-from tombola.report.scales import (
+from tombola.report.axis_scales import (
     logarithmic_errors,
     space_by_round,
     space_by_stability,

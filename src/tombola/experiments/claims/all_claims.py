@@ -10,16 +10,25 @@ from tombola.experiments.claims import (
     features,
     hyperparameters,
     little_data,
-    search,
+    mask_search,
     stability,
-    tickets,
-    transfer,
+    ticket_transfer,
+    winning_tickets,
 )
 from tombola.experiments.claims.claim import Claim, Verdict, judge
 from tombola.table.key import Key
 from tombola.table.number import Cell
 
-_MODULES = (dense, tickets, hyperparameters, stability, search, features, transfer, little_data)
+_MODULES = (
+    dense,
+    winning_tickets,
+    hyperparameters,
+    stability,
+    mask_search,
+    features,
+    ticket_transfer,
+    little_data,
+)
 
 CLAIMS: tuple[Claim, ...] = tuple(
     sorted(

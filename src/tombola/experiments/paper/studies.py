@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from tombola.errors import StudyError, unknown
 from tombola.experiments.paper.feature_rows import probed_rounds, probed_tickets, transferred_tickets
-from tombola.experiments.paper.first_stable import first_stable_searches
+from tombola.experiments.paper.first_stable_rows import first_stable_searches
 from tombola.experiments.paper.little_data_rows import chosen_data, little_data, little_data_by_round
 from tombola.experiments.paper.rows import (
     barriers_between_rounds,

@@ -13,16 +13,16 @@ import pytest
 
 import tombola as tb
 from tombola.errors import DataError
-from tombola.experiments import run
+from tombola.experiments import compute
 from tombola.experiments.bound import Bound
 from tombola.experiments.claims.all_claims import claim_named, judge_all
 from tombola.experiments.claims.claim import judge
+from tombola.experiments.compute import collect, done, run_experiments, unloadable
 from tombola.experiments.paper.jobs import PaperJobs
 from tombola.experiments.paper.scales import Scale, overridden, scale_named
 from tombola.experiments.paper.settings import R34_TIN, Configuration
 from tombola.experiments.paper.studies import studies_named, study_named
 from tombola.experiments.plan import plan
-from tombola.experiments.run import collect, done, run_experiments, unloadable
 from tombola.lab.engine import Outcome
 from tombola.lab.stable import first_stable_epochs
 from tombola.table.key import Key
@@ -73,19 +73,19 @@ def before(experiments: list[Bound], lab: tb.Lab) -> dict[str, Exhibit]:
 
 
 @pytest.fixture(scope="module")
-def ran(experiments: list[Bound], lab: tb.Lab, before: dict[str, Exhibit]) -> run.Ran:
+def ran(experiments: list[Bound], lab: tb.Lab, before: dict[str, Exhibit]) -> compute.Ran:
     ran = run_experiments(lab, experiments)
     ran.outcome.raise_failures()
     return ran
 
 
 @pytest.fixture(scope="module")
-def shown(experiments: list[Bound], lab: tb.Lab, ran: run.Ran) -> dict[str, Exhibit]:
+def shown(experiments: list[Bound], lab: tb.Lab, ran: compute.Ran) -> dict[str, Exhibit]:
     return exhibits_of(lab, experiments)
 
 
 @pytest.fixture(scope="module")
-def cells(experiments: list[Bound], lab: tb.Lab, ran: run.Ran) -> dict[Key, Cell]:
+def cells(experiments: list[Bound], lab: tb.Lab, ran: compute.Ran) -> dict[Key, Cell]:
     return longest(collect(lab, experiments).cells())
 
 
@@ -134,7 +134,7 @@ def test_a_finished_study_has_a_cell_for_every_key(shown: dict[str, Exhibit]) ->
         assert [key for key in gaps if key.metric != "convergence"] == []
 
 
-def test_a_finished_study_is_not_run_again(experiments: list[Bound], lab: tb.Lab, ran: run.Ran) -> None:
+def test_a_finished_study_is_not_run_again(experiments: list[Bound], lab: tb.Lab, ran: compute.Ran) -> None:
     again = run_experiments(lab, experiments)
     assert again.outcome.computed == []
     assert ran.skipped == again.skipped == {}
@@ -371,14 +371,14 @@ def test_data_that_cannot_be_loaded_stops_the_studies_that_need_it(
     work = PaperJobs(overridden(scale_named("tiny"), epochs=2, seeds=1))
     lab = tb.Lab(tmp_path / "store")
     experiments = [study.at(work) for study in studies_named(["table1", "table8"])]
-    real = run.load_data
+    real = compute.load_data
 
     def load(source: Any) -> tb.Data:
         if source == "digits":
             raise DataError("no digits here")
         return real(source)
 
-    monkeypatch.setattr(run, "load_data", load)
+    monkeypatch.setattr(compute, "load_data", load)
     assert unloadable(lab, experiments) == {"table8": "no digits here"}
     with pytest.raises(DataError, match="table8 cannot be run: no digits here"):
         run_experiments(lab, experiments)
