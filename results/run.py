@@ -106,7 +106,8 @@ def main(
     with Bar(Console(), lab.store) as bar:
         outcome = lab.run(jobs, progress=bar, stop_after=stop_after)
     outcome.raise_failures()
-    print(f"{len(outcome.computed)} computed, {len(outcome.found)} were there, {len(outcome.left)} left")
+    there = len(outcome.finished_before)
+    print(f"{len(outcome.computed)} computed, {there} were there, {len(outcome.left)} left")
 
 
 def _is_thin(store: Store, job: Job) -> bool:

@@ -75,7 +75,7 @@ def test_jobs_run_in_the_order_of_their_needs_and_once(lab: tb.Lab, calls: list[
     top = join(join(a, b), join(b, a))
     outcome = lab.run([top, top, a])
     assert sorted(calls) == sorted(["a", "b", "a+b", "b+a", "ab+ba"])
-    assert (outcome.found, outcome.failed) == ([], {})
+    assert (outcome.finished_before, outcome.failed) == ([], {})
     assert outcome.computed == list(all_needed([top]))
     assert lab.result(top) == "abba"
 
@@ -86,7 +86,7 @@ def test_a_second_run_computes_nothing(lab: tb.Lab, calls: list[str], recorder) 
     calls.clear()
     outcome = lab.run(top, progress=recorder)
     assert calls == []
-    assert (outcome.computed, sorted(outcome.found)) == ([], sorted([leaf("a").name, top.name]))
+    assert (outcome.computed, sorted(outcome.finished_before)) == ([], sorted([leaf("a").name, top.name]))
     assert (recorder.begun, recorder.finished) == ([(2, 0)], [])
 
 

@@ -75,7 +75,7 @@ def test_a_run_with_something_to_compute_tries_the_file_system_and_no_other(
         assert list(lab.store.names()) == []
     lab.run(job).raise_failures()
     monkeypatch.setattr(filesystem, "_links_once", lambda place: False)
-    assert lab.run(job).found == [job.name]
+    assert lab.run(job).finished_before == [job.name]
 
 
 @pytest.mark.parametrize(

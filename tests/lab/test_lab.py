@@ -57,7 +57,7 @@ def test_a_job_that_is_not_stored_is_run_again_where_it_is_asked_for(lab: tb.Lab
     run = imp_jobs("convnet", "digits", short, rounds=0)[0]
     forgotten = tb.job(tb.forgetting, run)
     assert lab.result(forgotten) == tb.forgetting(lab.result(run))
-    assert lab.run(forgotten).found == list(lab.run([run]).found)
+    assert lab.run(forgotten).finished_before == list(lab.run([run]).finished_before)
     assert not lab.has(forgotten)
 
 

@@ -438,7 +438,7 @@ def test_a_store_of_before_holds_its_results(old: tuple[tb.Lab, list[Job]]) -> N
     assert not any(is_ticket(lab.store, name) for name in lab.store.names())
     assert lab.store.description(chain[2].name)["arguments"]["ticket"]["call"]["function"] == "prune"
     outcome = lab.run(chain[:3])
-    assert (sorted(outcome.found), outcome.computed) == (
+    assert (sorted(outcome.finished_before), outcome.computed) == (
         sorted([chain[0].parents[0].name, *(job.name for job in chain[:3])]), []
     )  # fmt: skip
     assert lab.result(chain[2]).ticket.round == 2
@@ -528,7 +528,7 @@ def test_progress_and_outcome_leave_tickets_out_unless_asked_for(lab: tb.Lab, re
     assert outcome.computed == names
     assert recorder.begun == [(0, 4)]
     assert [name for name, _ in recorder.finished] == names
-    assert sorted(lab.run(chain).found) == sorted(names)
+    assert sorted(lab.run(chain).finished_before) == sorted(names)
     ticket = tb.job(tb.prune, chain[2], fraction=0.5)
     assert lab.run(ticket).computed == [ticket.name]
     assert json.loads((lab.store.folder(ticket.name) / "result.json").read_text())["round"] == 3

@@ -34,14 +34,17 @@ def bench(
         kinds = [
             (network, batch) for network in networks or ("resnet18",) for batch in batch_sizes or (100, 256)
         ]
-        cases = tuple(bench.Case(network, batch, each, size) for network, batch in kinds for each in packed)
+        cases = tuple(
+            bench.Case(network, batch, trainings, size) for network, batch in kinds for trainings in packed
+        )
     console = Console()
     say(console, f"{hardware_name(where)}: {len(cases)} cases, each the median of {repeats}")
     measured = bench.bench(
         cases, where, mode=mode, repeats=repeats,
-        on_speed=lambda each: say(
+        on_speed=lambda speed: say(
             console,
-            f"{each.network} batch {each.batch_size} x{each.packed}: {each.images_per_second:,.0f} images/s",
+            f"{speed.network} batch {speed.batch_size} x{speed.packed}: "
+            f"{speed.images_per_second:,.0f} images/s",
         ),
         on_failure=lambda case, error: say(
             console, f"{case.network} batch {case.batch_size} x{case.packed}: not measured: {error}"

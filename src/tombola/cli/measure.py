@@ -61,27 +61,27 @@ def measure_by_name(arguments: Sequence[str]) -> None:
     files, others = split_imports(arguments)
     if not others:
         raise JobError("no measure was named; give one, such as tombola measure barrier")
-    name, *given = others
+    name, *measure_arguments = others
     import_files(files)
     declared = declaration(name)
-    taken: Any = tyro.cli(
+    parsed: Any = tyro.cli(
         _options(declared),
         prog=f"tombola {COMMAND} {name}",
         description=(inspect.getdoc(declared.function) or "").partition("\n\n")[0],
-        args=given,
+        args=measure_arguments,
     )
-    _compute(declared, {field.name: getattr(taken, field.name) for field in dataclasses.fields(taken)})
+    _compute(declared, {field.name: getattr(parsed, field.name) for field in dataclasses.fields(parsed)})
 
 
 def _options(declared: Declaration) -> type:
     """What a measure takes, as a dataclass: jobs by position, all else by name."""
     from tombola.lab.arguments import job_signature
 
-    known = job_signature(declared.function)
+    measure_signature = job_signature(declared.function)
     jobs: list[Any] = []
     options: list[Any] = []
-    for key, parameter in known.signature.parameters.items():
-        hint = known.hints.get(key, str)
+    for key, parameter in measure_signature.signature.parameters.items():
+        hint = measure_signature.hints.get(key, str)
         written = _on_the_line(hint)
         if written is None and parameter.default is parameter.empty:
             raise JobError(f"{declared.name} takes {key}, which cannot be given on the command line")
@@ -121,8 +121,8 @@ def _kinds(hint: Any) -> tuple[type, ...]:
     from tombola.training.run import Run
     from tombola.training.trunk import Point
 
-    found = tuple(kind for kind in (Ticket, Run, Point) if kind in alternatives(hint))
-    return found or tuple(kind for kind in (Ticket, Run) if kind in alternatives(item_hint(hint, 0)))
+    single = tuple(kind for kind in (Ticket, Run, Point) if kind in alternatives(hint))
+    return single or tuple(kind for kind in (Ticket, Run) if kind in alternatives(item_hint(hint, 0)))
 
 
 def _is_one(hint: Any) -> bool:
@@ -131,7 +131,7 @@ def _is_one(hint: Any) -> bool:
     return any(kind in alternatives(hint) for kind in _kinds(hint))
 
 
-def _compute(declared: Declaration, given: dict[str, Any]) -> None:
+def _compute(declared: Declaration, values: dict[str, Any]) -> None:
     """Compute a measure as a job and print its numbers."""
     from tombola.lab.arguments import job_signature
     from tombola.lab.execute import Settings
@@ -141,21 +141,21 @@ def _compute(declared: Declaration, given: dict[str, Any]) -> None:
     from tombola.lab.results import numbers_of
 
     hints = job_signature(declared.function).hints
-    settings = Settings(device=given["device"], mode=given["mode"])
-    lab = Lab(given["store"], settings=settings)
-    arguments = {key: value for key, value in given.items() if key not in _OWN}
+    settings = Settings(device=values["device"], mode=values["mode"])
+    lab = Lab(values["store"], settings=settings)
+    arguments = {key: value for key, value in values.items() if key not in _OWN}
     for key, value in arguments.items():
         kinds = _kinds(hints.get(key, str))
         if kinds and isinstance(value, tuple):
-            arguments[key] = [_subject(lab.store, declared.name, key, each, kinds) for each in value]
+            arguments[key] = [_subject(lab.store, declared.name, key, text, kinds) for text in value]
         elif kinds and value is not None:
             arguments[key] = _subject(lab.store, declared.name, key, value, kinds)
-    asked = job(declared.function, **arguments)
-    if given["recompute"]:
-        remove_jobs(lab.store, {asked.name})
-    result = lab.result(asked)
+    measure_job = job(declared.function, **arguments)
+    if values["recompute"]:
+        remove_jobs(lab.store, {measure_job.name})
+    result = lab.result(measure_job)
     console = Console()
-    say(console, f"{declared.name} {asked.name[:12]}" + ("" if asked.stored else " (not kept)"))
+    say(console, f"{declared.name} {measure_job.name[:12]}" + ("" if measure_job.stored else " (not kept)"))
     for key, number in numbers_of(result).items():
         say(console, f"{key or 'value'}: {number:g}")
 
@@ -178,9 +178,9 @@ def _subject(
                 f"{measure}: {key} wants a {wanted}; {text} holds a {type(loaded).__name__.lower()}"
             )
         return loaded
-    found = finished_job(store, text)
-    if result_type(found.declaration) not in kinds:
-        gives = found.declaration.name
+    finished = finished_job(store, text)
+    if result_type(finished.declaration) not in kinds:
+        gives = finished.declaration.name
         remedy = "; tombola ls --function prune lists tickets" if Ticket in kinds else ""
-        raise JobError(f"{measure}: {key} wants a {wanted}; job {found.name[:12]} is of {gives}{remedy}")
-    return found
+        raise JobError(f"{measure}: {key} wants a {wanted}; job {finished.name[:12]} is of {gives}{remedy}")
+    return finished

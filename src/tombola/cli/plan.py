@@ -116,28 +116,28 @@ def _costing(
 
     measured = known_speeds(device)
     if device.type == "cpu":
-        each, processes = 1, available_cores() if workers is None else max(workers, 1)
+        per_process, processes = 1, available_cores() if workers is None else max(workers, 1)
     else:
-        each = slots or default_slots(jobs_behind(experiments))
+        per_process = slots or default_slots(jobs_behind(experiments))
         processes = len(available_gpus()) if device.index is None else 1
 
     def speed(network: str, batch_size: int) -> float | None:
         """Of one slot; at a batch size that was not measured, that of the next smaller one."""
         assert measured is not None
-        known = [
+        speeds = [
             one
             for one in measured.speeds
             if bare_name(one.network) == network and one.batch_size <= batch_size
         ]
-        nearest = max((one.batch_size for one in known), default=0)
-        together = [one for one in known if one.batch_size == nearest]
-        packed = [one for one in together if one.packed == each] or together
-        return max((one.images_per_second / each for one in packed), default=None)
+        nearest = max((one.batch_size for one in speeds), default=0)
+        together = [one for one in speeds if one.batch_size == nearest]
+        packed = [one for one in together if one.packed == per_process] or together
+        return max((one.images_per_second / per_process for one in packed), default=None)
 
     return {
         "store": existing_store(store),
         "speed": speed if measured else None,
-        "slots": each * processes,
+        "slots": per_process * processes,
     }
 
 

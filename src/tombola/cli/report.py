@@ -66,10 +66,10 @@ def report(
     for cause in () if names else others.values():
         say(console, f"left out: {cause}")
     # Claims are judged on all studies, whichever are shown.
-    beside = [experiment for experiment in fitting if experiment not in shown]
+    not_shown = [experiment for experiment in fitting if experiment not in shown]
     report = gather(
-        lab, shown, beside=beside, scale=str(work.scale), budget=work.scale.budget, note=work.scale.warning,
-        of_paper=not work.scale.note,
+        lab, shown, beside=not_shown, scale=str(work.scale), budget=work.scale.budget,
+        note=work.scale.warning, of_paper=not work.scale.note,
     )  # fmt: skip
     if not report.of_paper:
         report = replace(report, lead="The paper's studies on stand-ins for its networks and data.")

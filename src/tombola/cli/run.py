@@ -1,4 +1,4 @@
-"""``tombola run``: studies of the paper, and the user's own."""
+"""``tombola run``: studies of the paper, and experiments of the user's own."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Compute whatever is missing of studies, the paper's or your own."""
+    """Compute what is missing of the paper's studies, or of experiments of your own."""
     stop = begin_stop(stop_after)
     from tombola.lab.execute import Settings
     from tombola.lab.slots import available_cores

@@ -57,13 +57,13 @@ def seconds_of(text: str) -> float:
 
 def joined(arguments: Sequence[str]) -> list[str]:
     """Arguments in which a negative time is no option: it is refused as a time."""
-    taken: list[str] = []
+    joined_arguments: list[str] = []
     for argument in arguments:
-        if taken and taken[-1] == _OPTION and re.match(r"-[\d.]", argument):
-            taken[-1] = f"{_OPTION}={argument}"
+        if joined_arguments and joined_arguments[-1] == _OPTION and re.match(r"-[\d.]", argument):
+            joined_arguments[-1] = f"{_OPTION}={argument}"
         else:
-            taken.append(argument)
-    return taken
+            joined_arguments.append(argument)
+    return joined_arguments
 
 
 _until_the_end = ExitStack()
@@ -79,7 +79,7 @@ def stops_end_here() -> Iterator[None]:
 def begin_stop(stop_after: str | None) -> Stop:
     """The stop of a command from here to its end: after a time as it was given, and by SIGTERM.
 
-    Whatever does not end in time is cut off, with the same exit code: it goes on from its last checkpoint.
+    Work that does not end in time is cut off, with the same exit code: it goes on from its last checkpoint.
     """
     from tombola.lab.deadline import stopping
 
@@ -90,7 +90,7 @@ def begin_stop(stop_after: str | None) -> Stop:
 def raise_left(store: Store, stop: Stop, outcome: Outcome) -> None:
     """Raise :class:`~tombola.errors.Unfinished` if any job was left."""
     if outcome.left:
-        done = len({*outcome.found, *outcome.computed})
+        done = len({*outcome.finished_before, *outcome.computed})
         raise unfinished(store, stop, done, outcome.left, outcome.not_begun, len(outcome.failed))
 
 

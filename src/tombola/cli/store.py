@@ -36,7 +36,7 @@ def verify(store: Store = None, import_: Imports = ()) -> None:
     if count:
         raise StoreError(f"{count} things are damaged in {folder.root}")
     if not_rebuilt:
-        undeclared = any(not isinstance(each, walking.DeclaredOtherwise) for each in not_rebuilt)
+        undeclared = any(not isinstance(what, walking.DeclaredOtherwise) for what in not_rebuilt)
         remedy = ": --import FILE.py declares what is in a file of yours" if undeclared else ""
         say(
             console,
@@ -62,13 +62,13 @@ def gc(
     from tombola.lab.store import Store as StoreFolder
 
     folder = StoreFolder(store, create=False)
-    found = sweeping.gc(folder, keep, dry_run=not remove)
+    removals = sweeping.gc(folder, keep, dry_run=not remove)
     console = Console()
-    for removal in found:
+    for removal in removals:
         say(console, str(removal))
-    total = sum(removal.size for removal in found) / 1e9
+    total = sum(removal.size for removal in removals) / 1e9
     end = "removed" if remove else "could go; say --remove"
-    say(console, f"{len(found)} places, {total:.3f} GB {end}" if found else "nothing to remove")
+    say(console, f"{len(removals)} places, {total:.3f} GB {end}" if removals else "nothing to remove")
 
 
 def export(

@@ -78,7 +78,7 @@ def run_experiments(
     stop: Stop | None = None,
     recompute: Sequence[str] = (),
 ) -> Ran:
-    """Compute whatever is missing of some experiments.
+    """Compute what is missing of some experiments.
 
     keep_going: leave out those that need data which cannot be loaded, instead of stopping before anything is
         run. Jobs that fail are told in the outcome either way, and the others run.
@@ -148,8 +148,8 @@ def _cause(source: str | Data) -> str:
 
 
 def _add(total: Outcome, more: Outcome) -> None:
-    counted = {*total.found, *total.computed}
-    total.found += [name for name in more.found if name not in counted]
+    counted = {*total.finished_before, *total.computed}
+    total.finished_before += [name for name in more.finished_before if name not in counted]
     total.computed += more.computed
     total.failed |= more.failed
     total.left, total.not_begun, total.stopped = more.left, more.not_begun, more.stopped

@@ -25,7 +25,7 @@ def last_scale(store: Store | None, **numbers: Any) -> Scale | None:
     if store is None or not (store.root / _FILE).exists():
         return None
     try:
-        found = read_json(store.root / _FILE)
-        return overridden(scale_named(found["scale"]), **{**found["numbers"], **numbers})
+        remembered = read_json(store.root / _FILE)
+        return overridden(scale_named(remembered["scale"]), **{**remembered["numbers"], **numbers})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{store.root / _FILE} is damaged: {reason(error)}; delete it") from error

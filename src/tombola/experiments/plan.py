@@ -97,21 +97,21 @@ class Plan:
     def lines(self) -> list[str]:
         """The plan as text, its totals last."""
         studies = f"{len(self.studies)} stud{'ies' if len(self.studies) != 1 else 'y'}"
-        told = [f"{studies}, {self.scale}", *_table(self.studies, self.kinds)]
-        told.append(f"{self.jobs:,} jobs, {self.finished:,} of them in the store")
+        lines = [f"{studies}, {self.scale}", *_table(self.studies, self.kinds)]
+        lines.append(f"{self.jobs:,} jobs, {self.finished:,} of them in the store")
         without = f", without the weights of {', '.join(self.unsized)}" if self.unsized else ""
-        told.append(f"{self.heads:,} linear heads, {_bytes(self.disk)} on disk, about{without}")
-        told.append(f"longest chain: {self.longest:,.0f} epochs one after the other")
+        lines.append(f"{self.heads:,} linear heads, {_bytes(self.disk)} on disk, about{without}")
+        lines.append(f"longest chain: {self.longest:,.0f} epochs one after the other")
         if self.cheapest < self.dearest:
-            told.append(
+            lines.append(
                 f"searches adapt: between {self.cheapest:,.0f} and {self.dearest:,.0f} epochs shared, "
                 "planned as if they found what the paper prints"
             )
-        told.append(f"left to do: {self.epochs_left:,.0f} epochs{_time(self.hours)}")
+        lines.append(f"left to do: {self.epochs_left:,.0f} epochs{_time(self.hours)}")
         if self.unmeasured and self.hours is not None:
             pairs = ", ".join(f"{network} at {size}" for network, size in self.unmeasured)
-            told.append(f"not in the hours, for want of a measured speed: {pairs}")
-        return [*told, self.total]
+            lines.append(f"not in the hours, for want of a measured speed: {pairs}")
+        return [*lines, self.total]
 
 
 def plan(
@@ -239,13 +239,13 @@ def _table(studies: Sequence[StudyPlan], kinds: Sequence[KindPlan]) -> list[str]
     rows: list[StudyPlan | KindPlan] = [*studies, *kinds]
     names = [row.name if isinstance(row, StudyPlan) else row.kind for row in rows]
     wide = max(map(len, [*names, "study alone"]))
-    told = []
+    lines = []
     for heading, part in (("study alone", studies), ("kind of job", kinds)):
-        told.append(f"{heading:<{wide}}  {'jobs':>7} {'in store':>9} {'epochs':>10}")
+        lines.append(f"{heading:<{wide}}  {'jobs':>7} {'in store':>9} {'epochs':>10}")
         for row in part:
             name = row.name if isinstance(row, StudyPlan) else row.kind
-            told.append(f"{name:<{wide}}  {row.jobs:>7,} {row.finished:>9,} {row.epochs:>10,.0f}")
-    return told
+            lines.append(f"{name:<{wide}}  {row.jobs:>7,} {row.finished:>9,} {row.epochs:>10,.0f}")
+    return lines
 
 
 def _bytes(count: float) -> str:

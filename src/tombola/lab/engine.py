@@ -37,9 +37,8 @@ if TYPE_CHECKING:
 class Outcome:
     """What became of the jobs of one run.
 
-    found: names of jobs that were finished before; computed: by this call, or by another driver that it
-    waited
-        for; failed: with the cause of each.
+    finished_before: names of jobs that needed no work; computed: by this call, or by another driver that it
+        waited for; failed: with the cause of each.
     left: names of jobs that were not finished because the work had to stop; the same call continues.
     not_begun: of those, the ones that were not begun because their like took longer than was left, with the
         seconds of the shortest.
@@ -47,7 +46,7 @@ class Outcome:
     stopped: why work had to stop, such as "after 9m" or "by SIGTERM"; empty if it had not.
     """
 
-    found: list[str] = field(default_factory=list)
+    finished_before: list[str] = field(default_factory=list)
     computed: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)

@@ -172,7 +172,7 @@ class Measured:
         return [job for job in self.jobs if not results.has(job)]
 
     def planned(self, results: Results | None, guess: Guess) -> tuple[Job, ...]:
-        """All of its jobs, whatever is guessed."""
+        """All of its jobs, for every guess."""
         return self.jobs
 
     def done(self, results: Results) -> list[Job]:

@@ -121,14 +121,14 @@ class Lab:
             uncounted = {name for name, job in needed.items() if not job.counted}
             uncounted -= {job.name for job in wanted}
             outcome = Outcome()
-            outcome.found = [
+            outcome.finished_before = [
                 name for name in needed if name in finished and name not in missing and name not in uncounted
             ]
             with suppress(Stopped):
                 with stop.interruptible():
                     self._check_data(wanted, needed=bool(missing))
                 progress = CountedProgress(progress or Progress(), uncounted)
-                progress.begin(len(outcome.found), len(missing.keys() - uncounted))
+                progress.begin(len(outcome.finished_before), len(missing.keys() - uncounted))
                 if missing:
                     if self._terminated:
                         stop.now(BY_SIGTERM)

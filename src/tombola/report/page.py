@@ -48,14 +48,14 @@ class Slot:
 class Sheet:
     """A table on the page: headings line by line, and rows of heads and slots.
 
-    beside: whether the paper prints numbers that stand below ours.
+    has_printed: whether the paper prints numbers that stand below ours.
     """
 
     names: list[str]
     columns: list[list[str]]
     rows: list[tuple[list[str], list[Slot | None]]]
     note: str
-    beside: bool
+    has_printed: bool
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _sheet(table: Grid, own: Mapping[Key, Cell], printed: Mapping[Key, Cell]) ->
             for row in table.rows
         ],
         note=table_note(table, own),
-        beside=bool(printed),
+        has_printed=bool(printed),
     )
 
 

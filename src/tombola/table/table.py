@@ -45,7 +45,7 @@ Row = dict[str, Scalar]
 class Table:
     """Numbers in order, each once.
 
-    What two experiments ask for in common, by whatever jobs, stands once: the first that is measured stays.
+    What two experiments ask for in common stands once, even by different jobs: the first measured one stays.
     Where two values of one key, budget, seed and pair differ, as of experiments that differ in what neither
     varies, the later one gets a further axis ``job``, so that neither is lost nor taken for a repetition.
     """

@@ -123,8 +123,8 @@ class Verdict:
             return True
         # Clear ones that hold beside clear ones that fail make "partly" certain, whatever the others are.
         clear = {one.holds for one in listed if one.noise is not None and not one.within_noise}
-        known = len(clear) == 2 or all(one.noise is not None for one in listed)
-        return False if known else None
+        certain = len(clear) == 2 or all(one.noise is not None for one in listed)
+        return False if certain else None
 
     @property
     def so_far(self) -> str:
@@ -201,8 +201,8 @@ class _Reading:
 
 
 def _range(counts: Iterable[int]) -> tuple[int, int] | None:
-    known = sorted(counts)
-    return (known[0], known[-1]) if known else None
+    ordered = sorted(counts)
+    return (ordered[0], ordered[-1]) if ordered else None
 
 
 def _many(counts: tuple[int, int], what: str) -> str:

@@ -176,9 +176,9 @@ def spread(*numbers: Quantity) -> Quantity:
 def derived(value: float, numbers: Iterable[Quantity]) -> Quantity:
     """A value in another unit that was worked out from some numbers; undefined if one of them is."""
     numbers = tuple(numbers)
-    known = not any(math.isnan(number.value) for number in numbers)
+    defined = not any(math.isnan(number.value) for number in numbers)
     cells = tuple(cell for number in numbers for cell in number.cells)
-    return Quantity(value if known else math.nan, cells, None)
+    return Quantity(value if defined else math.nan, cells, None)
 
 
 def starred(numbers: Iterable[Quantity]) -> Quantity:

@@ -29,8 +29,8 @@ def momentum_postpones_stability(find: Find) -> Checks:
     for pair in PAIRS:
         epoch = {c: first_stable(find, pair, c) for c in CONFIGURATIONS}
         for batch_size in (100, 256):
-            plain, momentum = (epoch[Configuration(mu, batch_size)] for mu in (0.0, 0.9))
-            yield f"{pair.name}, momentum at {batch_size}", momentum > 4 * plain
+            without_momentum, with_momentum = (epoch[Configuration(mu, batch_size)] for mu in (0.0, 0.9))
+            yield f"{pair.name}, momentum at {batch_size}", with_momentum > 4 * without_momentum
         for mu in (0.0, 0.9):
             small, large = (epoch[Configuration(mu, batch_size)] for batch_size in (100, 256))
             yield f"{pair.name}, batch size at {mu}", small > large
@@ -45,8 +45,8 @@ def momentum_postpones_stability(find: Find) -> Checks:
 )
 def stability_comes_between_10_and_42_percent(find: Find) -> Checks:
     epochs = [first_stable(find, pair, configuration) for pair in PAIRS for configuration in MOMENTUM]
-    for words, found, share in (("earliest", lowest(epochs), 0.10), ("latest", highest(epochs), 0.42)):
-        yield words, abs(found - share * budget(found)) <= 0.02 * budget(found)
+    for words, epoch, share in (("earliest", lowest(epochs), 0.10), ("latest", highest(epochs), 0.42)):
+        yield words, abs(epoch - share * budget(epoch)) <= 0.02 * budget(epoch)
 
 
 @claim(

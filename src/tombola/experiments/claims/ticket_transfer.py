@@ -54,7 +54,7 @@ def stable_tickets_transfer_better(find: Find) -> Checks:
     rests_on=("table6",),
 )
 def stable_tickets_beat_frozen_dense_networks(find: Find) -> Checks:
-    for configuration in (STABLE, *(plain.rewound for plain in PLAIN)):
+    for configuration in (STABLE, *(c.rewound for c in PLAIN)):
         for target in _TARGETS[R18_C10]:
             dense = _best_frozen_dense(find, R18_C10, target)
             yield f"{configuration} to {target}", transferred(find, R18_C10, configuration, target) > dense

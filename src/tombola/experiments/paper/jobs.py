@@ -49,8 +49,8 @@ class PaperJobs:
     def _once(self, key: Hashable, make: Callable[[], T]) -> T:
         if key not in self._made:
             self._made[key] = make()
-        found: T = self._made[key]
-        return found
+        remembered: T = self._made[key]
+        return remembered
 
     def measured(self, key: Key, jobs: tuple[Job, ...], read: Read) -> Measured:
         """An item of this scale: what one job a run says of a key."""

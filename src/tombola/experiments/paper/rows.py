@@ -64,10 +64,10 @@ def columns(work: PaperJobs, pair: Pair, *wanted: int) -> tuple[int, ...]:
     scale = work.scale
     rounds = scale.subjects[pair].rounds
     kept = tuple(prunings for prunings in wanted if prunings <= rounds or prunings in scale.columns)
-    found = kept or wanted or scale.columns
-    for prunings in sorted(found, reverse=True):  # the message names what is enough for all
+    shown = kept or wanted or scale.columns
+    for prunings in sorted(shown, reverse=True):  # the message names what is enough for all
         work.scale.check_round(pair, prunings)
-    return found
+    return shown
 
 
 _UNTRAINED: tuple[str, ...] = ("untrained_accuracy", "recalibrated_untrained_accuracy")
@@ -228,11 +228,11 @@ def without_samples(pair: Pair) -> Listing:
 
     def listed(work: PaperJobs) -> Iterator[Measured]:
         for configuration in work.scale.chosen((CONTROL,)):
-            whole = key_after("barrier", pair, configuration, 0)
-            yield from _of_copies(work, whole, work.instability(pair, configuration))
+            all_images = key_after("barrier", pair, configuration, 0)
+            yield from _of_copies(work, all_images, work.instability(pair, configuration))
             for criterion, which in _ENDS:
                 for percent in REMOVED:
-                    key = replace(whole, subset_criterion=criterion, subset_percent=100 - percent)
+                    key = replace(all_images, subset_criterion=criterion, subset_percent=100 - percent)
                     yield from _of_copies(work, key, work.without(pair, configuration, which, percent))
 
     return listed

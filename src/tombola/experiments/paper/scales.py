@@ -312,12 +312,12 @@ def configuration_named(text: str) -> Configuration:
     """A configuration written as momentum/batch size, such as ``"0.9/100"``."""
     momentum, _, batch_size = text.strip().partition("/")
     try:
-        found = Configuration(float(momentum), int(batch_size))
+        configuration = Configuration(float(momentum), int(batch_size))
     except ValueError:
         raise StudyError(f"no configuration {text!r}; write momentum/batch size, such as 0.9/100") from None
-    if not 0 <= found.momentum < 1 or found.batch_size < 1:
+    if not 0 <= configuration.momentum < 1 or configuration.batch_size < 1:
         raise StudyError(f"configuration {text!r} has a momentum outside [0, 1) or a batch size below 1")
-    return found
+    return configuration
 
 
 def _require_whole(name: str, value: object, least: int) -> None:
