@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from tombola.report.figure import draw
-from tombola.report.style import Configuration
+from tombola.report.style import ConfigurationStyle
 from tombola.table.key import Key
 from tombola.table.number import Number, cells_of
 from tombola.views.chain_panels import Names
@@ -77,7 +77,7 @@ def test_accuracy_panels_are_the_starts_with_one_scale_and_units(made: Made) -> 
     assert left.get_ylim() == right.get_ylim()
     for axes in (left, right):
         colors = {to_hex(line.get_color()).upper() for line in axes.lines if len(line.get_xdata()) == 9}
-        assert colors == {Configuration(0.0, size).color.upper() for size in (32, 128)}
+        assert colors == {ConfigurationStyle(0.0, size).color.upper() for size in (32, 128)}
 
 
 def test_filled_markers_are_the_winning_tickets(made: Made) -> None:

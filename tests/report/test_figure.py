@@ -16,22 +16,22 @@ from matplotlib.figure import Figure
 from tombola.errors import StoreError
 from tombola.measures.limits import STABLE_BELOW
 from tombola.report.figure import draw, save_picture
-from tombola.report.style import Configuration, looks
+from tombola.report.style import ConfigurationStyle, looks
 from tombola.table.key import sparsity_after
 from tombola.views.picture import Line, Panel, Picture
 
-FOUR = tuple(Configuration(momentum, size) for momentum in (0.0, 0.9) for size in (100, 256))
+FOUR = tuple(ConfigurationStyle(momentum, size) for momentum in (0.0, 0.9) for size in (100, 256))
 ROUNDS = [sparsity_after(prunings) for prunings in range(21)]
 ALPHAS = [step / 20 for step in range(21)]
 
 
-def line(configuration: Configuration | None, x: list[float], y: list[float], **more: Any) -> Line:
+def line(configuration: ConfigurationStyle | None, x: list[float], y: list[float], **more: Any) -> Line:
     momentum, size = configuration or (None, None)
     label = configuration.label if configuration else "dense network"
     return Line(**{"label": label, "x": x, "y": y, "momentum": momentum, "batch_size": size, **more})
 
 
-def course(configuration: Configuration | None, **more: Any) -> Line:
+def course(configuration: ConfigurationStyle | None, **more: Any) -> Line:
     """A line through all rounds; its height tells configurations apart."""
     height = 60 + (FOUR.index(configuration) if configuration in FOUR else 10)
     return line(configuration, ROUNDS, [height - 0.01 * place**2 for place in range(21)], **more)
@@ -287,7 +287,7 @@ def test_a_value_that_is_not_there_breaks_the_line_and_leaves_the_lone_point_vis
     assert [list(point.get_xdata()) for point in points] == [[ROUNDS[0], ROUNDS[2]]]
 
 
-def barrier_picture(heights: dict[Configuration, float], **more: Any) -> Picture:
+def barrier_picture(heights: dict[ConfigurationStyle, float], **more: Any) -> Picture:
     bars = [
         line(one, [0.0], [height + 10 * half], pretrained=half, spread=[0.5], **more)
         for half in (False, True)

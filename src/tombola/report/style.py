@@ -40,8 +40,8 @@ Dashes = str | tuple[float, tuple[float, ...]]
 DOTTED: Dashes = (0.0, (0.1, 1.7))
 
 
-class Configuration(NamedTuple):
-    """The two hyperparameters whose noise is compared."""
+class ConfigurationStyle(NamedTuple):
+    """How the lines and bars of a momentum and batch size look."""
 
     momentum: float
     batch_size: int
@@ -216,7 +216,7 @@ def looks(picture: Picture) -> Callable[[Line], Look]:
             if configured and not single:
                 dashes = _FREE_DASHES[1]  # a baseline beside configurations
             return Look(_FREE_COLORS[place % len(_FREE_COLORS)], dashes, "s", filled=True)
-        configuration = Configuration(line.momentum or 0.0, line.batch_size or 0)
+        configuration = ConfigurationStyle(line.momentum or 0.0, line.batch_size or 0)
         color = configuration.color if line.batch_size is not None else _NEUTRAL
         labels = variants[(*_key(line), line.pretrained)]
         return Look(
