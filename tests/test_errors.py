@@ -28,7 +28,7 @@ def test_an_unknown_name_near_to_none_is_answered_with_all_known_ones() -> None:
         errors.RecipeError,
         errors.JobError,
         errors.StoreError,
-        errors.StudyError,
+        errors.ExperimentError,
     ],
 )
 def test_every_error_can_be_caught_as_one(kind: type[Exception]) -> None:

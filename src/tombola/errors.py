@@ -40,8 +40,8 @@ class StoreError(TombolaError):
     """A store that cannot be read or written, or that holds results of other pixels."""
 
 
-class StudyError(TombolaError):
-    """A study whose numbers do not fit together, or that is asked for something it does not have."""
+class ExperimentError(TombolaError):
+    """An experiment whose numbers do not fit together, or that is asked for something it does not have."""
 
 
 class ClusterError(TombolaError):

@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_run(
     for arguments, words in (
         (
             ("wrong.py",),
-            "wrong.py, line 2: StudyError: a: rounds is []; it must be a whole number, at least 0",
+            "wrong.py, line 2: ExperimentError: a: rounds is []; it must be a whole number, at least 0",
         ),
         (("none.py",), "no file 'none.py'; give an experiment of your own that exists"),
         (

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import tombola as tb
-from tombola.errors import StudyError, TombolaError
+from tombola.errors import ExperimentError, TombolaError
 from tombola.experiments.chain_items import ChainItem
 from tombola.experiments.experiment import Experiment, bound_chain
 from tombola.experiments.from_file import read_all_experiments, read_experiments
@@ -477,14 +477,16 @@ def test_two_experiments_of_one_name_are_refused(tmp_path: Path) -> None:
     (file,) = read_all_experiments([first])
     assert [study.name for study in file.experiments] == ["a"]
     words = r"second\.py: an experiment is called 'a' as is another one there; give each a name of its own"
-    with pytest.raises(StudyError, match=words):
+    with pytest.raises(ExperimentError, match=words):
         read_all_experiments([second])
     with pytest.raises(
-        StudyError, match=r"second\.py: an experiment is called 'a' as is one in .*first\.py; give"
+        ExperimentError, match=r"second\.py: an experiment is called 'a' as is one in .*first\.py; give"
     ):
         read_all_experiments([first, second])
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match=r"no file '.*none\.py'; give an experiment of your own that exists"):
+    with pytest.raises(
+        ExperimentError, match=r"no file '.*none\.py'; give an experiment of your own that exists"
+    ):
         read_experiments(tmp_path / "none.py")

@@ -6,7 +6,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tombola.errors import StudyError
+from tombola.errors import ExperimentError
 from tombola.table.compare import side_by_side
 from tombola.table.key import Key
 from tombola.table.number import Cell, by_key, mean_interval, measured
@@ -76,5 +76,5 @@ def test_what_one_side_lacks_is_a_gap_with_a_remark() -> None:
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0, 95.0, math.nan])
 def test_a_confidence_outside_0_to_1_is_refused(confidence: float) -> None:
-    with pytest.raises(StudyError, match=rf"confidence is {confidence}; it must lie between 0 and 1"):
+    with pytest.raises(ExperimentError, match=rf"confidence is {confidence}; it must lie between 0 and 1"):
         side_by_side({}, {}, confidence=confidence)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tombola.errors import StudyError
+from tombola.errors import ExperimentError
 from tombola.experiments.paper.printed import comparable_cells, printed_cells, printed_tables
 from tombola.table.key import KEY_FIELDS, Key, sparsity_after
 
@@ -59,16 +59,16 @@ def test_the_order_of_further_axes_does_not_matter(axes: list[tuple[str, object]
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("name", ["momentum", "search_share", "sparse_momentum", "sparsity"])
 def test_a_key_that_would_not_equal_itself_is_refused(name: str, value: float) -> None:
-    with pytest.raises(StudyError, match=rf"{name} of a key is {value}; it must be finite"):
+    with pytest.raises(ExperimentError, match=rf"{name} of a key is {value}; it must be finite"):
         Key(metric="m", **{name: value})
-    with pytest.raises(StudyError, match=rf"axis 'lr' of a key is {value}"):
+    with pytest.raises(ExperimentError, match=rf"axis 'lr' of a key is {value}"):
         Key(metric="m", more=(("lr", value),))
 
 
 def test_axes_that_no_table_could_tell_apart_are_refused() -> None:
-    with pytest.raises(StudyError, match="an axis of a key is called 'network', as another one is"):
+    with pytest.raises(ExperimentError, match="an axis of a key is called 'network', as another one is"):
         Key(metric="m", more=(("network", "convnet"),))
-    with pytest.raises(StudyError, match="an axis of a key is called 'lr'"):
+    with pytest.raises(ExperimentError, match="an axis of a key is called 'lr'"):
         Key(metric="m", more=(("lr", 0.1), ("a", 1), ("lr", 0.2)))
 
 

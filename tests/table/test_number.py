@@ -10,7 +10,7 @@ import scipy.stats
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tombola.errors import StudyError
+from tombola.errors import ExperimentError
 from tombola.table.key import Key
 from tombola.table.number import (
     Cell,
@@ -57,30 +57,36 @@ def test_a_single_run_has_no_spread() -> None:
 
 
 def test_a_cell_without_runs_is_refused() -> None:
-    with pytest.raises(StudyError, match=r"val_accuracy .* has no runs; a cell needs at least one value"):
+    with pytest.raises(
+        ExperimentError, match=r"val_accuracy .* has no runs; a cell needs at least one value"
+    ):
         measured(KEY, [], epochs=20)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_value_that_is_not_finite_is_refused(value: float) -> None:
-    with pytest.raises(StudyError, match=rf"holds {value}; it must be finite: leave an undefined run out"):
+    with pytest.raises(
+        ExperimentError, match=rf"holds {value}; it must be finite: leave an undefined run out"
+    ):
         measured(KEY, [90.0, value], epochs=20)
-    with pytest.raises(StudyError, match="it must be finite"):
+    with pytest.raises(ExperimentError, match="it must be finite"):
         Cell(key=KEY, mean=value, std=None, runs=1, epochs=20)
-    with pytest.raises(StudyError, match=rf"is {value}; it must be finite: call it undefined and say why"):
+    with pytest.raises(
+        ExperimentError, match=rf"is {value}; it must be finite: call it undefined and say why"
+    ):
         number(KEY, value)
 
 
 def test_a_gap_has_no_value_and_a_measured_number_has_one() -> None:
-    with pytest.raises(StudyError, match="is measured and has the value None"):
+    with pytest.raises(ExperimentError, match="is measured and has the value None"):
         Number(key=KEY, value=None, epochs=20)
-    with pytest.raises(StudyError, match=r"is missing and has the value 1\.0"):
+    with pytest.raises(ExperimentError, match=r"is missing and has the value 1\.0"):
         Number(key=KEY, value=1.0, epochs=20, state="missing")
 
 
 def test_two_cells_of_one_key_are_refused() -> None:
     cells = [measured(KEY, [value], epochs=20) for value in (1.0, 2.0)]
-    with pytest.raises(StudyError, match=r"two cells are of val_accuracy .*; each key has one"):
+    with pytest.raises(ExperimentError, match=r"two cells are of val_accuracy .*; each key has one"):
         by_key(cells)
     assert by_key(cells[:1]) == {KEY: cells[0]}
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tombola.errors import StudyError
+from tombola.errors import ExperimentError
 from tombola.table.key import Key
 from tombola.table.number import Curve, Number, Together
 from tombola.table.table import COLUMNS, REAL, TRUTH, WHOLE, Table, read_csv, read_json
@@ -149,7 +149,7 @@ def test_an_axis_that_is_called_like_a_column_has_one_of_its_own() -> None:
     ],
 )
 def test_a_csv_that_is_no_table_is_refused(change, message: str) -> None:
-    with pytest.raises(StudyError, match=message):
+    with pytest.raises(ExperimentError, match=message):
         read_csv(change(Table(NUMBERS).csv()))
 
 
@@ -171,7 +171,7 @@ def test_a_csv_that_is_no_table_is_refused(change, message: str) -> None:
     ],
 )
 def test_a_json_that_is_no_table_is_refused(text: str, message: str) -> None:
-    with pytest.raises(StudyError, match=message):
+    with pytest.raises(ExperimentError, match=message):
         read_json(text)
 
 

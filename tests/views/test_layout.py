@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tombola.errors import StudyError
+from tombola.errors import ExperimentError
 from tombola.experiments.paper.printed import printed_tables
 from tombola.experiments.paper.studies import TABLES, study_named
 from tombola.table.key import Key
@@ -135,7 +135,7 @@ def test_a_single_cell_is_a_table() -> None:
 
 
 def test_a_study_without_cells_is_refused_in_one_line() -> None:
-    with pytest.raises(StudyError, match=r"no cell of the study 'table99'; a table needs at least one"):
+    with pytest.raises(ExperimentError, match=r"no cell of the study 'table99'; a table needs at least one"):
         grid("table99", [])
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from tombola.errors import StudyError
+from tombola.errors import ExperimentError
 
 _NO_HINT = ""  # in place of "(default: None)", where the help says what happens without the option
 Store = Annotated[
@@ -135,4 +135,4 @@ def _whole(text: str, given: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise StudyError(f"columns is {given!r}; give numbers of prunings, such as 5,10") from None
+        raise ExperimentError(f"columns is {given!r}; give numbers of prunings, such as 5,10") from None

@@ -12,7 +12,7 @@ from rich.console import Console
 from tombola.cli.arguments import Numbers
 from tombola.cli.console import check_writable, say
 from tombola.cli.stop import raise_left
-from tombola.errors import StudyError
+from tombola.errors import ExperimentError
 
 if TYPE_CHECKING:
     from tombola.experiments.bound import Bound
@@ -31,7 +31,7 @@ class Runners(TypedDict, total=False):
 
 
 def is_own(name: str) -> bool:
-    """Whether a name given for a study is a file of the user's own."""
+    """Whether a name on the command line is a file of the user's own."""
     from tombola.experiments.paper.studies import STUDIES
 
     if name.endswith((".py", ".toml")):
@@ -44,15 +44,18 @@ def own_paths(
 ) -> list[Path]:
     """The files of the user's own among the names; none if all are studies of the paper.
 
-    Raises :class:`~tombola.errors.StudyError` where both are named, or a scale, which own files have not.
+    Raises :class:`~tombola.errors.ExperimentError` where both are named, or a scale, which such files have
+    not.
     """
     own = [name for name in names if is_own(name)]
     if not own:
         return []
     if everything or len(own) < len(names):
-        raise StudyError(f"{own[0]!r} is a file of your own; name it by itself, without studies of the paper")
+        raise ExperimentError(
+            f"{own[0]!r} is a file of your own; name it by itself, without studies of the paper"
+        )
     if scale or (numbers and numbers.given()):
-        raise StudyError(f"scales are of the paper's studies; write such numbers into {own[0]}")
+        raise ExperimentError(f"scales are of the paper's studies; write such numbers into {own[0]}")
     return [Path(name) for name in own]
 
 

@@ -14,7 +14,7 @@ from tombola.cli.arguments import Device, Names, Numbers, Scale, ScaleNumbers, S
 from tombola.cli.console import say
 from tombola.cli.own import own_paths, read_files
 from tombola.cli.scales import asked_scale, bound_studies, existing_store, shown_scale
-from tombola.errors import StudyError
+from tombola.errors import ExperimentError
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,7 @@ def studies(
     for study in STUDIES:
         try:
             line = str(done(study.at(work), lab))
-        except StudyError as error:
+        except ExperimentError as error:
             line = f"{study.name:<21}  {study.title}: not at this scale ({error})"
         say(console, line)
 

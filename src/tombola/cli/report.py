@@ -13,7 +13,7 @@ from tombola.cli.arguments import Names, Numbers, Scale, ScaleNumbers, Store
 from tombola.cli.console import check_writable, many_studies, say
 from tombola.cli.own import own_paths, report_own
 from tombola.cli.scales import shown_scale
-from tombola.errors import StudyError
+from tombola.errors import ExperimentError
 
 if TYPE_CHECKING:
     from tombola.lab.lab import Lab
@@ -57,7 +57,7 @@ def report(
     chosen = studies_named(names) or list(STUDIES)
     for study in chosen if names else ():
         if study.name in others:
-            raise StudyError(others[study.name])
+            raise ExperimentError(others[study.name])
     shown = [bound.get(study.name) or study.left_out(others[study.name]) for study in chosen]
     check_writable(out)
     console = Console()

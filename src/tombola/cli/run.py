@@ -27,7 +27,7 @@ from tombola.cli.console import many_studies, say
 from tombola.cli.own import Runners, own_paths, run_own
 from tombola.cli.scales import PAPER, asked_scale, bound_studies
 from tombola.cli.stop import StopAfter, begin_stop, raise_left
-from tombola.errors import StudyError
+from tombola.errors import ExperimentError
 
 if TYPE_CHECKING:
     from tombola.lab.deadline import Stop
@@ -93,9 +93,9 @@ def run(
         runners["workers"] = workers  # refused, with both names
     own = own_paths(names, all, scale, numbers)
     if own and keep_going:
-        raise StudyError(f"--keep-going leaves out studies of the paper; {own[0]} has none to leave out")
+        raise ExperimentError(f"--keep-going leaves out studies of the paper; {own[0]} has none to leave out")
     if recompute and not own:
-        raise StudyError(
+        raise ExperimentError(
             f"--recompute {recompute[0]} is for what a file of your own declares; "
             "studies of the paper have no such file"
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tombola.cli.arguments import Numbers
-from tombola.errors import StudyError
+from tombola.errors import ExperimentError
 
 if TYPE_CHECKING:
     from tombola.experiments.bound import Bound
@@ -38,9 +38,9 @@ def _studies(names: tuple[str, ...], everything: bool, all_of_them: tuple[Study,
     from tombola.experiments.paper.studies import studies_named
 
     if everything and names:
-        raise StudyError(f"--all and {names[0]!r} were given; name studies, or ask for all of them")
+        raise ExperimentError(f"--all and {names[0]!r} were given; name studies, or ask for all of them")
     if not everything and not names:
-        raise StudyError("no study was named; name some, such as table11, or give --all")
+        raise ExperimentError("no study was named; name some, such as table11, or give --all")
     return list(all_of_them) if everything else studies_named(names)
 
 
@@ -49,14 +49,14 @@ def bound_studies(
 ) -> tuple[list[Bound], list[str]]:
     """The named studies, or all, at a scale, and why it does not fit the others of all.
 
-    Raises :class:`~tombola.errors.StudyError` for one that was named and does not fit, and if none does.
+    Raises :class:`~tombola.errors.ExperimentError` for one that was named and does not fit, and if none does.
     """
     from tombola.experiments.study import bind
 
     bound, others = bind(_studies(names, everything, all_of_them), work)
     causes = list(others.values())
     if causes and not (everything and bound):
-        raise StudyError(causes[0])
+        raise ExperimentError(causes[0])
     return bound, causes
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from tombola.cli.arguments import Imports, Numbers, Scale, ScaleNumbers, Store
 from tombola.cli.console import say
 from tombola.cli.imports import import_files
-from tombola.errors import StudyError, unknown
+from tombola.errors import ExperimentError, unknown
 from tombola.untrusted import printable
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def table(
     """
     forms = [name for name, chosen in (("csv", csv), ("json", json), ("markdown", markdown)) if chosen]
     if len(forms) > 1:
-        raise StudyError(
+        raise ExperimentError(
             f"--{forms[0]} and --{forms[1]} were given; a table has one form, ask for one of them"
         )
     from tombola.lab.execute import Settings
@@ -74,7 +74,7 @@ def _contents(lab: Lab, names: Sequence[str], scale: str | None, numbers: Number
     studies = [study.name for study in STUDIES]
     of_paper = [name for name in names if name in studies]
     if (scale or numbers.given()) and not of_paper:
-        raise StudyError(
+        raise ExperimentError(
             "a scale was given, but no study of the paper; name one, such as table11, or leave it out"
         )
     contents: list[Bound | str] = []
@@ -86,7 +86,7 @@ def _contents(lab: Lab, names: Sequence[str], scale: str | None, numbers: Number
         elif _JOB.fullmatch(name):
             contents.append(name)
         else:
-            raise StudyError(
+            raise ExperimentError(
                 f"{unknown('study', name, studies)} (a job goes by its name, a file ends in .py or .toml)"
             )
     return lab.table(*contents)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, get_origin
 
 from tombola.data.imageset import Data
-from tombola.errors import StudyError, unknown
+from tombola.errors import ExperimentError, unknown
 from tombola.lab.arguments import alternatives, item_hint, job_signature
 from tombola.lab.chains import as_job
 from tombola.lab.item import Guess, Results
@@ -167,7 +167,7 @@ def measure_items(
 ) -> Iterator[ChainItem]:
     """The runs of a round of some chains, one a seed, and every measure of them.
 
-    Raises :class:`~tombola.errors.StudyError` for a measure of something else than runs or tickets.
+    Raises :class:`~tombola.errors.ExperimentError` for a measure of something else than runs or tickets.
     """
     yield from run_items(
         chains, key, number, recipe.epochs, tuple(range(len(chains))), last=number == experiment.rounds
@@ -266,18 +266,20 @@ def _check_quantity(experiment: Experiment, name: str, quantity: str) -> None:
     """Refuse a number that the result of a measure does not have, as far as its type tells."""
     kinds = alternatives(result_type(declaration(name)))
     if {bool, int, float} & set(kinds):
-        raise StudyError(f"{experiment.name}: measure {name!r} gives a single number; leave out {quantity!r}")
+        raise ExperimentError(
+            f"{experiment.name}: measure {name!r} gives a single number; leave out {quantity!r}"
+        )
     names = [key for kind in kinds if isinstance(kind, type) for key in number_names(kind)]
     first = re.split(r"[.\[]", quantity)[0]
     if names and first not in names:
-        raise StudyError(f"{experiment.name}: {unknown(f'number of measure {name!r}', first, names)}")
+        raise ExperimentError(f"{experiment.name}: {unknown(f'number of measure {name!r}', first, names)}")
 
 
 def _of_one(experiment: Experiment, name: str, options: Mapping[str, Any], data: str | Data) -> Take:
     """How a measure is taken of the run of a round, or of its ticket."""
     function, subjects, others = _parameters(name, options, data)
     if list(subjects.values()) not in ([Run], [Ticket]):
-        raise StudyError(
+        raise ExperimentError(
             f"{experiment.name}: measure {name!r} takes {_text_of(subjects)}; here a measure takes one run "
             "or ticket and, if it wants, the data; one of several runs belongs under between"
         )
@@ -296,7 +298,7 @@ def _of_several(
     """How a measure is taken of a list of runs, or of every pair of them, and whether it is of pairs."""
     function, subjects, others = _parameters(name, options, data)
     if list(subjects.values()) not in ([Run, Run], [list]):
-        raise StudyError(
+        raise ExperimentError(
             f"{experiment.name}: measure {name!r} takes {_text_of(subjects)}; between runs a measure takes "
             "two of them, or a list, and, if it wants, the data"
         )

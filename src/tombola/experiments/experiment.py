@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from tombola.data.imageset import Data
-from tombola.errors import RecipeError, StudyError, unknown
+from tombola.errors import ExperimentError, RecipeError, unknown
 from tombola.experiments.bound import Bound
 from tombola.experiments.chain_items import BETWEEN, ChainItem, measure_items, run_items, scalar
 from tombola.experiments.figures import exhibits_of
@@ -54,7 +54,7 @@ class Experiment:
         dense training is not the unrewound one over again.
     title: what it is about, for its page.
 
-    Raises :class:`~tombola.errors.StudyError` for fields that do not fit.
+    Raises :class:`~tombola.errors.ExperimentError` for fields that do not fit.
     """
 
     name: str
@@ -75,7 +75,9 @@ class Experiment:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name or self.name != os.path.basename(self.name):
-            raise StudyError(f"an experiment is called {self.name!r}; its name must do as the name of a file")
+            raise ExperimentError(
+                f"an experiment is called {self.name!r}; its name must do as the name of a file"
+            )
         self._check_subjects()
         self._check_measures()
         self._check_recipe()
@@ -85,7 +87,7 @@ class Experiment:
         """Everything that it measures, as jobs, and how it is shown.
 
         Raises what :func:`~tombola.lab.chains.imp_jobs` and :func:`~tombola.lab.job.job` raise, and
-        :class:`~tombola.errors.StudyError` for a measure of something else than runs or tickets.
+        :class:`~tombola.errors.ExperimentError` for a measure of something else than runs or tickets.
         """
         epochs = {recipe.epochs for _, recipe in self.recipes()}
         return Bound(
@@ -150,7 +152,7 @@ class Experiment:
         try:
             return [(fields, Recipe(**fixed, **fields)) for fields in varied]
         except TypeError as error:
-            raise StudyError(f"{self.name}: the recipe does not fit: {error}") from error
+            raise ExperimentError(f"{self.name}: the recipe does not fit: {error}") from error
 
     @property
     def rewinds(self) -> tuple[int, ...]:
@@ -203,54 +205,60 @@ class Experiment:
         for key in ("networks", "data"):
             entries = getattr(self, key)
             if not _is_list(entries) or not entries:
-                raise StudyError(f"{self.name}: {key} is {entries!r:.60}; give a list of at least one")
+                raise ExperimentError(f"{self.name}: {key} is {entries!r:.60}; give a list of at least one")
             named = [
                 isinstance(entry, str) or (key == "data" and isinstance(entry, Data)) for entry in entries
             ]
             if not all(named):
-                raise StudyError(f"{self.name}: {key} is {entries!r:.60}; they stand in it by their names")
+                raise ExperimentError(
+                    f"{self.name}: {key} is {entries!r:.60}; they stand in it by their names"
+                )
             self._check_different(key, [_name_of(entry) for entry in entries])
 
     def _check_measures(self) -> None:
         """Refuse measures that are not given by name, with options by name."""
         if not isinstance(self.between, Mapping):
-            raise StudyError(
+            raise ExperimentError(
                 f"{self.name}: between is {self.between!r}; give measures for each of {' and '.join(BETWEEN)}"
             )
         for key in self.between:
             if key not in BETWEEN:
-                raise StudyError(f"{self.name}: {unknown('kind of runs to measure between', key, BETWEEN)}")
+                raise ExperimentError(
+                    f"{self.name}: {unknown('kind of runs to measure between', key, BETWEEN)}"
+                )
         for key, measures in (("measures", self.measures), *self.between.items()):
             if isinstance(measures, str):
-                raise StudyError(f"{self.name}: {key} is {measures!r}; give a list, [{measures!r}]")
+                raise ExperimentError(f"{self.name}: {key} is {measures!r}; give a list, [{measures!r}]")
             if not _is_list(measures) and not isinstance(measures, Mapping):
-                raise StudyError(f"{self.name}: {key} is {measures!r:.60}; give a list of measures")
+                raise ExperimentError(f"{self.name}: {key} is {measures!r:.60}; give a list of measures")
             if not all(isinstance(name, str) for name in measures):
-                raise StudyError(
+                raise ExperimentError(
                     f"{self.name}: {key} is {measures!r:.60}; measures stand in it by their names"
                 )
             for name, options in measures.items() if isinstance(measures, Mapping) else ():
                 choices = options if _is_list(options) else [options]
                 if not choices or not all(isinstance(choice, Mapping) for choice in choices):
-                    raise StudyError(
+                    raise ExperimentError(
                         f"{self.name}: {key} has {name} = {options!r:.60}; give its options by name, or {{}}"
                     )
 
     def _check_recipe(self) -> None:
         """Refuse fields of the recipe that no training could have, and values that stand there twice."""
         if not isinstance(self.recipe, Mapping):
-            raise StudyError(f"{self.name}: recipe is {self.recipe!r:.60}; give its fields by name")
+            raise ExperimentError(f"{self.name}: recipe is {self.recipe!r:.60}; give its fields by name")
         fields = {field.name: field for field in dataclasses.fields(Recipe)}
         for key, content in self.recipe.items():
             if key not in fields:
-                raise StudyError(f"{self.name}: {unknown('field of a recipe', key, list(fields))}")
+                raise ExperimentError(f"{self.name}: {unknown('field of a recipe', key, list(fields))}")
             choices = _choices_of(content)
             if not choices:
-                raise StudyError(f"{self.name}: recipe has {key} = {content!r}; give at least one value")
+                raise ExperimentError(f"{self.name}: recipe has {key} = {content!r}; give at least one value")
             counts = isinstance(fields[key].default, int | float)
             for value in choices:
                 if counts and not _is_number(value):
-                    raise StudyError(f"{self.name}: recipe has {key} = {value!r:.60}; it must be a number")
+                    raise ExperimentError(
+                        f"{self.name}: recipe has {key} = {value!r:.60}; it must be a number"
+                    )
             self._check_different(f"{key} of the recipe", choices)
 
     def _check_numbers(self) -> None:
@@ -262,19 +270,19 @@ class Experiment:
         counts += [("copies_at", number, 0) for number in self.copies_at or ()]
         for key, count, least in counts:
             if not isinstance(count, int) or isinstance(count, bool) or count < least:
-                raise StudyError(
+                raise ExperimentError(
                     f"{self.name}: {key} is {count!r}; it must be a whole number, at least {least}"
                 )
         if not self.rewinds:
-            raise StudyError(f"{self.name}: rewind is an empty list; give at least one epoch")
+            raise ExperimentError(f"{self.name}: rewind is an empty list; give at least one epoch")
         if not isinstance(self.init, str | None):
-            raise StudyError(f"{self.name}: init is {self.init!r:.60}; give the name of a scheme")
+            raise ExperimentError(f"{self.name}: init is {self.init!r:.60}; give the name of a scheme")
         self._check_different("rewind", self.rewinds)
         self._check_different("copies_at", self.copies_at or ())
         if not _is_number(self.fraction):
-            raise StudyError(f"{self.name}: fraction is {self.fraction!r}; it must be a number")
+            raise ExperimentError(f"{self.name}: fraction is {self.fraction!r}; it must be a number")
         if not 0 < self.fraction < 1:
-            raise StudyError(
+            raise ExperimentError(
                 f"{self.name}: fraction is {self.fraction!r}; it must lie between 0 and 1, both excluded"
             )
 
@@ -282,7 +290,7 @@ class Experiment:
         """Refuse a value that stands twice: its runs would count as more repetitions than there are."""
         for place, value in enumerate(values):
             if value in values[:place]:
-                raise StudyError(f"{self.name}: {key} has {value!r:.60} twice; give each value once")
+                raise ExperimentError(f"{self.name}: {key} has {value!r:.60} twice; give each value once")
 
 
 def bound_chain(

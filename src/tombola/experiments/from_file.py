@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
-from tombola.errors import StudyError, reason, unknown
+from tombola.errors import ExperimentError, reason, unknown
 from tombola.experiments.experiment import Experiment
 from tombola.lab.user_code import import_file
 
@@ -29,13 +29,13 @@ def read_experiments(path: Path) -> ExperimentFile:
     Python files beside it as ``import``, which declare networks and measures; without a name the experiment
     has that of the file.
 
-    Raises :class:`~tombola.errors.StudyError` or :class:`~tombola.errors.JobError` in one line for a file
-    that cannot be read or has an error.
+    Raises :class:`~tombola.errors.ExperimentError` or :class:`~tombola.errors.JobError` in one line for a
+    file that cannot be read or has an error.
     """
     if path.suffix not in KINDS:
-        raise StudyError(f"{path} is neither Python nor TOML; its name must end in .py or .toml")
+        raise ExperimentError(f"{path} is neither Python nor TOML; its name must end in .py or .toml")
     if not path.is_file():
-        raise StudyError(f"no file {str(path)!r}; give an experiment of your own that exists")
+        raise ExperimentError(f"no file {str(path)!r}; give an experiment of your own that exists")
     return _read_toml(path) if path.suffix == ".toml" else _read_python(path)
 
 
@@ -52,7 +52,7 @@ def read_all_experiments(paths: Iterable[Path]) -> list[ExperimentFile]:
                     if places[experiment.name] == path
                     else f"one in {places[experiment.name]}"
                 )
-                raise StudyError(
+                raise ExperimentError(
                     f"{path}: an experiment is called {experiment.name!r} as is {before}; "
                     "give each a name of its own"
                 )
@@ -65,7 +65,9 @@ def _read_python(path: Path) -> ExperimentFile:
     # Each once, under however many names a file has it.
     experiments = {id(value): value for value in vars(module).values() if isinstance(value, Experiment)}
     if not experiments:
-        raise StudyError(f"{path} makes no experiment; write experiment = tombola.Experiment(...) at its top")
+        raise ExperimentError(
+            f"{path} makes no experiment; write experiment = tombola.Experiment(...) at its top"
+        )
     return ExperimentFile(tuple(experiments.values()), (path,))
 
 
@@ -73,20 +75,20 @@ def _read_toml(path: Path) -> ExperimentFile:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise StudyError(f"{path}: {reason(error)}") from error
+        raise ExperimentError(f"{path}: {reason(error)}") from error
     code = content.pop("import", [])
     if isinstance(code, str):
         code = [code]
     if not isinstance(code, list) or not all(isinstance(name, str) for name in code):
-        raise StudyError(f"{path}: import is {code!r:.60}; give names of Python files")
+        raise ExperimentError(f"{path}: import is {code!r:.60}; give names of Python files")
     names = [field.name for field in dataclasses.fields(Experiment)]
     for key in content:
         if key not in names:
-            raise StudyError(f"{path}: {unknown('field of an experiment', key, [*names, 'import'])}")
+            raise ExperimentError(f"{path}: {unknown('field of an experiment', key, [*names, 'import'])}")
     files = tuple(path.parent / name for name in code)
     for file in files:
         import_file(file)
     try:
         return ExperimentFile((Experiment(**{"name": path.stem, **content}),), files)
     except TypeError as error:
-        raise StudyError(f"{path}: {reason(error)}") from error
+        raise ExperimentError(f"{path}: {reason(error)}") from error

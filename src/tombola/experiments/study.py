@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from tombola.errors import StudyError
+from tombola.errors import ExperimentError
 from tombola.experiments.bound import Bound, renamed, spoken
 from tombola.experiments.paper.jobs import PaperJobs
 from tombola.experiments.paper.printed import comparable_cells, comparable_tables
@@ -34,19 +34,21 @@ class Study:
     def at(self, work: PaperJobs) -> Bound:
         """The study at the scale of some jobs.
 
-        Raises :class:`~tombola.errors.StudyError` if the scale lacks a round that a column needs, or leaves
-        none of the study's configurations.
+        Raises :class:`~tombola.errors.ExperimentError` if the scale lacks a round that a column needs, or
+        leaves none of the study's configurations.
         """
         scale = work.scale
         try:
             items = tuple(item for item in self.listing(work) if scale.has_pair(item.key))
-        except StudyError as error:
-            raise StudyError(f"{self.name} {error}") from error
+        except ExperimentError as error:
+            raise ExperimentError(f"{self.name} {error}") from error
         if not items and scale.pairs is not None:
-            raise StudyError(f"{self.name} has none of the pairs {', '.join(p.name for p in scale.pairs)}")
+            raise ExperimentError(
+                f"{self.name} has none of the pairs {', '.join(p.name for p in scale.pairs)}"
+            )
         # Rows without a configuration, such as a random dense network, make no table by themselves.
         if scale.configurations and all(item.key.momentum is None for item in items):
-            raise StudyError(self._without_configurations(work))
+            raise ExperimentError(self._without_configurations(work))
         return Bound(
             name=self.name,
             title=renamed(self.title, scale.names),
@@ -92,6 +94,6 @@ def bind(studies: Iterable[Study], work: PaperJobs) -> tuple[list[Bound], dict[s
     for study in studies:
         try:
             bound.append(study.at(work))
-        except StudyError as error:
+        except ExperimentError as error:
             others[study.name] = str(error)
     return bound, others

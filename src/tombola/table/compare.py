@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tombola.errors import StudyError
+from tombola.errors import ExperimentError
 from tombola.table.key import Key
 from tombola.table.number import Cell, mean_interval
 
@@ -40,10 +40,10 @@ def side_by_side(
 
     confidence: share of such intervals that hold the true mean, between 0 and 1.
 
-    Raises :class:`~tombola.errors.StudyError` for a confidence outside that.
+    Raises :class:`~tombola.errors.ExperimentError` for a confidence outside that.
     """
     if not 0 < confidence < 1:
-        raise StudyError(f"confidence is {confidence}; it must lie between 0 and 1, such as 0.95")
+        raise ExperimentError(f"confidence is {confidence}; it must lie between 0 and 1, such as 0.95")
     keys = list(dict.fromkeys([*theirs, *ours]))
     return [_beside(key, ours.get(key), theirs.get(key), confidence) for key in keys]
 

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from tombola.errors import StudyError
+from tombola.errors import ExperimentError
 
 Over = Literal["seeds", "pairs", "copies", "rounds"]
 """What the values of a key are of: runs that differ in initialisation and noise; pairs of noise copies of one
@@ -47,8 +47,8 @@ class Key:
     baseline: None is the ticket or network of the row itself.
     more: further axes, sorted by name: of an experiment of one's own, or what else tells two jobs apart.
 
-    Raises :class:`~tombola.errors.StudyError` for an axis that is named twice, or as a field of a key is, and
-    for a value that is not finite: it would not equal itself.
+    Raises :class:`~tombola.errors.ExperimentError` for an axis that is named twice or as a field of a key,
+    and for a value that is not finite: it would not equal itself.
     """
 
     metric: str
@@ -74,7 +74,7 @@ class Key:
         for name in _FLOATS:
             value: float | None = getattr(self, name)
             if value is not None and not math.isfinite(value):
-                raise StudyError(f"{name} of a key is {value}; it must be finite, or None if unknown")
+                raise ExperimentError(f"{name} of a key is {value}; it must be finite, or None if unknown")
         if self.more:
             self._check_axes()
 
@@ -85,9 +85,9 @@ class Key:
             object.__setattr__(self, "more", tuple(sorted(self.more, key=lambda axis: axis[0])))
         for place, (name, value) in enumerate(self.more):
             if name in KEY_FIELDS or (place and self.more[place - 1][0] == name):
-                raise StudyError(f"an axis of a key is called {name!r}, as another one is; rename it")
+                raise ExperimentError(f"an axis of a key is called {name!r}, as another one is; rename it")
             if isinstance(value, float) and not math.isfinite(value):
-                raise StudyError(f"axis {name!r} of a key is {value}; it must be finite")
+                raise ExperimentError(f"axis {name!r} of a key is {value}; it must be finite")
 
     def __str__(self) -> str:
         named = {name: self.get(name) for name in (*KEY_FIELDS, *(name for name, _ in self.more))}

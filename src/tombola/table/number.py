@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tombola.errors import StudyError
+from tombola.errors import ExperimentError
 from tombola.measures.statistics import is_winning, mean, sample_std
 from tombola.table.key import Key
 
@@ -69,9 +69,9 @@ class Number:
 
     def __post_init__(self) -> None:
         if (self.state == "measured") is (self.value is None):
-            raise StudyError(f"the number {self.key} is {self.state} and has the value {self.value}")
+            raise ExperimentError(f"the number {self.key} is {self.state} and has the value {self.value}")
         if self.value is not None and not math.isfinite(self.value):
-            raise StudyError(
+            raise ExperimentError(
                 f"the number {self.key} is {self.value}; it must be finite: call it undefined and say why"
             )
 
@@ -113,7 +113,7 @@ class Cell:
     def __post_init__(self) -> None:
         for value in (self.mean, *self.values):
             if not math.isfinite(value):
-                raise StudyError(
+                raise ExperimentError(
                     f"the cell {self.key} holds {value}; it must be finite: "
                     "leave an undefined run out and say so in the note"
                 )
@@ -153,10 +153,10 @@ def measured(
 
     together: of a single number that several runs have together, what cannot come from ``values``.
 
-    Raises :class:`~tombola.errors.StudyError` without a value, or for one that is not finite.
+    Raises :class:`~tombola.errors.ExperimentError` without a value, or for one that is not finite.
     """
     if not values:
-        raise StudyError(f"the cell {key} has no runs; a cell needs at least one value")
+        raise ExperimentError(f"the cell {key} has no runs; a cell needs at least one value")
     together = together or Together(len(values), sample_std(values))
     return Cell(
         key=key, mean=mean(values), std=together.spread, runs=together.runs, epochs=epochs,
@@ -256,11 +256,11 @@ def longest(cells: Mapping[Key, Sequence[Cell]]) -> dict[Key, Cell]:
 
 
 def by_key(cells: Iterable[Cell]) -> dict[Key, Cell]:
-    """Cells under their keys; :class:`~tombola.errors.StudyError` if two have the same."""
+    """Cells under their keys; :class:`~tombola.errors.ExperimentError` if two have the same."""
     under: dict[Key, Cell] = {}
     for cell in cells:
         if cell.key in under:
-            raise StudyError(f"two cells are of {cell.key}; each key has one")
+            raise ExperimentError(f"two cells are of {cell.key}; each key has one")
         under[cell.key] = cell
     return under
 

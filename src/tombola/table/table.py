@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tombola.errors import StudyError, reason
+from tombola.errors import ExperimentError, reason
 from tombola.table.key import KEY_FIELDS, Key, Scalar
 from tombola.table.number import Cell, Curve, Number, State, Together, cells_of
 
@@ -166,37 +166,41 @@ def _of_job(number: Number) -> Key:
 def read_csv(text: str) -> Table:
     """The table that :meth:`Table.csv` wrote, without curves.
 
-    Raises :class:`~tombola.errors.StudyError` for a text that is no such table.
+    Raises :class:`~tombola.errors.ExperimentError` for a text that is no such table.
     """
     rows = csv.reader(io.StringIO(text, newline=""))
     try:
         columns = next(rows, [])
         missing = [name for name in COLUMNS if name not in columns]
         if missing:
-            raise StudyError(f"the table has no column {missing[0]!r}; it must have {', '.join(COLUMNS)}")
+            raise ExperimentError(
+                f"the table has no column {missing[0]!r}; it must have {', '.join(COLUMNS)}"
+            )
         if len(set(columns)) < len(columns):
-            raise StudyError("the table has two columns of one name; it must have each once")
+            raise ExperimentError("the table has two columns of one name; it must have each once")
         contents = []
         for row in rows:
             if len(row) != len(columns):
-                raise StudyError(f"line {rows.line_num} has {len(row)} columns instead of {len(columns)}")
+                raise ExperimentError(
+                    f"line {rows.line_num} has {len(row)} columns instead of {len(columns)}"
+                )
             contents.append(_csv_content(dict(zip(columns, row, strict=True)), rows.line_num))
     except csv.Error as error:
-        raise StudyError(f"the table cannot be read: line {rows.line_num}: {reason(error)}") from error
+        raise ExperimentError(f"the table cannot be read: line {rows.line_num}: {reason(error)}") from error
     return Table(_number(content, f"row {place}") for place, content in enumerate(contents, start=1))
 
 
 def read_json(text: str) -> Table:
     """The table that :meth:`Table.json` wrote, with its curves.
 
-    Raises :class:`~tombola.errors.StudyError` for a text that is no such table.
+    Raises :class:`~tombola.errors.ExperimentError` for a text that is no such table.
     """
     try:
         rows = json.loads(text, parse_constant=_refused)
     except (ValueError, RecursionError) as error:
-        raise StudyError(f"the table cannot be read: {reason(error)}") from error
+        raise ExperimentError(f"the table cannot be read: {reason(error)}") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise StudyError("the table cannot be read: it is no JSON list of numbers")
+        raise ExperimentError("the table cannot be read: it is no JSON list of numbers")
     return Table(_number(row, f"row {place}") for place, row in enumerate(rows, start=1))
 
 
@@ -331,7 +335,7 @@ def _csv_content(row: Mapping[str, str], line: int) -> dict[str, object]:
             else:
                 content[name] = text if name in COLUMNS else _axis_value(text)
         except (ValueError, KeyError):
-            raise StudyError(f"line {line} has {name} {text!r:.60}, which cannot be read") from None
+            raise ExperimentError(f"line {line} has {name} {text!r:.60}, which cannot be read") from None
     return content
 
 
@@ -341,7 +345,7 @@ _STATES: dict[object, State] = {"measured": "measured", "undefined": "undefined"
 def _number(content: Mapping[str, object], place: str) -> Number:
     """A number by the columns that apply to it; ``place`` tells which, for errors.
 
-    Raises :class:`~tombola.errors.StudyError` where a column has a value of another type.
+    Raises :class:`~tombola.errors.ExperimentError` where a column has a value of another type.
     """
     fields: dict[str, Any] = {name: _typed(content, name, place) for name in COLUMNS if name in content}
     axes: list[tuple[str, Scalar]] = []
@@ -349,14 +353,18 @@ def _number(content: Mapping[str, object], place: str) -> Number:
         if name in COLUMNS or name == "curve":
             continue
         if not isinstance(value, Scalar):
-            raise StudyError(f"{place} has {name} {value!r:.60}; it must be text, a number or a truth value")
+            raise ExperimentError(
+                f"{place} has {name} {value!r:.60}; it must be text, a number or a truth value"
+            )
         axes.append((name.removeprefix(_AXIS), value))
     key = {name: fields.pop(name) for name in KEY_FIELDS if name in fields}
     missing = [name for name in ("metric", "epochs", "state") if name not in content]
     if missing:
-        raise StudyError(f"{place} has no {missing[0]}")
+        raise ExperimentError(f"{place} has no {missing[0]}")
     if fields["state"] not in _STATES:
-        raise StudyError(f"{place} is {fields['state']!r:.60}; it must be {', '.join(map(str, _STATES))}")
+        raise ExperimentError(
+            f"{place} is {fields['state']!r:.60}; it must be {', '.join(map(str, _STATES))}"
+        )
     runs, spread = fields.pop("runs", None), fields.pop("spread", None)
     return Number(
         **{
@@ -382,7 +390,7 @@ def _typed(content: Mapping[str, object], name: str, place: str) -> object:
     else:
         fits = isinstance(value, str)
     if not fits:
-        raise StudyError(f"{place} has {name} {value!r:.60}, which is of another type than that column")
+        raise ExperimentError(f"{place} has {name} {value!r:.60}, which is of another type than that column")
     return value
 
 
@@ -393,7 +401,9 @@ def _curve(content: object, place: str) -> Curve:
         equally_many = isinstance(x, list) and isinstance(y, list) and len(x) == len(y)
         if equally_many and all(isinstance(value, int | float) for value in (*x, *y)):
             return Curve(tuple(x), tuple(y))
-    raise StudyError(f"{place} has a curve that cannot be read; it must have as many x as y, all numbers")
+    raise ExperimentError(
+        f"{place} has a curve that cannot be read; it must have as many x as y, all numbers"
+    )
 
 
 def _markdown_text(text: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tombola.errors import StudyError
+from tombola.errors import ExperimentError
 from tombola.table.key import KEY_FIELDS, Key
 from tombola.table.metrics import metric_of, metric_order
 
@@ -97,11 +97,13 @@ def grid(
 
     keys: in the order in which rows and columns shall stand; numbers that head columns are sorted.
 
-    Raises :class:`~tombola.errors.StudyError` if there are none.
+    Raises :class:`~tombola.errors.ExperimentError` if there are none.
     """
     keys = list(dict.fromkeys(keys))
     if not keys:
-        raise StudyError(f"no cell of the study {name!r}; a table needs at least one, of ours or the paper's")
+        raise ExperimentError(
+            f"no cell of the study {name!r}; a table needs at least one, of ours or the paper's"
+        )
     layout = layout or _layout_by_rule(keys)
     row_names = tuple(name for name in layout.rows if name != "baseline" or _varies(keys, name))
     column_names = layout.columns

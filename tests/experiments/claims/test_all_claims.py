@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from tombola.errors import StudyError
+from tombola.errors import ExperimentError
 from tombola.experiments.claims.all_claims import CLAIMS, claim_named, judge_all
 from tombola.experiments.claims.claim import Claim, judge, needed
 from tombola.experiments.paper.jobs import PaperJobs
@@ -505,5 +505,5 @@ def test_on_our_runs_a_verdict_says_whether_a_gap_is_noise(name: str, within: bo
 
 
 def test_an_unknown_claim_is_answered_with_the_nearest() -> None:
-    with pytest.raises(StudyError, match="no claim 'C611'; did you mean 'C61'"):
+    with pytest.raises(ExperimentError, match="no claim 'C611'; did you mean 'C61'"):
         claim_named("C611")

@@ -2,7 +2,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
-from tombola.errors import StudyError
+from tombola.errors import ExperimentError
 from tombola.experiments.claims.claim import Checks, Claim, Find, claim, judge, needed
 from tombola.experiments.claims.quantities import rank_correlation
 from tombola.table.key import Key
@@ -69,7 +69,7 @@ def test_an_undefined_number_decides_nothing() -> None:
 
 
 def test_a_claim_without_comparisons_is_refused() -> None:
-    with pytest.raises(StudyError, match="C7 lists no comparison; a claim needs at least one"):
+    with pytest.raises(ExperimentError, match="C7 lists no comparison; a claim needs at least one"):
         judge(made(lambda find: iter(())), {})
 
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from tombola.errors import StudyError
+from tombola.errors import ExperimentError
 from tombola.experiments.paper.jobs import PaperJobs
 from tombola.experiments.paper.scales import SCALES, overridden, scale_named
 from tombola.experiments.paper.settings import PAIRS, R18_C10, R34_TIN, Configuration
@@ -101,11 +101,11 @@ def test_rates_and_rounds_are_those_of_every_pair() -> None:
     ],
 )
 def test_a_meaningless_override_is_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(StudyError, match=message):
+    with pytest.raises(ExperimentError, match=message):
         overridden(PAPER, **change)
 
 
 def test_an_unknown_scale_is_refused_with_the_nearest() -> None:
-    with pytest.raises(StudyError, match="no scale 'papr'; did you mean 'paper'"):
+    with pytest.raises(ExperimentError, match="no scale 'papr'; did you mean 'paper'"):
         scale_named("papr")
     assert SCALES == ("paper", "short", "tiny")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tombola.errors import StudyError
+from tombola.errors import ExperimentError
 from tombola.experiments.bound import Bound, jobs_behind
 from tombola.experiments.claims.all_claims import CLAIMS
 from tombola.experiments.claims.claim import needed
@@ -252,7 +252,7 @@ def test_the_two_halves_have_dense_trainings_of_their_own(paper_jobs: PaperJobs)
 
 
 def test_an_unknown_study_is_refused_with_the_nearest() -> None:
-    with pytest.raises(StudyError, match="no study 'tabel11'; did you mean 'table11'"):
+    with pytest.raises(ExperimentError, match="no study 'tabel11'; did you mean 'table11'"):
         study_named("tabel11")
     assert [study.name for study in studies_named(["fig3", "table1", "fig3"])] == ["fig3", "table1"]
 
@@ -277,7 +277,7 @@ def test_a_study_that_the_overrides_make_meaningless_is_refused(
     name: str, change: dict[str, object], message: str
 ) -> None:
     work = PaperJobs(overridden(scale_named("paper"), **change))  # type: ignore[arg-type]
-    with pytest.raises(StudyError, match=message):
+    with pytest.raises(ExperimentError, match=message):
         study_named(name).at(work)
 
 
@@ -306,6 +306,6 @@ def test_fixed_columns_beyond_the_last_round_go_where_the_scale_does_without_the
         work = PaperJobs(overridden(scale_named("paper"), **change))
         assert {item.key.sparsity for item in study_named("table17").at(work).items} == columns
     with pytest.raises(
-        StudyError, match=r"table17 has a column of 96\.48% sparsity, which takes 15 prunings"
+        ExperimentError, match=r"table17 has a column of 96\.48% sparsity, which takes 15 prunings"
     ):
         study_named("table17").at(PaperJobs(overridden(scale_named("paper"), rounds=10)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tombola.errors import StudyError, unknown
+from tombola.errors import ExperimentError, unknown
 from tombola.experiments.claims import (
     dense,
     features,
@@ -39,11 +39,11 @@ CLAIMS: tuple[Claim, ...] = tuple(
 
 
 def claim_named(name: str) -> Claim:
-    """The claim of that name, such as ``"C12"``; :class:`~tombola.errors.StudyError` if there is none."""
+    """The claim of a name such as ``"C12"``; :class:`~tombola.errors.ExperimentError` if there is none."""
     for claim in CLAIMS:
         if claim.name == name:
             return claim
-    raise StudyError(unknown("claim", name, (claim.name for claim in CLAIMS)))
+    raise ExperimentError(unknown("claim", name, (claim.name for claim in CLAIMS)))
 
 
 def judge_all(cells: Mapping[Key, Cell]) -> list[Verdict]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tombola.errors import StudyError
+from tombola.errors import ExperimentError
 from tombola.experiments.claims.quantities import Comparison, Quantity, of_cell
 from tombola.table.key import Key
 from tombola.table.number import Cell, copies_of, many
@@ -150,7 +150,7 @@ def judge(claim: Claim, cells: Mapping[Key, Cell]) -> Verdict:
     reading = _Reading(cells)
     listed = tuple(claim.checks(reading.find))
     if not listed:
-        raise StudyError(f"{claim.name} lists no comparison; a claim needs at least one")
+        raise ExperimentError(f"{claim.name} lists no comparison; a claim needs at least one")
     if reading.missing:
         possible = tuple((words, comparison) for words, comparison in listed if comparison.defined)
         status: Status = "not computable yet"

@@ -59,7 +59,7 @@ def columns(work: PaperJobs, pair: Pair, *wanted: int) -> tuple[int, ...]:
 
     Of several given ones those are left out that no round reaches and that the scale's columns do without.
 
-    Raises :class:`~tombola.errors.StudyError` where the scale has no such round.
+    Raises :class:`~tombola.errors.ExperimentError` where the scale has no such round.
     """
     scale = work.scale
     rounds = scale.subjects[pair].rounds

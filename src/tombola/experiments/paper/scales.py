@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from tombola.data.imageset import Data
-from tombola.errors import StudyError, unknown
+from tombola.errors import ExperimentError, unknown
 from tombola.experiments.paper.printed import EPOCHS
 from tombola.experiments.paper.settings import (
     PAIRS,
@@ -55,7 +55,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is done. A value outside what is possible raises a StudyError.
+    """How much is done. A value outside what is possible raises an ExperimentError.
 
     subjects: what is trained for each pair. targets: the data of each target of transfer.
     target_size: pixels that targets are resized to; fitting: the targets that are so already.
@@ -100,15 +100,17 @@ class Scale:
         for name, low in least.items():
             _require_whole(name, getattr(self, name), low)
         if self.rewind >= self.epochs:
-            raise StudyError(
+            raise ExperimentError(
                 f"rewind is {self.rewind} of {self.epochs} epochs; it must leave at least one to train"
             )
         if list(self.columns) != sorted(set(self.columns)) or not self.columns or self.columns[0] < 1:
-            raise StudyError(f"columns are {self.columns}; give numbers of prunings, rising and above 0")
+            raise ExperimentError(f"columns are {self.columns}; give numbers of prunings, rising and above 0")
         for subject in self.subjects.values():
             _require_whole("rounds", subject.rounds, 1)
         if self.configurations is not None and not self.configurations:
-            raise StudyError("configs is empty; give at least one, such as 0.0/256, or leave it out for all")
+            raise ExperimentError(
+                "configs is empty; give at least one, such as 0.0/256, or leave it out for all"
+            )
 
     def __str__(self) -> str:
         return ", ".join([f"scale {self.name}", *self.changes])
@@ -164,7 +166,7 @@ class Scale:
         if not differ(self.epochs):
             printed = " and ".join(map(str, SEARCH_SHARES))
             least = next(budget for budget in itertools.count(self.epochs) if differ(budget))
-            raise StudyError(
+            raise ExperimentError(
                 f"has searches of the paper's {printed} epochs, which come to the same length at "
                 f"{self.epochs} epochs: give epochs of at least {least}"
             )
@@ -177,7 +179,7 @@ class Scale:
         """Refuse a column of a study that no round of the scale reaches."""
         rounds = self.subjects[pair].rounds
         if prunings > rounds:
-            raise StudyError(
+            raise ExperimentError(
                 f"has a column of {sparsity_after(prunings)}% sparsity, which takes {prunings} "
                 f"prunings; here {pair.name} has {rounds} rounds: give rounds of at least {prunings}"
                 + (f", or columns up to {rounds}" if prunings in self.columns else "")
@@ -245,9 +247,9 @@ SCALES = tuple(_MADE)
 
 @cache
 def scale_named(name: str) -> Scale:
-    """The scale of that name; :class:`~tombola.errors.StudyError` if there is none."""
+    """The scale of that name; :class:`~tombola.errors.ExperimentError` if there is none."""
     if name not in _MADE:
-        raise StudyError(unknown("scale", name, SCALES))
+        raise ExperimentError(unknown("scale", name, SCALES))
     return _MADE[name]()
 
 
@@ -268,18 +270,18 @@ def overridden(
     numbers: ``rounds``, ``lr`` and ``init`` (an initialisation scheme) of every pair, and the fields of
         :class:`Scale` that count something. None leaves a number as it is.
 
-    Raises :class:`~tombola.errors.StudyError` for a number that does not exist or is out of range.
+    Raises :class:`~tombola.errors.ExperimentError` for a number that does not exist or is out of range.
     """
     numbers = {key: value for key, value in numbers.items() if value is not None}
     for key in numbers:
         if key not in (*_OF_SUBJECTS, *_OVERRIDABLE):
-            raise StudyError(
+            raise ExperimentError(
                 unknown("number of a scale", key, [*_OF_SUBJECTS, *_OVERRIDABLE, "configs", "pairs"])
             )
     changes = [f"{key} {_text(value)}" for key, value in numbers.items()]
     of_subjects = {key: numbers.pop(key) for key in _OF_SUBJECTS if key in numbers}
     if not of_subjects.get("lr", 1) > 0:
-        raise StudyError(f"lr is {of_subjects['lr']}; it must be above 0")
+        raise ExperimentError(f"lr is {of_subjects['lr']}; it must be above 0")
     if "init" in of_subjects:
         of_subjects["init"] = written_init(of_subjects["init"])
     if of_subjects:
@@ -300,11 +302,11 @@ def overridden(
 def pair_named(text: str) -> Pair:
     """A pair by its short name, such as ``"R18/C10"``.
 
-    Raises :class:`~tombola.errors.StudyError` if there is none.
+    Raises :class:`~tombola.errors.ExperimentError` if there is none.
     """
     pairs = {pair.name: pair for pair in PAIRS}
     if text.strip() not in pairs:
-        raise StudyError(unknown("pair", text.strip(), pairs))
+        raise ExperimentError(unknown("pair", text.strip(), pairs))
     return pairs[text.strip()]
 
 
@@ -314,15 +316,17 @@ def configuration_named(text: str) -> Configuration:
     try:
         configuration = Configuration(float(momentum), int(batch_size))
     except ValueError:
-        raise StudyError(f"no configuration {text!r}; write momentum/batch size, such as 0.9/100") from None
+        raise ExperimentError(
+            f"no configuration {text!r}; write momentum/batch size, such as 0.9/100"
+        ) from None
     if not 0 <= configuration.momentum < 1 or configuration.batch_size < 1:
-        raise StudyError(f"configuration {text!r} has a momentum outside [0, 1) or a batch size below 1")
+        raise ExperimentError(f"configuration {text!r} has a momentum outside [0, 1) or a batch size below 1")
     return configuration
 
 
 def _require_whole(name: str, value: object, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise StudyError(f"{name} is {value!r}; it must be a whole number, at least {least}")
+        raise ExperimentError(f"{name} is {value!r}; it must be a whole number, at least {least}")
 
 
 def _text(value: Any) -> str:

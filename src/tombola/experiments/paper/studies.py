@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tombola.errors import StudyError, unknown
+from tombola.errors import ExperimentError, unknown
 from tombola.experiments.paper.feature_rows import probed_rounds, probed_tickets, transferred_tickets
 from tombola.experiments.paper.first_stable_rows import first_stable_searches
 from tombola.experiments.paper.little_data_rows import chosen_data, little_data, little_data_by_round
@@ -275,11 +275,11 @@ STUDIES = (*PAPER, *EXTRA_FIGURES, *EXTRA_TABLES)
 
 
 def study_named(name: str) -> Study:
-    """The study of that name; :class:`~tombola.errors.StudyError` with the nearest if there is none."""
+    """The study of that name; :class:`~tombola.errors.ExperimentError` with the nearest if there is none."""
     for study in STUDIES:
         if study.name == name:
             return study
-    raise StudyError(unknown("study", name, (study.name for study in STUDIES)))
+    raise ExperimentError(unknown("study", name, (study.name for study in STUDIES)))
 
 
 def studies_named(names: Iterable[str]) -> list[Study]:
