@@ -1,4 +1,4 @@
-"""``tombola verify`` on the store of the documents' own study, in processes that do not know its file."""
+"""``tombola verify`` on the store of the documents' own experiment, in processes that lack its file."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "own-study.md"
 TWO_LAYERS = 2 * 3 * 2 * 2 + 2
 # One of each chain's own runs, of both networks.
 DISTANCES = 2 * 2 * 3 * 2
-# Left behind by what runs the file of the study.
-MARK = "print('the file of the study was run')\n"
+# Left behind by what runs the file of the experiment.
+MARK = "print('the file of the experiment was run')\n"
 
 
 def tombola(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,7 +38,7 @@ def tombola(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the document's file and the store of its study."""
+    """A folder with the document's file and the store of its experiment."""
     folder = tmp_path_factory.mktemp("own")
     blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
     (text,) = (block for block in blocks if block.startswith("# wider.py\n"))
@@ -114,8 +114,8 @@ def test_a_start_of_such_a_network_that_is_gone_is_found_with_and_without_the_fi
 
 def test_results_of_a_network_that_is_not_declared_travel(own: Path) -> None:
     for arguments in (
-        ("export", "all", "study.tombola"),
-        ("import", "study.tombola", "--store", "other"),
+        ("export", "all", "experiment.tombola"),
+        ("import", "experiment.tombola", "--store", "other"),
     ):
         done = tombola(own, *arguments)
         assert done.returncode == 0, done.stderr

@@ -26,11 +26,11 @@ pytestmark = pytest.mark.slurm
 
 _DOCUMENT = Path(__file__).parents[2] / "docs" / "cluster.md"
 # Three chains of three trainings, each long enough to be killed within. Every publication is noted.
-_STUDY = """
+_EXPERIMENT = """
 import tombola as tb
 from tombola.lab.store import Store
 
-study = tb.OwnStudy(
+experiment = tb.Experiment(
     name="wider", networks=["convnet"], data=["digits"], rounds=2, fraction=0.5, seeds=3,
     recipe={"epochs": 40, "batch_size": 50, "momentum": 0.9},
 )
@@ -49,16 +49,16 @@ plainly, Store.take_in = Store.take_in, take_in
 def documented() -> tuple[list[str], str]:
     """The scripts in the document's section on Slurm, and the line that submits them."""
     section = _DOCUMENT.read_text().partition("## Slurm\n")[2].partition("\n## ")[0]
-    workers, study, submission = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
-    return [workers, study], submission
+    workers, driver, submission = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
+    return [workers, driver], submission
 
 
 @pytest.fixture(scope="module")
 def undisturbed(slurm_possible: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The jobs of the study and their results, from one process and without any cluster."""
+    """The jobs of the experiment and their results, from one process and without any cluster."""
     place = tmp_path_factory.mktemp("undisturbed")
-    (place / "study.py").write_text(_STUDY.partition("def take_in")[0])
-    (experiment,) = read_experiments(place / "study.py").experiments
+    (place / "experiment.py").write_text(_EXPERIMENT.partition("def take_in")[0])
+    (experiment,) = read_experiments(place / "experiment.py").experiments
     jobs = all_needed(jobs_of(experiment.at().items))
     lab = tb.Lab(place / "store")
     lab.run(jobs.values()).raise_failures()
@@ -74,21 +74,25 @@ def node_of(lease: Path) -> str | None:
         return None
 
 
-@pytest.mark.parametrize("victim", ["a node of workers", "the node of the study"])
-def test_a_study_survives_the_death_of_a_node_to_the_bit(
+@pytest.mark.parametrize("victim", ["a node of workers", "the node of the experiment"])
+def test_an_experiment_survives_the_death_of_a_node_to_the_bit(
     slurm, wait_for, tmp_path: Path, undisturbed: dict[str, Any], same_run: Callable[..., bool], victim: str
 ) -> None:
     folder = tmp_path / "shared"
     folder.mkdir()
     scripts, submission = documented()
-    for name, content in zip(("workers.sh", "study.sh"), scripts, strict=True):
+    for name, content in zip(("workers.sh", "experiment.sh"), scripts, strict=True):
         (folder / name).write_text(content)
-    (folder / "wider.py").write_text(_STUDY)
+    (folder / "wider.py").write_text(_EXPERIMENT)
     subprocess.run(["bash", "-ec", submission], env=slurm.environment, cwd=folder, check=True)
 
-    wait_for("the study to begin", lambda: slurm.tell("squeue", "-h", "-n", "tombola-study", "-o", "%N"))
-    home = slurm.tell("squeue", "-h", "-n", "tombola-study", "-o", "%N")
-    node = home if victim == "the node of the study" else next(each for each in slurm.nodes if each != home)
+    wait_for(
+        "the experiment to begin", lambda: slurm.tell("squeue", "-h", "-n", "tombola-experiment", "-o", "%N")
+    )
+    home = slurm.tell("squeue", "-h", "-n", "tombola-experiment", "-o", "%N")
+    node = (
+        home if victim == "the node of the experiment" else next(each for each in slurm.nodes if each != home)
+    )
     work = folder / "store" / "work"
 
     def trains_there() -> list[Path]:
@@ -99,7 +103,7 @@ def test_a_study_survives_the_death_of_a_node_to_the_bit(
     slurm.kill_node(node)
     wait_for(f"{node} to be down", lambda: "down" in slurm.tell("sinfo", "-h", "-n", node, "-o", "%t"))
     slurm.start_node(node)
-    wait_for("the end of the study", lambda: not slurm.tell("squeue", "-h"))
+    wait_for("the end of the experiment", lambda: not slurm.tell("squeue", "-h"))
 
     told = slurm.tell("scontrol", "show", "job")
     assert "Restarts=1" in told

@@ -70,7 +70,7 @@ def every_study(paper_studies: Mapping[str, Bound]) -> Plan:
 
 
 def test_every_table_and_figure_costs_what_was_counted_by_hand(every_study: Plan) -> None:
-    epochs = {study.name: round(study.epochs) for study in every_study.studies}
+    epochs = {study.name: round(study.epochs) for study in every_study.experiments}
     assert {name: epochs[name] for name in ALONE | OURS} == ALONE | OURS
     assert epochs.keys() - (ALONE | OURS).keys() == {"table15"}
 
@@ -87,7 +87,7 @@ def test_the_shared_total_agrees_with_the_count_for_the_paper(
 def test_the_unshared_total_differs_by_what_the_documents_explain(every_study: Plan) -> None:
     paper_searches = 4 * 64_800
     explained = sum(OURS.values()) - (43_200 + 51_384 + 2 * 48_984 + 6_996 + 4_080 + 9_568)
-    searches = next(study.epochs for study in every_study.studies if study.name == "table15")
+    searches = next(study.epochs for study in every_study.experiments if study.name == "table15")
     assert every_study.epochs_alone == pytest.approx(
         COUNTED_ALONE + explained + searches - paper_searches, abs=2
     )
@@ -119,7 +119,7 @@ def test_the_documents_give_the_totals_of_the_plan(every_study: Plan) -> None:
         every_study.heads,
     ):
         assert f"{number:,.0f}" in text
-    for study in every_study.studies:
+    for study in every_study.experiments:
         if study.name in ("table4", "table15", "table23", "fig7", "fig17"):
             assert f"{study.epochs:,.0f}" in text
 
@@ -170,8 +170,8 @@ def test_what_is_in_the_store_is_not_left_to_do(tmp_path: Path) -> None:
     after = plan([study], store=lab.store)
     # The initialisation, the training, and the record of its learning.
     assert (after.jobs, after.finished, after.epochs, after.epochs_left) == (3, 3, 3, 0)
-    assert (after.studies[0].finished, after.studies[0].epochs_left) == (3, 0)
-    assert (before.studies[0].finished, before.studies[0].epochs_left) == (0, 3)
+    assert (after.experiments[0].finished, after.experiments[0].epochs_left) == (3, 0)
+    assert (before.experiments[0].finished, before.experiments[0].epochs_left) == (0, 3)
 
 
 def test_a_tiny_plan_needs_no_speed_and_no_store() -> None:
@@ -329,10 +329,10 @@ def bound(name: str, runs: list[Job]) -> Bound:
 def test_experiments_of_ones_own_are_planned_under_their_names() -> None:
     recipe = tb.Recipe(epochs=3, batch_size=100)
     runs, odd = (imp_jobs(name, "digits", recipe, rounds=2) for name in ("convnet", "only-8x8"))
-    own = plan([bound("one", runs), bound("two", runs[:2]), bound("odd", odd)], scale="of your own")
+    own = plan([bound("one", runs), bound("two", runs[:2]), bound("odd", odd)])
     assert own.total == "total: 18 epochs shared, 24 epochs alone"
-    assert own.lines()[0] == "3 studies, of your own"
-    assert [(study.name, study.epochs) for study in own.studies] == [("one", 9), ("two", 6), ("odd", 9)]
+    assert own.lines()[0] == "3 experiments of your own"
+    assert [(study.name, study.epochs) for study in own.experiments] == [("one", 9), ("two", 6), ("odd", 9)]
     assert own.unsized == ("only-8x8",)
     assert any(line.endswith("on disk, about, without the weights of only-8x8") for line in own.lines())
 

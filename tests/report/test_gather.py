@@ -84,7 +84,7 @@ def test_what_is_missing_has_the_epochs_that_are_left(lab: tb.Lab, work: PaperJo
     assert missing["table2"] == 5 * 2 + 5 * 1
     assert "fig1" not in missing
     planned = plan(experiments, store=lab.store)
-    left = {study.name: study.epochs_left for study in planned.studies}
+    left = {alone.name: alone.epochs_left for alone in planned.experiments}
     assert {name: round(epochs) for name, epochs in left.items() if name in missing} == missing
     assert report.missing_together == (planned.jobs - planned.finished, round(planned.epochs_left))
     # Five trainings of each chain; masks are no jobs of their own.

@@ -66,7 +66,7 @@ def exhibit(study: str, groups: Iterable[list[Number]] = (), **more: Any) -> Exh
 
 
 def own(groups: Iterable[list[Number]], name: str = "mine") -> Exhibit:
-    """What a study of the user's own shows, which the paper knows nothing of."""
+    """What an experiment of the user's own shows, which the paper knows nothing of."""
     entries = entries_of([(numbers[0].key, numbers) for numbers in groups])
     return Exhibit(name=name, heading=name, entries=tuple(entries))
 
@@ -298,7 +298,7 @@ def test_a_study_that_the_scale_does_not_fit_says_so_under_its_title() -> None:
     assert f'{study.title}</a> <span class="found">not at this scale</span>' in text
 
 
-def test_a_study_of_the_users_own_is_shown_after_the_papers() -> None:
+def test_an_experiment_of_the_users_own_is_shown_after_the_papers() -> None:
     barrier = Key(metric="barrier", dataset="digits")
     text = page_of(own([runs(barrier, 1.5)]), exhibit("table1"), exhibit("fig23"))
     assert text.index("Further studies") > text.index("Figure 23")

@@ -61,7 +61,7 @@ def plan(
         int | None, tyro.conf.arg(metavar="N", help="Trainings at once on each GPU.", help_behavior_hint="")
     ] = None,
 ) -> None:
-    """What studies would cost: jobs, epochs, hours on this device, disk. Nothing is run."""
+    """What experiments would cost: jobs, epochs, hours on this device, disk. Nothing is run."""
     from tombola.experiments.bound import jobs_behind
     from tombola.experiments.paper.jobs import PaperJobs
     from tombola.experiments.paper.studies import PAPER
@@ -74,15 +74,15 @@ def plan(
     left_out: list[str] = []
     if own := own_paths(names, all, scale, numbers):
         _, bound = read_files(own)
-        words = "of your own"
+        scale_words = ""
     else:
         work = PaperJobs(asked_scale(scale, numbers))
         bound, left_out = bound_studies(names, all, PAPER, work)
-        words = str(work.scale)
+        scale_words = str(work.scale)
     costing = _costing(place, bound, store, workers, slots)
     if own and costing["store"] is not None:
         warn_stale(costing["store"], jobs_behind(bound), {})
-    planned = make_plan(bound, scale=words, **costing)
+    planned = make_plan(bound, scale=scale_words, **costing)
     console = Console()
     for cause in left_out:
         say(console, f"left out: {cause}")

@@ -1,8 +1,8 @@
 """Plans: what experiments would cost, before anything is run.
 
-A job that several studies need counts once in the shared total, and in each study's own. Searches, whose jobs
-follow from results, are planned as if they found what the paper prints, with the cheapest and the dearest
-outcome beside.
+A job that several experiments need counts once in the shared total, and in the total of each alone. Searches,
+whose jobs follow from results, are planned as if they found what the paper prints, with the cheapest and the
+dearest outcome beside.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tombola.experiments.costs import Costs
 from tombola.lab.item import Guess, Item, Results
 from tombola.lab.job import Job, all_needed
 from tombola.lab.store import Store
+from tombola.table.number import many
 
 Speed = Callable[[str, int], float | None] | Mapping[tuple[str, int], float]
 """Training images a second of a network at a batch size, on one slot; None or no entry where not measured."""
@@ -33,8 +34,8 @@ class KindPlan:
 
 
 @dataclass(frozen=True)
-class StudyPlan:
-    """A study by itself: all jobs behind it, how many of them are finished, and their epochs.
+class ExperimentPlan:
+    """An experiment by itself: all jobs behind it, how many of them are finished, and their epochs.
 
     epochs_left: of those that are not finished.
     """
@@ -48,9 +49,10 @@ class StudyPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What studies cost together.
+    """What experiments cost together.
 
-    scale: in words. studies: each by itself. kinds: the jobs behind all of them.
+    scale: of the paper's studies, in words; empty for experiments of the user's own, which have none.
+    experiments: each by itself. kinds: the jobs behind all of them.
     epochs: of training, each job once; epochs_left: of jobs that are not finished.
     cheapest, dearest: the same total for the extreme outcomes of searches.
     heads: linear heads trained on frozen bodies. disk: bytes of all results, about.
@@ -61,7 +63,7 @@ class Plan:
     """
 
     scale: str
-    studies: tuple[StudyPlan, ...]
+    experiments: tuple[ExperimentPlan, ...]
     kinds: tuple[KindPlan, ...]
     epochs: float
     epochs_left: float
@@ -86,8 +88,8 @@ class Plan:
 
     @property
     def epochs_alone(self) -> float:
-        """Epochs if every study were done by itself and nothing were shared."""
-        return sum(study.epochs for study in self.studies)
+        """Epochs if every experiment were done by itself and nothing were shared."""
+        return sum(experiment.epochs for experiment in self.experiments)
 
     @property
     def total(self) -> str:
@@ -96,8 +98,7 @@ class Plan:
 
     def lines(self) -> list[str]:
         """The plan as text, its totals last."""
-        studies = f"{len(self.studies)} stud{'ies' if len(self.studies) != 1 else 'y'}"
-        lines = [f"{studies}, {self.scale}", *_table(self.studies, self.kinds)]
+        lines = [self._heading, *self._table()]
         lines.append(f"{self.jobs:,} jobs, {self.finished:,} of them in the store")
         without = f", without the weights of {', '.join(self.unsized)}" if self.unsized else ""
         lines.append(f"{self.heads:,} linear heads, {_bytes(self.disk)} on disk, about{without}")
@@ -113,6 +114,26 @@ class Plan:
             lines.append(f"not in the hours, for want of a measured speed: {pairs}")
         return [*lines, self.total]
 
+    @property
+    def _heading(self) -> str:
+        count = len(self.experiments)
+        if not self.scale:
+            return f"{many(count, 'experiment')} of your own"
+        return f"{count} stud{'ies' if count != 1 else 'y'}, {self.scale}"
+
+    def _table(self) -> list[str]:
+        alone = f"{'study' if self.scale else 'experiment'} alone"
+        rows: list[ExperimentPlan | KindPlan] = [*self.experiments, *self.kinds]
+        names = [row.name if isinstance(row, ExperimentPlan) else row.kind for row in rows]
+        wide = max(map(len, [*names, alone]))
+        lines = []
+        for heading, part in ((alone, self.experiments), ("kind of job", self.kinds)):
+            lines.append(f"{heading:<{wide}}  {'jobs':>7} {'in store':>9} {'epochs':>10}")
+            for row in part:
+                name = row.name if isinstance(row, ExperimentPlan) else row.kind
+                lines.append(f"{name:<{wide}}  {row.jobs:>7,} {row.finished:>9,} {row.epochs:>10,.0f}")
+        return lines
+
 
 def plan(
     experiments: Sequence[Bound],
@@ -124,8 +145,8 @@ def plan(
 ) -> Plan:
     """What some experiments cost.
 
-    scale: in words. store: where finished jobs are looked up. speed: of training on this device. slots: jobs
-        at a time; the hours are never below those of the longest chain.
+    scale: of studies of the paper, in words. store: where finished jobs are looked up. speed: of training on
+        this device. slots: jobs at a time; the hours are never below those of the longest chain.
     """
     costs = Costs()
     results = None if store is None else Results(store)
@@ -139,7 +160,7 @@ def plan(
         name for name, job in everything.items() if job.counted and store is not None and store.has(name)
     }
     alone = tuple(
-        StudyPlan(
+        ExperimentPlan(
             name, _counted(needed), len(finished & needed.keys()), _epochs(needed.values(), costs),
             _epochs((job for job in needed.values() if job.name not in finished), costs),
         )
@@ -150,7 +171,7 @@ def plan(
     hours, unmeasured = _hours(left, costs, speed, slots)
     return Plan(
         scale=scale,
-        studies=alone,
+        experiments=alone,
         kinds=_kinds(everything, finished, costs),
         epochs=_epochs(everything.values(), costs),
         epochs_left=_epochs(left.values(), costs),
@@ -233,19 +254,6 @@ def _hours(
 
     in_turn = sum(map(seconds, left.values())) / slots
     return max(in_turn, _longest(left, seconds)) / 3600, unmeasured
-
-
-def _table(studies: Sequence[StudyPlan], kinds: Sequence[KindPlan]) -> list[str]:
-    rows: list[StudyPlan | KindPlan] = [*studies, *kinds]
-    names = [row.name if isinstance(row, StudyPlan) else row.kind for row in rows]
-    wide = max(map(len, [*names, "study alone"]))
-    lines = []
-    for heading, part in (("study alone", studies), ("kind of job", kinds)):
-        lines.append(f"{heading:<{wide}}  {'jobs':>7} {'in store':>9} {'epochs':>10}")
-        for row in part:
-            name = row.name if isinstance(row, StudyPlan) else row.kind
-            lines.append(f"{name:<{wide}}  {row.jobs:>7,} {row.finished:>9,} {row.epochs:>10,.0f}")
-    return lines
 
 
 def _bytes(count: float) -> str:

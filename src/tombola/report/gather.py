@@ -113,9 +113,9 @@ def _gathered(
     experiments = [experiment for experiment in shown if isinstance(experiment, Bound)]
     costs = plan(experiments, store=lab.store)
     missing = [
-        (study.name, study.jobs - study.finished, round(study.epochs_left))
-        for study in costs.studies
-        if study.finished < study.jobs
+        (alone.name, alone.jobs - alone.finished, round(alone.epochs_left))
+        for alone in costs.experiments
+        if alone.finished < alone.jobs
     ]
     return Report(
         exhibits=exhibits,

@@ -121,6 +121,7 @@ def report_html(report: Report, svgs: Mapping[str, str]) -> str:
         glossary=report.glossary,
         stable_below=f"{STABLE_BELOW:g}",
         full_budget=EPOCHS,
+        of_paper=report.of_paper,
     )
 
 

@@ -47,7 +47,7 @@ class Key:
     baseline: None is the ticket or network of the row itself.
     more: further axes, sorted by name: of an experiment of one's own, or what else tells two jobs apart.
 
-    Raises :class:`~tombola.errors.ExperimentError` for an axis that is named twice or as a field of a key,
+    Raises :class:`~tombola.errors.ExperimentError` for an axis named twice, or as a field of a key is,
     and for a value that is not finite: it would not equal itself.
     """
 
