@@ -33,7 +33,7 @@ import tombola as tb
 from tombola.lab.chains import imp_jobs
 
 def training(seed=0):
-    recipe = tb.Recipe(epochs=30, batch_size=20, momentum=0.9)
+    recipe = tb.Recipe(epochs=15, batch_size=20, momentum=0.9)
     return imp_jobs("convnet", "digits", recipe, rounds=0, seed=seed)[0]
 
 def wait_for(file):
@@ -236,7 +236,7 @@ def jobs() -> dict:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tb.Run:
     """The training, without anything that happens to it."""
-    recipe = tb.Recipe(epochs=30, batch_size=20, momentum=0.9)
+    recipe = tb.Recipe(epochs=15, batch_size=20, momentum=0.9)
     (job,) = imp_jobs("convnet", "digits", recipe, rounds=0)
     run = tb.Lab(tmp_path_factory.mktemp("undisturbed") / "store").result(job)
     assert isinstance(run, tb.Run)
