@@ -159,10 +159,11 @@ def plan(
     finished = {
         name for name, job in everything.items() if job.counted and store is not None and store.has(name)
     }
+    epochs = {name: costs.of(job).epochs for name, job in everything.items()}
     alone = tuple(
         ExperimentPlan(
-            name, _counted(needed), len(finished & needed.keys()), _epochs(needed.values(), costs),
-            _epochs((job for job in needed.values() if job.name not in finished), costs),
+            name, _counted(needed), len(finished & needed.keys()), math.fsum(map(epochs.__getitem__, needed)),
+            math.fsum(epochs[job] for job in needed if job not in finished),
         )
         for name, needed in behind.items()
     )  # fmt: skip
@@ -173,13 +174,13 @@ def plan(
         scale=scale,
         experiments=alone,
         kinds=_kinds(everything, finished, costs),
-        epochs=_epochs(everything.values(), costs),
-        epochs_left=_epochs(left.values(), costs),
+        epochs=math.fsum(epochs.values()),
+        epochs_left=math.fsum(map(epochs.__getitem__, left)),
         cheapest=cheapest,
         dearest=dearest,
         heads=sum(costs.of(job).heads for job in everything.values()),
         disk=sum(costs.of(job).disk for job in everything.values()),
-        longest=_longest(everything, lambda job: costs.of(job).epochs),
+        longest=_longest(everything, lambda job: epochs[job.name]),
         hours=hours,
         unmeasured=unmeasured,
         unsized=tuple(sorted(costs.unsized)),

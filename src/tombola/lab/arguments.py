@@ -13,8 +13,8 @@ import math
 import os
 import types
 import typing
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,32 @@ class JobSignature:
     signature: inspect.Signature
     runtime: frozenset[str]
     hints: dict[str, Any]
+
+    def bind(self, arguments: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a call by parameter, in the order of the parameters; TypeError if they do not fit.
+
+        As ``inspect.Signature.bind``, which takes as long as all the rest of writing a call down.
+        """
+        given = {**dict(zip(self._positional, arguments, strict=False)), **options}
+        fits = len(given) == len(arguments) + len(options) and self._required <= given.keys() <= self._names
+        if not fits:
+            return dict(self.signature.bind(*arguments, **options).arguments)
+        return {key: given[key] for key in self.signature.parameters if key in given}
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(self.signature.parameters)
+
+    @cached_property
+    def _required(self) -> frozenset[str]:
+        return frozenset(
+            key for key, entry in self.signature.parameters.items() if entry.default is entry.empty
+        )
+
+    @cached_property
+    def _positional(self) -> tuple[str, ...]:
+        parameters = self.signature.parameters.items()
+        return tuple(key for key, entry in parameters if entry.kind is entry.POSITIONAL_OR_KEYWORD)
 
 
 @cache
@@ -128,11 +154,15 @@ class ArgumentWriter:
         key: the name of the parameter, for errors.
         hint: its type hint.
         """
-        if isinstance(value, numpy.generic):
-            value = value.item()
         # The commonest first: a plan writes a hundred thousand arguments.
         if value is None or value is True or value is False or isinstance(value, self._kept):
             return value
+        if type(value) is Recipe:
+            return self._write_fields(key, value)
+        if isinstance(value, numpy.generic):
+            value = value.item()
+            if isinstance(value, bool):
+                return value
         if isinstance(value, int) and not isinstance(value, bool):
             return float(value) if wants_float(hint) else value
         if isinstance(value, Data) or (isinstance(value, str | os.PathLike) and Data in alternatives(hint)):

@@ -48,7 +48,9 @@ class Job:
     @cached_property
     def name(self) -> str:
         """The job's SHA-256 in 64 hexadecimal digits."""
-        return name_of(self.description())
+        # As name_of its description, which would be written out only to be read again.
+        arguments = {key: _jobs_by_name(value) for key, value in self.arguments.items()}
+        return _call_name(self.declaration.name, self.declaration.version, arguments)
 
     @property
     def stored(self) -> bool:
@@ -73,6 +75,11 @@ class Job:
             for job_ in (parent,) if parent.stored else parent.needs:
                 needs[job_.name] = job_
         return tuple(needs.values())
+
+    @cached_property
+    def levels(self) -> int:
+        """How many levels of lists and objects the description has within each other."""
+        return 2 + max(map(_levels, self.arguments.values()), default=0)
 
     def description(self) -> dict[str, Any]:
         """The call as JSON values. A parent that is not stored is described in full."""
@@ -99,34 +106,39 @@ def job(function: Callable[..., object], /, *arguments: Any, **options: Any) -> 
     declared = declaration_of(function)
     called, defaults = job_signature(function), written_defaults(function)
     try:
-        bound = called.signature.bind(*arguments, **options)
+        given = called.bind(arguments, options)
     except TypeError as error:
         raise JobError(f"{declared.name}: {error}") from None
     writer = ArgumentWriter(declared.name, (Job,))
     written: dict[str, Any] = {}
-    for key, value in bound.arguments.items():
+    for key, value in given.items():
         encoded = writer.write(key, value, called.hints.get(key, Any))
         if key not in defaults or encoded != defaults[key]:
             written[key] = encoded
-    written_call = Job(declared.for_call(bound.arguments), written, writer.data, writer.values)
+    written_call = Job(declared.for_call(given), written, writer.data, writer.values)
     # Computed now, when its parents have theirs: in a chain of hundreds of rounds the last name would
     # otherwise need all others at once, beyond the recursion limit.
     _ = written_call.name
-    if any(not parent.stored for parent in written_call.parents):
-        deep = depth(written_call.description())
-        if deep > DEEPEST:
-            raise JobError(
-                f"{declared.name} takes calls within calls, described {deep} levels deep; a store reads "
-                f"{DEEPEST}: declare the function of one of them with stored=True"
-            )
+    if written_call.levels > DEEPEST:
+        raise JobError(
+            f"{declared.name} takes calls within calls, described {written_call.levels} levels deep; a store "
+            f"reads {DEEPEST}: declare the function of one of them with stored=True"
+        )
     return written_call
 
 
 def name_of(description: Mapping[str, Any]) -> str:
     """The name of the job with this description; parents described in full count by their names alone."""
     arguments = {key: _parents_by_name(value) for key, value in description["arguments"].items()}
-    called = {"function": description["function"], "version": description["version"], "arguments": arguments}
-    text = json.dumps(called, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return _call_name(description["function"], description["version"], arguments)
+
+
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def _call_name(function: object, version: object, arguments: Mapping[str, object]) -> str:
+    """The name of the job that is this call; the jobs among its arguments stand by their names."""
+    text = _canonical.encode({"function": function, "version": version, "arguments": arguments})
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -247,6 +259,20 @@ def _argument_json(value: object) -> object:
     if isinstance(value, Job):
         return {"job": value.name} | ({} if value.stored else {"call": value.description()})
     return [_argument_json(item) for item in value] if isinstance(value, list) else value
+
+
+def _jobs_by_name(value: object) -> object:
+    """An argument of a job with the names of jobs in place of the jobs."""
+    if isinstance(value, Job):
+        return {"job": value.name}
+    return [_jobs_by_name(item) for item in value] if isinstance(value, list) else value
+
+
+def _levels(value: object) -> int:
+    """How many levels of lists and objects an argument of a job is described in."""
+    if isinstance(value, Job):
+        return 1 if value.stored else 1 + value.levels
+    return 1 + max(map(_levels, value), default=0) if isinstance(value, list) else depth(value)
 
 
 def _parents_by_name(value: object) -> object:
