@@ -221,7 +221,11 @@ def test_a_measure_with_several_option_sets_is_taken_with_each(tmp_path: Path, d
     )  # fmt: skip
     _, table = measured(experiment, tmp_path)
     values = {
-        (number.key.metric, number.key.get("points"), number.key.get("recalibrate")): number.value
+        (
+            number.key.metric,
+            number.key.get("barrier.points"),
+            number.key.get("untrained.recalibrate"),
+        ): number.value
         for number in table
         if number.key.metric != "val_accuracy"
     }

@@ -49,7 +49,7 @@ class ChainItem:
     between: the runs that it was taken between, such as ``"copies"``; empty for a single one.
     over: what its values are of.
     quantity: the number of it that is wanted, such as ``"height"``; empty for all.
-    options: in which it differs from the same measure beside it, by name.
+    options: in which it differs from the same measure beside it, as axes such as ``"probe.epochs"``.
     recalibrated: whether it measures batch-norm statistics anew; an axis where the metric does not say so.
     """
 
@@ -89,7 +89,7 @@ class ChainItem:
         metric = metric_name(self.measure, quantity, self.between, recalibrated=self.recalibrated)
         more = (*self.key.more, *self.options)
         if self.recalibrated and not metric.startswith(RECALIBRATED):
-            more = (*more, ("recalibrate", True))
+            more = (*more, (f"{self.measure}.recalibrate", True))
         if self.measure == LAYER_SPARSITY and quantity:
             more = (*more, (LAYERS, quantity))
         return replace(self.key, metric=metric, over=self.over, more=more)
@@ -242,7 +242,8 @@ def _named_measures(
             # Whether batch norm is measured anew stands in the key of every number.
             told_by_key = {"recalibrate"} if chosen.get("recalibrate") in (None, True) else set()
             apart = [option for option in varied if option not in told_by_key and option in chosen]
-            yield name, quantity, chosen, tuple((option, scalar(chosen[option])) for option in apart)
+            axes = tuple((f"{name}.{option}", scalar(chosen[option])) for option in apart)
+            yield name, quantity, chosen, axes
 
 
 def _taken(
