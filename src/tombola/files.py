@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from tombola.atomic import write_whole
+from tombola.disk import write_whole
 from tombola.errors import TicketError, reason, unwritable
 from tombola.untrusted import json_object
 
@@ -36,7 +36,7 @@ def write_tensors(
     """Write a tensor file atomically.
 
     kind: what it holds, such as ``"tombola.ticket/1"``; readers ask for it.
-    description: JSON values. synced: as for :func:`~tombola.atomic.write_whole`.
+    description: JSON values. synced: as for :func:`~tombola.disk.write_whole`.
 
     Raises :class:`~tombola.errors.StoreError` when the place cannot be written to.
     """

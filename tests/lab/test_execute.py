@@ -436,7 +436,7 @@ KILLED = """
 import json, os, signal, sys
 import sklearn.datasets
 import tombola as tb
-from tombola import files
+from tombola import disk
 from tombola.lab.execute import Settings
 from tombola.training.checkpoint import Checkpoints
 from tombola.training.engines import EagerEngine
@@ -446,7 +446,7 @@ def die():
 
 def arm(step, keep, replace):
     steps, keeps, replaces = iter(range(10**6)), iter(range(10**6)), iter(range(10**6))
-    really_step, really_keep, really_replace = EagerEngine._train_step, Checkpoints.keep, files.Path.replace
+    really_step, really_keep, really_replace = EagerEngine._train_step, Checkpoints.keep, disk.replace
 
     def _step(self, *arguments):
         if next(steps) == step:
@@ -459,7 +459,7 @@ def arm(step, keep, replace):
                 if next(replaces) == replace:
                     die()
                 return really_replace(path, target)
-            files.Path.replace = _replace
+            disk.replace = _replace
         really_keep(self, checkpoint)
 
     EagerEngine._train_step, Checkpoints.keep = _step, _keep

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import tombola as tb
+from tombola import disk
 from tombola.errors import StoreError, StoreUnwritable
 from tombola.lab import filesystem
 from tombola.lab.filesystem import check_file_system
@@ -45,9 +46,9 @@ def copies(path: Path, target: Path) -> None:
         (os, "link", no_links, "give a file a second name that is free"),
         (os, "link", links_twice, "give a file a second name that is free"),
         (os, "utime", no_times, "tell times that lie 5 s apart"),
-        (Path, "replace", no_renames, "replace a file by renaming another"),
-        (Path, "rename", no_renames, "rename a folder to a name that is free"),
-        (Path, "rename", copies, "rename a folder to a name that is free"),
+        (disk, "replace", no_renames, "replace a file by renaming another"),
+        (disk, "rename", no_renames, "rename a folder to a name that is free"),
+        (disk, "rename", copies, "rename a folder to a name that is free"),
     ],
 )
 def test_a_file_system_that_lacks_something_is_refused_before_anything_is_computed(
@@ -85,7 +86,9 @@ def test_a_run_with_something_to_compute_tries_the_file_system_and_no_other(
 def test_a_place_that_cannot_be_written_to_is_no_fault_of_its_kind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, remedy: str
 ) -> None:
-    monkeypatch.setattr(Path, "mkdir", lambda *_: (_ for _ in ()).throw(OSError(code, os.strerror(code))))
+    monkeypatch.setattr(
+        disk, "make_folder", lambda *_: (_ for _ in ()).throw(OSError(code, os.strerror(code)))
+    )
     with pytest.raises(StoreUnwritable, match=f"{os.strerror(code)}; {remedy}"):
         check_file_system(tmp_path)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import tombola
+from tombola import disk
 from tombola.errors import StoreError
 from tombola.lab import lease as leases
 from tombola.lab.lease import STALE, Lease, LeaseLost, acquire
@@ -488,7 +489,7 @@ def test_a_lease_that_could_not_be_removed_is_free_again_when_it_can(
 ) -> None:
     lease = held(place)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError(30, "Read-only")))
+        patch.setattr(disk, "remove", lambda *_, **__: (_ for _ in ()).throw(OSError(30, "Read-only")))
         lease.release()
     assert lease.path.exists()
     held(place).check()
@@ -572,7 +573,7 @@ def test_a_place_that_can_only_be_read_says_whether_its_lease_is_dead(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = elsewhere(place)
-    monkeypatch.setattr(Path, "touch", lambda _: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
+    monkeypatch.setattr(disk, "touch", lambda _: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
     assert not leases.free(place)
     age(lease, STALE + 1)
     assert leases.free(place)

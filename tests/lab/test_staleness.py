@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 import tombola as tb
-from tombola import registry, source
+from tombola import disk, registry, source
 from tombola.errors import ClusterError, JobError, RecipeError, StoreError
 from tombola.lab import lease as leases
 from tombola.lab import recompute, staleness
@@ -418,14 +418,14 @@ def test_an_interrupted_removal_leaves_no_result_without_those_it_was_made_from(
     _, _, last = jobs(quick)
     lab.run(last)
     left = iter(range(moves))
-    rename = Path.rename
+    rename = disk.rename
 
-    def interrupted(path: Path, target: Path) -> Path:
+    def interrupted(path: Path, target: Path) -> None:
         if path.parent.parent.name == "jobs" and next(left, None) is None:
             raise KeyboardInterrupt
-        return rename(path, target)
+        rename(path, target)
 
-    monkeypatch.setattr(Path, "rename", interrupted)
+    monkeypatch.setattr(disk, "rename", interrupted)
     with pytest.raises(KeyboardInterrupt):
         lab.run(last, recompute=["own-net"])
     monkeypatch.undo()

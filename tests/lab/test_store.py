@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import tombola as tb
-from tombola import atomic, files
+from tombola import disk, files
 from tombola.errors import JobError, StoreError
 from tombola.lab import store as stores
 from tombola.lab.archive import import_
@@ -184,10 +184,10 @@ def test_a_write_that_fails_in_the_middle_leaves_nothing(
 
 
 def test_a_rename_that_fails_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def rename(self: Path, target: Path) -> Path:
+    def rename(path: Path, target: Path) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(disk, "rename", rename)
     with pytest.raises(StoreError, match=r"cannot write to the store at .*: Input/output error"):
         store.publish(NAME, DESCRIPTION, packed(), PROVENANCE)
     assert everything_in(store.root) == {"tombola.json"}
@@ -302,14 +302,14 @@ def test_every_folder_that_gets_an_entry_is_forced_to_the_disk(
     store: Store, monkeypatch: pytest.MonkeyPatch, colour: tb.Data, tmp_path: Path
 ) -> None:
     synced: list[str] = []
-    really = atomic._sync
+    really = disk._sync
 
     def sync(path: Path) -> None:
         if path.is_dir() and path.is_relative_to(tmp_path):
             synced.append(str(path.relative_to(tmp_path)))
         really(path)
 
-    monkeypatch.setattr(atomic, "_sync", sync)
+    monkeypatch.setattr(disk, "_sync", sync)
     store.publish(NAME, DESCRIPTION, packed(), PROVENANCE)
     assert synced[-2:] == ["store/jobs", "store/jobs/ab"]
     tb.Lab(store.root).run(tb.job(tb.initialize, "convnet", colour)).raise_failures()

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import tombola as tb
-from tombola import files
+from tombola import disk, files
 from tombola.errors import StoreError
 from tombola.networks.architectures import convnet
 from tombola.networks.network import Network
@@ -196,7 +196,7 @@ def test_a_damaged_checkpoint_never_takes_the_place_of_the_whole_one_before_it(
     with pytest.warns(UserWarning, match="skipping a checkpoint"):
         assert second.resume() is not None
     with monkeypatch.context() as patch:  # dies as it puts the next one into its place
-        patch.setattr(Path, "replace", lambda path, target: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(disk, "replace", lambda path, target: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             second.put(tmp_path / "checkpoint.next")
     with pytest.warns(UserWarning, match="skipping a checkpoint"):

@@ -115,7 +115,7 @@ def _own_experiments(lab: Lab, path: Path) -> list[Bound]:
 
 def _write(shown: Table, csv: Path | None, form: str) -> None:
     """Write or print a table in the form that was asked for."""
-    from tombola.atomic import write_whole
+    from tombola.disk import write_whole
     from tombola.report.number_lines import number_lines
 
     console = Console()

@@ -12,7 +12,6 @@ import io
 import json
 import os
 import re
-import shutil
 import struct
 import uuid
 import zipfile
@@ -21,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from tombola.atomic import sync_folder
+from tombola import disk
 from tombola.data.catalogue import CATALOGUE
 from tombola.errors import (
     JobError,
@@ -67,7 +66,7 @@ def write_archive(jobs: Iterable[str], file: str | os.PathLike[str], members: It
     path = Path(file)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with zipfile.ZipFile(partial, "x", zipfile.ZIP_STORED) as archive:
+        with disk.new_file(partial) as written, zipfile.ZipFile(written, "w", zipfile.ZIP_STORED) as archive:
             checksums = {}
             for member, source in members:
                 info = zipfile.ZipInfo(member)
@@ -79,13 +78,13 @@ def write_archive(jobs: Iterable[str], file: str | os.PathLike[str], members: It
                     checksums[member] = _copy(content, target)
             manifest = {"kind": _KIND, "jobs": list(jobs), "checksums": checksums}
             archive.writestr(_MANIFEST, json.dumps(manifest, indent=1))
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(path)
+        disk.sync_file(partial)
+        disk.replace(partial, path)
+        disk.sync_folder(path.parent)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
-        partial.unlink(missing_ok=True)
+        disk.remove(partial, missing_ok=True)
 
 
 def import_(store: Store, file: str | os.PathLike[str]) -> list[str]:
@@ -117,7 +116,7 @@ def import_(store: Store, file: str | os.PathLike[str]) -> list[str]:
     except OSError as error:
         raise unwritable(f"the store at {store.root}", error) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        disk.remove_tree(folder, ignore_errors=True)
     return names
 
 
@@ -157,8 +156,8 @@ def _unpack(archive: zipfile.ZipFile, incoming: Store, size: int) -> list[str]:
 def _copy_to_file(content: IO[bytes], path: Path) -> str:
     """Write a new file, not atomically, and return its SHA-256."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as file:
+        disk.make_folder(path.parent, parents=True, exist_ok=True)
+        with disk.new_file(path) as file:
             return _copy(content, file)
     except OSError as error:
         raise unwritable(path, error) from error
@@ -253,10 +252,10 @@ def _mirrored_alike(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool
 def _take_over(incoming: Store, store: Store) -> None:
     """Move all into the store; complete results last, when everything that they need is there."""
     for folder in ("objects", "data"):
-        sync_folder(incoming.root / folder, files=True)
+        disk.sync_folder(incoming.root / folder, files=True)
         for path in sorted((incoming.root / folder).iterdir()):
             if not (store.root / folder / path.name).exists():
-                path.replace(store.root / folder / path.name)
-        sync_folder(store.root / folder)
+                disk.replace(path, store.root / folder / path.name)
+        disk.sync_folder(store.root / folder)
     for name in sorted(incoming.names(), key=incoming.is_thin, reverse=True):
         store.take_in(name, incoming.folder(name))

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from tombola.atomic import write_whole
 from tombola.data import cache
+from tombola.disk import write_whole
 from tombola.errors import DeviceError, RecipeError, StoreError, reason
 from tombola.lab.slots import intra_op_threads
 from tombola.networks.versions import bare_name

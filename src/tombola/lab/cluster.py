@@ -22,6 +22,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from tombola import disk
 from tombola.errors import ClusterError, reason, unwritable
 from tombola.lab.environment import difference, versions
 from tombola.lab.slots import Crew
@@ -268,13 +269,13 @@ def _checked_workers(client: Client, store: Store) -> bool:
 
     token = store.root / "work" / f".seen.{uuid.uuid4().hex[:8]}"
     try:
-        token.touch()
+        disk.touch(token)
     except OSError as error:
         raise unwritable(f"the store at {store.root}", error) from error
     try:
         answers = client.run(worker_state, str(token), on_error="return")
     finally:
-        token.unlink(missing_ok=True)
+        disk.remove(token, missing_ok=True)
     here = worker_state(str(token))
     driver = {name: here[name] for name in versions()}
     for address, there in answers.items():

@@ -129,7 +129,7 @@ class _Durations:
             with suppress(StoreError, OSError, *OTHER_FORM):
                 provenance = self._store.provenance(name)
                 # Of a training that was interrupted the provenance has the last part only.
-                epochs = _seconds_of_epochs(self._store.folder(name) / HISTORY)
+                epochs = _seconds_of_epochs(self._store.file(name, HISTORY))
                 self._seconds[name] = str(provenance["hardware"]), max(float(provenance["seconds"]), epochs)
         return self._seconds[name]
 

@@ -25,6 +25,7 @@ from typing import Any, get_args
 import numpy
 import torch
 
+from tombola import disk
 from tombola.errors import RecipeError, StoreUnwritable, TombolaError, unknown
 from tombola.lab import lease as leases
 from tombola.lab.arguments import job_signature
@@ -217,7 +218,7 @@ def _record_failure(workplace: Path, error: Exception) -> None:
     """Writes the cause of a failure to the workplace."""
     try:
         text = str(error) if isinstance(error, TombolaError) else traceback.format_exc()
-        (workplace / "error.txt").write_text(text + "\n")
+        disk.overwrite(workplace / "error.txt", (text + "\n").encode(errors="replace"))
     except OSError:
         pass  # a full disk, say: the error itself is on its way to the user already
 

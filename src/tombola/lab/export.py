@@ -68,14 +68,14 @@ def _result_members(store: Store, wanted: Collection[str], weights: bool) -> Ite
     objects: set[str] = set()
     for name in sorted(behind):
         _check_texts(store, name)
-        folder, details = store.folder(name), store.details(name)
+        details = store.details(name)
         complete = name in wanted and not store.is_thin(name) and (weights or not _holds_weights(details))
         for part in (*_TEXTS, TENSORS if complete else TICKET, *[RECORD] * weights):
-            if (folder / part).exists():
-                yield f"jobs/{name}/{part}", folder / part
+            if (path := store.file(name, part)).exists():
+                yield f"jobs/{name}/{part}", path
         if complete:
             objects |= needed_objects(store, name)
-        elif store.is_thin(name) or (folder / TENSORS).exists():
+        elif store.is_thin(name) or store.file(name, TENSORS).exists():
             yield f"jobs/{name}/{THIN}", None
     yield from _shared_members(store, behind, objects)
 
@@ -178,26 +178,26 @@ def _ticket_members(
     values: set[str] = set()
     for name in sorted(behind):
         _check_texts(store, name)
-        folder, details, thin = store.folder(name), store.details(name), store.is_thin(name)
+        details, thin = store.details(name), store.is_thin(name)
         weightless = not thin and not _holds_weights(details) and not _is_point(store, name)
         start = shared_start(details) if not thin else None
         complete = weightless or name in chosen or (start in carried and _is_first_ticket(store, name))
         if complete:
             store.packed(name)  # raises for what is damaged
         for part in (*_TEXTS, *[TENSORS] * complete):
-            if (folder / part).exists():
-                yield f"jobs/{name}/{part}", folder / part
+            if (path := store.file(name, part)).exists():
+                yield f"jobs/{name}/{part}", path
         if weightless:
             values |= own_values(store.description(name))
         if complete:
             continue
-        if thin or (folder / TENSORS).exists():
+        if thin or store.file(name, TENSORS).exists():
             yield f"jobs/{name}/{THIN}", None
         if "ticket" in details and not thin:
             store.write_forgetting_record(name, scratch / RECORD)
             yield f"jobs/{name}/{RECORD}", scratch / RECORD
-        elif (folder / RECORD).exists():
-            yield f"jobs/{name}/{RECORD}", folder / RECORD
+        elif (path := store.file(name, RECORD)).exists():
+            yield f"jobs/{name}/{RECORD}", path
     yield from _shared_members(store, behind, set(carried) | values)
 
 

@@ -7,12 +7,11 @@ computed twice without a message. So the check runs in the store itself before a
 from __future__ import annotations
 
 import errno
-import os
-import shutil
 import socket
 import uuid
 from pathlib import Path
 
+from tombola import disk
 from tombola.errors import StoreError, StoreUnwritable, unwritable
 from tombola.lab.lease import HEARTBEAT
 
@@ -28,8 +27,8 @@ def check_file_system(folder: Path) -> None:
     """
     trial = folder / f".tried.{uuid.uuid4().hex[:8]}"
     try:
-        trial.mkdir()
-        (trial / "file").write_text("tried")
+        disk.make_folder(trial)
+        disk.write_part(trial / "file", b"tried")
     except OSError as error:
         raise _unwritable(folder, error) from error
     try:
@@ -51,7 +50,7 @@ def check_file_system(folder: Path) -> None:
                     "store on a local disk, NFS 4, Lustre or GPFS"
                 )
     finally:
-        shutil.rmtree(trial, ignore_errors=True)
+        disk.remove_tree(trial, ignore_errors=True)
 
 
 def _unwritable(folder: Path, error: OSError) -> StoreUnwritable:
@@ -60,15 +59,15 @@ def _unwritable(folder: Path, error: OSError) -> StoreUnwritable:
 
 
 def _replaces(place: Path) -> bool:
-    (place / "other").write_text("newer")
-    (place / "other").replace(place / "file")
+    disk.write_part(place / "other", b"newer")
+    disk.replace(place / "other", place / "file")
     return (place / "file").read_text() == "newer"
 
 
 def _links_once(place: Path) -> bool:
-    os.link(place / "file", place / "second")
+    disk.link(place / "file", place / "second")
     try:
-        os.link(place / "file", place / "second")
+        disk.link(place / "file", place / "second")
     except FileExistsError:
         return True
     return False
@@ -76,11 +75,11 @@ def _links_once(place: Path) -> bool:
 
 def _renames_folders(place: Path) -> bool:
     for name in ("staging", "other"):
-        (place / name).mkdir()
-        (place / name / name).write_text("")
-    (place / "staging").rename(place / "published")
+        disk.make_folder(place / name)
+        disk.write_part(place / name / name, b"")
+    disk.rename(place / "staging", place / "published")
     try:
-        (place / "other").rename(place / "published")
+        disk.rename(place / "other", place / "published")
     except OSError:
         return [path.name for path in (place / "published").iterdir()] == ["staging"]
     return False
@@ -89,6 +88,6 @@ def _renames_folders(place: Path) -> bool:
 def _tells_times_apart(place: Path) -> bool:
     seen = []
     for seconds in (0.0, HEARTBEAT / 2):
-        os.utime(place / "file", (1e9 + seconds, 1e9 + seconds))
+        disk.set_time(place / "file", 1e9 + seconds)
         seen.append((place / "file").stat().st_mtime)
     return seen[0] < seen[1]

@@ -8,7 +8,6 @@ tensors go, and are computed again if a new job needs them. What any result need
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from tombola import disk
 from tombola.errors import RecipeError, StoreError, StoreUnwritable, reason, unknown
 from tombola.lab.description import is_fingerprint, parents
 from tombola.lab.lease import free
@@ -24,7 +24,7 @@ from tombola.lab.store import FOLDERS, TENSORS, Store
 
 Keep = Literal["all", "needed", "tickets"]
 
-# Names of files until they are complete; see tombola.atomic.
+# Names of files until they are complete; see tombola.disk.
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}")
 # Workplaces that are no job's: imports, results being replaced, and trials of the file system.
 _TEMPORARY = re.compile(r"\.(import|recompute|tried)\.[0-9a-f]{8}")
@@ -67,6 +67,9 @@ def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float =
                 f"{store.root / name} is a link, and nothing is removed beyond the store; "
                 "put the folder itself there, or make the whole store a link"
             )
+    if not dry_run:
+        for name in store.names():
+            store.finish_restoring(name)  # of one that was cut off
     oldest = time.time() - grace
     garbage = [*_dead_workplaces(store, oldest), *_partial_files(store, oldest)]
     if not _is_busy(store):
@@ -175,7 +178,6 @@ def _remove(store: Store, item: Garbage) -> None:
     if path.name == TENSORS:
         store.thin(path.parent.name)
     elif path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
+        disk.remove(path, missing_ok=True)
     elif free(path if path.parent.name == "work" else path.parent):  # still, at this moment
-        with suppress(FileNotFoundError):  # another process removes it as well
-            shutil.rmtree(path)
+        disk.remove_tree(path)

@@ -63,7 +63,7 @@ class Results:
         """Test error in percent by epoch, from row 0 before any step; None of a run that is not there."""
         if not self.store.has(run.name):
             return None
-        text = (self.store.folder(run.name) / HISTORY).read_text(encoding="utf-8")
+        text = self.store.file(run.name, HISTORY).read_text(encoding="utf-8")
         rows = list(csv.DictReader(text.splitlines()))
         errors = tuple(100 - float(row["test_accuracy"]) for row in rows)
         return Curve(tuple(int(row["epoch"]) for row in rows), errors)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import threading
 import time
 import uuid
@@ -22,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tombola import disk
 from tombola.errors import unwritable
 from tombola.lab import process
 from tombola.untrusted import json_object
@@ -91,16 +91,17 @@ class Lease:
     def clear(self) -> None:
         """Removes the workplace of finished work, with the lease, unless another owner works there now."""
         if self.is_ours():
-            shutil.rmtree(self.path.parent, ignore_errors=True)
+            disk.remove_tree(self.path.parent, ignore_errors=True)
         with suppress(OSError):
-            self.path.parent.rmdir()  # after a lost lease: it is empty if the other owner has finished too
+            # After a lost lease: it is empty if the other owner has finished too.
+            disk.remove_folder(self.path.parent)
 
     def release(self) -> None:
         """Gives the lease back; if its file cannot be removed, it counts as stale in this process."""
         _held.discard(self)
         try:
             if _read_lease(self.path).owner == self.owner:
-                self.path.unlink(missing_ok=True)
+                disk.remove(self.path, missing_ok=True)
         except OSError:
             _unremovable.add(self.owner["lease"])
 
@@ -119,7 +120,7 @@ def acquire(folder: Path) -> Lease | None:
     try:
         path = folder / "lease"
         for _ in range(2):
-            folder.mkdir(parents=True, exist_ok=True)
+            disk.make_folder(folder, parents=True, exist_ok=True)
             owner = process.identity() | {"lease": uuid.uuid4().hex}
             if _create(path, owner):
                 lease = Lease(path, owner)
@@ -157,12 +158,12 @@ def _create(path: Path, owner: dict[str, Any]) -> bool:
     """Creates a lease file exclusively and in one step; False if there is one already."""
     written = path.with_name(f".lease.{owner['lease']}")
     try:
-        written.write_text(json.dumps(owner))
-        os.link(written, path)  # of a complete file, so that no reader sees half of it
+        disk.write_part(written, json.dumps(owner).encode())
+        disk.link(written, path)  # of a complete file, so that no reader sees half of it
     except FileExistsError:
         return False
     finally:
-        written.unlink(missing_ok=True)
+        disk.remove(written, missing_ok=True)
     return True
 
 
@@ -176,7 +177,7 @@ def _clear_if_stale(path: Path) -> bool:
         return True
     aside = path.with_name(f".stale.{uuid.uuid4().hex}")
     try:
-        path.rename(aside)
+        disk.rename(path, aside)
     except FileNotFoundError:
         return True
     # Between the look and the rename there may have been a heartbeat, or another owner may have taken over:
@@ -185,8 +186,8 @@ def _clear_if_stale(path: Path) -> bool:
     if mistaken:
         # If a third owner was faster, the second finds its lease lost at its next heartbeat and stops.
         with suppress(FileExistsError):
-            os.link(aside, path)
-    aside.unlink()
+            disk.link(aside, path)
+    disk.remove(aside)
     return not mistaken
 
 
@@ -258,11 +259,11 @@ def _server_time(folder: Path) -> float:
     """Seconds since the epoch on the clock of the file server, which also stamps the leases."""
     probe = folder / f".clock.{uuid.uuid4().hex}"
     try:
-        probe.touch()
+        disk.touch(probe)
         try:
             return probe.stat().st_mtime
         finally:
-            probe.unlink()
+            disk.remove(probe)
     except OSError:
         return time.time()  # the folder cannot be written to: this machine's clock must do
 
@@ -321,7 +322,7 @@ def _beat_for(lease: Lease) -> None:
         if _read_lease(lease.path).owner != lease.owner:
             lease.lost = True
         else:
-            os.utime(lease.path)
+            disk.set_time(lease.path)
     except OSError:
         pass  # a short failure of the file server; the next heartbeat tries again
 

@@ -21,7 +21,7 @@ from rich.style import Style
 from rich.text import Text
 from rich.tree import Tree
 
-from tombola.atomic import write_whole
+from tombola.disk import write_whole
 from tombola.errors import JobError, StoreError, reason
 from tombola.lab.description import TICKET_FUNCTION
 from tombola.lab.store import TICKET_KIND, Store

@@ -6,14 +6,12 @@ no result whose parents were replaced. After that they are missing like any othe
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tombola import files
-from tombola.atomic import sync_folder
+from tombola import disk, files
 from tombola.errors import JobError, StoreError, TombolaError, unknown, unwritable
 from tombola.lab.description import calls, is_fingerprint, own_values, parents
 from tombola.lab.job import Job, all_needed
@@ -63,7 +61,7 @@ class Removal:
         for workplace in _affected_workplaces(
             self._store, all_needed(self._jobs), self._definitions, self.names
         ):
-            shutil.rmtree(workplace)
+            disk.remove_tree(workplace)
         _remove(self._store, self.names, self._parents)
         forget_warnings(self._definitions)
         return sorted(self.names)
@@ -107,15 +105,15 @@ def _remove(store: Store, names: set[str], parents_of: Mapping[str, set[str]]) -
     trash = store.root / "work" / f".recompute.{uuid.uuid4().hex[:8]}"
     try:
         if names:
-            trash.mkdir()
+            disk.make_folder(trash)
         for generation in _generations(names, parents_of):
             for name in generation:
-                store.folder(name).rename(trash / name)
+                disk.rename(store.folder(name), trash / name)
             for shelf in {store.folder(name).parent for name in generation}:
-                sync_folder(shelf)  # before any of their parents goes
+                disk.sync_folder(shelf)  # before any of their parents goes
     except OSError as error:
         raise unwritable(f"the store at {store.root}", error) from error
-    shutil.rmtree(trash, ignore_errors=True)  # tombola gc removes what is left of it
+    disk.remove_tree(trash, ignore_errors=True)  # tombola gc removes what is left of it
 
 
 def _definitions_of(name: str) -> list[Use]:

@@ -10,6 +10,7 @@
                         forgetting.safetensors of such a run: its forgetting record
                         provenance.json    versions, device, times, data fingerprint, sums of the text files
                         thin               marks a job whose tensors were removed, or left out of an import
+                    restored/          of a thin job whose tensors are coming back: all its files anew
     objects/            tensors that many jobs share, by fingerprint (tombola.lab.objects)
     data/               what each data name stands for, and the fingerprint of its pixels
     files/              the user's own Python files by their hash (tombola.lab.user_code)
@@ -26,13 +27,14 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tombola.atomic import sync_folder, write_whole
+from tombola import disk
+from tombola.disk import write_whole
 from tombola.errors import JobError, StoreError, StoreUnwritable, TicketError, reason, remedy, unwritable
 from tombola.lab.description import check_description, is_fingerprint
 from tombola.untrusted import json_object
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
     from tombola.lab.results import Packed
 
+T = TypeVar("T")
 
 FORMAT = 1
 
@@ -51,6 +54,8 @@ _MARK = "tombola.json"
 # The files in a job's folder.
 DESCRIPTION, NUMBERS, HISTORY, PROVENANCE = "job.json", "result.json", "history.csv", "provenance.json"
 TENSORS, TICKET, RECORD, THIN = "result.safetensors", "ticket.safetensors", "forgetting.safetensors", "thin"
+# In a job's folder: what a thin job gets back, until each file is in its place.
+_RESTORED = "restored"
 
 # The kinds that tensor files give themselves; see tombola.files.
 _RESULT_KIND, _RECORD_KIND = "tombola.result/1", "tombola.forgetting/1"
@@ -82,7 +87,7 @@ class Store:
                 if not create:
                     raise StoreError(f"no store at {self.root}; name one with --store or TOMBOLA_STORE")
                 for folder in sorted(FOLDERS):
-                    (self.root / folder).mkdir(parents=True, exist_ok=True)
+                    disk.make_folder(self.root / folder, parents=True, exist_ok=True)
                 write_json(mark, {"format": FORMAT})
             format_ = read_json(mark).get("format")
         except OSError as error:
@@ -101,6 +106,12 @@ class Store:
         """The folder in which the finished job of that name is or will be."""
         return self.root / f"jobs/{name[:2]}/{name}"  # one path instead of three: listings make thousands
 
+    def file(self, name: str, part: str) -> Path:
+        """Where a file of a finished job lies now; in its folder, or below it while its tensors come back."""
+        folder = self.folder(name)
+        restored = folder / _RESTORED / part
+        return restored if restored.exists() else folder / part
+
     def workplace(self, name: str) -> Path:
         """The folder in which a job under way keeps its lease and checkpoints."""
         return self.root / "work" / name
@@ -111,7 +122,8 @@ class Store:
 
     def is_thin(self, name: str) -> bool:
         """Whether a finished job lacks its tensors, which were removed or left out of an import."""
-        return (self.folder(name) / THIN).exists()
+        folder = self.folder(name)
+        return (folder / THIN).exists() and not (folder / _RESTORED).exists()
 
     def names(self) -> Iterator[str]:
         """The names of all finished jobs."""
@@ -152,15 +164,14 @@ class Store:
         from tombola.lab.results import Packed
 
         self.check(name, NUMBERS)
-        path = self.folder(name) / TENSORS
-        if not path.exists():
+        if not self.file(name, TENSORS).exists():
             if self.is_thin(name):
                 raise StoreError(
                     f"of job {name[:12]} only the numbers are left; run it again to have the rest"
                 )
             return Packed(self.numbers(name), {}, {})
         try:
-            details, tensors = files.read_tensors(path, _RESULT_KIND)
+            details, tensors = self._read(name, TENSORS, lambda path: files.read_tensors(path, _RESULT_KIND))
         except TicketError as error:
             raise self.damaged(name, str(error)) from error
         return Packed(self.numbers(name), details, tensors)
@@ -169,11 +180,11 @@ class Store:
         """What describes the tensors of a finished job, read without them; of a thin run, of its ticket."""
         from tombola import files
 
-        path = self.folder(name) / (TICKET if self.is_thin(name) else TENSORS)
-        if not path.exists():
+        part = TICKET if self.is_thin(name) else TENSORS
+        if not self.file(name, part).exists():
             return {}
         try:
-            details = files.read_description(path)
+            details = self._read(name, part, files.read_description)
         except TicketError as error:
             raise self.damaged(name, str(error)) from error
         # The start is followed as a file name: it must be a fingerprint, and not another place.
@@ -181,7 +192,7 @@ class Store:
         if not isinstance(ticket, dict) or (
             ticket.get("start_kept") == "none" and not is_fingerprint(ticket.get("start"))
         ):
-            raise self.damaged(name, f"{path.name} names no dense start")
+            raise self.damaged(name, f"{part} names no dense start")
         return details
 
     def thin(self, name: str) -> None:
@@ -191,6 +202,7 @@ class Store:
         """
         from tombola import files
 
+        self.finish_restoring(name)
         folder = self.folder(name)
         packed = self.packed(name)
         if "ticket" in packed.details:
@@ -204,7 +216,7 @@ class Store:
             files.write_tensors(folder / RECORD, _RECORD_KIND, {}, record)
         # In this order: a job that is cut off in between is thin, and never damaged.
         write_whole(folder / THIN, b"")
-        (folder / TENSORS).unlink(missing_ok=True)
+        disk.remove(folder / TENSORS, missing_ok=True)
 
     def forgetting_tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of a run's forgetting record, thin or not, read without its weights.
@@ -214,14 +226,13 @@ class Store:
         """
         from tombola import files
 
-        thin = self.is_thin(name)
-        path = self.folder(name) / (RECORD if thin else TENSORS)
+        part, kind = (RECORD, _RECORD_KIND) if self.is_thin(name) else (TENSORS, _RESULT_KIND)
+
+        def read(path: Path) -> dict[str, Tensor]:
+            return files.read_tensors(path, kind, only=_RECORD_PREFIX)[1] if path.exists() else {}
+
         try:
-            _, tensors = (
-                files.read_tensors(path, _RECORD_KIND if thin else _RESULT_KIND, only=_RECORD_PREFIX)
-                if path.exists()
-                else ({}, {})
-            )
+            tensors = self._read(name, part, read)
         except TicketError as error:
             raise self.damaged(name, str(error)) from error
         if not tensors:
@@ -245,23 +256,23 @@ class Store:
 
         staging = self.workplace(name) / f"publish.{uuid.uuid4().hex[:8]}"
         try:
-            staging.mkdir(parents=True)
+            disk.make_folder(staging, parents=True)
             # Not synced one by one: take_in forces them to the disk together before they can be seen.
-            (staging / DESCRIPTION).write_bytes(_json_bytes({"name": name, **description}))
-            (staging / NUMBERS).write_bytes(_json_bytes(packed.numbers))
+            disk.write_part(staging / DESCRIPTION, _json_bytes({"name": name, **description}))
+            disk.write_part(staging / NUMBERS, _json_bytes(packed.numbers))
             if packed.table:
-                (staging / HISTORY).write_bytes(_csv_bytes(packed.table))
+                disk.write_part(staging / HISTORY, _csv_bytes(packed.table))
             if packed.tensors:
                 files.write_tensors(
                     staging / TENSORS, _RESULT_KIND, packed.details, packed.tensors, synced=False
                 )
             sums = {file: _sha256(staging / file) for file in (NUMBERS, HISTORY) if (staging / file).exists()}
-            (staging / PROVENANCE).write_bytes(_json_bytes({**provenance, "sums": sums}))
+            disk.write_part(staging / PROVENANCE, _json_bytes({**provenance, "sums": sums}))
             return self.take_in(name, staging)
         except OSError as error:
             raise unwritable(f"the store at {self.root}", error) from error
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            disk.remove_tree(staging, ignore_errors=True)
 
     def take_in(self, name: str, staging: Path) -> bool:
         """Move a job's folder, written on the same file system, to its place; False if it is there already.
@@ -269,38 +280,55 @@ class Store:
         Its files are forced to the disk before they appear. A thin job that is there gets its tensors back.
         """
         target = self.folder(name)
-        sync_folder(staging, files=True)
+        disk.sync_folder(staging, files=True)
         if not target.parent.is_dir():
-            target.parent.mkdir(exist_ok=True)
-            sync_folder(target.parent.parent)
+            disk.make_folder(target.parent, exist_ok=True)
+            disk.sync_folder(target.parent.parent)
         try:
-            staging.rename(target)
+            disk.rename(staging, target)
         except OSError:
             if not target.is_dir():
                 raise
             return self._restore_tensors(name, staging)
-        sync_folder(target.parent)
+        disk.sync_folder(target.parent)
         return True
 
     def _restore_tensors(self, name: str, staging: Path) -> bool:
         """Give a thin job the tensors of the same job computed again; False if there is nothing to restore.
 
-        If that is cut off, the job is still thin, and is computed again when its tensors are needed.
+        With their numbers and history: tensors of one computation do not fit the history of another. They
+        come by one rename, so that the job is thin before it, and whole after it.
         """
+        folder = self.folder(name)
+        self.finish_restoring(name)
         if not self.is_thin(name) or (staging / THIN).exists():
             return False
-        folder = self.folder(name)
-        # With their numbers and history: tensors of one computation do not fit the history of another.
-        for file in (TENSORS, NUMBERS, HISTORY, PROVENANCE):
-            if (staging / file).exists():
-                (staging / file).replace(folder / file)
-            else:
-                (folder / file).unlink(missing_ok=True)
-        sync_folder(folder)
-        (folder / THIN).unlink(missing_ok=True)
-        (folder / TICKET).unlink(missing_ok=True)
-        (folder / RECORD).unlink(missing_ok=True)
+        try:
+            disk.rename(staging, folder / _RESTORED)
+        except OSError:
+            if not (folder / _RESTORED).is_dir():
+                raise
+            return False  # another process was faster
+        disk.sync_folder(folder)
+        self.finish_restoring(name)
         return True
+
+    def finish_restoring(self, name: str) -> None:
+        """Put the files that a thin job got back in their places, which may have been cut off.
+
+        Until the last step a file counts that is in the folder of restored ones, and no mark of a thin job.
+        """
+        folder = self.folder(name)
+        restored = folder / _RESTORED
+        if not restored.is_dir():
+            return
+        with suppress(FileNotFoundError):  # another process finishes it as well
+            for path in sorted(restored.iterdir()):
+                disk.replace(path, folder / path.name)
+            for part in (THIN, TICKET, RECORD):
+                disk.remove(folder / part, missing_ok=True)
+            disk.sync_folder(folder)
+            disk.remove_folder(restored)
 
     def check(self, name: str, *files: str) -> None:
         """Verify the checksums of a finished job's numbers and history, or of one of the two.
@@ -308,15 +336,34 @@ class Store:
         Raises :class:`~tombola.errors.StoreError` if it was altered. Results from before there were checksums
         are not checked.
         """
-        sums = self.provenance(name).get("sums", {})
+        while True:
+            provenance = self.provenance(name)
+            try:
+                self._check(name, provenance.get("sums", {}), files or (NUMBERS, HISTORY))
+                return
+            except StoreError:
+                if provenance == self.provenance(name):  # else its tensors came back meanwhile
+                    raise
+
+    def _check(self, name: str, sums: object, files: Sequence[str]) -> None:
         if not isinstance(sums, dict):
             raise self.damaged(name, f"{PROVENANCE} holds no sums of files")
-        for file in files or (NUMBERS, HISTORY):
+        for file in files:
             try:
-                if file in sums and sums[file] != _sha256(self.folder(name) / file):
+                if file in sums and sums[file] != self._read(name, file, _sha256):
                     raise self.damaged(name, f"{file} was altered: it does not match its checksum")
             except OSError as error:
                 raise self.damaged(name, f"{file}: {reason(error)}") from error
+
+    def _read(self, name: str, part: str, read: Callable[[Path], T]) -> T:
+        """What ``read`` makes of a job's file, which may move meanwhile when the job's tensors come back."""
+        while True:
+            path = self.file(name, part)
+            try:
+                return read(path)
+            except (OSError, ValueError, TicketError):
+                if path == self.file(name, part):
+                    raise
 
     def damaged(self, name: str, cause: str) -> StoreError:
         """The error to raise for a finished job that cannot be read."""
@@ -327,7 +374,7 @@ class Store:
     def _json_object(self, name: str, file: str) -> dict[str, Any]:
         """The object in a JSON file of a finished job."""
         try:
-            return read_json(self.folder(name) / file)
+            return self._read(name, file, read_json)
         except (OSError, ValueError) as error:
             if not self.has(name):
                 raise JobError(f"job {name[:12]} is not in the store at {self.root}") from None
@@ -341,7 +388,7 @@ def _is_foreign(name: str) -> bool:
 
 
 def write_json(path: Path, value: Mapping[str, Any], *, synced: bool = True) -> None:
-    """Write a JSON file atomically; ``synced`` as for :func:`~tombola.atomic.write_whole`.
+    """Write a JSON file atomically; ``synced`` as for :func:`~tombola.disk.write_whole`.
 
     Raises :class:`~tombola.errors.StoreError` when the place cannot be written to.
     """

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from tombola import disk
 from tombola.errors import JobError
 from tombola.lab.deadline import Stop, Stopped
 from tombola.lab.lease import Lease, free
@@ -130,7 +131,7 @@ def count_attempt(workplace: Path, allowed: int, name: str) -> None:
 def forget_attempts(workplace: Path) -> None:
     """Sets the counted attempts to none: only a sudden death leaves its attempt counted."""
     with suppress(OSError):  # a store that became read-only: what made it so is on its way to the user
-        (workplace / _COUNT).unlink(missing_ok=True)
+        disk.remove(workplace / _COUNT, missing_ok=True)
 
 
 def deaths(workplace: Path) -> int:
@@ -144,14 +145,14 @@ def deaths(workplace: Path) -> int:
 def append_to_log(workplace: Path, line: str) -> None:
     """Adds a line to the log that a job leaves at its workplace if its process dies."""
     now = datetime.now(UTC).strftime("%m-%d %H:%M:%S")
-    with suppress(OSError), (workplace / _LOG).open("a") as file:
-        file.write(f"{now} {line}\n")
+    with suppress(OSError):
+        disk.append(workplace / _LOG, f"{now} {line}\n".encode(errors="replace"))
 
 
 def forget_log(workplace: Path) -> None:
     """Removes the log of a job that ended in an orderly way."""
     with suppress(OSError):
-        (workplace / _LOG).unlink(missing_ok=True)
+        disk.remove(workplace / _LOG, missing_ok=True)
 
 
 def last_lines(workplace: Path) -> str:
@@ -197,7 +198,7 @@ def _crash_logged(log: Path) -> Iterator[None]:
         yield
         return
     try:
-        file = log.open("a")
+        file = disk.open_log(log)
     except OSError:  # another owner finished the job meanwhile
         yield
         return

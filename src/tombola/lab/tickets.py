@@ -169,6 +169,6 @@ def _own_ticket(store: Store, name: str) -> Ticket | None:
         return run.ticket if isinstance(run, Run) else None
     if not store.details(name) or lacks_start(store, name):
         return None
-    details, tensors = files.read_tensors(store.folder(name) / TICKET, TICKET_KIND)
+    details, tensors = files.read_tensors(store.file(name, TICKET), TICKET_KIND)
     start = shared_start(details)
     return Ticket.unpack(details, tensors, start=stored_object(store, start)[1] if start else None)

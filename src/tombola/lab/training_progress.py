@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tombola import disk
 from tombola.lab.store import Store
 
 _FILE = "under-way.json"
@@ -52,13 +53,13 @@ class TrainingReport:
         seconds_an_epoch = (now - since) / max(1, epoch - first)
         progress = TrainingProgress(self._function, epoch, epochs, seconds_an_epoch * (epochs - epoch))
         with suppress(OSError):
-            self._path.write_text(json.dumps(asdict(progress)))
+            disk.overwrite(self._path, json.dumps(asdict(progress)).encode())
 
 
 def forget_training(workplace: Path) -> None:
     """Removes the report of a training that ended in an orderly way."""
     with suppress(OSError):
-        (workplace / _FILE).unlink(missing_ok=True)
+        disk.remove(workplace / _FILE, missing_ok=True)
 
 
 def trainings_in_progress(store: Store) -> dict[str, TrainingProgress]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from tombola.atomic import write_whole
+from tombola.disk import write_whole
 from tombola.errors import JobError, StoreError, reason
 from tombola.lab.store import Store
 from tombola.source import executing

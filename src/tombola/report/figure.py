@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tombola.atomic import write_whole
+from tombola.disk import write_whole
 from tombola.experiments.paper.printed import EPOCHS
 from tombola.report.panel import (
     HALVES,

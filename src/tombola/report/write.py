@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tombola.atomic import write_whole
+from tombola.disk import write_whole
 from tombola.report.board import board_csv
 from tombola.report.drawing import drawn
 from tombola.report.figure import KINDS, save_picture

@@ -19,7 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tombola import files
+from tombola import disk, files
 from tombola.errors import TicketError, unwritable
 from tombola.training.run import Epoch
 
@@ -96,7 +96,7 @@ class Checkpoints(Watch):
             try:
                 self.put(written)
             finally:
-                written.unlink(missing_ok=True)
+                disk.remove(written, missing_ok=True)
         except OSError as error:
             raise unwritable(self._folder, error) from error
 
@@ -106,6 +106,6 @@ class Checkpoints(Watch):
         # A damaged one must not replace the undamaged one before it.
         if self._newest_intact:
             with suppress(FileNotFoundError):
-                newest.replace(self._folder / _PREVIOUS)
-        written.replace(newest)
+                disk.replace(newest, self._folder / _PREVIOUS)
+        disk.replace(written, newest)
         self._newest_intact = True
