@@ -2,7 +2,8 @@ import errno
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,57 @@ def test_a_rename_that_fails_leaves_nothing(store: Store, monkeypatch: pytest.Mo
     with pytest.raises(StoreError, match=r"cannot write to the store at .*: Input/output error"):
         store.publish(NAME, DESCRIPTION, packed(), PROVENANCE)
     assert everything_in(store.root) == {"tombola.json"}
+
+
+def test_a_thin_job_that_gets_its_tensors_back_is_thin_or_whole_at_every_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = ("rename", "replace", "remove", "remove_folder", "sync_folder", "remove_tree")
+    really = {name: getattr(disk, name) for name in changes}
+    states: list[str] = []
+    done = False
+    while not done:
+        left = iter(range(len(states)))
+
+        def stopped(
+            name: str, path: Path, *more: object, left: Iterator[int] = left, **options: object
+        ) -> None:
+            # What comes after the moment is not made any more: the process is dead.
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            really[name](path, *more, **options)
+
+        store = Store(tmp_path / str(len(states)))
+        store.publish(NAME, DESCRIPTION, packed(1.0), PROVENANCE)
+        store.thin(NAME)
+        with monkeypatch.context() as patch:
+            for name in changes:
+                patch.setattr(disk, name, partial(stopped, name))
+            try:
+                # As on another machine, with other last bits.
+                store.publish(NAME, DESCRIPTION, packed(2.0), PROVENANCE)
+                done = True
+            except KeyboardInterrupt:
+                pass
+        later = Store(store.root)
+        later.check(NAME)
+        value = later.numbers(NAME)["value"]
+        if later.is_thin(NAME):
+            assert value == 1.0
+            states.append("thin")
+        else:
+            whole = later.packed(NAME)
+            assert (value, whole.tensors["t"].tolist()) == (2.0, [2.0])
+            states.append("whole")
+        # The same again repairs what was cut off.
+        assert later.publish(NAME, DESCRIPTION, packed(2.0), PROVENANCE) == (states[-1] == "thin")
+        assert later.packed(NAME).tensors["t"].tolist() == [2.0]
+        assert {path.name for path in later.folder(NAME).iterdir()} == {
+            "job.json", "result.json", "history.csv", "provenance.json", "result.safetensors"
+        }  # fmt: skip
+    first = states.index("whole")
+    assert 0 < first < len(states) - 5
+    assert states == ["thin"] * first + ["whole"] * (len(states) - first)
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,8 +86,8 @@ class Store:
                     raise StoreError(f"{self.root} holds other files; a store wants a folder of its own")
                 if not create:
                     raise StoreError(f"no store at {self.root}; name one with --store or TOMBOLA_STORE")
-                for folder in sorted(FOLDERS):
-                    disk.make_folder(self.root / folder, parents=True, exist_ok=True)
+                for folder in (self.root, *(self.root / name for name in sorted(FOLDERS))):
+                    _make_lasting(folder)
                 write_json(mark, {"format": FORMAT})
             format_ = read_json(mark).get("format")
         except OSError as error:
@@ -281,9 +281,7 @@ class Store:
         """
         target = self.folder(name)
         disk.sync_folder(staging, files=True)
-        if not target.parent.is_dir():
-            disk.make_folder(target.parent, exist_ok=True)
-            disk.sync_folder(target.parent.parent)
+        _make_lasting(target.parent)
         try:
             disk.rename(staging, target)
         except OSError:
@@ -379,6 +377,15 @@ class Store:
             if not self.has(name):
                 raise JobError(f"job {name[:12]} is not in the store at {self.root}") from None
             raise self.damaged(name, f"{file}: {reason(error)}") from error
+
+
+def _make_lasting(folder: Path) -> None:
+    """Make a folder that outlives a power loss, and those above it if need be."""
+    if folder.is_dir():
+        return
+    _make_lasting(folder.parent)
+    disk.make_folder(folder, exist_ok=True)
+    disk.sync_folder(folder.parent)
 
 
 def _is_foreign(name: str) -> bool:
