@@ -98,14 +98,14 @@ import json, os, signal, sys
 from pathlib import Path
 import dask
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever this was started by ignores
-from tombola.lab import execute, halt
+from tombola.lab import cluster, execute, halt
 from jobs import *
 
 place, workers, seconds, names = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:]
 
 if __name__ == "__main__":
     dask.config.set({"distributed.worker.preload": ["jobs"]})
-    execute.PATIENCE = halt.PATIENCE = float(os.environ["PATIENCE"])
+    execute.PATIENCE = halt.PATIENCE = cluster._DESERTED = float(os.environ["PATIENCE"])
     made = {
         "training": training,
         "another": lambda: training(1),
