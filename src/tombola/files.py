@@ -68,6 +68,9 @@ def read_tensors(
     Raises :class:`~tombola.errors.TicketError` when there is no such file, or it is of another kind,
     truncated or altered.
     """
+    path = Path(path)
+    if not path.exists():
+        raise TicketError(f"no file {str(path)!r}")
     with _opened(path, follow=follow) as file:
         metadata = dict(file.metadata() or {})
         names = list(file.keys())
@@ -116,8 +119,6 @@ def _opened(path: str | os.PathLike[str], *, follow: bool = False) -> Iterator[A
         check_regular(path, LARGEST_TENSORS, follow=follow)
         with safe_open(path, framework="pt") as file:
             yield file
-    except FileNotFoundError:
-        raise TicketError(f"no file {str(path)!r}") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise TicketError(f"{path} is damaged or not a tensor file: {reason(error)}") from error
 

@@ -123,12 +123,7 @@ def json_object(text: str | bytes, what: str = "it") -> dict[str, Any]:
     if nests > _MOST_NESTS:
         raise ValueError(f"{what} has {nests:,} lists and objects; at most {_MOST_NESTS:,} are read")
     try:
-        value = json.loads(
-            decoded,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-            object_pairs_hook=_without_repetitions,
-        )
+        value = _decoder.decode(decoded)
     except RecursionError:
         raise ValueError(f"{what} is nested too deeply") from None
     if not isinstance(value, dict):
@@ -172,6 +167,11 @@ def _without_repetitions(entries: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise ValueError(f"{key!r:.60} stands twice in an object")
             seen.add(key)
     return value
+
+
+_decoder = json.JSONDecoder(
+    parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_without_repetitions
+)
 
 
 def depth(value: object) -> int:
