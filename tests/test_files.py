@@ -139,7 +139,7 @@ def test_a_file_of_another_kind_is_refused(written: Path, tmp_path: Path) -> Non
 def test_a_missing_file_a_folder_and_a_text_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TicketError, match="no file"):
         files.read_tensors(tmp_path / "missing", KIND)
-    with pytest.raises(TicketError, match="no file"):
+    with pytest.raises(TicketError, match="a folder, not a file"):
         files.read_tensors(tmp_path, KIND)
     text = tmp_path / "text"
     text.write_text("hello")

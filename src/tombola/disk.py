@@ -13,15 +13,16 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tombola.errors import unwritable
+from tombola.untrusted import NO_LINK, NO_WAIT, as_regular
 
 # Where files have no newline translation of their own, as on POSIX, there is no such flag.
 _BINARY = getattr(os, "O_BINARY", 0)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
-_REPLACED = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY
 _APPENDED = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _BINARY
 
 
@@ -38,7 +39,7 @@ def write_whole(path: Path, content: bytes, *, make_folder: bool = False, synced
         if make_folder:
             os.makedirs(path.parent, exist_ok=True)
         try:
-            _write(temporary, content, _NEW, synced=synced)
+            _write_new(temporary, content, synced=synced)
             replace(temporary, path)
             if synced:
                 _sync(path.parent)
@@ -50,22 +51,21 @@ def write_whole(path: Path, content: bytes, *, make_folder: bool = False, synced
 
 def write_part(path: Path, content: bytes) -> None:
     """Write a new file in place: for folders that nobody reads before they are renamed, and for trials."""
-    _write(path, content, _NEW)
-
-
-def overwrite(path: Path, content: bytes) -> None:
-    """Write a file in place that may be lost or cut off without harm, such as a report of progress."""
-    _write(path, content, _REPLACED)
+    _write_new(path, content)
 
 
 def append(path: Path, content: bytes) -> None:
-    """Add to the end of a file, which is made if need be."""
-    _write(path, content, _APPENDED)
+    """Add to the end of a file, which is made if need be.
+
+    Raises :class:`~tombola.errors.OddFile` or OSError for anything else than a file, such as a pipe or link.
+    """
+    with open_to_append(path) as file:
+        _write_all(file.fileno(), content)
 
 
-def open_log(path: Path) -> BinaryIO:
-    """A file that is added to without this module, by what runs while a process dies."""
-    return os.fdopen(os.open(path, _APPENDED, 0o666), "ab")
+def open_to_append(path: Path) -> FileIO:
+    """A file that is added to without this module, by what runs while a process dies; as :func:`append`."""
+    return as_regular(path, os.open(path, _APPENDED | NO_WAIT | NO_LINK, 0o666), "a")
 
 
 def new_file(path: Path) -> BinaryIO:
@@ -183,16 +183,20 @@ def sync_folder(folder: Path, *, files: bool = False) -> None:
         sync.result()
 
 
-def _write(path: Path, content: bytes, flags: int, *, synced: bool = False) -> None:
-    descriptor = os.open(path, flags, 0o666)
+def _write_new(path: Path, content: bytes, *, synced: bool = False) -> None:
+    descriptor = os.open(path, _NEW, 0o666)
     try:
-        rest = memoryview(content)
-        while rest:  # a system writes at most 2 GiB at a time
-            rest = rest[os.write(descriptor, rest) :]
+        _write_all(descriptor, content)
         if synced:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:  # a system writes at most 2 GiB at a time
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def _sync(path: Path) -> None:

@@ -52,6 +52,17 @@ class Undeclared(StoreError):
     """An intact result of a network that is not declared in this process."""
 
 
+class OddFile(TombolaError, ValueError):
+    """A file that is not read: a pipe, device, link or folder in its place, or too many bytes.
+
+    what: what is there, as "a pipe, not a file".
+    """
+
+    def __init__(self, path: str | os.PathLike[str], what: str) -> None:
+        super().__init__(f"{os.fspath(path)} is {what}")
+        self.what = what
+
+
 class Unfinished(TombolaError):
     """Work that was stopped on time, without a failure; the same call or command continues it."""
 
@@ -87,5 +98,7 @@ def remedy(error: BaseException) -> str:
 
 def reason(error: BaseException) -> str:
     """The cause of an error as one line without its path."""
+    if isinstance(error, OddFile):
+        return error.what
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split())

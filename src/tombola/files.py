@@ -10,7 +10,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from tombola.disk import write_whole
 from tombola.errors import TicketError, reason, unwritable
-from tombola.untrusted import json_object
+from tombola.untrusted import LARGEST_TENSORS, check_regular, json_object
 
 
 def write_tensors(
@@ -57,25 +58,23 @@ def write_tensors(
 
 
 def read_tensors(
-    path: str | os.PathLike[str], kind: str, *, only: str = ""
+    path: str | os.PathLike[str], kind: str, *, only: str = "", follow: bool = False
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The description and the tensors of a file that :func:`write_tensors` wrote.
 
     only: prefix of the names of tensors that are wanted; the others are not read, nor checked.
+    follow: whether the file may be a link, as where the user named it.
 
     Raises :class:`~tombola.errors.TicketError` when there is no such file, or it is of another kind,
     truncated or altered.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise TicketError(f"no file {str(path)!r}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            names = list(file.keys())
-            tensors = {name: file.get_tensor(name) for name in names if name.startswith(only)}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise TicketError(f"{path} is damaged or not a tensor file: {reason(error)}") from error
+    with _opened(path, follow=follow) as file:
+        metadata = dict(file.metadata() or {})
+        names = list(file.keys())
+        tensors = {name: file.get_tensor(name) for name in names if name.startswith(only)}
     if metadata.get("kind") != kind:
         raise TicketError(f"{path} holds {metadata.get('kind', 'something')!r}, not {kind!r}")
     if metadata.get("seal") != _seal(metadata):
@@ -94,26 +93,34 @@ def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises :class:`~tombola.errors.TicketError` if it is damaged.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError) as error:
-        raise TicketError(f"{path} is damaged or not a tensor file: {reason(error)}") from error
+    with _opened(path) as file:
+        metadata = dict(file.metadata() or {})
     if metadata.get("seal") != _seal(metadata):
         raise TicketError(f"{path} was altered: its description does not match its seal")
     return _metadata_object(path, metadata, "description")
 
 
 def file_kind(path: str | os.PathLike[str]) -> str:
-    """The kind of a tensor file; :class:`~tombola.errors.TicketError` if it is not one of tombola's."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            kind = (file.metadata() or {}).get("kind")
-    except (SafetensorError, OSError) as error:
-        raise TicketError(f"{path} is damaged or not a tensor file: {reason(error)}") from error
+    """The kind of a tensor file that the user named, which may be a link.
+
+    Raises :class:`~tombola.errors.TicketError` if it is not one of tombola's.
+    """
+    with _opened(path, follow=True) as file:
+        kind = (file.metadata() or {}).get("kind")
     if kind is None:
         raise TicketError(f"{path} is a safetensors file, but not one of tombola's")
     return str(kind)
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str], *, follow: bool = False) -> Iterator[Any]:
+    """A tensor file, opened; TicketError if it is none, or cannot be read meanwhile."""
+    try:
+        check_regular(path, LARGEST_TENSORS, follow=follow)
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError, ValueError) as error:
+        raise TicketError(f"{path} is damaged or not a tensor file: {reason(error)}") from error
 
 
 def checksum(tensor: Tensor) -> str:

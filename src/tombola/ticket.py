@@ -147,7 +147,7 @@ class Ticket:
 
         Raises :class:`~tombola.errors.TicketError` for a file that is damaged, altered or of another network.
         """
-        return cls.unpack(*files.read_tensors(path, _KIND), network=network)
+        return cls.unpack(*files.read_tensors(path, _KIND, follow=True), network=network)
 
     def pack(self, *, start: str = "surviving") -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Description and tensors of this ticket.

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import signal
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,26 @@ def quick() -> tb.Recipe:
 def _leases_end_with_their_test() -> Iterator[None]:
     yield
     leases._held._leases.clear()
+
+
+@pytest.fixture
+def within() -> Callable[[int], AbstractContextManager[None]]:
+    """Fails a body that takes more than so many seconds, whatever it waits for in Python."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError("it took too long")
+
+    @contextmanager
+    def limit(seconds: int) -> Iterator[None]:
+        before = signal.signal(signal.SIGALRM, late)
+        signal.alarm(seconds)
+        try:
+            yield
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
+
+    return limit
 
 
 class Recorder(Progress):

@@ -10,6 +10,7 @@ from pathlib import Path
 from tombola.errors import ExperimentError, reason, unknown
 from tombola.experiments.experiment import Experiment
 from tombola.lab.user_code import import_file
+from tombola.untrusted import read_regular
 
 KINDS = (".py", ".toml")
 
@@ -73,7 +74,7 @@ def _read_python(path: Path) -> ExperimentFile:
 
 def _read_toml(path: Path) -> ExperimentFile:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(read_regular(path, follow=True).decode())
     except (OSError, ValueError) as error:
         raise ExperimentError(f"{path}: {reason(error)}") from error
     code = content.pop("import", [])

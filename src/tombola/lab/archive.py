@@ -16,7 +16,9 @@ import struct
 import uuid
 import zipfile
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
+from functools import cached_property
+from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,7 +40,7 @@ from tombola.lab.job import describes
 from tombola.lab.objects import data_record, lacks_start, needed_objects, object_path, read_object
 from tombola.lab.starts import is_made_again
 from tombola.lab.store import RECORD, Store, write_json
-from tombola.untrusted import OTHER_FORM, json_object
+from tombola.untrusted import LARGEST_TENSORS, LONGEST_TEXT, OTHER_FORM, json_object, open_regular
 
 _KIND = "tombola.export/1"
 _MANIFEST = "manifest.json"
@@ -54,6 +56,8 @@ Member = tuple[str, Path | None]
 
 # Bytes that are copied at a time: a result may be larger than the memory.
 _PART = 2**20
+# Bytes of the largest archive.
+_LARGEST = 2**40
 
 
 def write_archive(jobs: Iterable[str], file: str | os.PathLike[str], members: Iterable[Member]) -> None:
@@ -70,12 +74,11 @@ def write_archive(jobs: Iterable[str], file: str | os.PathLike[str], members: It
             checksums = {}
             for member, source in members:
                 info = zipfile.ZipInfo(member)
-                info.file_size = source.stat().st_size if source else 0
-                with (
-                    archive.open(info, "w") as target,
-                    source.open("rb") if source else io.BytesIO() as content,
-                ):
-                    checksums[member] = _copy(content, target)
+                with _opened_member(member, source) as content:
+                    info.file_size = content.seek(0, os.SEEK_END)
+                    content.seek(0)
+                    with archive.open(info, "w") as target:
+                        checksums[member] = _copy(content, target)
             manifest = {"kind": _KIND, "jobs": list(jobs), "checksums": checksums}
             archive.writestr(_MANIFEST, json.dumps(manifest, indent=1))
         disk.sync_file(partial)
@@ -85,6 +88,34 @@ def write_archive(jobs: Iterable[str], file: str | os.PathLike[str], members: It
         raise unwritable(path, error) from error
     finally:
         disk.remove(partial, missing_ok=True)
+
+
+class _Opened(FileIO):
+    """An archive as :mod:`zipfile` reads it, which would ask for as much memory as the file says.
+
+    size: in bytes.
+    """
+
+    @cached_property
+    def size(self) -> int:
+        return os.fstat(self.fileno()).st_size
+
+    def read(self, count: int | None = -1, /) -> Any:
+        left = max(0, self.size - self.tell())
+        count = left if count is None or count < 0 else min(count, left)
+        if count > LONGEST_TEXT:
+            raise ValueError(f"its list of members has {count:,} bytes; at most {LONGEST_TEXT:,} are read")
+        return super().read(count)
+
+
+def _longest(member: str) -> int:
+    """Bytes that a member may have."""
+    return LARGEST_TENSORS if member.endswith(".safetensors") else LONGEST_TEXT
+
+
+def _opened_member(member: str, source: Path | None) -> AbstractContextManager[IO[bytes]]:
+    """What an archive's member is copied from."""
+    return io.BytesIO() if source is None else open_regular(source, _longest(member))
 
 
 def import_(store: Store, file: str | os.PathLike[str]) -> list[str]:
@@ -101,8 +132,12 @@ def import_(store: Store, file: str | os.PathLike[str]) -> list[str]:
         # A store of its own first, which is read like any other before anything of it is taken over.
         incoming = Store(folder)
         try:
-            with zipfile.ZipFile(path) as archive:
-                names = _unpack(archive, incoming, path.stat().st_size)
+            with (
+                open_regular(path, _LARGEST, follow=True) as opened,
+                _Opened(opened.fileno(), closefd=False) as content,
+                zipfile.ZipFile(content) as archive,
+            ):
+                names = _unpack(archive, incoming, content.size)
         except (OSError, EOFError, zipfile.BadZipFile, struct.error, *OTHER_FORM) as error:
             raise StoreError(f"{path} is damaged or no export: {reason(error)}") from error
         try:
@@ -132,6 +167,9 @@ def _unpack(archive: zipfile.ZipFile, incoming: Store, size: int) -> list[str]:
         raise ValueError("it is compressed, which an export never is")
     if sum(info.file_size for info in archive.infolist()) > size:
         raise ValueError("its members are larger than the file")
+    for member, info in members.items():
+        if info.file_size > _longest(member):
+            raise ValueError(f"{member} has {info.file_size:,} bytes; at most {_longest(member):,} are read")
     manifest = json_object(archive.read(_MANIFEST), "the manifest")
     if manifest["kind"] != _KIND:
         raise ValueError(f"it holds {manifest['kind']!r}, not {_KIND!r}")

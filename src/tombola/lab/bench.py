@@ -22,6 +22,7 @@ from tombola.lab.slots import intra_op_threads
 from tombola.networks.versions import bare_name
 from tombola.training.device import Mode, hardware_name
 from tombola.training.throughput import Machine, Speed, measure_machine, measure_speed
+from tombola.untrusted import read_regular
 from tombola.version import __version__
 
 
@@ -153,7 +154,7 @@ def write_bench(measured: Bench, file: str | os.PathLike[str]) -> None:
 def read_bench(file: str | os.PathLike[str]) -> Bench:
     """The speeds that :func:`write_bench` wrote; raises :class:`~tombola.errors.StoreError` if unreadable."""
     try:
-        fields: dict[str, Any] = json.loads(Path(file).read_text())
+        fields: dict[str, Any] = json.loads(read_regular(file, follow=True))
         machine = Machine(**fields.pop("machine"))
         speeds = tuple(Speed(**speed) for speed in fields.pop("speeds"))
         return Bench(**fields, machine=machine, speeds=speeds)

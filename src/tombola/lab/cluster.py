@@ -27,6 +27,7 @@ from tombola.errors import ClusterError, reason, unwritable
 from tombola.lab.environment import difference, versions
 from tombola.lab.slots import Crew
 from tombola.lab.store import Store
+from tombola.untrusted import read_regular
 from tombola.version import __version__
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ def _address_in(file: Path) -> str:
     give_up = time.monotonic() + _PATIENCE
     while True:
         try:
-            return str(json.loads(file.read_text())["address"])
+            return str(json.loads(read_regular(file, follow=True))["address"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             if time.monotonic() > give_up:
                 raise ClusterError(

@@ -16,27 +16,49 @@ from typing import Any
 TICKET_FUNCTION = "prune"
 """The function whose results are the tickets of rounds. Listings and counts leave them out unless asked."""
 
+MOST_REFERENCES = 10_000
+"""Results and data sets that a description may name, those of calls within it too. The paper's name four."""
+
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 # Bytes of a data name: with a prefix and a suffix a file name stays below the 255 of most file systems.
 _LONGEST = 200
 
 
 def check_description(description: object) -> None:
-    """Raises ValueError unless this is a call whose references are fingerprints or names of files."""
-    if not isinstance(description, dict):
-        raise ValueError(f"{description!r:.60} is no call")
-    for key, kind in (("function", str), ("version", int), ("arguments", dict)):
-        if not isinstance(description.get(key), kind):
-            raise ValueError(f"its {key} is {description.get(key)!r:.60}")
-    pending = list(description["arguments"].values())
+    """Raises ValueError unless this is a call whose references are fingerprints or names of files.
+
+    Nor may they be more than :data:`MOST_REFERENCES`.
+    """
+    pending = _checked_arguments(description)
+    references = 0
     while pending:
         value = pending.pop()
         if isinstance(value, list):
             pending.extend(value)
         elif isinstance(value, dict):
             _check_reference(value)
-            if "call" not in value:  # the arguments of a call may have any name, "data" too
+            references += is_reference(value)
+            if references > MOST_REFERENCES:
+                raise ValueError(f"it names more than {MOST_REFERENCES:,} results and data sets")
+            if _is_full(value):
+                pending.extend(_checked_arguments(value["call"]))
+            elif "call" not in value:  # the arguments of a call may have any name, "data" too
                 pending.extend(value.values())
+
+
+def _checked_arguments(call: object) -> list[Any]:
+    """The arguments of a described call; ValueError if it is none."""
+    if not isinstance(call, dict):
+        raise ValueError(f"{call!r:.60} is no call")
+    for key, kind in (("function", str), ("version", int), ("arguments", dict)):
+        if not isinstance(call.get(key), kind):
+            raise ValueError(f"its {key} is {call.get(key)!r:.60}")
+    return list(call["arguments"].values())
+
+
+def is_reference(value: Mapping[str, Any]) -> bool:
+    """Whether an object among arguments names a result, data, or a ticket or run of the caller's own."""
+    return "job" in value or value.keys() == {"data"} or value.keys() == {"value", "type"}
 
 
 def _check_reference(value: dict[str, Any]) -> None:
@@ -44,8 +66,6 @@ def _check_reference(value: dict[str, Any]) -> None:
     if "job" in value:
         if not is_fingerprint(value["job"]):
             raise ValueError(f"{value['job']!r:.60} is no job")
-        if "call" in value:
-            check_description(value["call"])
     elif value.keys() == {"data"} and not is_data_name(value["data"]):
         raise ValueError(f"{value['data']!r:.60} is no data set")
     elif value.keys() == {"value", "type"} and not (

@@ -6,7 +6,6 @@ seeds, noise numbers, and which tickets or runs they take may differ.
 
 from __future__ import annotations
 
-import csv
 import json
 import threading
 import time
@@ -20,7 +19,7 @@ from typing import Any
 from tombola.errors import StoreError, TombolaError
 from tombola.lab.deadline import Stop, Stopped
 from tombola.lab.description import objects_in, parents
-from tombola.lab.store import HISTORY, Store
+from tombola.lab.store import Store
 from tombola.untrusted import OTHER_FORM
 
 # Arguments that tell equal jobs apart and do not change how much there is to do.
@@ -129,7 +128,7 @@ class _Durations:
             with suppress(StoreError, OSError, *OTHER_FORM):
                 provenance = self._store.provenance(name)
                 # Of a training that was interrupted the provenance has the last part only.
-                epochs = _seconds_of_epochs(self._store.file(name, HISTORY))
+                epochs = sum(float(row["seconds"]) for row in self._store.history(name))
                 self._seconds[name] = str(provenance["hardware"]), max(float(provenance["seconds"]), epochs)
         return self._seconds[name]
 
@@ -138,14 +137,6 @@ class _Durations:
 def _durations(root: Path) -> _Durations:
     """The durations in a store, the same object at every call in this process."""
     return _Durations(root)
-
-
-def _seconds_of_epochs(table: Path) -> float:
-    """The seconds of all epochs of a training's history; 0 if there is none."""
-    if not table.exists():
-        return 0.0
-    with table.open(newline="") as file:
-        return sum(float(row["seconds"]) for row in csv.DictReader(file))
 
 
 def _job_kind(description: Mapping[str, Any]) -> _JobKind:

@@ -78,7 +78,18 @@ def finished_job(store: Store, prefix: str) -> Job:
 
 def evaluate(store: Store, description: Mapping[str, Any], runtime: Mapping[str, Any]) -> Any:
     """The result of a described call, computed here, with its parents' results from the store."""
-    return call(described_function(description), described_arguments(store, description, runtime), runtime)
+    return _evaluated(store, description, runtime, {})
+
+
+def _evaluated(
+    store: Store, description: Mapping[str, Any], runtime: Mapping[str, Any], results: dict[str, Any]
+) -> Any:
+    """The result of a described call; ``results`` are those that it shares with others of the same job."""
+    arguments = {
+        key: _described_argument(store, argument, runtime, results)
+        for key, argument in description["arguments"].items()
+    }
+    return call(described_function(description), arguments, runtime)
 
 
 def described_arguments(
@@ -87,9 +98,12 @@ def described_arguments(
     """The arguments of a described call as library objects, by parameter; parents' results from the store.
 
     runtime: what the lab passes to calls that run again within this one, such as the device.
+
+    A result that is named several times is loaded, and a call computed, once.
     """
+    results: dict[str, Any] = {}
     return {
-        key: _described_argument(store, argument, runtime)
+        key: _described_argument(store, argument, runtime, results)
         for key, argument in description["arguments"].items()
     }
 
@@ -97,7 +111,7 @@ def described_arguments(
 def data_fingerprints(store: Store, description: Mapping[str, Any]) -> dict[str, str]:
     """The fingerprints of the data sets that a described call takes, by parameter."""
     return {
-        key: _described_argument(store, argument, {}).fingerprint
+        key: _described_argument(store, argument, {}, {}).fingerprint
         for key, argument in description["arguments"].items()
         if _is_data(argument)
     }
@@ -129,19 +143,26 @@ def _unpacked(store: Store, packed: Packed, kind: Any) -> Any:
     return unpack(packed, kind, lambda fingerprint: stored_object(store, fingerprint)[1])
 
 
-def _described_argument(store: Store, value: Any, runtime: Mapping[str, Any]) -> Any:
-    """The library object that an argument of a description stands for; other values are left as they are."""
+def _described_argument(store: Store, value: Any, runtime: Mapping[str, Any], results: dict[str, Any]) -> Any:
+    """The library object that an argument of a description stands for; other values are left as they are.
+
+    results: of jobs by name and of calls by their description, as far as they were needed before.
+    """
     if isinstance(value, list):
-        return [_described_argument(store, item, runtime) for item in value]
+        return [_described_argument(store, item, runtime, results) for item in value]
     if not isinstance(value, dict):
         return value
     if value.keys() == {"data"}:
         return stored_data(store, value["data"])
     if "job" in value:
         if "call" not in value:
-            return load_result(store, value["job"])
+            name = value["job"]
+            if name not in results:
+                results[name] = load_result(store, name)
+            return results[name]
         if _is_data(value):
-            behind = tuple(stored_data(store, name).fingerprint for name in _data_names(value))
+            names = dict.fromkeys(_data_names(value))
+            behind = tuple(stored_data(store, name).fingerprint for name in names)
             with _deriving:
                 data, uses = _derived_data(
                     store.root, json.dumps(value["call"]), (*behind, *_versions_behind(store, value["call"]))
@@ -149,7 +170,10 @@ def _described_argument(store: Store, value: Any, runtime: Mapping[str, Any]) ->
             for use in uses:
                 note_use(*use)
             return data
-        return evaluate(store, value["call"], runtime)
+        text = json.dumps(value["call"], sort_keys=True)  # not by a name that a stranger may have written
+        if text not in results:
+            results[text] = _evaluated(store, value["call"], runtime, results)
+        return results[text]
     if value.keys() == {"value", "type"}:
         details, tensors = stored_object(store, value["value"])
         packed = Packed({}, details, tensors)

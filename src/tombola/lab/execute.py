@@ -25,8 +25,8 @@ from typing import Any, get_args
 import numpy
 import torch
 
-from tombola import disk
-from tombola.errors import RecipeError, StoreUnwritable, TombolaError, unknown
+from tombola.disk import write_whole
+from tombola.errors import RecipeError, StoreError, StoreUnwritable, TombolaError, unknown
 from tombola.lab import lease as leases
 from tombola.lab.arguments import job_signature
 from tombola.lab.deadline import PATIENCE, Stop
@@ -218,8 +218,8 @@ def _record_failure(workplace: Path, error: Exception) -> None:
     """Writes the cause of a failure to the workplace."""
     try:
         text = str(error) if isinstance(error, TombolaError) else traceback.format_exc()
-        disk.overwrite(workplace / "error.txt", (text + "\n").encode(errors="replace"))
-    except OSError:
+        write_whole(workplace / "error.txt", f"{text}\n".encode(errors="replace"), synced=False)
+    except StoreError:
         pass  # a full disk, say: the error itself is on its way to the user already
 
 

@@ -7,17 +7,18 @@ runs both.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from tombola.errors import reason
 from tombola.lab.evaluate import load_result
 from tombola.lab.job import Job, result_type
 from tombola.lab.store import HISTORY, NUMBERS, Store
 from tombola.table.key import Key
 from tombola.table.number import Curve, Number, Together
 from tombola.training.run import Run
+from tombola.untrusted import OTHER_FORM
 
 Guess = Literal["printed", "cheapest", "dearest"]
 """What planning takes a search to find: what the paper prints, or one of the extremes of its cost."""
@@ -63,10 +64,12 @@ class Results:
         """Test error in percent by epoch, from row 0 before any step; None of a run that is not there."""
         if not self.store.has(run.name):
             return None
-        text = self.store.file(run.name, HISTORY).read_text(encoding="utf-8")
-        rows = list(csv.DictReader(text.splitlines()))
-        errors = tuple(100 - float(row["test_accuracy"]) for row in rows)
-        return Curve(tuple(int(row["epoch"]) for row in rows), errors)
+        rows = self.store.history(run.name)
+        try:
+            errors = tuple(100 - float(row["test_accuracy"]) for row in rows)
+            return Curve(tuple(int(row["epoch"]) for row in rows), errors)
+        except OTHER_FORM as error:
+            raise self.store.damaged(run.name, f"{HISTORY}: {reason(error)}") from error
 
 
 @dataclass(frozen=True)

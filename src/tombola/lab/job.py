@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tombola.data.imageset import Data
 from tombola.errors import JobError
 from tombola.lab.arguments import ArgumentWriter, from_json, job_signature, same_source, written_defaults
-from tombola.lab.description import TICKET_FUNCTION, full_calls
+from tombola.lab.description import MOST_REFERENCES, TICKET_FUNCTION, full_calls, is_reference
 from tombola.registry import Declaration, declaration, declaration_of
 from tombola.source import note_use
 from tombola.ticket import Ticket
@@ -49,7 +49,7 @@ class Job:
     def name(self) -> str:
         """The job's SHA-256 in 64 hexadecimal digits."""
         # As name_of its description, which would be written out only to be read again.
-        arguments = {key: _jobs_by_name(value) for key, value in self.arguments.items()}
+        arguments = {key: _by_name(value) for key, value in self.arguments.items()}
         return _call_name(self.declaration.name, self.declaration.version, arguments)
 
     @property
@@ -80,6 +80,11 @@ class Job:
     def levels(self) -> int:
         """How many levels of lists and objects the description has within each other."""
         return 2 + max(map(_levels, self.arguments.values()), default=0)
+
+    @cached_property
+    def references(self) -> int:
+        """How many results and data sets the description names, those of calls described in full too."""
+        return sum(map(_references, self.arguments.values()))
 
     def description(self) -> dict[str, Any]:
         """The call as JSON values. A parent that is not stored is described in full."""
@@ -124,12 +129,18 @@ def job(function: Callable[..., object], /, *arguments: Any, **options: Any) -> 
             f"{declared.name} takes calls within calls, described {written_call.levels} levels deep; a store "
             f"reads {DEEPEST}: declare the function of one of them with stored=True"
         )
+    if written_call.references > MOST_REFERENCES:
+        raise JobError(
+            f"{declared.name} names {written_call.references:,} results and data sets, counting those of "
+            f"calls within it; a store reads {MOST_REFERENCES:,}: declare functions of calls within it with "
+            "stored=True, or give fewer"
+        )
     return written_call
 
 
 def name_of(description: Mapping[str, Any]) -> str:
     """The name of the job with this description; parents described in full count by their names alone."""
-    arguments = {key: _parents_by_name(value) for key, value in description["arguments"].items()}
+    arguments = {key: _by_name(value) for key, value in description["arguments"].items()}
     return _call_name(description["function"], description["version"], arguments)
 
 
@@ -261,11 +272,22 @@ def _argument_json(value: object) -> object:
     return [_argument_json(item) for item in value] if isinstance(value, list) else value
 
 
-def _jobs_by_name(value: object) -> object:
-    """An argument of a job with the names of jobs in place of the jobs."""
+def _by_name(value: object) -> object:
+    """An argument of a job or description with names in place of jobs and calls described in full."""
     if isinstance(value, Job):
         return {"job": value.name}
-    return [_jobs_by_name(item) for item in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_by_name(item) for item in value]
+    return {"job": value["job"]} if isinstance(value, dict) and {"job", "call"} <= value.keys() else value
+
+
+def _references(value: object) -> int:
+    """How many results and data sets an argument of a job names."""
+    if isinstance(value, Job):
+        return 1 if value.stored else 1 + value.references
+    if isinstance(value, list):
+        return sum(map(_references, value))
+    return int(isinstance(value, dict) and is_reference(value))
 
 
 def _levels(value: object) -> int:
@@ -273,10 +295,3 @@ def _levels(value: object) -> int:
     if isinstance(value, Job):
         return 1 if value.stored else 1 + value.levels
     return 1 + max(map(_levels, value), default=0) if isinstance(value, list) else depth(value)
-
-
-def _parents_by_name(value: object) -> object:
-    """An argument of a description without the calls that are described in full."""
-    if isinstance(value, list):
-        return [_parents_by_name(item) for item in value]
-    return {"job": value["job"]} if isinstance(value, dict) and {"job", "call"} <= value.keys() else value

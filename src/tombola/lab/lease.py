@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from tombola import disk
-from tombola.errors import unwritable
+from tombola.errors import OddFile, unwritable
 from tombola.lab import process
-from tombola.untrusted import json_object
+from tombola.untrusted import json_object, open_regular
 
 # Seconds without a heartbeat after which a lease may be taken over.
 STALE = 60.0
@@ -34,6 +34,8 @@ HEARTBEAT = 10.0
 _LOOK = 1.0
 # Seconds by which a look may be late; after more the process and its work were suspended meanwhile.
 _SUSPENDED = 10.0
+# Bytes of the longest lease; ours have some 300.
+_LONGEST = 2**16
 
 
 class LeaseLost(Exception):
@@ -183,6 +185,9 @@ def _clear_if_stale(path: Path) -> bool:
     # Between the look and the rename there may have been a heartbeat, or another owner may have taken over:
     # then that lease is put back.
     mistaken = _read_lease(aside) != state
+    if aside.is_dir() and not aside.is_symlink():
+        disk.remove_tree(aside)
+        return True
     if mistaken:
         # If a third owner was faster, the second finds its lease lost at its next heartbeat and stops.
         with suppress(FileExistsError):
@@ -193,7 +198,10 @@ def _clear_if_stale(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class _LeaseState:
-    """A lease file as read: its owner, None if unreadable; its last heartbeat in ns, None if it is gone."""
+    """A lease file as read: its owner, None if unreadable; its last heartbeat in ns, None if it is gone.
+
+    Unreadable are odd contents, and whatever is no file: a pipe, a link, a folder. It is stale in time.
+    """
 
     owner: dict[str, Any] | None = None
     heartbeat: int | None = None
@@ -214,12 +222,12 @@ def _read_once(path: Path) -> _LeaseState:
     """The state of a lease file; OSError with ESTALE if it is removed on the server meanwhile."""
     try:
         # Opened before its time is read: only then must a client of a file server ask the server.
-        with path.open("rb") as file:
-            text, heartbeat = file.read(), os.fstat(file.fileno()).st_mtime_ns
+        with open_regular(path, _LONGEST) as file:
+            text, heartbeat = file.read(_LONGEST), os.fstat(file.fileno()).st_mtime_ns
     except FileNotFoundError:
         return _LeaseState()
-    except IsADirectoryError:
-        return _LeaseState(None, path.stat().st_mtime_ns)
+    except OddFile:
+        return _LeaseState(None, path.lstat().st_mtime_ns)
     try:
         return _LeaseState(json_object(text), heartbeat)
     except ValueError:

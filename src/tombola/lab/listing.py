@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,13 +27,15 @@ from rich.tree import Tree
 from tombola.disk import write_whole
 from tombola.errors import JobError, StoreError, reason
 from tombola.lab.description import TICKET_FUNCTION
-from tombola.lab.store import TICKET_KIND, Store
-from tombola.untrusted import OTHER_FORM, json_object, printable
+from tombola.lab.store import TICKET_KIND, Store, read_json
+from tombola.untrusted import OTHER_FORM, printable
 from tombola.version import __version__
 
 _INDEX = ".index.json"
 # Between two columns of a listing.
 _GAP = "  "
+# Lines of each part of what is shown of a job, and characters of one of them.
+_MOST_LINES, _LONGEST_LEAF = 500, 2_000
 
 
 class JobRow(NamedTuple):
@@ -174,7 +179,7 @@ def _change_times(store: Store) -> list[tuple[str, int]]:
 def _index(store: Store) -> dict[str, tuple[int, JobRow]]:
     """The rows of the index by job, each with its change time; {} if another version of tombola wrote it."""
     try:
-        content = json_object((store.root / _INDEX).read_bytes())
+        content = read_json(store.root / _INDEX)
         if content["tombola"] != __version__:
             return {}
         return {name: (changed, _checked_row(name, *row)) for changed, name, *row in content["rows"]}
@@ -193,14 +198,14 @@ def show_job(store: Store, prefix: str) -> RenderableType:
     """A finished job's arguments, with those of the jobs behind it, its result and provenance."""
     name = store.find(prefix)
     description = store.description(name)
-    tree = Tree(Text(printable(f"{description['function']} {name}"), style="bold"))
+    tree = Tree(Text(_cut(printable(f"{description['function']} {name}")), style="bold"))
     _add_arguments(store, tree, description, depth=3)
-    provenance = Tree("provenance")
-    for key, value in store.provenance(name).items():
-        provenance.add(_leaf(key, _brief(value)))
-    result = Tree("result")
-    for key, value in store.numbers(name).items():
-        result.add(_leaf(key, _brief(value)))
+    provenance, result = Tree("provenance"), Tree("result")
+    for branch, entries in ((provenance, store.provenance(name)), (result, store.numbers(name))):
+        for key, value in islice(entries.items(), _MOST_LINES):
+            branch.add(_leaf(key, _brief(value)))
+        if len(entries) > _MOST_LINES:
+            branch.add(f"... {len(entries) - _MOST_LINES:,} more not shown")
     return Group(tree, result, provenance, _dim_line(f"folder: {store.folder(name)}"))
 
 
@@ -232,25 +237,43 @@ def show_file(path: Path) -> RenderableType:
 
 def _leaf(key: str, value: object) -> str:
     """A leaf of a tree; brackets and control characters in it change nothing on a terminal."""
-    return escape(printable(f"{key}: {value}"))
+    return escape(_cut(printable(f"{key}: {value}")))
+
+
+def _cut(text: str) -> str:
+    """A text without what is beyond its longest length."""
+    return text if len(text) <= _LONGEST_LEAF else f"{text[:_LONGEST_LEAF]}…"
 
 
 def _add_arguments(store: Store, tree: Tree, description: Mapping[str, Any], depth: int) -> None:
-    """Add the arguments of a call to a tree, and to some depth those of the jobs among them."""
-    for key, value in description["arguments"].items():
-        if not (isinstance(value, dict) and "job" in value):
-            tree.add(_leaf(key, _brief(value)))
-            continue
-        parent = value.get("call") or (store.description(value["job"]) if store.has(value["job"]) else None)
-        if parent is None:
-            tree.add(_leaf(key, f"job {value['job'][:12]} (gone)"))
-            continue
-        label = parent["function"] + ("" if "call" in value else f" {value['job'][:12]}")
-        branch = tree.add(_leaf(key, label))
-        if depth > 0:
-            _add_arguments(store, branch, parent, depth - 1)
-        else:
-            branch.add("...")
+    """Add the arguments of a call to a tree, and to some depth those of the jobs among them.
+
+    The nearest first, up to so many lines: few jobs can have any number of paths to those behind them.
+    """
+    read = cache(lambda name: store.description(name) if store.has(name) else None)
+    pending, lines = deque([(tree, description, depth)]), 0
+    while pending and lines < _MOST_LINES:
+        parent_tree, call, levels = pending.popleft()
+        shown = list(islice(call["arguments"].items(), _MOST_LINES - lines))
+        lines += len(shown)
+        for key, value in shown:
+            if not (isinstance(value, dict) and "job" in value):
+                parent_tree.add(_leaf(key, _brief(value)))
+                continue
+            parent = value.get("call") or read(value["job"])
+            if parent is None:
+                parent_tree.add(_leaf(key, f"job {value['job'][:12]} (gone)"))
+                continue
+            label = parent["function"] + ("" if "call" in value else f" {value['job'][:12]}")
+            branch = parent_tree.add(_leaf(key, label))
+            if levels > 0:
+                pending.append((branch, parent, levels - 1))
+            else:
+                branch.add("...")
+        if len(shown) < len(call["arguments"]):
+            parent_tree.add(f"... {len(call['arguments']) - len(shown):,} more arguments not shown")
+    if pending:
+        tree.add(f"... what {len(pending):,} of these jobs and calls were made from is not shown")
 
 
 def _arguments_line(description: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tombola.errors import JobError, NetworkError, StoreError
-from tombola.lab.description import own_values, parents, shared_start
+from tombola.lab.description import objects_in, own_values, parents, shared_start
 from tombola.lab.job import Job, checked_description, described_function
 from tombola.lab.objects import lacks_start, object_path
 from tombola.lab.store import Store
@@ -101,18 +101,40 @@ def _stored_call(store: Store, name: str) -> _FollowedCall | None:
 
 
 def _job(store: Store, name: str) -> Job:
-    """A finished job as a :class:`~tombola.lab.job.Job`, its parents too, as far as the store has them."""
-    description = store.description(name)
-    arguments = {key: _with_jobs(store, value) for key, value in description["arguments"].items()}
-    return Job(described_function(description), arguments)
+    """A finished job as a :class:`~tombola.lab.job.Job`, its parents too, as far as the store has them.
+
+    Each is read and made once, after those behind it: a long chain must not hit the recursion limit.
+    """
+    jobs: dict[str, Job | None] = {}  # None where it is gone
+    descriptions: dict[str, dict[str, Any]] = {}
+    pending = [name]
+    while pending:
+        current = pending[-1]
+        if current in jobs or not store.has(current):
+            jobs.setdefault(current, None)
+            pending.pop()
+            continue
+        if current not in descriptions:
+            descriptions[current] = checked_description(store, current)
+            behind = objects_in(list(descriptions[current]["arguments"].values()))
+            pending += [value["job"] for value in behind if "job" in value and "call" not in value]
+            continue
+        description = descriptions[pending.pop()]
+        arguments = {key: _with_jobs(jobs, value) for key, value in description["arguments"].items()}
+        job = jobs[current] = Job(described_function(description), arguments)
+        _ = job.name, job.needs  # now, when those behind it have theirs
+    made = jobs[name]
+    if made is None:
+        raise JobError(f"job {name[:12]} is not in the store at {store.root}")
+    return made
 
 
-def _with_jobs(store: Store, value: Any) -> Any:
+def _with_jobs(jobs: Mapping[str, Job | None], value: Any) -> Any:
     """An argument of a description with finished jobs in place of their names."""
     if isinstance(value, list):
-        return [_with_jobs(store, item) for item in value]
+        return [_with_jobs(jobs, item) for item in value]
     if isinstance(value, dict) and "job" in value and "call" not in value:
-        return _job(store, value["job"]) if _stored_call(store, value["job"]) else value
+        return jobs[value["job"]] or value
     return value
 
 
@@ -155,9 +177,12 @@ def _not_repeatable(store: Store, name: str) -> str | None:
     Raises :class:`~tombola.errors.JobError` or :class:`~tombola.errors.NetworkError` where a function or
     network is not declared in the version of a job.
     """
-    pending = [name]
+    pending, seen = [name], set[str]()
     while pending:
         ancestor = pending.pop()
+        if ancestor in seen:
+            continue
+        seen.add(ancestor)
         if not store.has(ancestor):
             return f"job {ancestor[:12]} behind it is gone"
         description = store.description(ancestor)

@@ -35,9 +35,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tombola import disk
 from tombola.disk import write_whole
-from tombola.errors import JobError, StoreError, StoreUnwritable, TicketError, reason, remedy, unwritable
+from tombola.errors import (
+    JobError,
+    OddFile,
+    StoreError,
+    StoreUnwritable,
+    TicketError,
+    reason,
+    remedy,
+    unwritable,
+)
 from tombola.lab.description import check_description, is_fingerprint
-from tombola.untrusted import json_object
+from tombola.untrusted import json_object, read_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,8 +104,9 @@ class Store:
                 f"cannot use a store at {self.root}: {reason(error)}; {remedy(error)}"
             ) from error
         except ValueError as error:
+            cause = f"{mark.name} is {error.what}" if isinstance(error, OddFile) else reason(error)
             raise StoreError(
-                f"cannot use a store at {self.root}: {reason(error)}; if it is one, write "
+                f"cannot use a store at {self.root}: {cause}; if it is one, write "
                 f"{json.dumps({'format': FORMAT})} into {mark.name} there"
             ) from error
         if format_ != FORMAT:
@@ -175,6 +185,13 @@ class Store:
         except TicketError as error:
             raise self.damaged(name, str(error)) from error
         return Packed(self.numbers(name), details, tensors)
+
+    def history(self, name: str) -> list[dict[str, str]]:
+        """The rows of a finished run's history, each by the names of its columns; none of another job."""
+        try:
+            return self._read(name, HISTORY, read_table) if self.file(name, HISTORY).exists() else []
+        except (OSError, ValueError) as error:
+            raise self.damaged(name, f"{HISTORY}: {reason(error)}") from error
 
     def details(self, name: str) -> dict[str, Any]:
         """What describes the tensors of a finished job, read without them; of a thin run, of its ticket."""
@@ -350,7 +367,7 @@ class Store:
             try:
                 if file in sums and sums[file] != self._read(name, file, _sha256):
                     raise self.damaged(name, f"{file} was altered: it does not match its checksum")
-            except OSError as error:
+            except (OSError, OddFile) as error:
                 raise self.damaged(name, f"{file}: {reason(error)}") from error
 
     def _read(self, name: str, part: str, read: Callable[[Path], T]) -> T:
@@ -408,7 +425,7 @@ def _json_bytes(value: Mapping[str, Any]) -> bytes:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file, which may come from an untrusted source; ValueError if it holds none."""
-    return json_object(path.read_bytes(), path.name)
+    return json_object(read_regular(path), path.name)
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -417,6 +434,14 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     Raises :class:`~tombola.errors.StoreError` when the place cannot be written to.
     """
     write_whole(path, _csv_bytes(rows))
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, which may come from an untrusted source; ValueError if it holds none."""
+    try:
+        return list(csv.DictReader(read_regular(path).decode().splitlines()))
+    except csv.Error as error:
+        raise ValueError(f"it is no table: {error}") from error
 
 
 def _csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -428,4 +453,4 @@ def _csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(read_regular(path)).hexdigest()

@@ -21,14 +21,14 @@ from pathlib import Path
 import torch
 
 from tombola import disk
-from tombola.errors import JobError
+from tombola.errors import JobError, OddFile
 from tombola.lab.deadline import Stop, Stopped
 from tombola.lab.lease import Lease, free
 from tombola.lab.store import read_json, write_json
 from tombola.lab.training_progress import TrainingReport
 from tombola.training.checkpoint import Checkpoint, Checkpoints
 from tombola.training.run import Epoch
-from tombola.untrusted import OTHER_FORM
+from tombola.untrusted import OTHER_FORM, read_regular
 
 # Calls of a hung job that its log names, the innermost first.
 _CALLS = 3
@@ -145,7 +145,7 @@ def deaths(workplace: Path) -> int:
 def append_to_log(workplace: Path, line: str) -> None:
     """Adds a line to the log that a job leaves at its workplace if its process dies."""
     now = datetime.now(UTC).strftime("%m-%d %H:%M:%S")
-    with suppress(OSError):
+    with suppress(OSError, OddFile):
         disk.append(workplace / _LOG, f"{now} {line}\n".encode(errors="replace"))
 
 
@@ -158,8 +158,8 @@ def forget_log(workplace: Path) -> None:
 def last_lines(workplace: Path) -> str:
     """The last lines of a job's log as one line; those on a fatal error if there was one."""
     try:
-        lines = (workplace / _LOG).read_text(errors="replace").split("\n")
-    except OSError:
+        lines = read_regular(workplace / _LOG).decode(errors="replace").split("\n")
+    except (OSError, OddFile):
         return ""
     log = [" ".join(line.split()) for line in lines if line.strip()]
     fatal = [number for number, line in enumerate(log) if line.startswith("Fatal Python error")]
@@ -198,8 +198,8 @@ def _crash_logged(log: Path) -> Iterator[None]:
         yield
         return
     try:
-        file = disk.open_log(log)
-    except OSError:  # another owner finished the job meanwhile
+        file = disk.open_to_append(log)
+    except (OSError, OddFile):  # another owner finished the job meanwhile, or there is no file
         yield
         return
     with file:

@@ -6,14 +6,17 @@ display: errors on writing are ignored, and no result depends on it.
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from tombola import disk
-from tombola.lab.store import Store
+from tombola.errors import StoreError
+from tombola.lab.store import Store, read_json, write_json
+from tombola.untrusted import OTHER_FORM, printable
 
 _FILE = "under-way.json"
 # Seconds between two reports of a training.
@@ -52,8 +55,15 @@ class TrainingReport:
         first, since = self._first
         seconds_an_epoch = (now - since) / max(1, epoch - first)
         progress = TrainingProgress(self._function, epoch, epochs, seconds_an_epoch * (epochs - epoch))
-        with suppress(OSError):
-            disk.overwrite(self._path, json.dumps(asdict(progress)).encode())
+        with suppress(StoreError):
+            write_json(self._path, asdict(progress), synced=False)
+
+
+def _progress(function: str, epoch: Any, epochs: Any, left: Any) -> TrainingProgress:
+    """A report of values from a file, each of the type that it is declared with."""
+    progress = TrainingProgress(printable(str(function)), int(epoch), int(epochs), float(left))
+    timedelta(seconds=progress.left)  # raises for one that cannot be shown
+    return progress
 
 
 def forget_training(workplace: Path) -> None:
@@ -67,8 +77,8 @@ def trainings_in_progress(store: Store) -> dict[str, TrainingProgress]:
     trainings = {}
     for path in sorted((store.root / "work").glob(f"*/{_FILE}")):
         try:
-            if time.time() - path.stat().st_mtime < _FORGOTTEN:
-                trainings[path.parent.name] = TrainingProgress(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):
-            continue  # finished, or about to be written
+            if time.time() - path.lstat().st_mtime < _FORGOTTEN:
+                trainings[path.parent.name] = _progress(**read_json(path))
+        except (OSError, *OTHER_FORM):
+            continue  # finished, or of another form
     return trainings

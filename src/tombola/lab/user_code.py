@@ -15,9 +15,10 @@ from pathlib import Path
 from types import ModuleType
 
 from tombola.disk import write_whole
-from tombola.errors import JobError, StoreError, reason
+from tombola.errors import JobError, OddFile, StoreError, reason
 from tombola.lab.store import Store
 from tombola.source import executing
+from tombola.untrusted import read_regular
 
 
 def import_file(path: Path) -> ModuleType:
@@ -25,7 +26,7 @@ def import_file(path: Path) -> ModuleType:
 
     Raises :class:`~tombola.errors.JobError` with file and line if it cannot be read or fails.
     """
-    return _module(path, _content(path))
+    return _module(path, _content(path, follow=True))
 
 
 def _module(path: Path, content: bytes) -> ModuleType:
@@ -55,9 +56,9 @@ def put_file(store: Store, path: Path) -> str:
     Raises :class:`~tombola.errors.JobError` if it cannot be read, and :class:`~tombola.errors.StoreError` if
     the store cannot be written to.
     """
-    content = _content(path)
+    content = _content(path, follow=True)
     copy = _path(store, _hash(content))
-    if not (copy.exists() and _content(copy) == content):
+    if not _is_copy(copy):
         write_whole(copy, content, make_folder=True)
     return _hash(content)
 
@@ -77,7 +78,7 @@ def import_stored(store: Store, fingerprint: str) -> ModuleType:
 def altered_files(store: Store) -> Iterator[Path]:
     """Yields the copies in a store whose content does not have the hash that names them."""
     for path in sorted((store.root / "files").glob("*.py")):
-        if not path.is_file() or _hash(_content(path)) != path.stem:
+        if not _is_copy(path):
             yield path
 
 
@@ -85,14 +86,23 @@ def _path(store: Store, fingerprint: str) -> Path:
     return store.root / "files" / f"{fingerprint}.py"
 
 
+def _is_copy(path: Path) -> bool:
+    """Whether a file in a store has the content whose hash names it."""
+    try:
+        return _hash(_content(path)) == path.stem
+    except JobError:
+        return False
+
+
 def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, *, follow: bool = False) -> bytes:
+    """The bytes of a file; ``follow`` one that the user named, which may be a link."""
     try:
-        return path.read_bytes()
-    except OSError as error:
+        return read_regular(path, follow=follow)
+    except (OSError, OddFile) as error:
         raise JobError(f"cannot read {path}: {reason(error)}") from error
 
 

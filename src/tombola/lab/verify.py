@@ -7,9 +7,10 @@ verify``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +83,14 @@ def _damaged_jobs(store: Store, not_rebuilt: Counter[str]) -> Iterator[Damage]:
 
 
 def _damaged_objects(store: Store, not_rebuilt: Counter[str]) -> Iterator[Damage]:
+    takers = cache(_jobs_by_own_value)  # read once, if at all
     for path in sorted((store.root / "objects").iterdir()):
         if path.name.startswith("."):
             continue
         try:
             read_object(path)
         except TombolaError as error:
-            undeclared = _undeclared_in_object(store, path, error)
+            undeclared = _undeclared_in_object(store, path, error, takers)
             if undeclared is not None:
                 not_rebuilt[undeclared] += 1
             else:
@@ -173,8 +175,13 @@ def _undeclared_in_result(store: Store, name: str, description: Mapping[str, Any
     return None
 
 
-def _undeclared_in_object(store: Store, path: Path, error: TombolaError) -> str | None:
-    """What a ticket or run of the caller's own cannot be unpacked without; None if it is damaged."""
+def _undeclared_in_object(
+    store: Store, path: Path, error: TombolaError, takers: Callable[[Store], Mapping[str, list[str]]]
+) -> str | None:
+    """What a ticket or run of the caller's own cannot be unpacked without; None if it is damaged.
+
+    takers: gives the names of the jobs that take each such ticket or run.
+    """
     if isinstance(error.__cause__, NetworkError):
         return _network(files.read_description(path), [], store)
     try:
@@ -182,17 +189,23 @@ def _undeclared_in_object(store: Store, path: Path, error: TombolaError) -> str 
         described = details.get("ticket", details)["network"]
     except (TombolaError, LookupError, TypeError):
         return None
-    jobs = []
-    for name in store.names():
-        with suppress(StoreError):  # reported with its job
-            if path.stem in own_values(store.description(name)):
-                jobs.append(name)
+    jobs = takers(store).get(path.stem, [])
     is_own = str(described["name"]) in declared_here()["networks"]
     if any(is_edited_network(store, name, str(described["name"])) for name in jobs) or (
         is_own and isinstance(error, NetworkError)
     ):
         return _network(details, jobs, store)
     return None
+
+
+def _jobs_by_own_value(store: Store) -> dict[str, list[str]]:
+    """The names of the jobs that take each ticket or run of the caller's own, by its fingerprint."""
+    takers: dict[str, list[str]] = {}
+    for name in store.names():
+        with suppress(StoreError):  # reported with its job
+            for value in own_values(store.description(name)):
+                takers.setdefault(value, []).append(name)
+    return takers
 
 
 def _network(details: Mapping[str, Any], jobs: Iterable[str], store: Store) -> str:

@@ -13,6 +13,7 @@ from tombola.report.gather import Report
 from tombola.report.latex import to_latex
 from tombola.report.markdown import to_markdown
 from tombola.report.page import report_html
+from tombola.untrusted import read_regular
 
 
 def write_report(report: Report, folder: Path, *, files: bool = True, processes: int = 1) -> list[Path]:
@@ -71,7 +72,7 @@ def _write_tables(report: Report, folder: Path) -> list[Path]:
 def _remove_board(path: Path) -> None:
     """Remove the claims board of an earlier report; a file of other content stays."""
     try:
-        if path.read_text(encoding="utf-8").startswith(board_csv(())):
+        if read_regular(path, follow=True).decode().startswith(board_csv(())):
             path.unlink()
     except (OSError, ValueError):  # not there, or nothing that a report wrote
         return

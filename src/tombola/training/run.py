@@ -109,7 +109,7 @@ class Run:
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, network: str | Factory | None = None) -> Run:
         """Read a run that :meth:`save` wrote; arguments and errors as :meth:`Ticket.load`."""
-        return cls.unpack(*files.read_tensors(path, _KIND), network=network)
+        return cls.unpack(*files.read_tensors(path, _KIND, follow=True), network=network)
 
     def pack(self, *, start: str = "surviving") -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Description and tensors of this run; ``start`` as in :meth:`Ticket.pack`."""

@@ -53,6 +53,14 @@ class Subject:
     init: str | None = None
 
 
+_MOST_ROUNDS, _MOST_TRAININGS = 200, 1_000
+_BOUNDS = {
+    "epochs": (2, 100_000), "rewind": (1, 100_000), "seeds": (1, 100), "copies": (2, 100),
+    "stride": (1, _MOST_ROUNDS), "points": (3, 10_000), "points_between": (3, 10_000),
+    "head_epochs": (1, 100_000), "neighbours": (0, 100),
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Scale:
     """How much is done. A value outside what is possible raises an ExperimentError.
@@ -70,6 +78,11 @@ class Scale:
     configurations: only these, each without and with late rewinding; None for all that a study has.
     pairs: only these networks with their data; None for all that a study has.
     note: of stand-ins, for every picture. changes: what was overridden.
+
+    A scale is also read from a store, which may be a stranger's, and everything is listed before anything is
+    shown, so no number is without end: 100,000 epochs, 10,000 points on a line, 200 rounds (0.8^200 of the
+    weights is none of any network), 100 seeds, copies and neighbours, and 1,000 rounds of all seeds together,
+    with which listing the paper takes some ten times as long as at its own scale.
     """
 
     name: str
@@ -93,20 +106,25 @@ class Scale:
     changes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        least = {
-            "epochs": 2, "rewind": 1, "seeds": 1, "copies": 2, "stride": 1, "points": 3, "points_between": 3,
-            "head_epochs": 1, "neighbours": 0,
-        }  # fmt: skip
-        for name, low in least.items():
-            _require_whole(name, getattr(self, name), low)
+        for name, (least, most) in _BOUNDS.items():
+            _require_whole(name, getattr(self, name), least, most)
         if self.rewind >= self.epochs:
             raise ExperimentError(
                 f"rewind is {self.rewind} of {self.epochs} epochs; it must leave at least one to train"
             )
-        if list(self.columns) != sorted(set(self.columns)) or not self.columns or self.columns[0] < 1:
-            raise ExperimentError(f"columns are {self.columns}; give numbers of prunings, rising and above 0")
+        fitting = all(_is_whole(column, 1, _MOST_ROUNDS) for column in self.columns)
+        if not fitting or not self.columns or list(self.columns) != sorted(set(self.columns)):
+            raise ExperimentError(
+                f"columns are {self.columns!s:.60}; give numbers of prunings, rising and above 0, at most "
+                f"{_MOST_ROUNDS}"
+            )
         for subject in self.subjects.values():
-            _require_whole("rounds", subject.rounds, 1)
+            _require_whole("rounds", subject.rounds, 1, _MOST_ROUNDS)
+            if self.seeds * subject.rounds > _MOST_TRAININGS:
+                raise ExperimentError(
+                    f"{self.seeds} seeds of {subject.rounds} rounds are {self.seeds * subject.rounds:,} "
+                    f"trainings of one configuration; give fewer of them, {_MOST_TRAININGS:,} together"
+                )
         if self.configurations is not None and not self.configurations:
             raise ExperimentError(
                 "configs is empty; give at least one, such as 0.0/256, or leave it out for all"
@@ -253,6 +271,7 @@ def scale_named(name: str) -> Scale:
     return _MADE[name]()
 
 
+_HIGHEST_LR = 1_000
 _OF_SUBJECTS = ("rounds", "lr", "init")
 _OVERRIDABLE = (
     "epochs", "rewind", "seeds", "copies", "columns", "stride", "points", "points_between", "head_epochs",
@@ -280,8 +299,10 @@ def overridden(
             )
     changes = [f"{key} {_text(value)}" for key, value in numbers.items()]
     of_subjects = {key: numbers.pop(key) for key in _OF_SUBJECTS if key in numbers}
-    if not of_subjects.get("lr", 1) > 0:
-        raise ExperimentError(f"lr is {of_subjects['lr']}; it must be above 0")
+    if not 0 < of_subjects.get("lr", 1) <= _HIGHEST_LR:
+        raise ExperimentError(
+            f"lr is {of_subjects['lr']!s:.60}; it must be above 0 and at most {_HIGHEST_LR}"
+        )
     if "init" in of_subjects:
         of_subjects["init"] = written_init(of_subjects["init"])
     if of_subjects:
@@ -317,16 +338,22 @@ def configuration_named(text: str) -> Configuration:
         configuration = Configuration(float(momentum), int(batch_size))
     except ValueError:
         raise ExperimentError(
-            f"no configuration {text!r}; write momentum/batch size, such as 0.9/100"
+            f"no configuration {text!r:.60}; write momentum/batch size, such as 0.9/100"
         ) from None
     if not 0 <= configuration.momentum < 1 or configuration.batch_size < 1:
         raise ExperimentError(f"configuration {text!r} has a momentum outside [0, 1) or a batch size below 1")
     return configuration
 
 
-def _require_whole(name: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ExperimentError(f"{name} is {value!r}; it must be a whole number, at least {least}")
+def _require_whole(name: str, value: object, least: int, most: int) -> None:
+    if not _is_whole(value, least, most):
+        raise ExperimentError(
+            f"{name} is {value!r:.60}; it must be a whole number, at least {least} and at most {most}"
+        )
+
+
+def _is_whole(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def _text(value: Any) -> str:
