@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tombola.disk import open_to_append
 from tombola.errors import OddFile, TombolaError, reason
-from tombola.untrusted import check_regular, json_object, open_to_append, read_regular
+from tombola.untrusted import check_regular, json_object, read_regular
 
 
 def test_an_object_comes_back_as_it_was_written() -> None:
