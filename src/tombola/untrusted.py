@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from typing import Any
 
 # Deeper than any description is, and far from Python's recursion limit.
@@ -39,6 +40,11 @@ def printable(text: str) -> str:
         if text.isprintable()
         else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     )
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether a text has characters that a terminal obeys, such as escape and line feed, or halves of any."""
+    return not text.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text)
 
 
 def _refuse_constant(constant: str) -> None:
