@@ -11,6 +11,7 @@ import math
 import os
 import stat
 import sys
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -135,6 +136,11 @@ def printable(text: str) -> str:
         if text.isprintable()
         else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     )
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether a text has characters that a terminal obeys, such as escape and line feed, or halves of any."""
+    return not text.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text)
 
 
 def _refuse_constant(constant: str) -> None:

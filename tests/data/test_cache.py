@@ -39,7 +39,7 @@ def test_the_second_load_gives_the_same_without_the_hub_library(
     def refuse(*args: object, **options: object) -> None:
         raise AssertionError("datasets was asked again")
 
-    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    monkeypatch.setattr(datasets, "load_dataset_builder", refuse)
     second = load_data(folder)
     assert torch.equal(first.train.images, second.train.images)
     assert torch.equal(first.test.labels, second.test.labels)

@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 from tombola.data import hub
 from tombola.errors import DataError
 
+HERE = Path(__file__).parent
 CLASS = datasets.ClassLabel(names=["b", "a"])
 NUMBER = datasets.Value("int64")
 
@@ -67,15 +69,13 @@ def test_no_label_column_is_refused_with_what_was_seen() -> None:
 
 def test_grey_images_among_colour_ones_become_colour() -> None:
     grey, red = Image.new("L", (2, 1), 77), Image.new("RGB", (2, 1), (255, 0, 9))
-    split, other = hub.stacked(
-        [hub.decoded(table([grey]), "image", "x"), hub.decoded(table([red]), "image", "x")], "x"
-    )
+    split, other = hub.decoded([table([grey]), table([red])], "image", "x", HERE)
     assert split[0, :, 0, 0].tolist() == [77, 77, 77]
     assert other[0, :, 0, 1].tolist() == [255, 0, 9]
 
 
 def test_grey_images_alone_stay_grey() -> None:
-    (split,) = hub.stacked([hub.decoded(table([Image.new("L", (2, 1), 77)]), "image", "x")], "x")
+    (split,) = hub.decoded([table([Image.new("L", (2, 1), 77)])], "image", "x", HERE)
     assert tuple(split.shape) == (1, 1, 1, 2)
 
 
@@ -91,8 +91,8 @@ def test_grey_images_alone_stay_grey() -> None:
     ],
 )
 def test_every_pixel_mode_becomes_eight_bit_grey_or_colour(image: Image.Image, pixel: list[int]) -> None:
-    (decoded,) = hub.decoded(table([image]), "image", "x")
-    assert decoded[:, 0, 0].tolist() == pixel
+    (split,) = hub.decoded([table([image])], "image", "x", HERE)
+    assert split[0, :, 0, 0].tolist() == pixel
 
 
 def test_differing_sizes_are_refused_with_the_sizes() -> None:
@@ -100,7 +100,7 @@ def test_differing_sizes_are_refused_with_the_sizes() -> None:
     with pytest.raises(
         DataError, match=r"x: images of 2 sizes, 2x3 \(2\), 4x5 \(1\); all must be of one size"
     ):
-        hub.stacked([hub.decoded(table(images), "image", "x")], "x")
+        hub.decoded([table(images)], "image", "x", HERE)
 
 
 def test_an_image_that_cannot_be_read_is_named() -> None:
@@ -110,7 +110,7 @@ def test_an_image_that_cannot_be_read_is_named() -> None:
     cells = [{"bytes": buffer.getvalue(), "path": "good.png"}, {"bytes": b"no image", "path": "bad.png"}]
     broken = datasets.Dataset.from_dict({"image": cells}, features=features)
     with pytest.raises(DataError, match=r"x: image 1 \(bad.png\) cannot be read"):
-        hub.decoded(broken, "image", "x")
+        hub.decoded([broken], "image", "x", HERE)
 
 
 def test_class_names_keep_their_official_order() -> None:

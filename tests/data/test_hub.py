@@ -21,13 +21,14 @@ Writer = Callable[..., Path]
 
 def serve(monkeypatch: pytest.MonkeyPatch, repositories: dict[str, Path]) -> None:
     """Let local folders answer for repositories of the hub."""
-    load = datasets.load_dataset
+    split = hub._splits
 
-    def from_folder(path: str, **options: Any) -> Any:
-        return load(str(repositories.get(path, path)), **options)
+    def from_folder(source: str, root: str, name: str, **options: Any) -> Any:
+        folder = str(repositories.get(source, source))
+        return split(folder, folder if source in repositories else root, name, **options)
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, name, timeout: None)
-    monkeypatch.setattr(datasets, "load_dataset", from_folder)
+    monkeypatch.setattr(hub, "_splits", from_folder)
 
 
 def test_a_folder_of_tables_keeps_pixels_labels_and_class_order(simple: Writer, picture: Any) -> None:
@@ -199,7 +200,7 @@ def test_a_hub_out_of_reach_is_said_in_one_line(
         raise ConnectionError("Couldn't reach it\nTraceback of many lines")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
-    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    monkeypatch.setattr(datasets, "load_dataset_builder", unreachable)
     with pytest.raises(DataError, match=f"{message}.*cannot be reached; offline, give a folder") as caught:
         load_data(name)
     assert "\n" not in str(caught.value)
@@ -210,7 +211,7 @@ def test_a_failure_of_the_hub_library_becomes_one_line(monkeypatch: pytest.Monke
         raise ValueError("Config name is missing.\nPlease pick one.")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, name, timeout: None)
-    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    monkeypatch.setattr(datasets, "load_dataset_builder", refuse)
     with pytest.raises(DataError, match=r"'a/b' cannot be loaded: Config name is missing.$"):
         load_data("a/b")
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import uuid
 import warnings
 import zlib
@@ -23,10 +24,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tombola.data.imageset import Data, ImageSet
+from tombola.data.limits import check_size
 from tombola.errors import DataError
+from tombola.untrusted import OTHER_FORM
 
 # Raised whenever decoding or the file's contents change meaning, so that old files are rebuilt.
 LAYOUT = 1
+
+# Room for what a cache file has beside the tensors of a data set, in bytes.
+_HEADER = 2**24
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ def entry_of(name: str, source: str, origin: Path | None) -> CacheEntry:
 
 def _listing(origin: Path) -> Iterator[str]:
     """One line for each file below a folder, in sorted order: path, bytes, and nanoseconds of last change."""
-    for parent, folders, files in os.walk(origin, followlinks=True):
+    for parent, folders, files in os.walk(origin):  # nor does reading follow linked folders
         folders.sort()
         for file in sorted(files):
             path = os.path.join(parent, file)
@@ -81,9 +87,8 @@ def read(entry: CacheEntry) -> Data | None:
 
     A damaged file gives a warning and None.
     """
-    if not entry.file.is_file():
-        return None
     try:
+        _check_regular(entry.file)
         with safe_open(str(entry.file), framework="pt") as file:
             description = file.metadata() or {}
             if description.get("stamp") != entry.stamp:
@@ -101,10 +106,20 @@ def read(entry: CacheEntry) -> Data | None:
         )
         # Into the slots of the cached properties: computing them again would read every pixel several times.
         vars(data).update(mean=tensors["mean"], std=tensors["std"], fingerprint=description["fingerprint"])
-    except (SafetensorError, DataError, KeyError, ValueError, OSError) as error:
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (SafetensorError, DataError, OSError, *OTHER_FORM) as error:
         warnings.warn(f"{entry.file} is damaged ({error}) and will be rebuilt", stacklevel=2)
         return None
     return data
+
+
+def _check_regular(file: Path) -> None:
+    """Raises DataError unless a cache file is a file itself, of a size that a data set may have."""
+    status = os.lstat(file)
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError("it is no regular file")
+    check_size(status.st_size - _HEADER, "it")
 
 
 def write(entry: CacheEntry, data: Data) -> None:

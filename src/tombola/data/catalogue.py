@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tombola.errors import DataError, unknown
+from tombola.untrusted import has_control_characters
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def origin_of(source: str | os.PathLike[str]) -> DataOrigin:
     A catalogue name wins over a folder of that name in the current directory (write ``./mnist`` for the
     folder). A folder whose own name is in the catalogue is read as a copy of that set.
 
-    Raises :class:`~tombola.errors.DataError` for a path where no folder is.
+    Raises :class:`~tombola.errors.DataError` for a path where no folder is, or one with control characters.
     """
     text = os.fspath(source)
     if isinstance(source, str) and text in CATALOGUE:
@@ -71,6 +72,8 @@ def origin_of(source: str | os.PathLike[str]) -> DataOrigin:
         raise DataError(no_data_set(text))
     folder = Path(os.path.abspath(os.path.expanduser(text)))
     if folder.is_dir():
+        if has_control_characters(folder.name):
+            raise DataError(f"the name of folder {text!r} has control characters; rename it")
         entry = CATALOGUE.get(folder.name.lower(), CatalogueEntry(folder.name))
         return DataOrigin(folder.name, str(folder), entry, folder)
     if not isinstance(source, str) or folder.exists() or _looks_like_path(text):

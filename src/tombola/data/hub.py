@@ -2,11 +2,16 @@
 
 Both are read with the library ``datasets``, whose errors are turned into one line that says what to do. The
 tables' columns are then recognised by name or type, images decoded with PIL, and labels made class indices.
+Whoever made the data is not trusted: :mod:`tombola.data.inside` says what may be read, and
+:mod:`tombola.data.limits` how much memory that may take.
 """
 
 from __future__ import annotations
 
+import io
 import tempfile
+import threading
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -20,8 +25,11 @@ from torch import Tensor
 
 from tombola.data.catalogue import CATALOGUE, DataOrigin, no_data_set
 from tombola.data.imageset import Data, ImageSet
+from tombola.data.inside import check_descriptions, check_file, only_inside
+from tombola.data.limits import check_files, check_pixels, check_size, too_many_pixels
 from tombola.data.subsets import stratified_split
 from tombola.errors import DataError
+from tombola.untrusted import printable
 
 # Share of the images that becomes the test split of a set that has none.
 TEST_FRACTION = 0.2
@@ -35,21 +43,32 @@ _PATIENCE = 5.0
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 IMAGE_COLUMNS = ("image", "img")
 
+# The formats of nearly all data sets, tried first: PIL tries many others before WebP, a third of the time.
+_USUAL_FORMATS = ("PNG", "JPEG", "WEBP")
+
 # PIL modes that are stored as one channel.
 _GREY_MODES = ("1", "L", "LA", "La")
+
+# The settings of the libraries, which reading changes for a while, are those of the whole process.
+_reading = threading.Lock()
 
 
 def load(origin: DataOrigin) -> Data:
     """Fetch and decode a data set, without any cache of tensors.
 
-    Raises :class:`~tombola.errors.DataError` if it cannot be reached or read, lacks an image or label column,
-    mixes image sizes, or has a class that one split lacks.
+    Raises :class:`~tombola.errors.DataError` if it cannot be reached or read, names files outside of it,
+    takes more memory than a data set may, lacks an image or label column, mixes image sizes, or has a class
+    that one split lacks.
     """
     entry, name = origin.entry, origin.name
-    with tempfile.TemporaryDirectory(prefix="tombola-", ignore_cleanup_errors=True) as scratch, _quiet():
+    with (
+        _reading,
+        tempfile.TemporaryDirectory(prefix="tombola-", ignore_cleanup_errors=True) as scratch,
+        _quiet(),
+    ):
         # A folder's intermediate tables are thrown away; those of the hub stay in the hub's own cache, which
         # serves machines that work offline.
-        splits = _from_folder(origin.folder, scratch) if origin.folder else _from_hub(origin)
+        splits = _from_folder(origin.folder, name, scratch) if origin.folder else _from_hub(origin)
         tables = [table for table in _tables(splits, entry.pooled, name) if len(table)]
         if not tables:
             raise DataError(f"{name}: no images in it")
@@ -57,12 +76,13 @@ def load(origin: DataOrigin) -> Data:
         image = image_column(features, name)
         label = label_column(features, name, preferred=entry.label)
         labels, class_names = class_indices(tables, label, name)
-        images = stacked([decoded(table, image, name) for table in tables], name)
+        images = decoded(tables, image, name, origin.folder or _repository_folder(entry.repository))
         del tables, splits
     if len(images) == 2 and not entry.pooled:
         train, test = map(ImageSet, images, labels)
     else:
         everything, classes = torch.cat(images), torch.cat(labels)
+        del images  # three copies would not be within the memory that is promised
         parts = stratified_split(classes, TEST_FRACTION)
         train, test = (ImageSet(everything[part], classes[part]) for part in parts)
     return Data(name, train, test, class_names, mirrored=entry.mirrored, source=origin.source)
@@ -79,12 +99,14 @@ def _tables(splits: dict[str, Any], pooled: bool, name: str) -> list[Any]:
     return [splits["train"], *[splits[split] for split in _TEST_SPLITS if split in splits][:1]]
 
 
-def _from_folder(folder: Path, scratch: str) -> dict[str, Any]:
+def _from_folder(folder: Path, name: str, scratch: str) -> dict[str, Any]:
     """The tables of a local folder by split."""
-    import datasets
-
+    check_descriptions(folder, name)
     try:
-        return dict(datasets.load_dataset(str(folder), cache_dir=scratch))
+        with _offline():
+            return _splits(str(folder), str(folder), name, cache_dir=scratch)
+    except DataError:
+        raise
     except Exception as error:
         if isinstance(error, FileNotFoundError):  # which EmptyDatasetError is, too
             raise DataError(
@@ -94,9 +116,34 @@ def _from_folder(folder: Path, scratch: str) -> dict[str, Any]:
         raise DataError(f"folder {str(folder)!r} cannot be read: {_first_line(error)}") from error
 
 
+def _splits(source: str, root: str, name: str, **options: Any) -> dict[str, Any]:
+    """The tables by split of what ``datasets`` calls ``source``, from checked files below ``root`` only."""
+    import datasets
+
+    with only_inside(root, name):
+        builder = datasets.load_dataset_builder(source, **options)
+        if not Path(builder.cache_dir).exists():  # of the hub, an earlier load may have left the tables
+            files = [file for split in (builder.config.data_files or {}).values() for file in split]
+            if not Path(root).is_absolute():
+                files = datasets.DownloadManager(record_checksums=False).download(files)
+            else:
+                for file in files:
+                    check_file(file, Path(root), f"{name}: {file}")
+            check_files(files, name)
+        builder.download_and_prepare()
+    return dict(builder.as_dataset())
+
+
+def _repository_folder(repository: str) -> Path:
+    """Where the hub's library keeps the files of a data set on this machine."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="dataset")
+
+
 def _from_hub(origin: DataOrigin) -> dict[str, Any]:
     """The tables of a hub data set by split; from its local cache if the hub does not answer."""
-    import datasets
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
@@ -114,7 +161,9 @@ def _from_hub(origin: DataOrigin) -> dict[str, Any]:
         reachable = False
     try:
         with nullcontext() if reachable else _offline():
-            return dict(datasets.load_dataset(repository))
+            return _splits(repository, f"hf://datasets/{repository}", origin.name)
+    except DataError:
+        raise
     except Exception as error:
         if reachable:
             raise DataError(
@@ -129,7 +178,10 @@ def _from_hub(origin: DataOrigin) -> dict[str, Any]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    from datasets.exceptions import DatasetGenerationError
+
+    cause = (error.__cause__ or error) if isinstance(error, DatasetGenerationError) else error
+    return printable((str(cause).strip() or type(cause).__name__).splitlines()[0])
 
 
 @contextmanager
@@ -204,36 +256,123 @@ def label_column(features: Mapping[str, Any], name: str, preferred: str | None =
     raise DataError(f"{name}: no label column; wanted one of {wanted} or a single class column; seen: {seen}")
 
 
-def decoded(table: Any, column: str, name: str) -> list[NDArray[np.uint8]]:
-    """The images of one split in their own sizes and modes, each uint8 ``(1 or 3, H, W)``.
+@contextmanager
+def _bombs_are_errors() -> Iterator[None]:
+    """Turn what PIL warns of, pictures of too many pixels, into errors."""
+    import PIL.Image
 
-    table: a ``datasets.Dataset``.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+        yield
 
-    Raises :class:`~tombola.errors.DataError`, naming the row, for an image that is missing or cannot be read.
+
+@_bombs_are_errors()
+def decoded(tables: Sequence[Any], column: str, name: str, folder: Path) -> list[Tensor]:
+    """The images of each split as uint8 ``(N, C, H, W)``.
+
+    All are greyscale (C = 1) if every image of every split is; otherwise grey images become RGB (C = 3).
+
+    tables: one ``datasets.Dataset`` for each split, none of them empty.
+    folder: where files must lie that cells name instead of having an image in them.
+
+    Raises :class:`~tombola.errors.DataError`, naming the row, for an image that is missing, cannot be read or
+    asks for more memory than a data set may take; naming the sizes, if not all are of one size.
     """
-    from datasets import Image
-
-    reader = Image()
-    images = []
+    rows = [len(table) for table in tables]
+    splits: list[NDArray[np.uint8]] = []
+    sizes: Counter[tuple[int, ...]] = Counter()
     # One thread: of the 0.1 ms that a 32x32 image takes, Python holds its lock for nearly all.
-    for row, cell in enumerate(_cells(table, column)):
-        try:
-            images.append(_pixels(reader.decode_example(cell)))
-        except Exception as error:
-            place = (cell or {}).get("path") or "no path"
-            raise DataError(f"{name}: image {row} ({place}) cannot be read; mend or remove it") from error
-    return images
+    for split, table in enumerate(tables):
+        for row, cell in enumerate(_cells(table, column)):
+            with _opened(cell, f"{name}: image {row}", folder) as picture:
+                if len(sizes) > 1:  # refused anyway, so no other needs decoding
+                    sizes[picture.size[::-1]] += 1
+                    continue
+                if not splits or _planes(picture) > splits[0].shape[1]:
+                    _check_memory(picture, sum(rows), f"{name}: {sum(rows):,} images like image {row}", cell)
+                pixels = _pixels(picture)
+            sizes[pixels.shape[1:]] += 1
+            if not splits:
+                splits = [np.empty((count, *pixels.shape), dtype=np.uint8) for count in rows]
+            if len(pixels) > splits[0].shape[1]:
+                for index in range(len(splits)):
+                    splits[index] = np.repeat(splits[index], 3, axis=1)
+            if len(sizes) == 1:
+                splits[split][row] = pixels
+    if len(sizes) > 1:
+        common = ", ".join(f"{width}x{height} ({n})" for (height, width), n in sizes.most_common(4))
+        more = f" and {len(sizes) - 4} more" if len(sizes) > 4 else ""
+        raise DataError(f"{name}: images of {len(sizes)} sizes, {common}{more}; all must be of one size")
+    return [torch.from_numpy(pixels) for pixels in splits]
 
 
 def _cells(table: Any, column: str) -> Iterator[Any]:
     """The stored cells of a column, still encoded."""
     for batch in table.select_columns([column]).with_format("arrow").iter(batch_size=1000):
-        yield from batch[column].to_pylist()
+        for cell in batch[column]:
+            yield cell.as_py()
+
+
+@contextmanager
+def _opened(cell: Any, what: str, folder: Path) -> Iterator[Any]:
+    """The PIL image of a cell, with nothing but its header read; what fails with it becomes a DataError."""
+    import PIL.Image
+
+    what = f"{what} ({_place(cell)})"
+    try:
+        if cell["bytes"] is None:
+            check_file(cell["path"], folder, what)
+        with _header(cell["path"] if cell["bytes"] is None else io.BytesIO(cell["bytes"])) as picture:
+            if picture.format == "EPS":
+                raise DataError(f"{what} is an EPS file, a program and no picture; draw it as PNG")
+            check_pixels(picture, what)
+            yield picture
+    except DataError:
+        raise
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
+        raise too_many_pixels(what) from error
+    except Exception as error:
+        raise DataError(f"{what} cannot be read; mend or remove it") from error
+
+
+def _header(source: str | io.BytesIO) -> Any:
+    """The PIL image in a file, not yet decoded."""
+    import PIL.Image
+
+    try:
+        return PIL.Image.open(source, formats=_USUAL_FORMATS)
+    except PIL.UnidentifiedImageError:
+        return PIL.Image.open(source)
+
+
+def _place(cell: Any) -> str:
+    """The path that a stored image names, for errors."""
+    return printable(str((cell or {}).get("path") or "no path"))
+
+
+def _check_memory(picture: Any, images: int, what: str, cell: Any) -> None:
+    """Raises DataError, about ``what``, if so many images like this take more memory than allowed."""
+    planes, (width, height) = _planes(picture), picture.size
+    colour = " in colour" if planes == 3 else ""
+    label = torch.int64.itemsize
+    check_size(
+        images * (planes * height * width + label), f"{what} ({_place(cell)}), {width}x{height}{colour},"
+    )
+
+
+def _planes(image: Any) -> int:
+    """Number of channels that a PIL image is stored in: 1 if its mode is a grey one, else 3."""
+    return 1 if image.mode in _GREY_MODES or image.mode == "I" or image.mode.startswith("I;16") else 3
 
 
 def _pixels(image: Any) -> NDArray[np.uint8]:
     """The pixels of a PIL image as uint8 ``(1, H, W)`` if its mode is a grey one, else ``(3, H, W)``."""
-    if image.mode == "I" or image.mode.startswith("I;16"):
+    from PIL import ExifTags, ImageOps
+
+    image.load()  # which may find the orientation, and another mode
+    if ExifTags.Base.Orientation in image.getexif():
+        image = ImageOps.exif_transpose(image)
+    if _planes(image) == 1 and image.mode not in _GREY_MODES:
         # PIL clips 16-bit grey values at 255 when asked for 8 bits; they have to be scaled.
         return np.rint(np.asarray(image).clip(0, 65535) / 257).astype(np.uint8)[None]
     if image.mode in _GREY_MODES:
@@ -244,31 +383,6 @@ def _pixels(image: Any) -> NDArray[np.uint8]:
         # By way of RGBA, because PIL prints a warning for a palette with transparent entries otherwise.
         image = image.convert("RGBA")
     return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
-
-
-def stacked(splits: Sequence[Sequence[NDArray[np.uint8]]], name: str) -> list[Tensor]:
-    """One uint8 tensor ``(N, C, H, W)`` for each split.
-
-    All are greyscale (C = 1) if every image of every split is; otherwise grey images become RGB (C = 3).
-
-    Raises :class:`~tombola.errors.DataError`, naming the sizes, if the images are not all of one size.
-    """
-    images = [image for split in splits for image in split]
-    if not images:
-        raise DataError(f"{name}: no images in it")
-    sizes = Counter(image.shape[1:] for image in images)
-    if len(sizes) > 1:
-        common = ", ".join(f"{width}x{height} ({n})" for (height, width), n in sizes.most_common(4))
-        more = f" and {len(sizes) - 4} more" if len(sizes) > 4 else ""
-        raise DataError(f"{name}: images of {len(sizes)} sizes, {common}{more}; all must be of one size")
-    shape = max(len(image) for image in images), *next(iter(sizes))
-    tensors = []
-    for split in splits:
-        pixels = np.empty((len(split), *shape), dtype=np.uint8)
-        for row, image in enumerate(split):
-            pixels[row] = image
-        tensors.append(torch.from_numpy(pixels))
-    return tensors
 
 
 def class_indices(tables: Sequence[Any], column: str, name: str) -> tuple[list[Tensor], tuple[str, ...]]:
@@ -282,14 +396,35 @@ def class_indices(tables: Sequence[Any], column: str, name: str) -> tuple[list[T
     from datasets import ClassLabel
 
     feature = tables[0].features[column]
-    values = [table.with_format("arrow")[:][column].to_pylist() for table in tables]
-    kinds = {type(value) for split in values for value in split}
-    if kinds - {int, str, bool}:
-        seen = ", ".join(sorted("missing" if kind is type(None) else kind.__name__ for kind in kinds))
-        raise DataError(f"{name}: labels in {column!r} must be whole numbers or texts; seen: {seen}")
+    columns = [table.with_format("arrow")[:][column] for table in tables]
+    seen = {_label_kind(labels) for labels in columns} | {
+        "missing" for labels in columns if labels.null_count
+    }
+    if seen - {"int", "str", "bool"}:
+        kinds = ", ".join(sorted(seen))
+        raise DataError(f"{name}: labels in {column!r} must be whole numbers or texts; seen: {kinds}")
     if isinstance(feature, ClassLabel):
-        return [torch.tensor(split, dtype=torch.int64) for split in values], tuple(feature.names)
+        return [torch.tensor(labels.to_numpy()) for labels in columns], tuple(feature.names)
+    # Every value becomes an object of Python once, not once a row.
+    codes = [labels.dictionary_encode().combine_chunks() for labels in columns]
+    values = [code.dictionary.to_pylist() for code in codes]
     classes = sorted({value for split in values for value in split})
     index = {value: number for number, value in enumerate(classes)}
-    labels = [torch.tensor([index[value] for value in split], dtype=torch.int64) for split in values]
-    return labels, tuple(map(str, classes))
+    tensors = [
+        torch.tensor([index[value] for value in split])[torch.tensor(code.indices.to_numpy()).long()]
+        for split, code in zip(values, codes, strict=True)
+    ]
+    return tensors, tuple(map(str, classes))
+
+
+def _label_kind(labels: Any) -> str:
+    """What errors call the type of a pyarrow column of labels: as Python does, where it may be one."""
+    from pyarrow import types
+
+    if types.is_integer(labels.type):
+        return "int"
+    if types.is_boolean(labels.type):
+        return "bool"
+    if types.is_string(labels.type) or types.is_large_string(labels.type):
+        return "str"
+    return "float" if types.is_floating(labels.type) else str(labels.type)

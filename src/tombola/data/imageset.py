@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tombola.errors import DataError
+from tombola.untrusted import has_control_characters
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,8 @@ class Data:
     """A train and a test split that belong together.
 
     name: identifies the data set in job names; the fingerprint guards it against other pixels.
-    class_names: one for each class index, in order.
+    class_names: one for each class index, in order. They are printed, so they have no control characters, nor
+        has the name.
     mirrored: whether a horizontally flipped image still shows its class (False for digits), so whether
         augmentation flips by default.
     source: where a worker loads the same data from, a name or a folder; None for tensors made by the caller.
@@ -62,6 +64,9 @@ class Data:
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     def __post_init__(self) -> None:
+        for text in (self.name, *self.class_names):
+            if has_control_characters(text):
+                raise DataError(f"data {self.name!r}: the name or class name {text!r} has control characters")
         train, test = tuple(self.train.images.shape[1:]), tuple(self.test.images.shape[1:])
         if train != test:
             raise DataError(f"{self.name}: train images are {train}, test images {test}; both must be alike")

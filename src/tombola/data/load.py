@@ -23,7 +23,8 @@ def load_data(source: str | os.PathLike[str] | Data) -> Data:
     - ``"cifar10"``, ``"cifar100"``, ``"tinyimagenet"``, ``"mnist"``, ``"eurosat"``, or the name of any other
       image-classification set on the Hugging Face hub, such as ``"owner/name"``;
     - a local folder that Hugging Face ``datasets`` reads: parquet files with an image and a label column,
-      or pictures in one folder for each class, optionally below ``train`` and ``test``;
+      or pictures in one folder for each class, optionally below ``train`` and ``test``. It is read without
+      network, and nothing outside of it: links and paths that lead out of it are refused;
     - a :class:`~tombola.data.imageset.Data`, say from :func:`~tombola.data.imageset.data_from_tensors`, which
       is returned unchanged.
 
@@ -32,8 +33,12 @@ def load_data(source: str | os.PathLike[str] | Data) -> Data:
     any image has colour, all become RGB. The decoded tensors are cached in the user's cache folder
     (``TOMBOLA_CACHE`` moves it), so that only the first load takes long.
 
+    A data set may take 4 GiB decoded, and as much as tables (ImageNet at 32x32 fits);
+    ``TOMBOLA_LARGEST_DATA`` gives another bound in GiB. A picture may have 2^26 pixels, 8192x8192.
+
     Raises :class:`~tombola.errors.DataError` for a name or folder that does not exist, a hub that cannot be
-    reached, images of differing sizes, no image or label column, and a class that one split lacks.
+    reached, files outside of the data set or beyond these bounds, images of differing sizes, no image or
+    label column, control characters in names, and a class that one split lacks.
     """
     if isinstance(source, Data):
         return source

@@ -1,0 +1,216 @@
+"""Small files that ask for much memory are refused from their headers, within a bound that is measured."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tombola.data import cache
+from tombola.data.load import load_data
+from tombola.errors import DataError
+
+Writer = Callable[..., Path]
+
+# What reading may take beyond its bound: libraries that are imported late, tables of names, buffers.
+SLACK_MB = 150
+
+
+def png(size: tuple[int, int], mode: str = "1") -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, size).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def repeated(value: bytes | str, rows: int) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array([value]))
+
+
+def parquet(
+    folder: Path, rows: int, cell: bytes, file: str = "train.parquet", *, label: str = "", typed: bool = False
+) -> Path:
+    """A table of one picture, as often as is asked, which is stored once.
+
+    label: text of every second label; by default labels are 0 and 1.
+    typed: whether the table also says that its pictures are a dictionary.
+    """
+    folder.mkdir(exist_ok=True)
+    pictures = pa.StructArray.from_arrays(
+        [repeated(cell, rows), pa.nulls(rows, pa.string())], ["bytes", "path"]
+    )
+    labels = repeated(label, rows) if label else pa.array([row % 2 for row in range(rows)], pa.int8())
+    table = pa.table({"image": pictures, "label": labels})
+    pq.write_table(table, folder / file, compression="zstd", store_schema=typed)
+    return folder
+
+
+def growth_of_peak(folder: Path, bound_mb: int) -> tuple[str, float]:
+    """What loading a folder ends with in a process of its own, and by how many MB its peak memory grows."""
+    code = f"""
+import resource, datasets, torch, numpy, pyarrow.parquet, pyarrow.dataset, PIL.Image
+from tombola.data.load import load_data
+from tombola.errors import DataError
+resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30))  # a failure must not take the machine along
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    print(len(load_data({str(folder)!r}).train))
+except DataError as error:
+    print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    environment = os.environ | {"TOMBOLA_LARGEST_DATA": str(bound_mb / 1024)}
+    child = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr[-2000:]
+    *_, message, grown = child.stdout.strip().splitlines()
+    return message, float(grown)
+
+
+def pictures(folder: Path, count: int, picture: bytes) -> Path:
+    for row in range(count):
+        place = folder / ("cat" if row % 2 else "bat")
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{row}.png").write_bytes(picture)
+    return folder
+
+
+def test_one_bit_pictures_that_ask_for_gigabytes_are_refused_before_any_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = pictures(tmp_path / "bits", 90, png((8000, 8000)))
+    assert sum(file.stat().st_size for file in folder.rglob("*.png")) < 1e6
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("a picture was decoded"))
+    with pytest.raises(DataError, match=r"bits: 90 images .*8000x8000.* 5\.4 GiB.*TOMBOLA_LARGEST_DATA"):
+        load_data(folder)
+
+
+def test_the_memory_of_pictures_stays_within_the_bound(tmp_path: Path) -> None:
+    message, grown = growth_of_peak(pictures(tmp_path / "bits", 40, png((4000, 4000))), 256)
+    assert "TOMBOLA_LARGEST_DATA" in message
+    assert grown < SLACK_MB
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("side", [8300, 10_000, 20_000])
+def test_a_picture_of_too_many_pixels_is_named(tmp_path: Path, side: int) -> None:
+    folder = pictures(tmp_path / "pets", 4, png((8, 8)))
+    (folder / "cat" / "3.png").write_bytes(png((side, side)))
+    with pytest.raises(DataError, match=r"pets: image 3 \(.*cat/3.png\) has more than 67,108,864 pixels"):
+        load_data(folder)
+
+
+def test_the_first_colour_picture_counts_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = pictures(tmp_path / "pets", 8, png((512, 512)))
+    monkeypatch.setenv("TOMBOLA_LARGEST_DATA", str(4 / 1024))
+    assert load_data(folder).channels == 1
+    (folder / "cat" / "7.png").write_bytes(png((512, 512), "RGB"))
+    with pytest.raises(DataError, match=r"pets: 8 images like image 7 \(.*cat/7.png\).* in colour"):
+        load_data(folder)
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_many_rows_of_one_large_cell_are_refused_before_they_are_unfolded(
+    tmp_path: Path, typed: bool
+) -> None:
+    cell = png((640, 640), "L") + os.urandom(60_000)
+    folder = parquet(tmp_path / "rows", 300_000, cell, typed=typed)
+    file = folder / "train.parquet"
+    assert file.stat().st_size < 100_000
+    message, grown = growth_of_peak(folder, 256)
+    assert "train.parquet" in message
+    assert "TOMBOLA_LARGEST_DATA" in message
+    assert grown < 256 + SLACK_MB
+
+
+def test_the_table_at_fault_is_the_one_blamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = parquet(tmp_path / "rows", 10, png((8, 8)), "train.parquet")
+    parquet(folder, 30_000, png((8, 8)) + os.urandom(9000), "test.parquet")
+    monkeypatch.setenv("TOMBOLA_LARGEST_DATA", "0.1")
+    with pytest.raises(DataError, match=r"rows: .*test\.parquet"):
+        load_data(folder)
+
+
+def test_rows_without_contents_count_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    pq.write_table(pa.table({"label": pa.nulls(3_000_000, pa.int64())}), folder / "train.parquet")
+    monkeypatch.setenv("TOMBOLA_LARGEST_DATA", str(1 / 1024))
+    with pytest.raises(DataError, match=r"train\.parquet .*TOMBOLA_LARGEST_DATA"):
+        load_data(folder)
+
+
+def test_the_memory_of_a_large_table_is_about_its_bound(tmp_path: Path) -> None:
+    rows = 15_000
+    message, grown = growth_of_peak(parquet(tmp_path / "rows", rows, png((128, 128), "L")), 256)
+    assert message == str(rows * 4 // 5)
+    # The decoded 234 MB, and once more while train and test are parted.
+    assert grown < 2 * 256 + SLACK_MB
+
+
+def test_long_texts_as_labels_are_refused_before_they_are_unfolded(tmp_path: Path) -> None:
+    folder = parquet(tmp_path / "labels", 100_000, png((4, 4)), label="x" * 50_000)
+    message, grown = growth_of_peak(folder, 256)
+    assert "train.parquet" in message
+    assert grown < 256 + SLACK_MB
+
+
+@pytest.mark.parametrize("name", ["train.csv.gz", "train.tar", "train.arrow", "train.zip"])
+def test_kinds_of_files_without_a_bound_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "kinds").mkdir()
+    with zipfile.ZipFile(tmp_path / "kinds" / name, "w") as archive:  # where the name does not fit, too
+        archive.writestr("cat/0.png", png((4, 4)))
+    with pytest.raises(DataError, match=rf"{name}.*parquet"):
+        load_data(tmp_path / "kinds")
+
+
+@pytest.mark.parametrize("value", ["much", "0", "-1", "nan"])
+def test_a_bound_that_is_no_size_is_refused(
+    simple: Writer, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("TOMBOLA_LARGEST_DATA", value)
+    with pytest.raises(DataError, match=f"TOMBOLA_LARGEST_DATA is '{value}'.*GiB"):
+        load_data(simple(train=4, test=2))
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "folder", "sparse"])
+def test_what_is_no_regular_cache_file_is_rebuilt(
+    simple: Writer, cache_folder: Path, tmp_path: Path, kind: str
+) -> None:
+    folder = simple(train=6, test=4)
+    fingerprint = load_data(folder).fingerprint
+    (file,) = (cache_folder / "data").iterdir()
+    content = file.read_bytes()
+    file.unlink()
+    if kind == "fifo":
+        os.mkfifo(file)
+    elif kind == "link":
+        (tmp_path / "elsewhere").write_bytes(content)
+        file.symlink_to(tmp_path / "elsewhere")
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+        os.truncate(file, 1 << 42)
+    with pytest.warns(UserWarning, match="damaged|cannot be kept") as warned:
+        assert load_data(folder).fingerprint == fingerprint
+    assert "will be rebuilt" in str(warned[0].message)
+
+
+def test_a_cache_file_larger_than_any_data_set_is_not_read(
+    simple: Writer, monkeypatch: pytest.MonkeyPatch, cache_folder: Path
+) -> None:
+    folder = simple(train=6, test=4)
+    load_data(folder)
+    (file,) = (cache_folder / "data").iterdir()
+    monkeypatch.setattr(cache, "safe_open", lambda *_, **__: pytest.fail("it was opened"))
+    os.truncate(file, 1 << 42)
+    with pytest.warns(UserWarning, match="damaged"):
+        load_data(folder)
