@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from tombola.cli.arguments import Device, Mode
-from tombola.cli.console import say
+from tombola.cli.console import InertConsole, say
 
 
 def bench(
@@ -37,7 +36,7 @@ def bench(
         cases = tuple(
             bench.Case(network, batch, trainings, size) for network, batch in kinds for trainings in packed
         )
-    console = Console()
+    console = InertConsole()
     say(console, f"{hardware_name(where)}: {len(cases)} cases, each the median of {repeats}")
     measured = bench.bench(
         cases, where, mode=mode, repeats=repeats,

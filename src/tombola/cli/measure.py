@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from rich.console import Console
 
 from tombola.cli.arguments import Device, Mode, Store
-from tombola.cli.console import say
+from tombola.cli.console import InertConsole, say
 from tombola.cli.imports import import_files, split_imports
 from tombola.errors import JobError
 
@@ -154,7 +153,7 @@ def _compute(declared: Declaration, values: dict[str, Any]) -> None:
     if values["recompute"]:
         remove_jobs(lab.store, {measure_job.name})
     result = lab.result(measure_job)
-    console = Console()
+    console = InertConsole()
     say(console, f"{declared.name} {measure_job.name[:12]}" + ("" if measure_job.stored else " (not kept)"))
     for key, number in numbers_of(result).items():
         say(console, f"{key or 'value'}: {number:g}")

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import tyro
-from rich.console import Console
 
 from tombola.cli.arguments import Device, Names, Numbers, Scale, ScaleNumbers, Store, Workers
-from tombola.cli.console import say
+from tombola.cli.console import InertConsole, say
 from tombola.cli.own import own_paths, read_files
 from tombola.cli.scales import asked_scale, bound_studies, existing_store, shown_scale
 from tombola.errors import ExperimentError
@@ -39,7 +38,7 @@ def studies(
     existing = existing_store(store)
     work = PaperJobs(shown_scale(scale, numbers, existing))
     lab = Lab(existing.root, settings=Settings(device="cpu")) if existing else None
-    console = Console()
+    console = InertConsole()
     say(console, f"{work.scale}, store {existing.root if existing else 'not made yet'}")
     for study in STUDIES:
         try:
@@ -83,7 +82,7 @@ def plan(
     if own and costing["store"] is not None:
         warn_stale(costing["store"], jobs_behind(bound), {})
     planned = make_plan(bound, scale=scale_words, **costing)
-    console = Console()
+    console = InertConsole()
     for cause in left_out:
         say(console, f"left out: {cause}")
     lines = planned.lines()

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.markup import escape
 from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
@@ -230,9 +229,9 @@ def show_file(path: Path) -> RenderableType:
     return tree
 
 
-def _leaf(key: str, value: object) -> str:
+def _leaf(key: str, value: object) -> Text:
     """A leaf of a tree; brackets and control characters in it change nothing on a terminal."""
-    return escape(printable(f"{key}: {value}"))
+    return Text(printable(f"{key}: {value}"))
 
 
 def _add_arguments(store: Store, tree: Tree, description: Mapping[str, Any], depth: int) -> None:
