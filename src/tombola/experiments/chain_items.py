@@ -109,13 +109,15 @@ class ChainItem:
         )  # fmt: skip
         if values is None:
             return number
+        failure = result.failures() if isinstance(result, Barrier | Instability) else ""
         failed = any(results.of(run)["failed"] for run in _runs_behind(job) if results.has(run))
+        number = replace(number, failed=failed or bool(failure), note=failure)
         if key not in values:
-            return replace(number, state="undefined", failed=failed)
+            return replace(number, state="undefined")
         if not math.isfinite(values[key]):
-            return replace(number, state="undefined", failed=failed, note="not a finite number")
+            return replace(number, state="undefined", note=failure or "not a finite number")
         curve = _course(result, key.metric) if self.measure else results.curve(job)
-        return replace(number, state="measured", value=values[key], failed=failed, curve=curve)
+        return replace(number, state="measured", value=values[key], curve=curve)
 
     def _pair(self, place: int) -> int | None:
         """Which pair of the copies of one seed a job is of."""

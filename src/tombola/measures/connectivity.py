@@ -4,11 +4,15 @@ The barrier is the largest error on the line, end points included, minus the mea
 ends, in percentage points. A ticket whose runs have a mean barrier of 2 points or more is called unstable
 (:mod:`tombola.measures.instability`). Batch-norm statistics on the line are interpolated like the weights, or
 measured anew at every point (reading D3).
+
+Where a loss on the line is not finite, as between a run that diverged and any other, there are no predictions
+to speak of: the barrier is NaN, which tables show as undefined.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,7 +31,7 @@ from tombola.training.device import repeatable, resolve_device
 from tombola.training.evaluation import EVALUATION_BATCH, Evaluator, device_batches
 from tombola.training.flat_network import FlatNetwork, channels_last
 from tombola.training.preflight import check_images
-from tombola.training.run import Run
+from tombola.training.run import End, Run
 
 Recalibrate = bool | Literal["beside"]
 Split = Literal["test", "train"]
@@ -44,6 +48,7 @@ class Barrier:
     sparsities: of the first and of the second run's ticket; None where that was not recorded.
     same_mask: whether the two tickets have one mask; None where that was not recorded.
     recalibrated: the same line with batch-norm statistics measured anew, if that was asked for as well.
+    ends: how the training of the first and of the second run ended; None where that was not recorded.
     """
 
     alphas: tuple[float, ...]
@@ -53,16 +58,33 @@ class Barrier:
     sparsities: tuple[float, float] | None = None
     same_mask: bool | None = None
     recalibrated: Barrier | None = None
+    ends: tuple[End, End] | None = None
 
     @property
     def height(self) -> float:
-        """Eq. 3: largest error minus the mean of the two end errors, in percentage points."""
-        return max(self.errors) - (self.errors[0] + self.errors[-1]) / 2
+        """Eq. 3: largest error minus the mean of the two end errors, in percentage points.
+
+        NaN where a loss on the line is not finite.
+        """
+        return self._height(self.errors)
 
     @property
     def loss_height(self) -> float:
         """The same for the loss, in nats."""
-        return max(self.losses) - (self.losses[0] + self.losses[-1]) / 2
+        return self._height(self.losses)
+
+    def _height(self, values: Sequence[float]) -> float:
+        if not all(map(math.isfinite, self.losses)):
+            return math.nan
+        return max(values) - (values[0] + values[-1]) / 2
+
+    def failures(self, names: tuple[str, str] = ("the first run", "the second run")) -> str:
+        """Which of the runs failed, such as "the second run diverged"; empty if none did, or nobody knows."""
+        failed = [(name, end) for name, end in zip(names, self.ends or (), strict=False) if end != "trained"]
+        return " and ".join(f"{name} {_FAILED[end]}" for name, end in failed)
+
+
+_FAILED = {"at chance": "stayed at chance", "diverged": "diverged"}
 
 
 def lines_cost(run: Outline, data: Size, points: int, recalibrate: Recalibrate, *, lines: float = 1) -> Cost:
@@ -152,11 +174,19 @@ def barrier(
             (first.ticket.sparsity, second.ticket.sparsity),
             all(torch.equal(keep, second.ticket.mask[name]) for name, keep in first.ticket.mask.items()),
             second_reading,
+            (_end(first, measured[0][0]), _end(second, measured[-1][0])),
         )
 
     if recalibrate == "beside":
         return line(interpolated, line(recalibrated))
     return line(recalibrated if recalibrate else interpolated)
+
+
+def _end(run: Run, loss: float) -> End:
+    """How a training ended that has this loss at its end of a line."""
+    if not math.isfinite(loss):
+        return "diverged"
+    return run.end if len(run.history) else "trained"
 
 
 def check_line(points: int, recalibrate: Recalibrate, split: Split) -> None:
