@@ -23,8 +23,11 @@ def bench(
 ) -> None:
     """How fast this machine trains: networks, batch sizes and numbers of trainings at once."""
     from tombola.lab import bench
+    from tombola.lab.slots import check_slots
     from tombola.training.device import hardware_name, resolve_device
 
+    for together in slots:
+        check_slots(together)
     where = resolve_device(device)
     gpu = where.type == "cuda"
     cases: tuple[bench.Case, ...] = bench.GPU_CASES if gpu else bench.CPU_CASES

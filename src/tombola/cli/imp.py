@@ -61,11 +61,11 @@ def imp(
     settings = Settings(
         device=device, mode=mode, threads=threads, checkpoint_every=checkpoint_every, strict=strict
     )
-    lab = Lab(store, settings=settings)
     chain = imp_jobs(
         network, data, recipe, rounds=rounds, rewind=rewind, fraction=fraction,
         scope=scope, exclude=exclude, same_noise=same_noise, seed=seed, init=init,
     )  # fmt: skip
+    lab = Lab(store, settings=settings)
     if out is not None:
         check_writable(out)
     console = InertConsole()

@@ -65,10 +65,13 @@ def plan(
     from tombola.experiments.paper.jobs import PaperJobs
     from tombola.experiments.paper.studies import PAPER
     from tombola.experiments.plan import plan as make_plan
+    from tombola.lab.slots import check_per_core, check_slots
     from tombola.lab.staleness import warn_stale
     from tombola.training.device import resolve_device
 
     gc.freeze()  # what imports made stays; looked through again and again, it costs more than the plan
+    check_per_core("workers", workers)
+    check_slots(slots)
     place = resolve_device(device)
     left_out: list[str] = []
     if own := own_paths(names, all, scale, numbers):

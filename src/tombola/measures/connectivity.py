@@ -84,6 +84,8 @@ class Barrier:
         return " and ".join(f"{name} {_FAILED[end]}" for name, end in failed)
 
 
+MOST_POINTS = 10_001
+"""On one line, a ten-thousandth of it apart."""
 _FAILED = {"at chance": "stayed at chance", "diverged": "diverged"}
 
 
@@ -124,7 +126,7 @@ def barrier(
     """Errors and losses along the straight line between the final weights of two runs.
 
     first, second: runs of one network; their masks may differ, which is recorded.
-    points: number of evenly spaced positions, both ends included; at least 3.
+    points: number of evenly spaced positions, both ends included; at least 3, at most 10,001.
     recalibrate: batch-norm statistics are interpolated like everything else; with True they are measured
         anew at every position, ends included, by :func:`recalibrate_batch_norm` on the unaugmented train
         split. With ``"beside"`` the line is the interpolated one and carries the other as a second reading.
@@ -191,11 +193,20 @@ def _end(run: Run, loss: float) -> End:
 
 def check_line(points: int, recalibrate: Recalibrate, split: Split) -> None:
     """Raises RecipeError for settings of a line that are out of range."""
-    if points < 3:
-        raise RecipeError(f"points is {points}; a barrier needs at least 3: both ends and the middle")
+    check_points(points)
     check_recalibrate(recalibrate)
     if split not in ("test", "train"):
         raise RecipeError(f"split is {split!r}; it must be 'test' or 'train'")
+
+
+def check_points(points: int) -> None:
+    """Raises RecipeError for too few or too many positions on a line."""
+    if points < 3:
+        raise RecipeError(f"points is {points}; a barrier needs at least 3: both ends and the middle")
+    if points > MOST_POINTS:
+        raise RecipeError(
+            f"points is {points}; it must be at most {MOST_POINTS:,}, for at each all images are evaluated"
+        )
 
 
 def check_recalibrate(recalibrate: Recalibrate) -> None:
