@@ -15,6 +15,7 @@ these searches over any way of calling (:mod:`tombola.calls`), so that they can 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
@@ -52,7 +53,7 @@ def imp(
 
     start: what every round is rewound to; with late rewinding, what :func:`~tombola.pretrain` gave.
     recipe: of mask search and sparse training alike; for two recipes see :func:`mask_search`.
-    rounds: number of prunings; sparsity after n of them is 1 - (1 - fraction)^n.
+    rounds: number of prunings; sparsity after n of them is 1 - (1 - fraction)^n. No more than leave a weight.
     noise: number of the noise; each round draws its own noise from it.
     same_noise: replay the noise of round 0 in every round, as a control.
     pruning: ``fraction``, ``scope`` and ``exclude`` of each pruning, as for :func:`~tombola.prune`.
@@ -184,16 +185,27 @@ def tickets(
         yield call(prune, run, **options)
 
 
-def check_rounds(rounds: int) -> None:
-    """Raises RecipeError for a negative number of prunings."""
+def check_rounds(rounds: int, fraction: float, weights: int) -> None:
+    """Raises RecipeError for a negative number of prunings, or one that leaves nothing of so many weights."""
     if rounds < 0:
         raise RecipeError(f"rounds is {rounds}; it must be 0 or more")
+    most = most_rounds(fraction, weights)
+    if rounds > most:
+        raise RecipeError(
+            f"rounds is {rounds:,}; pruning {fraction:g} in each leaves nothing even of {weights:,} weights, "
+            f"so give at most {most:,}"
+        )
+
+
+def most_rounds(fraction: float, weights: int) -> int:
+    """After how many prunings of a fraction at least one of some weights is left, to the nearest weight."""
+    return int(math.log(2 * weights) / -math.log1p(-fraction))
 
 
 def _check_search(start: Ticket, recipe: Recipe, rounds: int, pruning: Pruning) -> None:
     """Raises, before anything is trained, for what is known to fail."""
     from tombola.training.preflight import check_budget
 
-    pruning.ranked(start)
-    check_rounds(rounds)
+    kept = sum(int(start.mask[name].sum()) for name in pruning.ranked(start))
+    check_rounds(rounds, pruning.fraction, kept)
     check_budget(start.epoch, recipe)

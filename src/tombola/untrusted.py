@@ -130,7 +130,13 @@ def json_object(text: str | bytes, what: str = "it") -> dict[str, Any]:
 
 
 def printable(text: str) -> str:
-    """An untrusted text that is safe to print: its control characters are replaced."""
+    """An untrusted text that is safe to print on one line.
+
+    Replaced is what :meth:`str.isprintable` excludes: control characters, which a terminal obeys; whatever
+    orders text from right to left; separators of lines and spaces other than the common one; and characters
+    without a shape, zero-width joiners among them. So a joined emoji falls into its parts, and no name looks
+    like another that differs in what cannot be seen.
+    """
     return (
         text
         if text.isprintable()
@@ -141,6 +147,11 @@ def printable(text: str) -> str:
 def has_control_characters(text: str) -> bool:
     """Whether a text has characters that a terminal obeys, such as escape and line feed, or halves of any."""
     return not text.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """The same of a text of several lines, whose ends stay."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _refuse_constant(constant: str) -> None:

@@ -23,7 +23,8 @@ def tombola(
     monkeypatch.setenv("TOMBOLA_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("TOMBOLA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONWARNINGS", "ignore::UserWarning")  # run sets it for workers
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main replaces it
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main replaces both
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
 
     def run(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["tombola", *map(str, arguments)])

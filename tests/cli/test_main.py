@@ -417,7 +417,7 @@ def test_a_warning_is_one_line(tombola: Callable[..., Result]) -> None:
 def test_ctrl_c_ends_with_one_line_and_the_same_command_goes_on(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(tb.__file__).parents[1])}
     command = [
-        sys.executable, "-m", "tombola.cli", "imp", "--rounds", "100", "--store", str(tmp_path / "store"),
+        sys.executable, "-m", "tombola.cli", "imp", "--rounds", "40", "--store", str(tmp_path / "store"),
         "--recipe.epochs", "3", "--recipe.batch-size", "100", "--checkpoint-every", "0",
     ]  # fmt: skip
     with subprocess.Popen(
@@ -436,3 +436,29 @@ def test_ctrl_c_ends_with_one_line_and_the_same_command_goes_on(tmp_path: Path) 
     # An initialisation, the dense training and that of the first round, at least.
     assert len(list(store.names())) >= 3
     assert not list(tmp_path.glob("store/work/*/lease"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("imp", "--rounds", 1_000_000), "rounds is 1,000,000; pruning 0.2 in each leaves nothing even of "),
+        (("imp", "--threads", 100_000), "threads is 100000; this machine has "),
+        (("imp", "--recipe.epochs", 10**12), "epochs is 1000000000000; "),
+        (("run", "table1", "--threads", 100_000), "threads is 100000; this machine has "),
+        (("run", "table1", "--workers", 100_000), "workers is 100000; this machine has "),
+        (("run", "table1", "--slots", 100_000), "slots is 100000; no more than 64 jobs share a GPU"),
+        (("plan", "table1", "--workers", 100_000), "workers is 100000; this machine has "),
+        (("plan", "table1", "--slots", 100_000), "slots is 100000; no more than 64 jobs share a GPU"),
+        (("demo", "--workers", 100_000), "workers is 100000; this machine has "),
+        (("bench", "--slots", 100_000), "slots is 100000; no more than 64 jobs share a GPU"),
+    ],
+)
+def test_absurd_numbers_are_refused_with_the_reason_and_before_a_store_is_made(
+    tombola: Callable[..., Result],
+    refused: Callable[[Result], str],
+    arguments: tuple[object, ...],
+    words: str,
+    tmp_path: Path,
+) -> None:
+    assert refused(tombola(*arguments)).startswith(words)
+    assert not (tmp_path / "store").exists()

@@ -556,3 +556,60 @@ def test_a_line_on_a_gpu_begins_and_ends_with_the_runs_own_errors_and_can_be_mir
         here = tb.barrier(*runs, digits, points=5, recalibrate="beside", device="cpu")
         assert there.losses == pytest.approx(here.losses, rel=1e-3)
         assert there.recalibrated.losses == pytest.approx(here.recalibrated.losses, rel=1e-3)
+
+
+# Ends that failed
+
+
+def diverged(run: tb.Run) -> tb.Run:
+    """A run as it would be had its weights become undefined in the last epoch."""
+    row = replace(run.history[-1], train_loss=math.nan, test_loss=math.nan, test_accuracy=10.0)
+    weights = {
+        name: value * math.nan if value.is_floating_point() else value for name, value in run.weights.items()
+    }
+    return replace(run, weights=weights, history=History([*run.history[:-1], row]))
+
+
+def at_chance(run: tb.Run) -> tb.Run:
+    return replace(run, history=History([*run.history[:-1], replace(run.history[-1], test_accuracy=9.0)]))
+
+
+def test_a_barrier_says_which_of_its_ends_failed(run: tb.Run, digits: tb.Data) -> None:
+    line = tb.barrier(run, at_chance(run), digits, points=3)
+    assert line.ends == ("trained", "at chance")
+    assert line.failures() == "the second run stayed at chance"
+    assert line.height == 0.0  # the weights are the same, and the errors a result
+    both = tb.barrier(diverged(run), at_chance(run), digits, points=3, recalibrate="beside")
+    assert both.failures() == "the first run diverged and the second run stayed at chance"
+    assert both.recalibrated is not None
+    assert both.recalibrated.ends == both.ends == ("diverged", "at chance")
+    sound = tb.barrier(run, run, digits, points=3)
+    assert (sound.ends, sound.failures()) == (("trained", "trained"), "")
+
+
+def test_weights_that_are_not_finite_count_as_diverged_whatever_the_history_says(
+    run: tb.Run, digits: tb.Data
+) -> None:
+    broken = replace(run, weights=diverged(run).weights)
+    assert tb.barrier(broken, run, digits, points=3).ends == ("diverged", "trained")
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_barrier_over_an_undefined_loss_is_undefined(place: int, loss: float) -> None:
+    losses = [0.1, 0.1, 0.1]
+    losses[place] = loss
+    line = Barrier((0.0, 0.5, 1.0), (10.0, 90.0, 10.0), tuple(losses))
+    assert math.isnan(line.height)
+    assert math.isnan(line.loss_height)
+
+
+def test_a_barrier_from_before_ends_were_recorded_is_read(run: tb.Run, digits: tb.Data) -> None:
+    from tombola.lab.results import pack, unpack
+
+    line = tb.barrier(run, diverged(run), digits, points=3)
+    packed = pack(line)
+    assert unpack(packed, Barrier, dict).ends == ("trained", "diverged")
+    del packed.numbers["value"]["ends"]
+    before = unpack(packed, Barrier, dict)
+    assert (before.ends, before.failures()) == (None, "")

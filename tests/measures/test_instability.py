@@ -1,4 +1,5 @@
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -260,3 +261,22 @@ def test_written_down_rounds_are_single_barriers_that_a_longer_chain_shares(shor
     shorter = [line.name for line in consecutive(tb.job, chain[:3], "digits")]
     assert shorter == [line.name for line in consecutive(tb.job, chain, "digits")][:2]
     assert shorter[0] == tb.job(tb.barrier, chain[0], chain[1], "digits", points=11).name
+
+
+def test_an_instability_says_which_copies_failed_and_a_diverged_one_is_not_stable(
+    three: list[tb.Run], digits: tb.Data
+) -> None:
+    row = replace(three[1].history[-1], test_loss=float("nan"))
+    gone = replace(three[1], history=History([*three[1].history[:-1], row]))
+    lost = {
+        name: value * math.nan if value.is_floating_point() else value for name, value in gone.weights.items()
+    }
+    copies = instability([three[0], replace(gone, weights=lost), three[2]], digits, points=3)
+    assert copies.failures() == "the copy of noise 2 diverged"
+    assert copies.failures_of_pairs() == (copies.failures(), "", copies.failures())
+    assert [math.isnan(height) for height in copies.heights] == [True, False, True]
+    assert math.isnan(copies.height)
+    # Two networks of nothing but undefined weights make the same mistakes everywhere.
+    pair = instability([replace(gone, weights=lost), replace(gone, weights=lost, noise=9)], digits, points=3)
+    assert not pair.stable
+    assert pair.failed == 2

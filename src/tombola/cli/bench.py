@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from tombola.cli.arguments import Device, Mode
-from tombola.cli.console import say
+from tombola.cli.console import InertConsole, say
 
 
 def bench(
@@ -24,8 +23,11 @@ def bench(
 ) -> None:
     """How fast this machine trains: networks, batch sizes and numbers of trainings at once."""
     from tombola.lab import bench
+    from tombola.lab.slots import check_slots
     from tombola.training.device import hardware_name, resolve_device
 
+    for together in slots:
+        check_slots(together)
     where = resolve_device(device)
     gpu = where.type == "cuda"
     cases: tuple[bench.Case, ...] = bench.GPU_CASES if gpu else bench.CPU_CASES
@@ -37,7 +39,7 @@ def bench(
         cases = tuple(
             bench.Case(network, batch, trainings, size) for network, batch in kinds for trainings in packed
         )
-    console = Console()
+    console = InertConsole()
     say(console, f"{hardware_name(where)}: {len(cases)} cases, each the median of {repeats}")
     measured = bench.bench(
         cases, where, mode=mode, repeats=repeats,

@@ -1,17 +1,71 @@
-"""What all commands say and see to in the same way."""
+"""The doors through which text leaves the command line; what a stranger wrote is inert behind each of them.
+
+Names in a store, an experiment file, a data set or an error may hold anything. On standard output all goes
+through an :class:`InertConsole`, or :func:`write_out` for tables in other programs' forms; on standard error
+through :func:`say_error`, or :func:`inert_errors` for what others print there.
+"""
 
 from __future__ import annotations
 
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
+from typing import Any, TextIO, cast
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
-from tombola.untrusted import printable
+from tombola.untrusted import printable, printable_lines
+
+
+class InertConsole(Console):
+    """A console on which styles and movements are ours alone: no text is markup, and none is obeyed."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """What is printed of anything, with its text made printable."""
+        for segment in super().render(renderable, options):
+            text, style, control = segment
+            yield segment if control else Segment(printable_lines(text), style)
 
 
 def say(console: Console, line: str) -> None:
     """Print a line as it is: no path is broken, no bracket is markup, no number coloured, nothing obeyed."""
-    console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(line), markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def say_error(line: str) -> None:
+    """Print a line on standard error, after the name of the command."""
+    print(f"tombola: {printable(line)}", file=sys.stderr)
+
+
+def write_out(text: str) -> None:
+    """Write a text of several lines to standard output; what it is piped into may end on a terminal."""
+    sys.stdout.write(printable_lines(text))
+
+
+@contextmanager
+def inert_errors() -> Iterator[None]:
+    """Makes printable, and colourless, what others print on standard error."""
+    with redirect_stderr(cast(TextIO, _InertStream(sys.stderr))):
+        yield
+
+
+class _InertStream(io.TextIOBase):
+    """A stream that passes on what is written to it, made printable."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(printable_lines(text))
+
+    def flush(self) -> None:
+        self._stream.flush()
 
 
 def many_studies(count: int) -> str:

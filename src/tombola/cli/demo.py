@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from tombola.cli.arguments import Store, Workers
-from tombola.cli.console import check_writable, say
+from tombola.cli.console import InertConsole, check_writable, say
 
 
 def demo(
@@ -28,7 +27,7 @@ def demo(
     from tombola.lab.slots import available_cores
 
     started = time.perf_counter()
-    console = Console()
+    console = InertConsole()
     bound = experiment.at()
     # The same bits and the same pictures on every machine, so never on a GPU that happens to be there.
     lab = Lab(

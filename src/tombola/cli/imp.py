@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 
 from tombola.cli.arguments import CheckpointEvery, Device, Mode, Store, Strict, Threads
-from tombola.cli.console import check_writable, say
+from tombola.cli.console import InertConsole, check_writable, say
 from tombola.cli.own import write_page
 from tombola.cli.stop import StopAfter, begin_stop, unfinished
 from tombola.training.recipe import Recipe
@@ -62,14 +61,14 @@ def imp(
     settings = Settings(
         device=device, mode=mode, threads=threads, checkpoint_every=checkpoint_every, strict=strict
     )
-    lab = Lab(store, settings=settings)
     chain = imp_jobs(
         network, data, recipe, rounds=rounds, rewind=rewind, fraction=fraction,
         scope=scope, exclude=exclude, same_noise=same_noise, seed=seed, init=init,
     )  # fmt: skip
+    lab = Lab(store, settings=settings)
     if out is not None:
         check_writable(out)
-    console = Console()
+    console = InertConsole()
     place = "a GPU" if lab.device.type == "cuda" else f"the CPU, threads {threads}"
     say(console, f"{network} on {data}, {rounds} rounds on {place}; store {lab.store.root}")
     with RoundTable(console, rounds) as table:

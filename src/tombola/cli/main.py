@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import select
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
+from types import TracebackType
 from typing import Any
 
 import tyro
 
 from tombola.cli.bench import bench
+from tombola.cli.console import inert_errors, say_error
 from tombola.cli.demo import demo
 from tombola.cli.imp import imp
 from tombola.cli.imports import split_imports
@@ -23,7 +27,7 @@ from tombola.cli.stop import UNFINISHED, joined, stops_end_here
 from tombola.cli.store import export, gc, import_, ls, show, verify
 from tombola.cli.table import table
 from tombola.errors import TombolaError, Unfinished
-from tombola.untrusted import printable
+from tombola.untrusted import printable_lines
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,
@@ -56,6 +60,14 @@ def main() -> None:
         print(__version__)
         return
     warnings.showwarning = _show_warning
+    sys.excepthook = _show_traceback
+    # A refusal of arguments repeats them, and a file may be called anything.
+    with nullcontext() if all(map(str.isprintable, arguments)) else inert_errors():
+        _run(arguments, debug)
+
+
+def _run(arguments: list[str], debug: bool) -> None:
+    """Run the command that the arguments name."""
     try:
         if arguments[:1] == [COMMAND] and len(arguments) > 1 and arguments[1] not in ("-h", "--help"):
             measure_by_name(arguments[1:])  # each measure has options of its own
@@ -97,7 +109,7 @@ def _leave(message: str, code: int, debug: bool) -> None:
     """End with one line on standard error; inside an exception, with its traceback if asked for."""
     if debug:
         raise
-    print(f"tombola: {printable(message)}", file=sys.stderr)
+    say_error(message)
     sys.stdout.flush()
     # Not sys.exit: worker threads must not hold up a command that was interrupted or stopped.
     os._exit(code) if code in (130, UNFINISHED) else sys.exit(code)
@@ -105,4 +117,9 @@ def _leave(message: str, code: int, debug: bool) -> None:
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     """A warning as one line, without the source line that Python adds."""
-    print(f"tombola: note: {message}", file=sys.stderr)
+    say_error(f"note: {message}")
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A traceback as Python writes it, made printable."""
+    print(printable_lines("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from rich.console import Console
 
 from tombola.cli.arguments import Device, Mode, Store
-from tombola.cli.console import say
+from tombola.cli.console import InertConsole, say
 from tombola.cli.imports import import_files, split_imports
 from tombola.errors import JobError
 
@@ -139,6 +138,8 @@ def _compute(declared: Declaration, values: dict[str, Any]) -> None:
     from tombola.lab.lab import Lab
     from tombola.lab.recompute import remove_jobs
     from tombola.lab.results import numbers_of
+    from tombola.measures.connectivity import Barrier
+    from tombola.measures.instability import Instability
 
     hints = job_signature(declared.function).hints
     settings = Settings(device=values["device"], mode=values["mode"])
@@ -154,8 +155,10 @@ def _compute(declared: Declaration, values: dict[str, Any]) -> None:
     if values["recompute"]:
         remove_jobs(lab.store, {measure_job.name})
     result = lab.result(measure_job)
-    console = Console()
+    console = InertConsole()
     say(console, f"{declared.name} {measure_job.name[:12]}" + ("" if measure_job.stored else " (not kept)"))
+    if isinstance(result, Barrier | Instability) and (failures := result.failures()):
+        say(console, f"failed: {failures}")
     for key, number in numbers_of(result).items():
         say(console, f"{key or 'value'}: {number:g}")
 

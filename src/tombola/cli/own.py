@@ -7,10 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from rich.console import Console
-
 from tombola.cli.arguments import Numbers
-from tombola.cli.console import check_writable, say
+from tombola.cli.console import InertConsole, check_writable, say
 from tombola.cli.stop import raise_left
 from tombola.errors import ExperimentError
 
@@ -89,7 +87,7 @@ def run_own(
     lab = Lab(store, settings=settings, **runners)
     code = tuple(put_file(lab.store, path) for file in files for path in file.code)
     lab.settings = replace(settings, files=code)
-    console = Console()
+    console = InertConsole()
     say(console, f"{', '.join(experiment.name for experiment in experiments)}, store {lab.store.root}")
     with Bar(console, lab.store) as bar:
         ran = run_experiments(lab, experiments, progress=bar, stop=stop, recompute=recompute)
@@ -110,7 +108,7 @@ def report_own(paths: Sequence[Path], out: Path, lab: Lab, *, page_only: bool = 
     # The page first: what reads the tables may close them before their end.
     write_page(lab, experiments, out, files=not page_only)
     print_tables(lab, experiments)
-    say(Console(), f"report: {(out / 'report.html').absolute()}")
+    say(InertConsole(), f"report: {(out / 'report.html').absolute()}")
 
 
 def write_page(
@@ -138,7 +136,7 @@ def print_tables(lab: Lab, experiments: Sequence[Bound]) -> None:
     """The numbers of each experiment in the terminal, a table a metric."""
     from tombola.report.terminal import grid_table
 
-    console = Console()
+    console = InertConsole()
     if not console.is_terminal:
         console.width = 200  # a file has room
     results = lab.results()

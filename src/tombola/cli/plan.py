@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import tyro
-from rich.console import Console
 
 from tombola.cli.arguments import Device, Names, Numbers, Scale, ScaleNumbers, Store, Workers
-from tombola.cli.console import say
+from tombola.cli.console import InertConsole, say
 from tombola.cli.own import own_paths, read_files
 from tombola.cli.scales import asked_scale, bound_studies, existing_store, shown_scale
 from tombola.errors import ExperimentError
@@ -39,7 +38,7 @@ def studies(
     existing = existing_store(store)
     work = PaperJobs(shown_scale(scale, numbers, existing))
     lab = Lab(existing.root, settings=Settings(device="cpu")) if existing else None
-    console = Console()
+    console = InertConsole()
     say(console, f"{work.scale}, store {existing.root if existing else 'not made yet'}")
     for study in STUDIES:
         try:
@@ -66,10 +65,13 @@ def plan(
     from tombola.experiments.paper.jobs import PaperJobs
     from tombola.experiments.paper.studies import PAPER
     from tombola.experiments.plan import plan as make_plan
+    from tombola.lab.slots import check_per_core, check_slots
     from tombola.lab.staleness import warn_stale
     from tombola.training.device import resolve_device
 
     gc.freeze()  # what imports made stays; looked through again and again, it costs more than the plan
+    check_per_core("workers", workers)
+    check_slots(slots)
     place = resolve_device(device)
     left_out: list[str] = []
     if own := own_paths(names, all, scale, numbers):
@@ -83,7 +85,7 @@ def plan(
     if own and costing["store"] is not None:
         warn_stale(costing["store"], jobs_behind(bound), {})
     planned = make_plan(bound, scale=scale_words, **costing)
-    console = Console()
+    console = InertConsole()
     for cause in left_out:
         say(console, f"left out: {cause}")
     lines = planned.lines()

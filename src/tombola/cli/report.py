@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.console import Console
 
 from tombola.cli.arguments import Names, Numbers, Scale, ScaleNumbers, Store
-from tombola.cli.console import check_writable, many_studies, say
+from tombola.cli.console import InertConsole, check_writable, many_studies, say
 from tombola.cli.own import own_paths, report_own
 from tombola.cli.scales import shown_scale
 from tombola.errors import ExperimentError
@@ -60,7 +59,7 @@ def report(
             raise ExperimentError(others[study.name])
     shown = [bound.get(study.name) or study.left_out(others[study.name]) for study in chosen]
     check_writable(out)
-    console = Console()
+    console = InertConsole()
     count = sum(study.name in bound for study in chosen)
     say(console, f"{many_studies(count)}, {work.scale}, store {lab.store.root}")
     for cause in () if names else others.values():
@@ -99,7 +98,7 @@ def claims(
     lab = _looking_lab(store)
     work = PaperJobs(shown_scale(scale, numbers, lab.store))
     fitting, _ = bind(STUDIES, work)
-    console = Console()
+    console = InertConsole()
     if not console.is_terminal:
         console.width = 160  # a file has room
     cells = longest(collect(lab, fitting).cells())

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.console import Console
 
 from tombola.cli.arguments import (
     CheckpointEvery,
@@ -23,7 +22,7 @@ from tombola.cli.arguments import (
     Threads,
     Workers,
 )
-from tombola.cli.console import many_studies, say
+from tombola.cli.console import InertConsole, many_studies, say
 from tombola.cli.own import Runners, own_paths, run_own
 from tombola.cli.scales import PAPER, asked_scale, bound_studies
 from tombola.cli.stop import StopAfter, begin_stop, raise_left
@@ -127,7 +126,7 @@ def _run_paper(
     # Refuses what the scale does not fit before a store is made.
     bound, left_out = bound_studies(names, everything, STUDIES, work)
     lab = Lab(store, settings=settings, **runners)
-    console = Console()
+    console = InertConsole()
     say(console, f"{many_studies(len(bound))}, {work.scale}, store {lab.store.root}")
     for cause in left_out:
         say(console, f"left out: {cause}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from tombola.cli.console import say_error
 from tombola.errors import RecipeError, Unfinished
 
 if TYPE_CHECKING:
@@ -138,10 +139,9 @@ def _cut_off(stop: Stop) -> None:
         forget_attempts(lease.path.parent)
         forget_log(lease.path.parent)
         lease.release()
-    print(
-        f"tombola: stopped {stop.cause}: what was under way did not end by itself; the same command "
-        "continues from the last checkpoints",
-        file=sys.stderr,
+    say_error(
+        f"stopped {stop.cause}: what was under way did not end by itself; the same command continues from "
+        "the last checkpoints"
     )
     sys.stderr.flush()
     os._exit(UNFINISHED)

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 
 from tombola.cli.arguments import Imports, Store
-from tombola.cli.console import say
+from tombola.cli.console import InertConsole, say
 from tombola.cli.imports import import_files
 from tombola.errors import JobError, StoreError
 
@@ -25,7 +24,7 @@ def verify(store: Store = None, import_: Imports = ()) -> None:
 
     import_files(import_)
     folder = StoreFolder(store, create=False)
-    console = Console()
+    console = InertConsole()
     count = 0
     not_rebuilt: Counter[str] = Counter()
     for damage in walking.verify(folder, not_rebuilt):
@@ -63,7 +62,7 @@ def gc(
 
     folder = StoreFolder(store, create=False)
     removals = sweeping.gc(folder, keep, dry_run=not remove)
-    console = Console()
+    console = InertConsole()
     for removal in removals:
         say(console, str(removal))
     total = sum(removal.size for removal in removals) / 1e9
@@ -101,7 +100,7 @@ def export(
         raise JobError("--tickets leaves weights out by itself; say it without --no-weights")
     folder = StoreFolder(store, create=False)
     names = None if name == "all" else [name]
-    console = Console()
+    console = InertConsole()
     if tickets is None:
         exporting.export(folder, names, file, weights=weights)
         say(console, f"{file}: {_megabytes(file.stat().st_size)}")
@@ -132,7 +131,7 @@ def import_(
     tickets = sum(is_ticket(folder, name) and not folder.is_thin(name) for name in names)
     jobs = sum(not is_ticket(folder, name) for name in names)
     also = f" and {_many('ticket', tickets)}" if tickets else ""
-    say(Console(), f"job {names[0][:12]}" if len(names) == 1 else f"{_many('job', jobs)}{also}")
+    say(InertConsole(), f"job {names[0][:12]}" if len(names) == 1 else f"{_many('job', jobs)}{also}")
 
 
 def _many(thing: str, count: int) -> str:
@@ -150,7 +149,7 @@ def ls(
     from tombola.lab.listing import listing
     from tombola.lab.store import Store as StoreFolder
 
-    console = Console()
+    console = InertConsole()
     if not console.is_terminal:
         console.width = 200  # a file has room
     console.print(listing(StoreFolder(store, create=False), function, tickets=tickets), crop=False)
@@ -169,6 +168,6 @@ def show(
     from tombola.lab.store import Store as StoreFolder
 
     if Path(name).is_file():
-        Console().print(show_file(Path(name)), crop=False)
+        InertConsole().print(show_file(Path(name)), crop=False)
     else:
-        Console().print(show_job(StoreFolder(store, create=False), name), crop=False)
+        InertConsole().print(show_job(StoreFolder(store, create=False), name), crop=False)

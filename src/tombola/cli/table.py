@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.console import Console
 
 from tombola.cli.arguments import Imports, Numbers, Scale, ScaleNumbers, Store
-from tombola.cli.console import say
+from tombola.cli.console import InertConsole, say, write_out
 from tombola.cli.imports import import_files
 from tombola.errors import ExperimentError, unknown
-from tombola.untrusted import printable
 
 if TYPE_CHECKING:
     from tombola.experiments.bound import Bound
@@ -118,7 +115,7 @@ def _write(shown: Table, csv: Path | None, form: str) -> None:
     from tombola.disk import write_whole
     from tombola.report.number_lines import number_lines
 
-    console = Console()
+    console = InertConsole()
     if csv is not None and csv != _STDOUT:
         write_whole(csv, shown.csv().encode())
         say(console, f"{csv}: {len(shown):,} number{'s' * (len(shown) != 1)}")
@@ -130,6 +127,4 @@ def _write(shown: Table, csv: Path | None, form: str) -> None:
     else:
         width = console.width if console.is_terminal else 200  # a file has room
         text = "\n".join(number_lines(shown, width)) + "\n"
-    if console.is_terminal:  # a stranger's text moves no cursor
-        text = "\n".join(map(printable, text.split("\n")))
-    sys.stdout.write(text)
+    write_out(text)

@@ -15,7 +15,7 @@ from tombola.lab.job import Job
 from tombola.table.key import Key
 from tombola.table.number import Cell, Entry, Number, entries_of
 from tombola.table.table import Table
-from tombola.views.exhibit import Exhibit
+from tombola.views.exhibit import Exhibit, not_drawn
 from tombola.views.layout import Layout
 from tombola.views.panels import Panels
 from tombola.views.picture import Panel, Picture
@@ -70,7 +70,7 @@ class Bound:
         if self.panels is None:
             return None
         budget = f"{self.budget}, {_counted([entry.cell for entry in entries if entry.cell is not None])}"
-        caption = f"{self.title}. {budget[0].upper()}{budget[1:]}."
+        caption = f"{self.title}. {budget[0].upper()}{budget[1:]}.{not_drawn(entries)}"
         panels = [_renamed(panel, self.names) for panel in self.panels(entries)]
         return Picture(self.name, self.title, caption, panels, budget, self.warning)
 

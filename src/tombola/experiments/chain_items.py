@@ -16,8 +16,8 @@ from tombola.lab.chains import as_job
 from tombola.lab.item import Guess, Results
 from tombola.lab.job import Job, job, result_type
 from tombola.lab.results import number_names, numbers_of
-from tombola.measures.connectivity import Barrier
-from tombola.measures.instability import Instability, copies
+from tombola.measures.connectivity import Barrier, barrier, check_points
+from tombola.measures.instability import Instability, copies, instability
 from tombola.measures.layers import layer_sparsity
 from tombola.measures.learning import Learning
 from tombola.registry import declaration
@@ -109,13 +109,15 @@ class ChainItem:
         )  # fmt: skip
         if values is None:
             return number
+        failure = result.failures() if isinstance(result, Barrier | Instability) else ""
         failed = any(results.of(run)["failed"] for run in _runs_behind(job) if results.has(run))
+        number = replace(number, failed=failed or bool(failure), note=failure)
         if key not in values:
-            return replace(number, state="undefined", failed=failed)
+            return replace(number, state="undefined")
         if not math.isfinite(values[key]):
-            return replace(number, state="undefined", failed=failed, note="not a finite number")
+            return replace(number, state="undefined", note=failure or "not a finite number")
         curve = _course(result, key.metric) if self.measure else results.curve(job)
-        return replace(number, state="measured", value=values[key], failed=failed, curve=curve)
+        return replace(number, state="measured", value=values[key], curve=curve)
 
     def _pair(self, place: int) -> int | None:
         """Which pair of the copies of one seed a job is of."""
@@ -298,6 +300,8 @@ def _of_several(
 ) -> tuple[Take, bool]:
     """How a measure is taken of a list of runs, or of every pair of them, and whether it is of pairs."""
     function, subjects, others = _parameters(name, options, data)
+    if function in (barrier, instability) and isinstance(points := options.get("points"), int):
+        check_points(points)  # rather than in each of its jobs
     if list(subjects.values()) not in ([Run, Run], [list]):
         raise ExperimentError(
             f"{experiment.name}: measure {name!r} takes {_text_of(subjects)}; between runs a measure takes "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -263,15 +264,15 @@ class Experiment:
 
     def _check_numbers(self) -> None:
         """Refuse counts out of range, and epochs or rounds that stand there twice."""
-        counts = [
-            (key, getattr(self, key), least) for key, least in (("rounds", 0), ("seeds", 1), ("copies", 2))
-        ]
-        counts += [("rewind", rewind, 0) for rewind in self.rewinds]
-        counts += [("copies_at", number, 0) for number in self.copies_at or ()]
-        for key, count, least in counts:
-            if not isinstance(count, int) or isinstance(count, bool) or count < least:
+        counts: list[tuple[str, object, int, float]] = [("rounds", self.rounds, 0, math.inf)]
+        counts += [("seeds", self.seeds, 1, PRETRAINING_NOISE), ("copies", self.copies, 2, PRETRAINING_NOISE)]
+        counts += [("rewind", rewind, 0, math.inf) for rewind in self.rewinds]
+        counts += [("copies_at", number, 0, math.inf) for number in self.copies_at or ()]
+        for key, count, least, most in counts:
+            if not isinstance(count, int) or isinstance(count, bool) or not least <= count <= most:
+                also = f" and at most {most}: noises from there on are of pretraining" * (most < math.inf)
                 raise ExperimentError(
-                    f"{self.name}: {key} is {count!r}; it must be a whole number, at least {least}"
+                    f"{self.name}: {key} is {count!r}; it must be a whole number, at least {least}{also}"
                 )
         if not self.rewinds:
             raise ExperimentError(f"{self.name}: rewind is an empty list; give at least one epoch")

@@ -26,7 +26,7 @@ from tombola.views.chain_panels import (
     run_panels,
     sparsity_panels,
 )
-from tombola.views.exhibit import Exhibit
+from tombola.views.exhibit import Exhibit, not_drawn
 from tombola.views.layout import Layout, fields_of
 from tombola.views.picture import Panel, Picture
 
@@ -96,6 +96,7 @@ class _Shown:
         picture = None
         if drawn:
             bound = self.experiment
+            caption = f"{caption}{not_drawn(entries)}"
             picture = Picture(name, heading, caption, drawn, bound.budget, bound.warning)
         return Exhibit(
             name=name, heading=heading, experiment=self.experiment.name, entries=tuple(entries),

@@ -36,6 +36,7 @@ from tombola.lab.job import call, described_function, name_of
 from tombola.lab.mixture import mixtures
 from tombola.lab.objects import put_object
 from tombola.lab.results import pack
+from tombola.lab.slots import check_per_core, check_slots
 from tombola.lab.starts import check_same_start
 from tombola.lab.store import Store
 from tombola.lab.supervision import (
@@ -97,6 +98,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise RecipeError(f"{name} is {value}; it must be at least 1")
+        check_slots(self.slots)
+        check_per_core("threads", self.threads)
         if self.mode not in get_args(Mode):
             raise RecipeError(unknown("mode", self.mode, get_args(Mode)))
         if not self.checkpoint_every >= 0:

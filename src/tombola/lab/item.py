@@ -7,17 +7,21 @@ runs both.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
-from tombola.errors import reason
+from tombola.errors import JobError, StoreError, reason
 from tombola.lab.evaluate import load_result
 from tombola.lab.job import Job, result_type
 from tombola.lab.store import HISTORY, NUMBERS, Store
+from tombola.measures.connectivity import Barrier
+from tombola.measures.instability import Instability
 from tombola.table.key import Key
 from tombola.table.number import Curve, Number, Together
-from tombola.training.run import Run
+from tombola.training.run import End, Run
 from tombola.untrusted import OTHER_FORM
 
 Guess = Literal["printed", "cheapest", "dearest"]
@@ -49,8 +53,28 @@ class Results:
                 self.store.check(job.name, NUMBERS)
                 self._read[job.name] = self.store.numbers(job.name)
             else:
-                self._read[job.name] = load_result(self.store, job.name)
+                self._read[job.name] = self._with_ends(job, load_result(self.store, job.name))
         return self._read[job.name]
+
+    def _with_ends(self, job: Job, result: Any) -> Any:
+        """A barrier or instability from before ends were recorded, with those of its runs in the store."""
+        lines = result.lines if isinstance(result, Instability) else (result,)
+        if not all(isinstance(line, Barrier) and line.ends is None for line in lines):
+            return result
+        arguments = job.description()["arguments"]
+        if isinstance(result, Barrier):
+            return _ending(result, (self._end(arguments["first"]), self._end(arguments["second"])))
+        copies = [self._end(run) for run in (arguments.get("trunk"), *arguments["runs"]) if run is not None]
+        pairs = itertools.combinations(copies, 2)
+        return replace(result, lines=tuple(map(_ending, result.lines, pairs)))
+
+    def _end(self, run: Any) -> End | None:
+        """How the training of a described run ended; None of one that is no job, gone or damaged."""
+        try:
+            numbers = self.store.numbers(run["job"])
+        except (JobError, StoreError, *OTHER_FORM):
+            return None
+        return "diverged" if numbers.get("diverged") else "at chance" if numbers.get("failed") else "trained"
 
     def has(self, job: Job) -> bool:
         """Whether a job is finished."""
@@ -72,12 +96,26 @@ class Results:
             raise self.store.damaged(run.name, f"{HISTORY}: {reason(error)}") from error
 
 
+def _ending(line: Barrier, ends: tuple[End | None, End | None]) -> Barrier:
+    """A line whose runs ended so, if that is known of both; a loss that is not finite tells, too."""
+    losses = line.losses[0], line.losses[-1]
+    first, second = (
+        end if math.isfinite(loss) else "diverged" for end, loss in zip(ends, losses, strict=True)
+    )
+    if first is None or second is None:
+        return line
+    beside = line.recalibrated and _ending(line.recalibrated, (first, second))
+    return replace(line, ends=(first, second), recalibrated=beside)
+
+
 @dataclass(frozen=True)
 class Reading:
     """What one finished job says of a key.
 
-    values: one, or for an instability one of each pair of copies; none where it is undefined.
+    values: one, or for an instability one of each pair of copies; NaN for one that is undefined, none where
+        all of it is.
     failed: whether a run stayed at chance or diverged. note: what else is to be said.
+    failures: of each value which of the runs behind it failed, in words; empty for none.
     together: of a number that several runs have together. curves: of each value, where it sums one up.
     """
 
@@ -86,6 +124,7 @@ class Reading:
     note: str = ""
     together: Together | None = None
     curves: tuple[Curve, ...] = ()
+    failures: tuple[str, ...] = ()
 
 
 Read = Callable[[Any], Reading]
@@ -157,18 +196,13 @@ class Measured:
         if result is None:
             return [Number(value=None, state="missing", **common)]
         reading = self.read(result)
-        common |= {"failed": reading.failed, "note": reading.note}
         if not reading.values:
+            common |= {"failed": reading.failed, "note": reading.note}
             return [Number(value=None, state="undefined", **common)]
-        pairs = len(reading.values) > 1 or self.key.over == "pairs"
-        return [
-            Number(
-                value=value, together=reading.together,
-                curve=reading.curves[pair] if reading.curves else None,
-                **(common | {"pair": pair} if pairs else common),
-            )
-            for pair, value in enumerate(reading.values)
-        ]  # fmt: skip
+        if len(reading.values) > 1 or self.key.over == "pairs":
+            common = {name: value for name, value in common.items() if name != "pair"}
+            return [_number(reading, pair, pair=pair, **common) for pair in range(len(reading.values))]
+        return [_number(reading, 0, **common)]
 
     def wanted(self, results: Results) -> list[Job]:
         """Those of its jobs that are not finished."""
@@ -185,6 +219,20 @@ class Measured:
     def searches(self, results: Results | None) -> tuple[int, int]:
         """None: it asks once."""
         return 0, 0
+
+
+def _number(reading: Reading, place: int, **fields: Any) -> Number:
+    """One of the numbers of a reading."""
+    value = reading.values[place]
+    defined = math.isfinite(value)
+    failure = reading.failures[place] if reading.failures else ""
+    undefined = "" if defined or failure else "a loss on the line is not finite"
+    note = "; ".join(filter(None, [reading.note, failure, undefined]))
+    return Number(
+        value=value if defined else None, state="measured" if defined else "undefined",
+        failed=reading.failed or bool(failure), note=note,
+        together=reading.together, curve=reading.curves[place] if reading.curves else None, **fields,
+    )  # fmt: skip
 
 
 def jobs_of(items: Iterable[Item]) -> list[Job]:

@@ -215,6 +215,7 @@ class _Reader:
         self.lineages = Lineages(results.store, jobs)
         self._curves: dict[tuple[str, bool], tuple[Curve, ...]] = {}
         self._failed: dict[str, bool] = {}
+        self._between: dict[str, Barrier | Instability] = {}
 
     def result(self, name: str, job: Job | str) -> Any:
         """The result of a job as it is declared, or the numbers that the store has; None if there is none."""
@@ -236,6 +237,8 @@ class _Reader:
                 store.check(name, NUMBERS)
                 return numbers
         result = self._results.of(job)
+        if isinstance(result, Barrier | Instability):
+            self._between[name] = result
         for recalibrated in (False, True):
             self._curves[name, recalibrated] = _courses(result, recalibrated=recalibrated)
         return result
@@ -257,14 +260,26 @@ class _Reader:
                 key = replace(key, more=(*key.more, (LAYERS, slot.layer)))
             value = None if values is None else values.get(slot)
             state: State = "missing" if values is None else "undefined" if value is None else "measured"
+            failure = self._failure(measurement.name, slot)
             numbers.append(
                 Number(
                     key=key, value=value, state=state, epochs=measurement.epochs,
-                    seed=measurement.seed, pair=slot.pair, failed=failed, jobs=(measurement.name,),
+                    seed=measurement.seed, pair=slot.pair, jobs=(measurement.name,),
+                    failed=failed if failure is None else bool(failure), note=failure or "",
                     curve=self._curve(measurement, slot) if value is not None else None,
                 )
             )  # fmt: skip
         return numbers
+
+    def _failure(self, name: str, slot: NumberSlot) -> str | None:
+        """Which of the runs behind a barrier failed, in words; None where that was not recorded."""
+        between = self._between.get(name)
+        lines = between.lines if isinstance(between, Instability) else (between,)
+        if between is None or any(line is None or line.ends is None for line in lines):
+            return None
+        if isinstance(between, Instability) and slot.pair is not None:
+            return between.failures_of_pairs()[slot.pair]
+        return between.failures()
 
     def _curve(self, measurement: Measurement, slot: NumberSlot) -> Curve | None:
         """The error along the line whose barrier a number is."""

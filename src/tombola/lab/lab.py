@@ -31,7 +31,7 @@ from tombola.lab.listing import finished_names
 from tombola.lab.mixture import STRICT_REMEDY, distinct_origins, mixed_line, origin
 from tombola.lab.objects import lacks_start, put_value, register_data
 from tombola.lab.recompute import Removal
-from tombola.lab.slots import crew_for
+from tombola.lab.slots import check_per_core, crew_for
 from tombola.lab.staleness import Record, warn_stale
 from tombola.lab.starts import maker_of_start
 from tombola.lab.store import NUMBERS, Store
@@ -65,6 +65,7 @@ class Lab:
     ) -> None:
         if workers < 0:
             raise RecipeError(f"workers is {workers}; it must be 0 (no processes of their own) or more")
+        check_per_core("workers", workers)
         if bool(workers) + (scheduler is not None) + (scheduler_file is not None) > 1:
             raise RecipeError("workers, scheduler and scheduler_file exclude each other; give one of them")
         self.store = Store(store)

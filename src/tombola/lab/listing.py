@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.markup import escape
 from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
@@ -147,7 +146,8 @@ def _indexed_rows(store: Store) -> tuple[list[JobRow], list[StoreError]]:
             description, provenance = store.description(name), store.provenance(name)
             row = _checked_row(
                 name, description["function"], _arguments_line(description),
-                _result_line(store.numbers(name)), provenance["started"], provenance["seconds"],
+                _result_line(store, store.numbers(name), description), provenance["started"],
+                provenance["seconds"],
             )  # fmt: skip
         except StoreError as error:
             damaged.append(error)
@@ -235,9 +235,9 @@ def show_file(path: Path) -> RenderableType:
     return tree
 
 
-def _leaf(key: str, value: object) -> str:
+def _leaf(key: str, value: object) -> Text:
     """A leaf of a tree; brackets and control characters in it change nothing on a terminal."""
-    return escape(_cut(printable(f"{key}: {value}")))
+    return Text(_cut(printable(f"{key}: {value}")))
 
 
 def _cut(text: str) -> str:
@@ -298,8 +298,8 @@ def _brief(value: Any) -> str:
     return str(value)
 
 
-def _result_line(numbers: Mapping[str, Any]) -> str:
-    """A result in few words: accuracy, sparsity, barrier or else its value."""
+def _result_line(store: Store, numbers: Mapping[str, Any], description: Mapping[str, Any]) -> str:
+    """A result in few words: accuracy, sparsity, barrier or else its value; a star where a run failed."""
     if "accuracy" in numbers:
         star = "*" if numbers["failed"] else ""
         return f"{numbers['accuracy']:.2f}%{star} at {100 * numbers['sparsity']:.2f}% sparsity"
@@ -308,5 +308,20 @@ def _result_line(numbers: Mapping[str, Any]) -> str:
     value = numbers.get("value", numbers)
     if isinstance(value, dict) and "errors" in value:
         errors = [item for item in value["errors"] if isinstance(item, float)]
-        return f"barrier {max(errors) - (errors[0] + errors[-1]) / 2:.2f} points"
+        star = "*" * _has_failed_end(store, value, description["arguments"])
+        if any(isinstance(loss, dict) for loss in value.get("losses", ())):  # {"float": "nan"}
+            return f"barrier undefined{star}"
+        return f"barrier {max(errors) - (errors[0] + errors[-1]) / 2:.2f} points{star}"
     return _brief(value)[:60]
+
+
+def _has_failed_end(store: Store, barrier: Mapping[str, Any], arguments: Mapping[str, Any]) -> bool:
+    """Whether a run diverged or stayed at chance; where the barrier does not say so, as the store has it."""
+    if barrier.get("ends"):
+        return bool({*barrier["ends"]} - {"trained"})
+    for end in ("first", "second"):
+        with suppress(StoreError, *OTHER_FORM):  # no job, gone or damaged
+            run = arguments[end]
+            if store.numbers(run["job"]).get("failed") is True:
+                return True
+    return False

@@ -61,7 +61,7 @@ class Bar(Progress):
         self._missing = self._done = self._told = 0
         self._printed = time.monotonic()
         self._bar = _Trainings(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("jobs, elapsed"),

@@ -13,12 +13,36 @@ from dataclasses import dataclass
 
 import torch
 
+from tombola.errors import RecipeError
 from tombola.lab.job import Job, everything_behind
 from tombola.networks.versions import bare_name
 
 _USUAL, _SMALL_STEPS = 3, 6
 _SMALL_NETWORKS = frozenset({"convnet", "resnet20"})
 _SMALL_BATCH = 32
+
+
+_MOST_SLOTS = 64
+# A driver may have fewer cores than the machines that it drives.
+_MOST_A_CORE, _MOST_ANYWHERE = 4, 256
+
+
+def check_slots(slots: int | None) -> None:
+    """Raises RecipeError for more jobs at once than a GPU has memory for, of whatever size."""
+    if slots is not None and slots > _MOST_SLOTS:
+        raise RecipeError(f"slots is {slots}; no more than {_MOST_SLOTS} jobs share a GPU")
+
+
+def check_per_core(name: str, count: int | None) -> None:
+    """Raises RecipeError for a number of threads or processes far beyond the cores of any machine at hand.
+
+    name: of the setting, for the error.
+    """
+    cores = available_cores()
+    most = max(_MOST_ANYWHERE, _MOST_A_CORE * cores)
+    if count is not None and count > most:
+        has = f"{cores} core{'s' * (cores != 1)}"
+        raise RecipeError(f"{name} is {count}; this machine has {has}, so give at most {most}")
 
 
 @dataclass(frozen=True)

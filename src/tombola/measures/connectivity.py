@@ -4,11 +4,15 @@ The barrier is the largest error on the line, end points included, minus the mea
 ends, in percentage points. A ticket whose runs have a mean barrier of 2 points or more is called unstable
 (:mod:`tombola.measures.instability`). Batch-norm statistics on the line are interpolated like the weights, or
 measured anew at every point (reading D3).
+
+Where a loss on the line is not finite, as between a run that diverged and any other, there are no predictions
+to speak of: the barrier is NaN, which tables show as undefined.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,7 +31,7 @@ from tombola.training.device import repeatable, resolve_device
 from tombola.training.evaluation import EVALUATION_BATCH, Evaluator, device_batches
 from tombola.training.flat_network import FlatNetwork, channels_last
 from tombola.training.preflight import check_images
-from tombola.training.run import Run
+from tombola.training.run import End, Run
 
 Recalibrate = bool | Literal["beside"]
 Split = Literal["test", "train"]
@@ -44,6 +48,7 @@ class Barrier:
     sparsities: of the first and of the second run's ticket; None where that was not recorded.
     same_mask: whether the two tickets have one mask; None where that was not recorded.
     recalibrated: the same line with batch-norm statistics measured anew, if that was asked for as well.
+    ends: how the training of the first and of the second run ended; None where that was not recorded.
     """
 
     alphas: tuple[float, ...]
@@ -53,16 +58,35 @@ class Barrier:
     sparsities: tuple[float, float] | None = None
     same_mask: bool | None = None
     recalibrated: Barrier | None = None
+    ends: tuple[End, End] | None = None
 
     @property
     def height(self) -> float:
-        """Eq. 3: largest error minus the mean of the two end errors, in percentage points."""
-        return max(self.errors) - (self.errors[0] + self.errors[-1]) / 2
+        """Eq. 3: largest error minus the mean of the two end errors, in percentage points.
+
+        NaN where a loss on the line is not finite.
+        """
+        return self._height(self.errors)
 
     @property
     def loss_height(self) -> float:
         """The same for the loss, in nats."""
-        return max(self.losses) - (self.losses[0] + self.losses[-1]) / 2
+        return self._height(self.losses)
+
+    def _height(self, values: Sequence[float]) -> float:
+        if not all(map(math.isfinite, self.losses)):
+            return math.nan
+        return max(values) - (values[0] + values[-1]) / 2
+
+    def failures(self, names: tuple[str, str] = ("the first run", "the second run")) -> str:
+        """Which of the runs failed, such as "the second run diverged"; empty if none did, or nobody knows."""
+        failed = [(name, end) for name, end in zip(names, self.ends or (), strict=False) if end != "trained"]
+        return " and ".join(f"{name} {_FAILED[end]}" for name, end in failed)
+
+
+MOST_POINTS = 10_001
+"""On one line, a ten-thousandth of it apart."""
+_FAILED = {"at chance": "stayed at chance", "diverged": "diverged"}
 
 
 def lines_cost(run: Outline, data: Size, points: int, recalibrate: Recalibrate, *, lines: float = 1) -> Cost:
@@ -102,7 +126,7 @@ def barrier(
     """Errors and losses along the straight line between the final weights of two runs.
 
     first, second: runs of one network; their masks may differ, which is recorded.
-    points: number of evenly spaced positions, both ends included; at least 3.
+    points: number of evenly spaced positions, both ends included; at least 3, at most 10,001.
     recalibrate: batch-norm statistics are interpolated like everything else; with True they are measured
         anew at every position, ends included, by :func:`recalibrate_batch_norm` on the unaugmented train
         split. With ``"beside"`` the line is the interpolated one and carries the other as a second reading.
@@ -152,6 +176,7 @@ def barrier(
             (first.ticket.sparsity, second.ticket.sparsity),
             all(torch.equal(keep, second.ticket.mask[name]) for name, keep in first.ticket.mask.items()),
             second_reading,
+            (_end(first, measured[0][0]), _end(second, measured[-1][0])),
         )
 
     if recalibrate == "beside":
@@ -159,13 +184,29 @@ def barrier(
     return line(recalibrated if recalibrate else interpolated)
 
 
+def _end(run: Run, loss: float) -> End:
+    """How a training ended that has this loss at its end of a line."""
+    if not math.isfinite(loss):
+        return "diverged"
+    return run.end if len(run.history) else "trained"
+
+
 def check_line(points: int, recalibrate: Recalibrate, split: Split) -> None:
     """Raises RecipeError for settings of a line that are out of range."""
-    if points < 3:
-        raise RecipeError(f"points is {points}; a barrier needs at least 3: both ends and the middle")
+    check_points(points)
     check_recalibrate(recalibrate)
     if split not in ("test", "train"):
         raise RecipeError(f"split is {split!r}; it must be 'test' or 'train'")
+
+
+def check_points(points: int) -> None:
+    """Raises RecipeError for too few or too many positions on a line."""
+    if points < 3:
+        raise RecipeError(f"points is {points}; a barrier needs at least 3: both ends and the middle")
+    if points > MOST_POINTS:
+        raise RecipeError(
+            f"points is {points}; it must be at most {MOST_POINTS:,}, for at each all images are evaluated"
+        )
 
 
 def check_recalibrate(recalibrate: Recalibrate) -> None:

@@ -89,6 +89,16 @@ class Instability:
         """Cross-entropy at each position, in nats, mean over the pairs."""
         return tuple(map(mean, zip(*(line.losses for line in self.lines), strict=True)))
 
+    def failures_of_pairs(self) -> tuple[str, ...]:
+        """Of each pair which copies failed, such as "the copy of noise 2 diverged"; empty for none."""
+        pairs = itertools.combinations([f"the copy of noise {noise}" for noise in self.noises], 2)
+        return tuple(line.failures(pair) for line, pair in zip(self.lines, pairs, strict=False))
+
+    def failures(self) -> str:
+        """The same of all copies together."""
+        failed = (words for text in self.failures_of_pairs() for words in text.split(" and ") if words)
+        return " and ".join(dict.fromkeys(failed))
+
     @property
     def recalibrated(self) -> Instability | None:
         """The same with batch-norm statistics measured anew; None if the lines do not carry that reading."""

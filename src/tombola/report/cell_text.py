@@ -6,16 +6,20 @@ Every form of a table, HTML, Markdown, LaTeX and terminal, writes its cells with
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tombola.table.compare import SideBySide
+from tombola.table.key import Key
 from tombola.table.metrics import metric_of
 from tombola.table.number import LEAST_RUNS, Cell, mean_interval
 
 MINUS = "\N{MINUS SIGN}"
 INSIDE_SIGNS = {None: "", True: "✓", False: "✗"}
 """Whether the paper's number lies in the interval of our mean, as a sign; nothing where that is unknown."""
+
+
+NONE_UNDEFINED: Mapping[Key, bool] = {}
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,11 @@ def cell_text(cell: Cell, usual_runs: int | None = None) -> CellText:
     return CellText(
         text + metric.suffix, cell.winning, bool(cell.clearly), cell.failed, interval_text(cell), runs
     )
+
+
+def undefined_text(failed: bool) -> CellText:
+    """What a table shows where all numbers of a key are undefined; failed: whether a run behind them did."""
+    return CellText("undefined", failed=failed)
 
 
 def interval_text(cell: Cell) -> str:

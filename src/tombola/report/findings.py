@@ -176,6 +176,10 @@ def _stability(entries: Sequence[Entry], names: Names) -> list[str]:
                else f"no ({'; '.join(_at(entry, names) for entry in unstable)})." if unstable
                else f"yes ({highest}).")
         )  # fmt: skip
+    undefined = sum(entry.undefined and entry.failed for entry in entries)
+    if undefined:
+        are = "is" if undefined == 1 else "are"
+        sentences.append(f"{many(undefined, 'barrier')} {are} undefined, because a run diverged.")
     failed = [entry for entry in (*dense, *tickets) if entry.failed]
     if failed:
         sentences.append(

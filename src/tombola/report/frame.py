@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from tombola.report.cell_text import NONE_UNDEFINED
 from tombola.table.compare import SideBySide, side_by_side
 from tombola.table.key import Key
 from tombola.table.number import Cell
@@ -17,13 +18,18 @@ _OURS = ("mean", "std", "runs", "mark")
 _COMPARED = ("paper", "difference", "inside")
 
 
-def frame(table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | None = None) -> DataFrame:
+def frame(
+    table: Grid,
+    cells: Mapping[Key, Cell],
+    theirs: Mapping[Key, Cell] | None = None,
+    undefined: Mapping[Key, bool] = NONE_UNDEFINED,
+) -> DataFrame:
     """The table as a frame: rows under what heads them, and several columns for each column of the table.
 
     Those are ``mean``, ``std`` (sample standard deviation), ``runs`` and ``mark`` ("underlined", "starred",
-    both or nothing); with ``theirs`` also ``paper``, ``difference`` (ours minus theirs) and ``inside``
-    (whether theirs lies in the 95% interval of our mean). What is not there is missing: NaN, NA or an empty
-    text.
+    both or nothing; "undefined" where numbers are computed and have no value, "starred" too if a run failed);
+    with ``theirs`` also ``paper``, ``difference`` (ours minus theirs) and ``inside`` (whether theirs lies in
+    the 95% interval of our mean). What is not there is missing: NaN, NA or an empty text.
     """
     import pandas
 
@@ -34,7 +40,10 @@ def frame(table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | N
         values: list[Any] = []
         for column in table.columns:
             key = table.keys.get((row, column))
-            values += _cell_values(comparisons.get(key) if key else None)[: len(quantities)]
+            of_cell = _cell_values(comparisons.get(key) if key else None)
+            if key and key in undefined:
+                of_cell[_OURS.index("mark")] = "undefined" + " starred" * undefined[key]
+            values += of_cell[: len(quantities)]
         rows.append(values)
     index = pandas.MultiIndex.from_tuples(
         [tuple(map(_index_value, table.row_names, row)) for row in table.rows],
@@ -49,9 +58,14 @@ def frame(table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | N
     return frame.astype({column: kinds[column[1]] for column in columns if column[1] in kinds})
 
 
-def to_csv(table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | None = None) -> str:
+def to_csv(
+    table: Grid,
+    cells: Mapping[Key, Cell],
+    theirs: Mapping[Key, Cell] | None = None,
+    undefined: Mapping[Key, bool] = NONE_UNDEFINED,
+) -> str:
     """The frame as CSV with one line of headings, such as ``67.23% mean``."""
-    content = frame(table, cells, theirs)
+    content = frame(table, cells, theirs, undefined)
     content.columns = [" ".join(column) for column in content.columns]
     return str(content.reset_index().to_csv(index=False))
 

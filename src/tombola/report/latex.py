@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from tombola.report.cell_text import INSIDE_SIGNS, MINUS, CellText, cell_text, difference_text
+from tombola.report.cell_text import INSIDE_SIGNS, MINUS, NONE_UNDEFINED, CellText, cell_text, difference_text
 from tombola.report.markdown import compared_rows, headings, table_note
 from tombola.table.compare import SideBySide
 from tombola.table.key import Key
@@ -42,23 +42,27 @@ _PRINTED_BELOW = (
 
 
 def to_latex(
-    table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | None = None, note: str = ""
+    table: Grid,
+    cells: Mapping[Key, Cell],
+    theirs: Mapping[Key, Cell] | None = None,
+    note: str = "",
+    undefined: Mapping[Key, bool] = NONE_UNDEFINED,
 ) -> str:
     """A table that is never wider than the line, labelled ``tab:`` and the study's name.
 
     It needs the packages booktabs, amssymb and graphicx; one of more than 40 lines longtable, too, which
     breaks it over pages. With ``theirs`` the paper's number stands below each entry.
 
-    note: a warning for the caption.
+    note: a warning for the caption. undefined: as for :func:`~tombola.report.markdown.to_markdown`.
     """
     # LaTeX numbers the table itself.
     title = re.sub(r"^(Table|Figure) \d+: ", "", table.title)
-    sentences = [f"{title}.", table_note(table, cells, note), _PRINTED_BELOW if theirs else ""]
+    sentences = [f"{title}.", table_note(table, cells, note, undefined), _PRINTED_BELOW if theirs else ""]
     caption = _escaped_latex(" ".join(filter(None, sentences)))
     titled = rf"\caption{{{caption}}}\label{{tab:{re.sub(r'[^A-Za-z0-9-]', '-', table.name)}}}"
     shape = f"{{{'l' * len(table.row_names)}{'r' * len(table.columns)}}}"
     head = [r"\toprule", _latex_row(map(_escaped_latex, headings(table))), r"\midrule"]
-    body = list(_latex_rows(table, cells, theirs))
+    body = list(_latex_rows(table, cells, theirs, undefined))
     packages = "booktabs, amssymb, graphicx"
     if len(body) > _MOST_LINES:
         packages += ", longtable"
@@ -75,8 +79,13 @@ def to_latex(
     return "\n".join([f"% Packages: {packages}", *lines]) + "\n"
 
 
-def _latex_rows(table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | None) -> Iterator[str]:
-    for row, slots in compared_rows(table, cells, theirs):
+def _latex_rows(
+    table: Grid,
+    cells: Mapping[Key, Cell],
+    theirs: Mapping[Key, Cell] | None,
+    undefined: Mapping[Key, bool],
+) -> Iterator[str]:
+    for row, slots in compared_rows(table, cells, theirs, undefined):
         heads = [_escaped_latex(head) for head in table.row_heads(row)]
         yield _latex_row([*heads, *(_marked_latex(ours) if ours else "" for ours, _ in slots)])
         if theirs is not None:

@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from tombola.experiments.paper.settings import SEARCH_SHARES, short_search_epochs
 from tombola.report.cell_text import (
+    NONE_UNDEFINED,
     CellText,
     cell_text,
     difference_text,
     inside_text,
     interval_text,
+    undefined_text,
     usual_runs,
 )
 from tombola.table.compare import SideBySide, side_by_side
@@ -34,20 +36,25 @@ _SUMMED = (
 
 
 def to_markdown(
-    table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | None = None, note: str = ""
+    table: Grid,
+    cells: Mapping[Key, Cell],
+    theirs: Mapping[Key, Cell] | None = None,
+    note: str = "",
+    undefined: Mapping[Key, bool] = NONE_UNDEFINED,
 ) -> str:
     """A table in GitHub's Markdown; with ``theirs`` each cell ends with the paper's number in brackets.
 
     note: a warning below it.
+    undefined: keys whose numbers have no value, and whether a run behind them failed.
     """
     lines = [
         _escaped(table.title),
         "",
         _markdown_row([_escaped(heading) for heading in headings(table)]),
         _markdown_row(["---"] * len(table.row_names) + ["---:"] * len(table.columns)),
-        *map(_markdown_row, _table_rows(table, cells, theirs)),
+        *map(_markdown_row, _table_rows(table, cells, theirs, undefined)),
         "",
-        _escaped(table_note(table, cells, note)),
+        _escaped(table_note(table, cells, note, undefined)),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -59,7 +66,10 @@ def headings(table: Grid) -> list[str]:
 
 
 def compared_rows(
-    table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | None
+    table: Grid,
+    cells: Mapping[Key, Cell],
+    theirs: Mapping[Key, Cell] | None,
+    undefined: Mapping[Key, bool] = NONE_UNDEFINED,
 ) -> Iterator[tuple[Values, list[tuple[CellText | None, SideBySide | None]]]]:
     """Each row of a table: its values, and for each column our cell and its comparison with the paper's.
 
@@ -68,21 +78,23 @@ def compared_rows(
     own = {key: cells[key] for key in table.keys.values() if key in cells}
     runs = usual_runs(own.values())
     comparisons = {row.key: row for row in side_by_side(own, theirs)} if theirs is not None else {}
+    texts = {key: undefined_text(failed) for key, failed in undefined.items()}
+    texts |= {key: cell_text(cell, runs) for key, cell in own.items()}
     for row in table.rows:
         keys = [table.keys.get((row, column)) for column in table.columns]
         yield (
             row,
-            [
-                (cell_text(own[key], runs) if key in own else None, comparisons.get(key) if key else None)
-                for key in keys
-            ],
+            [(texts.get(key) if key else None, comparisons.get(key) if key else None) for key in keys],
         )
 
 
 def _table_rows(
-    table: Grid, cells: Mapping[Key, Cell], theirs: Mapping[Key, Cell] | None
+    table: Grid,
+    cells: Mapping[Key, Cell],
+    theirs: Mapping[Key, Cell] | None,
+    undefined: Mapping[Key, bool],
 ) -> Iterator[list[str]]:
-    for row, slots in compared_rows(table, cells, theirs):
+    for row, slots in compared_rows(table, cells, theirs, undefined):
         texts = [_escaped(head) for head in table.row_heads(row)]
         for ours, comparison in slots:
             printed = _escaped(_printed_text(comparison)) if comparison else ""
@@ -100,7 +112,12 @@ def _printed_text(comparison: SideBySide) -> str:
     return f"({', '.join(part for part in parts if part)})"
 
 
-def table_note(table: Grid, cells: Mapping[Key, Cell], note: str = "") -> str:
+def table_note(
+    table: Grid,
+    cells: Mapping[Key, Cell],
+    note: str = "",
+    undefined: Mapping[Key, bool] = NONE_UNDEFINED,
+) -> str:
     """The meaning of the marks and numbers that occur in a table, in sentences; a warning comes last."""
     own = [cells[key] for key in table.keys.values() if key in cells]
     sentences = [
@@ -118,7 +135,7 @@ def table_note(table: Grid, cells: Mapping[Key, Cell], note: str = "") -> str:
         sentences.append(CLEARLY)
     if any(interval_text(cell) for cell in own):
         sentences.append(INTERVAL)
-    if any(cell.failed for cell in own):
+    if any(cell.failed for cell in own) or any(undefined.values()):
         sentences.append("*: at least one run failed to train.")
     if note and own:
         sentences.append(f"{note[0].upper()}{note[1:].removesuffix('.')}.")

@@ -76,7 +76,7 @@ def _further(number: Number) -> str:
 def _value_text(number: Number) -> str:
     """A value with its unit; a star of a run that failed, or what stands in place of a value."""
     if number.value is None:
-        return MISSING if number.state == "missing" else number.state
+        return MISSING if number.state == "missing" else number.state + "*" * number.failed
     metric = metric_of(number.key.metric)
     if metric.digits is None and number.value.is_integer() and abs(number.value) < _LONGEST_COUNT:
         return f"{number.value:.0f}" + "*" * number.failed

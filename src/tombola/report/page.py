@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
@@ -17,7 +17,14 @@ from tombola.experiments.claims.quantities import Comparison
 from tombola.experiments.paper.printed import EPOCHS
 from tombola.measures.limits import STABLE_BELOW
 from tombola.report.board import Row, counts
-from tombola.report.cell_text import INSIDE_SIGNS, CellText, cell_text, difference_text, usual_runs
+from tombola.report.cell_text import (
+    INSIDE_SIGNS,
+    CellText,
+    cell_text,
+    difference_text,
+    undefined_text,
+    usual_runs,
+)
 from tombola.report.figure import Sample, inline_svg, legend_of
 from tombola.report.gather import Report
 from tombola.report.markdown import table_note
@@ -129,6 +136,7 @@ def _article(exhibit: Exhibit, anchor: str, svgs: Mapping[str, str], report: Rep
     from markupsafe import Markup
 
     own, picture, table = exhibit.cells, exhibit.picture, exhibit.grid()
+    computed = {*own, *exhibit.undefined}
     expected = [entry.key for entry in exhibit.entries] or list(exhibit.printed)
     svg = None
     if picture and exhibit.name in svgs:
@@ -139,23 +147,33 @@ def _article(exhibit: Exhibit, anchor: str, svgs: Mapping[str, str], report: Rep
         experiment=exhibit.experiment,
         anchor=anchor,
         heading=exhibit.full_title,
-        extent="not at this scale" if exhibit.left_out else _extent(own, expected, picture),
-        sheet=_sheet(table, own, exhibit.printed) if table else None,
+        extent="not at this scale" if exhibit.left_out else _extent(computed, expected, picture),
+        sheet=_sheet(table, own, exhibit.printed, exhibit.undefined) if table else None,
         picture=picture,
         svg=svg,
         legend=legend_of(picture) if picture and svg else (),
         caption=f"{picture.caption.removesuffix('.')}." if picture else "",
         mixtures=mixtures(own, exhibit.origins),
-        notes=[*_notes("Paper", exhibit.printed.values()), *_notes("Ours", own.values())],
+        notes=[
+            *_notes("Paper", [cell.note for cell in exhibit.printed.values()]),
+            *_notes("Ours", [*(cell.note for cell in own.values()), *_undefined_notes(exhibit)]),
+        ],
         unprinted=report.of_paper and not exhibit.printed,
         findings=report.findings.get(exhibit.name, ()),
         left_out=exhibit.left_out,
     )
 
 
-def _notes(whose: str, cells: Iterable[Cell]) -> list[str]:
+def _undefined_notes(exhibit: Exhibit) -> Iterator[str]:
+    """Of each cell whose numbers are all undefined what is noted with them."""
+    for entry in exhibit.entries:
+        if entry.undefined:
+            yield "; ".join(dict.fromkeys(number.note for number in entry.numbers if number.note))
+
+
+def _notes(whose: str, notes: Iterable[str]) -> list[str]:
     """The different notes of some cells, each with the number of cells that have it."""
-    counted = Counter(cell.note for cell in cells if cell.note)
+    counted = Counter(filter(None, notes))
     return [
         f"{whose}, {count} cell{'s' * (count != 1)}: {note.removesuffix('.')}."
         for note, count in counted.items()
@@ -174,7 +192,9 @@ def _extent(own: Collection[Key], expected: Collection[Key], picture: Picture | 
     return f"{lines - begun} of {lines + sum(len(panel.absent) for panel in panels)} lines"
 
 
-def _sheet(table: Grid, own: Mapping[Key, Cell], printed: Mapping[Key, Cell]) -> Sheet:
+def _sheet(
+    table: Grid, own: Mapping[Key, Cell], printed: Mapping[Key, Cell], undefined: Mapping[Key, bool]
+) -> Sheet:
     """The table of an exhibit with our cells and the paper's."""
     runs = usual_runs(own.values())
     comparisons = {row.key: row for row in side_by_side(own, printed)}
@@ -184,24 +204,33 @@ def _sheet(table: Grid, own: Mapping[Key, Cell], printed: Mapping[Key, Cell]) ->
         rows=[
             (
                 table.row_heads(row),
-                [_slot(table.keys.get((row, column)), comparisons, runs) for column in table.columns],
+                [
+                    _slot(table.keys.get((row, column)), comparisons, runs, undefined)
+                    for column in table.columns
+                ],
             )
             for row in table.rows
         ],
-        note=table_note(table, own),
+        note=table_note(table, own, undefined=undefined),
         has_printed=bool(printed),
     )
 
 
-def _slot(key: Key | None, comparisons: Mapping[Key, SideBySide], runs: int | None) -> Slot | None:
+def _slot(
+    key: Key | None,
+    comparisons: Mapping[Key, SideBySide],
+    runs: int | None,
+    undefined: Mapping[Key, bool],
+) -> Slot | None:
     """A cell of the table; None where the layout has none."""
     if key is None:
         return None
     comparison = comparisons.get(key)
+    no_value = undefined_text(undefined[key]) if key in undefined else None
     if comparison is None:
-        return Slot(None, None, "", "")
+        return Slot(no_value, None, "", "")
     return Slot(
-        cell_text(comparison.ours, runs) if comparison.ours else None,
+        cell_text(comparison.ours, runs) if comparison.ours else no_value,
         cell_text(comparison.theirs) if comparison.theirs else None,
         difference_text(comparison),
         INSIDE_SIGNS[comparison.inside],

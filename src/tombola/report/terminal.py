@@ -6,7 +6,7 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tombola.report.cell_text import cell_text, usual_runs
+from tombola.report.cell_text import cell_text, undefined_text, usual_runs
 from tombola.untrusted import printable
 from tombola.views.exhibit import Exhibit
 from tombola.views.layout import NAMES
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MISSING = "\N{EN DASH}"
-"""What stands where a number is not computed yet, or undefined."""
+"""What stands where a number is not computed yet."""
 
 
 def empty_table(title: str, caption: str = "", padding: int = 1) -> Table:
@@ -60,7 +60,7 @@ def _grid_table(exhibit: Exhibit, styled: bool, spreads: bool, step: int, paddin
     """The same with every so many columns, and so many spaces at both sides of each."""
     from rich.text import Text
 
-    grid, cells = exhibit.grid(), exhibit.cells
+    grid, cells, undefined = exhibit.grid(), exhibit.cells, exhibit.undefined
     if grid is None:
         return empty_table(exhibit.full_title)
     shown = grid.columns[::step]
@@ -76,10 +76,13 @@ def _grid_table(exhibit: Exhibit, styled: bool, spreads: bool, step: int, paddin
         for column in shown:
             key = grid.keys.get((row, column))
             cell = cells.get(key) if key else None
-            if cell is None:
+            if key in undefined:
+                text = undefined_text(undefined[key])
+            elif cell is None:
                 texts.append(Text(f"{MISSING} " if key else ""))
                 continue
-            text = cell_text(cell if spreads else replace(cell, std=None), usual)
+            else:
+                text = cell_text(cell if spreads else replace(cell, std=None), usual)
             marks = "+" * (text.winning and not styled) + "†" * text.clearly + "*" * text.failed
             texts.append(
                 Text.assemble((text.text, "bold underline" if text.winning and styled else ""), marks or " ")
@@ -98,6 +101,8 @@ def _caption(exhibit: Exhibit, styled: bool, spreads: bool, left_out: bool) -> s
         sentences.append("†: better beyond the noise of the seeds.")
     if any(cell.failed for cell in cells):
         sentences.append("*: at least one run failed to train; it is part of the mean.")
+    elif any(exhibit.undefined.values()):
+        sentences.append("*: at least one run failed to train.")
     if not spreads and any(cell.std is not None for cell in cells):
         sentences.append("Spreads do not fit here.")
     if left_out:

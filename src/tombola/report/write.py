@@ -56,14 +56,14 @@ def _write_tables(report: Report, folder: Path) -> list[Path]:
     """Write the table of every exhibit that has numbers of ours, in three forms; their paths."""
     written = []
     for exhibit in report.exhibits:
-        cells, grid = exhibit.cells, exhibit.grid()
-        if not cells or grid is None:
+        cells, grid, undefined = exhibit.cells, exhibit.grid(), exhibit.undefined
+        if not (cells or undefined) or grid is None:
             continue
         printed = exhibit.printed or None
         for kind, text in (
-            ("csv", to_csv(grid, cells, printed)),
-            ("md", to_markdown(grid, cells, printed, report.note)),
-            ("tex", to_latex(grid, cells, printed, report.note)),
+            ("csv", to_csv(grid, cells, printed, undefined)),
+            ("md", to_markdown(grid, cells, printed, report.note, undefined)),
+            ("tex", to_latex(grid, cells, printed, report.note, undefined)),
         ):
             written.append(_write(folder / f"{exhibit.name}.{kind}", text))
     return written

@@ -205,6 +205,11 @@ class Entry:
         return all(number.state != "missing" for number in self.numbers)
 
     @property
+    def undefined(self) -> bool:
+        """Whether its numbers are computed, and none has a value."""
+        return bool(self.numbers) and all(number.state == "undefined" for number in self.numbers)
+
+    @property
     def failed(self) -> bool:
         """Whether a run behind it diverged or stayed at chance."""
         return any(number.failed for number in self.numbers)

@@ -129,12 +129,16 @@ class Table:
         return "\n".join(lines) + "\n"
 
     def json(self) -> str:
-        """A JSON list of numbers, with the curves that they sum up; fields that do not apply are left out."""
+        """A JSON list of numbers, with the curves that they sum up; fields that do not apply are left out.
+
+        Control characters and the like stand in it as escapes, so that it is safe to print and loses nothing.
+        """
         columns, axes = self.columns, self.axes
         rows = [
             json.dumps(_json_content(number, columns, axes), ensure_ascii=False) for number in self.numbers
         ]
-        return "[\n " + ",\n ".join(rows) + "\n]\n" if rows else "[]\n"
+        text = "[\n " + ",\n ".join(rows) + "\n]\n" if rows else "[]\n"
+        return "\n".join(line if line.isprintable() else _json_escaped(line) for line in text.split("\n"))
 
     def markdown(self) -> str:
         """A Markdown table of the columns that say something; the names of jobs are left out."""
@@ -281,6 +285,11 @@ def _says(value: Scalar) -> bool:
 def _text(value: Scalar) -> str:
     """A value as text; nothing for None."""
     return "" if value is None else str(value)
+
+
+def _json_escaped(line: str) -> str:
+    """JSON in which characters that a terminal would obey, or that have no shape, stand as escapes."""
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
 
 _NO_TEXT = re.compile(r'[",\r\n]|^\s|\s$')

@@ -12,6 +12,9 @@ from typing import Literal
 from tombola.data.augmentation import Augmentation
 from tombola.errors import RecipeError
 
+MOST_EPOCHS = 65_534
+"""An image is forgotten at most every other epoch, and 16 bits count to 32,767."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -45,6 +48,10 @@ class Recipe:
         _require(
             _is_integer(self.epochs) and self.epochs >= 1, "epochs", self.epochs, "a whole number, at least 1"
         )
+        _require(
+            self.epochs <= MOST_EPOCHS, "epochs", self.epochs,
+            f"a whole number, at most {MOST_EPOCHS:,}: forgetting events of an image are counted to 32,767",
+        )  # fmt: skip
         _require(
             _is_integer(self.batch_size) and self.batch_size >= 1,
             "batch_size", self.batch_size, "a whole number, at least 1",

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from tombola.ticket import State, Ticket, pack_state, unpack_state
 from tombola.untrusted import OTHER_FORM
 
 _KIND = "tombola.run/1"
+
+End = Literal["trained", "at chance", "diverged"]
+"""How a training ended; the latter two are failures, and results all the same."""
 
 NOT_MEASURED = float("nan")
 """In training columns of a history, for the row before any step."""
@@ -78,6 +81,11 @@ class Run:
         """
         chance = 100 / self.ticket.network.classes
         return self.diverged or self.accuracy < min(2 * chance, chance + (100 - chance) / 4)
+
+    @property
+    def end(self) -> End:
+        """How the training ended."""
+        return "diverged" if self.diverged else "at chance" if self.failed else "trained"
 
     @cached_property
     def fingerprint(self) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tombola.table.key import Key
-from tombola.table.number import Cell, Entry
+from tombola.table.number import Cell, Entry, many
 from tombola.views.layout import Grid, Layout, grid
 from tombola.views.origin import Origin
 from tombola.views.picture import Picture
@@ -49,7 +49,22 @@ class Exhibit:
         """Heading and title, such as "Table 2: Accuracy of tickets"."""
         return ": ".join(part for part in (self.heading, self.title) if part)
 
+    @property
+    def undefined(self) -> dict[Key, bool]:
+        """The keys whose numbers are computed and all undefined, and whether a run behind them failed."""
+        return {entry.key: entry.failed for entry in self.entries if entry.undefined}
+
     def grid(self) -> Grid | None:
         """Its table before its numbers, the paper's rows first; None without a single key."""
         keys = [*self.printed, *(entry.key for entry in self.entries)]
         return grid(self.name, keys, self.layout, self.full_title, self.names) if keys else None
+
+
+def not_drawn(entries: Iterable[Entry]) -> str:
+    """The sentence of a caption that counts the points that are undefined; empty without any."""
+    undefined = [entry for entry in entries if entry.undefined]
+    if not undefined:
+        return ""
+    failed = sum(entry.failed for entry in undefined)
+    behind = f", {failed} of them because a run failed" if failed else ""
+    return f" Not drawn: {many(len(undefined), 'undefined value')}{behind}."

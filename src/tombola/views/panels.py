@@ -98,8 +98,10 @@ def _chained(label: str, steps: Sequence[Entry]) -> Line:
     """The error on the straight lines from round to round, one after the other; NaN where one is missing."""
     x: list[float] = []
     y: list[float] = []
+    failed: list[bool] = []
     for n, step in enumerate(steps):
         curve = step.numbers[0].curve
+        failed += [step.failed] * (len(curve.x) if curve else 1)
         if curve is None:
             x.append(n + 0.5)
             y.append(math.nan)
@@ -107,7 +109,7 @@ def _chained(label: str, steps: Sequence[Entry]) -> Line:
         x += [n + alpha for alpha in curve.x]
         y += curve.y
     key = steps[0].key
-    return Line(label, x, y, key.momentum, key.batch_size)
+    return Line(label, x, y, key.momentum, key.batch_size, failed=failed)
 
 
 def instability_panels(entries: Sequence[Entry]) -> list[Panel]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tombola.lab.item import Read, Reading
@@ -90,14 +91,19 @@ def levels_reached(instability: Instability) -> Reading:
 
 def one_barrier(barrier: Barrier) -> Reading:
     """A single barrier, in percentage points."""
-    return Reading((barrier.height,), curves=(_course(barrier),))
+    return Reading((barrier.height,), curves=(_course(barrier),), failures=(barrier.failures(),))
 
 
 def _of_pairs(instability: Instability, values: tuple[float, ...]) -> Reading:
-    """One value a pair, with the error along the line of each."""
+    """One value a pair, with the error along the line of each; none where its barrier is undefined."""
+    lines = instability.lines
     note = f"one value a pair of {len(instability.noises)} noise copies"
-    curves = tuple(map(_course, instability.lines))
-    return Reading(values, instability.failed > 0, note, curves=curves)
+    defined = [math.isfinite(line.height) for line in lines]
+    values = tuple(value if sound else math.nan for value, sound in zip(values, defined, strict=True))
+    # Which of the copies failed was not always recorded.
+    failed = instability.failed > 0 and any(line.ends is None for line in lines)
+    failures = instability.failures_of_pairs()
+    return Reading(values, failed, note, curves=tuple(map(_course, lines)), failures=failures)
 
 
 def _course(line: Barrier) -> Curve:
