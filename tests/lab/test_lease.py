@@ -257,6 +257,34 @@ def test_a_workplace_that_is_cleared_away_at_this_moment_is_no_error(
     assert acquire(place) is None
 
 
+def test_a_workplace_that_is_removed_while_it_is_made_is_no_error(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.mkdir(parents=True)
+    really = os.mkdir
+
+    def mkdir(path: Path, mode: int = 0o777) -> None:
+        try:
+            really(path, mode)
+        except FileExistsError:
+            place.rmdir()  # its last owner finishes before it is seen what is in the way
+            raise
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "mkdir", mkdir)
+        assert acquire(place) is None
+    place.write_text("")
+    with pytest.raises(StoreError, match=r"cannot write to .*: File exists"):
+        acquire(place)
+
+
+def test_looking_whether_a_lease_is_stale_leaves_its_workplace_as_old_as_it_was(place: Path) -> None:
+    age(elsewhere(place), STALE + 1)
+    os.utime(place, (1e9, 1e9))
+    assert leases.free(place)
+    assert place.stat().st_mtime == 1e9  # which gc goes by
+
+
 def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot write to .*file/sub: Not a directory"):

@@ -129,6 +129,10 @@ def acquire(folder: Path) -> Lease | None:
                 return None
     except FileNotFoundError:
         return None  # its last owner finished just now and removed the workplace
+    except FileExistsError as error:
+        if folder.is_file() or folder.is_symlink():
+            raise unwritable(folder, error) from error
+        return None  # the same, before mkdir looked at what was in its way
     except OSError as error:
         raise unwritable(folder, error) from error
     return None
@@ -251,12 +255,13 @@ def _is_stale(path: Path, state: _LeaseState) -> bool:
     runs = process.runs(state.owner) if state.owner is not None else None
     if runs is False or _seconds_unchanged(path, state) >= STALE:
         return True
-    return runs is None and _server_time(path.parent) - state.heartbeat / 1e9 >= STALE
+    # Asked next to the workplace, which may be removed now, and whose own time of change gc goes by.
+    return runs is None and _server_time(path.parent.parent) - state.heartbeat / 1e9 >= STALE
 
 
 def _server_time(folder: Path) -> float:
     """Seconds since the epoch on the clock of the file server, which also stamps the leases."""
-    probe = folder / f".clock.{uuid.uuid4().hex}"
+    probe = folder / f".clock.{uuid.uuid4().hex[:8]}"
     try:
         probe.touch()
         try:
