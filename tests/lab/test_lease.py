@@ -250,6 +250,27 @@ def test_a_lease_that_was_taken_over_between_the_look_and_the_rename_is_put_back
     new[0].check()
 
 
+def test_a_third_owner_gives_way_to_a_lease_that_is_about_to_be_put_back(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = elsewhere(place)
+    age(old, STALE + 1)
+    really, third = Path.rename, []
+
+    def rename(path: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "rename", really)
+        os.utime(old.path)  # it was suspended, and beats again
+        moved = really(path, target)
+        third.append(acquire(place))
+        return moved
+
+    monkeypatch.setattr(Path, "rename", rename)
+    assert acquire(place) is None
+    assert third == [None]
+    old.check()
+    assert [path.name for path in place.iterdir()] == ["lease"]
+
+
 def test_a_workplace_that_is_cleared_away_at_this_moment_is_no_error(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

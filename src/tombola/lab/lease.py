@@ -122,6 +122,8 @@ def acquire(folder: Path) -> Lease | None:
             folder.mkdir(parents=True, exist_ok=True)
             owner = process.identity() | {"lease": uuid.uuid4().hex}
             if _create(path, owner):
+                if _gave_way(path):
+                    return None
                 lease = Lease(path, owner)
                 _held.add(lease)
                 return lease
@@ -187,11 +189,27 @@ def _clear_if_stale(path: Path) -> bool:
     # then that lease is put back.
     mistaken = _read_lease(aside) != state
     if mistaken:
-        # If a third owner was faster, the second finds its lease lost at its next heartbeat and stops.
+        # A third owner may have been faster: it finds this lease aside, and gives way.
         with suppress(FileExistsError):
             os.link(aside, path)
+            aside.unlink()
+        return False
     aside.unlink()
-    return not mistaken
+    return True
+
+
+def _gave_way(path: Path) -> bool:
+    """Whether a lease that was created just now was given up for one that had been put aside by mistake.
+
+    A lease is put aside in the moment in which its name becomes free. So whoever creates one at that name
+    before the other is back sees that one; without this look two owners would work for ten seconds.
+    """
+    for aside in path.parent.glob(".stale.*"):
+        with suppress(FileNotFoundError):  # it was stale, and is removed
+            if not _is_stale(aside, _read_lease(aside)):
+                aside.replace(path)
+                return True
+    return False
 
 
 @dataclass(frozen=True)
