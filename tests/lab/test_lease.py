@@ -251,11 +251,60 @@ def test_a_lease_that_was_taken_over_between_the_look_and_the_rename_is_put_back
     new[0].check()
 
 
+def test_a_third_owner_gives_way_to_a_lease_that_is_about_to_be_put_back(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = elsewhere(place)
+    age(old, STALE + 1)
+    really, third = Path.rename, []
+
+    def rename(path: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "rename", really)
+        os.utime(old.path)  # it was suspended, and beats again
+        moved = really(path, target)
+        third.append(acquire(place))
+        return moved
+
+    monkeypatch.setattr(Path, "rename", rename)
+    assert acquire(place) is None
+    assert third == [None]
+    old.check()
+    assert [path.name for path in place.iterdir()] == ["lease"]
+
+
 def test_a_workplace_that_is_cleared_away_at_this_moment_is_no_error(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leases, "_create", lambda path, owner: Path(path.parent / "gone" / "x").touch())
     assert acquire(place) is None
+
+
+def test_a_workplace_that_is_removed_while_it_is_made_is_no_error(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.mkdir(parents=True)
+    really = os.mkdir
+
+    def mkdir(path: Path, mode: int = 0o777) -> None:
+        try:
+            really(path, mode)
+        except FileExistsError:
+            place.rmdir()  # its last owner finishes before it is seen what is in the way
+            raise
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "mkdir", mkdir)
+        assert acquire(place) is None
+    place.write_text("")
+    with pytest.raises(StoreError, match=r"cannot write to .*: File exists"):
+        acquire(place)
+
+
+def test_looking_whether_a_lease_is_stale_leaves_its_workplace_as_old_as_it_was(place: Path) -> None:
+    age(elsewhere(place), STALE + 1)
+    os.utime(place, (1e9, 1e9))
+    assert leases.free(place)
+    assert place.stat().st_mtime == 1e9  # which gc goes by
 
 
 def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:

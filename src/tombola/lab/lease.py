@@ -125,6 +125,8 @@ def acquire(folder: Path) -> Lease | None:
             disk.make_folder(folder, parents=True, exist_ok=True)
             owner = process.identity() | {"lease": uuid.uuid4().hex}
             if _create(path, owner):
+                if _gave_way(path):
+                    return None
                 lease = Lease(path, owner)
                 _held.add(lease)
                 return lease
@@ -132,6 +134,10 @@ def acquire(folder: Path) -> Lease | None:
                 return None
     except FileNotFoundError:
         return None  # its last owner finished just now and removed the workplace
+    except FileExistsError as error:
+        if folder.is_file() or folder.is_symlink():
+            raise unwritable(folder, error) from error
+        return None  # the same, before mkdir looked at what was in its way
     except OSError as error:
         raise unwritable(folder, error) from error
     return None
@@ -189,11 +195,27 @@ def _clear_if_stale(path: Path) -> bool:
         disk.remove_tree(aside)
         return True
     if mistaken:
-        # If a third owner was faster, the second finds its lease lost at its next heartbeat and stops.
+        # A third owner may have been faster: it finds this lease aside, and gives way.
         with suppress(FileExistsError):
             disk.link(aside, path)
+            disk.remove(aside)
+        return False
     disk.remove(aside)
-    return not mistaken
+    return True
+
+
+def _gave_way(path: Path) -> bool:
+    """Whether a lease that was created just now was given up for one that had been put aside by mistake.
+
+    A lease is put aside in the moment in which its name becomes free. So the owner that creates one at that name
+    before the other is back sees that one; without this look two owners would work for ten seconds.
+    """
+    for aside in path.parent.glob(".stale.*"):
+        with suppress(FileNotFoundError):  # it was stale, and is removed
+            if not _is_stale(aside, _read_lease(aside)):
+                disk.replace(aside, path)
+                return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -260,12 +282,13 @@ def _is_stale(path: Path, state: _LeaseState) -> bool:
     runs = process.runs(state.owner) if state.owner is not None else None
     if runs is False or _seconds_unchanged(path, state) >= STALE:
         return True
-    return runs is None and _server_time(path.parent) - state.heartbeat / 1e9 >= STALE
+    # Asked next to the workplace, which may be removed now, and whose own time of change gc goes by.
+    return runs is None and _server_time(path.parent.parent) - state.heartbeat / 1e9 >= STALE
 
 
 def _server_time(folder: Path) -> float:
     """Seconds since the epoch on the clock of the file server, which also stamps the leases."""
-    probe = folder / f".clock.{uuid.uuid4().hex}"
+    probe = folder / f".clock.{uuid.uuid4().hex[:8]}"
     try:
         disk.touch(probe)
         try:
