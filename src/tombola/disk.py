@@ -147,7 +147,9 @@ def remove_tree(path: Path, *, ignore_errors: bool = False) -> None:
         raise NotADirectoryError(errno.ENOTDIR, "a link is no folder to remove", str(path))
     passed_over = OSError if ignore_errors else FileNotFoundError
     with suppress(passed_over):
-        for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
+        with os.scandir(path) as entries:
+            inside = sorted(entries, key=lambda entry: entry.name)
+        for entry in inside:
             if entry.is_dir(follow_symlinks=False):
                 remove_tree(Path(entry.path), ignore_errors=ignore_errors)
             else:

@@ -256,16 +256,15 @@ def test_a_third_owner_gives_way_to_a_lease_that_is_about_to_be_put_back(
 ) -> None:
     old = elsewhere(place)
     age(old, STALE + 1)
-    really, third = Path.rename, []
+    really, third = disk.rename, []
 
-    def rename(path: Path, target: Path) -> Path:
-        monkeypatch.setattr(Path, "rename", really)
+    def rename(path: Path, target: Path) -> None:
+        monkeypatch.setattr(disk, "rename", really)
         os.utime(old.path)  # it was suspended, and beats again
-        moved = really(path, target)
+        really(path, target)
         third.append(acquire(place))
-        return moved
 
-    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(disk, "rename", rename)
     assert acquire(place) is None
     assert third == [None]
     old.check()

@@ -207,8 +207,8 @@ def _clear_if_stale(path: Path) -> bool:
 def _gave_way(path: Path) -> bool:
     """Whether a lease that was created just now was given up for one that had been put aside by mistake.
 
-    A lease is put aside in the moment in which its name becomes free. So the owner that creates one at that name
-    before the other is back sees that one; without this look two owners would work for ten seconds.
+    A lease is put aside in the moment in which its name becomes free. So the owner that creates one at that
+    name before the other is back sees that one; without this look two owners would work for ten seconds.
     """
     for aside in path.parent.glob(".stale.*"):
         with suppress(FileNotFoundError):  # it was stale, and is removed
