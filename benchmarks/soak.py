@@ -26,8 +26,8 @@ import tombola as tb
 from tombola.lab.execute import Settings
 from tombola.lab.user_code import import_file, put_file
 
-# The most by which each may rise a round, after the warm-up. Dask keeps some hundred small objects of every
-# cluster; a cluster that stayed as a whole would be several MB, with descriptors and threads.
+# The most by which each may rise a round, after the warm-up. Of every cluster some hundred small objects
+# stay, of Dask's types; one that stayed as a whole would be several MB, with descriptors and threads.
 _BOUNDS = {"MB": 1.0, "descriptors": 0.05, "threads": 0.05, "children": 0.05}
 
 _OWN = '''
