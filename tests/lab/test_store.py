@@ -146,7 +146,7 @@ def test_a_published_job_is_read_back(store: Store) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "a,b\n1", "a,b\n1,2,3", "a,a\n1,2", ",".join(map(str, range(50_000))) + "\nx" * 50_000],
+    ["", "a,b\n1", "a,b\n1,2,3", "a,a\n1,2", ",".join(map(str, range(1_000))) + "\nx" * 1_000],
 )
 def test_a_history_of_short_long_or_no_rows_is_damaged(store: Store, text: str) -> None:
     store.publish(NAME, DESCRIPTION, Packed({"value": 2}, {}, {}, [{"epoch": 1}]), PROVENANCE)
