@@ -47,7 +47,7 @@ _VALUES = st.one_of(
 ).map(copy.deepcopy)  # they are altered in their turn
 
 
-def _places(value: Any) -> list[tuple[Any, Any]]:
+def places(value: Any) -> list[tuple[Any, Any]]:
     """Every container within a JSON value, with each of its keys."""
     found, pending = [], [value]
     while pending:
@@ -63,10 +63,10 @@ def altered(draw: Any, value: Any) -> Any:
     """A JSON value with one to three of its parts replaced, removed, renamed or added."""
     value = copy.deepcopy(value)
     for _ in range(draw(st.integers(1, 3))):
-        places = _places(value)
-        if not places or draw(st.integers(0, 30)) == 0:
+        inner = places(value)
+        if not inner or draw(st.integers(0, 30)) == 0:
             return draw(_VALUES)
-        container, key = draw(st.sampled_from(places))
+        container, key = draw(st.sampled_from(inner))
         what = draw(st.sampled_from(["replace", "replace", "replace", "remove", "rename", "add"]))
         if what == "remove":
             del container[key]
@@ -77,7 +77,7 @@ def altered(draw: Any, value: Any) -> Any:
                 st.one_of(
                     st.sampled_from(PATHS),
                     st.text(max_size=8),
-                    st.sampled_from([k for _, k in places if isinstance(k, str)] or [""]),
+                    st.sampled_from([k for _, k in inner if isinstance(k, str)] or [""]),
                 )
             )
             container[name] = container.pop(key) if what == "rename" else draw(_VALUES)
@@ -132,7 +132,7 @@ def altered_tensors(draw: Any, content: bytes) -> bytes:
     else:
         body = altered_bytes(draw, body) if body else body
     if what in ("tensors", "body") and isinstance(header, dict):
-        metadata["checksums"] = json.dumps(_checksums(header, body))
+        metadata["checksums"] = json.dumps(fitting_checksums(header, body))
     if isinstance(metadata, dict) and draw(st.integers(0, 9)):
         parts = [str(metadata.get(key, "")) for key in ("kind", "description", "checksums")]
         metadata["seal"] = hashlib.sha256("\0".join(parts).encode(errors="replace")).hexdigest()
@@ -178,7 +178,7 @@ def _fit(entry: dict[str, Any], kind: str, draw: Any) -> None:
         entry["shape"] = [count]
 
 
-def _checksums(header: dict[str, Any], body: bytes) -> dict[str, str]:
+def fitting_checksums(header: dict[str, Any], body: bytes) -> dict[str, str]:
     """Checksums that fit whatever the header now says, as far as it can be read."""
     from safetensors.torch import load
 

@@ -25,6 +25,9 @@ from tombola.disk import write_whole
 from tombola.errors import TicketError, reason, unwritable
 from tombola.untrusted import LARGEST_TENSORS, check_regular, json_object
 
+_MOST_DIMENSIONS = 64
+"""Of a tensor, in PyTorch."""
+
 
 def write_tensors(
     path: str | os.PathLike[str],
@@ -143,7 +146,14 @@ def pack_bits(mask: Tensor) -> Tensor:
 
 
 def unpack_bits(packed: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The bool tensor of that shape which :func:`pack_bits` packed."""
+    """The bool tensor of that shape which :func:`pack_bits` packed.
+
+    shape: may be anything that a file says; :class:`~tombola.errors.TicketError` if it is none, or another's.
+    """
+    # A list times a number would be as many lists, and a product of a million numbers has millions of digits.
+    sizes = all(isinstance(size, int) and 0 <= size < 2**63 for size in shape)
+    if not sizes or len(shape) > _MOST_DIMENSIONS:
+        raise TicketError(f"a packed mask has shape {shape!s:.60}, which is none of a tensor")
     count = math.prod(shape)  # of any size, unlike numpy's, which overflows
     if packed.dtype != torch.uint8 or packed.numel() != (count + 7) // 8:
         raise TicketError(

@@ -21,6 +21,13 @@ def test_a_missing_folder_is_named_with_the_nearest(tmp_path: Path, simple: Writ
         origin_of(next(folder.iterdir()))
 
 
+def test_a_name_that_no_folder_can_have_is_refused_or_of_the_hub(tmp_path: Path) -> None:
+    assert origin_of("a" * 5_000).folder is None
+    for name in (tmp_path / ("a" * 5_000), "a\0b", "~a\0b"):
+        with pytest.raises(DataError, match=r"^no "):
+            origin_of(name)
+
+
 def test_a_relative_folder_is_known_by_its_absolute_path(
     simple: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

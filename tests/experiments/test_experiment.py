@@ -456,6 +456,8 @@ def test_toml_and_python_files_say_the_same(tmp_path: Path) -> None:
         ("mine.toml", "import = 3", "mine.toml: import is 3; give names of Python files"),
         ("mine.py", "import sys\nsys.exit(3)", "mine.py, line 2: SystemExit: 3"),
         ("mine.toml", 'import = "none.py"', "none.py: No such file or directory"),
+        ("mine.toml", 'import = "a\\u0000.py"', "embedded null byte"),
+        ("mine.toml", "data = " + "[" * 5_000, "mine.toml is nested too deeply"),
         (
             "mine.py",
             "import tombola",

@@ -144,6 +144,17 @@ def test_a_published_job_is_read_back(store: Store) -> None:
     assert (store.folder(NAME) / "history.csv").read_text() == "epoch,loss\n1,0.5\n"
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["", "a,b\n1", "a,b\n1,2,3", "a,a\n1,2", ",".join(map(str, range(1_000))) + "\nx" * 1_000],
+)
+def test_a_history_of_short_long_or_no_rows_is_damaged(store: Store, text: str) -> None:
+    store.publish(NAME, DESCRIPTION, Packed({"value": 2}, {}, {}, [{"epoch": 1}]), PROVENANCE)
+    (store.folder(NAME) / "history.csv").write_text(text)
+    with pytest.raises(StoreError, match=r"history\.csv: it is no table: "):
+        store.history(NAME)
+
+
 def test_a_result_without_tensors_and_history_has_no_files_of_them(store: Store) -> None:
     store.publish(NAME, DESCRIPTION, Packed({"value": 2}, {}, {}), PROVENANCE)
     assert {path.name for path in store.folder(NAME).iterdir()} == {

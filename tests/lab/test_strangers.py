@@ -83,7 +83,13 @@ def test_a_network_of_any_size_asks_for_no_memory(start: tb.Ticket, tmp_path: Pa
         tb.Ticket.load(tmp_path / "file")
 
 
-@pytest.mark.parametrize("shape", [[2**32, 2**32], [2**60], [-1], ["3"], [1.5], None])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        [2**32, 2**32], [2**60], [-1], ["3"], [1.5], None,
+        [[0], 2**40], ["", 2**62], [10**4000] * 1_000, [1] * 65,
+    ],
+)  # fmt: skip
 def test_a_mask_of_an_impossible_shape_is_refused(start: tb.Ticket, tmp_path: Path, shape: Any) -> None:
     start.save(tmp_path / "file")
     name = next(iter(start.mask))

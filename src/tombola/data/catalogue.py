@@ -68,15 +68,15 @@ def origin_of(source: str | os.PathLike[str]) -> DataOrigin:
     text = os.fspath(source)
     if isinstance(source, str) and text in CATALOGUE:
         return DataOrigin(text, text, CATALOGUE[text])
-    if not text:
+    if not text or "\0" in text:
         raise DataError(no_data_set(text))
     folder = Path(os.path.abspath(os.path.expanduser(text)))
-    if folder.is_dir():
+    if os.path.isdir(folder):  # unlike Path's, False for a name that is too long
         if has_control_characters(folder.name):
             raise DataError(f"the name of folder {text!r} has control characters; rename it")
         entry = CATALOGUE.get(folder.name.lower(), CatalogueEntry(folder.name))
         return DataOrigin(folder.name, str(folder), entry, folder)
-    if not isinstance(source, str) or folder.exists() or _looks_like_path(text):
+    if not isinstance(source, str) or os.path.exists(folder) or _looks_like_path(text):
         raise DataError(_no_folder(text, folder))
     by_repository = {entry.repository: entry for entry in CATALOGUE.values()}
     return DataOrigin(text.replace("/", "--"), text, by_repository.get(text, CatalogueEntry(text)))
@@ -96,7 +96,7 @@ def no_data_set(name: str) -> str:
 
 def _no_folder(text: str, folder: Path) -> str:
     """The error message for a path without a folder, with the most similar folder name at that place."""
-    if folder.exists():
+    if os.path.exists(folder):
         return f"{text!r} is a file; give the folder that holds the images or tables"
     try:
         siblings = [path.name for path in folder.parent.iterdir() if path.is_dir()]

@@ -77,6 +77,8 @@ def _read_toml(path: Path) -> ExperimentFile:
         content = tomllib.loads(read_regular(path, follow=True).decode())
     except (OSError, ValueError) as error:
         raise ExperimentError(f"{path}: {reason(error)}") from error
+    except RecursionError:
+        raise ExperimentError(f"{path} is nested too deeply") from None
     code = content.pop("import", [])
     if isinstance(code, str):
         code = [code]

@@ -437,11 +437,22 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file, which may come from an untrusted source; ValueError if it holds none."""
+    """The rows of a CSV file, which may come from an untrusted source.
+
+    Raises ValueError for no table: a row of more or fewer cells than there are columns, or a column twice.
+    """
     try:
-        return list(csv.DictReader(read_regular(path).decode().splitlines()))
+        rows = [row for row in csv.reader(read_regular(path).decode().splitlines()) if row]
     except csv.Error as error:
         raise ValueError(f"it is no table: {error}") from error
+    columns = rows.pop(0) if rows else []
+    if not columns or len(set(columns)) < len(columns):
+        raise ValueError("it is no table: its first row does not name its columns, each once")
+    # Filled up, short rows would take far more memory than the file.
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(columns):
+            raise ValueError(f"it is no table: row {number} has {len(row):,} of {len(columns):,} cells")
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def _csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:

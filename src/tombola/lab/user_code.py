@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tombola.disk import write_whole
-from tombola.errors import JobError, OddFile, StoreError, reason
+from tombola.errors import JobError, StoreError, reason
 from tombola.lab.store import Store
 from tombola.source import executing
 from tombola.untrusted import read_regular
@@ -102,7 +102,7 @@ def _content(path: Path, *, follow: bool = False) -> bytes:
     """The bytes of a file; ``follow`` one that the user named, which may be a link."""
     try:
         return read_regular(path, follow=follow)
-    except (OSError, OddFile) as error:
+    except (OSError, ValueError) as error:  # the path may come from a file, and have any characters
         raise JobError(f"cannot read {path}: {reason(error)}") from error
 
 
