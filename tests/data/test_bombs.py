@@ -116,7 +116,7 @@ def test_the_first_colour_picture_counts_for_all(tmp_path: Path, monkeypatch: py
         load_data(folder)
 
 
-@pytest.mark.parametrize("typed", [False, True])
+@pytest.mark.parametrize("typed", [pytest.param(False, marks=pytest.mark.long), True])
 def test_many_rows_of_one_large_cell_are_refused_before_they_are_unfolded(
     tmp_path: Path, typed: bool
 ) -> None:
@@ -147,6 +147,7 @@ def test_rows_without_contents_count_as_well(tmp_path: Path, monkeypatch: pytest
         load_data(folder)
 
 
+@pytest.mark.long
 def test_the_memory_of_a_large_table_is_about_its_bound(tmp_path: Path) -> None:
     rows = 15_000
     message, grown = growth_of_peak(parquet(tmp_path / "rows", rows, png((128, 128), "L")), 256)
@@ -155,6 +156,7 @@ def test_the_memory_of_a_large_table_is_about_its_bound(tmp_path: Path) -> None:
     assert grown < 2 * 256 + SLACK_MB
 
 
+@pytest.mark.long
 def test_long_texts_as_labels_are_refused_before_they_are_unfolded(tmp_path: Path) -> None:
     folder = parquet(tmp_path / "labels", 100_000, png((4, 4)), label="x" * 50_000)
     message, grown = growth_of_peak(folder, 256)

@@ -102,7 +102,7 @@ print("done")
 """
 
 
-@pytest.mark.parametrize("made", [doubled, widened, described])
+@pytest.mark.parametrize("made", [doubled, pytest.param(widened, marks=pytest.mark.long), described])
 def test_every_command_ends_soon_on_a_store_of_57_kb(
     made: Callable[[Store], str], store: Store, tmp_path: Path
 ) -> None:

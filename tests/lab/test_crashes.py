@@ -21,7 +21,7 @@ def crashes(*options: str) -> str:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="cases are forked processes")
-@pytest.mark.parametrize("sample", [24, pytest.param(2000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("sample", [12, pytest.param(2000, marks=pytest.mark.long)])
 def test_a_fault_at_any_operation_loses_nothing_and_repeats_nothing(sample: int) -> None:
     out = crashes("--sample", str(sample), "--processes", "1" if sample < 100 else "2")
     assert f" operations, {sample} faults in " in out

@@ -120,7 +120,7 @@ def test_at_most_a_few_made_data_sets_are_kept(lab: tb.Lab, made: list[float]) -
     lab.run(dense()).raise_failures()
     for index in range(10):
         description = tb.job(tb.train, dense(), darker("digits", index / 10), tb.Recipe()).description()
-        evaluating._described_argument(lab.store, description["arguments"]["data"], {})
+        evaluating._described_argument(lab.store, description["arguments"]["data"], {}, {})
     assert len(made) == 10
     assert evaluating._derived_data.cache_info().currsize <= 4
 
@@ -132,7 +132,7 @@ def test_other_pixels_at_the_same_place_make_other_data(tmp_path, colour: tb.Dat
         store = Store(tmp_path / "store")
         register_data(store, "colour", replace(data, name="colour"))
         argument = tb.job(subset, dark, share=1.0).description()["arguments"]["data"]
-        seen.append(len(evaluating._described_argument(store, argument, {}).train))
+        seen.append(len(evaluating._described_argument(store, argument, {}, {}).train))
         store.root.rename(tmp_path / place)
     assert seen == [210, len(subset(colour, share=0.5).train)]
 

@@ -70,7 +70,9 @@ def given(made: tuple[Path, list[str]], tmp_path: Path) -> tuple[Store, list[str
     return Store(tmp_path / "given" / "store"), made[1]
 
 
-@pytest.mark.parametrize("kind", ["pipe", "sparse file", pytest.param("device", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "kind", ["pipe", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("sparse file", "device"))]
+)
 def test_whatever_stands_in_place_of_a_file_is_no_file_and_read_no_further(
     given: tuple[Store, list[str]], kind: str
 ) -> None:

@@ -400,7 +400,8 @@ def _make_lasting(folder: Path) -> None:
     """Make a folder that outlives a power loss, and those above it if need be."""
     if folder.is_dir():
         return
-    _make_lasting(folder.parent)
+    if not folder.parent.exists():
+        _make_lasting(folder.parent)
     disk.make_folder(folder, exist_ok=True)
     disk.sync_folder(folder.parent)
 
