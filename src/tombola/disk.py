@@ -50,7 +50,7 @@ def write_whole(path: Path, content: bytes, *, make_folder: bool = False, synced
 
 
 def write_part(path: Path, content: bytes) -> None:
-    """Write a new file in place: for folders that nobody reads before they are renamed, and for trials."""
+    """Write a new file in place: for folders that are read only once they are renamed, and for trials."""
     _write_new(path, content)
 
 

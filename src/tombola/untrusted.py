@@ -1,6 +1,6 @@
 """Untrusted files, JSON and text: these functions read what others may have written, and refuse odd values.
 
-Whatever a store, an export or a workplace holds is opened here, without waiting for it: a pipe, a device or a
+All that a store, an export or a workplace holds is opened here, without waiting for it: a pipe, a device or a
 link may stand in place of each file, and a sparse one may say that it has any number of bytes.
 """
 
@@ -132,7 +132,7 @@ def json_object(text: str | bytes, what: str = "it") -> dict[str, Any]:
 def printable(text: str) -> str:
     """An untrusted text that is safe to print on one line.
 
-    Replaced is what :meth:`str.isprintable` excludes: control characters, which a terminal obeys; whatever
+    Replaced is what :meth:`str.isprintable` excludes: control characters, which a terminal obeys; all that
     orders text from right to left; separators of lines and spaces other than the common one; and characters
     without a shape, zero-width joiners among them. So a joined emoji falls into its parts, and no name looks
     like another that differs in what cannot be seen.

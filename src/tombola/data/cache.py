@@ -23,8 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tombola.data.bounds import check_size
 from tombola.data.imageset import Data, ImageSet
-from tombola.data.limits import check_size
 from tombola.errors import DataError
 from tombola.untrusted import OTHER_FORM
 

@@ -2,8 +2,8 @@
 
 Both are read with the library ``datasets``, whose errors are turned into one line that says what to do. The
 tables' columns are then recognised by name or type, images decoded with PIL, and labels made class indices.
-Whoever made the data is not trusted: :mod:`tombola.data.inside` says what may be read, and
-:mod:`tombola.data.limits` how much memory that may take.
+The makers of the data are not trusted: :mod:`tombola.data.inside` says what may be read, and
+:mod:`tombola.data.bounds` how much memory that may take.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tombola.data.bounds import check_files, check_pixels, check_size, too_many_pixels
 from tombola.data.catalogue import CATALOGUE, DataOrigin, no_data_set
 from tombola.data.imageset import Data, ImageSet
 from tombola.data.inside import check_descriptions, check_file, only_inside
-from tombola.data.limits import check_files, check_pixels, check_size, too_many_pixels
 from tombola.data.subsets import stratified_split
 from tombola.errors import DataError
 from tombola.untrusted import printable

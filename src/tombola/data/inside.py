@@ -1,6 +1,6 @@
 """Keeps the reading of a data set to its own folder or repository, and off the network.
 
-The library ``datasets`` follows whatever a folder names: paths and URLs in its README, in cells of its
+The library ``datasets`` follows all that a folder names: paths and URLs in its README, in cells of its
 tables, and links. Here every name is checked before it is opened.
 """
 

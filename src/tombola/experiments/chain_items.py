@@ -70,7 +70,7 @@ class ChainItem:
         values = {name: self._values(result) for name, result in finished.items()}
         keys = list(dict.fromkeys(key for by_key in values.values() for key in by_key))
         return [
-            self._number(key, place, results, finished.get(job.name), values.get(job.name))
+            self._number_at(key, place, results, finished.get(job.name), values.get(job.name))
             for key in keys or [self._key(self.quantity)]
             for place, job in enumerate(self.jobs)
         ]
@@ -94,7 +94,7 @@ class ChainItem:
             more = (*more, (LAYERS, quantity))
         return replace(self.key, metric=metric, over=self.over, more=more)
 
-    def _number(
+    def _number_at(
         self,
         key: Key,
         place: int,

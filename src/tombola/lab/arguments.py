@@ -56,11 +56,11 @@ class JobSignature:
 
         As ``inspect.Signature.bind``, which takes as long as all the rest of writing a call down.
         """
-        given = {**dict(zip(self._positional, arguments, strict=False)), **options}
-        fits = len(given) == len(arguments) + len(options) and self._required <= given.keys() <= self._names
+        named = {**dict(zip(self._positional, arguments, strict=False)), **options}
+        fits = len(named) == len(arguments) + len(options) and self._required <= named.keys() <= self._names
         if not fits:
             return dict(self.signature.bind(*arguments, **options).arguments)
-        return {key: given[key] for key in self.signature.parameters if key in given}
+        return {key: named[key] for key in self.signature.parameters if key in named}
 
     @cached_property
     def _names(self) -> frozenset[str]:

@@ -9,9 +9,8 @@ import os
 from typing import Unpack
 
 from tombola.data.imageset import Data
-from tombola.errors import NetworkError
 from tombola.lab.job import Job, job
-from tombola.networks.network import Network, prunable_names, weights_of, written_network
+from tombola.networks.network import Network, prunable_names
 from tombola.pruning.prune import Pruning, PruningOptions
 from tombola.search import chain, check_rounds
 from tombola.ticket import initialize
@@ -66,7 +65,7 @@ def imp_jobs(
     The other arguments are as for :func:`tombola.imp`.
     """
     settings = Pruning(**pruning)
-    check_rounds(rounds, settings.fraction, _most_weights(network) if rounds > _FEW_ROUNDS else _BEYOND)
+    check_rounds(rounds, settings.fraction, _BEYOND)
     if settings.exclude:
         # Which weights there are does not depend on the images.
         module = Network.of(network, channels=3, size=(32, 32), classes=10).initialized(0)
@@ -78,21 +77,8 @@ def imp_jobs(
     return [as_job(run) for run in runs]
 
 
-_FEW_ROUNDS = 25
-"""No more than the paper has, which are never refused."""
 _BEYOND = 10**12
-"""More weights than any network has that is trained on one device."""
-_OTHER_IMAGES = 1000
-"""How many times the weights for CIFAR-10 a network may have for other images and classes."""
-
-
-def _most_weights(network: str) -> int:
-    """More weights than a network has, whatever the images and classes, which only loading the data tells."""
-    written = written_network(network)
-    try:
-        return _BEYOND if written is None else _OTHER_IMAGES * weights_of(written)
-    except NetworkError:  # it cannot be built for images of another size than its own
-        return _BEYOND
+"""More weights than any network has that is trained on one device; how many, only the data tells."""
 
 
 def ticket_jobs(

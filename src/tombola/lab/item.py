@@ -104,8 +104,8 @@ def _ending(line: Barrier, ends: tuple[End | None, End | None]) -> Barrier:
     )
     if first is None or second is None:
         return line
-    beside = line.recalibrated and _ending(line.recalibrated, (first, second))
-    return replace(line, ends=(first, second), recalibrated=beside)
+    recalibrated = line.recalibrated and _ending(line.recalibrated, (first, second))
+    return replace(line, ends=(first, second), recalibrated=recalibrated)
 
 
 @dataclass(frozen=True)

@@ -111,16 +111,16 @@ def job(function: Callable[..., object], /, *arguments: Any, **options: Any) -> 
     declared = declaration_of(function)
     called, defaults = job_signature(function), written_defaults(function)
     try:
-        given = called.bind(arguments, options)
+        by_parameter = called.bind(arguments, options)
     except TypeError as error:
         raise JobError(f"{declared.name}: {error}") from None
     writer = ArgumentWriter(declared.name, (Job,))
     written: dict[str, Any] = {}
-    for key, value in given.items():
+    for key, value in by_parameter.items():
         encoded = writer.write(key, value, called.hints.get(key, Any))
         if key not in defaults or encoded != defaults[key]:
             written[key] = encoded
-    written_call = Job(declared.for_call(given), written, writer.data, writer.values)
+    written_call = Job(declared.for_call(by_parameter), written, writer.data, writer.values)
     # Computed now, when its parents have theirs: in a chain of hundreds of rounds the last name would
     # otherwise need all others at once, beyond the recursion limit.
     _ = written_call.name

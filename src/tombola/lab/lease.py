@@ -222,7 +222,7 @@ def _gave_way(path: Path) -> bool:
 class _LeaseState:
     """A lease file as read: its owner, None if unreadable; its last heartbeat in ns, None if it is gone.
 
-    Unreadable are odd contents, and whatever is no file: a pipe, a link, a folder. It is stale in time.
+    Unreadable are odd contents, and all that is no file: a pipe, a link, a folder. It is stale in time.
     """
 
     owner: dict[str, Any] | None = None

@@ -28,7 +28,7 @@ _MOST_A_CORE, _MOST_ANYWHERE = 4, 256
 
 
 def check_slots(slots: int | None) -> None:
-    """Raises RecipeError for more jobs at once than a GPU has memory for, of whatever size."""
+    """Raises RecipeError for more jobs at once than a GPU of any size has memory for."""
     if slots is not None and slots > _MOST_SLOTS:
         raise RecipeError(f"slots is {slots}; no more than {_MOST_SLOTS} jobs share a GPU")
 

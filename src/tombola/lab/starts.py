@@ -123,10 +123,10 @@ def _job(store: Store, name: str) -> Job:
         arguments = {key: _with_jobs(jobs, value) for key, value in description["arguments"].items()}
         job = jobs[current] = Job(described_function(description), arguments)
         _ = job.name, job.needs  # now, when those behind it have theirs
-    made = jobs[name]
-    if made is None:
+    finished = jobs[name]
+    if finished is None:
         raise JobError(f"job {name[:12]} is not in the store at {store.root}")
-    return made
+    return finished
 
 
 def _with_jobs(jobs: Mapping[str, Job | None], value: Any) -> Any:

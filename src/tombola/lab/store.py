@@ -132,8 +132,7 @@ class Store:
 
     def is_thin(self, name: str) -> bool:
         """Whether a finished job lacks its tensors, which were removed or left out of an import."""
-        folder = self.folder(name)
-        return (folder / THIN).exists() and not (folder / _RESTORED).exists()
+        return (self.folder(name) / THIN).exists() and not (self.folder(name) / _RESTORED).exists()
 
     def names(self) -> Iterator[str]:
         """The names of all finished jobs."""

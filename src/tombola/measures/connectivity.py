@@ -79,7 +79,7 @@ class Barrier:
         return max(values) - (values[0] + values[-1]) / 2
 
     def failures(self, names: tuple[str, str] = ("the first run", "the second run")) -> str:
-        """Which of the runs failed, such as "the second run diverged"; empty if none did, or nobody knows."""
+        """Which runs failed, such as "the second run diverged"; empty if none did, or it is not known."""
         failed = [(name, end) for name, end in zip(names, self.ends or (), strict=False) if end != "trained"]
         return " and ".join(f"{name} {_FAILED[end]}" for name, end in failed)
 

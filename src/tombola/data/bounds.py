@@ -129,6 +129,6 @@ def _unfolded(array: Any) -> int:
 
 
 def _rows_at_a_time(chunks: Iterable[Any]) -> int:
-    """How many rows of a table take at most a quarter of the bound, whatever its dictionaries hold."""
+    """How many rows of a table take at most a quarter of the bound, with all that its dictionaries hold."""
     largest = max((chunk.total_uncompressed_size for chunk in chunks if chunk.has_dictionary_page), default=0)
     return max(min(_ROWS, largest_data() // 4 // max(largest, 1)), 1)
