@@ -233,7 +233,7 @@ class Recorded:
                 command(place)
                 books.command += 1
         self.journal = faulty.journal
-        disk.os = os  # type: ignore[misc]
+        disk.os = shutil.os = os  # type: ignore[misc,attr-defined]
         self.expected = essence(place)
 
 
@@ -275,7 +275,7 @@ def only_through_disk(place: Path) -> Iterator[None]:
 def quiet(place: Path, before: Callable[[int, Operation], None]) -> FaultyOs:
     """Makes the disk faulty, and its operations the same ones in the same order each time."""
     faulty = FaultyOs(place, before)
-    disk.os = faulty  # type: ignore[misc,assignment]
+    disk.os = shutil.os = faulty  # type: ignore[misc,assignment,attr-defined]
     disk._sync_threads = lambda: _InTurn()  # type: ignore[assignment,return-value]
     leases._held._thread = object()  # type: ignore[assignment]  # no heartbeats
     training_progress._EVERY = math.inf

@@ -66,7 +66,8 @@ class FaultyOs:
         self.journal.append(operation)
         return result
 
-    def open(self, path: Any, flags: int, mode: int = 0o777) -> int:
+    def open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        path = _absolute(path, dir_fd)
         writes = flags & (os.O_WRONLY | os.O_RDWR)
         if not writes:
             descriptor = os.open(path, flags, mode)
@@ -116,13 +117,20 @@ class FaultyOs:
     def link(self, path: Any, target: Any) -> None:
         self._made(lambda: os.link(path, target), "link", path, target=target)
 
-    def unlink(self, path: Any) -> None:
+    def unlink(self, path: Any, *, dir_fd: int | None = None) -> None:
+        path = _absolute(path, dir_fd)
         if not os.path.lexists(path):
             os.unlink(path)  # raises
         self._made(lambda: os.unlink(path), "unlink", path)
 
-    def rmdir(self, path: Any) -> None:
+    def rmdir(self, path: Any, *, dir_fd: int | None = None) -> None:
+        path = _absolute(path, dir_fd)
         self._made(lambda: os.rmdir(path), "rmdir", path)
+
+
+def _absolute(path: Any, folder: int | None) -> Any:
+    """A path that is relative to an open folder, from the root."""
+    return path if folder is None else os.path.join(os.readlink(f"/proc/self/fd/{folder}"), path)
 
 
 def error(code: int) -> OSError:

@@ -6,9 +6,9 @@ changes pass here, a test can let each of them fail in turn (``benchmarks/crashe
 
 from __future__ import annotations
 
-import errno
 import io
 import os
+import shutil
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -50,7 +50,7 @@ def write_whole(path: Path, content: bytes, *, make_folder: bool = False, synced
 
 
 def write_part(path: Path, content: bytes) -> None:
-    """Write a new file in place: for folders that are read only once they are renamed, and for trials."""
+    """Write a new file in place: into a folder that is renamed before it is read, or as a trial."""
     _write_new(path, content)
 
 
@@ -64,7 +64,7 @@ def append(path: Path, content: bytes) -> None:
 
 
 def open_to_append(path: Path) -> FileIO:
-    """A file that is added to without this module, by what runs while a process dies; as :func:`append`."""
+    """A log, opened for what writes to it while a process dies; errors are those of :func:`append`."""
     return as_regular(path, os.open(path, _APPENDED | NO_WAIT | NO_LINK, 0o666), "a")
 
 
@@ -143,19 +143,8 @@ def remove_tree(path: Path, *, ignore_errors: bool = False) -> None:
 
     ignore_errors: leave what cannot be removed.
     """
-    if os.path.islink(path):
-        raise NotADirectoryError(errno.ENOTDIR, "a link is no folder to remove", str(path))
-    passed_over = OSError if ignore_errors else FileNotFoundError
-    with suppress(passed_over):
-        with os.scandir(path) as entries:
-            inside = sorted(entries, key=lambda entry: entry.name)
-        for entry in inside:
-            if entry.is_dir(follow_symlinks=False):
-                remove_tree(Path(entry.path), ignore_errors=ignore_errors)
-            else:
-                with suppress(passed_over):
-                    os.unlink(entry.path)
-        os.rmdir(path)
+    with suppress(FileNotFoundError):
+        shutil.rmtree(path, ignore_errors=ignore_errors)
 
 
 def touch(path: Path) -> None:

@@ -199,7 +199,7 @@ def check_rounds(rounds: int, fraction: float, weights: int) -> None:
 
 def most_rounds(fraction: float, weights: int) -> int:
     """After how many prunings of a fraction at least one of some weights is left, to the nearest weight."""
-    return int(math.log(2 * weights) / -math.log1p(-fraction))
+    return int(min(math.log(2 * max(weights, 1)) / max(-math.log1p(-fraction), 1e-12), 10**9))
 
 
 def _check_search(start: Ticket, recipe: Recipe, rounds: int, pruning: Pruning) -> None:

@@ -19,6 +19,7 @@ from tombola.lab.chains import imp_jobs
 from tombola.lab.evaluate import load_result
 from tombola.lab.execute import _record_failure
 from tombola.lab.export import export
+from tombola.lab.gc import gc
 from tombola.lab.lease import acquire, free, holder
 from tombola.lab.listing import listing, show_file, show_job
 from tombola.lab.store import Store, write_json
@@ -114,6 +115,25 @@ def test_a_lease_that_is_no_file_is_held_until_it_is_stale_and_then_cleared(
         assert lease is not None
         lease.check()
         assert [entry.name for entry in path.parent.iterdir()] == ["lease"]
+
+
+def test_a_link_in_place_of_the_folder_of_restored_files_is_not_followed(
+    given: tuple[Store, list[str]], tmp_path: Path
+) -> None:
+    store, jobs = given
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for name in ("job.json", "result.json", "mine"):
+        (outside / name).write_text("mine")
+    for job in jobs:
+        (store.folder(job) / "restored").symlink_to(outside)
+    assert store.is_thin(jobs[0])
+    numbers = store.numbers(jobs[1])
+    gc(store, "tickets", dry_run=False, grace=0)
+    assert {path.name: path.read_text() for path in outside.iterdir()} == {
+        "job.json": "mine", "result.json": "mine", "mine": "mine"
+    }  # fmt: skip
+    assert store.numbers(jobs[1]) == numbers
 
 
 def test_nothing_is_written_through_a_link_or_into_a_pipe(

@@ -256,6 +256,28 @@ def test_a_thin_job_that_gets_its_tensors_back_is_thin_or_whole_at_every_moment(
     assert states == ["thin"] * first + ["whole"] * (len(states) - first)
 
 
+def test_a_late_process_takes_nothing_from_a_job_that_another_restored_and_thinned_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.publish(NAME, DESCRIPTION, packed(1.0), PROVENANCE)
+    store.thin(NAME)
+    really = disk.replace
+
+    def replace(path: Path, target: Path) -> None:
+        if path.name == "thin":
+            monkeypatch.setattr(disk, "replace", really)
+            store.finish_restoring(NAME)
+            store.thin(NAME)
+        really(path, target)
+
+    monkeypatch.setattr(disk, "replace", replace)
+    assert store.publish(NAME, DESCRIPTION, packed(2.0), PROVENANCE)
+    assert store.is_thin(NAME)
+    assert store.numbers(NAME)["value"] == 2.0
+    assert store.publish(NAME, DESCRIPTION, packed(2.0), PROVENANCE)
+    assert store.packed(NAME).tensors["t"].tolist() == [2.0]
+
+
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "some.json"
     write_json(place, {"a": 1})

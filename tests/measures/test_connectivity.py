@@ -613,3 +613,9 @@ def test_a_barrier_from_before_ends_were_recorded_is_read(run: tb.Run, digits: t
     del packed.numbers["value"]["ends"]
     before = unpack(packed, Barrier, dict)
     assert (before.ends, before.failures()) == (None, "")
+
+
+@pytest.mark.parametrize("ends", [("x", "y"), ("trained",), ("trained", ["trained"])])
+def test_ends_that_no_training_has_are_refused(ends: object) -> None:
+    with pytest.raises(ValueError, match="it must be two of"):
+        tb.Barrier((0.0, 1.0), (1.0, 1.0), (1.0, 1.0), ends=ends)  # type: ignore[arg-type]

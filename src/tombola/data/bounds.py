@@ -83,8 +83,8 @@ def check_files(files: Iterable[str], name: str) -> None:
             total = _measured(file, total, name)
         elif suffix not in pictures and suffix not in _TEXTS:
             raise DataError(
-                f"{name}: {file} cannot be read; unpack it to pictures, or write its images and labels as "
-                "parquet tables"
+                f"{name}: {file} cannot be read; unpack it to a folder of pictures of your own, or write its "
+                "images and labels as parquet tables"
             )
 
 

@@ -21,7 +21,8 @@ def load_data(source: str | os.PathLike[str] | Data) -> Data:
 
     - ``"digits"``: real handwritten digits of 8x8 pixels, embedded, nothing to download;
     - ``"cifar10"``, ``"cifar100"``, ``"tinyimagenet"``, ``"mnist"``, ``"eurosat"``, or the name of any other
-      image-classification set on the Hugging Face hub, such as ``"owner/name"``;
+      image-classification set of parquet tables, pictures or text tables (no archives) on the Hugging Face
+      hub, such as ``"owner/name"``;
     - a local folder that Hugging Face ``datasets`` reads: parquet files with an image and a label column,
       or pictures in one folder for each class, optionally below ``train`` and ``test``. It is read without
       network, and nothing outside of it: links and paths that lead out of it are refused;

@@ -83,7 +83,8 @@ def write_archive(jobs: Iterable[str], file: str | os.PathLike[str], members: It
             archive.writestr(_MANIFEST, json.dumps(manifest, indent=1))
         disk.sync_file(partial)
         disk.replace(partial, path)
-        disk.sync_folder(path.parent)
+        with suppress(OSError):  # a folder that cannot be opened: the file is whole there
+            disk.sync_folder(path.parent)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:

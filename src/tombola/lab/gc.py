@@ -67,9 +67,6 @@ def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float =
                 f"{store.root / name} is a link, and nothing is removed beyond the store; "
                 "put the folder itself there, or make the whole store a link"
             )
-    if not dry_run:
-        for name in store.names():
-            store.finish_restoring(name)  # of one that was cut off
     oldest = time.time() - grace
     garbage = [*_dead_workplaces(store, oldest), *_partial_files(store, oldest)]
     if not _is_busy(store):
@@ -78,6 +75,8 @@ def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float =
         garbage += _unreferenced_objects(store, oldest)
     if not dry_run:
         try:
+            for name in store.names():
+                store.finish_restoring(name)  # of one that was cut off
             for item in garbage:
                 _remove(store, item)
         except OSError as error:

@@ -61,6 +61,8 @@ class Results:
         lines = result.lines if isinstance(result, Instability) else (result,)
         if not all(isinstance(line, Barrier) and line.ends is None for line in lines):
             return result
+        if job.declaration.name not in ("barrier", "instability"):
+            return result  # of a function of the user's own, of which runs is not known
         arguments = job.description()["arguments"]
         if isinstance(result, Barrier):
             return _ending(result, (self._end(arguments["first"]), self._end(arguments["second"])))
@@ -97,7 +99,7 @@ class Results:
 
 
 def _ending(line: Barrier, ends: tuple[End | None, End | None]) -> Barrier:
-    """A line whose runs ended so, if that is known of both; a loss that is not finite tells, too."""
+    """A line with how its runs ended, where that is known of both; one of infinite loss has diverged."""
     losses = line.losses[0], line.losses[-1]
     first, second = (
         end if math.isfinite(loss) else "diverged" for end, loss in zip(ends, losses, strict=True)

@@ -27,6 +27,7 @@ import hashlib
 import io
 import json
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -119,8 +120,9 @@ class Store:
     def file(self, name: str, part: str) -> Path:
         """Where a file of a finished job lies now; in its folder, or below it while its tensors come back."""
         folder = self.folder(name)
-        restored = folder / _RESTORED / part
-        return restored if restored.exists() else folder / part
+        if _is_restoring(folder) and (restored := folder / _RESTORED / part).exists():
+            return restored
+        return folder / part
 
     def workplace(self, name: str) -> Path:
         """The folder in which a job under way keeps its lease and checkpoints."""
@@ -132,7 +134,7 @@ class Store:
 
     def is_thin(self, name: str) -> bool:
         """Whether a finished job lacks its tensors, which were removed or left out of an import."""
-        return (self.folder(name) / THIN).exists() and not (self.folder(name) / _RESTORED).exists()
+        return (self.folder(name) / THIN).exists() and not _is_restoring(self.folder(name))
 
     def names(self) -> Iterator[str]:
         """The names of all finished jobs."""
@@ -334,15 +336,17 @@ class Store:
         """
         folder = self.folder(name)
         restored = folder / _RESTORED
-        if not restored.is_dir():
+        if not _is_restoring(folder) or folder.is_symlink() or folder.parent.is_symlink():
             return
-        with suppress(FileNotFoundError):  # another process finishes it as well
-            for path in sorted(restored.iterdir()):
-                disk.replace(path, folder / path.name)
-            for part in (THIN, TICKET, RECORD):
-                disk.remove(folder / part, missing_ok=True)
-            disk.sync_folder(folder)
-            disk.remove_folder(restored)
+        for part in (DESCRIPTION, NUMBERS, HISTORY, PROVENANCE, TENSORS):
+            with suppress(FileNotFoundError):  # it has none, or another process finishes it as well
+                disk.replace(restored / part, folder / part)
+        for part in (THIN, TICKET, RECORD):
+            # Not removed from where they are: the other process may have finished, and thinned it again.
+            with suppress(FileNotFoundError):
+                disk.replace(folder / part, restored / f".{part}")
+        disk.sync_folder(folder)
+        disk.remove_tree(restored)
 
     def check(self, name: str, *files: str) -> None:
         """Verify the checksums of a finished job's numbers and history, or of one of the two.
@@ -393,6 +397,14 @@ class Store:
             if not self.has(name):
                 raise JobError(f"job {name[:12]} is not in the store at {self.root}") from None
             raise self.damaged(name, f"{file}: {reason(error)}") from error
+
+
+def _is_restoring(folder: Path) -> bool:
+    """Whether a job's tensors are coming back to it; not for a link in place of their folder."""
+    try:
+        return stat.S_ISDIR(os.lstat(folder / _RESTORED).st_mode)
+    except OSError:
+        return False
 
 
 def _make_lasting(folder: Path) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,10 @@ class Barrier:
     recalibrated: Barrier | None = None
     ends: tuple[End, End] | None = None
 
+    def __post_init__(self) -> None:
+        if self.ends is not None and (len(self.ends) != 2 or any(end not in _ENDS for end in self.ends)):
+            raise ValueError(f"ends is {self.ends!r:.60}; it must be two of {', '.join(_ENDS)}")
+
     @property
     def height(self) -> float:
         """Eq. 3: largest error minus the mean of the two end errors, in percentage points.
@@ -86,6 +90,7 @@ class Barrier:
 
 MOST_POINTS = 10_001
 """On one line, a ten-thousandth of it apart."""
+_ENDS = get_args(End)
 _FAILED = {"at chance": "stayed at chance", "diverged": "diverged"}
 
 

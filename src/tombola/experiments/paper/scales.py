@@ -28,6 +28,7 @@ from tombola.experiments.paper.settings import (
 )
 from tombola.networks.initialization import written_init
 from tombola.table.key import Key, sparsity_after
+from tombola.training.recipe import MOST_EPOCHS
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Subject:
 
 _MOST_ROUNDS, _MOST_TRAININGS = 200, 1_000
 _BOUNDS = {
-    "epochs": (2, 100_000), "rewind": (1, 100_000), "seeds": (1, 100), "copies": (2, 100),
+    "epochs": (2, MOST_EPOCHS), "rewind": (1, MOST_EPOCHS), "seeds": (1, 100), "copies": (2, 100),
     "stride": (1, _MOST_ROUNDS), "points": (3, 10_000), "points_between": (3, 10_000),
     "head_epochs": (1, 100_000), "neighbours": (0, 100),
 }  # fmt: skip
@@ -80,9 +81,9 @@ class Scale:
     note: of stand-ins, for every picture. changes: what was overridden.
 
     A scale is also read from a store, which may be a stranger's, and everything is listed before anything is
-    shown, so no number is without end: 100,000 epochs, 10,000 points on a line, 200 rounds (0.8^200 of the
-    weights is none of any network), 100 seeds, copies and neighbours, and 1,000 rounds of all seeds together,
-    with which listing the paper takes some ten times as long as at its own scale.
+    shown, so its numbers are bounded: 65,534 epochs (100,000 of heads), 10,000 points on a line, 200 rounds
+    (after which no weight of any network is left), 100 seeds, copies and neighbours, and 1,000 rounds of all
+    seeds together, with which listing the paper takes some ten times as long as at its own scale.
     """
 
     name: str
