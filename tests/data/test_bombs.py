@@ -92,6 +92,7 @@ def test_one_bit_pictures_that_ask_for_gigabytes_are_refused_before_any_is_decod
         load_data(folder)
 
 
+@pytest.mark.long
 def test_the_memory_of_pictures_stays_within_the_bound(tmp_path: Path) -> None:
     message, grown = growth_of_peak(pictures(tmp_path / "bits", 40, png((4000, 4000))), 256)
     assert "TOMBOLA_LARGEST_DATA" in message

@@ -108,7 +108,7 @@ def run(client: distributed.Client, store: Store, jobs: list[tb.Job], settings: 
     return outcome
 
 
-@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("slow", [pytest.param(False, marks=pytest.mark.long), True])
 def test_only_the_culprit_fails_of_jobs_that_share_a_worker_that_dies(
     tmp_path: Path, store: Store, deadly: dict, slow: bool
 ) -> None:

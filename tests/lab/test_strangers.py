@@ -68,7 +68,7 @@ def resealed(path: Path, kind: str, change: Callable[[dict[str, Any], dict[str, 
 def test_a_few_hundred_altered_files_give_clean_errors_only() -> None:
     script = Path(__file__).parents[2] / "benchmarks" / "fuzz.py"
     environment = os.environ | {"PYTHONPATH": str(Path(tb.__file__).parents[1])}
-    command = [sys.executable, str(script), "--inputs", "200"]
+    command = [sys.executable, str(script), "--inputs", "100"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("only clean errors\n")
