@@ -124,18 +124,30 @@ def job(function: Callable[..., object], /, *arguments: Any, **options: Any) -> 
     # Computed now, when its parents have theirs: in a chain of hundreds of rounds the last name would
     # otherwise need all others at once, beyond the recursion limit.
     _ = written_call.name
+    if any(map(_may_be_large, written.values())):
+        _check_size(written_call)
+    return written_call
+
+
+def _may_be_large(value: object) -> bool:
+    """Whether an argument can make a description deep or long: a list, or a call described in full."""
+    return isinstance(value, list) or (isinstance(value, Job) and not value.stored)
+
+
+def _check_size(written_call: Job) -> None:
+    """Raises JobError for a call whose description a store would not read."""
+    function = written_call.declaration.name
     if written_call.levels > DEEPEST:
         raise JobError(
-            f"{declared.name} takes calls within calls, described {written_call.levels} levels deep; a store "
+            f"{function} takes calls within calls, described {written_call.levels} levels deep; a store "
             f"reads {DEEPEST}: declare the function of one of them with stored=True"
         )
     if written_call.references > MOST_REFERENCES:
         raise JobError(
-            f"{declared.name} names {written_call.references:,} results and data sets, counting those of "
+            f"{function} names {written_call.references:,} results and data sets, counting those of "
             f"calls within it; a store reads {MOST_REFERENCES:,}: declare functions of calls within it with "
             "stored=True, or give fewer"
         )
-    return written_call
 
 
 def name_of(description: Mapping[str, Any]) -> str:
