@@ -1,5 +1,6 @@
 """Tickets in an export: a chain goes on in another store without any weights, to the same bits."""
 
+import errno
 import json
 import os
 import shutil
@@ -7,13 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
 import tombola as tb
-from tombola import files
+from tombola import disk, files
 from tombola.errors import JobError, StoreError
 from tombola.lab import objects
 from tombola.lab.archive import import_
@@ -188,6 +190,22 @@ def test_the_next_ticket_of_a_finished_chain_is_written_down_for_the_way(
     assert functions(chain, outcome.computed) == ["initialize", "train", "train"]
     lab.run(chain).raise_failures()
     assert same_run(other.result(chain[4]), lab.result(chain[4]))
+
+
+@pytest.mark.parametrize(("code", "refused"), [(errno.ENOSPC, True), (errno.EIO, True), (errno.EROFS, False)])
+def test_a_disk_that_fails_under_an_export_is_told_and_one_that_may_only_be_read_is_none_of_its_business(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, refused: bool
+) -> None:
+    lab = tb.Lab(tmp_path / "store")
+    lab.run(chain_of(rounds=1)).raise_failures()
+
+    def make_folder(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(disk, "make_folder", make_folder)
+    with pytest.raises(StoreError, match=os.strerror(code)) if refused else nullcontext():
+        export_tickets(lab.store, None, tmp_path / "tickets.zip")
+    assert (tmp_path / "tickets.zip").exists() != refused
 
 
 def test_a_single_job_travels_with_what_goes_on_from_it(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ seed; no weights are needed. Older stores have tickets only within their runs.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from tombola import files
-from tombola.errors import JobError, StoreError, TombolaError, unknown
+from tombola.errors import JobError, StoreError, StoreUnwritable, TombolaError, unknown
 from tombola.lab.description import TICKET_FUNCTION, described_in_full, parents, shared_start
 from tombola.lab.evaluate import load_result
 from tombola.lab.execute import LeaseHeld, Settings, execute
@@ -100,24 +100,39 @@ def with_ancestors(store: Store, names: Iterable[str]) -> set[str]:
     return reached
 
 
+_READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+
+
 def write_missing_tickets(store: Store, names: Iterable[str]) -> None:
     """Publish the tickets of some finished trainings that are no results yet, as far as that is possible.
 
     In a store from before tickets were results, the ticket of a training is taken from its run. The next
     ticket of a chain is pruned from its last run, as all before, if its weights are there. Tickets are
-    skipped where a job is damaged or under way, or the store cannot be written to.
+    skipped where a job is damaged or under way, or the store may only be read.
+
+    Raises :class:`~tombola.errors.StoreUnwritable` for a full or failing disk: a ticket would be missing
+    without a word.
     """
     for name in sorted(names):
-        with suppress(TombolaError, LeaseHeld):
-            description = store.description(name)
-            pruning = _ticket_call(store, description)
-            if pruning is None or pruning["function"] != TICKET_FUNCTION:
-                continue
-            if not store.has(name_of(pruning)):
-                _publish_own_ticket(store, name, pruning)
-            following = _next_pruning(store, name, description, pruning)
-            if following is not None and not store.is_thin(name) and not store.has(name_of(following)):
-                execute(store, following, Settings(device="cpu"))
+        try:
+            _write_tickets_of(store, name)
+        except StoreUnwritable as error:
+            if getattr(error.__cause__, "errno", None) not in _READ_ONLY:
+                raise
+        except (TombolaError, LeaseHeld):
+            continue
+
+
+def _write_tickets_of(store: Store, name: str) -> None:
+    description = store.description(name)
+    pruning = _ticket_call(store, description)
+    if pruning is None or pruning["function"] != TICKET_FUNCTION:
+        return
+    if not store.has(name_of(pruning)):
+        _publish_own_ticket(store, name, pruning)
+    following = _next_pruning(store, name, description, pruning)
+    if following is not None and not store.is_thin(name) and not store.has(name_of(following)):
+        execute(store, following, Settings(device="cpu"))
 
 
 def _ticket_call(store: Store, description: Mapping[str, Any]) -> dict[str, Any] | None:
