@@ -39,7 +39,7 @@ def write_whole(path: Path, content: bytes, *, make_folder: bool = False, synced
         if make_folder:
             os.makedirs(path.parent, exist_ok=True)
         try:
-            _write_new(temporary, content, synced=synced)
+            write_part(temporary, content, synced=synced)
             replace(temporary, path)
             if synced:
                 _sync(path.parent)
@@ -49,9 +49,15 @@ def write_whole(path: Path, content: bytes, *, make_folder: bool = False, synced
         raise unwritable(path, error) from error
 
 
-def write_part(path: Path, content: bytes) -> None:
-    """Write a new file in place: into a folder that is renamed before it is read, or as a trial."""
-    _write_new(path, content)
+def write_part(path: Path, content: bytes, *, synced: bool = False) -> None:
+    """Write a new file in place: one that is renamed before it is read, or its folder is, or as a trial."""
+    descriptor = os.open(path, _NEW, 0o666)
+    try:
+        _write_all(descriptor, content)
+        if synced:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def append(path: Path, content: bytes) -> None:
@@ -172,16 +178,6 @@ def sync_folder(folder: Path, *, files: bool = False) -> None:
     _sync(folder)
     for sync in pending:
         sync.result()
-
-
-def _write_new(path: Path, content: bytes, *, synced: bool = False) -> None:
-    descriptor = os.open(path, _NEW, 0o666)
-    try:
-        _write_all(descriptor, content)
-        if synced:
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

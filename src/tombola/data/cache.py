@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-import stat
+import sys
 import uuid
 import warnings
 import zlib
@@ -26,7 +26,7 @@ from torch import Tensor
 from tombola.data.bounds import check_size
 from tombola.data.imageset import Data, ImageSet
 from tombola.errors import DataError
-from tombola.untrusted import OTHER_FORM
+from tombola.untrusted import OTHER_FORM, check_regular
 
 # Raised whenever decoding or the file's contents change meaning, so that old files are rebuilt.
 LAYOUT = 1
@@ -88,7 +88,8 @@ def read(entry: CacheEntry) -> Data | None:
     A damaged file gives a warning and None.
     """
     try:
-        _check_regular(entry.file)
+        check_regular(entry.file, sys.maxsize)
+        check_size(entry.file.stat().st_size - _HEADER, "it")
         with safe_open(str(entry.file), framework="pt") as file:
             description = file.metadata() or {}
             if description.get("stamp") != entry.stamp:
@@ -112,14 +113,6 @@ def read(entry: CacheEntry) -> Data | None:
         warnings.warn(f"{entry.file} is damaged ({error}) and will be rebuilt", stacklevel=2)
         return None
     return data
-
-
-def _check_regular(file: Path) -> None:
-    """Raises DataError unless a cache file is a file itself, of a size that a data set may have."""
-    status = os.lstat(file)
-    if not stat.S_ISREG(status.st_mode):
-        raise DataError("it is no regular file")
-    check_size(status.st_size - _HEADER, "it")
 
 
 def write(entry: CacheEntry, data: Data) -> None:

@@ -85,11 +85,7 @@ def _evaluated(
     store: Store, description: Mapping[str, Any], runtime: Mapping[str, Any], results: dict[str, Any]
 ) -> Any:
     """The result of a described call; ``results`` are those that it shares with others of the same job."""
-    arguments = {
-        key: _described_argument(store, argument, runtime, results)
-        for key, argument in description["arguments"].items()
-    }
-    return call(described_function(description), arguments, runtime)
+    return call(described_function(description), _arguments(store, description, runtime, results), runtime)
 
 
 def described_arguments(
@@ -101,7 +97,12 @@ def described_arguments(
 
     A result that is named several times is loaded, and a call computed, once.
     """
-    results: dict[str, Any] = {}
+    return _arguments(store, description, runtime, {})
+
+
+def _arguments(
+    store: Store, description: Mapping[str, Any], runtime: Mapping[str, Any], results: dict[str, Any]
+) -> dict[str, Any]:
     return {
         key: _described_argument(store, argument, runtime, results)
         for key, argument in description["arguments"].items()
