@@ -32,6 +32,10 @@ class DeviceError(TombolaError):
     """A device that is not there, cannot compute what is asked, or has too little memory."""
 
 
+class DeviceLost(DeviceError):
+    """A GPU whose results this process can trust no longer; a new process can."""
+
+
 class JobError(TombolaError):
     """A job that cannot be described, or that failed."""
 

@@ -31,6 +31,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Made]:
 
     monkeypatch.setattr(choice, "_captured", build)
     monkeypatch.setattr(capture, "_idle", [])
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: SimpleNamespace(synchronize=lambda: None))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (3 * 2**30, 80 * 2**30))
     return engines
 
@@ -132,6 +133,16 @@ def test_a_gpu_that_is_full_is_told_in_one_line_and_idle_engines_make_room(
     )
     assert capture._idle == []
     assert len(made) == 2
+
+
+def test_an_engine_is_kept_only_when_what_was_launched_is_done(
+    made: list[Made], start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[int] = []
+    stream = SimpleNamespace(synchronize=lambda: waited.append(len(capture._idle)))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: stream)
+    use(start, digits, recipe)
+    assert (waited, len(capture._idle)) == ([0], 1)
 
 
 def test_only_so_many_engines_are_kept(made: list[Made], start: tb.Ticket, digits: tb.Data) -> None:

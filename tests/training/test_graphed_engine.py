@@ -12,13 +12,16 @@ from torch import Tensor, nn
 
 import tombola as tb
 from tombola.data.batches import Batches
-from tombola.errors import DeviceError
+from tombola.errors import DeviceError, DeviceLost
 from tombola.training import evaluation
 from tombola.training.checkpoint import Checkpoint, Checkpoints
+from tombola.training.choice import engine_for
 from tombola.training.cuda import capture as capture_module
+from tombola.training.cuda import memory
 from tombola.training.cuda.capture import capture, forget_engines
 from tombola.training.device import repeatable
 from tombola.training.engines import GraphedEngine
+from tombola.training.epoch import DevicePlan, EpochPlan
 from tombola.training.loop import Training
 from tombola.training.run import ForgettingRecord
 
@@ -153,6 +156,38 @@ def test_the_learning_rate_is_read_at_every_step(start: tb.Ticket, digits: tb.Da
         moved.append(sum(float((weights[name] - start.start[name]).double().norm()) for name in start.mask))
     assert moved[0] == 0
     assert moved[2] == pytest.approx(2 * moved[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_an_index_out_of_range_raises_at_the_end_of_the_epoch_and_the_device_stays(
+    start: tb.Ticket, digits: tb.Data, steps: tb.Recipe, monkeypatch: pytest.MonkeyPatch, same_run: Same,
+    fused: bool,
+) -> None:  # fmt: skip
+    if not fused:
+        plainly(monkeypatch)
+    expected = tb.train(start, digits, steps, device="cuda")
+    begin = DevicePlan.begin
+
+    def begin_with_an_odd_index(plan: DevicePlan, epoch: EpochPlan) -> None:
+        begin(plan, epoch)
+        plan.order[30] = len(digits.train)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DevicePlan, "begin", begin_with_an_odd_index)
+        with pytest.raises(DeviceLost, match="1 indices lay outside the images"):
+            tb.train(start, digits, steps, device="cuda")
+    assert same_run(tb.train(start, digits, steps, device="cuda"), expected)
+
+
+def test_an_engine_goes_to_the_next_thread_when_its_work_is_done(
+    start: tb.Ticket, digits: tb.Data, steps: tb.Recipe
+) -> None:
+    with repeatable(CUDA):
+        stream = torch.cuda.current_stream()
+        with engine_for(start.network, digits, steps, CUDA, "bfloat16", "default"):
+            torch.cuda._sleep(1_000_000_000)
+            assert not stream.query()
+        assert stream.query()
 
 
 @pytest.mark.usefixtures("_own_stream")
@@ -345,7 +380,7 @@ def test_fused_and_plain_trainings_agree_within_rounding(
 
 
 def test_a_run_that_does_not_fit_fails_alone(
-    start: tb.Ticket, digits: tb.Data, steps: tb.Recipe, same_run: Same
+    start: tb.Ticket, digits: tb.Data, steps: tb.Recipe, monkeypatch: pytest.MonkeyPatch, same_run: Same
 ) -> None:
     alone = tb.train(start, digits, steps, device="cuda")
     images = torch.zeros(4096, 3, 64, 64, dtype=torch.uint8)
@@ -363,7 +398,9 @@ def test_a_run_that_does_not_fit_fails_alone(
     def small() -> None:
         outcome["run"] = tb.train(start, digits, steps, device="cuda")
 
-    forget_engines()
+    # The small one has an engine already: one to be captured now could lack memory itself.
+    torch.cuda.empty_cache()
+    monkeypatch.setattr(memory, "_lost", set())
     torch.cuda.set_per_process_memory_fraction(0.03)
     try:
         threads = [threading.Thread(target=work) for work in (too_large, small)]

@@ -57,12 +57,22 @@ class Batches:
             if isinstance(tensor, Tensor):
                 tensor.record_stream(stream)
 
-    def images(self, indices: Tensor, rows: Tensor, columns: Tensor, flips: Tensor | None = None) -> Tensor:
+    def images(
+        self,
+        indices: Tensor,
+        rows: Tensor,
+        columns: Tensor,
+        flips: Tensor | None = None,
+        *,
+        strays: Tensor | None = None,
+    ) -> Tensor:
         """Augmented, normalised images as contiguous float32 ``(B, C, H, W)``.
 
         indices: int64 ``(B,)``, which images.
         rows, columns: int64 ``(B,)``, where each crop starts in the padded image, 0 to ``2 * pad``.
         flips: bool ``(B,)``, which crops are mirrored left to right; None for none.
+        strays: int64 ``(1,)``, to count pixels in whose position is out of range; None leaves it to PyTorch,
+            which ends the use of a GPU for such a one.
 
         All arguments lie on the device. An image depends on its own entries only, not on the batch.
         """
@@ -74,6 +84,8 @@ class Batches:
         column = columns[:, None] + column
         start = indices * (channels * tall * wide)
         position = (start[:, None] + row * wide)[:, None, :, None] + column[:, None, None, :] + self._plane
+        if strays is not None:
+            position = brought_within(position, self.padded.numel() - 1, strays)
         # On contiguous bytes this gather takes half the time of one that makes channels-last batches.
         pixels = self.padded.view(-1).index_select(0, position.view(-1)).view(position.shape)
         images = self._normalised(pixels)
@@ -107,3 +119,10 @@ class Batches:
     def _inside(self, position: Tensor, side: Tensor) -> Tensor:
         """Which rows or columns of the padded image belong to the image itself."""
         return (position >= self.pad) & (position < self.pad + len(side))
+
+
+def brought_within(values: Tensor, last: int, strays: Tensor) -> Tensor:
+    """Indices brought into 0 to ``last``; how many lay outside is added to ``strays``, without waiting."""
+    within = values.clamp(0, last)
+    strays.add_((within != values).sum())
+    return within

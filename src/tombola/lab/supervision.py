@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from tombola import disk
-from tombola.errors import JobError, OddFile
+from tombola.errors import DeviceLost, JobError, OddFile
 from tombola.lab.deadline import Stop, Stopped
 from tombola.lab.lease import Lease, free
 from tombola.lab.store import read_json, write_json
@@ -214,7 +214,7 @@ def device_is_lost(error: BaseException) -> bool:
     """Whether an error, or one behind it, leaves the GPU unusable for the rest of this process."""
     behind: BaseException | None = error
     while behind is not None:
-        if isinstance(behind, torch.AcceleratorError):
+        if isinstance(behind, torch.AcceleratorError | DeviceLost):
             return True
         behind = behind.__cause__ or behind.__context__
     return False

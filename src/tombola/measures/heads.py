@@ -26,7 +26,7 @@ from tombola.training.checkpoint import Watch
 from tombola.training.choice import captured_or_cause
 from tombola.training.cuda.capture import STRETCH, CapturedSteps
 from tombola.training.engines import PREPARED_IMAGES
-from tombola.training.epoch import DevicePlan, EpochPlan, gathered, gathered_at_step
+from tombola.training.epoch import DevicePlan, EpochPlan, check_strays, gathered, gathered_at_step
 from tombola.training.evaluation import EVALUATION_BATCH, device_batches
 from tombola.training.recipe import Recipe
 from tombola.training.step import TakeStep
@@ -127,8 +127,8 @@ def _captured_epoch(take_step: TakeStep, batches: Batches, batch_size: int) -> E
         for first in range(0, plan.steps, STRETCH):
             steps.replay(first, min(first + STRETCH, plan.steps))
             yield
-        # So that no more than an epoch waits in the stream, and nothing does when the graphs go.
-        torch.cuda.current_stream().synchronize()
+        # Waits, so that no more than an epoch is pending, and nothing is when the graphs go.
+        check_strays(device_plan.strays)
 
     return epoch
 

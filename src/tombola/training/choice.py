@@ -19,7 +19,8 @@ from tombola.data.imageset import Data
 from tombola.errors import DeviceError, reason
 from tombola.networks.network import Network
 from tombola.training.cuda.capture import forget_engines, keep_idle, raise_if_lost, take_idle, with_room
-from tombola.training.device import Mode, out_of_memory
+from tombola.training.cuda.memory import out_of_memory, tell
+from tombola.training.device import Mode
 from tombola.training.engines import EagerEngine, Engine, GraphedEngine
 from tombola.training.recipe import Recipe
 
@@ -51,11 +52,14 @@ def engine_for(
             engine.set_numbers(recipe)
         yield engine
     except torch.OutOfMemoryError as error:
+        tell()
         forget_engines()
         raise DeviceError(
             f"{out_of_memory(device)}: {network.name} at batch size {recipe.batch_size} does not fit beside "
             "what else runs there; use fewer slots or a smaller batch"
         ) from error
+    # What this thread has launched may still be under way, and the next user's stream does not wait for it.
+    torch.cuda.current_stream(device).synchronize()
     # Not after an error, which may leave an engine in any state.
     keep_idle(key, engine)
 

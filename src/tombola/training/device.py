@@ -9,13 +9,14 @@ import importlib.metadata
 import importlib.util
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy
 import torch
 
 from tombola.errors import DeviceError, RecipeError, reason, unknown
+from tombola.training.cuda.memory import out_of_memory, tell, watched
 from tombola.training.recipe import Recipe
 from tombola.version import __version__
 
@@ -211,13 +212,16 @@ _streams = _Streams()
 
 
 @contextmanager
-def repeatable(device: torch.device, mode: Mode | None = None) -> Iterator[None]:
+def repeatable(device: torch.device, mode: Mode | None = None, *, captured: bool = False) -> Iterator[None]:
     """Compute so that bits repeat, on a GPU in a stream that no other computation uses; on a CPU a no-op.
 
     mode: ``"autotuned"`` lets cuDNN choose by timing instead; ``"deterministic"`` also lets PyTorch refuse
         operations of which it knows no repeatable form; None is the mode this process computes in already.
+    captured: whether the computation looks after its memory itself, and what else lacks memory in this
+        process does not touch it, because its algorithms were chosen when it was captured.
 
-    Raises :class:`~tombola.errors.DeviceError` if the memory of the GPU does not suffice.
+    Raises :class:`~tombola.errors.DeviceError` if the memory of the GPU does not suffice, and
+    :class:`~tombola.errors.DeviceLost` if it did not in silence (:mod:`tombola.training.cuda.memory`).
     """
     if mode is not None and mode not in get_args(Mode):
         raise RecipeError(unknown("mode", mode, get_args(Mode)))
@@ -229,17 +233,12 @@ def repeatable(device: torch.device, mode: Mode | None = None) -> Iterator[None]
         before, stream = torch.cuda.current_stream(), _streams.take(index)
         stream.wait_stream(before)
         try:
-            with torch.cuda.stream(stream):
+            with torch.cuda.stream(stream), nullcontext() if captured else watched():
                 yield
         except torch.OutOfMemoryError as error:
+            tell()
             raise DeviceError(f"{out_of_memory(device)}; use fewer slots or smaller batches") from error
         finally:
             # Launched work may still write; after an error too, its memory must not be reused before.
             stream.synchronize()
             _streams.give_back(index, stream)
-
-
-def out_of_memory(device: torch.device) -> str:
-    """The beginning of the error message for a GPU whose memory does not suffice."""
-    free, total = (size / 2**30 for size in torch.cuda.mem_get_info(device))
-    return f"CUDA out of memory on {device} ({total:.0f} GiB, {free:.1f} free now)"

@@ -16,6 +16,7 @@ from torch import Tensor
 from tombola.data.imageset import Data, ImageSet
 from tombola.networks.network import Network
 from tombola.training.cuda.capture import STRETCH, CapturedSteps
+from tombola.training.cuda.memory import Shortage
 from tombola.training.epoch import DevicePlan, EpochPlan, gathered
 from tombola.training.evaluation import Evaluator, device_batches
 from tombola.training.flat_network import FlatNetwork
@@ -32,10 +33,12 @@ class EpochTally:
 
     losses: float32 ``(steps,)``, mean cross-entropy of each step so far.
     right: bool ``(N,)`` in order of presentation, whether the prediction made in its step was right.
+    strays: int64 ``(1,)``, as in a :class:`~tombola.training.epoch.DevicePlan`.
     """
 
     losses: Tensor
     right: Tensor
+    strays: Tensor
 
 
 class Engine(Protocol):
@@ -60,7 +63,10 @@ class Engine(Protocol):
         """Number of steps to take in one call of :meth:`advance`; checkpoints are taken between calls."""
 
     def tally(self) -> EpochTally:
-        """Results of the steps so far; the engine's own tensors, which a resumed epoch copies into."""
+        """Results of the steps so far; the engine's own tensors, which a resumed epoch copies into.
+
+        Raises :class:`~tombola.errors.DeviceLost` if bits of these steps may depend on what else a GPU holds.
+        """
 
     def evaluate(self, images: ImageSet) -> tuple[float, float]:
         """Mean cross-entropy in nats and accuracy in percent, in evaluation mode, without augmentation."""
@@ -78,6 +84,7 @@ class EagerEngine:
         self._recipe = recipe
         self._device = device
         self._precision = precision
+        self._shortage = Shortage()
         self._data = data
         # Not by fused passes: their copies of the weights follow the fused steps only.
         self._evaluator = Evaluator(self.flat_network, precision, fused=False)
@@ -94,6 +101,7 @@ class EagerEngine:
         self._tally = EpochTally(
             torch.zeros(plan.steps, device=self._device),
             torch.zeros(len(plan.order), dtype=torch.bool, device=self._device),
+            torch.zeros(1, dtype=torch.int64),  # stays so: its gathers raise themselves
         )
 
     def advance(self, first: int, last: int) -> None:
@@ -114,10 +122,13 @@ class EagerEngine:
         return max(1, PREPARED_IMAGES // self._recipe.batch_size)
 
     def tally(self) -> EpochTally:
+        self._shortage.check()
         return self._tally
 
     def evaluate(self, images: ImageSet) -> tuple[float, float]:
-        return self._evaluator(self._data, images)
+        found = self._evaluator(self._data, images)
+        self._shortage.check()
+        return found
 
 
 class GraphedEngine:
@@ -139,7 +150,9 @@ class GraphedEngine:
         count = len(data.train)
         self._plan = DevicePlan.empty(count, min(recipe.batch_size, count), device)
         self._tally = EpochTally(
-            torch.zeros_like(self._plan.rates), torch.zeros(count, dtype=torch.bool, device=device)
+            torch.zeros_like(self._plan.rates),
+            torch.zeros(count, dtype=torch.bool, device=device),
+            self._plan.strays,
         )
         self._evaluator = Evaluator(self.flat_network, precision)
         fused = self._evaluator.step(batches)

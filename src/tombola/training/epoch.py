@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from tombola.data.augmentation import Draws
-from tombola.data.batches import Batches
+from tombola.data.batches import Batches, brought_within
+from tombola.errors import DeviceLost
 from tombola.training.flat_network import channels_last
 
 
@@ -55,6 +56,7 @@ class DevicePlan:
     order, rows, columns: int64 ``(N,)`` and flips: bool ``(N,)``, as in an :class:`EpochPlan`.
     rates: float32 ``(steps,)``.
     step: int64 ``(1,)``, which step comes next.
+    strays: int64 ``(1,)``, how many entries met in this epoch lay out of range: memory was overwritten.
     batch_size: images of a full step.
     """
 
@@ -64,6 +66,7 @@ class DevicePlan:
     flips: Tensor
     rates: Tensor
     step: Tensor
+    strays: Tensor
     batch_size: int
 
     @classmethod
@@ -74,6 +77,7 @@ class DevicePlan:
             order, rows, columns,
             torch.zeros(count, dtype=torch.bool, device=device),
             torch.zeros(-(-count // batch_size), device=device),
+            torch.zeros(1, dtype=torch.int64, device=device),
             torch.zeros(1, dtype=torch.int64, device=device),
             batch_size,
         )  # fmt: skip
@@ -100,6 +104,19 @@ class DevicePlan:
             (self.rates, rates),
         ):
             target.copy_(source, non_blocking=True)
+        self.strays.zero_()
+
+
+def check_strays(strays: Tensor) -> None:
+    """Raises :class:`~tombola.errors.DeviceLost` if a gather has met an entry out of range; waits for it.
+
+    strays: of a :class:`DevicePlan`.
+    """
+    if count := int(strays):
+        raise DeviceLost(
+            f"{count} indices lay outside the images: memory of {strays.device} was overwritten by something "
+            "in this process; begin a new one"
+        )
 
 
 def gathered(
@@ -122,8 +139,18 @@ def gathered(
 
 
 def gathered_at_step(plan: DevicePlan, batches: Batches, size: int) -> tuple[Tensor, Tensor]:
-    """Images and labels of the batch of ``size`` images that the plan's step counter points to."""
+    """Images and labels of the batch of ``size`` images that the plan's step counter points to.
+
+    Whatever lies out of range is brought into range and counted among the plan's strays, so that
+    :func:`check_strays` says it in words, and no assertion on the device, after which nothing can be read.
+    """
+
+    def within(values: Tensor, last: int) -> Tensor:
+        return brought_within(values, last, plan.strays)
+
     place = plan.step * plan.batch_size + torch.arange(size, device=plan.step.device)
-    indices = plan.order[place]
-    images = batches.images(indices, plan.rows[place], plan.columns[place], plan.flips[place])
+    place = within(place, len(plan.order) - 1)
+    indices = within(plan.order[place], len(batches) - 1)
+    rows, columns = (within(corners[place], 2 * batches.pad) for corners in (plan.rows, plan.columns))
+    images = batches.images(indices, rows, columns, plan.flips[place], strays=plan.strays)
     return channels_last(images), batches.labels(indices)

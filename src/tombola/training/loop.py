@@ -27,8 +27,8 @@ from tombola.ticket import State, Ticket
 from tombola.training.checkpoint import Checkpoint, Watch
 from tombola.training.choice import engine_for
 from tombola.training.device import Mode, environment, repeatable, resolve_device, resolve_precision
-from tombola.training.engines import Engine
-from tombola.training.epoch import EpochPlan
+from tombola.training.engines import Engine, EpochTally
+from tombola.training.epoch import EpochPlan, check_strays
 from tombola.training.estimate import pretrain_cost, train_cost
 from tombola.training.preflight import check_trainable
 from tombola.training.recipe import Recipe
@@ -154,7 +154,10 @@ def train_until(
     where = resolve_device(device)
     precision = resolve_precision(recipe, where)
     check_trainable(ticket.network, data, recipe, ticket.epoch)
-    with repeatable(where, mode), engine_for(ticket.network, data, recipe, where, precision, mode) as engine:
+    with (
+        repeatable(where, mode, captured=True),
+        engine_for(ticket.network, data, recipe, where, precision, mode) as engine,
+    ):
         engine.flat_network.load(ticket.weights(), ticket.mask)
         identity = {
             "network": ticket.network.description(),
@@ -250,7 +253,7 @@ class Training:
 
     def _history_row(self, plan: EpochPlan, started: float) -> Epoch:
         """The history row of the current epoch, all of whose steps are launched; waits for them."""
-        tally = self.engine.tally()
+        tally = self._trusted_tally()
         count = len(plan.order)
         forgotten = self.record.present(plan.order, tally.right)
         sizes = [min(plan.batch_size, count - step * plan.batch_size) for step in range(plan.steps)]
@@ -267,12 +270,18 @@ class Training:
             seconds,
         )
 
+    def _trusted_tally(self) -> EpochTally:
+        """The tally of the steps so far; waits for them, and raises if the GPU erred in silence."""
+        tally = self.engine.tally()
+        check_strays(tally.strays)
+        return tally
+
     def snapshot(self, started: float | None = None) -> Checkpoint:
         """A checkpoint of the current state, from which the training continues to the same bits.
 
         started: when the current epoch began, in seconds of ``time.perf_counter``; None between epochs.
         """
-        flat_network, tally = self.engine.flat_network, self.engine.tally()
+        flat_network, tally = self.engine.flat_network, self._trusted_tally()
         tensors = {f"weights.{name}": value for name, value in flat_network.state().items()}
         tensors |= {f"momentum.{name}": value for name, value in flat_network.momentum_state().items()}
         tensors |= History(self.rows).tensors() | self.record.tensors()

@@ -219,6 +219,27 @@ def test_batches_are_those_that_plain_operations_make(fill: str, height: int) ->
         assert float((found - expected).abs().max()) < 1e-6
         assert found.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(targets.cpu(), labels[order[stretch]])
+    assert int(plan.strays) == 0
+
+
+@pytest.mark.parametrize("value", [-1, 2**40])
+@pytest.mark.parametrize("overwritten", ["order", "rows", "columns", "step"])
+def test_an_index_out_of_range_is_counted_and_touches_no_other_image(overwritten: str, value: int) -> None:
+    from tombola.training.cuda.kernels import crop
+
+    images = torch.randint(0, 256, (50, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    data = tb.data_from_tensors((images, torch.arange(50) % 7), (images[:7], torch.arange(7)), name="made")
+    batches = device_batches(data, data.train, DEVICE, pad=2)
+    plan = DevicePlan.unaugmented(50, 20, 2, DEVICE)
+    expected, labels = crop(batches, plan, 20, torch.float32)
+    getattr(plan, overwritten)[0] = value
+    found, targets = crop(batches, plan, 20, torch.float32)
+    if overwritten == "step":
+        assert int(plan.strays) == 20
+    else:
+        assert int(plan.strays) == 1
+        assert torch.equal(found[1:], expected[1:])
+        assert torch.equal(targets[1:], labels[1:])
 
 
 class Own(nn.Module):

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from tombola.errors import reason
+from tombola.training.cuda.memory import tell, watched
 from tombola.training.epoch import DevicePlan
 
 T = TypeVar("T")
@@ -156,10 +157,11 @@ def with_room(make: Callable[[], T]) -> T:
 
     PyTorch frees its cache by itself in that case, but not during a capture.
     """
-    try:
+    with watched():
+        try:
+            return make()
+        except torch.OutOfMemoryError:
+            tell()
+        # Out here nothing refers to what failed any more, and its memory is free.
+        forget_engines()
         return make()
-    except torch.OutOfMemoryError:
-        pass
-    # Out here nothing refers to what failed any more, and its memory is free.
-    forget_engines()
-    return make()

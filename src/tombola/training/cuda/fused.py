@@ -14,7 +14,7 @@ from tombola.training.cuda.capture import capture
 from tombola.training.cuda.kernels import crop, cross_entropy, sgd
 from tombola.training.cuda.norm import FusedNorm
 from tombola.training.cuda.rewrite import fused
-from tombola.training.epoch import DevicePlan
+from tombola.training.epoch import DevicePlan, check_strays
 from tombola.training.flat_network import FlatNetwork
 from tombola.training.recipe import Recipe
 
@@ -161,6 +161,7 @@ class GraphedEvaluation:
             self._full.replay()
         self._last.replay()
         loss, right = self._sums.tolist()
+        check_strays(self._plan.strays)
         return loss / len(self._batches), 100 * right / len(self._batches)
 
     def _begin(self) -> None:

@@ -27,17 +27,27 @@ _SGD_WEIGHTS = 2048
 
 @triton.jit
 def _crop_kernel(
-    padded, labels, order, rows, columns, flips, step, scale, shift, images, targets,
-    size, tall, wide, height, width, pad,
+    padded, labels, order, rows, columns, flips, step, strays, scale, shift, images, targets,
+    count, presented, size, tall, wide, height, width, pad,
     FILL_MEAN: tl.constexpr, REAL: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(0)
     place = tl.load(step) * size + image
+    astray = (place < 0) | (place >= presented)
+    place = tl.where(astray, 0, place)
     index = tl.load(order + place)
+    top = tl.load(rows + place)
+    left = tl.load(columns + place)
+    astray |= (index < 0) | (index >= count)
+    astray |= (top < 0) | (top > tall - height) | (left < 0) | (left > wide - width)
+    index = tl.where(astray, 0, index)
+    if astray & (tl.program_id(1) == 0):
+        tl.atomic_add(strays, 1)
     pixel = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
-    row = tl.load(rows + place) + pixel // width
+    row = tl.where(astray, 0, top) + pixel // width
     column = pixel % width
-    column = tl.load(columns + place) + tl.where(tl.load(flips + place) != 0, width - 1 - column, column)
+    column = tl.where(tl.load(flips + place) != 0, width - 1 - column, column)
+    column = tl.where(astray, 0, left) + column
     channel = tl.arange(0, CHANNELS)
     inside = (pixel < height * width)[:, None] & (channel < REAL)[None, :]
     plane = (index * REAL + channel[None, :]) * (tall * wide)
@@ -56,6 +66,8 @@ def _crop_kernel(
 def crop(batches: Batches, plan: DevicePlan, size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The batch of ``size`` images that the plan points to, and its labels.
 
+    Entries out of range are handled as in :func:`~tombola.training.epoch.gathered_at_step`.
+
     Returns images ``(size, C, H, W)`` in ``dtype``, channels_last, and labels int64 ``(size,)``.
     """
     _, channels, tall, wide = batches.padded.shape
@@ -64,8 +76,9 @@ def crop(batches: Batches, plan: DevicePlan, size: int, dtype: torch.dtype) -> t
     targets = torch.empty(size, dtype=torch.int64, device=batches.padded.device)
     _crop_kernel[(size, triton.cdiv(height * width, _CROPPED_PIXELS))](
         batches.padded, batches.all_labels, plan.order, plan.rows, plan.columns, plan.flips, plan.step,
-        batches.scale, batches.shift, images, targets, plan.batch_size, tall, wide, height, width,
-        batches.pad, FILL_MEAN=batches.fill == "mean" and batches.pad > 0, REAL=channels,
+        plan.strays, batches.scale, batches.shift, images, targets,
+        len(batches), len(plan.order), plan.batch_size, tall, wide, height, width, batches.pad,
+        FILL_MEAN=batches.fill == "mean" and batches.pad > 0, REAL=channels,
         CHANNELS=triton.next_power_of_2(channels), PIXELS=_CROPPED_PIXELS, num_warps=4,
     )  # fmt: skip
     return images.permute(0, 3, 1, 2), targets
