@@ -70,6 +70,7 @@ def undo_images() -> None:
 
 def undo_capture() -> None:
     """Captures begin by ``torch.cuda.graph``, which gives the free memory of all streams to the driver."""
+    from tombola.training.cuda import fused  # needs Triton
 
     def capture(work: Callable[[], None], pool: Any, *, before: Callable[[], object]) -> torch.cuda.CUDAGraph:
         stream = torch.cuda.current_stream()
@@ -89,6 +90,7 @@ def undo_capture() -> None:
         return graph
 
     capture_module.capture = capture
+    fused.capture = capture
     capture_module.give_memory_back = torch.cuda.empty_cache
 
 

@@ -2,9 +2,10 @@
 
 Pruning chains of all eight configurations from one seed. Of every round: its training, forgetting and
 convergence, the untrained ticket in both readings of batch norm (D3) and under a permuted mask, and the
-barrier to the round before; of rounds 5 and 10 also probes and few-shot trainings. All but the permuted
-masks are jobs of the paper's studies, so `tombola report` shows them. What the store has is not computed
-again: a leg on a machine that is lent for minutes continues the last one.
+barrier to the round before; of rounds 5 and 10 also probes and few-shot trainings, of round 10 transfer to
+MNIST; dense networks of two more seeds. All but the permuted masks are jobs of the paper's studies, so
+`tombola report` shows them. What the store has is not computed again: a leg on a machine that is lent for
+minutes continues the last one.
 
 Run: python results/run.py --store DIR --configs 0.0/100 0.0/256 --stop-after 1200 [--device cuda]
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import tyro
 from rich.console import Console
@@ -77,6 +79,25 @@ def ticket_jobs(work: PaperJobs, configuration: Configuration, until: int, store
                 yield work.few_shot(R18_C10, configuration, number, 0, percent)
 
 
+def transfer_jobs(work: PaperJobs, configuration: Configuration, until: int, store: Store) -> Iterator[Job]:
+    """A fresh head for MNIST on the frozen last ticket, if the store has it."""
+    ticket = work.tickets(R18_C10, configuration, 0)[until]
+    if store.has(ticket.name) and not _is_thin(store, ticket):
+        yield work.transfer(R18_C10, ticket, "MNIST", 0)
+
+
+def seed_jobs(work: PaperJobs, configuration: Configuration, until: int, store: Store) -> Iterator[Job]:
+    """Dense networks of two more seeds, with their forgetting and convergence (Table 8)."""
+    for number in (1, 2):
+        run = work.runs(R18_C10, configuration, number)[0]
+        yield run
+        yield work.learning(run)
+
+
+PARTS = {"chains": chain_jobs, "tickets": ticket_jobs, "transfer": transfer_jobs, "seeds": seed_jobs}
+"""What can be computed of each configuration."""
+
+
 def chosen(texts: Sequence[str]) -> list[Configuration]:
     """Configurations from the command line: momentum/batch size, with "pre" behind it if rewound."""
     named = [(configuration_named(text.removesuffix("pre")), text.endswith("pre")) for text in texts]
@@ -87,7 +108,7 @@ def main(
     store: Path,
     configs: tuple[str, ...] = ("0.0/100", "0.0/256", "0.9/100", "0.9/256"),
     until: int = LAST,
-    tickets: bool = False,
+    part: Literal["chains", "tickets", "transfer", "seeds"] = "chains",
     stop_after: float | None = None,
     device: str = "auto",
     slots: int | None = None,
@@ -96,13 +117,12 @@ def main(
     """Compute whatever is missing.
 
     configs: momentum/batch size, with "pre" behind it for late rewinding, such as 0.0/256pre.
-    until: prunings of each chain. tickets: measure the tickets that there are, instead of training chains.
+    until: prunings of each chain. part: train chains, measure the tickets that there are, or more seeds.
     stop_after: seconds after which the leg ends. slots: trainings at once on each GPU.
     """
     work = scale_jobs()
     lab = Lab(store, workers=1, settings=Settings(device=device, slots=slots, strict=strict))
-    listed = ticket_jobs if tickets else chain_jobs
-    jobs = [job for chain in chosen(configs) for job in listed(work, chain, until, lab.store)]
+    jobs = [job for chain in chosen(configs) for job in PARTS[part](work, chain, until, lab.store)]
     with Bar(Console(), lab.store) as bar:
         outcome = lab.run(jobs, progress=bar, stop_after=stop_after)
     outcome.raise_failures()
