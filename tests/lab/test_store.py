@@ -404,3 +404,11 @@ def test_every_folder_that_gets_an_entry_is_forced_to_the_disk(
     synced.clear()
     import_(Store(tmp_path / "other"), tmp_path / "file")
     assert {"other/objects", "other/data", "other/jobs", f"other/jobs/{name[:2]}"} <= set(synced)
+
+
+def test_a_result_that_nobody_would_read_again_is_not_published(store: Store) -> None:
+    lists = Packed({"value": [[] for _ in range(1_000_001)]}, {}, {})
+    with pytest.raises(StoreError, match=r"the result has 1,000,00. lists .*; return tensors instead"):
+        store.publish(NAME, DESCRIPTION, lists, PROVENANCE)
+    assert not store.has(NAME)
+    assert not list(store.workplace(NAME).glob("publish.*"))

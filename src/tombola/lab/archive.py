@@ -40,7 +40,14 @@ from tombola.lab.job import describes
 from tombola.lab.objects import data_record, lacks_start, needed_objects, object_path, read_object
 from tombola.lab.starts import is_made_again
 from tombola.lab.store import RECORD, Store, write_json
-from tombola.untrusted import LARGEST_TENSORS, LONGEST_TEXT, OTHER_FORM, json_object, open_regular
+from tombola.untrusted import (
+    LARGEST_TENSORS,
+    LONGEST_TEXT,
+    OTHER_FORM,
+    check_readable,
+    json_object,
+    open_regular,
+)
 
 _KIND = "tombola.export/1"
 _MANIFEST = "manifest.json"
@@ -65,7 +72,8 @@ def write_archive(jobs: Iterable[str], file: str | os.PathLike[str], members: It
 
     jobs: names of the jobs that it is said to hold; those behind them are members too.
 
-    Raises :class:`~tombola.errors.StoreUnwritable` if the file cannot be written.
+    Raises :class:`~tombola.errors.StoreUnwritable` if the file cannot be written, and
+    :class:`~tombola.errors.StoreError` if it would hold more than is read again.
     """
     path = Path(file)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
@@ -80,13 +88,17 @@ def write_archive(jobs: Iterable[str], file: str | os.PathLike[str], members: It
                     with archive.open(info, "w") as target:
                         checksums[member] = _copy(content, target)
             manifest = {"kind": _KIND, "jobs": list(jobs), "checksums": checksums}
-            archive.writestr(_MANIFEST, json.dumps(manifest, indent=1))
+            text = json.dumps(manifest, indent=1)
+            check_readable(text, manifest, "its list of contents")
+            archive.writestr(_MANIFEST, text)
         disk.sync_file(partial)
         disk.replace(partial, path)
         with suppress(OSError):  # a folder that cannot be opened: the file is whole there
             disk.sync_folder(path.parent)
     except OSError as error:
         raise unwritable(path, error) from error
+    except ValueError as error:
+        raise StoreError(f"{path} is not written: {error}; export fewer jobs") from error
     finally:
         disk.remove(partial, missing_ok=True)
 

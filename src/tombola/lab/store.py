@@ -47,7 +47,7 @@ from tombola.errors import (
     unwritable,
 )
 from tombola.lab.description import check_description, is_fingerprint
-from tombola.untrusted import json_object, read_regular
+from tombola.untrusted import check_readable, json_object, read_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -276,8 +276,8 @@ class Store:
         try:
             disk.make_folder(staging, parents=True)
             # Not synced one by one: take_in forces them to the disk together before they can be seen.
-            disk.write_part(staging / DESCRIPTION, _json_bytes({"name": name, **description}))
-            disk.write_part(staging / NUMBERS, _json_bytes(packed.numbers))
+            disk.write_part(staging / DESCRIPTION, _json_bytes({"name": name, **description}, DESCRIPTION))
+            disk.write_part(staging / NUMBERS, _json_bytes(packed.numbers, "the result"))
             if packed.table:
                 disk.write_part(staging / HISTORY, _csv_bytes(packed.table))
             if packed.tensors:
@@ -285,7 +285,7 @@ class Store:
                     staging / TENSORS, _RESULT_KIND, packed.details, packed.tensors, synced=False
                 )
             sums = {file: _sha256(staging / file) for file in (NUMBERS, HISTORY) if (staging / file).exists()}
-            disk.write_part(staging / PROVENANCE, _json_bytes({**provenance, "sums": sums}))
+            disk.write_part(staging / PROVENANCE, _json_bytes({**provenance, "sums": sums}, PROVENANCE))
             return self.take_in(name, staging)
         except OSError as error:
             raise unwritable(f"the store at {self.root}", error) from error
@@ -322,7 +322,7 @@ class Store:
         try:
             disk.rename(staging, folder / _RESTORED)
         except OSError:
-            if not (folder / _RESTORED).is_dir():
+            if not _is_restoring(folder):
                 raise
             return False  # another process was faster
         disk.sync_folder(folder)
@@ -426,13 +426,19 @@ def _is_foreign(name: str) -> bool:
 def write_json(path: Path, value: Mapping[str, Any], *, synced: bool = True) -> None:
     """Write a JSON file atomically; ``synced`` as for :func:`~tombola.disk.write_whole`.
 
-    Raises :class:`~tombola.errors.StoreError` when the place cannot be written to.
+    Raises :class:`~tombola.errors.StoreError` when the place cannot be written to, or nobody would read it.
     """
-    write_whole(path, _json_bytes(value), synced=synced)
+    write_whole(path, _json_bytes(value, path.name), synced=synced)
 
 
-def _json_bytes(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+def _json_bytes(value: Mapping[str, Any], what: str) -> bytes:
+    """A JSON file; StoreError for one that nobody would read again."""
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    try:
+        check_readable(text, value, what)
+    except ValueError as error:
+        raise StoreError(f"{error}; return tensors instead of long or deep lists") from error
+    return text.encode()
 
 
 def read_json(path: Path) -> dict[str, Any]:
