@@ -271,6 +271,44 @@ def test_a_third_owner_gives_way_to_a_lease_that_is_about_to_be_put_back(
     assert [path.name for path in place.iterdir()] == ["lease"]
 
 
+def test_whoever_is_suspended_while_it_gives_its_lease_back_leaves_its_successors_alone(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = elsewhere(place)
+    age(old, STALE + 1)
+    really, got = disk.rename, []
+
+    def rename(path: Path, target: Path) -> None:
+        monkeypatch.setattr(disk, "rename", really)
+        got.append(acquire(place))  # it has looked, and now another takes over
+        really(path, target)
+        got.append(acquire(place))
+
+    monkeypatch.setattr(disk, "rename", rename)
+    old.release()
+    new, third = got
+    assert third is None
+    assert [path.name for path in place.iterdir()] == ["lease"]
+    new.check()
+
+
+def test_a_lease_that_is_given_back_is_free_before_its_file_is_gone(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = held(place)
+    really, got = disk.rename, []
+
+    def rename(path: Path, target: Path) -> None:
+        monkeypatch.setattr(disk, "rename", really)
+        really(path, target)
+        got.append(acquire(place))
+
+    monkeypatch.setattr(disk, "rename", rename)
+    old.release()
+    got[0].check()
+    assert [path.name for path in place.iterdir()] == ["lease"]
+
+
 def test_a_workplace_that_is_cleared_away_at_this_moment_is_no_error(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -532,14 +570,15 @@ def test_a_lease_that_goes_on_its_server_while_it_is_read_is_looked_at_again(
         acquire(place)
 
 
+@pytest.mark.parametrize("operation", ["rename", "remove"])
 def test_a_lease_that_could_not_be_removed_is_free_again_when_it_can(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
     lease = held(place)
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "remove", lambda *_, **__: (_ for _ in ()).throw(OSError(30, "Read-only")))
+        patch.setattr(disk, operation, lambda *_, **__: (_ for _ in ()).throw(OSError(30, "Read-only")))
         lease.release()
-    assert lease.path.exists()
+    assert len(list(place.iterdir())) == 1
     held(place).check()
 
 

@@ -115,6 +115,7 @@ class World:
         self.now = self.ahead = 0.0
         self.published = 0
         self.caller: Machine | None = None
+        self.writers: dict[int, Owner] = {}
         self._stamps = itertools.count()
 
     def stamp(self) -> None:
@@ -132,6 +133,11 @@ class World:
         with suppress(FileNotFoundError), really["io.open"](self.workplace / "lease") as file:
             return owner.lease is not None and owner.lease.owner["lease"] in file.read()
         return False
+
+    def lease_writers(self, *names: str) -> set[Owner]:
+        """Whose processes wrote the files of these names, whatever is in them."""
+        paths = [path for name in names for path in self.workplace.glob(name)]
+        return {self.writers[path.stat().st_ino] for path in paths}
 
 
 class Machine:
@@ -158,7 +164,8 @@ class Owner:
 
     lease: while it computes. kept: whether it has left a checkpoint. beaten: when its lease last got a
     heartbeat; jumped: by how much the server's clock got ahead since, at most. robbed_since: since when it
-    has been running although its lease is another's; robber: the machine whose process took it.
+    has been running although its lease is another's; robber: the machine whose process removed it, other than
+    for a moment.
     """
 
     def __init__(self, world: World, machine: Machine, source: str) -> None:
@@ -229,7 +236,7 @@ class Owner:
                     numbers = Packed({"pid": self.pid}, {}, {})
                     self.world.published += store.publish(JOB, CALL, numbers, {"host": self.machine.name})
                 finally:
-                    self.lease, self.kept, self.robbed_since, self.robber = None, False, None, None
+                    self.lease, self.kept, self.robbed_since = None, False, None
             lease.clear()
         except self.leases.LeaseLost:
             pass
@@ -285,6 +292,7 @@ def _called(name: str, *arguments: Any, **named: Any) -> Any:
     if name == "utime" and owner.world.lease_of(owner):
         owner.beats()
     if name == "open" and arguments[1] & os.O_EXCL:
+        owner.world.writers[really["fstat"](result).st_ino] = owner
         if owner.lease is None:
             owner.beats()  # a lease is written
         try:
@@ -306,7 +314,11 @@ def stepped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # Calls by which owners change what the others see, and the moment between two steps of the work.
-_BEFORE = ("link", "rename", "unlink", "work")
+_BEFORE = ("link", "rename", "unlink", "work", "write")
+# How the first owner ends its work, if it does.
+_ENDS = ("", "with a result", "told to stop")
+# What becomes of it then. When it is replaced, it is suspended.
+_FATES = ("", "suspended", "replaced", "dead")
 _OWNERS = range(3)
 _MOVES: list[tuple[str, dict[str, Sequence[Any]]]] = []
 
@@ -328,24 +340,31 @@ class Leases(RuleBasedStateMachine):
         super().__init__()
         self.place, self.source = place, source
         self.content: dict[str, bytes] = {}
+        self.leased: set[Owner] = set()
 
     @initialize(
         network=st.booleans(),
         draws=st.integers(0, 2**16),
         before=st.sampled_from(_BEFORE),
-        finishes=st.booleans(),
-        late=st.booleans(),
+        ends=st.sampled_from(_ENDS),
+        fate=st.sampled_from(_FATES),
     )
-    def begin(self, network: bool, draws: int, before: str, finishes: bool, late: bool) -> None:
-        """Three owners on two machines; the first may be ahead, and suspended since a minute."""
+    def begin(self, network: bool, draws: int, before: str, ends: str, fate: str) -> None:
+        """Three owners on two machines; the first is ahead, and may not get further."""
         _names.seed(draws)
         self.world = World(self.place, network)
         self.machines = [Machine("first", 0.0), Machine("second", 300.0)]
         self.owners = [Owner(self.world, self.machines[number], self.source) for number in (0, 1, 0)]
-        self.owners[0].finishes = finishes
+        if ends:
+            self.works(0)
+            self.ends_work(0, ends == "with a result")
         self.runs_up_to(0, before)
-        if late:
+        if fate in ("suspended", "replaced"):
             self.falls_behind(0, 0)
+        if fate == "replaced":
+            self.works(1)
+        if fate == "dead":
+            self.dies(0, reboot=False)
 
     @move(3, owner=_OWNERS, before=_BEFORE)
     def runs_up_to(self, owner: int, before: str) -> None:
@@ -353,6 +372,14 @@ class Leases(RuleBasedStateMachine):
         for _ in range(45):
             self.steps(owner, 1)
             if self.owners[owner].main.next == before:
+                break
+
+    @move(3, owner=_OWNERS)
+    def works(self, owner: int) -> None:
+        """Runs until it has left a checkpoint, or for long."""
+        for _ in range(45):
+            self.steps(owner, 1)
+            if self.owners[owner].kept:
                 break
 
     @move(3, owner=_OWNERS, calls=range(1, 5))
@@ -370,7 +397,7 @@ class Leases(RuleBasedStateMachine):
         self.owners[owner].robbed_since = None
         self.time_passes(65)
 
-    @move(2, owner=_OWNERS, calls=(0, 3, 6))
+    @move(3, owner=_OWNERS, calls=(0, 3, 6))
     def wakes(self, owner: int, calls: int) -> None:
         """Goes on after a suspension, its heart first."""
         self.owners[owner].suspended = False
@@ -409,7 +436,7 @@ class Leases(RuleBasedStateMachine):
     @move(owner=_OWNERS, reboot=(False, True))
     def dies(self, owner: int, reboot: bool) -> None:
         """Or its whole machine does; others start there."""
-        machine = self.owners[owner].machine
+        machine, writers = self.owners[owner].machine, self.world.lease_writers("lease")
         dead = [number for number, other in enumerate(self.owners) if other.machine is machine and reboot]
         for number in dead or [owner]:
             self.owners[number].die()
@@ -417,6 +444,8 @@ class Leases(RuleBasedStateMachine):
             machine.reboot()
         for number in dead or [owner]:
             self.owners[number] = Owner(self.world, machine, self.source)
+        if not reboot and any(writer.main.killed for writer in writers):
+            assert self.owners[owner].leases.free(self.world.workplace), "a dead process keeps its lease"
 
     @invariant()
     def check(self) -> None:
@@ -439,6 +468,13 @@ class Leases(RuleBasedStateMachine):
     def check_owners(self) -> None:
         """One owner at most computes, other than after a suspension or a jump of the server's clock."""
         now, computing = self.world.now, [owner for owner in self.owners if owner.lease is not None]
+        leased = self.world.lease_writers("lease", ".stale.*")
+        for owner in self.owners:
+            if owner in leased:
+                owner.robber = None
+            elif owner in self.leased:
+                owner.robber = self.world.caller
+        self.leased = leased
         fresh: list[Owner] = []
         for owner in computing:
             has_lease = self.world.lease_of(owner)
@@ -449,16 +485,23 @@ class Leases(RuleBasedStateMachine):
             if now - owner.beaten < lease.STALE:
                 fresh.append(owner)
             if has_lease:
-                owner.robbed_since = owner.robber = None
+                owner.robbed_since = None
             elif owner.robbed_since is None:
-                owner.robbed_since, owner.robber = now, self.world.caller
+                owner.robbed_since = now
             else:
                 assert now - owner.robbed_since <= _NOTICED, "an owner does not notice that its lease is lost"
+        for owner in fresh:
+            robbed = owner not in leased and not self.seems_stale(owner)
+            assert not robbed, "a lease was removed although its owner's heart beats"
         for first, second in itertools.combinations(fresh, 2):
-            jumped = any(now - owner.beaten + owner.jumped >= lease.STALE for owner in (first, second))
+            jumped = self.seems_stale(first) or self.seems_stale(second)
             assert jumped, "two owners compute"
             robbed_here = any(owner.robber is owner.machine for owner in (first, second))
             assert not robbed_here, "a clock took the lease of a process that is seen to run"
+
+    def seems_stale(self, owner: Owner) -> bool:
+        """Whether the server's clock has been as if an owner's last heartbeat were long ago."""
+        return self.world.now - owner.beaten + owner.jumped >= lease.STALE
 
     def teardown(self) -> None:
         """Whatever happened: once all are dead another owner can finish the job within two minutes.
@@ -486,8 +529,7 @@ class Leases(RuleBasedStateMachine):
 def walk(place: Path, source: str, seed: int, steps: int) -> None:
     """A world at random; those of Hypothesis are much alike, but it makes one that fails small."""
     draws, world = random.Random(seed), Leases(place, source)
-    network, finishes, late = (draws.random() < 0.5 for _ in range(3))
-    world.begin(network, seed, draws.choice(_BEFORE), finishes, late)
+    world.begin(draws.random() < 0.5, seed, *(draws.choice(some) for some in (_BEFORE, _ENDS, _FATES)))
     try:
         for _ in range(steps):
             name, choices = draws.choice(_MOVES)
@@ -537,8 +579,8 @@ _MISTAKES = {
         "if path.exists():\n            raise FileExistsError\n        written.rename(path)",
     ),
     "a released lease is anybody's": (
-        "try:\n            if _read_lease(self.path).owner == self.owner:",
-        "try:\n            if True:",
+        "_give_back(self.path, self.owner)",
+        "disk.remove(self.path, missing_ok=True)",
     ),
     "the server's clock is believed for all": ("return runs is None and", "return"),
     "who cannot be seen is dead": ("if runs is False or", "if not runs or"),
@@ -546,6 +588,15 @@ _MISTAKES = {
     "nobody watches": ("runs is False or _seconds_unchanged(path, state) >= STALE", "runs is False"),
     "a machine's clock does for the server's": ("disk.touch(probe)", "raise OSError"),
     "a stale handle is an error": ("if error.errno != errno.ESTALE:", "if True:"),
+    "a lease is written in place": (
+        "disk.write_part(written, json.dumps(owner).encode())\n        disk.link(written, path)",
+        "disk.write_part(path, json.dumps(owner).encode())",
+    ),
+    "a cleared workplace is anybody's": (
+        "if self.is_ours():\n            disk.remove_tree",
+        "if True:\n            disk.remove_tree",
+    ),
+    "an owner looks and then gives back": ("if _read_lease(aside).owner == owner:", "if True:"),
     "a workplace that is gone while it is made": ("if folder.is_file() or folder.is_symlink():", "if True:"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import logging
@@ -10,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import dask
 import psutil
 import pytest
+from dask.utils import key_split
 from distributed import Client, Nanny, Scheduler, SpecCluster, Worker
 
 import tombola as tb
@@ -221,7 +224,7 @@ def test_scratch_files_are_private_and_go_with_the_cluster(
     def scratch_of(dask_worker: Worker) -> tuple[str, list[str]]:
         return dask_worker.local_directory, sys.path
 
-    before = list(sys.path)
+    before, finders = list(sys.path), set(sys.path_importer_cache)
     with local_cluster(Crew(1)) as client:
         (folder,) = private_temporary_files.iterdir()
         assert folder.stat().st_mode & 0o777 == 0o700
@@ -236,6 +239,19 @@ def test_scratch_files_are_private_and_go_with_the_cluster(
         monkeypatch.syspath_prepend("/somewhere")  # Dask takes away only what still stands first
     assert list(private_temporary_files.iterdir()) == []
     assert sys.path == ["/somewhere", *before]
+    assert {path for path in set(sys.path_importer_cache) - finders if folder in Path(path).parents} == set()
+
+
+def test_nothing_of_a_local_cluster_stays_in_memory() -> None:
+    with local_cluster(Crew(1)) as client:
+        assert client.submit(abs, -1, key="abs-of-one").result() == 1
+        ends = [client.cluster.scheduler, *client.cluster.workers.values(), client]
+        kept = [weakref.ref(end) for end in ends]
+        assert key_split.cache_info().currsize > 0
+    del client, ends
+    gc.collect()
+    assert [end() for end in kept] == [None, None, None]
+    assert key_split.cache_info().currsize == 0
 
 
 @pytest.fixture

@@ -59,7 +59,9 @@ def local_cluster(crew: Crew) -> Iterator[Client]:
     Raises :class:`~tombola.errors.ClusterError` if they ended and none comes up again within ten minutes.
     """
     import dask
+    from dask.utils import key_split
     from distributed import Client, Nanny, SpecCluster
+    from distributed.core import _expects_comm
 
     from tombola.lab.private import Scheduler, Worker, new_certificate, private_options
 
@@ -101,8 +103,12 @@ def local_cluster(crew: Crew) -> Iterator[Client]:
                 workers=workers, scheduler=scheduler, security=security, silence_logs=logging.CRITICAL
             )
         )
-        with cluster, Client(cluster) as client, _ended_without_workers(cluster, client):
-            yield client
+        try:
+            with cluster, Client(cluster) as client, _ended_without_workers(cluster, client):
+                yield client
+        finally:
+            _expects_comm.cache_clear()  # it keeps every handler that was called, and so its whole scheduler
+            key_split.cache_clear()  # it keeps the keys of 100,000 jobs
 
 
 def _start_interruptibly(start: Callable[[], C]) -> C:

@@ -102,8 +102,7 @@ class Lease:
         """Gives the lease back; if its file cannot be removed, it counts as stale in this process."""
         _held.discard(self)
         try:
-            if _read_lease(self.path).owner == self.owner:
-                disk.remove(self.path, missing_ok=True)
+            _give_back(self.path, self.owner)
         except OSError:
             _unremovable.add(self.owner["lease"])
 
@@ -125,7 +124,7 @@ def acquire(folder: Path) -> Lease | None:
             disk.make_folder(folder, parents=True, exist_ok=True)
             owner = process.identity() | {"lease": uuid.uuid4().hex}
             if _create(path, owner):
-                if _gave_way(path):
+                if _gave_way(path, owner):
                     return None
                 lease = Lease(path, owner)
                 _held.add(lease)
@@ -183,7 +182,7 @@ def _clear_if_stale(path: Path) -> bool:
             return False
     except FileNotFoundError:
         return True
-    aside = path.with_name(f".stale.{uuid.uuid4().hex}")
+    aside = _aside(path, uuid.uuid4().hex)
     try:
         disk.rename(path, aside)
     except FileNotFoundError:
@@ -195,16 +194,43 @@ def _clear_if_stale(path: Path) -> bool:
         disk.remove_tree(aside)
         return True
     if mistaken:
-        # A third owner may have been faster: it finds this lease aside, and gives way.
-        with suppress(FileExistsError):
-            disk.link(aside, path)
-            disk.remove(aside)
+        _put_back(aside, path)
         return False
     disk.remove(aside)
     return True
 
 
-def _gave_way(path: Path) -> bool:
+def _give_back(path: Path, owner: dict[str, Any]) -> None:
+    """Removes an owner's lease, and never another's: the owner may be suspended between look and removal."""
+    if _read_lease(path).owner != owner:
+        return
+    aside = _aside(path, owner["lease"])
+    try:
+        disk.rename(path, aside)
+    except FileNotFoundError:
+        return
+    if _read_lease(aside).owner == owner:
+        disk.remove(aside)
+    else:
+        _put_back(aside, path)
+
+
+def _aside(path: Path, name: str) -> Path:
+    """Where a lease is put to be looked at: under the name of the lease that is given back, or one drawn."""
+    return path.with_name(f".stale.{name}")
+
+
+def _put_back(aside: Path, path: Path) -> None:
+    """Puts a lease back that was put aside by mistake.
+
+    A third owner may have been faster: it finds this lease aside, and gives way.
+    """
+    with suppress(FileExistsError, FileNotFoundError):
+        disk.link(aside, path)
+        disk.remove(aside)
+
+
+def _gave_way(path: Path, owner: dict[str, Any]) -> bool:
     """Whether a lease that was created just now was given up for one that had been put aside by mistake.
 
     A lease is put aside in the moment in which its name becomes free. So the owner that creates one at that
@@ -212,8 +238,11 @@ def _gave_way(path: Path) -> bool:
     """
     for aside in path.parent.glob(".stale.*"):
         with suppress(FileNotFoundError):  # it was stale, and is removed
-            if not _is_stale(aside, _read_lease(aside)):
-                disk.replace(aside, path)
+            state = _read_lease(aside)
+            given_back = state.owner is not None and aside == _aside(path, str(state.owner.get("lease")))
+            if not given_back and not _is_stale(aside, state):
+                _give_back(path, owner)
+                _put_back(aside, path)
                 return True
     return False
 

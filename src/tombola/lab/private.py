@@ -67,3 +67,6 @@ def private_options() -> Iterator[dict[str, Any]]:
         finally:
             # Dask leaves entries behind, and now any user may create a folder of that name.
             sys.path[:] = [entry for entry in sys.path if Path(folder) not in Path(entry).parents]
+            for entry in list(sys.path_importer_cache):
+                if Path(folder) in Path(entry).parents:
+                    del sys.path_importer_cache[entry]
