@@ -170,7 +170,8 @@ def _create(path: Path, owner: dict[str, Any]) -> bool:
     except FileExistsError:
         return False
     finally:
-        disk.remove(written, missing_ok=True)
+        with suppress(OSError):  # the lease is there or is not; what is left goes with the workplace
+            disk.remove(written, missing_ok=True)
     return True
 
 
