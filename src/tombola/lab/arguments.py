@@ -57,14 +57,13 @@ class JobSignature:
         As ``inspect.Signature.bind``, which takes as long as all the rest of writing a call down.
         """
         named = {**dict(zip(self._positional, arguments, strict=False)), **options}
-        fits = len(named) == len(arguments) + len(options) and self._required <= named.keys() <= self._names
-        if not fits:
-            return dict(self.signature.bind(*arguments, **options).arguments)
-        return {key: named[key] for key in self.signature.parameters if key in named}
+        bound = {key: named[key] for key in self._names if key in named}
+        fits = len(bound) == len(named) == len(arguments) + len(options) and self._required <= bound.keys()
+        return bound if fits else dict(self.signature.bind(*arguments, **options).arguments)
 
     @cached_property
-    def _names(self) -> frozenset[str]:
-        return frozenset(self.signature.parameters)
+    def _names(self) -> tuple[str, ...]:
+        return tuple(self.signature.parameters)
 
     @cached_property
     def _required(self) -> frozenset[str]:
@@ -165,6 +164,15 @@ class ArgumentWriter:
                 return value
         if isinstance(value, int) and not isinstance(value, bool):
             return float(value) if wants_float(hint) else value
+        if isinstance(value, float):
+            if not math.isfinite(value):
+                raise JobError(f"{self._function}: {key} is {value}; a job takes finite numbers only")
+            return value
+        if isinstance(value, list | tuple):
+            return [
+                self.write(f"{key}[{index}]", item, item_hint(hint, index))
+                for index, item in enumerate(value)
+            ]
         if isinstance(value, Data) or (isinstance(value, str | os.PathLike) and Data in alternatives(hint)):
             return self._write_data(value)
         if isinstance(value, Ticket | Run):
@@ -177,15 +185,6 @@ class ArgumentWriter:
             return written_init(value)
         if isinstance(value, str):
             return value
-        if isinstance(value, float):
-            if not math.isfinite(value):
-                raise JobError(f"{self._function}: {key} is {value}; a job takes finite numbers only")
-            return value
-        if isinstance(value, list | tuple):
-            return [
-                self.write(f"{key}[{index}]", item, item_hint(hint, index))
-                for index, item in enumerate(value)
-            ]
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return self._write_fields(key, value)
         if callable(value):
@@ -282,17 +281,20 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if origin in (typing.Union, types.UnionType) else (hint,)
 
 
+@cache
 def wants_float(hint: Any) -> bool:
     """Whether an integer of this type is written as a float: 1 and 1.0 must not name different jobs."""
     kinds = alternatives(hint)
     return float in kinds and int not in kinds
 
 
+@cache
 def wants_network(hint: Any) -> bool:
     """Whether text of this type is the name of a network, whose version must enter the job."""
     return Factory in alternatives(hint)
 
 
+@cache
 def wants_init(hint: Any) -> bool:
     """Whether text of this type is the name of an initialisation scheme, whose version must enter the job."""
     return Scheme in alternatives(hint)
@@ -303,6 +305,7 @@ def wants_tuple(hint: Any) -> bool:
     return any((typing.get_origin(kind) or kind) is tuple for kind in alternatives(hint))
 
 
+@cache
 def item_hint(hint: Any, index: int) -> Any:
     """The type of one item of a list or tuple."""
     for kind in alternatives(hint):
