@@ -114,14 +114,15 @@ def written_defaults(function: Callable[..., object]) -> dict[str, Any]:
 
 
 @cache
-def _field_hints(kind: type) -> dict[str, Any]:
+def field_hints(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields by name."""
     return typing.get_type_hints(kind)
 
 
 @cache
 def _written_field_defaults(kind: type) -> dict[str, Any]:
     """The defaults of a dataclass's fields, as JSON values."""
-    writer, hints = ArgumentWriter(kind.__name__, ()), _field_hints(kind)
+    writer, hints = ArgumentWriter(kind.__name__, ()), field_hints(kind)
     defaults = {}
     for entry in dataclasses.fields(kind):
         if entry.default is not dataclasses.MISSING:
@@ -213,7 +214,7 @@ class ArgumentWriter:
             if recipe is value:
                 return written
         kind: Any = type(value)
-        hints, defaults = _field_hints(kind), _written_field_defaults(kind)
+        hints, defaults = field_hints(kind), _written_field_defaults(kind)
         written = {}
         for entry in dataclasses.fields(value):
             item = getattr(value, entry.name)
@@ -262,7 +263,7 @@ def from_json(value: Any, hint: Any) -> Any:
     if isinstance(value, dict):
         for kind in alternatives(hint):
             if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-                hints = _field_hints(kind)
+                hints = field_hints(kind)
                 return kind(**{key: from_json(item, hints.get(key, Any)) for key, item in value.items()})
         return value
     if isinstance(value, list):
@@ -300,6 +301,7 @@ def wants_init(hint: Any) -> bool:
     return Scheme in alternatives(hint)
 
 
+@cache
 def wants_tuple(hint: Any) -> bool:
     """Whether a JSON list of this type is a tuple."""
     return any((typing.get_origin(kind) or kind) is tuple for kind in alternatives(hint))
@@ -318,6 +320,7 @@ def item_hint(hint: Any, index: int) -> Any:
     return Any
 
 
+@cache
 def value_hint(hint: Any) -> Any:
     """The type of the values of a mapping."""
     for kind in alternatives(hint):
