@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 import tyro
 
 from tombola.cli.arguments import Device, Names, Numbers, Scale, ScaleNumbers, Store, Workers
+from tombola.cli.collector import nothing_collected
 from tombola.cli.console import InertConsole, say
 from tombola.cli.own import own_paths, read_files
 from tombola.cli.scales import asked_scale, bound_studies, existing_store, shown_scale
@@ -61,30 +61,30 @@ def plan(
     ] = None,
 ) -> None:
     """What experiments would cost: jobs, epochs, hours on this device, disk. Nothing is run."""
-    from tombola.experiments.bound import jobs_behind
-    from tombola.experiments.paper.jobs import PaperJobs
-    from tombola.experiments.paper.studies import PAPER
-    from tombola.experiments.plan import plan as make_plan
-    from tombola.lab.slots import check_per_core, check_slots
-    from tombola.lab.staleness import warn_stale
-    from tombola.training.device import resolve_device
+    with nothing_collected():
+        from tombola.experiments.bound import jobs_behind
+        from tombola.experiments.paper.jobs import PaperJobs
+        from tombola.experiments.paper.studies import PAPER
+        from tombola.experiments.plan import plan as make_plan
+        from tombola.lab.slots import check_per_core, check_slots
+        from tombola.lab.staleness import warn_stale
+        from tombola.training.device import resolve_device
 
-    gc.freeze()  # what imports made stays; looked through again and again, it costs more than the plan
-    check_per_core("workers", workers)
-    check_slots(slots)
-    place = resolve_device(device)
-    left_out: list[str] = []
-    if own := own_paths(names, all, scale, numbers):
-        _, bound = read_files(own)
-        scale_words = ""
-    else:
-        work = PaperJobs(asked_scale(scale, numbers))
-        bound, left_out = bound_studies(names, all, PAPER, work)
-        scale_words = str(work.scale)
-    costing = _costing(place, bound, store, workers, slots)
-    if own and costing["store"] is not None:
-        warn_stale(costing["store"], jobs_behind(bound), {})
-    planned = make_plan(bound, scale=scale_words, **costing)
+        check_per_core("workers", workers)
+        check_slots(slots)
+        place = resolve_device(device)
+        left_out: list[str] = []
+        if own := own_paths(names, all, scale, numbers):
+            _, bound = read_files(own)
+            scale_words = ""
+        else:
+            work = PaperJobs(asked_scale(scale, numbers))
+            bound, left_out = bound_studies(names, all, PAPER, work)
+            scale_words = str(work.scale)
+        costing = _costing(place, bound, store, workers, slots)
+        if own and costing["store"] is not None:
+            warn_stale(costing["store"], jobs_behind(bound), {})
+        planned = make_plan(bound, scale=scale_words, **costing)
     console = InertConsole()
     for cause in left_out:
         say(console, f"left out: {cause}")

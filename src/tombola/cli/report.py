@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from tombola.cli.arguments import Names, Numbers, Scale, ScaleNumbers, Store
+from tombola.cli.collector import nothing_collected
 from tombola.cli.console import InertConsole, check_writable, many_studies, say
 from tombola.cli.own import own_paths, report_own
 from tombola.cli.scales import shown_scale
@@ -42,34 +43,35 @@ def report(
     if own:
         report_own(own, out, _looking_lab(store), page_only=page_only)
         return
-    from tombola.experiments.paper.jobs import PaperJobs
-    from tombola.experiments.paper.studies import STUDIES, studies_named
-    from tombola.experiments.study import bind
-    from tombola.lab.slots import available_cores
-    from tombola.report.gather import gather
-    from tombola.report.write import write_report
+    with nothing_collected():
+        from tombola.experiments.paper.jobs import PaperJobs
+        from tombola.experiments.paper.studies import STUDIES, studies_named
+        from tombola.experiments.study import bind
+        from tombola.lab.slots import available_cores
+        from tombola.report.gather import gather
+        from tombola.report.write import write_report
 
-    lab = _looking_lab(store)
-    work = PaperJobs(shown_scale(scale, numbers, lab.store))
-    fitting, others = bind(STUDIES, work)
-    bound = {experiment.name: experiment for experiment in fitting}
-    chosen = studies_named(names) or list(STUDIES)
-    for study in chosen if names else ():
-        if study.name in others:
-            raise ExperimentError(others[study.name])
-    shown = [bound.get(study.name) or study.left_out(others[study.name]) for study in chosen]
-    check_writable(out)
-    console = InertConsole()
-    count = sum(study.name in bound for study in chosen)
-    say(console, f"{many_studies(count)}, {work.scale}, store {lab.store.root}")
-    for cause in () if names else others.values():
-        say(console, f"left out: {cause}")
-    # Claims are judged on all studies, whichever are shown.
-    not_shown = [experiment for experiment in fitting if experiment not in shown]
-    report = gather(
-        lab, shown, beside=not_shown, scale=str(work.scale), budget=work.scale.budget,
-        note=work.scale.warning, of_paper=not work.scale.note,
-    )  # fmt: skip
+        lab = _looking_lab(store)
+        work = PaperJobs(shown_scale(scale, numbers, lab.store))
+        fitting, others = bind(STUDIES, work)
+        bound = {experiment.name: experiment for experiment in fitting}
+        chosen = studies_named(names) or list(STUDIES)
+        for study in chosen if names else ():
+            if study.name in others:
+                raise ExperimentError(others[study.name])
+        shown = [bound.get(study.name) or study.left_out(others[study.name]) for study in chosen]
+        check_writable(out)
+        console = InertConsole()
+        count = sum(study.name in bound for study in chosen)
+        say(console, f"{many_studies(count)}, {work.scale}, store {lab.store.root}")
+        for cause in () if names else others.values():
+            say(console, f"left out: {cause}")
+        # Claims are judged on all studies, whichever are shown.
+        not_shown = [experiment for experiment in fitting if experiment not in shown]
+        report = gather(
+            lab, shown, beside=not_shown, scale=str(work.scale), budget=work.scale.budget,
+            note=work.scale.warning, of_paper=not work.scale.note,
+        )  # fmt: skip
     if not report.of_paper:
         report = replace(report, lead="The paper's studies on stand-ins for its networks and data.")
     write_report(report, out, files=not page_only, processes=available_cores())

@@ -32,7 +32,7 @@ class Costs:
     def __init__(self) -> None:
         self._costs: dict[str, Cost] = {}
         self._results: dict[str, Outline | Size] = {}
-        self._recipes: dict[str, Recipe] = {}  # of many jobs a few
+        self._recipes: dict[int, tuple[dict[str, Any], Recipe]] = {}  # of many jobs a few; by what is written
         self._sizes = dict(SIZES)
         self.unsized: set[str] = set()
         """Networks that cannot be built for images as CIFAR-10's, whose weights are counted as nothing."""
@@ -104,10 +104,9 @@ class Costs:
             return _outline(job.values[value["value"]])
         if hint is not Recipe:
             return from_json(value, hint)
-        written = repr(value)
-        if written not in self._recipes:
-            self._recipes[written] = from_json(value, Recipe)
-        return self._recipes[written]
+        if id(value) not in self._recipes:
+            self._recipes[id(value)] = (value, from_json(value, Recipe))
+        return self._recipes[id(value)][1]
 
     def _size(self, name: str, sources: Mapping[str, str | Data]) -> Size:
         if name not in self._sizes:

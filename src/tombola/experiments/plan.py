@@ -8,13 +8,12 @@ dearest outcome beside.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tombola.experiments.bound import Bound
 from tombola.experiments.costs import Costs
-from tombola.lab.item import Guess, Item, Results
+from tombola.lab.item import Guess, Item, Results, jobs_of
 from tombola.lab.job import Job, all_needed
 from tombola.lab.store import Store
 from tombola.table.number import many
@@ -156,18 +155,18 @@ def plan(
     }
     # As in each of them, every job comes after those that it needs.
     everything = {name: job for needed in behind.values() for name, job in needed.items()}
-    finished = {
-        name for name, job in everything.items() if job.counted and store is not None and store.has(name)
-    }
+    counted = {name for name, job in everything.items() if job.counted}  # tickets between trainings left out
+    finished = {name for name in counted if store is not None and store.has(name)}
     epochs = {name: costs.of(job).epochs for name, job in everything.items()}
     alone = tuple(
         ExperimentPlan(
-            name, _counted(needed), len(finished & needed.keys()), math.fsum(map(epochs.__getitem__, needed)),
+            name, len(counted & needed.keys()), len(finished & needed.keys()),
+            math.fsum(map(epochs.__getitem__, needed)),
             math.fsum(epochs[job] for job in needed if job not in finished),
         )
         for name, needed in behind.items()
     )  # fmt: skip
-    cheapest, dearest = sorted(_extremes(experiments, everything, results, costs))
+    cheapest, dearest = sorted(_extremes(experiments, behind, results, costs))
     left = {name: job for name, job in everything.items() if name not in finished}
     hours, unmeasured = _hours(left, costs, speed, slots)
     return Plan(
@@ -193,39 +192,44 @@ def _planned(items: Iterable[Item], results: Results | None, guess: Guess) -> li
 
 
 def _extremes(
-    experiments: Sequence[Bound], everything: Mapping[str, Job], results: Results | None, costs: Costs
+    experiments: Sequence[Bound],
+    behind: Mapping[str, Mapping[str, Job]],
+    results: Results | None,
+    costs: Costs,
 ) -> list[float]:
-    """The epochs of all jobs with the cheapest and the dearest outcome of searches that is still possible."""
-    items = [item for experiment in experiments for item in experiment.items]
-    searches = [item for item in items if item.searches(None)[1]]
-    if not searches:
-        return [_epochs(everything.values(), costs)] * 2
-    fixed = all_needed(job for item in items for job in item.jobs)
-    guesses: tuple[Guess, Guess] = ("cheapest", "dearest")
-    return [
-        _epochs((fixed | all_needed(_planned(searches, results, guess))).values(), costs) for guess in guesses
-    ]
+    """The epochs of all jobs with the cheapest and the dearest outcome of searches that is still possible.
 
+    behind: by experiment, its jobs as they are planned.
+    """
+    fixed: dict[str, Job] = {}
+    searches: list[Item] = []
+    for experiment in experiments:
+        own = [item for item in experiment.items if item.searches(None)[1]]
+        searches += own
+        fixed |= all_needed(jobs_of(experiment.items)) if own else behind[experiment.name]
+    epochs = [costs.of(job).epochs for job in fixed.values()]
 
-def _epochs(jobs: Iterable[Job], costs: Costs) -> float:
-    return math.fsum(costs.of(job).epochs for job in jobs)
+    def total(guess: Guess) -> float:
+        asked = all_needed(_planned(searches, results, guess))
+        return math.fsum([*epochs, *(costs.of(asked[name]).epochs for name in asked.keys() - fixed.keys())])
 
-
-def _counted(jobs: Mapping[str, Job]) -> int:
-    """The number of jobs, tickets between trainings left out."""
-    return sum(job.counted for job in jobs.values())
+    return [total("cheapest"), total("dearest")] if searches else [math.fsum(epochs)] * 2
 
 
 def _kinds(everything: Mapping[str, Job], finished: set[str], costs: Costs) -> tuple[KindPlan, ...]:
-    jobs, done, epochs = Counter[str](), Counter[str](), Counter[str]()
-    for name, job in everything.items():
-        if not job.counted:
-            continue
-        kind = job.declaration.name
-        jobs[kind] += 1
-        done[kind] += name in finished
-        epochs[kind] += costs.of(job).epochs  # type: ignore[assignment]
-    return tuple(KindPlan(kind, count, done[kind], epochs[kind]) for kind, count in jobs.most_common())
+    """The counted jobs by kind, the commonest first."""
+    kinds: dict[str, list[Job]] = {}
+    for job in everything.values():
+        if job.counted:
+            kinds.setdefault(job.declaration.name, []).append(job)
+    plans = (
+        KindPlan(
+            kind, len(jobs), sum(job.name in finished for job in jobs),
+            sum(costs.of(job).epochs for job in jobs),
+        )
+        for kind, jobs in kinds.items()
+    )  # fmt: skip
+    return tuple(sorted(plans, key=lambda plan: -plan.jobs))
 
 
 def _longest(jobs: Mapping[str, Job], length: Callable[[Job], float]) -> float:

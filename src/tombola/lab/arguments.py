@@ -57,14 +57,13 @@ class JobSignature:
         As ``inspect.Signature.bind``, which takes as long as all the rest of writing a call down.
         """
         named = {**dict(zip(self._positional, arguments, strict=False)), **options}
-        fits = len(named) == len(arguments) + len(options) and self._required <= named.keys() <= self._names
-        if not fits:
-            return dict(self.signature.bind(*arguments, **options).arguments)
-        return {key: named[key] for key in self.signature.parameters if key in named}
+        bound = {key: named[key] for key in self._names if key in named}
+        fits = len(bound) == len(named) == len(arguments) + len(options) and self._required <= bound.keys()
+        return bound if fits else dict(self.signature.bind(*arguments, **options).arguments)
 
     @cached_property
-    def _names(self) -> frozenset[str]:
-        return frozenset(self.signature.parameters)
+    def _names(self) -> tuple[str, ...]:
+        return tuple(self.signature.parameters)
 
     @cached_property
     def _required(self) -> frozenset[str]:
@@ -115,14 +114,15 @@ def written_defaults(function: Callable[..., object]) -> dict[str, Any]:
 
 
 @cache
-def _field_hints(kind: type) -> dict[str, Any]:
+def field_hints(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields by name."""
     return typing.get_type_hints(kind)
 
 
 @cache
 def _written_field_defaults(kind: type) -> dict[str, Any]:
     """The defaults of a dataclass's fields, as JSON values."""
-    writer, hints = ArgumentWriter(kind.__name__, ()), _field_hints(kind)
+    writer, hints = ArgumentWriter(kind.__name__, ()), field_hints(kind)
     defaults = {}
     for entry in dataclasses.fields(kind):
         if entry.default is not dataclasses.MISSING:
@@ -165,6 +165,15 @@ class ArgumentWriter:
                 return value
         if isinstance(value, int) and not isinstance(value, bool):
             return float(value) if wants_float(hint) else value
+        if isinstance(value, float):
+            if not math.isfinite(value):
+                raise JobError(f"{self._function}: {key} is {value}; a job takes finite numbers only")
+            return value
+        if isinstance(value, list | tuple):
+            return [
+                self.write(f"{key}[{index}]", item, item_hint(hint, index))
+                for index, item in enumerate(value)
+            ]
         if isinstance(value, Data) or (isinstance(value, str | os.PathLike) and Data in alternatives(hint)):
             return self._write_data(value)
         if isinstance(value, Ticket | Run):
@@ -177,15 +186,6 @@ class ArgumentWriter:
             return written_init(value)
         if isinstance(value, str):
             return value
-        if isinstance(value, float):
-            if not math.isfinite(value):
-                raise JobError(f"{self._function}: {key} is {value}; a job takes finite numbers only")
-            return value
-        if isinstance(value, list | tuple):
-            return [
-                self.write(f"{key}[{index}]", item, item_hint(hint, index))
-                for index, item in enumerate(value)
-            ]
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return self._write_fields(key, value)
         if callable(value):
@@ -214,7 +214,7 @@ class ArgumentWriter:
             if recipe is value:
                 return written
         kind: Any = type(value)
-        hints, defaults = _field_hints(kind), _written_field_defaults(kind)
+        hints, defaults = field_hints(kind), _written_field_defaults(kind)
         written = {}
         for entry in dataclasses.fields(value):
             item = getattr(value, entry.name)
@@ -263,7 +263,7 @@ def from_json(value: Any, hint: Any) -> Any:
     if isinstance(value, dict):
         for kind in alternatives(hint):
             if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-                hints = _field_hints(kind)
+                hints = field_hints(kind)
                 return kind(**{key: from_json(item, hints.get(key, Any)) for key, item in value.items()})
         return value
     if isinstance(value, list):
@@ -282,27 +282,32 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if origin in (typing.Union, types.UnionType) else (hint,)
 
 
+@cache
 def wants_float(hint: Any) -> bool:
     """Whether an integer of this type is written as a float: 1 and 1.0 must not name different jobs."""
     kinds = alternatives(hint)
     return float in kinds and int not in kinds
 
 
+@cache
 def wants_network(hint: Any) -> bool:
     """Whether text of this type is the name of a network, whose version must enter the job."""
     return Factory in alternatives(hint)
 
 
+@cache
 def wants_init(hint: Any) -> bool:
     """Whether text of this type is the name of an initialisation scheme, whose version must enter the job."""
     return Scheme in alternatives(hint)
 
 
+@cache
 def wants_tuple(hint: Any) -> bool:
     """Whether a JSON list of this type is a tuple."""
     return any((typing.get_origin(kind) or kind) is tuple for kind in alternatives(hint))
 
 
+@cache
 def item_hint(hint: Any, index: int) -> Any:
     """The type of one item of a list or tuple."""
     for kind in alternatives(hint):
@@ -315,6 +320,7 @@ def item_hint(hint: Any, index: int) -> Any:
     return Any
 
 
+@cache
 def value_hint(hint: Any) -> Any:
     """The type of the values of a mapping."""
     for kind in alternatives(hint):

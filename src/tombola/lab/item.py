@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
@@ -38,6 +38,7 @@ class Results:
         self.store = store
         self._evaluate = evaluate
         self._read: dict[str, Any] = {}
+        self._ends: dict[str, End] = {}
 
     def of(self, job: Job) -> Any:
         """The result of a measure, of a run its summary, or None if it is not there.
@@ -73,10 +74,12 @@ class Results:
     def _end(self, run: Any) -> End | None:
         """How the training of a described run ended; None of one that is no job, gone or damaged."""
         try:
-            numbers = self.store.numbers(run["job"])
+            name = run["job"]
+            if name not in self._ends:
+                self._ends[name] = _ended(self.store.numbers(name))
+            return self._ends[name]
         except (JobError, StoreError, *OTHER_FORM):
             return None
-        return "diverged" if numbers.get("diverged") else "at chance" if numbers.get("failed") else "trained"
 
     def has(self, job: Job) -> bool:
         """Whether a job is finished."""
@@ -96,6 +99,11 @@ class Results:
             return Curve(tuple(int(row["epoch"]) for row in rows), errors)
         except OTHER_FORM as error:
             raise self.store.damaged(run.name, f"{HISTORY}: {reason(error)}") from error
+
+
+def _ended(run: Mapping[str, Any]) -> End:
+    """How a training ended, by its numbers."""
+    return "diverged" if run.get("diverged") else "at chance" if run.get("failed") else "trained"
 
 
 def _ending(line: Barrier, ends: tuple[End | None, End | None]) -> Barrier:

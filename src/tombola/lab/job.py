@@ -65,15 +65,17 @@ class Job:
     @cached_property
     def parents(self) -> tuple[Job, ...]:
         """The jobs among the arguments."""
-        return tuple(_jobs_in(list(self.arguments.values())))
+        return tuple(_jobs_in(self.arguments.values()))
 
     @cached_property
     def needs(self) -> tuple[Job, ...]:
         """The stored jobs whose results must be there before this one can run."""
         needs: dict[str, Job] = {}
         for parent in self.parents:
-            for job_ in (parent,) if parent.stored else parent.needs:
-                needs[job_.name] = job_
+            if parent.stored:
+                needs[parent.name] = parent
+            else:
+                needs |= {job_.name: job_ for job_ in parent.needs}
         return tuple(needs.values())
 
     @cached_property
@@ -190,17 +192,16 @@ def checked_description(store: Store, name: str) -> dict[str, Any]:
 def all_needed(jobs: Iterable[Job]) -> dict[str, Job]:
     """These jobs and all stored ones behind them by name, every job after those that it needs."""
     ordered: dict[str, Job] = {}
-    pending: list[tuple[Job, bool]] = [(job_, False) for job_ in reversed(list(jobs))]
+    pending = list(jobs)[::-1]
     while pending:  # an explicit stack: a chain of hundreds of rounds must not hit the recursion limit
-        job_, visited = pending.pop()
-        if job_.stored and job_.name in ordered:
-            continue
-        if visited:
-            ordered[job_.name] = job_
+        job_ = pending[-1]
+        missing = [needed for needed in job_.needs if needed.name not in ordered]
+        if missing:
+            pending += reversed(missing)
         else:
+            pending.pop()
             if job_.stored:
-                pending.append((job_, True))
-            pending.extend((needed, False) for needed in reversed(job_.needs))
+                ordered.setdefault(job_.name, job_)
     return ordered
 
 
@@ -269,12 +270,14 @@ def described_function(description: Mapping[str, Any]) -> Declaration:
     return declaration(description["function"]).at(description["version"])
 
 
-def _jobs_in(value: object) -> Iterator[Job]:
-    if isinstance(value, Job):
-        yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _jobs_in(item)
+def _jobs_in(values: Iterable[object]) -> list[Job]:
+    jobs: list[Job] = []
+    for value in values:
+        if isinstance(value, Job):
+            jobs.append(value)
+        elif isinstance(value, list):
+            jobs += _jobs_in(value)
+    return jobs
 
 
 def _argument_json(value: object) -> object:
@@ -306,4 +309,6 @@ def _levels(value: object) -> int:
     """How many levels of lists and objects an argument of a job is described in."""
     if isinstance(value, Job):
         return 1 if value.stored else 1 + value.levels
-    return 1 + max(map(_levels, value), default=0) if isinstance(value, list) else depth(value)
+    if isinstance(value, list):
+        return 1 + max(map(_levels, value), default=0)
+    return depth(value) if isinstance(value, dict) else 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import types
-import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +17,7 @@ import numpy
 from torch import Tensor
 
 from tombola.errors import JobError, StoreError
-from tombola.lab.arguments import alternatives, item_hint, value_hint, wants_tuple
+from tombola.lab.arguments import alternatives, field_hints, item_hint, value_hint, wants_tuple
 from tombola.ticket import State, Ticket
 from tombola.training.run import Run
 
@@ -132,7 +131,7 @@ def _rebuilt(value: Any, kind: Any, tensors: Mapping[str, Tensor]) -> Any:
             value = value["plain"]
         for candidate in alternatives(kind):
             if dataclasses.is_dataclass(candidate) and isinstance(candidate, type):
-                hints = typing.get_type_hints(candidate)
+                hints = field_hints(candidate)
                 try:
                     return candidate(**{k: _rebuilt(v, hints.get(k, Any), tensors) for k, v in value.items()})
                 except TypeError as error:

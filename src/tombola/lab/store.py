@@ -402,7 +402,7 @@ class Store:
 def _is_restoring(folder: Path) -> bool:
     """Whether a job's tensors are coming back to it; not for a link in place of their folder."""
     try:
-        return stat.S_ISDIR(os.lstat(folder / _RESTORED).st_mode)
+        return stat.S_ISDIR(os.lstat(f"{folder}/{_RESTORED}").st_mode)  # asked before every file is read
     except OSError:
         return False
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from tombola.experiments.claims.claim import Verdict
-from tombola.experiments.paper.printed import EPOCHS
+from tombola.experiments.paper.settings import EPOCHS
 from tombola.report.terminal import empty_table
 
 if TYPE_CHECKING:

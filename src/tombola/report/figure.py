@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tombola.disk import write_whole
-from tombola.experiments.paper.printed import EPOCHS
+from tombola.experiments.paper.settings import EPOCHS
 from tombola.report.panel import (
     HALVES,
     PRINTED,

@@ -14,7 +14,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from tombola.experiments.claims.quantities import Comparison
-from tombola.experiments.paper.printed import EPOCHS
+from tombola.experiments.paper.settings import EPOCHS
 from tombola.measures.limits import STABLE_BELOW
 from tombola.report.board import Row, counts
 from tombola.report.cell_text import (

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from tombola.experiments.paper.jobs import PaperJobs
-from tombola.experiments.paper.printed import EPOCHS, printed_cells
-from tombola.experiments.paper.settings import CONFIGURATIONS, Configuration, Pair, key_of
+from tombola.experiments.paper.printed import printed_cells
+from tombola.experiments.paper.settings import CONFIGURATIONS, EPOCHS, Configuration, Pair, key_of
 from tombola.lab.chains import as_job
 from tombola.lab.item import Guess, Results
 from tombola.lab.job import Job

@@ -233,7 +233,7 @@ class PaperJobs:
         return self._once(("transfer", body.name, target, number), make)
 
     def _head_recipe(self) -> Recipe:
-        return replace(HEAD_RECIPE, epochs=self.scale.head_epochs)
+        return self._once("head recipe", lambda: replace(HEAD_RECIPE, epochs=self.scale.head_epochs))
 
     def retrained(self, pair: Pair, target: str, number: int) -> Job:
         """The network of a pair trained from scratch on a target."""

@@ -16,12 +16,9 @@ from importlib import resources
 from types import MappingProxyType
 from typing import Any
 
-from tombola.experiments.paper.settings import SEARCH_SHARES
+from tombola.experiments.paper.settings import EPOCHS, SEARCH_SHARES
 from tombola.table.key import Key
 from tombola.table.number import Cell, by_key
-
-EPOCHS = 200
-"""The paper's budget of every full training, late rewinding included (Section 3.3)."""
 
 _FIELDS: dict[str, Callable[[str], Any]] = {
     "metric": str,

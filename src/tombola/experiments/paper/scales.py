@@ -14,8 +14,8 @@ from typing import Any
 
 from tombola.data.imageset import Data
 from tombola.errors import ExperimentError, unknown
-from tombola.experiments.paper.printed import EPOCHS
 from tombola.experiments.paper.settings import (
+    EPOCHS,
     PAIRS,
     R18_C10,
     R18_C100,

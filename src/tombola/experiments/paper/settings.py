@@ -93,6 +93,8 @@ CONTROL = STABLE
 """Whose tickets are permuted (reading G4), are trained on chosen images (H5), and whose dense network stands
 for the dense row on little data (H2)."""
 
+EPOCHS = 200
+"""The paper's budget of every full training, late rewinding included (Section 3.3)."""
 SEARCH_SHARES = {20: 0.10, 50: 0.25}
 """Budget of a short mask search training (AIMP) as the paper prints it, and as a share of the full budget."""
 
