@@ -1,3 +1,4 @@
+import warnings
 from types import SimpleNamespace
 from typing import Any
 
@@ -52,6 +53,26 @@ def test_on_a_cpu_every_training_has_an_eager_engine_of_its_own(
             assert isinstance(engine, EagerEngine)
             engines.append(engine)
     assert engines[0] is not engines[1]
+
+
+@pytest.mark.parametrize(("version", "known"), [("2.9.1", True), ("2.13.0+cpu", True), ("2.14.0", False)])
+def test_a_pytorch_that_is_not_known_takes_plain_steps_and_it_is_said_once(
+    made: list[Made], start: tb.Ticket, digits: tb.Data, monkeypatch: pytest.MonkeyPatch,
+    version: str, known: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(torch, "__version__", version)
+    monkeypatch.setattr(choice, "EagerEngine", lambda *_: "eager")
+    capture.knows_this_torch.cache_clear()
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            used = [use(start, digits, tb.Recipe(batch_size=100)) for _ in range(2)]
+    finally:
+        capture.knows_this_torch.cache_clear()
+    assert used == ([made[0]] * 2 if known else ["eager"] * 2)
+    assert [str(warning.message).partition(":")[0] for warning in said] == (
+        [] if known else ["GPUs take plain steps, which are slower"]
+    )
 
 
 def test_an_engine_is_kept_for_trainings_that_differ_in_numbers_only(

@@ -24,7 +24,7 @@ from tombola.data.imageset import Data
 from tombola.measures.frozen import BatchNorm, FrozenBody
 from tombola.training.checkpoint import Watch
 from tombola.training.choice import captured_or_cause
-from tombola.training.cuda.capture import STRETCH, CapturedSteps
+from tombola.training.cuda.capture import STRETCH, CapturedSteps, knows_this_torch
 from tombola.training.engines import PREPARED_IMAGES
 from tombola.training.epoch import DevicePlan, EpochPlan, check_strays, gathered, gathered_at_step
 from tombola.training.evaluation import EVALUATION_BATCH, device_batches
@@ -83,7 +83,7 @@ def train_heads(
         _sgd_step(heads, momentum, body.features(images), targets, recipe, rate)
 
     replay = None
-    if body.device.type == "cuda":
+    if body.device.type == "cuda" and knows_this_torch():
         replay = _captured_epoch(take_step, batches, recipe.batch_size)
         # The steps of the capture's trial leave no trace.
         body.restart()

@@ -2,7 +2,7 @@
 
 On a CPU steps are eager. On a GPU they are captured, and fused wherever they can be: fused steps were faster
 than plain and than compiled ones for every network, batch size and number of packed runs measured
-(benchmarks/gpu.md).
+(benchmarks/gpu.md). With a PyTorch that they are not made for, steps are eager there too.
 GPU engines are kept for the next training: capturing takes a second, and a pruning chain needs it once.
 """
 
@@ -18,7 +18,14 @@ import torch
 from tombola.data.imageset import Data
 from tombola.errors import DeviceError, reason
 from tombola.networks.network import Network
-from tombola.training.cuda.capture import forget_engines, keep_idle, raise_if_lost, take_idle, with_room
+from tombola.training.cuda.capture import (
+    forget_engines,
+    keep_idle,
+    knows_this_torch,
+    raise_if_lost,
+    take_idle,
+    with_room,
+)
 from tombola.training.cuda.memory import out_of_memory, tell
 from tombola.training.device import Mode
 from tombola.training.engines import EagerEngine, Engine, GraphedEngine
@@ -37,7 +44,7 @@ def engine_for(
 
     Raises :class:`~tombola.errors.DeviceError` if the memory of the GPU does not suffice.
     """
-    if device.type == "cpu":
+    if device.type == "cpu" or not knows_this_torch():
         yield EagerEngine(network, data, recipe, device, precision)
         return
     augmentation = recipe.augmentation

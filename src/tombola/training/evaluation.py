@@ -18,7 +18,7 @@ from torch.nn import functional
 from tombola.data.batches import Batches
 from tombola.data.imageset import Data, ImageSet
 from tombola.errors import reason
-from tombola.training.cuda.capture import with_room
+from tombola.training.cuda.capture import knows_this_torch, with_room
 from tombola.training.flat_network import FlatNetwork, channels_last
 
 if TYPE_CHECKING:  # Only a GPU needs these, and Triton with them.
@@ -103,7 +103,7 @@ class Evaluator:
 def _fused_network(flat_network: FlatNetwork, precision: str) -> FusedNetwork | None:
     """The fused network, or None where there is no GPU for it or its outputs or gradients would differ."""
     device = flat_network.weights.device
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0) or not knows_this_torch():
         return None
     try:
         from tombola.training.cuda.fused import FusedNetwork

@@ -7,9 +7,10 @@ kept in an LRU cache, which is emptied where memory does not suffice (:func:`wit
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import torch
@@ -25,6 +26,9 @@ STRETCH = 64
 
 # Times that work is done before its capture, in which libraries choose their algorithms.
 _WARM_UPS = 3
+
+# Releases of PyTorch whose internals captures rest on.
+_OLDEST, _NEWEST = (2, 9), (2, 13)
 
 # Captures of several threads must not overlap, and none goes together with waiting for the whole device.
 _capturing = threading.Lock()
@@ -83,6 +87,21 @@ def capture(
         raise_if_lost()  # which ends a capture with the same words
         raise RuntimeError(cause)
     return graph
+
+
+@cache
+def knows_this_torch() -> bool:
+    """Whether captured and fused steps are made for this PyTorch; where not, it is said, once."""
+    release = tuple(map(int, torch.__version__.split(".")[:2]))
+    if _OLDEST <= release <= _NEWEST:
+        return True
+    oldest, newest = (".".join(map(str, version)) for version in (_OLDEST, _NEWEST))
+    warnings.warn(
+        f"GPUs take plain steps, which are slower: captured and fused ones are made for PyTorch {oldest} to "
+        f"{newest}, and this is {torch.__version__}",
+        stacklevel=2,
+    )
+    return False
 
 
 class CapturedSteps:
