@@ -25,6 +25,7 @@ from tombola.errors import NetworkError, TicketError, reason
 from tombola.networks.initialization import Scheme
 from tombola.networks.network import Factory, Network, prunable_names, weights_of
 from tombola.networks.versions import as_written, bare_name
+from tombola.one_line import OneLine
 from tombola.registry import declare
 from tombola.untrusted import OTHER_FORM
 
@@ -35,7 +36,7 @@ _KIND = "tombola.ticket/1"
 
 
 @dataclass(frozen=True, eq=False)
-class Ticket:
+class Ticket(OneLine):
     """A start to train from, with a mask.
 
     network: the description of the network to build.
@@ -71,6 +72,11 @@ class Ticket:
                 )
         if not self.start_fingerprint:
             object.__setattr__(self, "start_fingerprint", files.fingerprint(self.start))
+
+    def __repr__(self) -> str:
+        weights = f"{self.kept:,} of {self.total:,} weights, {100 * self.sparsity:.2f}% sparse"
+        taken = f"round {self.round}, taken at epoch {self.epoch}"
+        return f"<ticket of {self.network.written}: {weights}, {taken}>"
 
     @cached_property
     def kept(self) -> int:

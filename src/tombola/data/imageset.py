@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tombola.errors import DataError
+from tombola.one_line import OneLine
 from tombola.untrusted import has_control_characters
 
 
@@ -42,7 +43,7 @@ class ImageSet:
 
 
 @dataclass(frozen=True, eq=False)
-class Data:
+class Data(OneLine):
     """A train and a test split that belong together.
 
     name: identifies the data set in job names; the fingerprint guards it against other pixels.
@@ -62,6 +63,11 @@ class Data:
     mirrored: bool = True
     source: str | None = None
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.train.images.shape[1:]))
+        images = f"{len(self.train):,} train and {len(self.test):,} test images of {shape}"
+        return f"<data {self.name:.60}: {images}, {self.classes} classes>"
 
     def __post_init__(self) -> None:
         for text in (self.name, *self.class_names):

@@ -35,12 +35,13 @@ from tombola.lab.slots import check_per_core, crew_for
 from tombola.lab.staleness import Record, warn_stale
 from tombola.lab.starts import maker_of_start
 from tombola.lab.store import NUMBERS, Store
+from tombola.one_line import OneLine
 from tombola.table.table import Table
 from tombola.training.device import resolve_device
 from tombola.training.run import ForgettingRecord
 
 
-class Lab:
+class Lab(OneLine):
     """Runs jobs once and remembers their results.
 
     store: a folder; by default ``TOMBOLA_STORE`` or the platform's place for user data.
@@ -77,6 +78,11 @@ class Lab:
         self._checked: dict[str, str] = {}
         self._sources: dict[str, Record] = {}
         self._terminated = False  # by SIGTERM
+
+    def __repr__(self) -> str:
+        where = f"{self.workers} worker processes" if self.workers else "this process"
+        where = where if self.scheduler is None else f"the workers of {self.scheduler}"
+        return f"<lab in {self.store.root}, jobs run in {where}>"
 
     def run(
         self,

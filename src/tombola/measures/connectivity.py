@@ -24,6 +24,7 @@ from tombola.data.batches import Batches
 from tombola.data.imageset import Data
 from tombola.data.sizes import train_images
 from tombola.errors import NetworkError, RecipeError
+from tombola.one_line import OneLine
 from tombola.registry import declare
 from tombola.ticket import State
 from tombola.training.checkpoint import Watch
@@ -38,7 +39,7 @@ Split = Literal["test", "train"]
 
 
 @dataclass(frozen=True)
-class Barrier:
+class Barrier(OneLine):
     """Errors and losses on the line between two runs.
 
     alphas: positions on the line, 0 at the first run and 1 at the second.
@@ -59,6 +60,11 @@ class Barrier:
     same_mask: bool | None = None
     recalibrated: Barrier | None = None
     ends: tuple[End, End] | None = None
+
+    def __repr__(self) -> str:
+        what = "undefined" if math.isnan(self.height) else f"of {self.height:.2f} points"
+        failed = f"; {failures}" if (failures := self.failures()) else ""
+        return f"<barrier {what} on the {self.split} images, {len(self.alphas)} positions{failed}>"
 
     def __post_init__(self) -> None:
         if self.ends is not None and (len(self.ends) != 2 or any(end not in _ENDS for end in self.ends)):

@@ -6,18 +6,19 @@ Defaults are those of the paper (section 3.3 and Appendix G). Free of torch, for
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from tombola.data.augmentation import Augmentation
 from tombola.errors import RecipeError
+from tombola.one_line import OneLine
 
 MOST_EPOCHS = 65_534
 """An image is forgotten at most every other epoch, and 16 bits count to 32,767."""
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(OneLine):
     """How to train: SGD on cross-entropy, without dampening or Nesterov.
 
     Raises :class:`~tombola.errors.RecipeError` for a value outside its range.
@@ -43,6 +44,14 @@ class Recipe:
     """Random crops and flips of the training images."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of convolutions and products; "auto" is bfloat16 on a GPU, float32 on a CPU. Weights are float32."""
+
+    def __repr__(self) -> str:
+        """The fields that differ from their defaults, as Python takes them."""
+        standard = {each.name: each.default for each in fields(self)}
+        standard["augmentation"] = Augmentation()
+        given = [(name, getattr(self, name), default) for name, default in standard.items()]
+        changed = [f"{name}={value!r}" for name, value, default in given if value != default]
+        return f"Recipe({', '.join(changed)})"
 
     def __post_init__(self) -> None:
         _require(

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -19,8 +19,12 @@ from torch import Tensor
 from tombola import files
 from tombola.errors import TicketError, reason
 from tombola.networks.network import Factory
+from tombola.one_line import OneLine
 from tombola.ticket import State, Ticket, pack_state, unpack_state
 from tombola.untrusted import OTHER_FORM
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _KIND = "tombola.run/1"
 
@@ -32,7 +36,7 @@ NOT_MEASURED = float("nan")
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Run(OneLine):
     """The result of one training of a ticket.
 
     ticket: what was trained.
@@ -60,6 +64,15 @@ class Run:
     def accuracy(self) -> float:
         """Test accuracy after the last epoch, in percent."""
         return float(self.history[-1].test_accuracy)
+
+    def __repr__(self) -> str:
+        ticket = self.ticket
+        end = "" if self.end == "trained" else f", {self.end}"
+        return (
+            f"<run of {ticket.network.written}: {self.accuracy:.2f}% on the test images{end}, "
+            f"{100 * ticket.sparsity:.2f}% sparse, epochs {ticket.epoch} to {self.history[-1].epoch}, "
+            f"noise {self.noise}, trained on {self.device}>"
+        )
 
     @property
     def best_accuracy(self) -> float:
@@ -199,6 +212,16 @@ class History(Sequence[Epoch]):
     def __getitem__(self, index: int | slice) -> Epoch | Sequence[Epoch]:
         return self._rows[index]
 
+    def __repr__(self) -> str:
+        first, last = self._rows[0], self._rows[-1]
+        return (
+            f"<history of epochs {first.epoch} to {last.epoch}: train loss {last.train_loss:.4g}, "
+            f"test accuracy {last.test_accuracy:.2f}%>"
+        )
+
+    def _repr_html_(self) -> str:
+        return str(self.frame().to_html(max_rows=10, index=False))
+
     def column(self, name: str) -> list[Any]:
         """One column of the history, first row first."""
         return [getattr(row, name) for row in self._rows]
@@ -230,6 +253,12 @@ class History(Sequence[Epoch]):
     def table(self) -> list[dict[str, Any]]:
         """The rows as dictionaries."""
         return [asdict(row) for row in self._rows]
+
+    def frame(self) -> pd.DataFrame:
+        """The rows as a data frame, whose columns are the fields of :class:`Epoch`."""
+        import pandas as pd
+
+        return pd.DataFrame(self.table())
 
 
 @dataclass(frozen=True, eq=False)

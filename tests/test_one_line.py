@@ -1,0 +1,75 @@
+"""What values say of themselves: one line under 300 characters, in a notebook too."""
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import tombola as tb
+
+
+@pytest.mark.parametrize(
+    ("made", "line"),
+    [
+        (
+            "ticket",
+            "<ticket of convnet: {kept} of {total} weights, 75.00% sparse, round 2, taken at epoch 1>",
+        ),
+        (
+            "run",
+            "<run of convnet: {accuracy}% on the test images, 75.00% sparse, epochs 1 to {epochs}, noise 3, "
+            "trained on cpu>",
+        ),
+        ("history", "<history of epochs 1 to {epochs}: train loss {loss}, test accuracy {accuracy}%>"),
+        ("data", "<data digits: 1,198 train and 599 test images of 1x8x8, 10 classes>"),
+        ("recipe", "Recipe(epochs=3, batch_size=100)"),
+        ("barrier", "<barrier of 0.00 points on the test images, 3 positions>"),
+    ],
+)  # fmt: skip
+def test_each_value_says_in_one_line_what_it_is(
+    chain: list[tb.Run], digits: tb.Data, made: str, line: str
+) -> None:
+    run = chain[2]
+    values: dict[str, Any] = {
+        "ticket": run.ticket, "run": run, "history": run.history, "data": digits,
+        "recipe": tb.Recipe(epochs=3, batch_size=100), "barrier": tb.barrier(run, run, digits, points=3),
+    }  # fmt: skip
+    expected = line.format(
+        kept=f"{run.ticket.kept:,}", total=f"{run.ticket.total:,}", accuracy=f"{run.accuracy:.2f}",
+        epochs=run.history[-1].epoch, loss=f"{run.history[-1].train_loss:.4g}",
+    )  # fmt: skip
+    assert repr(values[made]) == expected
+    assert len(expected) < 300
+    if made != "history":
+        assert values[made]._repr_html_() == f"<code>{escape(expected)}</code>"
+
+
+def test_a_recipe_reads_back_what_it_says() -> None:
+    from tombola import Augmentation, Recipe  # noqa: F401  what its line names
+
+    recipe = tb.Recipe(
+        momentum=0.0, schedule="step", milestones=(2, 5), augmentation=tb.Augmentation(pad=2, fill="mean")
+    )
+    assert eval(repr(recipe)) == recipe
+    assert repr(tb.Recipe()) == "Recipe()"
+
+
+def test_a_failed_run_says_so(start: tb.Ticket, digits: tb.Data) -> None:
+    run = tb.train(start, digits, tb.Recipe(epochs=1, batch_size=100, lr=1e6, momentum=0.0))
+    assert ", diverged, " in repr(run) or ", at chance, " in repr(run)
+    assert "the first run" in repr(tb.barrier(run, run, digits, points=3))
+
+
+def test_a_history_is_a_frame(chain: list[tb.Run]) -> None:
+    history = chain[2].history
+    frame = history.frame()
+    assert isinstance(frame, pd.DataFrame)
+    assert frame["test_accuracy"].tolist() == history.column("test_accuracy")
+    assert f"{history[-1].test_accuracy:.6f}"[:6] in history._repr_html_()
+
+
+def test_a_lab_says_where_its_store_is_and_who_works(tmp_path: Path) -> None:
+    assert repr(tb.Lab(tmp_path / "store")) == f"<lab in {tmp_path / 'store'}, jobs run in this process>"
+    assert "2 worker processes" in repr(tb.Lab(tmp_path / "store", workers=2))
