@@ -75,8 +75,8 @@ class Ticket(OneLine):
 
     def __repr__(self) -> str:
         weights = f"{self.kept:,} of {self.total:,} weights, {100 * self.sparsity:.2f}% sparse"
-        taken = f"round {self.round}, taken at epoch {self.epoch}"
-        return f"<ticket of {self.network.written}: {weights}, {taken}>"
+        place = f"round {self.round}, taken at epoch {self.epoch}"
+        return f"<ticket of {self.network.written}: {weights}, {place}>"
 
     @cached_property
     def kept(self) -> int:

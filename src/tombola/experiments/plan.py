@@ -210,8 +210,10 @@ def _extremes(
     epochs = [costs.of(job).epochs for job in fixed.values()]
 
     def total(guess: Guess) -> float:
-        asked = all_needed(_planned(searches, results, guess))
-        return math.fsum([*epochs, *(costs.of(asked[name]).epochs for name in asked.keys() - fixed.keys())])
+        searched = all_needed(_planned(searches, results, guess))
+        return math.fsum(
+            [*epochs, *(costs.of(searched[name]).epochs for name in searched.keys() - fixed.keys())]
+        )
 
     return [total("cheapest"), total("dearest")] if searches else [math.fsum(epochs)] * 2
 

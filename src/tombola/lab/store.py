@@ -426,13 +426,13 @@ def _is_foreign(name: str) -> bool:
 def write_json(path: Path, value: Mapping[str, Any], *, synced: bool = True) -> None:
     """Write a JSON file atomically; ``synced`` as for :func:`~tombola.disk.write_whole`.
 
-    Raises :class:`~tombola.errors.StoreError` when the place cannot be written to, or nobody would read it.
+    Raises :class:`~tombola.errors.StoreError` when the place cannot be written to, or it would not be read.
     """
     write_whole(path, _json_bytes(value, path.name), synced=synced)
 
 
 def _json_bytes(value: Mapping[str, Any], what: str) -> bytes:
-    """A JSON file; StoreError for one that nobody would read again."""
+    """A JSON file; StoreError for one that would not be read again."""
     text = json.dumps(value, indent=1, allow_nan=False) + "\n"
     try:
         check_readable(text, value, what)

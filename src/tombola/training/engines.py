@@ -126,9 +126,9 @@ class EagerEngine:
         return self._tally
 
     def evaluate(self, images: ImageSet) -> tuple[float, float]:
-        found = self._evaluator(self._data, images)
+        evaluation = self._evaluator(self._data, images)
         self._shortage.check()
-        return found
+        return evaluation
 
 
 class GraphedEngine:

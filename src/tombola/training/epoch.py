@@ -141,7 +141,7 @@ def gathered(
 def gathered_at_step(plan: DevicePlan, batches: Batches, size: int) -> tuple[Tensor, Tensor]:
     """Images and labels of the batch of ``size`` images that the plan's step counter points to.
 
-    Whatever lies out of range is brought into range and counted among the plan's strays, so that
+    Entries out of range are brought into range and counted among the plan's strays, so that
     :func:`check_strays` says it in words, and no assertion on the device, after which nothing can be read.
     """
 

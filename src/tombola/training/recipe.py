@@ -47,11 +47,9 @@ class Recipe(OneLine):
 
     def __repr__(self) -> str:
         """The fields that differ from their defaults, as Python takes them."""
-        standard = {each.name: each.default for each in fields(self)}
-        standard["augmentation"] = Augmentation()
-        given = [(name, getattr(self, name), default) for name, default in standard.items()]
-        changed = [f"{name}={value!r}" for name, value, default in given if value != default]
-        return f"Recipe({', '.join(changed)})"
+        defaults = {field.name: field.default for field in fields(self)} | {"augmentation": Augmentation()}
+        changed = [name for name, default in defaults.items() if getattr(self, name) != default]
+        return f"Recipe({', '.join(f'{name}={getattr(self, name)!r}' for name in changed)})"
 
     def __post_init__(self) -> None:
         _require(

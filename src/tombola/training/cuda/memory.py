@@ -2,7 +2,7 @@
 
 A convolution may need a workspace. Where that does not fit, PyTorch takes the next algorithm, without a word
 and for as long as the thread lives. Other algorithms give other bits, so bits would depend on what else lies
-in memory. Only the count of failed allocations gives it away: those that nobody was told of were silent.
+in memory. Only the count of failed allocations gives it away: those of which no error told were silent.
 The count is the whole process's, and so is the remedy, a new process.
 """
 
@@ -50,7 +50,7 @@ class Shortage:
     def remember(self, *, under_way: int = 0) -> bool:
         """Whether one has; if so, later computations of this process are refused.
 
-        under_way: failed allocations whose errors are on their way to somebody who will tell.
+        under_way: failed allocations whose errors are on their way to where they will be told.
         """
         if self._device is None:
             return False
