@@ -1,5 +1,6 @@
 """What values say of themselves: one line under 300 characters, in a notebook too."""
 
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 
 import tombola as tb
+from tombola.training.run import History
 
 
 @pytest.mark.parametrize(
@@ -73,3 +75,10 @@ def test_a_history_is_a_frame(chain: list[tb.Run]) -> None:
 def test_a_lab_says_where_its_store_is_and_who_works(tmp_path: Path) -> None:
     assert repr(tb.Lab(tmp_path / "store")) == f"<lab in {tmp_path / 'store'}, jobs run in this process>"
     assert "2 worker processes" in repr(tb.Lab(tmp_path / "store", workers=2))
+
+
+def test_what_a_file_held_does_no_harm_in_a_line(chain: list[tb.Run]) -> None:
+    hostile = replace(chain[0], device="\x1b[31m" + "long\n" * 200)
+    assert repr(hostile).isprintable()
+    assert len(repr(hostile)) < 300
+    assert repr(History([])) == "<history of no epochs>"

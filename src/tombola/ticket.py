@@ -35,7 +35,7 @@ Mask = Mapping[str, Tensor]
 _KIND = "tombola.ticket/1"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Ticket(OneLine):
     """A start to train from, with a mask.
 
@@ -73,7 +73,7 @@ class Ticket(OneLine):
         if not self.start_fingerprint:
             object.__setattr__(self, "start_fingerprint", files.fingerprint(self.start))
 
-    def __repr__(self) -> str:
+    def _line(self) -> str:
         weights = f"{self.kept:,} of {self.total:,} weights, {100 * self.sparsity:.2f}% sparse"
         place = f"round {self.round}, taken at epoch {self.epoch}"
         return f"<ticket of {self.network.written}: {weights}, {place}>"

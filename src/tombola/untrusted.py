@@ -12,7 +12,7 @@ import os
 import stat
 import sys
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from typing import Any
@@ -113,7 +113,9 @@ def json_object(text: str | bytes, what: str = "it") -> dict[str, Any]:
     one or the other), or text that cannot be encoded.
     """
     decoded = text if isinstance(text, str) else text.decode()
-    nests = _counted_nests(decoded, what)
+    nests = decoded.count("[") + decoded.count("{")
+    if nests > _MOST_NESTS:
+        raise ValueError(f"{what} has {nests:,} lists and objects; at most {_MOST_NESTS:,} are read")
     try:
         value = _decoder.decode(decoded)
     except RecursionError:
@@ -125,22 +127,6 @@ def json_object(text: str | bytes, what: str = "it") -> dict[str, Any]:
     if "\\ud" in decoded.lower():  # perhaps half of a surrogate pair
         json.dumps(value, ensure_ascii=False).encode()
     return value
-
-
-def check_readable(text: str, value: Mapping[str, Any], what: str) -> None:
-    """Raises ValueError for the JSON text of a value whose size :func:`json_object` would not read."""
-    if (size := len(text.encode())) > LONGEST_TEXT:
-        raise ValueError(f"{what} has {size:,} bytes; at most {LONGEST_TEXT:,} are read")
-    if _counted_nests(text, what) > DEEPEST and depth(value) > DEEPEST:
-        raise ValueError(f"{what} is nested too deeply")
-
-
-def _counted_nests(text: str, what: str) -> int:
-    """Lists and objects in a JSON text, or somewhat more; ValueError if they are too many."""
-    nests = text.count("[") + text.count("{")
-    if nests > _MOST_NESTS:
-        raise ValueError(f"{what} has {nests:,} lists and objects; at most {_MOST_NESTS:,} are read")
-    return nests
 
 
 def printable(text: str) -> str:

@@ -292,6 +292,22 @@ def test_whoever_is_suspended_while_it_gives_its_lease_back_leaves_its_successor
     new.check()
 
 
+def test_a_lease_that_was_put_back_and_stayed_aside_too_is_given_back_under_both_names(place: Path) -> None:
+    lease = held(place)
+    os.link(lease.path, place / ".stale.drawn")  # the process that put it back died before it removed this
+    lease.release()
+    assert list(place.iterdir()) == []
+    held(place).check()
+
+
+def test_an_owner_that_names_a_path_is_read_as_any_other(place: Path) -> None:
+    planted = elsewhere(place)
+    planted.path.write_text(json.dumps(planted.owner | {"lease": "a/../b"}))
+    planted.path.rename(place / ".stale.a")
+    assert acquire(place) is None  # its heart beats: it is put back
+    assert (place / "lease").exists()
+
+
 def test_a_lease_that_is_given_back_is_free_before_its_file_is_gone(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -281,7 +281,7 @@ def test_a_late_process_takes_nothing_from_a_job_that_another_restored_and_thinn
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "some.json"
     write_json(place, {"a": 1})
-    with pytest.raises(ValueError, match="JSON compliant"):
+    with pytest.raises(StoreError, match=r"some\.json cannot be written: .*JSON compliant"):
         write_json(place, {"a": float("nan")})
     monkeypatch.setattr(stores.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
     with pytest.raises(StoreError, match=r"cannot write .*some\.json: full"):
@@ -406,9 +406,35 @@ def test_every_folder_that_gets_an_entry_is_forced_to_the_disk(
     assert {"other/objects", "other/data", "other/jobs", f"other/jobs/{name[:2]}"} <= set(synced)
 
 
-def test_a_result_that_nobody_would_read_again_is_not_published(store: Store) -> None:
-    lists = Packed({"value": [[] for _ in range(1_000_001)]}, {}, {})
-    with pytest.raises(StoreError, match=r"the result has 1,000,00. lists .*; return tensors instead"):
-        store.publish(NAME, DESCRIPTION, lists, PROVENANCE)
+def _nested(levels: int) -> list[object]:
+    nest: list[object] = []
+    for _ in range(levels):
+        nest = [nest]
+    return nest
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ([[] for _ in range(1_000_001)], "lists and objects; at most 1,000,000 are read; return tensors"),
+        ("x" * 2**26, "bytes; at most 67,108,864 are read; return tensors"),
+        (_nested(200), "the result is nested too deeply; return tensors"),
+        ("half a pair: \ud800", "surrogates not allowed"),
+        (10**5000, "Exceeds the limit"),
+        (float("nan"), "not JSON compliant"),
+    ],
+    ids=["wide", "long", "deep", "surrogate", "huge", "nan"],
+)
+def test_a_result_that_would_not_be_read_again_is_not_published(
+    store: Store, value: object, words: str
+) -> None:
+    with pytest.raises(StoreError, match=f"the result cannot be written: .*{words}"):
+        store.publish(NAME, DESCRIPTION, Packed({"value": value}, {}, {}), PROVENANCE)
     assert not store.has(NAME)
     assert not list(store.workplace(NAME).glob("publish.*"))
+
+
+@pytest.mark.parametrize("value", [[[] for _ in range(999_000)], _nested(190)], ids=["wide", "deep"])
+def test_a_result_just_within_the_bounds_is_read_again(store: Store, value: object) -> None:
+    store.publish(NAME, DESCRIPTION, Packed({"value": value}, {}, {}), PROVENANCE)
+    assert store.numbers(NAME) == {"value": value}

@@ -22,6 +22,13 @@ class Made(SimpleNamespace):
         return bool(self.takes_numbers)
 
 
+class Eager:
+    """Stands for an eager engine, all of which are one."""
+
+    def __new__(cls, *_: object) -> Any:
+        return "eager"
+
+
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Made]:
     engines: list[Made] = []
@@ -61,7 +68,7 @@ def test_a_pytorch_that_is_not_known_takes_plain_steps_and_it_is_said_once(
     version: str, known: bool,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(torch, "__version__", version)
-    monkeypatch.setattr(choice, "EagerEngine", lambda *_: "eager")
+    monkeypatch.setattr(choice, "EagerEngine", Eager)
     capture.knows_this_torch.cache_clear()
     try:
         with warnings.catch_warnings(record=True) as said:

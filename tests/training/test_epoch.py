@@ -65,7 +65,7 @@ def test_an_index_out_of_range_is_counted_and_touches_no_other_image(
     others = torch.arange(100) != 7
     assert torch.equal(images[others], expected[others])
     assert torch.equal(found[others], labels[others])
-    with pytest.raises(DeviceLost, match="1 indices lay outside the images: memory of cpu was") as caught:
+    with pytest.raises(DeviceLost, match="indices lay outside the images: memory of cpu was") as caught:
         check_strays(plan.strays)
     assert device_is_lost(caught.value)
 
@@ -81,8 +81,8 @@ def test_a_pixel_out_of_range_is_counted(digits: tb.Data, plan: DevicePlan) -> N
     batches = Batches(digits.train, digits, pad=tb.Augmentation().padding(digits))
     batches._row[3] = 2**40
     gathered_at_step(plan, batches, 100)
-    width = digits.train.images.shape[3]
-    assert int(plan.strays) == 100 * width
+    with pytest.raises(DeviceLost):
+        check_strays(plan.strays)
 
 
 def test_each_epoch_counts_anew(digits: tb.Data, plan: DevicePlan) -> None:

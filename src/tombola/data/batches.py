@@ -71,8 +71,8 @@ class Batches:
         indices: int64 ``(B,)``, which images.
         rows, columns: int64 ``(B,)``, where each crop starts in the padded image, 0 to ``2 * pad``.
         flips: bool ``(B,)``, which crops are mirrored left to right; None for none.
-        strays: int64 ``(1,)``, to count pixels in whose position is out of range; None leaves it to PyTorch,
-            which ends the use of a GPU for such a one.
+        strays: int64 ``(1,)``, raised where a position lies out of range, which is brought into range; None
+            leaves it to PyTorch, after whose assertion a GPU cannot be used.
 
         All arguments lie on the device. An image depends on its own entries only, not on the batch.
         """
@@ -82,10 +82,12 @@ class Batches:
         if flips is not None:
             column = torch.where(flips[:, None], len(column) - 1 - column, column)
         column = columns[:, None] + column
-        start = indices * (channels * tall * wide)
-        position = (start[:, None] + row * wide)[:, None, :, None] + column[:, None, None, :] + self._plane
+        plane = self._plane
         if strays is not None:
-            position = brought_within(position, self.padded.numel() - 1, strays)
+            row, column = brought_within(row, tall - 1, strays), brought_within(column, wide - 1, strays)
+            plane = brought_within(plane, (channels - 1) * tall * wide, strays)
+        start = indices * (channels * tall * wide)
+        position = (start[:, None] + row * wide)[:, None, :, None] + column[:, None, None, :] + plane
         # On contiguous bytes this gather takes half the time of one that makes channels-last batches.
         pixels = self.padded.view(-1).index_select(0, position.view(-1)).view(position.shape)
         images = self._normalised(pixels)
@@ -122,7 +124,7 @@ class Batches:
 
 
 def brought_within(values: Tensor, last: int, strays: Tensor) -> Tensor:
-    """Indices brought into 0 to ``last``; how many lay outside is added to ``strays``, without waiting."""
+    """Indices brought into the range 0 to ``last``; ``strays`` is raised by how many were not in it."""
     within = values.clamp(0, last)
     strays.add_((within != values).sum())
     return within

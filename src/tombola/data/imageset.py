@@ -42,7 +42,7 @@ class ImageSet:
         return len(self.images)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Data(OneLine):
     """A train and a test split that belong together.
 
@@ -64,10 +64,10 @@ class Data(OneLine):
     source: str | None = None
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
-    def __repr__(self) -> str:
+    def _line(self) -> str:
         shape = "x".join(map(str, self.train.images.shape[1:]))
         images = f"{len(self.train):,} train and {len(self.test):,} test images of {shape}"
-        return f"<data {self.name:.60}: {images}, {self.classes} classes>"
+        return f"<data {self.name}: {images}, {self.classes} classes>"
 
     def __post_init__(self) -> None:
         for text in (self.name, *self.class_names):

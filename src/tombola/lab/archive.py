@@ -44,7 +44,6 @@ from tombola.untrusted import (
     LARGEST_TENSORS,
     LONGEST_TEXT,
     OTHER_FORM,
-    check_readable,
     json_object,
     open_regular,
 )
@@ -88,19 +87,29 @@ def write_archive(jobs: Iterable[str], file: str | os.PathLike[str], members: It
                     with archive.open(info, "w") as target:
                         checksums[member] = _copy(content, target)
             manifest = {"kind": _KIND, "jobs": list(jobs), "checksums": checksums}
-            text = json.dumps(manifest, indent=1)
-            check_readable(text, manifest, "its list of contents")
-            archive.writestr(_MANIFEST, text)
+            archive.writestr(_MANIFEST, _manifest_text(manifest))
         disk.sync_file(partial)
         disk.replace(partial, path)
         with suppress(OSError):  # a folder that cannot be opened: the file is whole there
             disk.sync_folder(path.parent)
     except OSError as error:
         raise unwritable(path, error) from error
-    except ValueError as error:
-        raise StoreError(f"{path} is not written: {error}; export fewer jobs") from error
     finally:
         disk.remove(partial, missing_ok=True)
+
+
+def _manifest_text(manifest: Mapping[str, Any]) -> str:
+    """The list of contents; StoreError for one that would not be read again."""
+    text = json.dumps(manifest, indent=1)
+    try:
+        if len(text) > LONGEST_TEXT:  # it is ASCII
+            raise ValueError(f"it has {len(text):,} bytes; at most {LONGEST_TEXT:,} are read")
+        json_object(text)
+    except ValueError as error:
+        raise StoreError(
+            f"the export's list of contents cannot be written: {error}; export fewer jobs"
+        ) from error
+    return text
 
 
 class _Opened(FileIO):

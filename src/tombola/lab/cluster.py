@@ -60,8 +60,7 @@ def local_cluster(crew: Crew) -> Iterator[Client]:
     """
     import dask
     from dask.utils import key_split
-    from distributed import Client, Nanny, SpecCluster
-    from distributed.core import _expects_comm
+    from distributed import Client, Nanny, SpecCluster, core
 
     from tombola.lab.private import Scheduler, Worker, new_certificate, private_options
 
@@ -107,8 +106,12 @@ def local_cluster(crew: Crew) -> Iterator[Client]:
             with cluster, Client(cluster) as client, _ended_without_workers(cluster, client):
                 yield client
         finally:
-            _expects_comm.cache_clear()  # it keeps every handler that was called, and so its whole scheduler
-            key_split.cache_clear()  # it keeps the keys of 100,000 jobs
+            # Dask's caches keep every handler that was called, and so its whole scheduler, and the keys of
+            # 100,000 jobs. The first is private, and may be gone one day.
+            handlers: Any = getattr(core, "_expects_comm", None)
+            if hasattr(handlers, "cache_clear"):
+                handlers.cache_clear()
+            key_split.cache_clear()
 
 
 def _start_interruptibly(start: Callable[[], C]) -> C:

@@ -210,10 +210,14 @@ def _give_back(path: Path, owner: dict[str, Any]) -> None:
         disk.rename(path, aside)
     except FileNotFoundError:
         return
-    if _read_lease(aside).owner == owner:
-        disk.remove(aside)
-    else:
+    if _read_lease(aside).owner != owner:
         _put_back(aside, path)
+        return
+    # And under any name from which a process put it back that died before it removed that.
+    for name in path.parent.glob(".stale.*"):
+        with suppress(FileNotFoundError):
+            if _read_lease(name).owner == owner:
+                disk.remove(name)
 
 
 def _aside(path: Path, name: str) -> Path:
@@ -240,7 +244,7 @@ def _gave_way(path: Path, owner: dict[str, Any]) -> bool:
     for aside in path.parent.glob(".stale.*"):
         with suppress(FileNotFoundError):  # it was stale, and is removed
             state = _read_lease(aside)
-            given_back = state.owner is not None and aside == _aside(path, str(state.owner.get("lease")))
+            given_back = state.owner is not None and aside.name == f".stale.{state.owner.get('lease')}"
             if not given_back and not _is_stale(aside, state):
                 _give_back(path, owner)
                 _put_back(aside, path)

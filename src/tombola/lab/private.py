@@ -69,4 +69,4 @@ def private_options() -> Iterator[dict[str, Any]]:
             sys.path[:] = [entry for entry in sys.path if Path(folder) not in Path(entry).parents]
             for entry in list(sys.path_importer_cache):
                 if Path(folder) in Path(entry).parents:
-                    del sys.path_importer_cache[entry]
+                    sys.path_importer_cache.pop(entry, None)

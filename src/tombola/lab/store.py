@@ -47,7 +47,7 @@ from tombola.errors import (
     unwritable,
 )
 from tombola.lab.description import check_description, is_fingerprint
-from tombola.untrusted import check_readable, json_object, read_regular
+from tombola.untrusted import LONGEST_TEXT, json_object, read_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -277,7 +277,9 @@ class Store:
             disk.make_folder(staging, parents=True)
             # Not synced one by one: take_in forces them to the disk together before they can be seen.
             disk.write_part(staging / DESCRIPTION, _json_bytes({"name": name, **description}, DESCRIPTION))
-            disk.write_part(staging / NUMBERS, _json_bytes(packed.numbers, "the result"))
+            disk.write_part(
+                staging / NUMBERS, _json_bytes(packed.numbers, "the result", "; return tensors instead")
+            )
             if packed.table:
                 disk.write_part(staging / HISTORY, _csv_bytes(packed.table))
             if packed.tensors:
@@ -431,13 +433,15 @@ def write_json(path: Path, value: Mapping[str, Any], *, synced: bool = True) -> 
     write_whole(path, _json_bytes(value, path.name), synced=synced)
 
 
-def _json_bytes(value: Mapping[str, Any], what: str) -> bytes:
-    """A JSON file; StoreError for one that would not be read again."""
-    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+def _json_bytes(value: Mapping[str, Any], what: str, remedy: str = "") -> bytes:
+    """A JSON file; StoreError, with the remedy, for one that would not be read again."""
     try:
-        check_readable(text, value, what)
+        text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+        if len(text) > LONGEST_TEXT:  # it is ASCII
+            raise ValueError(f"{what} has {len(text):,} bytes; at most {LONGEST_TEXT:,} are read")
+        json_object(text, what)
     except ValueError as error:
-        raise StoreError(f"{error}; return tensors instead of long or deep lists") from error
+        raise StoreError(f"{what} cannot be written: {reason(error)}{remedy}") from error
     return text.encode()
 
 

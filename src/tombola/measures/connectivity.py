@@ -38,7 +38,7 @@ Recalibrate = bool | Literal["beside"]
 Split = Literal["test", "train"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Barrier(OneLine):
     """Errors and losses on the line between two runs.
 
@@ -61,7 +61,7 @@ class Barrier(OneLine):
     recalibrated: Barrier | None = None
     ends: tuple[End, End] | None = None
 
-    def __repr__(self) -> str:
+    def _line(self) -> str:
         what = "undefined" if math.isnan(self.height) else f"of {self.height:.2f} points"
         failed = f"; {failures}" if (failures := self.failures()) else ""
         return f"<barrier {what} on the {self.split} images, {len(self.alphas)} positions{failed}>"

@@ -104,9 +104,12 @@ def _eager_epoch(take_step: TakeStep, plan: EpochPlan, batches: Batches) -> Iter
     together = max(1, PREPARED_IMAGES // plan.batch_size)
     # As captured steps read them, so that a GPU gives the same bits without a capture.
     rates = torch.tensor(plan.rates, device=plan.order.device) if plan.order.is_cuda else plan.rates
-    for step, images, labels in gathered(plan, batches, 0, plan.steps, together):
+    strays = torch.zeros(1, dtype=torch.int64, device=plan.order.device) if plan.order.is_cuda else None
+    for step, images, labels in gathered(plan, batches, 0, plan.steps, together, strays):
         take_step(images, labels, rates[step])
         yield
+    if strays is not None:
+        check_strays(strays)
 
 
 def _captured_epoch(take_step: TakeStep, batches: Batches, batch_size: int) -> Epoch | None:

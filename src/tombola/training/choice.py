@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -26,7 +26,7 @@ from tombola.training.cuda.capture import (
     take_idle,
     with_room,
 )
-from tombola.training.cuda.memory import out_of_memory, tell
+from tombola.training.cuda.memory import note_caught, out_of_memory, watched
 from tombola.training.device import Mode
 from tombola.training.engines import EagerEngine, Engine, GraphedEngine
 from tombola.training.recipe import Recipe
@@ -42,10 +42,12 @@ def engine_for(
 
     A network whose steps cannot be captured trains eagerly on a GPU too, with a warning.
 
-    Raises :class:`~tombola.errors.DeviceError` if the memory of the GPU does not suffice.
+    Raises :class:`~tombola.errors.DeviceError` if the memory of the GPU does not suffice, and
+    :class:`~tombola.errors.DeviceLost` if it did not in silence (:mod:`tombola.training.cuda.memory`).
     """
     if device.type == "cpu" or not knows_this_torch():
-        yield EagerEngine(network, data, recipe, device, precision)
+        with watched(device):
+            yield EagerEngine(network, data, recipe, device, precision)
         return
     augmentation = recipe.augmentation
     key = (
@@ -57,9 +59,11 @@ def engine_for(
         if engine is None or not engine.set_numbers(recipe):
             engine = _captured(network, data, recipe, device, precision)
             engine.set_numbers(recipe)
-        yield engine
+        # Captured steps have chosen their algorithms; eager ones choose as they go.
+        with watched(device) if isinstance(engine, EagerEngine) else nullcontext():
+            yield engine
     except torch.OutOfMemoryError as error:
-        tell()
+        note_caught(error)
         forget_engines()
         raise DeviceError(
             f"{out_of_memory(device)}: {network.name} at batch size {recipe.batch_size} does not fit beside "

@@ -16,7 +16,7 @@ import numpy
 import torch
 
 from tombola.errors import DeviceError, RecipeError, reason, unknown
-from tombola.training.cuda.memory import out_of_memory, tell, watched
+from tombola.training.cuda.memory import note_caught, out_of_memory, watched
 from tombola.training.recipe import Recipe
 from tombola.version import __version__
 
@@ -217,8 +217,8 @@ def repeatable(device: torch.device, mode: Mode | None = None, *, captured: bool
 
     mode: ``"autotuned"`` lets cuDNN choose by timing instead; ``"deterministic"`` also lets PyTorch refuse
         operations of which it knows no repeatable form; None is the mode this process computes in already.
-    captured: whether the computation looks after its memory itself, and what else lacks memory in this
-        process does not touch it, because its algorithms were chosen when it was captured.
+    captured: whether the computation watches its memory itself while it chooses algorithms; afterwards what
+        else lacks memory does not touch it.
 
     Raises :class:`~tombola.errors.DeviceError` if the memory of the GPU does not suffice, and
     :class:`~tombola.errors.DeviceLost` if it did not in silence (:mod:`tombola.training.cuda.memory`).
@@ -233,10 +233,10 @@ def repeatable(device: torch.device, mode: Mode | None = None, *, captured: bool
         before, stream = torch.cuda.current_stream(), _streams.take(index)
         stream.wait_stream(before)
         try:
-            with torch.cuda.stream(stream), nullcontext() if captured else watched():
+            with torch.cuda.stream(stream), nullcontext() if captured else watched(device):
                 yield
         except torch.OutOfMemoryError as error:
-            tell()
+            note_caught(error)
             raise DeviceError(f"{out_of_memory(device)}; use fewer slots or smaller batches") from error
         finally:
             # Launched work may still write; after an error too, its memory must not be reused before.

@@ -16,7 +16,7 @@ from torch import Tensor
 from tombola.data.imageset import Data, ImageSet
 from tombola.networks.network import Network
 from tombola.training.cuda.capture import STRETCH, CapturedSteps
-from tombola.training.cuda.memory import Shortage
+from tombola.training.cuda.memory import check
 from tombola.training.epoch import DevicePlan, EpochPlan, gathered
 from tombola.training.evaluation import Evaluator, device_batches
 from tombola.training.flat_network import FlatNetwork
@@ -84,7 +84,6 @@ class EagerEngine:
         self._recipe = recipe
         self._device = device
         self._precision = precision
-        self._shortage = Shortage()
         self._data = data
         # Not by fused passes: their copies of the weights follow the fused steps only.
         self._evaluator = Evaluator(self.flat_network, precision, fused=False)
@@ -101,12 +100,15 @@ class EagerEngine:
         self._tally = EpochTally(
             torch.zeros(plan.steps, device=self._device),
             torch.zeros(len(plan.order), dtype=torch.bool, device=self._device),
-            torch.zeros(1, dtype=torch.int64),  # stays so: its gathers raise themselves
+            torch.zeros(1, dtype=torch.int64, device=self._device),
         )
 
     def advance(self, first: int, last: int) -> None:
         self.flat_network.module.train()
-        for step, inputs, targets in gathered(self._plan, self._batches, first, last, self.stretch()):
+        # A CPU raises by itself.
+        strays = self._tally.strays if self._device.type == "cuda" else None
+        batches = gathered(self._plan, self._batches, first, last, self.stretch(), strays)
+        for step, inputs, targets in batches:
             self._train_step(step, inputs, targets)
 
     def _train_step(self, step: int, inputs: Tensor, targets: Tensor) -> None:
@@ -122,13 +124,11 @@ class EagerEngine:
         return max(1, PREPARED_IMAGES // self._recipe.batch_size)
 
     def tally(self) -> EpochTally:
-        self._shortage.check()
+        check(self._device)
         return self._tally
 
     def evaluate(self, images: ImageSet) -> tuple[float, float]:
-        evaluation = self._evaluator(self._data, images)
-        self._shortage.check()
-        return evaluation
+        return self._evaluator(self._data, images)
 
 
 class GraphedEngine:

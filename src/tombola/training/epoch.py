@@ -56,7 +56,7 @@ class DevicePlan:
     order, rows, columns: int64 ``(N,)`` and flips: bool ``(N,)``, as in an :class:`EpochPlan`.
     rates: float32 ``(steps,)``.
     step: int64 ``(1,)``, which step comes next.
-    strays: int64 ``(1,)``, how many entries met in this epoch lay out of range: memory was overwritten.
+    strays: int64 ``(1,)``, above 0 if an index met in this epoch lay out of range: memory was overwritten.
     batch_size: images of a full step.
     """
 
@@ -108,31 +108,33 @@ class DevicePlan:
 
 
 def check_strays(strays: Tensor) -> None:
-    """Raises :class:`~tombola.errors.DeviceLost` if a gather has met an entry out of range; waits for it.
+    """Raises :class:`~tombola.errors.DeviceLost` if a gather has met an index out of range; waits for it.
 
     strays: of a :class:`DevicePlan`.
     """
-    if count := int(strays):
+    if int(strays):
         raise DeviceLost(
-            f"{count} indices lay outside the images: memory of {strays.device} was overwritten by something "
-            "in this process; begin a new one"
+            f"indices lay outside the images: memory of {strays.device} was overwritten by something in this "
+            "process; begin a new one"
         )
 
 
 def gathered(
-    plan: EpochPlan, batches: Batches, first: int, last: int, together: int
+    plan: EpochPlan, batches: Batches, first: int, last: int, together: int, strays: Tensor | None = None
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """The batches of steps ``first`` to ``last - 1``: step number, images ``(B, C, H, W)``, labels ``(B,)``.
 
     together: steps whose images are prepared at once; preparing works image by image, so bits do not change.
+    strays: where indices out of range are counted, as in a :class:`DevicePlan`; None leaves them to PyTorch.
     """
     size, draws = plan.batch_size, plan.draws
     for start in range(first, last, together):
         stretch = slice(start * size, min(start + together, last) * size)
         indices = plan.order[stretch]
-        images = channels_last(
-            batches.images(indices, draws.rows[stretch], draws.columns[stretch], draws.flips[stretch])
-        )
+        if strays is not None:
+            indices = brought_within(indices, len(batches) - 1, strays)
+        crops = draws.rows[stretch], draws.columns[stretch], draws.flips[stretch]
+        images = channels_last(batches.images(indices, *crops, strays=strays))
         parts = zip(torch.split(images, size), torch.split(batches.labels(indices), size), strict=True)
         for step, (inputs, labels) in enumerate(parts, start):
             yield step, inputs, labels
@@ -141,16 +143,11 @@ def gathered(
 def gathered_at_step(plan: DevicePlan, batches: Batches, size: int) -> tuple[Tensor, Tensor]:
     """Images and labels of the batch of ``size`` images that the plan's step counter points to.
 
-    Entries out of range are brought into range and counted among the plan's strays, so that
-    :func:`check_strays` says it in words, and no assertion on the device, after which nothing can be read.
+    Indices out of range are brought into range and counted among the plan's strays: :func:`check_strays` then
+    raises an error that can be read, where an assertion on the device would end its use.
     """
-
-    def within(values: Tensor, last: int) -> Tensor:
-        return brought_within(values, last, plan.strays)
-
     place = plan.step * plan.batch_size + torch.arange(size, device=plan.step.device)
-    place = within(place, len(plan.order) - 1)
-    indices = within(plan.order[place], len(batches) - 1)
-    rows, columns = (within(corners[place], 2 * batches.pad) for corners in (plan.rows, plan.columns))
-    images = batches.images(indices, rows, columns, plan.flips[place], strays=plan.strays)
-    return channels_last(images), batches.labels(indices)
+    place = brought_within(place, len(plan.order) - 1, plan.strays)
+    indices = brought_within(plan.order[place], len(batches) - 1, plan.strays)
+    crops = plan.rows[place], plan.columns[place], plan.flips[place]
+    return channels_last(batches.images(indices, *crops, strays=plan.strays)), batches.labels(indices)

@@ -19,6 +19,7 @@ from tombola.data.batches import Batches
 from tombola.data.imageset import Data, ImageSet
 from tombola.errors import reason
 from tombola.training.cuda.capture import knows_this_torch, with_room
+from tombola.training.cuda.memory import watched
 from tombola.training.flat_network import FlatNetwork, channels_last
 
 if TYPE_CHECKING:  # Only a GPU needs these, and Triton with them.
@@ -83,7 +84,8 @@ class Evaluator:
         """Mean cross-entropy in nats and accuracy in percent over a split of ``data``."""
         batches = device_batches(data, images, self._device)
         if self._network is None:
-            return evaluate(self._flat_network.module, batches, self._precision)
+            with watched(self._device):
+                return evaluate(self._flat_network.module, batches, self._precision)
         from tombola.training.cuda.fused import GraphedEvaluation
 
         if images not in self._graphs:

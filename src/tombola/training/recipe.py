@@ -17,7 +17,7 @@ MOST_EPOCHS = 65_534
 """An image is forgotten at most every other epoch, and 16 bits count to 32,767."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recipe(OneLine):
     """How to train: SGD on cross-entropy, without dampening or Nesterov.
 
@@ -45,7 +45,7 @@ class Recipe(OneLine):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of convolutions and products; "auto" is bfloat16 on a GPU, float32 on a CPU. Weights are float32."""
 
-    def __repr__(self) -> str:
+    def _line(self) -> str:
         """The fields that differ from their defaults, as Python takes them."""
         defaults = {field.name: field.default for field in fields(self)} | {"augmentation": Augmentation()}
         changed = [name for name, default in defaults.items() if getattr(self, name) != default]

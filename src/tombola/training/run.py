@@ -35,7 +35,7 @@ NOT_MEASURED = float("nan")
 """In training columns of a history, for the row before any step."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Run(OneLine):
     """The result of one training of a ticket.
 
@@ -65,7 +65,7 @@ class Run(OneLine):
         """Test accuracy after the last epoch, in percent."""
         return float(self.history[-1].test_accuracy)
 
-    def __repr__(self) -> str:
+    def _line(self) -> str:
         ticket = self.ticket
         end = "" if self.end == "trained" else f", {self.end}"
         return (
@@ -213,6 +213,8 @@ class History(Sequence[Epoch]):
         return self._rows[index]
 
     def __repr__(self) -> str:
+        if not self._rows:
+            return "<history of no epochs>"
         first, last = self._rows[0], self._rows[-1]
         return (
             f"<history of epochs {first.epoch} to {last.epoch}: train loss {last.train_loss:.4g}, "

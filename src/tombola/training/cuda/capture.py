@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 
 from tombola.errors import reason
-from tombola.training.cuda.memory import tell, watched
+from tombola.training.cuda.memory import note_caught, watched
 from tombola.training.epoch import DevicePlan
 
 T = TypeVar("T")
@@ -176,11 +176,11 @@ def with_room(make: Callable[[], T]) -> T:
 
     PyTorch frees its cache by itself in that case, but not during a capture.
     """
-    with watched():
+    with watched(torch.device("cuda")):
         try:
             return make()
-        except torch.OutOfMemoryError:
-            tell()
+        except torch.OutOfMemoryError as error:
+            note_caught(error)
         # Out here nothing refers to what failed any more, and its memory is free.
         forget_engines()
         return make()

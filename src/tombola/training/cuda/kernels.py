@@ -66,7 +66,7 @@ def _crop_kernel(
 def crop(batches: Batches, plan: DevicePlan, size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The batch of ``size`` images that the plan points to, and its labels.
 
-    Entries out of range are handled as in :func:`~tombola.training.epoch.gathered_at_step`.
+    An image whose place is out of range is the first instead, and counted among the plan's strays.
 
     Returns images ``(size, C, H, W)`` in ``dtype``, channels_last, and labels int64 ``(size,)``.
     """

@@ -2,8 +2,9 @@
 
 A convolution may need a workspace. Where that does not fit, PyTorch takes the next algorithm, without a word
 and for as long as the thread lives. Other algorithms give other bits, so bits would depend on what else lies
-in memory. Only the count of failed allocations gives it away: those of which no error told were silent.
-The count is the whole process's, and so is the remedy, a new process.
+in memory. PyTorch's count of failed allocations gives it away: those of which no error came were silent. The
+count is the whole process's, and so is the remedy, a new process. What cuDNN allocates by itself is not
+counted, nor anything under another allocator than PyTorch's own.
 """
 
 from __future__ import annotations
@@ -18,80 +19,91 @@ import torch
 
 from tombola.errors import DeviceLost
 
-# An error takes a moment from being counted to being told, by another thread perhaps.
+# An error takes a moment from being counted to being caught, by another thread perhaps.
 _PATIENCE, _LOOKS = 0.1, 10
 
 _lock = threading.Lock()
-_told: Counter[int] = Counter()
+_watchers: Counter[int] = Counter()
+_before: dict[int, int] = {}  # silent failures when the first of the watchers came, which are not ours
+_caught: Counter[int] = Counter()
 _lost: set[int] = set()
 
 
-class Shortage:
-    """Notices whether a convolution on the current GPU lacked memory, from when this was made.
-
-    In mode ``"autotuned"`` it notices nothing, because algorithms are chosen by timing anyhow. Without a GPU
-    neither.
-
-    Raises :class:`~tombola.errors.DeviceLost` if one of this process has lacked memory before.
-    """
-
-    def __init__(self) -> None:
-        self._device: int | None = None
-        if torch.cuda.is_available() and not torch.backends.cudnn.benchmark:
-            self._device = torch.cuda.current_device()
-            _refuse_if_lost(self._device)
-            self._before = _silent(self._device)
-
-    def check(self) -> None:
-        """Raises :class:`~tombola.errors.DeviceLost` if one has, so that bits may differ."""
-        if self._device is not None and self.remember():
-            _refuse_if_lost(self._device)
-
-    def remember(self, *, under_way: int = 0) -> bool:
-        """Whether one has; if so, later computations of this process are refused.
-
-        under_way: failed allocations whose errors are on their way to where they will be told.
-        """
-        if self._device is None:
-            return False
-        for _ in range(_LOOKS):
-            if _silent(self._device) <= self._before + under_way:
-                return False
-            time.sleep(_PATIENCE)
-        with _lock:
-            _lost.add(self._device)
-        return True
-
-
 @contextmanager
-def watched() -> Iterator[None]:
-    """Choose algorithms in this context; raises at its beginning and end as :class:`Shortage` does."""
-    shortage = Shortage()
+def watched(device: torch.device) -> Iterator[None]:
+    """Algorithms may be chosen in this context; a failure that is silent is remembered for good.
+
+    On a CPU, and in mode ``"autotuned"``, where they are chosen by timing anyhow, nothing is watched.
+
+    Raises :class:`~tombola.errors.DeviceLost` at its beginning and end if a convolution of this process has
+    lacked memory, so that bits may differ.
+    """
+    if not _counts(device):
+        yield
+        return
+    index = _index(device)
+    with _lock:
+        _refuse_if_lost(index)
+        if not _watchers[index]:
+            _before[index] = _silent(index)
+        _watchers[index] += 1
     try:
         yield
-    except torch.OutOfMemoryError:
-        shortage.remember(under_way=1)
+    except torch.OutOfMemoryError as error:
+        note_caught(error)
         raise
-    shortage.check()
-
-
-def tell() -> None:
-    """Say that a ``torch.OutOfMemoryError`` of the current GPU was caught; called once for each."""
-    if torch.cuda.is_available():
+    finally:
+        _look(index)
         with _lock:
-            _told[torch.cuda.current_device()] += 1
+            _watchers[index] -= 1
+    _refuse_if_lost(index)
 
 
-def _silent(device: int) -> int:
-    failed = torch.cuda.memory_stats_as_nested_dict(device).get("num_ooms", 0)
+def check(device: torch.device) -> None:
+    """Raises within :func:`watched` what its end would raise; may wait for a second."""
+    if _counts(device):
+        index = _index(device)
+        _look(index)
+        _refuse_if_lost(index)
+
+
+def note_caught(error: torch.OutOfMemoryError) -> None:
+    """Count an error of the current GPU as told; called wherever one is caught, it counts each once."""
+    if not getattr(error, "noted", False):
+        error.noted = True  # type: ignore[attr-defined]
+        if torch.cuda.is_available():
+            with _lock:
+                _caught[torch.cuda.current_device()] += 1
+
+
+def _look(index: int) -> None:
+    """Remember a GPU on which an allocation has failed in silence."""
+    for _ in range(_LOOKS):
+        with _lock:
+            if _silent(index) <= _before[index]:
+                return
+        time.sleep(_PATIENCE)
     with _lock:
-        return int(failed) - _told[device]
+        _lost.add(index)
 
 
-def _refuse_if_lost(device: int) -> None:
-    if device in _lost:
+def _counts(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_available() and not torch.backends.cudnn.benchmark
+
+
+def _index(device: torch.device) -> int:
+    return torch.cuda.current_device() if device.index is None else device.index
+
+
+def _silent(index: int) -> int:
+    """Allocations that failed without an error that was caught; for a moment, those on their way as well."""
+    return int(torch.cuda.memory_stats_as_nested_dict(index).get("num_ooms", 0)) - _caught[index]
+
+
+def _refuse_if_lost(index: int) -> None:
+    if index in _lost:
         raise DeviceLost(
-            f"{out_of_memory(torch.device('cuda', device))}: a convolution's workspace did not fit, and "
+            f"{out_of_memory(torch.device('cuda', index))}: a convolution's workspace did not fit, and "
             "PyTorch took another algorithm in silence, which gives other bits; begin a new process, with "
             "fewer slots or smaller batches"
         )
