@@ -21,11 +21,12 @@ from tombola.lab.execute import _record_failure
 from tombola.lab.export import export
 from tombola.lab.gc import gc
 from tombola.lab.lease import acquire, free, holder
-from tombola.lab.listing import listing, show_file, show_job
+from tombola.lab.listing import finished_names, listing, show_file, show_job
 from tombola.lab.store import Store, write_json
 from tombola.lab.supervision import append_to_log, last_lines
 from tombola.lab.training_progress import TrainingReport
 from tombola.lab.user_code import put_file
+from tombola.lab.verify import verify
 from tombola.training.checkpoint import Checkpoint, Checkpoints
 
 Within = Callable[[int], AbstractContextManager[None]]
@@ -225,3 +226,33 @@ def test_an_export_that_says_that_it_has_endless_members_asks_for_no_memory(
         file.write(content[end:])
     with bounded_memory(), pytest.raises(StoreError, match=r"is damaged or no export: its list of members"):
         import_(Store(tmp_path / "taken"), tmp_path / "export")
+
+
+def test_links_in_circles_in_place_of_jobs_end_no_listing(given: tuple[Store, list[str]]) -> None:
+    store, names = given
+    folder = store.folder(names[0])
+    shutil.rmtree(folder)
+    folder.symlink_to(folder.name)
+    (store.root / "jobs" / "zz").symlink_to("zz")
+    assert names[0] not in finished_names(store)[0]
+    assert names[1] in finished_names(store)[0]
+
+
+@pytest.mark.parametrize("name", ["jobs", "objects", "data", "files", "work"])
+def test_a_store_without_one_of_its_folders_gets_it_anew_or_is_refused(
+    given: tuple[Store, list[str]], name: str
+) -> None:
+    store, _ = given
+    folder = store.root / name
+    shutil.rmtree(folder)
+    assert Store(store.root, create=False).root == store.root
+    list(verify(store))
+    listing(store)
+    folder.rmdir()
+    folder.symlink_to(name)
+    with pytest.raises(StoreError, match=rf"{name} is no folder"):
+        Store(store.root)
+    folder.unlink()
+    folder.write_bytes(b"")
+    with pytest.raises(StoreError, match=rf"{name} is no folder"):
+        Store(store.root)

@@ -189,19 +189,24 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide the progress bars of the Hugging Face libraries."""
+    """Hide the progress bars of the Hugging Face libraries, and their log, which repeats untrusted names."""
     import datasets.utils
     import huggingface_hub.utils
 
     libraries: list[Any] = [datasets.utils, huggingface_hub.utils]
     loud = [library for library in libraries if not library.are_progress_bars_disabled()]
+    levels = [(library.logging, library.logging.get_verbosity()) for library in libraries]
     for library in loud:
         library.disable_progress_bars()
+    for logging, _ in levels:
+        logging.set_verbosity(logging.CRITICAL)
     try:
         yield
     finally:
         for library in loud:
             library.enable_progress_bars()
+        for logging, level in levels:
+            logging.set_verbosity(level)
 
 
 @contextmanager

@@ -99,6 +99,10 @@ class Store:
                 for folder in (self.root, *(self.root / name for name in sorted(FOLDERS))):
                     _make_lasting(folder)
                 write_json(mark, {"format": FORMAT})
+            for folder in (self.root / name for name in sorted(FOLDERS)):
+                if os.path.lexists(folder) and not folder.is_dir():
+                    raise StoreError(f"{folder} is no folder; put back the one that was there, or remove it")
+                _make_lasting(folder)
             format_ = read_json(mark).get("format")
         except OSError as error:
             raise StoreUnwritable(
