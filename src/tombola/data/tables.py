@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tombola.data.bounds import check_columns, check_size, largest_data
+from tombola.data.footer import ColumnChunk, column_chunks
 from tombola.data.texts import SUFFIXES, check_text
 from tombola.errors import DataError
 from tombola.untrusted import OTHER_FORM
@@ -89,16 +90,14 @@ def _measured(file: str, total: int, name: str) -> int:
     what = f"{name}: with {file} it"
     try:
         with parquet.ParquetFile(file, pre_buffer=False) as table:
-            metadata = table.metadata
-            groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-            chunks = [group.column(column) for group in groups for column in range(group.num_columns)]
+            chunks = list(column_chunks(file))
             # A value that is missing or repeated takes no room in the file, but some in memory.
-            stored = sum(max(chunk.total_uncompressed_size, chunk.num_values) for chunk in chunks)
-            check_size(total + max(stored, metadata.num_rows), what)
+            stored = sum(max(chunk.size, chunk.values) for chunk in chunks)
+            check_size(total + max(stored, table.metadata.num_rows), what)
             for batch in table.iter_batches(_rows_at_a_time(chunks), use_threads=False):
                 total += max(sum(map(_unfolded, batch.columns)), batch.num_rows)
                 check_size(total, what)
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
+    except (pyarrow.ArrowException, OSError, *OTHER_FORM) as error:
         raise DataError(f"{name}: {file} cannot be read; mend or remove it") from error
     return total
 
@@ -118,7 +117,7 @@ def _unfolded(array: Any) -> int:
     return int(compute.sum(compute.binary_length(values).take(array.indices)).as_py() or 0)
 
 
-def _rows_at_a_time(chunks: Iterable[Any]) -> int:
+def _rows_at_a_time(chunks: Iterable[ColumnChunk]) -> int:
     """How many rows of a table take at most a quarter of the bound, with all that its dictionaries hold."""
-    largest = max((chunk.total_uncompressed_size for chunk in chunks if chunk.has_dictionary_page), default=0)
+    largest = max((chunk.size for chunk in chunks if chunk.has_dictionary), default=0)
     return max(min(_ROWS, largest_data() // 4 // max(largest, 1)), 1)
