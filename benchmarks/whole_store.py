@@ -120,11 +120,15 @@ class WholeStore:
         shutil.rmtree(self.copy, ignore_errors=True)
         shutil.copytree(self.clean, self.copy, symlinks=True)
         alterations = self._alterations()
+
+        def is_within(folder: Path) -> bool:
+            return Path(os.path.realpath(folder)).is_relative_to(self.copy)
+
         for begin in range(0, min(len(script) - 3, 4 * _MOST), 4):
             what, where, source, how = script[begin : begin + 4]
             path, other = (self.copy / self.places[number % len(self.places)] for number in (where, source))
             # What an alteration of before has linked elsewhere is not altered.
-            if not all(place.parent.resolve().is_relative_to(self.copy) for place in (path, other)):
+            if not all(is_within(place.parent) for place in (path, other)):
                 continue
             with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
                 alterations[what % len(alterations)](path, other, Random(how))
@@ -158,6 +162,8 @@ class WholeStore:
             shutil.copytree(path, other, symlinks=True)
 
         def sealed(path: Path, other: Path, draw: Random) -> None:
+            if not is_plain(path):
+                return
             alter = (
                 altered_tensors
                 if path.suffix == ".safetensors" or "checkpoint" in path.name

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import tombola as tb
-from tombola.errors import StoreError, TicketError
+from tombola.errors import JobError, StoreError, TicketError
 from tombola.lab import lease as leases
 from tombola.lab.archive import import_
 from tombola.lab.chains import imp_jobs
@@ -228,6 +228,25 @@ def test_an_export_that_says_that_it_has_endless_members_asks_for_no_memory(
         import_(Store(tmp_path / "taken"), tmp_path / "export")
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_link_in_place_of_a_workplace_leads_no_file_astray(
+    store: Store, tmp_path: Path, kept: bool
+) -> None:
+    job = tb.job(tb.initialize, "convnet", "digits")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for name in ("checkpoint", "log.txt", "error.txt", "attempts.json", "under-way.json") if kept else ():
+        (outside / name).write_text("mine")
+    before = {path.name: path.read_text() for path in outside.iterdir()}
+    store.workplace(job.name).symlink_to(outside)
+    with pytest.raises(JobError, match="is a link, and work begins in no other folder"):
+        tb.Lab(store.root).run(job).raise_failures()
+    append_to_log(store.workplace(job.name), "a line")
+    assert {path.name: path.read_text() for path in outside.iterdir()} == before
+    store.workplace(job.name).unlink()
+    tb.Lab(store.root).run(job).raise_failures()
+
+
 def test_links_in_circles_in_place_of_jobs_end_no_listing(given: tuple[Store, list[str]]) -> None:
     store, names = given
     folder = store.folder(names[0])
@@ -254,5 +273,6 @@ def test_a_store_without_one_of_its_folders_gets_it_anew_or_is_refused(
         Store(store.root)
     folder.unlink()
     folder.write_bytes(b"")
+    (store.root / "tombola.json").unlink()
     with pytest.raises(StoreError, match=rf"{name} is no folder"):
         Store(store.root)
