@@ -274,6 +274,16 @@ def test_options_of_reading_that_ask_for_memory_or_time_are_refused(
         load_data(described(tmp_path / "texts", text))
 
 
+@pytest.mark.parametrize(
+    "files", ["'**/a*a*a*b.png'", "'" + "**/" * 10 + "*.png'", "[" + "'*', " * 1001 + "]"]
+)
+def test_patterns_of_files_that_take_for_ever_are_refused(tmp_path: Path, files: str) -> None:
+    folder = pictures(tmp_path / "pets", 4, png((4, 4)))
+    text = f"configs:\n- config_name: default\n  data_files: {files}"
+    with pytest.raises(DataError, match=r"pets: its README names its files by more than .* patterns"):
+        load_data(described(folder, text))
+
+
 def test_missing_lists_of_a_great_fixed_length_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -247,6 +247,15 @@ def test_a_link_in_place_of_a_workplace_leads_no_file_astray(
     tb.Lab(store.root).run(job).raise_failures()
 
 
+def test_nothing_is_added_to_a_file_that_has_a_name_outside(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("mine")
+    workplace = store.workplace("a" * 64)
+    workplace.mkdir()
+    (workplace / "log.txt").hardlink_to(tmp_path / "outside")
+    append_to_log(workplace, "a line")
+    assert (tmp_path / "outside").read_text() == "mine"
+
+
 def test_links_in_circles_in_place_of_jobs_end_no_listing(given: tuple[Store, list[str]]) -> None:
     store, names = given
     folder = store.folder(names[0])

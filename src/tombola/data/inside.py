@@ -8,7 +8,9 @@ followed no further than image sets need.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
+import re
 import stat
 import threading
 from collections.abc import Iterator
@@ -23,6 +25,10 @@ from tombola.untrusted import printable
 # The files in which a folder may say what ``datasets`` should read, and the most bytes one may have.
 _DESCRIPTIONS = ("README.md", ".huggingface.yaml", "dataset_infos.json")
 _LARGEST_DESCRIPTION = 2**24
+
+# Wildcards of a pattern, and of a name within it: comparing takes the length of a path to their power.
+_WILDCARDS, _MOST_WILDCARDS, _MOST_IN_A_NAME = re.compile(r"\*+"), 4, 2
+_MOST_PATTERNS = 1000
 
 # What a README may say of how data are read.
 _OPTIONS = {
@@ -56,6 +62,8 @@ def only_inside(root: str, name: str) -> Iterator[None]:
             )
         return compose(loader, *arguments)
 
+    patterns = itertools.count(1)
+
     def resolve_inside(pattern: str, base_path: str, *arguments: Any, **options: Any) -> list[str]:
         inside = any(_is_below(base_path, start) for start in roots)
         if not inside or _leads_out(pattern):
@@ -63,6 +71,11 @@ def only_inside(root: str, name: str) -> Iterator[None]:
             raise DataError(
                 f"{name}: its README names {place!r}, which is outside of it; copy what is needed into the "
                 "folder and name it relative to the README"
+            )
+        if _takes_for_ever(pattern) or next(patterns) > _MOST_PATTERNS:
+            raise DataError(
+                f"{name}: its README names its files by more than {_MOST_PATTERNS:,} patterns, or by one of "
+                "too many wildcards, which may take for ever; name the files or their folder"
             )
         return list(resolve(pattern, base_path, *arguments, **options))
 
@@ -82,6 +95,12 @@ def _is_below(place: str, root: str) -> bool:
 def _leads_out(pattern: str) -> bool:
     """Whether a pattern of file names may match something else than files below the folder it is for."""
     return os.path.isabs(pattern) or ".." in pattern.split("/") or ":" in pattern
+
+
+def _takes_for_ever(pattern: str) -> bool:
+    """Whether a pattern of file names has more wildcards than those of ``datasets`` itself."""
+    names = [len(_WILDCARDS.findall(name)) for name in pattern.split("/")]
+    return sum(names) > _MOST_WILDCARDS or max(names) > _MOST_IN_A_NAME
 
 
 def check_options(config: Any, name: str) -> None:
