@@ -275,7 +275,7 @@ def test_options_of_reading_that_ask_for_memory_or_time_are_refused(
 
 
 @pytest.mark.parametrize(
-    "files", ["'**/a*a*a*b.png'", "'" + "**/" * 10 + "*.png'", "[" + "'*', " * 1001 + "]"]
+    "files", ["'a*a*a*a*b.png'", "'" + "**/" * 10 + "*.png'", "[" + "'*', " * 1001 + "]"]
 )
 def test_patterns_of_files_that_take_for_ever_are_refused(tmp_path: Path, files: str) -> None:
     folder = pictures(tmp_path / "pets", 4, png((4, 4)))

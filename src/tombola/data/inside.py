@@ -27,7 +27,7 @@ _DESCRIPTIONS = ("README.md", ".huggingface.yaml", "dataset_infos.json")
 _LARGEST_DESCRIPTION = 2**24
 
 # Wildcards of a pattern, and of a name within it: comparing takes the length of a path to their power.
-_WILDCARDS, _MOST_WILDCARDS, _MOST_IN_A_NAME = re.compile(r"\*+"), 4, 2
+_WILDCARDS, _MOST_WILDCARDS, _MOST_IN_A_NAME = re.compile(r"\*+"), 4, 3
 _MOST_PATTERNS = 1000
 
 # What a README may say of how data are read.
