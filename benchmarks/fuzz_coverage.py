@@ -62,7 +62,7 @@ with atheris.instrument_imports(include=["json", "PIL", "tombola", "tomllib", "z
 # Inputs of each target in about half a minute, and of the cheapest in two.
 INPUTS = {
     "toml": 40_000, "scale": 100_000, "history": 70_000, "tensors": 30_000, "archive": 10_000,
-    "json": 750_000, "pictures": 15_000, "parquet": 5_000, "store": 1_500,
+    "json": 750_000, "pictures": 15_000, "parquet": 3_000, "store": 500,
 }  # fmt: skip
 # Bytes of the longest input, if no valid one has more than half of it.
 LONGEST = 2**12
