@@ -261,7 +261,8 @@ def fuzz(name: str, inputs: int, seed: int, room: Path) -> None:
         print(f"{name:<8} {outcomes.total():>9,} inputs, {seconds:.0f} s: {told}; {kept:,} kept", flush=True)
         if failures:
             print(f"{len(failures)} ways through: {'; '.join(failures)}", flush=True)
-        shutil.rmtree(room)
+        for folder in (room, room.with_name(f"{room.name}-outside")):
+            shutil.rmtree(folder, ignore_errors=True)
         os._exit(bool(failures))  # libFuzzer would go on
 
     def altered(content: bytes, longest: int, number: int) -> bytes:
