@@ -13,18 +13,17 @@ GB of memory, or takes longer than 20 seconds.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import io
+import json
 import os
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -35,17 +34,19 @@ from typing import Any, NamedTuple
 
 import atheris
 
-with atheris.instrument_imports(include=["json", "tombola", "tomllib", "zipfile"]):
-    import json
-    import tomllib
-    import zipfile
-
+with atheris.instrument_imports(include=["json", "PIL", "tombola", "tomllib", "zipfile"]):
+    import alter
+    import datasets
+    import pyarrow as pa
     import torch
-    from guard import SECONDS, Escape, bound_memory
-    from hostile import PATHS, fitting_checksums, places
+    from guard import SECONDS, Escape, Guard, bound_memory
+    from whole_store import WholeStore
 
     import tombola as tb
     from tombola import files
+    from tombola.data import hub
+    from tombola.data.catalogue import origin_of
+    from tombola.data.tables import check_files
     from tombola.errors import JobError, TombolaError, reason
     from tombola.experiments.from_file import read_experiments
     from tombola.experiments.last_scale import last_scale
@@ -61,26 +62,10 @@ with atheris.instrument_imports(include=["json", "tombola", "tomllib", "zipfile"
 # Inputs of each target in about half a minute, and of the cheapest in two.
 INPUTS = {
     "toml": 40_000, "scale": 100_000, "history": 70_000, "tensors": 30_000, "archive": 10_000,
-    "json": 750_000,
+    "json": 750_000, "pictures": 15_000, "parquet": 3_000, "store": 500,
 }  # fmt: skip
 # Bytes of the longest input, if no valid one has more than half of it.
 LONGEST = 2**12
-
-_NAME = "0123456789abcdef" * 4
-_CALL: dict[str, Any] = {"function": "train", "version": 1, "arguments": {"run": {"job": _NAME}}}
-_VALUES: list[Any] = [
-    None, True, False, "", [], {}, [[]], {"": {}}, "é" * 300, 0, 1, 2, 3, -1, 7, 2**31, 2**53, 2**63, 2**70,
-    10**400, 0.5, 0.25, -0.0, 1e308, float("nan"), float("-inf"), [2**40] * 3, [-1, -1], [2**32, 2**32],
-    [0, 2**62], ["3"], {"job": _NAME}, {"job": _NAME, "call": _CALL}, {"data": "digits"}, _CALL, *PATHS,
-    {"value": _NAME, "type": "Run"}, {"float": "nan"}, "F64", "BOOL", "F8_E4M3", "I16", "tiny", "paper",
-    "none", "whole", "train", _NAME,
-]  # fmt: skip
-_WORDS = [
-    b"", b"\0", b"\r", b"\n", b"\xff", b'"', b"'", b'"""', b",", b"[", b"{", b"[[", b"a.", b"=", b"1e999",
-    b"nan", b"[" * 1_500, b'{"a":' * 1_500, b"9" * 5_000, b"," * 1_000,
-    b"x\n" * 1_000, b"\\ud800", b"\x1b[2J", "\u2028\x85\u202e".encode(), b"0x1", b"1979-05-27", b"07:32:00",
-    b"inf", *map(str.encode, PATHS),
-]  # fmt: skip
 
 _TOML = b"""
 name = "mine"
@@ -112,102 +97,6 @@ class Target(NamedTuple):
     alter: Callable[[Random, bytes], bytes]
 
 
-def altered_text(draw: Random, content: bytes) -> bytes:
-    """Bytes with a word, or a part of their own, once or often in place of some of them."""
-    place, other = draw.randrange(len(content) + 1), draw.randrange(len(content) + 1)
-    word = draw.choice([*_WORDS, content[other : other + draw.choice([1, 8, 80])]])
-    rest = content[place + draw.choice([0, 0, 1, 5, 40]) :]
-    return content[:place] + word * draw.choice([1, 1, 1, 1, 2, 100]) + rest
-
-
-def altered_value(draw: Random, value: Any) -> Any:
-    """A JSON value, of which one to three parts are replaced, removed, renamed or copied; itself altered."""
-    for _ in range(draw.choice([1, 1, 1, 2, 3])):
-        inner = places(value)
-        if not inner:
-            return draw.choice(_VALUES)
-        (container, key), (source, other) = draw.choice(inner), draw.choice(inner)
-        part = json.loads(json.dumps(draw.choice([*_VALUES, source[other], source[other]])))
-        match draw.randrange(4):
-            case 0:
-                del container[key]
-            case 1 if isinstance(container, dict):
-                container[draw.choice([*PATHS, "job", "call", "data", str(other)])] = container.pop(key)
-            case 2 if isinstance(container, dict):
-                container[draw.choice([*PATHS, "job", "call", "data", str(other)])] = part
-            case _:
-                container[key] = part
-    return value
-
-
-def altered_json(draw: Random, content: bytes) -> bytes:
-    return json.dumps(altered_value(draw, json.loads(content))).encode()
-
-
-def altered_toml(draw: Random, content: bytes) -> bytes:
-    """A TOML file with values altered, or its text."""
-    if draw.randrange(2):
-        return altered_text(draw, content)
-    return _toml(altered_value(draw, tomllib.loads(content.decode())), "\n").encode()
-
-
-def _toml(value: Any, between: str = "") -> str:
-    if isinstance(value, dict):
-        entries = [f"{json.dumps(key)} = {_toml(part)}" for key, part in value.items()]
-        return between.join(entries) if between else "{" + ", ".join(entries) + "}"
-    return f"[{', '.join(map(_toml, value))}]" if isinstance(value, list) else json.dumps(value, default=str)
-
-
-def altered_tensors(draw: Random, content: bytes) -> bytes:
-    """A tensor file with its description, header or values altered, and sealed as its writer would."""
-    (length,) = struct.unpack("<Q", content[:8])
-    header, body = json.loads(content[8 : 8 + length]), content[8 + length :]
-    metadata = header.pop("__metadata__")
-    match draw.randrange(4):
-        case 0:
-            header = altered_value(draw, header)
-        case 1:
-            body = altered_text(draw, body)[: len(body)].ljust(len(body), b"\0")
-        case _:
-            metadata["description"] = json.dumps(altered_value(draw, json.loads(metadata["description"])))
-    metadata["checksums"] = json.dumps(fitting_checksums(header, body))
-    raw = json.dumps({"__metadata__": metadata | {"seal": files._seal(metadata)}, **header}).encode()
-    return struct.pack("<Q", len(raw)) + raw + body
-
-
-def altered_archive(draw: Random, content: bytes) -> bytes:
-    """An export with a member altered, renamed or removed, under checksums and names of jobs that fit."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        members = {member: archive.read(member) for member in archive.namelist()}
-    manifest = json.loads(members.pop("manifest.json"))
-    member = draw.choice(sorted(members))
-    folder, _, file = member.rpartition("/")
-    match draw.randrange(8):
-        case 0:
-            members[draw.choice([*PATHS, f"{folder}/thin", f"{folder}/history.csv"])] = members.pop(member)
-        case 1:
-            del members[member]
-        case 2:
-            manifest = altered_value(draw, manifest)
-        case _:
-            alter = altered_json if file.endswith("json") else altered_text
-            members[member] = (altered_tensors if "safetensors" in file else alter)(draw, members[member])
-    if file in ("result.json", "history.csv") and member in members:
-        provenance = json.loads(members[f"{folder}/provenance.json"])
-        provenance["sums"][file] = hashlib.sha256(members[member]).hexdigest()
-        members[f"{folder}/provenance.json"] = json.dumps(provenance).encode()
-    if file == "job.json" and member in members:
-        before, after = folder.removeprefix("jobs/"), name_of(json.loads(members[member]))
-        members = {name.replace(before, after): value for name, value in members.items()}
-        manifest["jobs"] = [after if name == before else name for name in manifest["jobs"]]
-    manifest["checksums"] = {name: hashlib.sha256(value).hexdigest() for name, value in members.items()}
-    written = io.BytesIO()
-    with zipfile.ZipFile(written, "w") as archive:
-        for name, value in (members | {"manifest.json": json.dumps(manifest).encode()}).items():
-            archive.writestr(name, value)
-    return written.getvalue()
-
-
 @tb.declare_network("tiny")
 def tiny(classes: int, channels: int) -> torch.nn.Module:
     pooled = torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
@@ -233,7 +122,7 @@ def target(name: str, room: Path) -> Target:
             check_description(description)
         except ValueError as error:
             raise TombolaError(reason(error)) from error
-        describes(description, _NAME)
+        describes(description, alter.NAME)
         for names in (parents, data_names, own_values, described_in_full):
             names(description)
 
@@ -270,29 +159,62 @@ def target(name: str, room: Path) -> Target:
         finally:
             shutil.rmtree(taken.root)
 
+    def read_picture(content: bytes) -> None:
+        kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+        cells = datasets.Dataset(pa.table({"image": pa.array([{"bytes": content, "path": None}] * 2, kind)}))
+        with guard.on(room):
+            hub.decoded([cells], "image", "x", room)
+        if zlib.crc32(content) % 64 == 0:  # a folder of them takes a hundred times as long
+            for place in ("cat/a.png", "cat/b.png", "bat/a.png", "bat/b.png"):
+                (room / "folder" / place).parent.mkdir(parents=True, exist_ok=True)
+                (room / "folder" / place).write_bytes(content)
+            with guard.on(room):
+                hub.load(origin_of(room / "folder"))
+
+    def read_parquet(content: bytes) -> None:
+        readme, table = alter.parted(content)
+        (room / "data").mkdir(exist_ok=True)
+        (room / "data" / "README.md").write_bytes(readme)
+        (room / "data" / "data.parquet").write_bytes(table)
+        if zlib.crc32(content) % 32 and readme == alter.parted(seeds[0])[0]:
+            check_files(
+                [str(room / "data" / "data.parquet")], "x"
+            )  # where most end, and a hundredth of the time
+        hub.load(origin_of(room / "data"))
+
     def written(write: Callable[[Path], object]) -> bytes:
         write(path)
         return path.read_bytes()
 
-    arguments = {"ticket": {"job": name_of(_CALL), "call": _CALL}, "data": {"data": "digits"}}
-    calls = [json.dumps(call).encode() for call in (_CALL, _CALL | {"arguments": arguments})]
+    arguments = {"ticket": {"job": name_of(alter.CALL), "call": alter.CALL}, "data": {"data": "digits"}}
+    calls = [json.dumps(call).encode() for call in (alter.CALL, alter.CALL | {"arguments": arguments})]
     user_code._module = _refuse_code
+    guard = Guard()
+    tempfile.tempdir = str(room)
     match name:
+        case "pictures":
+            return Target(list(alter.pictures()), read_picture, alter.altered_picture)
+        case "parquet":
+            seeds = list(alter.data_folders())
+            return Target(seeds, read_parquet, alter.altered_data)
+        case "store":
+            whole = WholeStore(room, guard)
+            return Target(whole.seeds(), whole.read, alter.altered_text)
         case "json":
-            return Target([(folder / "job.json").read_bytes(), *calls], read_json, altered_json)
+            return Target([(folder / "job.json").read_bytes(), *calls], read_json, alter.altered_json)
         case "history":
-            return Target([(folder / "history.csv").read_bytes()], read_history, altered_text)
+            return Target([(folder / "history.csv").read_bytes()], read_history, alter.altered_text)
         case "toml":
-            return Target([_TOML, b'import = "more.py"' + _TOML], read_toml, altered_toml)
+            return Target([_TOML, b'import = "more.py"' + _TOML], read_toml, alter.altered_toml)
         case "scale":
-            return Target([_SCALE], read_scale, altered_json)
+            return Target([_SCALE], read_scale, alter.altered_json)
         case "tensors":
             trained = lab.result(run)
             half = tb.prune(trained, fraction=0.5)
             seeds = [written(half.save), written(partial(half.save, with_start=True)), written(trained.save)]
-            return Target(seeds, read_tensors, altered_tensors)
+            return Target(seeds, read_tensors, alter.altered_tensors)
     exported = written(lambda to: export(lab.store, [run.name], to))
-    return Target([exported], read_archive, altered_archive)
+    return Target([exported], read_archive, alter.altered_archive)
 
 
 def fuzz(name: str, inputs: int, seed: int, room: Path) -> None:
@@ -300,7 +222,8 @@ def fuzz(name: str, inputs: int, seed: int, room: Path) -> None:
     chosen = target(name, room)
     (room / "corpus").mkdir()
     for number, content in enumerate(chosen.seeds):
-        chosen.read(content) if b"more.py" not in content else None  # whatever is imported late, now
+        with suppress(TombolaError):  # whatever is imported late, now
+            chosen.read(content) if b"more.py" not in content else None
         (room / "corpus" / str(number)).write_bytes(content)
     outcomes: Counter[str] = Counter()
     failures: dict[str, str] = {}
@@ -317,6 +240,8 @@ def fuzz(name: str, inputs: int, seed: int, room: Path) -> None:
             outcomes["clean errors"] += 1
             if "\n" in str(error):
                 failures.setdefault("more than one line", f"{error!r:.300}")
+            if isinstance(error.__cause__, MemoryError):
+                failures.setdefault(f"memory, {error.__cause__!r:.60}", f"{error!r:.300} {content[:400]!r}")
         except (Exception, Escape) as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
             cause = f"{type(error).__name__} in {where.name}, line {where.lineno}"
@@ -336,22 +261,23 @@ def fuzz(name: str, inputs: int, seed: int, room: Path) -> None:
         print(f"{name:<8} {outcomes.total():>9,} inputs, {seconds:.0f} s: {told}; {kept:,} kept", flush=True)
         if failures:
             print(f"{len(failures)} ways through: {'; '.join(failures)}", flush=True)
-        shutil.rmtree(room)
+        for folder in (room, room.with_name(f"{room.name}-outside")):
+            shutil.rmtree(folder, ignore_errors=True)
         os._exit(bool(failures))  # libFuzzer would go on
 
-    def alter(content: bytes, longest: int, number: int) -> bytes:
+    def altered(content: bytes, longest: int, number: int) -> bytes:
         draw = Random(number)
         if draw.randrange(2):
             with suppress(Exception):  # it is no valid input any more
-                altered = chosen.alter(draw, content)
-                if len(altered) <= longest:
-                    return altered
+                nearly = chosen.alter(draw, content)
+                if len(nearly) <= longest:
+                    return nearly
         return bytes(atheris.Mutate(content, longest))
 
     longest = max(LONGEST, *(2 * len(content) for content in chosen.seeds))
     flags = [f"-seed={seed + 1}", f"-max_len={longest}", "-len_control=0", "-mutate_depth=2"]
     flags += ["-rss_limit_mb=0", "-verbosity=0"]
-    atheris.Setup([sys.argv[0], *flags, str(room / "corpus")], one, custom_mutator=alter)
+    atheris.Setup([sys.argv[0], *flags, str(room / "corpus")], one, custom_mutator=altered)
     atheris.Fuzz()
 
 

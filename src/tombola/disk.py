@@ -17,7 +17,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tombola.errors import unwritable
+from tombola.errors import OddFile, unwritable
 from tombola.untrusted import NO_LINK, NO_WAIT, as_regular
 
 # Where files have no newline translation of their own, as on POSIX, there is no such flag.
@@ -63,7 +63,8 @@ def write_part(path: Path, content: bytes, *, synced: bool = False) -> None:
 def append(path: Path, content: bytes) -> None:
     """Add to the end of a file, which is made if need be.
 
-    Raises :class:`~tombola.errors.OddFile` or OSError for anything else than a file, such as a pipe or link.
+    Raises :class:`~tombola.errors.OddFile` or OSError for anything else than a file, such as a pipe or
+    link, and for one that has another name, too.
     """
     with open_to_append(path) as file:
         _write_all(file.fileno(), content)
@@ -71,7 +72,11 @@ def append(path: Path, content: bytes) -> None:
 
 def open_to_append(path: Path) -> FileIO:
     """A log, opened for what writes to it while a process dies; errors are those of :func:`append`."""
-    return as_regular(path, os.open(path, _APPENDED | NO_WAIT | NO_LINK, 0o666), "a")
+    file = as_regular(path, os.open(path, _APPENDED | NO_WAIT | NO_LINK, 0o666), "a")
+    if os.fstat(file.fileno()).st_nlink > 1:  # the log of a job has one name; by others it is something else
+        file.close()
+        raise OddFile(path, "a file of several names, not one of this store alone")
+    return file
 
 
 def new_file(path: Path) -> BinaryIO:

@@ -27,7 +27,7 @@ from tombola.networks.network import Factory, Network, prunable_names, weights_o
 from tombola.networks.versions import as_written, bare_name
 from tombola.one_line import OneLine
 from tombola.registry import declare
-from tombola.untrusted import OTHER_FORM
+from tombola.untrusted import OTHER_FORM, printable
 
 State = Mapping[str, Tensor]
 Mask = Mapping[str, Tensor]
@@ -108,7 +108,7 @@ class Ticket(OneLine):
         """The dense start; :class:`~tombola.errors.TicketError` if this ticket does not carry it."""
         if not self.complete:
             raise TicketError(
-                f"this ticket does not carry its dense start {self.start_fingerprint[:12]}; "
+                f"this ticket does not carry its dense start {printable(self.start_fingerprint[:12])}; "
                 "save it with with_start=True, or give it back with ticket.with_start(...)"
             )
         return self.start
@@ -117,9 +117,8 @@ class Ticket(OneLine):
         """The same ticket with its dense start; TicketError if that is not the start this ticket names."""
         fingerprint = files.fingerprint(start)
         if fingerprint != self.start_fingerprint:
-            raise TicketError(
-                f"that is start {fingerprint[:12]}; this ticket needs {self.start_fingerprint[:12]}"
-            )
+            needed = printable(self.start_fingerprint[:12])
+            raise TicketError(f"that is start {fingerprint[:12]}; this ticket needs {needed}")
         return replace(self, start=start, complete=True)
 
     def with_mask(self, mask: Mask) -> Ticket:
@@ -198,7 +197,7 @@ class Ticket(OneLine):
                     for name, keep in mask.items():
                         start[name][~keep] = tensors[f"pruned.{name}"]
             if start is None:
-                raise TicketError(f"the dense start {description['start'][:12]} is not at hand")
+                raise TicketError(f"the dense start {printable(description['start'][:12])} is not at hand")
             # A dense ticket's surviving weights are all of them.
             complete = description["start_kept"] != "surviving" or all(keep.all() for keep in mask.values())
             ticket = cls(

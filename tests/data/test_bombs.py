@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import json
 import os
 import subprocess
 import sys
@@ -172,6 +175,133 @@ def test_kinds_of_files_without_a_bound_are_refused(tmp_path: Path, name: str) -
         archive.writestr("cat/0.png", png((4, 4)))
     with pytest.raises(DataError, match=rf"{name}.*parquet"):
         load_data(tmp_path / "kinds")
+
+
+def zipped(content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("inner", content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, zipped])
+@pytest.mark.parametrize("name", ["train.csv", "train.json"])
+def test_a_compressed_file_is_no_text_whatever_its_name(
+    tmp_path: Path, pack: Callable[[bytes], bytes], name: str
+) -> None:
+    (tmp_path / "texts").mkdir()
+    line = b"image,label\n" if name.endswith("csv") else b'{"image": "a", "label": 1}\n'
+    (tmp_path / "texts" / name).write_bytes(pack(line * 10))
+    with pytest.raises(DataError, match=rf"{name} cannot be read as text"):
+        load_data(tmp_path / "texts")
+
+
+def keys(rows: int) -> list[dict[str, object]]:
+    return [{f"a{row}": row} for row in range(rows)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("train.csv", ",".join(map(str, range(1200))) + "\n" + "1\n" * 20),
+        ("train.csv", '"","' + '\n","'.join(map(str, range(1200))) + '"\n' + "1\n" * 20),
+        ("train.csv", "  \n\n" + ",".join(map(str, range(1200))) + "\n" + "1\n" * 20),
+        ("train.jsonl", "\n".join(map(json.dumps, keys(1200)))),
+        ("train.jsonl", "".join(map(json.dumps, keys(1200)))),
+        ("train.json", json.dumps(keys(1200))),
+        ("train.json", json.dumps([{"a": row} for row in keys(1200)])),
+        ("train.json", json.dumps({"a": [keys(1200)]})),
+        ("pictures/metadata.csv", "file_name," + ",".join(map(str, range(1200))) + "\n" + "0.png\n" * 20),
+        ("pictures/metadata.jsonl", "\n".join(json.dumps(row | {"file_name": "0.png"}) for row in keys(1200)))
+    ],
+)  # fmt: skip
+def test_a_table_of_too_many_columns_is_refused_before_short_rows_are_filled_up(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    folder = pictures(tmp_path / "texts", 4, png((4, 4))) if "pictures" in name else tmp_path / "texts"
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text)
+    with pytest.raises(DataError, match=rf"{name} has 1,\d\d\d columns or more; at most 1,000 are read"):
+        load_data(folder)
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train.jsonl"])
+def test_short_rows_count_as_if_they_were_filled_up(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = ",".join(map(str, range(500))) + "\n" + "1\n" * 2000
+    if name.endswith("jsonl"):
+        text = "\n".join(map(json.dumps, keys(500) * 4))
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / name).write_text(text)
+    monkeypatch.setenv("TOMBOLA_LARGEST_DATA", str(4 / 1024))
+    with pytest.raises(DataError, match=rf"{name} would take .*TOMBOLA_LARGEST_DATA"):
+        load_data(tmp_path / "texts")
+
+
+def described(folder: Path, text: str) -> Path:
+    (folder / "README.md").write_text(f"---\n{text}\n---\n")
+    return folder
+
+
+@pytest.mark.parametrize("place", ["configs: *a3", "configs: [{config_name: default, data_files: *a3}]"])
+@pytest.mark.parametrize("file", ["README.md", ".huggingface.yaml"])
+def test_a_readme_that_multiplies_is_refused(tmp_path: Path, place: str, file: str) -> None:
+    folder = pictures(tmp_path / "pets", 4, png((4, 4)))
+    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 4)), place]
+    text = "\n".join(lines)
+    (folder / file).write_text(f"---\n{text}\n---\n" if file == "README.md" else text)
+    with pytest.raises(DataError, match=r"pets: its README has aliases"):
+        load_data(folder)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("chunksize: 9000000000000", "sets 'chunksize'"),
+        ("names: [image, label]", "sets 'names'"),
+        ("engine: python", "sets 'engine'"),
+        ("sep: (a+)+c", "separates cells by"),
+    ],
+)
+def test_options_of_reading_that_ask_for_memory_or_time_are_refused(
+    tmp_path: Path, option: str, words: str
+) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "train.csv").write_text("image,label\na,1\n")
+    text = f"configs:\n- config_name: default\n  data_files: train.csv\n  {option}"
+    with pytest.raises(DataError, match=rf"texts: its README {words}"):
+        load_data(described(tmp_path / "texts", text))
+
+
+@pytest.mark.parametrize(
+    "files", ["'a*a*a*a*b.png'", "'" + "**/" * 10 + "*.png'", "[" + "'*', " * 1001 + "]"]
+)
+def test_patterns_of_files_that_take_for_ever_are_refused(tmp_path: Path, files: str) -> None:
+    folder = pictures(tmp_path / "pets", 4, png((4, 4)))
+    text = f"configs:\n- config_name: default\n  data_files: {files}"
+    with pytest.raises(DataError, match=r"pets: its README names its files by more than .* patterns"):
+        load_data(described(folder, text))
+
+
+def test_missing_lists_of_a_great_fixed_length_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOMBOLA_LARGEST_DATA", str(1 / 1024))
+    folder, length = parquet(tmp_path / "lists", 4, png((4, 4))), 2**16
+    empty = pa.FixedSizeListArray.from_arrays(
+        pa.nulls(length * 4, pa.int8()), length, mask=pa.array([True] * 4)
+    )
+    pictures = pq.read_table(folder / "train.parquet")
+    pq.write_table(pictures.append_column("more", empty), folder / "train.parquet")
+    with pytest.raises(DataError, match=r"train\.parquet it would take .*TOMBOLA_LARGEST_DATA"):
+        load_data(folder)
+    pq.write_table(pictures.append_column("more", pa.nulls(4, pa.list_(pa.int8()))), folder / "train.parquet")
+    assert len(load_data(folder).train) == 2
+    types = ["{name: image, dtype: image}", "{name: label, dtype: int8}"]
+    types.append(f"{{name: more, list: int8, length: {length}}}")
+    with pytest.raises(DataError, match=r"train\.parquet it would take .*TOMBOLA_LARGEST_DATA"):
+        load_data(described(folder, "dataset_info:\n  features:\n  - " + "\n  - ".join(types)))
 
 
 @pytest.mark.parametrize("value", ["much", "0", "-1", "nan"])

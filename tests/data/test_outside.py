@@ -7,6 +7,8 @@ import http.server
 import io
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -286,6 +288,19 @@ def test_control_characters_in_paths_and_columns_are_not_printed(tmp_path: Path,
     with pytest.raises(DataError, match="image 2") as caught:
         load_data(folder)
     assert str(caught.value).isprintable()
+
+
+def test_what_the_libraries_log_of_a_data_set_is_not_shown(tmp_path: Path, picture: Any) -> None:
+    folder = table(tmp_path / "tiny", [], picture)
+    red = pq.read_table(folder / "train.parquet").append_column("\x1b[31mred", [[1, 2]])
+    pq.write_table(red, folder / "train.parquet")
+    types = "[{name: image, dtype: image}]"
+    (folder / "README.md").write_text(f"---\ndataset_info: {{features: {types}}}\n---\n")
+    # In a process of its own, since the libraries write to the standard error that they were imported under.
+    code = "import sys, tombola, tombola.errors\ntry: tombola.load_data(sys.argv[1])\n"
+    code += "except tombola.errors.DataError: print('refused')"
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("refused\n", "")
 
 
 def test_unusual_characters_in_class_names_are_kept(tables: Writer, picture: Any) -> None:

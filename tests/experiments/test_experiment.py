@@ -1,5 +1,6 @@
 """Experiments of one's own: their jobs, their numbers, and what is refused."""
 
+import shutil
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import tombola as tb
 from tombola.errors import ExperimentError, TombolaError
 from tombola.experiments.chain_items import ChainItem
+from tombola.experiments.compute import run_experiments
 from tombola.experiments.experiment import Experiment, bound_chain
 from tombola.experiments.from_file import read_all_experiments, read_experiments
 from tombola.lab.chains import imp_jobs
@@ -496,3 +498,28 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         ExperimentError, match=r"no file '.*none\.py'; give an experiment of your own that exists"
     ):
         read_experiments(tmp_path / "none.py")
+
+
+def test_a_damaged_result_that_others_need_ends_the_rounds_of_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = {"epochs": 1, "batch_size": 600}
+    experiment = Experiment("mine", recipe=recipe, rounds=1).at()
+    lab = tb.Lab(tmp_path / "store")
+    run_experiments(lab, [experiment]).outcome.raise_failures()
+    functions = {name: lab.store.description(name)["function"] for name in lab.store.names()}
+    (ticket,) = [name for name, function in functions.items() if function == "prune"]
+    dense = lab.store.description(ticket)["arguments"]["run"]["job"]
+    for name in functions.keys() - {dense}:
+        shutil.rmtree(lab.store.folder(name))
+    (lab.store.folder(dense) / "job.json").unlink()
+    rounds: list[object] = []
+    run = lab.run
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        rounds.append(arguments)
+        return run(*arguments, **options) if len(rounds) < 5 else pytest.fail("it begins again and again")
+
+    monkeypatch.setattr(lab, "run", counted)
+    failed = run_experiments(lab, [experiment]).outcome.failed
+    assert any("is damaged: job.json" in cause for cause in failed.values())

@@ -321,3 +321,35 @@ def test_the_users_dask_configuration_is_as_before_after_a_local_cluster() -> No
     with local_cluster(Crew(1)):
         pass
     assert json.dumps(dask.config.config, default=str) == before
+
+
+@pytest.mark.parametrize("module", ["multiprocessing", "pickle", "torch"])
+def test_processes_import_nothing_out_of_the_current_folder(tmp_path: Path, module: str) -> None:
+    shared, own = tmp_path / "shared", tmp_path / "own"
+    shared.mkdir()
+    own.mkdir()
+    (shared / f"{module}.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')\nraise SystemExit(3)\n")
+    (own / "script.py").write_text(
+        f"""
+import tombola as tb
+from tombola.report.drawing import drawn
+if __name__ == "__main__":
+    job = tb.job(tb.initialize, "convnet", "digits")
+    tb.Lab({str(tmp_path / "store")!r}, workers=1).run(job).raise_failures()
+    with drawn(["no picture"] * 2, ["png"], 2) as files:
+        try:
+            next(files)
+        except AttributeError:  # of a process that has begun
+            print("done")
+"""
+    )
+    path = {"PYTHONPATH": str(Path(tb.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, str(own / "script.py")],
+        cwd=shared,
+        env=os.environ | path,
+        capture_output=True,
+        text=True,
+    )
+    assert not (tmp_path / "run").exists()
+    assert done.stdout == "done\n", done.stderr[-2000:]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import tombola as tb
-from tombola.errors import StoreError, TicketError
+from tombola.errors import JobError, StoreError, TicketError
 from tombola.lab import lease as leases
 from tombola.lab.archive import import_
 from tombola.lab.chains import imp_jobs
@@ -21,11 +21,12 @@ from tombola.lab.execute import _record_failure
 from tombola.lab.export import export
 from tombola.lab.gc import gc
 from tombola.lab.lease import acquire, free, holder
-from tombola.lab.listing import listing, show_file, show_job
+from tombola.lab.listing import finished_names, listing, show_file, show_job
 from tombola.lab.store import Store, write_json
 from tombola.lab.supervision import append_to_log, last_lines
 from tombola.lab.training_progress import TrainingReport
 from tombola.lab.user_code import put_file
+from tombola.lab.verify import verify
 from tombola.training.checkpoint import Checkpoint, Checkpoints
 
 Within = Callable[[int], AbstractContextManager[None]]
@@ -225,3 +226,62 @@ def test_an_export_that_says_that_it_has_endless_members_asks_for_no_memory(
         file.write(content[end:])
     with bounded_memory(), pytest.raises(StoreError, match=r"is damaged or no export: its list of members"):
         import_(Store(tmp_path / "taken"), tmp_path / "export")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_link_in_place_of_a_workplace_leads_no_file_astray(
+    store: Store, tmp_path: Path, kept: bool
+) -> None:
+    job = tb.job(tb.initialize, "convnet", "digits")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for name in ("checkpoint", "log.txt", "error.txt", "attempts.json", "under-way.json") if kept else ():
+        (outside / name).write_text("mine")
+    before = {path.name: path.read_text() for path in outside.iterdir()}
+    store.workplace(job.name).symlink_to(outside)
+    with pytest.raises(JobError, match="is a link, and work begins in no other folder"):
+        tb.Lab(store.root).run(job).raise_failures()
+    append_to_log(store.workplace(job.name), "a line")
+    assert {path.name: path.read_text() for path in outside.iterdir()} == before
+    store.workplace(job.name).unlink()
+    tb.Lab(store.root).run(job).raise_failures()
+
+
+def test_nothing_is_added_to_a_file_that_has_a_name_outside(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("mine")
+    workplace = store.workplace("a" * 64)
+    workplace.mkdir()
+    (workplace / "log.txt").hardlink_to(tmp_path / "outside")
+    append_to_log(workplace, "a line")
+    assert (tmp_path / "outside").read_text() == "mine"
+
+
+def test_links_in_circles_in_place_of_jobs_end_no_listing(given: tuple[Store, list[str]]) -> None:
+    store, names = given
+    folder = store.folder(names[0])
+    shutil.rmtree(folder)
+    folder.symlink_to(folder.name)
+    (store.root / "jobs" / "zz").symlink_to("zz")
+    assert names[0] not in finished_names(store)[0]
+    assert names[1] in finished_names(store)[0]
+
+
+@pytest.mark.parametrize("name", ["jobs", "objects", "data", "files", "work"])
+def test_a_store_without_one_of_its_folders_gets_it_anew_or_is_refused(
+    given: tuple[Store, list[str]], name: str
+) -> None:
+    store, _ = given
+    folder = store.root / name
+    shutil.rmtree(folder)
+    assert Store(store.root, create=False).root == store.root
+    list(verify(store))
+    listing(store)
+    folder.rmdir()
+    folder.symlink_to(name)
+    with pytest.raises(StoreError, match=rf"{name} is no folder"):
+        Store(store.root)
+    folder.unlink()
+    folder.write_bytes(b"")
+    (store.root / "tombola.json").unlink()
+    with pytest.raises(StoreError, match=rf"{name} is no folder"):
+        Store(store.root)

@@ -285,3 +285,14 @@ def test_an_export_with_data_under_an_odd_name_is_refused(given: tuple[Store, st
             archive.writestr(member, content)
     with pytest.raises(StoreError, match=r"'data/a\\nb\.json' belongs in no store"):
         import_(Store(tmp_path / "taken"), tmp_path / "odd")
+
+
+@pytest.mark.parametrize("start", ["a\nb", "\x1b[2J"])
+def test_the_name_of_a_start_in_a_ticket_is_printed_on_one_line(tmp_path: Path, start: str) -> None:
+    path = tmp_path / "ticket"
+    tb.initialize("convnet", tb.load_data("digits")).save(path, with_start=True)
+    details, tensors = files.read_tensors(path, _TICKET)
+    files.write_tensors(path, _TICKET, details | {"start": start}, tensors)
+    with pytest.raises(TicketError) as caught:
+        tb.Ticket.load(path)
+    assert str(caught.value).isprintable()

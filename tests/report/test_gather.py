@@ -1,11 +1,14 @@
 """What a report is made of: numbers, gaps, what is missing, and what the numbers were made with."""
 
 import json
+import shutil
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
 import tombola as tb
+from tombola.errors import StoreError
 from tombola.experiments.bound import Bound
 from tombola.experiments.compute import run_experiments
 from tombola.experiments.paper.jobs import PaperJobs
@@ -13,6 +16,7 @@ from tombola.experiments.paper.scales import overridden, scale_named
 from tombola.experiments.paper.studies import STUDIES, study_named
 from tombola.experiments.plan import plan
 from tombola.experiments.study import bind
+from tombola.lab.store import Store, read_json
 from tombola.report.gather import Report, gather
 from tombola.table.key import Key
 from tombola.views.exhibit import Exhibit
@@ -151,3 +155,15 @@ def test_studies_that_a_scale_does_not_fit_are_told_apart(work: PaperJobs) -> No
     )
     assert "takes 10 prunings" in others["table6"]
     assert "table2" in {study.name for study in fitting}
+
+
+def test_provenance_that_says_nothing_of_the_device_is_damage(
+    lab: tb.Lab, work: PaperJobs, tmp_path: Path
+) -> None:
+    shutil.copytree(lab.store.root, tmp_path / "store")
+    store = Store(tmp_path / "store")
+    for name in store.names():
+        path = store.folder(name) / "provenance.json"
+        path.write_text(json.dumps({"sums": read_json(path)["sums"], "precision": [], "device": {}}))
+    with pytest.raises(StoreError, match=r"provenance\.json does not say its 'tombola'"):
+        gather(tb.Lab(store.root), bound(work, "fig1"))

@@ -23,11 +23,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tombola.data.bounds import check_files, check_pixels, check_size, too_many_pixels
+from tombola.data.bounds import check_pixels, check_size, too_many_pixels
 from tombola.data.catalogue import CATALOGUE, DataOrigin, no_data_set
 from tombola.data.imageset import Data, ImageSet
-from tombola.data.inside import check_descriptions, check_file, only_inside
+from tombola.data.inside import check_descriptions, check_file, check_options, only_inside
 from tombola.data.subsets import stratified_split
+from tombola.data.tables import check_files
 from tombola.errors import DataError
 from tombola.untrusted import printable
 
@@ -122,6 +123,7 @@ def _splits(source: str, root: str, name: str, **options: Any) -> dict[str, Any]
 
     with only_inside(root, name):
         builder = datasets.load_dataset_builder(source, **options)
+        check_options(builder.config, name)
         if not Path(builder.cache_dir).exists():  # of the hub, an earlier load may have left the tables
             files = [file for split in (builder.config.data_files or {}).values() for file in split]
             if not Path(root).is_absolute():
@@ -129,7 +131,8 @@ def _splits(source: str, root: str, name: str, **options: Any) -> dict[str, Any]
             else:
                 for file in files:
                     check_file(file, Path(root), f"{name}: {file}")
-            check_files(files, name)
+            separator = getattr(builder.config, "sep", ",")
+            check_files(files, name, separator=separator, features=builder.info.features)
         builder.download_and_prepare()
     return dict(builder.as_dataset())
 
@@ -186,19 +189,24 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide the progress bars of the Hugging Face libraries."""
+    """Hide the progress bars of the Hugging Face libraries, and their log, which repeats untrusted names."""
     import datasets.utils
     import huggingface_hub.utils
 
     libraries: list[Any] = [datasets.utils, huggingface_hub.utils]
     loud = [library for library in libraries if not library.are_progress_bars_disabled()]
+    levels = [(library.logging, library.logging.get_verbosity()) for library in libraries]
     for library in loud:
         library.disable_progress_bars()
+    for logging, _ in levels:
+        logging.set_verbosity(logging.CRITICAL)
     try:
         yield
     finally:
         for library in loud:
             library.enable_progress_bars()
+        for logging, level in levels:
+            logging.set_verbosity(level)
 
 
 @contextmanager
@@ -290,7 +298,10 @@ def decoded(tables: Sequence[Any], column: str, name: str, folder: Path) -> list
                     continue
                 if not splits or _planes(picture) > splits[0].shape[1]:
                     _check_memory(picture, sum(rows), f"{name}: {sum(rows):,} images like image {row}", cell)
+                width, height = picture.size
                 pixels = _pixels(picture)
+                if sorted(pixels.shape[1:]) != sorted((height, width)):  # turned around it may be
+                    raise ValueError("its header says another size")
             sizes[pixels.shape[1:]] += 1
             if not splits:
                 splits = [np.empty((count, *pixels.shape), dtype=np.uint8) for count in rows]

@@ -101,12 +101,16 @@ def run_experiments(
     run = lab.run if stop is None else partial(lab.run, stop_after=stop)
     # Finished jobs go along in the first round: the outcome counts them, and their data is checked.
     jobs = list({job.name: job for job in (*jobs_of(items), *wanted_of(items, results))}.values())
+    requested: set[str] = set()
     while jobs:
+        requested.update(job.name for job in jobs)
         _add(outcome, run(jobs, progress=progress, recompute=recompute))
         recompute = ()
         if outcome.left:  # a search would want it again
             break
-        jobs = [job for job in wanted_of(items, results) if job.name not in outcome.failed]
+        # One that is wanted again cannot be read: it is damaged, and what needs it has failed.
+        unavailable = requested | outcome.failed.keys()
+        jobs = [job for job in wanted_of(items, results) if job.name not in unavailable]
     return Ran(outcome, skipped)
 
 

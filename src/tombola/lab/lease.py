@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tombola import disk
-from tombola.errors import OddFile, unwritable
+from tombola.errors import OddFile, StoreError, unwritable
 from tombola.lab import process
 from tombola.untrusted import json_object, open_regular
 
@@ -116,11 +116,14 @@ class Lease:
 def acquire(folder: Path) -> Lease | None:
     """The lease on a workplace, or None while another owner holds it.
 
-    Raises :class:`~tombola.errors.StoreUnwritable` if the place cannot be written to.
+    Raises :class:`~tombola.errors.StoreUnwritable` if the place cannot be written to, and
+    :class:`~tombola.errors.StoreError` for a link, by which files elsewhere would be overwritten.
     """
     try:
         path = folder / "lease"
         for _ in range(2):
+            if folder.is_symlink():
+                raise StoreError(f"{folder} is a link, and work begins in no other folder; remove it")
             disk.make_folder(folder, parents=True, exist_ok=True)
             owner = process.identity() | {"lease": uuid.uuid4().hex}
             if _create(path, owner):

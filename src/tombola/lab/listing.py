@@ -168,12 +168,20 @@ def _change_times(store: Store) -> list[tuple[str, int]]:
     times = []
     with os.scandir(store.root / "jobs") as shelves:
         for shelf in shelves:
-            if len(shelf.name) == 2 and shelf.is_dir():
+            if len(shelf.name) == 2 and _is_folder(shelf):
                 with os.scandir(shelf) as folders:
                     times += [
-                        (folder.name, folder.stat().st_mtime_ns) for folder in folders if folder.is_dir()
+                        (folder.name, folder.stat().st_mtime_ns) for folder in folders if _is_folder(folder)
                     ]
     return times
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder; links that go round in circles are none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _index(store: Store) -> dict[str, tuple[int, JobRow]]:

@@ -17,6 +17,8 @@ from typing import Any
 import distributed
 from distributed.security import Security
 
+from tombola.safe_path import safe_path
+
 # For the scheduler in this process, its nannies and, through them, the workers.
 _OPTIONS: dict[str, Any] = {
     # Nothing listens for HTTP, see below. If another version of Dask does, it has no routes.
@@ -58,10 +60,12 @@ def new_certificate() -> Security:
 def private_options() -> Iterator[dict[str, Any]]:
     """Dask options under which a cluster listens for nothing but Dask's messages, with private scratch files.
 
+    While this lasts, new processes import nothing out of the current folder.
+
     Their folder can be entered by this user only and is removed at the end. Dask's own is shared by all users
     of the machine, and Dask imports from it: the user who creates it first could put modules there.
     """
-    with tempfile.TemporaryDirectory(prefix="tombola-", ignore_cleanup_errors=True) as folder:
+    with safe_path(), tempfile.TemporaryDirectory(prefix="tombola-", ignore_cleanup_errors=True) as folder:
         try:
             yield {**_OPTIONS, "temporary-directory": folder}
         finally:

@@ -91,13 +91,18 @@ class Store:
         self.root = Path(default_place() if root is None else root).expanduser().absolute()
         mark = self.root / _MARK
         try:
-            if not mark.exists():
+            is_new = not mark.exists()
+            if is_new:
                 if self.root.is_dir() and any(_is_foreign(path.name) for path in self.root.iterdir()):
                     raise StoreError(f"{self.root} holds other files; a store wants a folder of its own")
                 if not create:
                     raise StoreError(f"no store at {self.root}; name one with --store or TOMBOLA_STORE")
-                for folder in (self.root, *(self.root / name for name in sorted(FOLDERS))):
-                    _make_lasting(folder)
+                _make_lasting(self.root)
+            for folder in (self.root / name for name in sorted(FOLDERS)):
+                if os.path.lexists(folder) and not folder.is_dir():
+                    raise StoreError(f"{folder} is no folder; put back the one that was there, or remove it")
+                _make_lasting(folder)
+            if is_new:
                 write_json(mark, {"format": FORMAT})
             format_ = read_json(mark).get("format")
         except OSError as error:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from tombola.report.figure import picture_files
+from tombola.safe_path import safe_path
 from tombola.views.picture import Picture
 
 Drawn = Iterator[tuple[Picture, dict[str, bytes]]]
@@ -32,7 +33,9 @@ def drawn(pictures: Sequence[Picture], kinds: Sequence[str], processes: int = 1)
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_follow_parent)
     try:
-        yield zip(pictures, pool.map(make, pictures), strict=True)
+        with safe_path():
+            files = pool.map(make, pictures)  # starts the processes
+        yield zip(pictures, files, strict=True)
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -19,6 +19,7 @@ from tombola.experiments.plan import plan
 from tombola.lab.item import Item, Results
 from tombola.lab.job import Job, all_needed, result_type
 from tombola.lab.lab import Lab
+from tombola.lab.store import PROVENANCE, Store
 from tombola.report.board import Row, board
 from tombola.report.findings import experiment_findings
 from tombola.table.key import Key
@@ -196,7 +197,7 @@ class _Origins:
     def _origin(self, job: Job) -> Origin | None:
         if job.name not in self._origins:
             finished = self._store.has(job.name)
-            self._origins[job.name] = _recorded_origin(self._store.provenance(job.name)) if finished else None
+            self._origins[job.name] = _recorded_origin(self._store, job.name) if finished else None
         return self._origins[job.name]
 
 
@@ -207,11 +208,15 @@ def _runs_of(job: Job) -> Sequence[Job]:
     return [parent for parent in job.needs if result_type(parent.declaration) is Run] or (job,)
 
 
-def _recorded_origin(provenance: dict[str, Any]) -> Origin:
-    """What a result's provenance says it was made with."""
-    versions = ", ".join(f"{name} {provenance[name]}" for name in ("tombola", "torch"))
-    device = provenance["hardware"] if provenance["device"] != "cpu" else "cpu"
-    return Origin(device, provenance["precision"] or "float32", versions)
+def _recorded_origin(store: Store, name: str) -> Origin:
+    """What a result's provenance says it was made with; StoreError if it does not."""
+    provenance = store.provenance(name)
+    try:
+        versions = ", ".join(f"{library} {provenance[library]}" for library in ("tombola", "torch"))
+        device = provenance["hardware"] if provenance["device"] != "cpu" else "cpu"
+        return Origin(str(device), str(provenance["precision"] or "float32"), versions)
+    except KeyError as error:
+        raise store.damaged(name, f"{PROVENANCE} does not say its {error}") from error
 
 
 def _shown_path(path: Path) -> str:
