@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 import tombola as tb
 from tombola.errors import ExperimentError, TombolaError
@@ -107,6 +108,27 @@ def test_several_scores_make_chains_and_rows_by_each() -> None:
     )
     (plain,) = items_of(Experiment("mine", recipe=QUICK))
     assert not plain.key.more
+
+
+def test_an_older_version_of_a_score_stays_the_older_one(tmp_path: Path) -> None:
+    @tb.declare_score("versioned")
+    def lowest(run: tb.Run) -> dict[str, Tensor]:
+        return {name: -run.weights[name] for name in run.ticket.mask}
+
+    @tb.declare_score("versioned", version=2)
+    def highest(run: tb.Run) -> dict[str, Tensor]:
+        return {name: run.weights[name] for name in run.ticket.mask}
+
+    scores = ["versioned@1", "versioned"]
+    experiment = Experiment("mine", recipe=QUICK, rounds=1, fraction=0.5, score=scores)
+    lab, table = measured(experiment, tmp_path)
+    assert {number.key.get("score") for number in table} == {"versioned", "versioned@2"}
+    first, second = (
+        lab.result(item.jobs[0]).ticket.mask
+        for item in items_of(experiment)
+        if item.key.sparsity == 50.0 and not item.measure
+    )
+    assert not any((first[name] & second[name]).any() for name in first)
 
 
 def test_an_experiment_has_the_criterion_of_its_prunings_in_its_keys_and_jobs() -> None:
