@@ -22,6 +22,8 @@ from tombola import registry
 from tombola.networks import initialization
 from tombola.networks.initialization import init_names, written_init
 from tombola.networks.network import Network, network_names
+from tombola.pruning import scores
+from tombola.pruning.scores import score_names, written_score
 from tombola.source import FORM, file_fingerprint
 from tombola.training.device import ENGINE_VERSION
 
@@ -62,11 +64,13 @@ def present() -> State:
         if not Network(name, 1, (1, 1), 1).own
     }
     inits = {name: written_init(name) for name in init_names() if initialization._schemes.is_built_in(name)}
+    own_scores = {name: written_score(name) for name in score_names() if scores._scores.is_built_in(name)}
     return {
         "form": {"fingerprint": FORM},
         "functions": dict(sorted(functions.items())),
         "networks": dict(sorted(networks.items())),
         "inits": dict(sorted(inits.items())),
+        "scores": dict(sorted(own_scores.items())),
         "engine": {"engine": ENGINE_VERSION},
         "modules": {name: file_fingerprint((PACKAGE / name).read_bytes()) for name in numeric_modules()},
     }

@@ -1,5 +1,6 @@
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -52,6 +53,27 @@ def test_masks_only_shrink_along_a_chain(chain: list[tb.Run]) -> None:
     for before, after in itertools.pairwise(chain):
         for name, keep in after.ticket.mask.items():
             assert not (keep & ~before.ticket.mask[name]).any()
+
+
+def test_a_list_of_fractions_is_that_of_the_rounds(
+    start: tb.Ticket, digits: tb.Data, short: tb.Recipe
+) -> None:
+    fractions = [0.5, 0.2, 0.75]
+    tickets = list(mask_search(start, digits, short, rounds=3, fraction=fractions, score="movement"))
+    # 8456 weights times 0.5, 0.4 and 0.1.
+    assert [ticket.kept for ticket in tickets] == [8456, 4228, 3382, 846]
+    assert tickets[3].density == pytest.approx(0.1)
+    with pytest.raises(RecipeError, match="rounds is 4, but fraction has 3; give one for each round"):
+        tb.imp(start, digits, short, rounds=4, fraction=fractions)
+    with pytest.raises(RecipeError, match=r"fraction is \[0\.5\]; one pruning takes one number"):
+        tb.prune(start, fraction=[0.5])  # type: ignore[arg-type]
+
+
+def test_one_shot_pruning_takes_a_score(start: tb.Ticket, digits: tb.Data, short: tb.Recipe) -> None:
+    run = tb.train(start, digits, short, noise=2)
+    options: dict[str, Any] = {"score": "large_init", "same_sign": True, "scope": "uniform"}
+    ticket = one_shot(start, digits, short, sparsity=0.9, noise=2, **options)
+    assert ticket.fingerprint == tb.prune(run, fraction=0.9, **options).fingerprint
 
 
 def test_a_chain_is_lazy(start: tb.Ticket, digits: tb.Data, short: tb.Recipe, plans: list[EpochPlan]) -> None:

@@ -50,6 +50,7 @@ from .pruning.controls import permute as permute
 from .pruning.controls import randomize as randomize
 from .pruning.controls import reinitialize as reinitialize
 from .pruning.prune import prune as prune
+from .pruning.scores import declare_score as declare_score
 from .registry import declare as declare
 from .search import imp as imp
 from .search import mask_search as mask_search

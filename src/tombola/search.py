@@ -1,4 +1,4 @@
-"""Searches for tickets by magnitude pruning (Algorithm 1 of the paper): train, prune, rewind, and again.
+"""Searches for tickets by iterative pruning (Algorithm 1 of the paper): train, prune, rewind, and again.
 
 A mask search gives tickets; sparse training is :func:`~tombola.training.loop.train` of one of them, with the
 recipe of the search or any other. So a short search before a full training (AIMP, section 4.3) and the grid
@@ -16,8 +16,7 @@ these searches over any way of calling (:mod:`tombola.calls`), so that they can 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Unpack
 
@@ -53,10 +52,12 @@ def imp(
 
     start: what every round is rewound to; with late rewinding, what :func:`~tombola.pretrain` gave.
     recipe: of mask search and sparse training alike; for two recipes see :func:`mask_search`.
-    rounds: number of prunings; sparsity after n of them is 1 - (1 - fraction)^n. No more than leave a weight.
+    rounds: number of prunings; sparsity after n of them is 1 - (1 - fraction)^n. No more than leave a weight,
+        nor than a list of fractions has.
     noise: number of the noise; each round draws its own noise from it.
     same_noise: replay the noise of round 0 in every round, as a control.
-    pruning: ``fraction``, ``scope`` and ``exclude`` of each pruning, as for :func:`~tombola.prune`.
+    pruning: of each pruning ``fraction``, or a list of one for each, ``scope``, ``exclude``, ``score``,
+        ``same_sign`` and ``invert``, as for :func:`~tombola.prune`. A score that asks for data gets these.
 
     Raises as ``train`` and ``prune`` do, at once for settings and before the first step for the rest.
     """
@@ -114,7 +115,7 @@ def one_shot(
     start: dense.
     sparsity: share of the prunable weights, but for excluded ones, that is removed; between 0 and 1, both
         excluded. 1 - 0.8^n keeps as many as n rounds of iterative pruning.
-    ranking: ``scope`` and ``exclude``, as for :func:`~tombola.prune`.
+    ranking: ``scope``, ``exclude``, ``score``, ``same_sign`` and ``invert``, as for :func:`~tombola.prune`.
     The other arguments and errors are as for :func:`mask_search`. The ticket is of round 1.
 
     Raises :class:`~tombola.errors.TicketError` for a start that is sparse already.
@@ -152,12 +153,12 @@ def chain(
     from tombola.pruning.prune import Pruning, prune
     from tombola.training.loop import train
 
-    options = asdict(pruning or Pruning())
+    pruning = pruning or Pruning()
     noise_round = 0 if same_noise else None
     run = call(train, start, data, recipe, noise=noise, noise_round=noise_round)
     yield run
-    for _ in range(rounds):
-        ticket = call(prune, run, **options)
+    for number in range(1, rounds + 1):
+        ticket = call(prune, run, **pruning.options(number, data))
         run = call(train, ticket, data, recipe, noise=noise, noise_round=noise_round)
         yield run
 
@@ -176,24 +177,34 @@ def tickets(
     """The ``rounds + 1`` tickets of a mask search, made likewise; the last one is not trained."""
     from tombola.pruning.prune import Pruning, prune
 
-    options = asdict(pruning or Pruning())
+    pruning = pruning or Pruning()
     yield start
     runs = chain(
         call, start, data, recipe, rounds=rounds, noise=noise, same_noise=same_noise, pruning=pruning
     )
-    for run in islice(runs, rounds):
-        yield call(prune, run, **options)
+    for number, run in enumerate(islice(runs, rounds), start=1):
+        yield call(prune, run, **pruning.options(number, data))
 
 
-def check_rounds(rounds: int, fraction: float, weights: int) -> None:
-    """Raises RecipeError for a negative number of prunings, or one that leaves nothing of so many weights."""
+def check_rounds(rounds: int, pruning: Pruning, weights: int) -> None:
+    """Raises RecipeError for a negative number of prunings, or one that leaves nothing of so many weights.
+
+    So it does for more prunings than there are fractions.
+    """
     if rounds < 0:
         raise RecipeError(f"rounds is {rounds}; it must be 0 or more")
-    most = most_rounds(fraction, weights)
+    if isinstance(pruning.fraction, Sequence):
+        left = math.prod((1 - fraction) ** count for fraction, count in pruning.prunings(rounds).items())
+        if rounds and weights * left < 0.5:
+            raise RecipeError(
+                f"{rounds} rounds of these fractions leave nothing even of {weights:,} weights; give fewer"
+            )
+        return
+    most = most_rounds(pruning.fraction, weights)
     if rounds > most:
         raise RecipeError(
-            f"rounds is {rounds:,}; pruning {fraction:g} in each leaves nothing even of {weights:,} weights, "
-            f"so give at most {most:,}"
+            f"rounds is {rounds:,}; pruning {pruning.fraction:g} in each leaves nothing even of {weights:,} "
+            f"weights, so give at most {most:,}"
         )
 
 
@@ -207,5 +218,5 @@ def _check_search(start: Ticket, recipe: Recipe, rounds: int, pruning: Pruning) 
     from tombola.training.preflight import check_budget
 
     kept = sum(int(start.mask[name].sum()) for name in pruning.ranked(start))
-    check_rounds(rounds, pruning.fraction, kept)
+    check_rounds(rounds, pruning, kept)
     check_budget(start.epoch, recipe)

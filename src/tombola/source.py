@@ -21,9 +21,9 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-Kind = Literal["functions", "networks", "inits"]
+Kind = Literal["functions", "networks", "inits", "scores"]
 Use = tuple[Kind, str]
-"""A declared name, after whether it is of a function, a network or an initialisation scheme."""
+"""A declared name, after whether it is of a function, a network, an initialisation scheme or a score."""
 
 FORM = 1
 """Version of the fingerprints; those of different forms are not compared.
@@ -120,7 +120,7 @@ def recorded_uses() -> Iterator[set[Use]]:
 
 
 def note_use(kind: Kind, name: str) -> None:
-    """Record that a declared function is called, a network built or its weights drawn."""
+    """Record that a declared function or score is called, a network built or its weights drawn."""
     uses = _used.get()
     if uses is not None and (kind, name) in _declared:
         uses.add((kind, name))

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import tombola as tb
+from tombola.lab.chains import imp_jobs
 from tombola.lab.store import Store
 
 Result = tuple[int, str, str]
@@ -122,6 +123,47 @@ def test_the_page_of_a_chain_says_how_it_was_made(tombola: Callable[..., Result]
     assert "ranked together" not in page
 
 
+def test_a_chain_is_pruned_by_the_criterion_that_was_asked_for(
+    tombola: Callable[..., Result], tmp_path: Path
+) -> None:
+    options = ("--score", "movement", "--same-sign", "--invert", "--scope", "erk", "--fraction", 0.5, 0.2)
+    code, out, err = tombola("imp", "--rounds", 2, *options, "--out", tmp_path / "out", *QUICK)
+    assert (code, err) == (0, "")
+    assert [row[1] for row in rows(out)] == ["0.00%", "50.00%", "60.00%"]
+    settings = {
+        "score": "movement",
+        "same_sign": True,
+        "invert": True,
+        "scope": "erk",
+        "fraction": [0.5, 0.2],
+    }
+    chain = imp_jobs("convnet", "digits", tb.Recipe(epochs=2, batch_size=400), rounds=2, **settings)
+    assert [row[5] for row in rows(out)] == [job.name[: len(rows(out)[0][5])] for job in chain]
+    page = " ".join((tmp_path / "out" / "report.html").read_text(encoding="utf-8").split())
+    for words in (
+        "the 50% then 20% highest of the remaining weights by the score movement are removed",
+        "Weights whose sign is another than at the start go first.", "(Erdos-Renyi-Kernel)",
+    ):  # fmt: skip
+        assert words in page
+
+
+def test_a_chain_is_pruned_by_a_score_of_ones_own(tombola: Callable[..., Result], tmp_path: Path) -> None:
+    text = (
+        "import tombola as tb\n\n"
+        "@tb.declare_score('signed', version=2)\n"
+        "def signed(run):\n"
+        "    return {name: run.weights[name] for name in run.ticket.mask}\n"
+    )
+    (tmp_path / "mine.py").write_text(text, encoding="utf-8")
+    options = ("--score", "signed", "--import", tmp_path / "mine.py", "--rounds", 1, "--fraction", 0.5)
+    code, _, err = tombola("imp", *options, *QUICK)
+    assert (code, err) == (0, "")
+    store = Store(tmp_path / "store")
+    (name,) = (name for name in store.names() if store.description(name)["function"] == "prune")
+    assert store.description(name)["arguments"]["score"] == "signed@2"
+    assert list(store.provenance(name)["source"]["scores"]) == ["signed@2"]
+
+
 def test_tickets_of_a_chain_are_saved_and_the_first_holds_the_start_of_all(
     tombola: Callable[..., Result], tmp_path: Path
 ) -> None:
@@ -202,6 +244,8 @@ def test_the_store_can_be_listed_and_shown(tombola: Callable[..., Result], tmp_p
         (("--fraction", 0), "fraction is 0.0; it must lie between 0 and 1, both excluded"),
         (("--fraction", 1), "fraction is 1.0; it must lie between 0 and 1, both excluded"),
         (("--fraction", 1.5), "fraction is 1.5; it must lie between 0 and 1, both excluded"),
+        (("--fraction", 0.5, 0.2), "rounds is 20, but fraction has 2; give one for each round"),
+        (("--score", "movment"), "no score 'movment'; did you mean 'movement'?"),
         (("--rounds", -1), "rounds is -1; it must be 0 or more"),
         (
             ("--rewind", 200, "--recipe.epochs", 200),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 import tombola as tb
 from tombola.errors import ExperimentError, TombolaError
@@ -91,6 +92,63 @@ def test_the_initialisation_of_an_experiment_is_that_of_its_starts() -> None:
     assert expected.name != imp_jobs("convnet", "digits", recipe, rounds=0)[0].name
     with pytest.raises(TombolaError, match="no initialisation 'glorot'; did you mean 'glorot-normal'"):
         Experiment("mine", recipe=QUICK, init="glorot").at()
+
+
+def test_several_scores_make_chains_and_rows_by_each() -> None:
+    experiment = Experiment("mine", recipe=QUICK, rounds=1, score=["magnitude", "movement"], scope="erk")
+    runs = [item for item in items_of(experiment) if not item.measure]
+    assert [(item.key.sparsity, item.key.get("score"), item.key.get("scope")) for item in runs] == [
+        (sparsity, score, "erk") for score in ("magnitude", "movement") for sparsity in (0.0, 20.0)
+    ]
+    recipe = tb.Recipe(**QUICK)
+    for place, score in ((1, "magnitude"), (3, "movement")):
+        expected = imp_jobs("convnet", "digits", recipe, rounds=1, score=score, scope="erk")
+        assert runs[place].jobs[0].name == expected[1].name
+    assert (
+        "the 20% lowest of the remaining weights by the score magnitude or movement (separate chains) are"
+        in (experiment.about)
+    )
+    (plain,) = items_of(Experiment("mine", recipe=QUICK))
+    assert not plain.key.more
+
+
+def test_an_older_version_of_a_score_stays_the_older_one(tmp_path: Path) -> None:
+    @tb.declare_score("versioned")
+    def lowest(run: tb.Run) -> dict[str, Tensor]:
+        return {name: -run.weights[name] for name in run.ticket.mask}
+
+    @tb.declare_score("versioned", version=2)
+    def highest(run: tb.Run) -> dict[str, Tensor]:
+        return {name: run.weights[name] for name in run.ticket.mask}
+
+    scores = ["versioned@1", "versioned"]
+    experiment = Experiment("mine", recipe=QUICK, rounds=1, fraction=0.5, score=scores)
+    lab, table = measured(experiment, tmp_path)
+    assert {number.key.get("score") for number in table} == {"versioned", "versioned@2"}
+    first, second = (
+        lab.result(item.jobs[0]).ticket.mask
+        for item in items_of(experiment)
+        if item.key.sparsity == 50.0 and not item.measure
+    )
+    assert not any((first[name] & second[name]).any() for name in first)
+
+
+def test_an_experiment_has_the_criterion_of_its_prunings_in_its_keys_and_jobs() -> None:
+    options: dict[str, Any] = {
+        "same_sign": True,
+        "invert": True,
+        "exclude": ["0.weight"],
+        "score": "movement",
+    }
+    experiment = Experiment("mine", recipe=QUICK, rounds=2, fraction=[0.5, 0.2], **options)
+    runs = [item for item in items_of(experiment) if not item.measure]
+    assert [item.key.sparsity for item in runs] == [0.0, 50.0, 60.0]
+    assert dict(runs[1].key.more) == {**options, "exclude": '["0.weight"]'}
+    expected = imp_jobs("convnet", "digits", tb.Recipe(**QUICK), rounds=2, fraction=[0.5, 0.2], **options)
+    assert [item.jobs[0].name for item in runs] == [job.name for job in expected]
+    assert "2 rounds of pruning: the 50% then 20% highest of the remaining weights by the score movement" in (
+        experiment.about
+    )
 
 
 def test_rounds_that_two_decimals_do_not_tell_apart_have_keys_of_their_own() -> None:
@@ -417,6 +475,17 @@ def test_a_study_written_before_has_the_same_class() -> None:
         ({"fraction": 2}, "mine: fraction is 2; it must lie between 0 and 1, both excluded"),
         ({"fraction": True}, "mine: fraction is True; it must be a number"),
         ({"fraction": 1.5, "rounds": 0}, "mine: fraction is 1.5; it must lie between 0 and 1, both excluded"),
+        ({"fraction": [0.5, 0.2], "rounds": 3}, "mine: rounds is 3, but fraction has 2; give one for each"),
+        ({"fraction": []}, "mine: fraction is an empty list; give one for each round"),
+        ({"fraction": [0.5, "x"]}, "mine: fraction is [0.5, 'x']; it must be a number"),
+        ({"score": "movment"}, "mine: no score 'movment'; did you mean 'movement'?"),
+        ({"score": []}, "mine: score is []; give names of declared scores"),
+        ({"score": 3}, "mine: score is 3; give names of declared scores"),
+        ({"score": ["movement", "movement@1"]}, "mine: score has 'movement' twice; give each value once"),
+        ({"scope": "erkk"}, "mine: no pruning scope 'erkk'; did you mean 'erk'?"),
+        ({"scope": 3}, "mine: scope is 3; give its name"),
+        ({"invert": "yes"}, "mine: invert is 'yes'; give true or false"),
+        ({"exclude": "0.weight"}, "mine: exclude is '0.weight'; give a list of names"),
         ({"networks": ["convnet", "convnet"]}, "mine: networks has 'convnet' twice; give each value once"),
         ({"data": ["digits", "digits"]}, "mine: data has 'digits' twice; give each value once"),
         ({"recipe": {"lr": [0.1, 0.2, 0.1]}}, "mine: lr of the recipe has 0.1 twice; give each value once"),

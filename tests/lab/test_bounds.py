@@ -13,7 +13,8 @@ from tombola.experiments.experiment import Experiment
 from tombola.lab.chains import imp_jobs, ticket_jobs
 from tombola.lab.execute import Settings
 from tombola.lab.slots import available_cores
-from tombola.pruning.prune import nearest_count
+from tombola.pruning.allocation import nearest_count
+from tombola.pruning.prune import Pruning
 from tombola.search import check_rounds, mask_search
 
 RECIPE = tb.Recipe(epochs=1, batch_size=100)
@@ -23,9 +24,19 @@ RECIPE = tb.Recipe(epochs=1, batch_size=100)
 @pytest.mark.parametrize("weights", [1, 2, 1000, 11_164_352])
 def test_as_many_rounds_are_allowed_as_leave_a_weight(weights: int, fraction: float) -> None:
     most = max(n for n in range(3000) if nearest_count(weights, (1 - fraction) ** n) >= 1)
-    check_rounds(most, fraction, weights)
+    check_rounds(most, Pruning(fraction), weights)
     with pytest.raises(RecipeError, match=rf"rounds is {most + 1:,}; .* at most {most:,}"):
-        check_rounds(most + 1, fraction, weights)
+        check_rounds(most + 1, Pruning(fraction), weights)
+
+
+def test_a_schedule_has_rounds_as_long_as_it_goes_and_leaves_a_weight() -> None:
+    check_rounds(2, Pruning([0.5, 0.2]), 2)
+    check_rounds(0, Pruning([0.5, 0.2]), 0)
+    with pytest.raises(RecipeError, match="rounds is 3, but fraction has 2; give one for each round"):
+        check_rounds(3, Pruning([0.5, 0.2]), 1000)
+    with pytest.raises(RecipeError, match="2 rounds of these fractions leave nothing even of 9 weights"):
+        check_rounds(2, Pruning([0.5, 0.9]), 9)
+    check_rounds(2, Pruning([0.5, 0.9]), 11)
 
 
 def test_a_search_of_more_rounds_than_its_start_has_weights_for_is_refused(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import tombola as tb
 from tombola import registry as declarations
@@ -148,8 +149,29 @@ def test_a_default_given_in_full_changes_no_name(dense: tb.Job) -> None:
         recipe=tb.Recipe(epochs=200, momentum=0.9, milestones=(), augmentation=Augmentation(fill="black")),
     )  # fmt: skip
     assert spelled.name == plain.name
-    pruned = tb.job(tb.prune, plain, fraction=0.2, scope="global", exclude=[])
-    assert pruned.name == tb.job(tb.prune, plain).name
+    spelled = {"fraction": 0.2, "scope": "global", "exclude": [], "same_sign": False, "invert": False}
+    for score in ("magnitude", "magnitude@1"):
+        pruned = tb.job(tb.prune, plain, score=score, data=None, **spelled)
+        assert pruned.name == tb.job(tb.prune, plain).name == sha("prune", run={"job": plain.name})
+
+
+def test_a_name_holds_the_criterion_of_pruning(dense: tb.Job, dozen: tb.Recipe) -> None:
+    @tb.declare_score("named", version=2)
+    def named(run: tb.Run, data: tb.Data) -> dict[str, Tensor]:
+        return {name: run.weights[name] for name in run.ticket.mask}
+
+    run = tb.job(tb.train, dense, "digits", dozen)
+    for options, written in (
+        ({"score": "movement"}, {"score": "movement"}),
+        ({"score": "movement@1", "invert": True}, {"score": "movement", "invert": True}),
+        ({"same_sign": True, "scope": "erk"}, {"same_sign": True, "scope": "erk"}),
+        # Data only where the score asks for them.
+        ({"score": "named"}, {"score": "named@2", "data": DIGITS}),
+        ({"score": named}, {"score": "named@2", "data": DIGITS}),
+        ({"fraction": [0.5]}, {"fraction": 0.5}),
+    ):
+        made = imp_jobs("convnet", "digits", dozen, rounds=1, **options)[1]
+        assert made.arguments["ticket"].name == sha("prune", run={"job": run.name}, **written)
 
 
 @pytest.mark.parametrize(

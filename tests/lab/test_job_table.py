@@ -87,6 +87,27 @@ def test_prunings_of_different_fractions_multiply(lab: tb.Lab) -> None:
     assert key_of(lab, job(tb.train, second, "digits", FULL)).sparsity == 60.0  # 0.5 * 0.8 stay
 
 
+def test_tickets_of_other_criteria_have_keys_of_their_own(lab: tb.Lab) -> None:
+    settings: list[dict[str, object]] = [
+        {}, {"score": "movement"}, {"score": "movement@1", "same_sign": True}, {"invert": True},
+        {"scope": "erk"}, {"scope": "uniform"},
+    ]  # fmt: skip
+    runs = [chain(**options)[1] for options in settings]
+    axes = [dict(number.key.more) for number in lab.table(runs)]
+    assert axes == [
+        {}, {"score": "movement"}, {"score": "movement", "same_sign": True}, {"invert": True},
+        {"scope": "erk"}, {"scope": "uniform"},
+    ]  # fmt: skip
+    dense = job(tb.train, job(tb.densify, runs[2].arguments["ticket"]), "digits", FULL)
+    assert dict(key_of(lab, dense).more) == {"densified": True}
+
+
+def test_a_ticket_that_is_pruned_untrained_keeps_where_it_comes_from(lab: tb.Lab) -> None:
+    again = job(tb.prune, chain()[1].arguments["ticket"], score="large_init")
+    key = key_of(lab, job(tb.train, again, "digits", FULL))
+    assert (key.sparsity, key.momentum, key.more) == (36.0, 0.0, (("score", "large_init"),))
+
+
 def test_runs_of_other_seeds_have_one_key(lab: tb.Lab) -> None:
     for rewind, noise in ((0, None), (1, None), (1, 100)):
         runs = [

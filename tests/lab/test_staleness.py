@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tombola import disk, registry, source
 from tombola.errors import ClusterError, JobError, RecipeError, StoreError
 from tombola.lab import lease as leases
 from tombola.lab import recompute, staleness
-from tombola.lab.chains import imp_jobs
+from tombola.lab.chains import as_job, imp_jobs
 from tombola.lab.deadline import Stop
 from tombola.lab.evaluate import finished_job
 from tombola.lab.execute import Settings
@@ -26,7 +27,9 @@ from tombola.lab.progress import Bar
 from tombola.lab.recompute import remove_results
 from tombola.lab.store import Store, read_json, write_json
 from tombola.lab.user_code import import_file
+from tombola.lab.verify import verify
 from tombola.networks import initialization, network
+from tombola.pruning import scores
 
 TEXT = '''import tombola as tb
 from torch import nn
@@ -41,6 +44,11 @@ def own_net(classes: int) -> nn.Module:
 @tb.declare_init("halves")
 def halves(module: nn.Module) -> None:
     nn.init.constant_(module[1].weight, 0.5)
+
+
+@tb.declare_score("own-score")
+def own_score(run: tb.Run):
+    return {name: run.weights[name] for name in run.ticket.mask}
 
 
 @tb.declare("count")
@@ -61,6 +69,7 @@ def declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
     monkeypatch.setattr(registry, "_declarations", dict(registry._declarations))
     monkeypatch.setattr(network._networks, "_declared", dict(network._networks._declared))
     monkeypatch.setattr(initialization._schemes, "_declared", dict(initialization._schemes._declared))
+    monkeypatch.setattr(scores._scores, "_declared", dict(scores._scores._declared))
     monkeypatch.setattr(source, "_declared", {})
 
     def edit(*pairs: str) -> None:
@@ -70,10 +79,11 @@ def declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
             assert text.count(old) == 1, old
             text = text.replace(old, new)
         (tmp_path / "mine.py").write_text(text)
-        for name in ("own-net", "halves", "count", "twice"):
+        for name in ("own-net", "halves", "own-score", "count", "twice"):
             registry._declarations.pop(name, None)
             network._networks._declared.pop(name, None)
             initialization._schemes._declared.pop(name, None)
+            scores._scores._declared.pop(name, None)
         # A text that comes back is declared again.
         for name in [name for name in sys.modules if name.startswith("tombola_own_")]:
             monkeypatch.delitem(sys.modules, name)
@@ -299,6 +309,51 @@ def test_an_edited_initialisation_is_told_and_replaced_like_a_network(
 
 
 @pytest.mark.parametrize("recorded", [True, False])
+def test_an_edited_score_is_told_and_recomputed(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe, recorded: bool
+) -> None:
+    def chain() -> list[Job]:
+        return imp_jobs("convnet", "digits", quick, rounds=1, fraction=0.5, score="own-score")
+
+    declare()
+    plain = imp_jobs("convnet", "digits", quick, rounds=1, fraction=0.5)
+    lab.run([*chain(), *plain])
+    before = lab.result(as_job(chain()[1].arguments["ticket"])).mask
+    declare("run.weights[name] for", "-run.weights[name] for")
+    (words,) = said(lambda: tb.Lab(lab.store.root).run([*chain(), *plain]))
+    assert words.startswith("score own-score was edited since 1 result used here was made with it")
+    assert '@declare_score("own-score", version=2)' in words
+    again = tb.Lab(lab.store.root)
+    if not recorded:
+        for name in list(lab.store.names()):
+            place = lab.store.folder(name) / "provenance.json"
+            write_json(place, {key: value for key, value in read_json(place).items() if key != "source"})
+    outcome = again.run(chain(), recompute=["own-score"])
+    assert outcome.removed == sorted([chain()[1].arguments["ticket"].name, chain()[1].name])
+    after = again.result(as_job(chain()[1].arguments["ticket"])).mask
+    # The other half of the weights, which have all kinds of signs.
+    assert not any((after[name] & before[name]).any() for name in after)
+    declare('@tb.declare_score("own-score")', '@tb.declare_score("own-score", version=2)')
+    assert not said(lambda: tb.Lab(lab.store.root).run(plain))
+    assert chain()[1].arguments["ticket"].arguments["score"] == "own-score@2"
+
+
+def test_results_of_a_score_that_is_not_declared_here_are_read_all_the_same(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe
+) -> None:
+    declare()
+    run = imp_jobs("convnet", "digits", quick, rounds=1, fraction=0.5, score="own-score")[1]
+    lab.run(run)
+    kept = lab.result(run).ticket.kept
+    scores._scores._declared.pop("own-score")
+    again = tb.Lab(lab.store.root)
+    assert again.result(finished_job(lab.store, run.name)).ticket.kept == kept
+    not_rebuilt: Counter[str] = Counter()
+    assert list(verify(lab.store, not_rebuilt)) == []
+    assert not not_rebuilt
+
+
+@pytest.mark.parametrize("recorded", [True, False])
 def test_what_was_made_of_a_ticket_of_the_callers_own_goes_with_its_network(
     lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe, digits: tb.Data, recorded: bool
 ) -> None:
@@ -323,14 +378,18 @@ def test_only_names_of_ones_own_are_recomputed(
     lab.run(measure)
     before = sorted(lab.store.names())
     for names, words in (
-        (["cont"], r"no function, network or initialisation of your own 'cont'; did you mean 'count'\?"),
+        (
+            ["cont"],
+            r"no function, network, initialisation or score of your own 'cont'; did you mean 'count'\?",
+        ),
         (
             ["own-ned"],
-            r"no function, network or initialisation of your own 'own-ned'; did you mean 'own-net'\?",
+            r"no function, network, initialisation or score of your own 'own-ned'; did you mean 'own-net'\?",
         ),
         (["count", "train"], "train is tombola's own and gives other numbers in another version only"),
         (["convnet"], "convnet is tombola's own"),
         (["orthogonal"], "orthogonal is tombola's own"),
+        (["movement"], "movement is tombola's own"),
         ("count", r"names is 'count', one text; give a list of names, \['count'\]"),
     ):
         with pytest.raises(JobError, match=words):

@@ -1,22 +1,31 @@
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tombola.pruning.prune import (
+import tombola as tb
+from tombola.pruning.allocation import (
+    Scope,
+    allocation,
     keep_globally,
     keep_highest,
     keep_layerwise,
     nearest_count,
     remaining_count,
+    shared_counts,
 )
 
-# Few different values, so that ties are the rule; -1 stands for a non-finite weight.
-scores = hnp.arrays(np.float32, st.integers(1, 40), elements=st.sampled_from([-1, 0, 0.25, 0.5, 1, 2]))
+# Few different values, so that ties are the rule; minus infinity is that of a non-finite weight.
+levels = st.sampled_from([-math.inf, -1, 0, 0.25, 0.5, 1, 2])
+scores = hnp.arrays(np.float32, st.integers(1, 40), elements=levels)
+# Of a convolution, a linear layer and the like.
+shapes = st.lists(st.lists(st.integers(1, 6), min_size=2, max_size=4), min_size=1, max_size=6)
 
 
 def lowest_first(values: np.ndarray, kept: np.ndarray, count: int) -> np.ndarray:
@@ -75,6 +84,98 @@ def test_the_lowest_scores_go_first_and_ties_go_by_position(values: np.ndarray, 
     kept = data.draw(hnp.arrays(bool, len(values)))
     count = data.draw(st.integers(0, len(values)))
     assert np.array_equal(keep_highest(values, kept, count), lowest_first(values, kept, count))
+
+
+def reference_counts(total: int, shares: list[float], most: list[int]) -> list[float]:
+    """What each layer keeps, before rounding: min(most, unit * share), the unit found by bisection."""
+    low, high = 0.0, 1e9
+    for _ in range(200):
+        unit = (low + high) / 2
+        enough = sum(min(limit, unit * share) for share, limit in zip(shares, most, strict=True)) >= total
+        low, high = (low, unit) if enough else (unit, high)
+    return [min(limit, high * share) for share, limit in zip(shares, most, strict=True)]
+
+
+@given(shapes, st.floats(0.02, 0.98), st.integers(1, 6), st.sampled_from(["uniform", "erk"]), st.data())
+def test_layers_keep_their_shares_of_exactly_what_global_pruning_keeps(
+    shapes: list[list[int]], fraction: float, rounds: int, scope: Scope, data: st.DataObject
+) -> None:
+    named = {f"layer {index}": shape for index, shape in enumerate(shapes)}
+    kept = {name: np.ones(math.prod(shape), dtype=bool) for name, shape in named.items()}
+    density = 1.0
+    for _ in range(rounds):
+        values = {
+            name: data.draw(hnp.arrays(np.float32, math.prod(shape), elements=levels))
+            for name, shape in named.items()
+        }
+        after = allocation(scope, named)(values, kept, density, fraction)
+        density *= 1 - fraction
+        assert not any((after[name] & ~kept[name]).any() for name in named)
+        sizes = [math.prod(shape) for shape in shapes]
+        total = math.floor(sum(sizes) * density + 0.5)
+        assert sum(int(keep.sum()) for keep in after.values()) == total
+        # The raw densities as they are written in Evci et al.: sum over product of the dimensions.
+        raw = [sum(shape) / math.prod(shape) if scope == "erk" else 1 for shape in shapes]
+        shares = [share * size for share, size in zip(raw, sizes, strict=True)]
+        expected = reference_counts(total, shares, [int(keep.sum()) for keep in kept.values()])
+        for (name, keep), count in zip(after.items(), expected, strict=True):
+            assert abs(int(keep.sum()) - count) < 1 + 1e-5
+            assert np.array_equal(keep, lowest_first(values[name], kept[name], int(keep.sum())))
+        kept = after
+
+
+@pytest.mark.parametrize(
+    ("total", "shares", "most", "counts"),
+    [
+        # All of one density.
+        (50, [20, 80], [20, 80], [10, 40]),
+        # A full layer, whose excess of 20 goes to the others as 1 to 2.
+        (60, [10, 10, 20], [0 + 5, 40, 80], [5, 18, 37]),
+        # Two layers are full one after the other: 40 in three parts, then 35 in two.
+        (40, [1, 1, 1], [5, 15, 100], [5, 15, 20]),
+        # The larger remainder is rounded up; of equal ones the last.
+        (4, [3, 5], [9, 9], [1, 3]),
+        (1, [1, 1], [9, 9], [0, 1]),
+        (2, [1, 1, 1], [9, 9, 9], [0, 1, 1]),
+        (0, [1, 1], [9, 9], [0, 0]),
+        (18, [1, 7], [9, 9], [9, 9]),
+    ],
+)
+def test_shares_by_hand(total: int, shares: list[int], most: list[int], counts: list[int]) -> None:
+    assert shared_counts(total, shares, most) == counts
+
+
+def test_densities_of_the_kernel_by_hand(run: tb.Run) -> None:
+    """A fifth of the 8,456 weights of the convnet, three layers in proportion to 30, 38 and 54."""
+    ticket = tb.prune(run, fraction=0.8, scope="erk")
+    shapes = [tuple(keep.shape) for keep in ticket.mask.values()]
+    dims = [sum(shape) for shape in shapes]
+    unit = 1691 / sum(dims)
+    full = [unit * each >= math.prod(shape) for each, shape in zip(dims, shapes, strict=True)]
+    assert any(full)
+    assert not all(full)
+    left = 1691 - sum(math.prod(shape) for shape, is_full in zip(shapes, full, strict=True) if is_full)
+    unit = left / sum(each for each, is_full in zip(dims, full, strict=True) if not is_full)
+    for keep, each, is_full in zip(ticket.mask.values(), dims, full, strict=True):
+        if is_full:
+            assert keep.all()
+        else:
+            assert abs(int(keep.sum()) - unit * each) < 1
+    assert ticket.kept == tb.prune(run, fraction=0.8).kept == 1691
+
+
+def test_uniform_densities_are_those_of_the_whole(run: tb.Run) -> None:
+    first = tb.prune(run, fraction=0.5)
+    ticket = tb.prune(replace(run, ticket=first), fraction=0.5, scope="uniform", exclude=["14.weight"])
+    assert torch.equal(ticket.mask["14.weight"], first.mask["14.weight"])
+    others = {name: keep for name, keep in ticket.mask.items() if name != "14.weight"}
+    before = {name: int(first.mask[name].sum()) for name in others}
+    share = sum(int(keep.sum()) for keep in others.values()) / sum(keep.numel() for keep in others.values())
+    assert share == pytest.approx(
+        0.5 * sum(before.values()) / sum(keep.numel() for keep in others.values()), abs=1e-3
+    )
+    for name, keep in others.items():
+        assert int(keep.sum()) == pytest.approx(min(share * keep.numel(), before[name]), abs=1)
 
 
 def test_ties_by_hand() -> None:

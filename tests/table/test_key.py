@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tombola.errors import ExperimentError
 from tombola.experiments.paper.printed import comparable_cells, printed_cells, printed_tables
-from tombola.table.key import KEY_FIELDS, Key, sparsity_after
+from tombola.table.key import KEY_FIELDS, Key, sparsity_after, sparsity_of
 
 KEY = Key(metric="val_accuracy", network="ResNet-34", momentum=0.9, sparsity=67.23)
 
@@ -31,6 +31,15 @@ def test_sparsities_that_two_decimals_do_not_tell_apart_have_more() -> None:
         assert sparsities[-1] < 100
         for prunings, sparsity in enumerate(sparsities):
             assert abs(sparsity - 100 * (1 - (1 - fraction) ** prunings)) <= 0.005
+
+
+def test_sparsities_after_rounds_of_different_fractions() -> None:
+    assert sparsity_of({}) == sparsity_of({0.5: 0, 0.2: 0}) == 0.0
+    assert sparsity_of({0.2: 5}) == sparsity_after(5)
+    assert sparsity_of({0.5: 1, 0.2: 1}) == sparsity_of({0.2: 1, 0.5: 1}) == 60.0
+    sparsities = [sparsity_of({0.5: 20, 0.05: rounds}) for rounds in range(1, 100)]
+    assert sparsities == sorted(set(sparsities))
+    assert sparsities[-1] < 100
 
 
 def test_each_of_the_770_printed_numbers_has_a_key_of_its_own() -> None:

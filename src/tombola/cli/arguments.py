@@ -72,7 +72,7 @@ Imports = Annotated[
     tyro.conf.arg(
         name="import",
         metavar="FILE.py",
-        help="Declares networks and measures of your own; may be given several times.",
+        help="Declares networks, measures and scores of your own; may be given several times.",
         help_behavior_hint=_NO_HINT,
     ),
 ]

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from tombola.cli.arguments import CheckpointEvery, Device, Mode, Store, Strict, Threads
+from tombola.cli.arguments import CheckpointEvery, Device, Imports, Mode, Store, Strict, Threads
 from tombola.cli.console import InertConsole, check_writable, say
+from tombola.cli.imports import import_files
 from tombola.cli.own import write_page
 from tombola.cli.stop import StopAfter, begin_stop, unfinished
 from tombola.training.recipe import Recipe
@@ -22,11 +23,22 @@ def imp(
     rounds: Annotated[int, tyro.conf.arg(help="Number of prunings; there is one training more.")] = 20,
     rewind: Annotated[int, tyro.conf.arg(help="Epoch to rewind to; 0 is the initialisation.")] = 0,
     fraction: Annotated[
-        float, tyro.conf.arg(help="Share of the surviving weights that a round prunes.")
-    ] = 0.2,
+        tuple[float, ...],
+        tyro.conf.arg(
+            help="Share of the surviving weights that a round prunes; several: one for each round."
+        ),
+    ] = (0.2,),
     scope: Annotated[
-        Literal["global", "layerwise"], tyro.conf.arg(help="Rank all layers together or each.")
+        Literal["global", "layerwise", "uniform", "erk"],
+        tyro.conf.arg(help="Rank all layers together or each; or one density for all, or by dimensions."),
     ] = "global",
+    score: Annotated[
+        str, tyro.conf.arg(help="What is kept if high: magnitude, movement, large_init, random, ...")
+    ] = "magnitude",
+    same_sign: Annotated[
+        bool, tyro.conf.arg(help="Prune weights whose sign differs from the start first.")
+    ] = False,
+    invert: Annotated[bool, tyro.conf.arg(help="Keep low scores in place of high ones.")] = False,
     exclude: Annotated[tuple[str, ...], tyro.conf.arg(help="Names of weights never to prune.")] = (),
     same_noise: Annotated[bool, tyro.conf.arg(help="Replay the noise of round 0 in every round.")] = False,
     seed: Annotated[int, tyro.conf.arg(help="Number of the initialisation and of the SGD noise.")] = 0,
@@ -34,6 +46,7 @@ def imp(
         str | None,
         tyro.conf.arg(help="Initialisation: pytorch, kaiming-normal, ...; default: the network's own."),
     ] = None,
+    import_: Imports = (),
     recipe: Recipe = Recipe(),  # noqa: B008 (frozen)
     store: Store = None,
     device: Device = "auto",
@@ -58,12 +71,16 @@ def imp(
     from tombola.lab.progress import RoundTable
     from tombola.pruning.prune import Pruning
 
+    import_files(import_)
     settings = Settings(
         device=device, mode=mode, threads=threads, checkpoint_every=checkpoint_every, strict=strict
     )
+    pruning = Pruning(
+        fraction[0] if len(fraction) == 1 else fraction, scope, exclude, score, same_sign, invert
+    )
     chain = imp_jobs(
-        network, data, recipe, rounds=rounds, rewind=rewind, fraction=fraction,
-        scope=scope, exclude=exclude, same_noise=same_noise, seed=seed, init=init,
+        network, data, recipe, rounds=rounds, rewind=rewind, same_noise=same_noise, seed=seed, init=init,
+        **vars(pruning),
     )  # fmt: skip
     lab = Lab(store, settings=settings)
     if out is not None:
@@ -92,7 +109,7 @@ def imp(
                 table.write(out / "rounds.csv")
     if out is not None:
         experiment = bound_chain(
-            chain, network, data, recipe, rewind=rewind, pruning=Pruning(fraction, scope, exclude),
+            chain, network, data, recipe, rewind=rewind, pruning=pruning,
             same_noise=same_noise, seed=seed, init=init,
         )  # fmt: skip
         write_page(lab, [experiment], out, files=False)

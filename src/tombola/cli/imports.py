@@ -1,4 +1,4 @@
-"""``--import FILE.py``: the user's own networks and measures, declared before a command needs them.
+"""``--import FILE.py``: the user's own networks, measures and scores, declared before a command needs them.
 
 Only what is named so on the command line is run; never the copies of such files that a store keeps.
 """

@@ -21,10 +21,14 @@ from tombola.errors import ExperimentError, RecipeError, unknown
 from tombola.experiments.bound import Bound
 from tombola.experiments.chain_items import BETWEEN, ChainItem, measure_items, run_items, scalar
 from tombola.experiments.figures import exhibits_of
+from tombola.lab import call_values
 from tombola.lab.chains import imp_jobs
 from tombola.lab.job import Job
-from tombola.pruning.prune import Pruning, Scope
-from tombola.table.key import Key, Scalar, sparsity_after
+from tombola.networks.versions import as_written
+from tombola.pruning.allocation import Scope
+from tombola.pruning.prune import Pruning
+from tombola.pruning.scores import DEFAULT, written_score
+from tombola.table.key import Key, Scalar, sparsity_of
 from tombola.table.number import many
 from tombola.training.recipe import Recipe
 
@@ -41,7 +45,9 @@ class Experiment:
 
     name: of the experiment and its files. networks: declared names. data: names, folders, or sets themselves.
     recipe: fields of :class:`~tombola.Recipe`; a list of values makes a recipe of each, in all combinations.
-    rounds: number of prunings. rewind: epoch to rewind to. fraction: share that a round prunes.
+    rounds: number of prunings. rewind: epoch to rewind to. fraction: share that a round prunes, or a list
+    with that of each round. scope, exclude, same_sign, invert: as for :func:`~tombola.prune`.
+    score: what weights are ranked by, a declared name or a list of them, which makes chains by each.
     seeds: number of runs, which differ in initialisation and noise. init: how the first weights are drawn, by
     the declared name of a scheme; None for each network's own.
     measures: declared names; those with options, as a mapping from the name to them. A measure takes the run
@@ -64,7 +70,12 @@ class Experiment:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     rounds: int = 0
     rewind: int | Sequence[int] = 0
-    fraction: float = 0.2
+    fraction: float | Sequence[float] = 0.2
+    scope: Scope = "global"
+    exclude: Sequence[str] = ()
+    score: str | Sequence[str] = DEFAULT
+    same_sign: bool = False
+    invert: bool = False
     seeds: int = 1
     init: str | None = None
     measures: Measures = ()
@@ -95,7 +106,7 @@ class Experiment:
             name=self.name,
             title=self.title or self.name,
             items=tuple(self._items()),
-            show=exhibits_of,
+            show=partial(exhibits_of, scope=self.scope),
             about=self.about,
             budget=f"{_epochs_text(sorted(epochs))}, {many(self.seeds, 'seed')}",
         )
@@ -124,21 +135,32 @@ class Experiment:
             f"{_epochs_text(self._choices('epochs'))} with {', '.join(recipe)}.{init}"
         )
 
-    def _prunings(self, scope: Scope = "global", exclude: Sequence[str] = ()) -> str:
-        """How tickets come about, in sentences; scope, exclude: as for :func:`~tombola.prune`."""
+    def _prunings(self) -> str:
+        """How tickets come about, in sentences."""
         if not self.rounds:
             return "Nothing is pruned."
         starts = [f"epoch {epoch}" if epoch else "initialisation" for epoch in self.rewinds]
-        ranked = "remaining weights of each layer" if scope == "layerwise" else "remaining weights"
+        fractions = self.pruning(self.scores[0]).prunings(self.rounds)
+        removed = [f"{100 * fraction:g}%" for fraction in fractions]
         sentences = [
-            f"{many(self.rounds, 'round')} of pruning: the {100 * self.fraction:g}% smallest of the {ranked} "
+            f"{many(self.rounds, 'round')} of pruning: the {_listed(removed, 'then')} {self._lowest()} "
             f"are removed, the rest go back to {_listed(starts, 'or')}"
             + (" (separate chains)" if len(starts) > 1 else "")
             + ", and the sparser network is trained again.",
-            f"Never pruned: {', '.join(exclude)}." if exclude else "",
+            _SHARES.get(self.scope, ""),
+            "Weights whose sign is another than at the start go first." if self.same_sign else "",
+            f"Never pruned: {', '.join(self.exclude)}." if self.exclude else "",
             "What is left after a pruning is a ticket.",
         ]
         return " ".join(filter(None, sentences))
+
+    def _lowest(self) -> str:
+        """Which weights a pruning removes."""
+        weights = "remaining weights of each layer" if self.scope == "layerwise" else "remaining weights"
+        if self.scores == (DEFAULT,):
+            return f"{'largest' if self.invert else 'smallest'} of the {weights}"
+        scores = f"{_listed(self.scores, 'or')}{' (separate chains)' if len(self.scores) > 1 else ''}"
+        return f"{'highest' if self.invert else 'lowest'} of the {weights} by the score {scores}"
 
     def _choices(self, name: str) -> list[object]:
         """The values of a field of the recipe, one or several."""
@@ -160,21 +182,36 @@ class Experiment:
         """The epochs to rewind to."""
         return tuple(self.rewind) if isinstance(self.rewind, Sequence) else (self.rewind,)
 
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """The names of the scores, with their versions."""
+        scores = [self.score] if isinstance(self.score, str) else self.score
+        return tuple(map(written_score, scores))
+
+    def pruning(self, score: str) -> Pruning:
+        """How the chains of a score are pruned.
+
+        Raises :class:`~tombola.errors.RecipeError` for a setting out of range.
+        """
+        return Pruning(
+            self.fraction, self.scope, self.exclude, as_written(score), self.same_sign, self.invert
+        )
+
     def _items(self) -> Iterator[ChainItem]:
-        grid = itertools.product(self.networks, self.data, self.rewinds, self.recipes())
-        for network, data, rewind, (varied, recipe) in grid:
+        grid = itertools.product(self.networks, self.data, self.rewinds, self.scores, self.recipes())
+        for network, data, rewind, score, (varied, recipe) in grid:
             if rewind >= recipe.epochs:
                 raise RecipeError(f"{self.name}: rewind is {rewind} of {many(recipe.epochs, 'epoch')}")
             chains = [
                 imp_jobs(
-                    network, data, recipe, rounds=self.rounds, rewind=rewind, fraction=self.fraction,
-                    seed=seed, init=self.init,
+                    network, data, recipe, rounds=self.rounds, rewind=rewind, seed=seed, init=self.init,
                     pretraining_noise=PRETRAINING_NOISE + seed if self.own_pretraining_noise else None,
+                    **vars(self.pruning(score)),
                 )
                 for seed in range(self.seeds)
             ]  # fmt: skip
             for number in range(self.rounds + 1):
-                key = self.key(network, data, rewind, varied, recipe, number)
+                key = self.key(network, data, rewind, varied, recipe, number, score)
                 yield from measure_items(self, chains, key, number, data, recipe)
 
     def key(
@@ -185,8 +222,9 @@ class Experiment:
         varied: Mapping[str, Any],
         recipe: Recipe,
         number: int,
+        score: str,
     ) -> Key:
-        """The key of a round of the chains of one recipe, whose metric is still open."""
+        """The key of a round of the chains of one recipe and score, whose metric is still open."""
         more: list[tuple[str, Scalar]] = [
             # A column of the table is called epochs already.
             ("budget" if name == "epochs" else name, scalar(value))
@@ -195,10 +233,18 @@ class Experiment:
         ]
         if len([epoch for epoch in self.rewinds if epoch]) > 1:
             more.append(("rewind", rewind))
+        pruning = self.pruning(score)
+        if self.scores != (DEFAULT,):
+            more.append(("score", score))
+        more += [
+            (name, call_values.scalar(value))  # as the table has it of a single job
+            for name in ("scope", "exclude", "same_sign", "invert")
+            if (value := getattr(pruning, name)) != getattr(Pruning, name)
+        ]
         return Key(
             metric="", network=network, dataset=_name_of(data),
             momentum=recipe.momentum, batch_size=recipe.batch_size, pretrained=rewind > 0,
-            sparsity=sparsity_after(number, self.fraction), more=tuple(more),
+            sparsity=sparsity_of(pruning.prunings(number)), more=tuple(more),
         )  # fmt: skip
 
     def _check_subjects(self) -> None:
@@ -280,12 +326,28 @@ class Experiment:
             raise ExperimentError(f"{self.name}: init is {self.init!r:.60}; give the name of a scheme")
         self._check_different("rewind", self.rewinds)
         self._check_different("copies_at", self.copies_at or ())
-        if not _is_number(self.fraction):
+        fractions = list(self.fraction) if isinstance(self.fraction, list | tuple) else [self.fraction]
+        if not all(map(_is_number, fractions)):
             raise ExperimentError(f"{self.name}: fraction is {self.fraction!r}; it must be a number")
-        if not 0 < self.fraction < 1:
-            raise ExperimentError(
-                f"{self.name}: fraction is {self.fraction!r}; it must lie between 0 and 1, both excluded"
-            )
+        self._check_pruning()
+
+    def _check_pruning(self) -> None:
+        """Refuse prunings that there are not."""
+        for key in ("same_sign", "invert"):
+            if not isinstance(getattr(self, key), bool):
+                raise ExperimentError(f"{self.name}: {key} is {getattr(self, key)!r:.60}; give true or false")
+        if not _is_list(self.exclude) or not all(isinstance(name, str) for name in self.exclude):
+            raise ExperimentError(f"{self.name}: exclude is {self.exclude!r:.60}; give a list of names")
+        scores = [self.score] if isinstance(self.score, str) else self.score
+        if not _is_list(scores) or not scores or not all(isinstance(name, str) for name in scores):
+            raise ExperimentError(f"{self.name}: score is {self.score!r:.60}; give names of declared scores")
+        if not isinstance(self.scope, str):
+            raise ExperimentError(f"{self.name}: scope is {self.scope!r:.60}; give its name")
+        try:
+            self._check_different("score", self.scores)
+            self.pruning(self.scores[0]).prunings(self.rounds)
+        except RecipeError as error:
+            raise ExperimentError(f"{self.name}: {error}") from error
 
     def _check_different(self, key: str, values: Sequence[object]) -> None:
         """Refuse a value that stands twice: its runs would count as more repetitions than there are."""
@@ -313,19 +375,19 @@ def bound_chain(
         for field in dataclasses.fields(Recipe)
         if field.name in _ALWAYS_TOLD or getattr(recipe, field.name) != getattr(usual, field.name)
     }
+    ranking = {**vars(pruning), "score": as_written(written_score(pruning.score))}
     experiment = Experiment(
-        "chain", [network], [data], settings, rounds=len(chain) - 1, rewind=rewind,
-        fraction=pruning.fraction, init=init,
+        "chain", [network], [data], settings, rounds=len(chain) - 1, rewind=rewind, init=init, **ranking,
         title=f"A pruning chain of {network} on {data}",
     )  # fmt: skip
     items: list[ChainItem] = []
     for number in range(len(chain)):
-        key = experiment.key(network, data, rewind, {}, recipe, number)
+        key = experiment.key(network, data, rewind, {}, recipe, number, experiment.scores[0])
         items += run_items([chain], key, number, recipe.epochs, (seed,), last=number == experiment.rounds)
     noises = "the same in every round" if same_noise else "another in every round"
     about = [
         experiment._trainings(),
-        experiment._prunings(pruning.scope, pruning.exclude),
+        experiment._prunings(),
         f"Seed {seed} numbers the draw of the first weights and the noise of training, {noises}: {_NOISE}.",
     ]
     return Bound(
@@ -337,6 +399,13 @@ def bound_chain(
 
 OwnStudy = Experiment
 """The name of an :class:`Experiment` in files that were written before it had this one."""
+
+_SHARES: Mapping[str, str] = {
+    "uniform": "Every layer keeps the same share of its weights.",
+    "erk": "Layers keep shares of their weights in proportion to the sum over the product of their "
+    "dimensions (Erdos-Renyi-Kernel).",
+}
+"""How many weights layers keep where the ranking does not tell."""
 
 RECIPE_WORDS = {"batch_size": "batch size", "lr": "learning rate"}
 _ALWAYS_TOLD = ("epochs", "lr", "momentum", "batch_size", "weight_decay", "schedule")

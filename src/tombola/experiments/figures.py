@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from tombola.errors import JobError
 from tombola.experiments.bound import Bound
-from tombola.pruning.prune import Scope
+from tombola.pruning.allocation import Scope
 from tombola.registry import declaration
 from tombola.table.metrics import LAYERS, METRICS, RECALIBRATED, metric_of, metrics_of
 from tombola.table.number import Entry
@@ -72,6 +72,8 @@ _LAYERS_CAPTION = (
 _RANKED = {
     "global": "all layers are ranked together, so it differs between them.",
     "layerwise": "each layer is ranked by itself.",
+    "uniform": "every layer keeps the same share, as far as it had it.",
+    "erk": "shares are in proportion to the sum over the product of the layer's dimensions.",
 }
 """How the weights of layers were compared, by the scope of the prunings."""
 _RUNS_CAPTION = (

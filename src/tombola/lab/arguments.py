@@ -1,8 +1,8 @@
 """Arguments of declared functions as JSON values, and JSON values as arguments again.
 
 A job's description (:mod:`tombola.lab.description`) is written and read here. The type hint of the parameter
-decides: 1 for a float is written as 1.0, and text for data, a network or an initialisation scheme is its
-name.
+decides: 1 for a float is written as 1.0, and text for data, a network, an initialisation scheme or a score is
+its name.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tombola.errors import JobError
 from tombola.networks.initialization import Scheme, written_init
 from tombola.networks.network import Factory, written_network
 from tombola.networks.versions import as_written
+from tombola.pruning.scores import Score, written_score
 from tombola.ticket import Ticket
 from tombola.training.recipe import Recipe
 from tombola.training.run import Run
@@ -184,6 +185,8 @@ class ArgumentWriter:
             return self._write_network(value)
         if wants_init(hint) and (isinstance(value, str) or callable(value)):
             return written_init(value)
+        if wants_score(hint) and (isinstance(value, str) or callable(value)):
+            return written_score(value)
         if isinstance(value, str):
             return value
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -268,7 +271,7 @@ def from_json(value: Any, hint: Any) -> Any:
         return value
     if isinstance(value, list):
         return tuple(from_json(item, item_hint(hint, index)) for index, item in enumerate(value))
-    if isinstance(value, str) and (wants_network(hint) or wants_init(hint)):
+    if isinstance(value, str) and (wants_network(hint) or wants_init(hint) or wants_score(hint)):
         return as_written(value)
     if isinstance(value, str) and Path in alternatives(hint):
         return Path(value)
@@ -299,6 +302,12 @@ def wants_network(hint: Any) -> bool:
 def wants_init(hint: Any) -> bool:
     """Whether text of this type is the name of an initialisation scheme, whose version must enter the job."""
     return Scheme in alternatives(hint)
+
+
+@cache
+def wants_score(hint: Any) -> bool:
+    """Whether text of this type is the name of a score, whose version must enter the job."""
+    return Score in alternatives(hint)
 
 
 @cache

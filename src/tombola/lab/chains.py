@@ -65,7 +65,7 @@ def imp_jobs(
     The other arguments are as for :func:`tombola.imp`.
     """
     settings = Pruning(**pruning)
-    check_rounds(rounds, settings.fraction, _BEYOND)
+    check_rounds(rounds, settings, _BEYOND)
     if settings.exclude:
         # Which weights there are does not depend on the images.
         module = Network.of(network, channels=3, size=(32, 32), classes=10).initialized(0)

@@ -7,7 +7,6 @@ of them. Descriptions may come from strangers: a value of another type than it s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -26,7 +25,7 @@ from tombola.lab.call_values import (
 )
 from tombola.lab.job import Job, described_function, describes, everything_behind, result_type
 from tombola.lab.store import Store
-from tombola.table.key import Scalar, sparsity_after
+from tombola.table.key import Scalar, sparsity_of
 from tombola.ticket import Ticket
 from tombola.training.recipe import Recipe
 from tombola.training.run import Run
@@ -81,11 +80,7 @@ class Lineage:
         """Percent of the prunable weights that are pruned, by the number of prunings."""
         if self.prunings is None:
             return None
-        if len(self.prunings) == 1:
-            [(fraction, prunings)] = self.prunings.items()
-            return sparsity_after(prunings, fraction)
-        kept = math.prod((1 - fraction) ** prunings for fraction, prunings in self.prunings.items())
-        return round(100 * (1 - kept), 2)
+        return sparsity_of(self.prunings)
 
     def fields(self) -> dict[str, Scalar]:
         """What a key has of it, with all further axes."""
@@ -129,6 +124,8 @@ class Lineage:
         return fields
 
 
+_RANKING = ("scope", "exclude", "score", "same_sign", "invert")
+"""The arguments of a pruning that tell its tickets from others of that sparsity."""
 _USUAL = ("epochs", "momentum", "batch_size")
 _DEFAULTS: Fields = {name: getattr(Recipe(), name) for name in _USUAL}
 
@@ -294,14 +291,19 @@ class Lineages:
         prunings = None
         if run.prunings is not None and fraction is not None and 0 < fraction < 1:
             prunings = {**run.prunings, fraction: run.prunings.get(fraction, 0) + 1}
-        axes = {**run.axes, **_named(arguments, ("scope", "exclude"))}
+        axes = {**run.axes, **_named(arguments, _RANKING)}
+        on = self._subject(arguments.get("data"), "data").dataset
+        if on not in (None, run.dataset):
+            axes["score_data"] = on
         if "noise_round" in axes:
             axes["search_noise_round"] = axes.pop("noise_round")
         if run.subset_criterion is not None:
             axes |= {"search_subset_percent": run.subset_percent, "search_subset": run.subset_criterion}
         pruned = next((parent for parent, _ in self.within(arguments.get("run"))), "")
+        # A ticket that is pruned as it is keeps the search that it comes from.
+        searched = (run.search, run.search_noise) if run.training is None else (run.training, run.noise)
         return replace(
-            run, prunings=prunings, search=run.training, search_noise=run.noise, training=None, noise=None,
+            run, prunings=prunings, search=searched[0], search_noise=searched[1], training=None, noise=None,
             subset_percent=None, subset_criterion=None, axes=axes, ticket="", pruned=pruned,
         )  # fmt: skip
 
@@ -342,7 +344,7 @@ class Lineages:
 
     def _densified(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
         ticket = self._subject(arguments.get("ticket"), "ticket")
-        dropped = ("scope", "exclude")
+        dropped = (*_RANKING, "score_data")
         axes = {key: item for key, item in ticket.axes.items() if key not in dropped} | {"densified": True}
         return replace(ticket, prunings={}, search=None, search_noise=None, axes=axes, pruned="", ticket="")
 

@@ -22,6 +22,7 @@ from tombola.lab.store import Store
 from tombola.networks.initialization import init_names, written_init
 from tombola.networks.network import Network, network_names
 from tombola.networks.versions import bare_name
+from tombola.pruning.scores import score_names, written_score
 from tombola.registry import declaration, function_names
 from tombola.source import Kind, Use, declared_here
 
@@ -32,8 +33,8 @@ class Removal:
     The results are searched for on construction, and removed by :meth:`carry_out`, once nothing else can
     refuse the work.
 
-    uses: names of functions, networks and initialisation schemes of the user's own, in the version that is
-        declared here unless the name has one.
+    uses: names of functions, networks, initialisation schemes and scores of the user's own, in the version
+        that is declared here unless the name has one.
     jobs: that will be computed next. The checkpoints of those that are affected are removed too.
     names: of the jobs whose results are to be removed.
 
@@ -117,29 +118,33 @@ def _remove(store: Store, names: set[str], parents_of: Mapping[str, set[str]]) -
 
 
 def _definitions_of(name: str) -> list[Use]:
-    """What the user declared under a name, as jobs have it: a function, network, scheme, or several of these.
+    """What the user declared under a name, as jobs have it: a function, network, scheme or score, or several.
 
     Raises :class:`~tombola.errors.JobError` for a name that the user did not declare.
     """
     own = declared_here()
     uses: list[Use] = [("functions", name)] if name in own["functions"] else []
     is_network, is_init = bare_name(name) in network_names(), bare_name(name) in init_names()
+    is_score = bare_name(name) in score_names()
     if is_network:
         network = Network.of(name, channels=1, size=(1, 1), classes=1).written
         uses += [("networks", network)] if network in own["networks"] else []
     if is_init:
         init = written_init(name)
         uses += [("inits", init)] if init in own["inits"] else []
+    if is_score:
+        score = written_score(name)
+        uses += [("scores", score)] if score in own["scores"] else []
     if uses:
         return uses
-    if name in function_names() or is_network or is_init:
+    if name in function_names() or is_network or is_init or is_score:
         raise JobError(f"{name} is tombola's own and gives other numbers in another version only; name yours")
     names = [own_name for declared in own.values() for own_name in declared]
-    raise JobError(unknown("function, network or initialisation of your own", name, names))
+    raise JobError(unknown("function, network, initialisation or score of your own", name, names))
 
 
 def _used(store: Store, name: str, description: Mapping[str, Any], kind: Kind, declared: str) -> bool:
-    """Whether a finished job itself used a function, network or scheme, without the jobs behind it."""
+    """Whether a finished job itself used a function, network, scheme or score, without the jobs behind it."""
     if kind == "functions":
         version = declaration(declared).version
         return any(call["function"] == declared and call["version"] == version for call in calls(description))
@@ -147,6 +152,8 @@ def _used(store: Store, name: str, description: Mapping[str, Any], kind: Kind, d
         return True
     if declared in (source_record(store, name) or {}).get(kind, {}):
         return True
+    if kind == "scores":
+        return False
     values = own_values(description)  # tickets and runs of the caller's own, made elsewhere
     return any(
         _part_of(store, value, "name" if kind == "networks" else "init") == declared for value in values

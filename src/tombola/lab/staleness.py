@@ -1,4 +1,4 @@
-"""Stale results: made with the user's own function, network or initialisation scheme before an edit of it.
+"""Stale results: made with the user's own function, network, scheme or score before an edit of it.
 
 Names are declared and versions raised by hand, so an edit alone computes nothing anew. The source
 fingerprints in a finished job's provenance (see :mod:`tombola.source`) are compared with those of the present
@@ -125,7 +125,7 @@ def _differs(use: Use, kept: Mapping[str, str]) -> bool:
 
 def _involves(job: Job, names: Mapping[Kind, set[str]]) -> bool:
     """Whether a job itself, or an unstored one that runs within it, may execute the user's own code."""
-    parts = names["networks"] | names["inits"]
+    parts = names["networks"] | names["inits"] | names["scores"]
     pending = [job]
     while pending:
         call = pending.pop()
@@ -140,7 +140,7 @@ def _involves(job: Job, names: Mapping[Kind, set[str]]) -> bool:
 
 
 def _names_part(value: object, parts: set[str]) -> bool:
-    """Whether an argument names one of these networks and schemes, or a finished job, which may use one."""
+    """Whether an argument names one of these networks, schemes and scores, or a finished job."""
     if isinstance(value, str):
         return value in parts
     if isinstance(value, list):
@@ -156,6 +156,14 @@ def _parts_of(value: Ticket | Run) -> set[str]:
     return {network.written} if network.init is None else {network.written, network.init}
 
 
+_WORDS: Mapping[Kind, tuple[str, str]] = {
+    "networks": ("network", "network"),
+    "inits": ("initialisation", "init"),
+    "scores": ("score", "score"),
+}
+"""What a definition is called, and how its decorator ends."""
+
+
 def _warning(use: Use, count: int) -> str:
     """The warning for an edited definition: how many results it affects, and what to do."""
     kind, name = use
@@ -165,7 +173,7 @@ def _warning(use: Use, count: int) -> str:
         what, higher = f"{name} was edited", declaration(name).version + 1
         remedy = f'@declare("{name}", version={higher})'
     else:
-        word, decorator = ("network", "network") if kind == "networks" else ("initialisation", "init")
+        word, decorator = _WORDS[kind]
         what, higher = f"{word} {name} was edited", int(version) + 1 if version.isdigit() else 2
         remedy = f'@declare_{decorator}("{bare}", version={higher})'
     return (

@@ -111,18 +111,7 @@ def written_init(init: str | Scheme) -> str:
     Raises :class:`~tombola.errors.NetworkError` for an unknown name or version, or a function that was
     never declared.
     """
-    if not isinstance(init, str):
-        declared = _schemes.name_of(init)
-        if declared is None:
-            label = getattr(init, "__qualname__", type(init).__qualname__)
-            raise NetworkError(
-                f"initialisation {label} is not declared; put @tombola.declare_init('a-name') above it"
-            )
-        return written(*declared)
-    name, version = parsed(init)
-    version = _schemes.newest(name) if version is None else version
-    _schemes.find(name, version)
-    return written(name, version)
+    return _schemes.written(init, "declare_init")
 
 
 def draw_weights(module: nn.Module, init: str, network: str) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from tombola.errors import NetworkError, unknown
+from tombola.errors import NetworkError, TombolaError, unknown
 
 D = TypeVar("D", bound=Callable[..., object])
 
@@ -21,16 +21,16 @@ def written(name: str, version: int) -> str:
     return name if version == 1 else f"{name}@{version}"
 
 
-def parsed(text: str) -> tuple[str, int | None]:
+def parsed(text: str, error: type[TombolaError] = NetworkError) -> tuple[str, int | None]:
     """The bare name and the version in a text; None where it has no version.
 
-    Raises :class:`~tombola.errors.NetworkError` for a version that is not a number of at least 1.
+    Raises the error for a version that is not a number of at least 1.
     """
     name, mark, version = text.partition("@")
     if not mark or not name:
         return text, None
     if not (version.isascii() and version.isdecimal() and version[0] != "0"):
-        raise NetworkError(f"{text!r} has the version {version!r}; write a number from 1, such as {name}@1")
+        raise error(f"{text!r} has the version {version!r}; write a number from 1, such as {name}@1")
     return name, int(version)
 
 
@@ -49,29 +49,36 @@ class Definitions(Generic[D]):
 
     kind: for errors, such as "network".
     built_in: by name, the versions in order, each a function that returns the definition.
+    error: what is raised for a name or version that cannot be had.
     """
 
-    def __init__(self, kind: str, built_in: dict[str, tuple[Callable[[], D], ...]]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        built_in: dict[str, tuple[Callable[[], D], ...]],
+        error: type[TombolaError] = NetworkError,
+    ) -> None:
         self._kind = kind
+        self._error = error
         self._built_in = built_in
         self._declared: dict[str, dict[int, D]] = {}
 
     def declare(self, name: str, version: int, definition: D) -> None:
         """Register a user's definition; one of the same qualified name replaces the first.
 
-        Raises :class:`~tombola.errors.NetworkError` if the name is tombola's or another definition's.
+        Raises the error if the name is tombola's or another definition's.
         """
         if not name or "@" in name:
-            raise NetworkError(
+            raise self._error(
                 f"{self._kind} name {name!r} cannot be declared; choose one without '@', and give a version "
                 "as version=2"
             )
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-            raise NetworkError(f"version of {self._kind} {name!r} is {version!r}; it must be 1, 2, ...")
+            raise self._error(f"version of {self._kind} {name!r} is {version!r}; it must be 1, 2, ...")
         before = self._declared.get(name, {}).get(version)
         same = before is None or _qualified_name(before) == _qualified_name(definition)
         if name in self._built_in or not same:
-            raise NetworkError(
+            raise self._error(
                 f"the {self._kind} name {name!r} is taken; choose another, or version={self.newest(name) + 1}"
                 if name not in self._built_in
                 else f"the {self._kind} name {name!r} is taken; choose another"
@@ -87,16 +94,36 @@ class Definitions(Generic[D]):
         return [*self._built_in, *self._declared]
 
     def newest(self, name: str) -> int:
-        """The newest version of a bare name; :class:`~tombola.errors.NetworkError` if there is none."""
+        """The newest version of a bare name; raises the error if there is none."""
         return max(self._versions(name))
 
     def find(self, name: str, version: int) -> D:
-        """The definition; :class:`~tombola.errors.NetworkError` for a name or version not declared here."""
+        """The definition; raises the error for a name or version not declared here."""
         versions = self._versions(name)
         if version not in versions:
             numbers = ", ".join(map(str, sorted(versions)))
-            raise NetworkError(f"no version {version} of {self._kind} {name!r} here; there is {numbers}")
+            raise self._error(f"no version {version} of {self._kind} {name!r} here; there is {numbers}")
         return versions[version]()
+
+    def written(self, definition: str | D, decorator: str) -> str:
+        """Name and version of a definition as in jobs and files; the newest version unless one is named.
+
+        decorator: the name of the function that declares such a definition.
+
+        Raises the error for an unknown name or version, or a definition that was never declared.
+        """
+        if not isinstance(definition, str):
+            declared = self.name_of(definition)
+            if declared is None:
+                label = getattr(definition, "__qualname__", type(definition).__qualname__)
+                raise self._error(
+                    f"{self._kind} {label} is not declared; put @tombola.{decorator}('a-name') above it"
+                )
+            return written(*declared)
+        name, version = parsed(definition, self._error)
+        version = self.newest(name) if version is None else version
+        self.find(name, version)
+        return written(name, version)
 
     def name_of(self, definition: object) -> tuple[str, int] | None:
         """Name and version of a definition that a user declared; None of one that was not."""
@@ -110,7 +137,7 @@ class Definitions(Generic[D]):
         if name in self._built_in:
             return dict(enumerate(self._built_in[name], start=1))
         if name not in self._declared:
-            raise NetworkError(unknown(self._kind, name, self.names()))
+            raise self._error(unknown(self._kind, name, self.names()))
         return {version: _returning(definition) for version, definition in self._declared[name].items()}
 
     def _declarations(self) -> Iterator[tuple[str, int, D]]:

@@ -8,6 +8,7 @@ and measured like those of :mod:`tombola.pruning.prune`.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -15,9 +16,11 @@ import torch
 from tombola import files, seeds
 from tombola.cost import Cost
 from tombola.errors import TicketError
-from tombola.pruning.prune import Scope, check_scope
+from tombola.pruning.allocation import check_scope
 from tombola.registry import declare
 from tombola.ticket import Mask, Ticket
+
+RandomScope = Literal["global", "layerwise"]
 
 
 @declare("permute", stored=False)
@@ -36,7 +39,7 @@ def permute(ticket: Ticket, *, seed: int = 0) -> Ticket:
 
 
 @declare("randomize", stored=False)
-def randomize(ticket: Ticket, *, seed: int = 0, scope: Scope = "global") -> Ticket:
+def randomize(ticket: Ticket, *, seed: int = 0, scope: RandomScope = "global") -> Ticket:
     """The dense start under a mask drawn uniformly at random that keeps as many weights as the ticket's.
 
     scope: ``"global"`` draws over the whole network, so that every layer comes out about equally sparse;
@@ -45,7 +48,7 @@ def randomize(ticket: Ticket, *, seed: int = 0, scope: Scope = "global") -> Tick
 
     Raises :class:`~tombola.errors.TicketError` if the ticket does not carry its dense start.
     """
-    check_scope(scope)
+    check_scope(scope, get_args(RandomScope))
     ticket.dense_start()
     draws = seeds.generator("random mask", seed)
     if scope == "layerwise":

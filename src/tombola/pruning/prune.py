@@ -1,32 +1,36 @@
-"""One prune step of iterative magnitude pruning: a trained run becomes the next, sparser ticket.
+"""One prune step of iterative pruning: a trained run becomes the next, sparser ticket.
 
-The surviving weights of the trained run are scored by their magnitude, the lowest leave the mask (Algorithm 1
-of the paper), and the rest go back to the ticket's start, at the same place in the schedule: late rewinding
-needs no code of its own. Counts follow the exact density, so sparsity never drifts from 1 - 0.8^n.
+The surviving weights of the trained run are scored (:mod:`tombola.pruning.scores`), by default by their
+magnitude; the lowest leave the mask (Algorithm 1 of the paper; how many of which layer is said in
+:mod:`tombola.pruning.allocation`), and the rest go back to the ticket's start, at the same place in the
+schedule: late rewinding needs no code of its own.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypedDict, get_args
+from typing import Any, TypedDict
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from tombola.cost import HEADER_BYTES, RESULT_BYTES, Cost, Outline
+from tombola.data.imageset import Data
 from tombola.errors import RecipeError, TicketError, unknown
+from tombola.pruning.allocation import Scope, allocation, check_scope
+from tombola.pruning.scores import (
+    DEFAULT,
+    Score,
+    nonfinite_count,
+    ranked_values,
+    ticket_of,
+    wants_data,
+    written_score,
+)
 from tombola.registry import declare
 from tombola.ticket import Ticket
 from tombola.training.run import Run
-
-Scope = Literal["global", "layerwise"]
-Scores = npt.NDArray[np.float32]
-"""One for each weight of a layer, flat; a non-finite weight has -1."""
-Kept = npt.NDArray[np.bool_]
-"""Whether each weight of a layer is kept, flat."""
 
 
 class RankingOptions(TypedDict, total=False):
@@ -34,38 +38,94 @@ class RankingOptions(TypedDict, total=False):
 
     scope: Scope
     exclude: Sequence[str]
+    score: str | Score
+    same_sign: bool
+    invert: bool
 
 
 class PruningOptions(RankingOptions, total=False):
     """All fields of :class:`Pruning`, likewise."""
 
-    fraction: float
+    fraction: float | Sequence[float]
 
 
 @dataclass(frozen=True)
 class Pruning:
     """How a round prunes.
 
-    fraction: share of the surviving weights to remove, between 0 and 1, both excluded.
-    scope: rank the weights of all layers together (``"global"``) or each layer for itself (``"layerwise"``).
+    fraction: share of the surviving weights to remove, between 0 and 1, both excluded; one for all rounds, or
+        a list with one for each.
+    scope: rank the weights of all layers together (``"global"``), take the share from each layer
+        (``"layerwise"``), or leave as many weights as ``"global"`` does, the same share of each layer
+        (``"uniform"``) or shares after its dimensions (``"erk"``; Erdos-Renyi-Kernel, Evci et al., 2020).
     exclude: names of weights that are left alone, such as ``"linear.weight"``.
+    score: what weights are ranked by, high kept: the name of a score, or a function under
+        :func:`tombola.declare_score`. Those of Zhou et al. (2019) are ``"magnitude"`` (their large_final),
+        ``"small_final"``, ``"large_init"``, ``"small_init"``, ``"large_init_large_final"``,
+        ``"small_init_small_final"``, ``"magnitude_increase"``, ``"movement"`` and ``"random"``.
+    same_sign: weights whose sign is another than at the start go first.
+    invert: the lowest scores are kept.
 
     Raises :class:`~tombola.errors.RecipeError` for a setting out of range.
     """
 
-    fraction: float = 0.2
+    fraction: float | Sequence[float] = 0.2
     scope: Scope = "global"
     exclude: Sequence[str] = ()
+    score: str | Score = DEFAULT
+    same_sign: bool = False
+    invert: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.fraction < 1:
-            raise RecipeError(f"fraction is {self.fraction}; it must lie between 0 and 1, both excluded")
+        fractions = tuple(self.fraction) if isinstance(self.fraction, Sequence) else (self.fraction,)
+        for fraction in fractions:
+            if not 0 < fraction < 1:
+                raise RecipeError(f"fraction is {fraction}; it must lie between 0 and 1, both excluded")
+        if not fractions:
+            raise RecipeError("fraction is an empty list; give one for each round")
+        object.__setattr__(
+            self, "fraction", fractions if isinstance(self.fraction, Sequence) else fractions[0]
+        )
         check_scope(self.scope)
         if isinstance(self.exclude, str):
             raise RecipeError(
                 f"exclude is {self.exclude!r}; it must be a list of names, such as [{self.exclude!r}]"
             )
         object.__setattr__(self, "exclude", tuple(self.exclude))
+        written_score(self.score)
+
+    def fraction_of(self, number: int) -> float:
+        """The fraction of a round, the first of which is 1; RecipeError if none was given for it."""
+        if not isinstance(self.fraction, Sequence):
+            return self.fraction
+        if number > len(self.fraction):
+            raise RecipeError(
+                f"rounds is {number:,}, but fraction has {len(self.fraction)}; give one for each round"
+            )
+        return self.fraction[number - 1]
+
+    def prunings(self, rounds: int) -> Mapping[float, int]:
+        """How many of the first rounds remove each fraction; errors as of :meth:`fraction_of`."""
+        if not isinstance(self.fraction, Sequence):
+            return {self.fraction: rounds}
+        if rounds > 0:
+            self.fraction_of(rounds)
+        return Counter(self.fraction[:rounds])
+
+    def options(self, number: int, data: object) -> dict[str, Any]:
+        """The arguments of :func:`prune` for one round, counted likewise.
+
+        data: what the score gets, if it asks for data.
+        """
+        options = {
+            "fraction": self.fraction_of(number),
+            "scope": self.scope,
+            "exclude": self.exclude,
+            "score": self.score,
+            "same_sign": self.same_sign,
+            "invert": self.invert,
+        }
+        return options | ({"data": data} if wants_data(self.score) else {})
 
     def ranked(self, ticket: Ticket) -> list[str]:
         """The names of the weights of a ticket that are ranked, in order.
@@ -88,12 +148,6 @@ class Pruning:
                 raise TicketError(unknown(kind, name, prunable))
 
 
-def check_scope(scope: str) -> None:
-    """Raises RecipeError for an unknown scope."""
-    if scope not in get_args(Scope):
-        raise RecipeError(unknown("pruning scope", scope, get_args(Scope)))
-
-
 def _prune_cost(run: Outline, fraction: float) -> Cost:
     """No training; disk for the mask as bits, and the ticket that is left."""
     pruned = replace(run, density=run.density * (1 - fraction))
@@ -101,87 +155,40 @@ def _prune_cost(run: Outline, fraction: float) -> Cost:
 
 
 @declare("prune", cost=_prune_cost)
-def prune(run: Run, *, fraction: float = 0.2, scope: Scope = "global", exclude: Sequence[str] = ()) -> Ticket:
+def prune(
+    run: Run | Ticket,
+    *,
+    fraction: float = 0.2,
+    scope: Scope = "global",
+    exclude: Sequence[str] = (),
+    score: str | Score = DEFAULT,
+    same_sign: bool = False,
+    invert: bool = False,
+    data: Data | None = None,
+) -> Ticket:
     """The ticket of the next round.
 
-    run: a trained ticket.
-    fraction, scope, exclude: as for :class:`Pruning`.
+    run: a trained ticket, or one that is pruned as it is: its weights are those that training starts from.
+    fraction: one number. scope, exclude, score, same_sign, invert: as for :class:`Pruning`.
+    data: for a score that asks for data.
 
-    Raises :class:`~tombola.errors.RecipeError` for a setting out of range and
-    :class:`~tombola.errors.TicketError` for an excluded name that is no prunable weight.
+    Raises :class:`~tombola.errors.RecipeError` for a setting out of range or a score that lacks its data, and
+    :class:`~tombola.errors.TicketError` for an excluded name that is no prunable weight, or scores that do
+    not fit the weights, are NaN or rank nothing.
     """
-    ticket, pruning = run.ticket, Pruning(fraction, scope, exclude)
+    if isinstance(fraction, Sequence):
+        raise RecipeError(f"fraction is {fraction}; one pruning takes one number")
+    ticket, pruning = ticket_of(run), Pruning(fraction, scope, exclude, score, same_sign, invert)
     names = pruning.ranked(ticket)
-    scores = {name: magnitude(run.weights[name]) for name in names}
+    scores = ranked_values(run, names, score, same_sign=same_sign, invert=invert, data=data)
     kept = {name: ticket.mask[name].numpy().reshape(-1) for name in names}
-    allocate = keep_globally if scope == "global" else keep_layerwise
+    allocate = allocation(scope, {name: ticket.mask[name].shape for name in names})
     still_kept = allocate(scores, kept, ticket.density, fraction)
     mask = {
         name: torch.from_numpy(still_kept[name]).reshape(keep.shape) if name in still_kept else keep
         for name, keep in ticket.mask.items()
     }
-    nonfinite = sum(int((scores[name][kept[name]] < 0).sum()) for name in names)
     density = ticket.density * (1 - fraction)
-    return replace(ticket, mask=mask, round=ticket.round + 1, density=density, nonfinite=nonfinite)
-
-
-def magnitude(weights: Tensor) -> Scores:
-    """Absolute values as a flat float32 array; a non-finite weight ranks below every finite one, at -1."""
-    values = np.abs(weights.detach().cpu().numpy().reshape(-1))
-    return np.where(np.isfinite(values), values, np.float32(-1))
-
-
-def keep_globally(
-    scores: Mapping[str, Scores], kept: Mapping[str, Kept], density: float, fraction: float
-) -> dict[str, Kept]:
-    """One ranking over all layers, in the order given; ``fraction`` of the kept weights goes."""
-    before = np.concatenate([kept[name] for name in scores])
-    joined = keep_highest(
-        np.concatenate(list(scores.values())), before, remaining_count(before, density, fraction)
+    return replace(
+        ticket, mask=mask, round=ticket.round + 1, density=density, nonfinite=nonfinite_count(run, names)
     )
-    ends = np.cumsum([len(layer) for layer in scores.values()])[:-1]
-    return dict(zip(scores, np.split(joined, ends), strict=True))
-
-
-def keep_layerwise(
-    scores: Mapping[str, Scores], kept: Mapping[str, Kept], density: float, fraction: float
-) -> dict[str, Kept]:
-    """A ranking for each layer; ``fraction`` of the kept weights of each goes."""
-    return {
-        name: keep_highest(layer, kept[name], remaining_count(kept[name], density, fraction))
-        for name, layer in scores.items()
-    }
-
-
-def keep_highest(scores: Scores, kept: Kept, count: int) -> Kept:
-    """The ``count`` highest-scoring of the kept positions; pruned positions never rank again.
-
-    If no more than ``count`` positions are kept already, all of them stay.
-    """
-    excess = int(kept.sum()) - count
-    if excess <= 0:
-        return kept.copy()
-    ranked = scores[kept]
-    threshold = np.partition(ranked, excess - 1)[excess - 1]
-    pruned = ranked < threshold
-    ties = np.flatnonzero(ranked == threshold)
-    pruned[ties[: excess - int(pruned.sum())]] = True
-    result = kept.copy()
-    result[kept] = ~pruned
-    return result
-
-
-def remaining_count(kept: Kept, density: float, fraction: float) -> int:
-    """The number of weights that stay when ``fraction`` of the kept ones goes.
-
-    density: what earlier rounds should have left; followed where they did.
-    """
-    count = int(kept.sum())
-    if count == nearest_count(len(kept), density):
-        return nearest_count(len(kept), density * (1 - fraction))
-    return nearest_count(count, 1 - fraction)
-
-
-def nearest_count(total: int, density: float) -> int:
-    """The number of weights out of ``total`` that stay at ``density``: nearest integer, half up."""
-    return int(np.floor(total * density + 0.5))

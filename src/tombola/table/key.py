@@ -7,6 +7,7 @@ is shown, and a claim asks for it without knowing its table.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -41,7 +42,7 @@ class Key:
     search_share: budget of each mask search training as a share of the full one, if shortened (AIMP).
     sparse_momentum, sparse_batch_size: of the sparse training where it differs from the mask search.
     block: as the paper numbers them; a probe of "block 8" of ResNet-34 is one after its last block.
-    sparsity: percent of the prunable weights as :func:`sparsity_after` gives it, never a measured share;
+    sparsity: percent of the prunable weights as :func:`sparsity_of` gives it, never a measured share;
         0.0 is dense.
     subset_percent, subset_criterion: how much of the training images was kept, and how they were chosen.
     baseline: None is the ticket or network of the row itself.
@@ -119,5 +120,21 @@ def sparsity_after(prunings: int, fraction: float = 0.2) -> float:
     for digits in range(2, 16):
         before, sparsity, after = (round(percent, digits) for percent in around)
         if before < sparsity < after and sparsity < 100:
+            break
+    return sparsity
+
+
+def sparsity_of(prunings: Mapping[float, int]) -> float:
+    """Percent of the weights pruned after so many rounds of each fraction, likewise.
+
+    There are more decimals where two are less exact than a hundredth of what is left.
+    """
+    if len(prunings) == 1:
+        [(fraction, count)] = prunings.items()
+        return sparsity_after(count, fraction)
+    kept = math.prod((1 - fraction) ** count for fraction, count in prunings.items())
+    for digits in range(2, 16):
+        sparsity = round(100 * (1 - kept), digits)
+        if sparsity < 100 and abs(100 - sparsity - 100 * kept) <= kept:
             break
     return sparsity

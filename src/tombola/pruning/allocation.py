@@ -1,0 +1,151 @@
+"""Allocation: how many weights each layer keeps, and which they are, once every weight has a score.
+
+One prune step removes a share of the weights that are left. ``"global"`` ranks the weights of all layers
+together, ``"layerwise"`` takes the share from each layer, ``"uniform"`` and ``"erk"`` give each layer a
+density of its own. Counts follow the exact density, so sparsity never drifts from 1 - 0.8^n.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from tombola.errors import RecipeError, unknown
+
+Scope = Literal["global", "layerwise", "uniform", "erk"]
+Values = npt.NDArray[np.floating]
+"""The score of each weight of a layer, flat."""
+Kept = npt.NDArray[np.bool_]
+"""Whether each weight of a layer is kept, flat."""
+Allocation = Callable[[Mapping[str, Values], Mapping[str, Kept], float, float], dict[str, Kept]]
+"""From scores and kept weights of the layers, the density that there should be and the share that goes."""
+
+
+def check_scope(scope: str, scopes: Sequence[str] = get_args(Scope)) -> None:
+    """Raises RecipeError for an unknown scope."""
+    if scope not in scopes:
+        raise RecipeError(unknown("pruning scope", scope, scopes))
+
+
+def allocation(scope: Scope, shapes: Mapping[str, Sequence[int]]) -> Allocation:
+    """The allocation of a scope for layers whose weights have these shapes."""
+    if scope == "global":
+        return keep_globally
+    if scope == "layerwise":
+        return keep_layerwise
+    shares = {name: math.prod(shape) if scope == "uniform" else sum(shape) for name, shape in shapes.items()}
+
+    def keep(
+        scores: Mapping[str, Values], kept: Mapping[str, Kept], density: float, fraction: float
+    ) -> dict[str, Kept]:
+        return keep_in_shares(scores, kept, density, fraction, shares)
+
+    return keep
+
+
+def keep_globally(
+    scores: Mapping[str, Values], kept: Mapping[str, Kept], density: float, fraction: float
+) -> dict[str, Kept]:
+    """One ranking over all layers, in the order given; ``fraction`` of the kept weights goes."""
+    before = np.concatenate([kept[name] for name in scores])
+    joined = keep_highest(
+        np.concatenate(list(scores.values())), before, remaining_count(before, density, fraction)
+    )
+    ends = np.cumsum([len(layer) for layer in scores.values()])[:-1]
+    return dict(zip(scores, np.split(joined, ends), strict=True))
+
+
+def keep_layerwise(
+    scores: Mapping[str, Values], kept: Mapping[str, Kept], density: float, fraction: float
+) -> dict[str, Kept]:
+    """A ranking for each layer; ``fraction`` of the kept weights of each goes."""
+    return {
+        name: keep_highest(layer, kept[name], remaining_count(kept[name], density, fraction))
+        for name, layer in scores.items()
+    }
+
+
+def keep_in_shares(
+    scores: Mapping[str, Values],
+    kept: Mapping[str, Kept],
+    density: float,
+    fraction: float,
+    shares: Mapping[str, int],
+) -> dict[str, Kept]:
+    """A ranking for each layer, which keeps its share of as many weights as :func:`keep_globally` keeps.
+
+    shares: of the layers, in proportion: their sizes give all of them one density (``"uniform"``), the sums
+        of their dimensions the Erdos-Renyi-Kernel densities (``"erk"``), which are in proportion to the sum
+        over the product of the dimensions. Source: Mocanu et al. (2018), Evci et al. (2020).
+    """
+    before = np.concatenate([kept[name] for name in scores])
+    total = remaining_count(before, density, fraction)
+    counts = shared_counts(
+        total, [shares[name] for name in scores], [int(kept[name].sum()) for name in scores]
+    )
+    return {
+        name: keep_highest(layer, kept[name], count)
+        for (name, layer), count in zip(scores.items(), counts, strict=True)
+    }
+
+
+def shared_counts(total: int, shares: Sequence[int], most: Sequence[int]) -> list[int]:
+    """``total`` in whole numbers in proportion to shares, none above its ``most``.
+
+    What a layer cannot keep goes to the others in proportion. Remainders are rounded up from the largest on;
+    of equal ones the last, since the first is pruned first.
+    """
+    exact: list[Fraction] = [Fraction(0)] * len(shares)
+    open_layers = [index for index, share in enumerate(shares) if share and most[index]]
+    left = total
+    while open_layers:
+        unit = Fraction(left, sum(shares[index] for index in open_layers))
+        full = [index for index in open_layers if unit * shares[index] >= most[index]]
+        for index in full or open_layers:
+            exact[index] = Fraction(most[index]) if full else unit * shares[index]
+        left -= sum(most[index] for index in full)
+        open_layers = [index for index in open_layers if index not in full] if full else []
+    counts = [math.floor(value) for value in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda index: (exact[index] - counts[index], index))
+    for index in by_remainder[len(exact) - (total - sum(counts)) :]:
+        counts[index] += 1
+    return counts
+
+
+def keep_highest(scores: Values, kept: Kept, count: int) -> Kept:
+    """The ``count`` highest-scoring of the kept positions; pruned positions never rank again.
+
+    If no more than ``count`` positions are kept already, all of them stay.
+    """
+    excess = int(kept.sum()) - count
+    if excess <= 0:
+        return kept.copy()
+    ranked = scores[kept]
+    threshold = np.partition(ranked, excess - 1)[excess - 1]
+    pruned = ranked < threshold
+    ties = np.flatnonzero(ranked == threshold)
+    pruned[ties[: excess - int(pruned.sum())]] = True
+    result = kept.copy()
+    result[kept] = ~pruned
+    return result
+
+
+def remaining_count(kept: Kept, density: float, fraction: float) -> int:
+    """The number of weights that stay when ``fraction`` of the kept ones goes.
+
+    density: what earlier rounds should have left; followed where they did.
+    """
+    count = int(kept.sum())
+    if count == nearest_count(len(kept), density):
+        return nearest_count(len(kept), density * (1 - fraction))
+    return nearest_count(count, 1 - fraction)
+
+
+def nearest_count(total: int, density: float) -> int:
+    """The number of weights out of ``total`` that stay at ``density``: nearest integer, half up."""
+    return int(np.floor(total * density + 0.5))

@@ -1,0 +1,282 @@
+"""Scores: functions that give every prunable weight a number, by declared name; pruning keeps the highest.
+
+Those that come with tombola are the mask criteria of Zhou et al. (2019), "Deconstructing Lottery Tickets".
+Only surviving weights are ranked, whatever pruned positions score.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tombola import seeds
+from tombola.data.imageset import Data
+from tombola.errors import RecipeError, TicketError
+from tombola.networks.versions import Definitions, parsed, written
+from tombola.pruning.allocation import Values
+from tombola.source import note_use, remember_source
+from tombola.ticket import Ticket
+from tombola.training.run import Run
+
+Subject = Run | Ticket
+Score = Callable[..., Mapping[str, Tensor]]
+"""From a run or a ticket and, if it has a parameter ``data``, data to a tensor for each prunable weight."""
+
+
+def magnitude(subject: Subject) -> dict[str, Tensor]:
+    """Absolute final weights. This is ``large_final`` of Zhou et al."""
+    return {name: weights.abs() for name, weights in _final(subject).items()}
+
+
+def small_final(subject: Subject) -> dict[str, Tensor]:
+    """Negated absolute final weights: the smallest stay."""
+    return _negated(magnitude(subject))
+
+
+def large_init(subject: Subject) -> dict[str, Tensor]:
+    """Absolute weights at the start."""
+    return {name: weights.abs() for name, weights in _start(subject).items()}
+
+
+def small_init(subject: Subject) -> dict[str, Tensor]:
+    """Negated absolute weights at the start: the smallest stay."""
+    return _negated(large_init(subject))
+
+
+def large_init_large_final(subject: Subject) -> dict[str, Tensor]:
+    """The smaller of a weight's two ranks, by ``large_init`` and by ``magnitude``.
+
+    Zhou et al. keep what is in the top set of both criteria, both cut at one percentile, which they look for
+    until as many are left as wanted. A weight is in both where the smaller of its ranks is above the
+    percentile, so ranking by that keeps the same. A rank is the share of a layer's surviving weights that do
+    not score higher; of equal scores the first is the lower.
+    """
+    return _smaller_rank(subject, large_init(subject), magnitude(subject))
+
+
+def small_init_small_final(subject: Subject) -> dict[str, Tensor]:
+    """The smaller of a weight's two ranks, by ``small_init`` and by ``small_final``, likewise."""
+    return _smaller_rank(subject, small_init(subject), small_final(subject))
+
+
+def magnitude_increase(subject: Subject) -> dict[str, Tensor]:
+    """Absolute final weights minus absolute weights at the start."""
+    before = large_init(subject)
+    return {name: after - before[name] for name, after in magnitude(subject).items()}
+
+
+def movement(subject: Subject) -> dict[str, Tensor]:
+    """Distance of final weights from the start."""
+    start = _start(subject)
+    return {name: (weights - start[name]).abs() for name, weights in _final(subject).items()}
+
+
+def random(subject: Subject) -> dict[str, Tensor]:
+    """Uniform draws, from a stream of the run's noise number (0 for a ticket) and the ticket's round."""
+    ticket = ticket_of(subject)
+    noise = subject.noise if isinstance(subject, Run) else 0
+    draws = seeds.generator("random score", noise, ticket.round)
+    return {name: torch.from_numpy(draws.random(tuple(keep.shape))) for name, keep in ticket.mask.items()}
+
+
+def _built_in(score: Score) -> tuple[Callable[[], Score], ...]:
+    """The versions of a built-in score, of which there is one so far."""
+    return (lambda: score,)
+
+
+DEFAULT = "magnitude"
+
+_scores: Definitions[Score] = Definitions(
+    "score",
+    {
+        score.__name__: _built_in(score)
+        for score in (
+            magnitude, small_final, large_init, small_init, large_init_large_final, small_init_small_final,
+            magnitude_increase, movement, random,
+        )
+    },
+    RecipeError,
+)  # fmt: skip
+
+
+def declare_score(name: str, *, version: int = 1) -> Callable[[Score], Score]:
+    """Declare a score under a lasting name, for ``score=`` of :func:`tombola.prune` and of all searches.
+
+    The function takes ``(subject)`` or ``(subject, data)``: the :class:`~tombola.Run` that is pruned, or a
+    :class:`~tombola.Ticket` that was not trained, and the data that its parameter ``data`` asks for. It
+    returns a mapping from the name of each prunable weight to a tensor of that weight's shape, without NaN
+    where the mask is True; the highest are kept. What it returns at pruned positions does not count.
+
+    version: to be raised when what it returns changes.
+
+    Raises :class:`~tombola.errors.RecipeError` if the name is taken or the function takes something else.
+    """
+
+    def register(score: Score) -> Score:
+        parameters = list(inspect.signature(score).parameters)
+        if not parameters or parameters[1:] not in ([], ["data"]):
+            raise RecipeError(
+                f"score {name!r} takes ({', '.join(parameters)}); it must take (subject) or (subject, data)"
+            )
+        _scores.declare(name, version, score)
+        remember_source("scores", written(name, version), score)
+        return score
+
+    return register
+
+
+def score_names() -> list[str]:
+    """All declared scores, built-in ones first."""
+    return _scores.names()
+
+
+def written_score(score: str | Score) -> str:
+    """Name and version of a score as in jobs; the newest version unless one is named.
+
+    Raises :class:`~tombola.errors.RecipeError` for an unknown name or version, or a function that was never
+    declared.
+    """
+    return _scores.written(score, "declare_score")
+
+
+def wants_data(score: str | Score) -> bool:
+    """Whether a score asks for data; errors as of :func:`written_score`."""
+    return _takes_data(_function_of(written_score(score)))
+
+
+def ticket_of(subject: Subject) -> Ticket:
+    """The ticket itself, or the one that was trained."""
+    return subject.ticket if isinstance(subject, Run) else subject
+
+
+def ranked_values(
+    subject: Subject,
+    names: Sequence[str],
+    score: str | Score = DEFAULT,
+    *,
+    same_sign: bool = False,
+    invert: bool = False,
+    data: Data | None = None,
+) -> dict[str, Values]:
+    """The numbers by which weights are ranked, a flat float array for each weight named; high is kept.
+
+    same_sign, invert, data: as for :func:`tombola.prune`.
+
+    A weight that is not finite has minus infinity under every score.
+
+    Raises :class:`~tombola.errors.TicketError` for scores of another shape, that are no numbers or rank
+    nothing, and :class:`~tombola.errors.RecipeError` for an unknown score or one that lacks its data.
+    """
+    declared = written_score(score)
+    returned = _returned(declared, subject, data)
+    final, start, mask = _final(subject), _start(subject), ticket_of(subject).mask
+    values: dict[str, Values] = {}
+    competing: list[Values] = []
+    for name in names:
+        finite, kept = torch.isfinite(final[name]).numpy().reshape(-1), mask[name].numpy().reshape(-1)
+        layer = _checked_values(declared, name, returned, mask[name])
+        if np.isnan(layer[kept & finite]).any():
+            raise TicketError(f"score {declared} is NaN for some of {name}; it must be a number")
+        layer = -layer if invert else layer
+        if same_sign:
+            other_sign = torch.sign(final[name]) != torch.sign(start[name])
+            layer = np.where(other_sign.numpy().reshape(-1), np.finfo(layer.dtype).min, layer)
+        values[name] = np.where(finite, layer, -np.inf).astype(layer.dtype, copy=False)
+        competing.append(layer[kept & finite])
+    # Equal magnitudes have always gone by position.
+    if declared != DEFAULT and _all_equal(competing):
+        raise TicketError(f"score {declared} is the same for all weights that are left, so it ranks nothing")
+    return values
+
+
+def nonfinite_count(subject: Subject, names: Sequence[str]) -> int:
+    """How many of the surviving weights of these names are not finite."""
+    final, mask = _final(subject), ticket_of(subject).mask
+    return sum(int((~torch.isfinite(final[name]) & mask[name]).sum()) for name in names)
+
+
+def _function_of(declared: str) -> Score:
+    name, version = parsed(declared)
+    return _scores.find(name, version or 1)
+
+
+def _takes_data(function: Score) -> bool:
+    return "data" in inspect.signature(function).parameters
+
+
+def _returned(declared: str, subject: Subject, data: Data | None) -> Mapping[str, Tensor]:
+    """What a score's function returns for a run or ticket."""
+    note_use("scores", declared)
+    function = _function_of(declared)
+    if not _takes_data(function):
+        scores = function(subject)
+    elif data is not None:
+        scores = function(subject, data)
+    else:
+        raise RecipeError(f"score {declared} asks for data; give data=...")
+    if not isinstance(scores, Mapping):
+        raise TicketError(
+            f"score {declared} gave a {type(scores).__name__}; it must be a dict of a tensor for each weight"
+        )
+    return scores
+
+
+def _checked_values(declared: str, name: str, returned: Mapping[str, Tensor], keep: Tensor) -> Values:
+    """The scores of a weight, flat; TicketError if there are none or they have another shape."""
+    if name not in returned:
+        raise TicketError(f"score {declared} gave nothing for {name}; it must score every prunable weight")
+    scores = returned[name]
+    shape = tuple(scores.shape) if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+    if shape != tuple(keep.shape):
+        raise TicketError(
+            f"score {declared} gave {shape} for {name}; it must be a tensor {tuple(keep.shape)}"
+        )
+    scores = scores.detach().cpu()
+    values: Values = (scores if scores.dtype == torch.float32 else scores.double()).numpy().reshape(-1)
+    return values
+
+
+def _all_equal(layers: Sequence[Values]) -> bool:
+    """Whether all numbers are the same; of two that may well be, as where one has either rank."""
+    values = np.concatenate(layers)
+    return len(values) > 2 and bool(values.min() == values.max())
+
+
+def _final(subject: Subject) -> dict[str, Tensor]:
+    """The prunable weights after training; of a ticket those that training would start from."""
+    weights = subject.weights if isinstance(subject, Run) else subject.weights()
+    return {name: weights[name].detach().cpu() for name in ticket_of(subject).mask}
+
+
+def _start(subject: Subject) -> dict[str, Tensor]:
+    """The prunable weights at the ticket's start."""
+    ticket = ticket_of(subject)
+    return {name: ticket.start[name] for name in ticket.mask}
+
+
+def _negated(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: -values for name, values in scores.items()}
+
+
+def _smaller_rank(
+    subject: Subject, first: Mapping[str, Tensor], second: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The smaller of the two ranks of each weight among the surviving ones of its layer."""
+    mask = ticket_of(subject).mask
+    return {
+        name: torch.minimum(_ranks(first[name], keep), _ranks(second[name], keep))
+        for name, keep in mask.items()
+    }
+
+
+def _ranks(scores: Tensor, keep: Tensor) -> Tensor:
+    """The rank of each surviving weight, from 1/n for the lowest of n to 1; 0 at pruned positions."""
+    surviving = scores[keep]
+    order = torch.argsort(torch.where(torch.isfinite(surviving), surviving, -torch.inf), stable=True)
+    ranks = torch.empty(len(order), dtype=torch.float64)
+    ranks[order] = torch.arange(1, len(order) + 1, dtype=torch.float64) / max(len(order), 1)
+    return torch.zeros(keep.shape, dtype=torch.float64).masked_scatter_(keep, ranks)
