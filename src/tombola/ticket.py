@@ -73,7 +73,7 @@ class Ticket(OneLine):
         if not self.start_fingerprint:
             object.__setattr__(self, "start_fingerprint", files.fingerprint(self.start))
 
-    def _line(self) -> str:
+    def _in_one_line(self) -> str:
         weights = f"{self.kept:,} of {self.total:,} weights, {100 * self.sparsity:.2f}% sparse"
         place = f"round {self.round}, taken at epoch {self.epoch}"
         return f"<ticket of {self.network.written}: {weights}, {place}>"

@@ -43,14 +43,14 @@ def column_chunks(file: str) -> Iterator[ColumnChunk]:
         if tail[4:] != _MAGIC or not 0 < length <= min(end - _TAIL, LONGEST_TEXT):
             raise ValueError("it has no footer")
         opened.seek(end - _TAIL - length)
-        footer = _Reader(opened.read(length)).struct()
+        footer = _CompactReader(opened.read(length)).struct()
     for group in footer[_ROW_GROUPS]:
         for column in group[_COLUMNS]:
             sizes = column[_META_DATA]
             yield ColumnChunk(int(sizes[_VALUES]), int(sizes[_SIZE]), _DICTIONARY in sizes)
 
 
-class _Reader:
+class _CompactReader:
     """Reads structures of Thrift's compact protocol from the beginning of some bytes."""
 
     def __init__(self, content: bytes) -> None:

@@ -64,7 +64,7 @@ class Data(OneLine):
     source: str | None = None
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
-    def _line(self) -> str:
+    def _in_one_line(self) -> str:
         shape = "x".join(map(str, self.train.images.shape[1:]))
         images = f"{len(self.train):,} train and {len(self.test):,} test images of {shape}"
         return f"<data {self.name}: {images}, {self.classes} classes>"

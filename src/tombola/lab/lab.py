@@ -79,7 +79,7 @@ class Lab(OneLine):
         self._sources: dict[str, Record] = {}
         self._terminated = False  # by SIGTERM
 
-    def _line(self) -> str:
+    def _in_one_line(self) -> str:
         where = f"{self.workers} worker processes" if self.workers else "this process"
         where = where if self.scheduler is None else f"the workers of {self.scheduler}"
         return f"<lab in {self.store.root}, jobs run in {where}>"

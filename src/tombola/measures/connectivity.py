@@ -61,7 +61,7 @@ class Barrier(OneLine):
     recalibrated: Barrier | None = None
     ends: tuple[End, End] | None = None
 
-    def _line(self) -> str:
+    def _in_one_line(self) -> str:
         what = "undefined" if math.isnan(self.height) else f"of {self.height:.2f} points"
         failed = f"; {failures}" if (failures := self.failures()) else ""
         return f"<barrier {what} on the {self.split} images, {len(self.alphas)} positions{failed}>"

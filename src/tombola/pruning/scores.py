@@ -1,7 +1,7 @@
 """Scores: functions that give every prunable weight a number, by declared name; pruning keeps the highest.
 
 Those that come with tombola are the mask criteria of Zhou et al. (2019), "Deconstructing Lottery Tickets".
-Only surviving weights are ranked, whatever pruned positions score.
+Only surviving weights are ranked; what pruned positions score does not count.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Recipe(OneLine):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of convolutions and products; "auto" is bfloat16 on a GPU, float32 on a CPU. Weights are float32."""
 
-    def _line(self) -> str:
+    def _in_one_line(self) -> str:
         """The fields that differ from their defaults, as Python takes them."""
         defaults = {field.name: field.default for field in fields(self)} | {"augmentation": Augmentation()}
         changed = [name for name, default in defaults.items() if getattr(self, name) != default]

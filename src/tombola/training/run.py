@@ -65,7 +65,7 @@ class Run(OneLine):
         """Test accuracy after the last epoch, in percent."""
         return float(self.history[-1].test_accuracy)
 
-    def _line(self) -> str:
+    def _in_one_line(self) -> str:
         ticket = self.ticket
         end = "" if self.end == "trained" else f", {self.end}"
         return (
