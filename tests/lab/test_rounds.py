@@ -54,6 +54,14 @@ def test_without_a_terminal_there_is_one_plain_line_a_round() -> None:
     )
 
 
+@pytest.mark.parametrize("dense_failed", [True, False])
+def test_a_failed_run_wins_nothing_and_nothing_is_won_against_one(dense_failed: bool) -> None:
+    with table(terminal=False) as (made, text):
+        made.add("a" * 64, numbers(0, 10.0, failed=dense_failed), MADE, computed=True)
+        made.add("b" * 64, numbers(1, 11.0, failed=not dense_failed), MADE, computed=True)
+    assert "+" not in text.getvalue().replace("(+)", "")
+
+
 def test_rounds_that_ran_on_different_kinds_are_told() -> None:
     cpu = MADE | {
         "device": "cpu",

@@ -191,7 +191,9 @@ class RoundTable(Progress):
     ) -> None:
         """Adds a finished round: its job's name, numbers and provenance."""
         accuracy = float(numbers["accuracy"])
-        winning = bool(self._rows) and accuracy >= self._rows[0]["accuracy"]
+        dense = self._rows[0] if self._rows else None
+        failed = numbers["failed"] or (dense is not None and dense["failed"])
+        winning = dense is not None and not failed and accuracy >= dense["accuracy"]
         marks = ("*" if numbers["failed"] else "") + ("!" if numbers["nonfinite_at_pruning"] else "")
         self._nonfinite |= bool(numbers["nonfinite_at_pruning"])
         kind = ", ".join(str(provenance[key]) for key in _KIND if provenance.get(key) is not None)
