@@ -189,11 +189,15 @@ def tickets(
 def check_rounds(rounds: int, pruning: Pruning, weights: int) -> None:
     """Raises RecipeError for a negative number of prunings, or one that leaves nothing of so many weights.
 
-    So it does for more prunings than there are fractions.
+    So it does for another number of prunings than there are fractions.
     """
     if rounds < 0:
         raise RecipeError(f"rounds is {rounds}; it must be 0 or more")
     if isinstance(pruning.fraction, Sequence):
+        if rounds != len(pruning.fraction):
+            raise RecipeError(
+                f"rounds is {rounds:,}, but fraction has {len(pruning.fraction)}; give one for each round"
+            )
         left = math.prod((1 - fraction) ** count for fraction, count in pruning.prunings(rounds).items())
         if rounds and weights * left < 0.5:
             raise RecipeError(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 import tombola as tb
+from tombola import files
 from tombola.errors import RecipeError, TicketError
 from tombola.pruning.scores import ranked_values, score_names
 
@@ -326,3 +328,105 @@ def test_a_score_that_there_is_not_is_answered_with_the_nearest(run: tb.Run) -> 
         tb.declare_score("magnitude")(lambda run: run.weights)
     with pytest.raises(RecipeError, match=r"takes \(run, images\); it must take \(subject\) or \(subject, d"):
         tb.declare_score("odd")(lambda run, images: run.weights)
+
+
+def declared(name: str, function: Any) -> str:
+    """A score of this name, declared until the test ends."""
+    tb.declare_score(name)(function)
+    return name
+
+
+def test_weights_of_another_sign_go_in_the_order_of_their_scores_over_all_layers(chain: list[tb.Run]) -> None:
+    run = chain[0]
+    weights = {name: value.clone() for name, value in run.weights.items()}
+    for name in run.ticket.mask:
+        flipped = torch.rand(weights[name].shape, generator=torch.Generator().manual_seed(len(name))) < 0.6
+        weights[name] = torch.where(flipped, -run.ticket.start[name].sign(), run.ticket.start[name].sign())
+        weights[name] *= run.weights[name].abs() + 1e-3
+    run = replace(run, weights=weights)
+    ticket = tb.prune(run, fraction=0.3, same_sign=True)
+    before = run.ticket.mask
+    gone = {name: before[name] & ~ticket.mask[name] for name in before}
+    other = {name: weights[name].sign() != run.ticket.start[name].sign() for name in before}
+    highest_gone = max(float(weights[name][gone[name]].abs().max()) for name in before if gone[name].any())
+    lowest_kept = min(
+        float(weights[name][ticket.mask[name] & other[name]].abs().min())
+        for name in before
+        if (ticket.mask[name] & other[name]).any()
+    )
+    assert all(bool(other[name][gone[name]].all()) for name in before)
+    assert sum(bool(gone[name].any()) for name in before) > 1
+    assert highest_gone <= lowest_kept
+
+
+def test_a_score_may_work_in_place(chain: list[tb.Run]) -> None:
+    def in_place(run: tb.Run) -> dict[str, torch.Tensor]:
+        for name in run.ticket.mask:
+            run.ticket.start[name].zero_()  # type: ignore[attr-defined]
+            run.ticket.mask[name].zero_()
+        return {name: run.weights[name].abs_() for name in run.ticket.mask}
+
+    expected = tb.prune(chain[0])
+    ticket = tb.prune(chain[0], score=declared("in-place", in_place))
+    assert all(torch.equal(ticket.mask[name], expected.mask[name]) for name in ticket.mask)
+    assert ticket.start_fingerprint == files.fingerprint(ticket.start)
+    assert any(bool((value < 0).any()) for value in chain[0].weights.values())
+
+
+def test_what_a_score_draws_is_the_same_in_every_process_and_leaves_no_trace(chain: list[tb.Run]) -> None:
+    def drawn(run: tb.Run) -> dict[str, torch.Tensor]:
+        return {name: torch.rand(keep.shape) for name, keep in run.ticket.mask.items()}
+
+    score = declared("drawn", drawn)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = tb.prune(chain[0], score=score)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert tb.prune(chain[0], score=score).fingerprint == first.fingerprint
+
+
+def test_random_pruning_of_other_starts_differs(digits: tb.Data) -> None:
+    first, second = (tb.prune(tb.initialize("convnet", digits, seed=seed), score="random") for seed in (0, 5))
+    assert any(not torch.equal(first.mask[name], second.mask[name]) for name in first.mask)
+
+
+def test_an_error_within_a_score_names_it(chain: list[tb.Run]) -> None:
+    score = declared("broken", lambda run: run.state)
+    with pytest.raises(TicketError, match=r"score broken failed: AttributeError: .*'state'"):
+        tb.prune(chain[0], score=score)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"fraction": None}, "fraction is None; it must be a number"),
+        ({"fraction": "0.2"}, "fraction is '0.2'; it must be a number"),
+        ({"fraction": [0.2, 0.3]}, "one pruning takes one number"),
+        ({"exclude": None}, "exclude is None; it must be a list of names"),
+        ({"same_sign": "no"}, "same_sign is 'no'; it must be True or False"),
+        ({"invert": 1}, "invert is 1; it must be True or False"),
+    ],
+)
+def test_settings_of_another_kind_are_refused(
+    chain: list[tb.Run], options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(RecipeError, match=words):
+        tb.prune(chain[0], **options)
+
+
+def test_numbers_of_numpy_are_numbers(chain: list[tb.Run]) -> None:
+    plain = tb.prune(chain[0], fraction=0.3, invert=True)
+    other = tb.prune(chain[0], fraction=np.float64(0.3), invert=np.True_)  # type: ignore[arg-type]
+    assert other.fingerprint == plain.fingerprint
+
+
+@pytest.mark.parametrize("function", [lambda *runs: {}, lambda run, *data: {}, lambda *, run: {}, 5])
+def test_what_cannot_be_called_by_place_is_no_score(function: Any) -> None:
+    with pytest.raises(RecipeError, match="it must"):
+        tb.declare_score("odd")(function)
+
+
+def test_as_many_fractions_as_rounds(start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe) -> None:
+    with pytest.raises(RecipeError, match="rounds is 1, but fraction has 2; give one for each round"):
+        tb.imp(start, digits, recipe, rounds=1, fraction=[0.5, 0.2])

@@ -60,7 +60,7 @@ def imp(
         tyro.conf.arg(help="Also write each round's ticket, rounds.csv and a page to this folder."),
     ] = None,
 ) -> None:
-    """Iterative magnitude pruning: one chain, its rounds as a table while it runs."""
+    """Iterative pruning, by magnitude or any score: one chain, its rounds as a table while it runs."""
     stop = begin_stop(stop_after)
     from tombola.experiments.experiment import bound_chain
     from tombola.lab.chains import imp_jobs
@@ -70,6 +70,7 @@ def imp(
     from tombola.lab.lab import Lab
     from tombola.lab.progress import RoundTable
     from tombola.pruning.prune import Pruning
+    from tombola.table.number import many
 
     import_files(import_)
     settings = Settings(
@@ -87,7 +88,7 @@ def imp(
         check_writable(out)
     console = InertConsole()
     place = "a GPU" if lab.device.type == "cuda" else f"the CPU, threads {threads}"
-    say(console, f"{network} on {data}, {rounds} rounds on {place}; store {lab.store.root}")
+    say(console, f"{network} on {data}, {many(rounds, 'round')} on {place}; store {lab.store.root}")
     with RoundTable(console, rounds) as table:
         for round_, job in enumerate(chain):
             outcome = lab.run(job, progress=table, stop_after=stop)

@@ -9,10 +9,12 @@ schedule: late rewinding needs no code of its own.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, TypedDict
 
+import numpy as np
 import torch
 
 from tombola.cost import HEADER_BYTES, RESULT_BYTES, Cost, Outline
@@ -77,20 +79,19 @@ class Pruning:
     invert: bool = False
 
     def __post_init__(self) -> None:
-        fractions = tuple(self.fraction) if isinstance(self.fraction, Sequence) else (self.fraction,)
-        for fraction in fractions:
-            if not 0 < fraction < 1:
-                raise RecipeError(f"fraction is {fraction}; it must lie between 0 and 1, both excluded")
-        if not fractions:
-            raise RecipeError("fraction is an empty list; give one for each round")
-        object.__setattr__(
-            self, "fraction", fractions if isinstance(self.fraction, Sequence) else fractions[0]
-        )
+        object.__setattr__(self, "fraction", _checked_fraction(self.fraction))
         check_scope(self.scope)
         if isinstance(self.exclude, str):
             raise RecipeError(
                 f"exclude is {self.exclude!r}; it must be a list of names, such as [{self.exclude!r}]"
             )
+        if not isinstance(self.exclude, Iterable):
+            raise RecipeError(f"exclude is {self.exclude!r}; it must be a list of names")
+        for name in ("same_sign", "invert"):
+            value = getattr(self, name)
+            if not isinstance(value, bool | np.bool_):
+                raise RecipeError(f"{name} is {value!r:.60}; it must be True or False")
+            object.__setattr__(self, name, bool(value))
         object.__setattr__(self, "exclude", tuple(self.exclude))
         written_score(self.score)
 
@@ -148,6 +149,21 @@ class Pruning:
                 raise TicketError(unknown(kind, name, prunable))
 
 
+def _checked_fraction(fraction: object) -> float | tuple[float, ...]:
+    """A fraction, or one for each round, as plain numbers; RecipeError for anything else."""
+    several = isinstance(fraction, Iterable) and not isinstance(fraction, str | bytes)
+    fractions = tuple(fraction) if isinstance(fraction, Iterable) and several else (fraction,)
+    for single in fractions:
+        if not isinstance(single, Real):
+            raise RecipeError(f"fraction is {fraction!r:.60}; it must be a number, or one for each round")
+        if not 0 < float(single) < 1:
+            raise RecipeError(f"fraction is {single}; it must lie between 0 and 1, both excluded")
+    if not fractions:
+        raise RecipeError("fraction is an empty list; give one for each round")
+    numbers = tuple(map(float, fractions))
+    return numbers if several else numbers[0]
+
+
 def _prune_cost(run: Outline, fraction: float) -> Cost:
     """No training; disk for the mask as bits, and the ticket that is left."""
     pruned = replace(run, density=run.density * (1 - fraction))
@@ -176,11 +192,11 @@ def prune(
     :class:`~tombola.errors.TicketError` for an excluded name that is no prunable weight, or scores that do
     not fit the weights, are NaN or rank nothing.
     """
-    if isinstance(fraction, Sequence):
-        raise RecipeError(f"fraction is {fraction}; one pruning takes one number")
     ticket, pruning = ticket_of(run), Pruning(fraction, scope, exclude, score, same_sign, invert)
+    if isinstance(pruning.fraction, Sequence):
+        raise RecipeError(f"fraction is {fraction}; one pruning takes one number")
     names = pruning.ranked(ticket)
-    scores = ranked_values(run, names, score, same_sign=same_sign, invert=invert, data=data)
+    scores = ranked_values(run, names, score, same_sign=pruning.same_sign, invert=pruning.invert, data=data)
     kept = {name: ticket.mask[name].numpy().reshape(-1) for name in names}
     allocate = allocation(scope, {name: ticket.mask[name].shape for name in names})
     still_kept = allocate(scores, kept, ticket.density, fraction)

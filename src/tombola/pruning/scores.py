@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from tombola import seeds
 from tombola.data.imageset import Data
-from tombola.errors import RecipeError, TicketError
+from tombola.errors import RecipeError, TicketError, TombolaError, reason
 from tombola.networks.versions import Definitions, parsed, written
 from tombola.pruning.allocation import Values
 from tombola.source import note_use, remember_source
@@ -76,11 +79,17 @@ def movement(subject: Subject) -> dict[str, Tensor]:
 
 
 def random(subject: Subject) -> dict[str, Tensor]:
-    """Uniform draws, from a stream of the run's noise number (0 for a ticket) and the ticket's round."""
+    """Uniform draws, from a stream of the dense start, the round, and the noise number of a run."""
+    ticket = ticket_of(subject)
+    draws = seeds.generator("random score", *_stream(subject))
+    return {name: torch.from_numpy(draws.random(tuple(keep.shape))) for name, keep in ticket.mask.items()}
+
+
+def _stream(subject: Subject) -> tuple[int, int, int]:
+    """The numbers of the stream that a score of this run or ticket may draw from."""
     ticket = ticket_of(subject)
     noise = subject.noise if isinstance(subject, Run) else 0
-    draws = seeds.generator("random score", noise, ticket.round)
-    return {name: torch.from_numpy(draws.random(tuple(keep.shape))) for name, keep in ticket.mask.items()}
+    return int(ticket.start_fingerprint[:12], 16), ticket.round, noise
 
 
 def _built_in(score: Score) -> tuple[Callable[[], Score], ...]:
@@ -89,6 +98,8 @@ def _built_in(score: Score) -> tuple[Callable[[], Score], ...]:
 
 
 DEFAULT = "magnitude"
+
+_BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 _scores: Definitions[Score] = Definitions(
     "score",
@@ -109,7 +120,9 @@ def declare_score(name: str, *, version: int = 1) -> Callable[[Score], Score]:
     The function takes ``(subject)`` or ``(subject, data)``: the :class:`~tombola.Run` that is pruned, or a
     :class:`~tombola.Ticket` that was not trained, and the data that its parameter ``data`` asks for. It
     returns a mapping from the name of each prunable weight to a tensor of that weight's shape, without NaN
-    where the mask is True; the highest are kept. What it returns at pruned positions does not count.
+    where the mask is True; the highest are kept. What it returns at pruned positions does not count. It gets
+    copies of the weights. What it draws from torch's global generator comes from a stream of the dense start,
+    the round and the noise number; other global generators are none of its business.
 
     version: to be raised when what it returns changes.
 
@@ -117,11 +130,13 @@ def declare_score(name: str, *, version: int = 1) -> Callable[[Score], Score]:
     """
 
     def register(score: Score) -> Score:
-        parameters = list(inspect.signature(score).parameters)
-        if not parameters or parameters[1:] not in ([], ["data"]):
-            raise RecipeError(
-                f"score {name!r} takes ({', '.join(parameters)}); it must take (subject) or (subject, data)"
-            )
+        if not callable(score):
+            raise RecipeError(f"score {name!r} is {score!r:.60}; it must be a function")
+        signature = inspect.signature(score)
+        names = list(signature.parameters)
+        by_place = all(each.kind in _BY_PLACE for each in signature.parameters.values())
+        if not names or names[1:] not in ([], ["data"]) or not by_place:
+            raise RecipeError(f"score {name!r} takes {signature}; it must take (subject) or (subject, data)")
         _scores.declare(name, version, score)
         remember_source("scores", written(name, version), score)
         return score
@@ -176,21 +191,36 @@ def ranked_values(
     final, start, mask = _final(subject), _start(subject), ticket_of(subject).mask
     values: dict[str, Values] = {}
     competing: list[Values] = []
+    finite = {name: torch.isfinite(final[name]).numpy().reshape(-1) for name in names}
     for name in names:
-        finite, kept = torch.isfinite(final[name]).numpy().reshape(-1), mask[name].numpy().reshape(-1)
+        kept = mask[name].numpy().reshape(-1)
         layer = _checked_values(declared, name, returned, mask[name])
-        if np.isnan(layer[kept & finite]).any():
+        if np.isnan(layer[kept & finite[name]]).any():
             raise TicketError(f"score {declared} is NaN for some of {name}; it must be a number")
-        layer = -layer if invert else layer
-        if same_sign:
-            other_sign = torch.sign(final[name]) != torch.sign(start[name])
-            layer = np.where(other_sign.numpy().reshape(-1), np.finfo(layer.dtype).min, layer)
-        values[name] = np.where(finite, layer, -np.inf).astype(layer.dtype, copy=False)
-        competing.append(layer[kept & finite])
+        values[name] = -layer if invert else layer
+        competing.append(layer[kept & finite[name]])
     # Equal magnitudes have always gone by position.
     if declared != DEFAULT and _all_equal(competing):
         raise TicketError(f"score {declared} is the same for all weights that are left, so it ranks nothing")
-    return values
+    if same_sign:
+        same = {name: (torch.sign(final[name]) == torch.sign(start[name])).numpy() for name in names}
+        values = _other_sign_first(values, same)
+    return {
+        name: np.where(finite[name], layer, -np.inf).astype(layer.dtype, copy=False)
+        for name, layer in values.items()
+    }
+
+
+def _other_sign_first(
+    values: Mapping[str, Values], same: Mapping[str, npt.NDArray[np.bool_]]
+) -> dict[str, Values]:
+    """The rank of each value among all, those of another sign below the others and in their own order."""
+    _, ranks = np.unique(np.concatenate(list(values.values())), return_inverse=True)
+    ends = np.cumsum([len(layer) for layer in values.values()])[:-1]
+    split = np.split(ranks.astype(np.float64), ends)
+    return {
+        name: layer + len(ranks) * same[name].reshape(-1) for name, layer in zip(values, split, strict=True)
+    }
 
 
 def nonfinite_count(subject: Subject, names: Sequence[str]) -> int:
@@ -212,12 +242,22 @@ def _returned(declared: str, subject: Subject, data: Data | None) -> Mapping[str
     """What a score's function returns for a run or ticket."""
     note_use("scores", declared)
     function = _function_of(declared)
-    if not _takes_data(function):
-        scores = function(subject)
-    elif data is not None:
-        scores = function(subject, data)
-    else:
-        raise RecipeError(f"score {declared} asks for data; give data=...")
+    arguments: tuple[Any, ...] = ()
+    if _takes_data(function):
+        if data is None:
+            raise RecipeError(f"score {declared} asks for data; give data=...")
+        if not isinstance(data, Data):
+            raise RecipeError(f"data is {data!r:.60}; load it first, by tombola.load_data")
+        arguments = (data,)
+    if _scores.is_built_in(parsed(declared)[0]):
+        return function(subject, *arguments)
+    try:
+        with seeds.torch_stream(f"score {declared}", *_stream(subject)):
+            scores = function(_copied(subject), *arguments)
+    except TombolaError:
+        raise
+    except Exception as error:  # a user's function
+        raise TicketError(f"score {declared} failed: {type(error).__name__}: {reason(error)}") from error
     if not isinstance(scores, Mapping):
         raise TicketError(
             f"score {declared} gave a {type(scores).__name__}; it must be a dict of a tensor for each weight"
@@ -225,12 +265,27 @@ def _returned(declared: str, subject: Subject, data: Data | None) -> Mapping[str
     return scores
 
 
+def _copied(subject: Subject) -> Subject:
+    """The same run or ticket, whose tensors a user's function may change in place."""
+    ticket = ticket_of(subject)
+    ticket = replace(ticket, start=_clones(ticket.start), mask=_clones(ticket.mask))
+    if isinstance(subject, Ticket):
+        return ticket
+    return replace(subject, ticket=ticket, weights=_clones(subject.weights))
+
+
+def _clones(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
 def _checked_values(declared: str, name: str, returned: Mapping[str, Tensor], keep: Tensor) -> Values:
     """The scores of a weight, flat; TicketError if there are none or they have another shape."""
     if name not in returned:
         raise TicketError(f"score {declared} gave nothing for {name}; it must score every prunable weight")
     scores = returned[name]
-    shape = tuple(scores.shape) if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+    shape: object = tuple(scores.shape) if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+    if isinstance(scores, Tensor) and scores.is_complex():
+        shape = "complex numbers"
     if shape != tuple(keep.shape):
         raise TicketError(
             f"score {declared} gave {shape} for {name}; it must be a tensor {tuple(keep.shape)}"
