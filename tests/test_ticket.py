@@ -405,3 +405,16 @@ def test_tied_weights_are_pruned_once_and_stay_tied(digits: tb.Data, same_bits: 
     assert torch.equal(run.weights["first.weight"], run.weights["second.weight"])
     run.save(tmp_path / "run")
     assert same_bits(tb.Run.load(tmp_path / "run", network=Tied).weights, run.weights)
+
+
+def test_each_own_mask_is_a_round_of_its_own_noise_unless_it_is_a_control(start: tb.Ticket) -> None:
+    first = start.with_mask(random_mask(start, 0.5))
+    second = first.with_mask(
+        {
+            name: keep & (torch.arange(keep.numel()) % 2 == 0).view(keep.shape)
+            for name, keep in first.mask.items()
+        }
+    )
+    assert (start.round, first.round, second.round) == (0, 1, 2)
+    assert start.with_mask(random_mask(start, 0.5), same_round=True).round == 0
+    assert first.with_mask(first.mask).round == 1

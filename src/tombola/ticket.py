@@ -121,8 +121,13 @@ class Ticket(OneLine):
             raise TicketError(f"that is start {fingerprint[:12]}; this ticket needs {needed}")
         return replace(self, start=start, complete=True)
 
-    def with_mask(self, mask: Mask) -> Ticket:
-        """The same start under another mask; TicketError where its names or shapes are not the network's."""
+    def with_mask(self, mask: Mask, *, same_round: bool = False) -> Ticket:
+        """The same start under another mask, which counts as a pruning.
+
+        same_round: count none, as a control, so that a training draws the very noise of this ticket's.
+
+        Raises :class:`~tombola.errors.TicketError` where the mask's names or shapes are not the network's.
+        """
         if mask.keys() != self.mask.keys():
             odd = sorted(set(mask) ^ set(self.mask))[0]
             raise TicketError(
@@ -132,7 +137,13 @@ class Ticket(OneLine):
             self.dense_start()
         kept = sum(int(keep.sum()) for keep in mask.values())
         in_order = {name: mask[name] for name in self.mask}
-        return replace(self, mask=in_order, density=kept / self.total if self.total else 1.0)
+        changed = any(not torch.equal(keep, self.mask[name]) for name, keep in mask.items())
+        return replace(
+            self,
+            mask=in_order,
+            round=self.round + (changed and not same_round),
+            density=kept / self.total if self.total else 1.0,
+        )
 
     def save(self, path: str | os.PathLike[str], *, with_start: bool = False) -> None:
         """Write the ticket to one safetensors file: packed mask, surviving weights, description.
