@@ -105,7 +105,98 @@ def test_tickets_of_other_criteria_have_keys_of_their_own(lab: tb.Lab) -> None:
 def test_a_ticket_that_is_pruned_untrained_keeps_where_it_comes_from(lab: tb.Lab) -> None:
     again = job(tb.prune, chain()[1].arguments["ticket"], score="large_init")
     key = key_of(lab, job(tb.train, again, "digits", FULL))
-    assert (key.sparsity, key.momentum, key.more) == (36.0, 0.0, (("score", "large_init"),))
+    assert (key.sparsity, key.momentum, key.more) == (36.0, 0.0, (("score", "magnitude, large_init"),))
+
+
+def rounds_of(*settings: dict[str, object], data: object = "digits", seed: int = 0) -> Job:
+    """The last run of a chain whose rounds are pruned by different settings."""
+    run = chain(data=data, seed=seed, rounds=0)[0]
+    for options in settings:
+        run = job(tb.train, job(tb.prune, run, **options), data, FULL, noise=seed)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "both"),
+    [
+        ("score", "movement", ("movement, magnitude", "magnitude, movement")),
+        ("scope", "erk", ("erk, global", "global, erk")),
+        ("exclude", ["3.weight"], ('["3.weight"], []', '[], ["3.weight"]')),
+        ("same_sign", True, ("true, false", "false, true")),
+        ("invert", True, ("true, false", "false, true")),
+    ],
+)
+def test_rounds_that_are_pruned_otherwise_are_told_in_their_order(
+    lab: tb.Lab, name: str, value: object, both: tuple[str, str]
+) -> None:
+    told, once = {name: value}, json.dumps(value) if isinstance(value, list) else value
+    expected = [((told, told), once), ((told, {}), both[0]), (({}, told), both[1]), (({}, {}), None)]
+    assert [key_of(lab, rounds_of(*rounds)).get(name) for rounds, _ in expected] == [
+        axis for _, axis in expected
+    ]
+    assert len({key_of(lab, rounds_of(*rounds)) for rounds, _ in expected}) == 4
+    # Where all agree it stands there as it always did, and what was grown back was never pruned.
+    assert key_of(lab, rounds_of(told, told)).more == ((name, once),)
+    dense = job(tb.densify, rounds_of(told, {}).arguments["ticket"])
+    assert key_of(lab, job(tb.train, dense, "digits", FULL)).more == (("densified", True),)
+
+
+def test_a_score_is_told_by_its_data_where_the_run_was_trained_on_others(lab: tb.Lab) -> None:
+    part = job(subset, "digits", share=0.1, seed=3)
+    drawn = {"score_data": "digits", "score_subset": "random_class_balanced"}
+    expected: list[tuple[object, dict[str, object]]] = [
+        ("digits", {}),
+        ("mnist", {"score_data": "mnist"}),
+        (part, {**drawn, "score_subset_percent": 10, "score_subset.seed": "seed+3"}),
+        (job(subset, "digits", share=0.1, seed=4),
+         {**drawn, "score_subset_percent": 10, "score_subset.seed": "seed+4"}),
+        (job(subset, "digits", share=0.2), {**drawn, "score_subset_percent": 20}),
+        (job(subset, "digits", shots=5), {**drawn, "score_shots": 5}),
+        (job(fit_images, "digits", size=(16, 16)), {"score_data": "digits", "score_size": "[16, 16]"}),
+    ]  # fmt: skip
+    for prunings in (1, 2):
+        keys = [
+            key_of(lab, rounds_of(*[{"score": "movement", "data": data}] * prunings)) for data, _ in expected
+        ]
+        assert [dict(key.more) for key in keys] == [{"score": "movement", **axes} for _, axes in expected]
+    # The same draw of other seeds has the same key.
+    other = job(subset, "digits", share=0.1, seed=9)
+    assert key_of(lab, rounds_of({"data": part}), rounds_of({"data": other}, seed=6)).get("score_data")
+    # A ticket that was never trained is scored on its data set, or told.
+    start = chain(rounds=0)[0].arguments["ticket"]
+    keys = [
+        key_of(lab, job(tb.train, job(tb.prune, start, data=data), "digits", FULL))
+        for data in ("digits", part)
+    ]
+    assert [key.get("score_subset_percent") for key in keys] == [None, 10]
+    # Rounds whose scores have other data are told in their order.
+    key = key_of(lab, rounds_of({"data": part}, {"data": "digits"}))
+    assert (key.get("score_data"), key.get("score_subset_percent")) == ("digits, default", "10, default")
+    dense = job(tb.densify, rounds_of({"data": part}).arguments["ticket"])
+    assert key_of(lab, job(tb.train, dense, "digits", FULL)).more == (("densified", True),)
+
+
+def test_a_score_on_the_data_of_the_training_has_no_axes_of_its_own(lab: tb.Lab) -> None:
+    part = job(subset, "digits", share=0.1, seed=3)
+    own, whole = (rounds_of({"data": data}, data=part) for data in (part, "digits"))
+    search = {"search_subset": "random_class_balanced", "search_subset_percent": 10}
+    assert dict(key_of(lab, own).more) == search
+    assert dict(key_of(lab, whole).more) == {**search, "score_data": "digits"}
+
+
+def test_an_experiment_and_its_jobs_by_themselves_have_one_key(lab: tb.Lab) -> None:
+    @tb.declare_score("with-data")
+    def with_data(run: tb.Run, data: tb.Data) -> dict:
+        raise AssertionError
+
+    experiment = tb.Experiment(
+        "scored", rounds=2, score="with-data", scope="erk", exclude=["3.weight"], same_sign=True, invert=True
+    ).at()  # fmt: skip
+    rounds = [item for item in experiment.items if not item.measure and item.key.sparsity]
+    assert [item.key.sparsity for item in rounds] == [20.0, 36.0]
+    for item in rounds:
+        assert item.jobs[0].arguments["ticket"].arguments["data"] == {"data": "digits"}
+        assert replace(item.key, metric="val_accuracy") == key_of(lab, item.jobs[0])
 
 
 def test_runs_of_other_seeds_have_one_key(lab: tb.Lab) -> None:

@@ -7,12 +7,14 @@ of them. Descriptions may come from strangers: a value of another type than it s
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from tombola.data.imageset import Data
 from tombola.errors import JobError, StoreError
+from tombola.lab.arguments import written_defaults
 from tombola.lab.call_values import (
     axis_name,
     job_names,
@@ -25,6 +27,7 @@ from tombola.lab.call_values import (
 )
 from tombola.lab.job import Job, described_function, describes, everything_behind, result_type
 from tombola.lab.store import Store
+from tombola.pruning.prune import prune
 from tombola.table.key import Scalar, sparsity_of
 from tombola.ticket import Ticket
 from tombola.training.recipe import Recipe
@@ -35,6 +38,8 @@ Kind = Literal["ticket", "run", "data", "measure"]
 Description = Mapping[str, Any]
 Fields = Mapping[str, Scalar]
 """Fields of a key and further axes by name; None where one is not known."""
+Rankings = tuple[tuple[Fields, int], ...]
+"""What the prunings of a chain ranked by, as axes without defaults, and how many in a row did so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +52,9 @@ class Lineage:
     noise, search_noise: numbers of the noise of the run and of the pruned one.
     subset_percent, subset_criterion, baseline: as in a key. axes: what else tells it from others.
     hidden: what two lineages may differ in and usually do not; told only where they would be mistaken.
-    ticket: name of the trained ticket, pruned: of the run that the ticket was pruned from; empty without.
+    ticket: name of the trained ticket, pruned: of the run that the ticket was pruned from, trained_on: of the
+        data of the last training; empty without.
+    rankings: of the prunings behind it.
     """
 
     kind: Kind
@@ -68,6 +75,8 @@ class Lineage:
     hidden: Fields = field(default_factory=dict)
     ticket: str = ""
     pruned: str = ""
+    trained_on: str = ""
+    rankings: Rankings = ()
 
     @property
     def epochs(self) -> int:
@@ -124,8 +133,11 @@ class Lineage:
         return fields
 
 
-_RANKING = ("scope", "exclude", "score", "same_sign", "invert")
-"""The arguments of a pruning that tell its tickets from others of that sparsity."""
+_RANKING: Fields = {
+    name: scalar(written_defaults(prune)[name])
+    for name in ("scope", "exclude", "score", "same_sign", "invert")
+}
+"""The arguments of a pruning that tell its tickets from others of that sparsity, with their defaults."""
 _USUAL = ("epochs", "momentum", "batch_size")
 _DEFAULTS: Fields = {name: getattr(Recipe(), name) for name in _USUAL}
 
@@ -291,10 +303,12 @@ class Lineages:
         prunings = None
         if run.prunings is not None and fraction is not None and 0 < fraction < 1:
             prunings = {**run.prunings, fraction: run.prunings.get(fraction, 0) + 1}
-        axes = {**run.axes, **_named(arguments, _RANKING)}
-        on = self._subject(arguments.get("data"), "data").dataset
-        if on not in (None, run.dataset):
-            axes["score_data"] = on
+        scored, hidden = self._scored(arguments.get("data"), run)
+        ranking = {
+            name: value for name, value in _named(arguments, _RANKING).items() if value != _RANKING[name]
+        }
+        rankings = _followed(run.rankings, ranking | scored)
+        axes = {**_unranked(run), **_ranked(rankings)}
         if "noise_round" in axes:
             axes["search_noise_round"] = axes.pop("noise_round")
         if run.subset_criterion is not None:
@@ -304,8 +318,27 @@ class Lineages:
         searched = (run.search, run.search_noise) if run.training is None else (run.training, run.noise)
         return replace(
             run, prunings=prunings, search=searched[0], search_noise=searched[1], training=None, noise=None,
-            subset_percent=None, subset_criterion=None, axes=axes, ticket="", pruned=pruned,
+            subset_percent=None, subset_criterion=None, axes=axes, hidden={**run.hidden, **hidden}, ticket="",
+            pruned=pruned, rankings=rankings,
         )  # fmt: skip
+
+    def _scored(self, value: Any, run: Lineage) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
+        """The data of a score as axes, and as hidden ones, where the run was trained on others.
+
+        A ticket that was never trained has all images of its data set for its own.
+        """
+        on, name = self._subject(value, "data"), _referred(value)
+        part: dict[str, Scalar] = dict(on.axes)
+        if on.subset_criterion is not None:
+            part |= {"subset": on.subset_criterion, "subset_percent": on.subset_percent}
+        if name == run.trained_on if run.trained_on else on.dataset == run.dataset and not part:
+            return {}, {}
+        seed = whole(on.hidden.get("subset.seed"))
+        if seed and seed != run.seed:  # 0 is that of a draw without a seed
+            part.setdefault("subset.seed", relative(seed, run.seed))
+        part["data"] = on.dataset
+        axes: dict[str, Scalar] = {f"score_{axis}": item for axis, item in part.items() if item is not None}
+        return axes, {f"score_{axis}": item for axis, item in on.hidden.items()}
 
     def _trained(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
         ticket = self._subject(arguments.get("ticket"), "run")
@@ -319,6 +352,7 @@ class Lineages:
             subset_percent=data.subset_percent, subset_criterion=data.subset_criterion,
             hidden={**ticket.hidden, **data.hidden, "noise": noise or 0},
             ticket=next((parent for parent, _ in self.within(arguments.get("ticket"))), ""),
+            trained_on=_referred(arguments.get("data")),
         )  # fmt: skip
 
     def _control(self, arguments: Mapping[str, Any], baseline: str, *names: str) -> Lineage:
@@ -344,9 +378,11 @@ class Lineages:
 
     def _densified(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
         ticket = self._subject(arguments.get("ticket"), "ticket")
-        dropped = (*_RANKING, "score_data")
-        axes = {key: item for key, item in ticket.axes.items() if key not in dropped} | {"densified": True}
-        return replace(ticket, prunings={}, search=None, search_noise=None, axes=axes, pruned="", ticket="")
+        axes = {**_unranked(ticket), "densified": True}
+        return replace(
+            ticket, prunings={}, search=None, search_noise=None, axes=axes, pruned="", ticket="",
+            trained_on="", rankings=(),
+        )  # fmt: skip
 
     def _subset(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
         return self._part(arguments, "random_class_balanced", arguments.get("share"))
@@ -415,3 +451,36 @@ def drawn_by(
 def _named(arguments: Mapping[str, Any], names: Iterable[str]) -> dict[str, Scalar]:
     """Some arguments as axes, those that are given."""
     return {name: scalar(arguments[name]) for name in names if arguments.get(name) is not None}
+
+
+def _referred(value: Any) -> str:
+    """The name of the job or data set that an argument is; empty if it is none."""
+    reference = next(references(value), {})
+    return str(reference.get("job") or reference.get("data") or "")
+
+
+def _followed(rankings: Rankings, ranking: Fields) -> Rankings:
+    """What prunings ranked by, with one more."""
+    if rankings and rankings[-1][0] == ranking:
+        return (*rankings[:-1], (ranking, rankings[-1][1] + 1))
+    return (*rankings, (ranking, 1))
+
+
+def _ranked(rankings: Rankings) -> dict[str, Scalar]:
+    """What prunings ranked by, as axes: once where all agree, and else that of each in their order."""
+    axes: dict[str, Scalar] = {}
+    for name in dict.fromkeys(name for ranking, _ in rankings for name in ranking):
+        values = [(ranking.get(name, _RANKING.get(name, "default")), count) for ranking, count in rankings]
+        first = values[0][0]
+        if all(value == first for value, _ in values):
+            axes[name] = first
+        else:
+            texts = [(value if isinstance(value, str) else json.dumps(value), n) for value, n in values]
+            axes[name] = ", ".join(text for text, count in texts for _ in range(count))
+    return axes
+
+
+def _unranked(lineage: Lineage) -> dict[str, Scalar]:
+    """The axes of a lineage but for what its prunings ranked by."""
+    ranked = _ranked(lineage.rankings)
+    return {name: value for name, value in lineage.axes.items() if name not in ranked}
