@@ -168,6 +168,89 @@ def test_long_texts_as_labels_are_refused_before_they_are_unfolded(tmp_path: Pat
     assert grown < 256 + SLACK_MB
 
 
+def number(value: int, length: int = 0) -> bytes:
+    """A number as a footer has it, in as many bytes as are asked or it takes."""
+    value, digits = 2 * value if value >= 0 else -2 * value - 1, []
+    while value or not digits or len(digits) < length:
+        digits.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*digits[:-1], digits[-1] & 127])
+
+
+def lie(file: Path, true: list[tuple[bytes, int]], false: list[tuple[bytes, int]]) -> None:
+    """Replaces numbers, each after the head of its field, that stand next to each other in a footer."""
+    parts = [number(value) for _, value in true]
+    old = b"".join(head + part for (head, _), part in zip(true, parts, strict=True))
+    new = b"".join(h + number(v, len(part)) for (h, v), part in zip(false, parts, strict=True))
+    content = file.read_bytes()
+    assert content.count(old) == 1
+    file.write_bytes(content.replace(old, new))
+
+
+# Heads of fields in a footer: the size of a column, whose field of packed bytes follows; the places of its
+# pages, and that of its dictionary. One of another type is not read.
+SIZE, PACKED, DATA, DICTIONARY, UNREAD = b"\x16", b"\x16", b"\x26", b"\x26", b"\x25"
+
+
+def one_text(folder: Path, rows: int, *, within: str = "") -> tuple[Path, pq.ColumnChunkMetaData]:
+    """A table of one text of 2 MB, as often as is asked, that is stored once; and what its footer says."""
+    folder.mkdir()
+    file, texts = folder / "train.parquet", repeated("x" * 2_000_000, rows)
+    columns: dict[str, pa.Array] = {"label": texts}
+    if within == "list":
+        columns["label"] = pa.ListArray.from_arrays(pa.array([0, rows], pa.int32()), texts)
+    elif within == "many":
+        columns |= {f"more{index}": texts for index in range(40)}
+    pq.write_table(pa.table(columns), file, compression="zstd", store_schema=False, write_statistics=False)
+    assert file.stat().st_size < 20_000
+    return file, pq.read_metadata(file).row_group(0).column(0)
+
+
+@pytest.mark.parametrize("lying", ["size", "dictionary", "list", "many"])
+def test_no_footer_hides_how_large_a_dictionary_is(tmp_path: Path, lying: str) -> None:
+    file, said = one_text(tmp_path / "lies", 600, within=lying)
+    sizes = [(SIZE, said.total_uncompressed_size), (PACKED, said.total_compressed_size)]
+    if lying == "size":
+        lie(file, sizes, [(SIZE, 1), sizes[1]])
+    elif lying == "dictionary":
+        places = [(DATA, said.data_page_offset), (DICTIONARY, said.dictionary_page_offset)]
+        lie(file, places, [(DATA, said.dictionary_page_offset), (UNREAD, said.dictionary_page_offset)])
+    message, grown = growth_of_peak(file.parent, 100)
+    assert "train.parquet it would take" in message
+    assert grown < 100 + SLACK_MB
+
+
+def test_a_page_without_a_dictionary_is_measured_by_its_own_header(tmp_path: Path) -> None:
+    (tmp_path / "lies").mkdir()
+    file = tmp_path / "lies" / "train.parquet"
+    table = pa.table({"label": ["x" * 1_000_000_000]})
+    pq.write_table(table, file, compression="zstd", use_dictionary=False, write_statistics=False)
+    said = pq.read_metadata(file).row_group(0).column(0)
+    sizes = [(SIZE, said.total_uncompressed_size), (PACKED, said.total_compressed_size)]
+    lie(file, sizes, [(SIZE, 1), sizes[1]])
+    message, grown = growth_of_peak(file.parent, 100)
+    assert "train.parquet it would take" in message
+    assert grown < SLACK_MB
+
+
+def test_a_negative_number_in_a_footer_is_refused(tmp_path: Path) -> None:
+    file, said = one_text(tmp_path / "lies", 4)
+    sizes = [(SIZE, said.total_uncompressed_size), (PACKED, said.total_compressed_size)]
+    lie(file, sizes, [(SIZE, -1), sizes[1]])
+    with pytest.raises(DataError, match=r"train\.parquet cannot be read; mend or remove it"):
+        load_data(file.parent)
+
+
+def test_texts_stored_by_what_they_share_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    texts = pa.table({"label": ["x" * 2_000_000 + str(row) for row in range(60)]})
+    encoding = {"label": "DELTA_BYTE_ARRAY"}
+    file = tmp_path / "shared" / "train.parquet"
+    pq.write_table(texts, file, use_dictionary=False, column_encoding=encoding, compression="zstd")
+    with pytest.raises(DataError, match=r"train\.parquet is encoded as DELTA_BYTE_ARRAY"):
+        load_data(tmp_path / "shared")
+
+
 @pytest.mark.parametrize("name", ["train.csv.gz", "train.tar", "train.arrow", "train.zip"])
 def test_kinds_of_files_without_a_bound_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "kinds").mkdir()
@@ -236,6 +319,22 @@ def test_short_rows_count_as_if_they_were_filled_up(
     (tmp_path / "texts" / name).write_text(text)
     monkeypatch.setenv("TOMBOLA_LARGEST_DATA", str(4 / 1024))
     with pytest.raises(DataError, match=rf"{name} would take .*TOMBOLA_LARGEST_DATA"):
+        load_data(tmp_path / "texts")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".txt"])
+def test_all_text_tables_of_a_data_set_count_together(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {".csv": "1,1\n", ".jsonl": '{"a": 1, "b": 1}\n', ".txt": "1" * 20 + "\n"}[suffix]
+    (tmp_path / "texts").mkdir()
+    for split in ("train", "test"):
+        (tmp_path / "texts" / (split + suffix)).write_text(row * 25_000)
+    monkeypatch.setenv("TOMBOLA_LARGEST_DATA", str(1 / 1024))
+    with pytest.raises(DataError, match=rf"with .*{suffix} it would take .*TOMBOLA_LARGEST_DATA"):
+        load_data(tmp_path / "texts")
+    (tmp_path / "texts" / f"test{suffix}").write_text(row * 2)
+    with pytest.raises(DataError, match="no images"):
         load_data(tmp_path / "texts")
 
 

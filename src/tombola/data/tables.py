@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tombola.data.bounds import check_columns, check_size, largest_data
-from tombola.data.footer import ColumnChunk, column_chunks
+from tombola.data.footer import RowGroup, row_groups
 from tombola.data.texts import SUFFIXES, check_text
 from tombola.errors import DataError
 from tombola.untrusted import OTHER_FORM
 
-# Rows of a table that are measured at a time; fewer where a dictionary could make them large.
-_ROWS = 1024
+# Bytes of a table that are measured at a time, about: pyarrow has no dictionary of more than 2 GiB.
+_PART = 2**27
 # Bytes of a number.
 _CELL = 8
 
@@ -31,16 +31,22 @@ def check_files(files: Iterable[str], name: str, *, separator: str = ",", featur
     rows, width = 0, _width(features or {})
     for file in files:
         suffix, what = os.path.splitext(file)[1].lower(), f"{name}: with {file} it"
-        check_size(os.stat(file).st_size, f"{name}: {file}")
+        size = os.stat(file).st_size
+        check_size(size, f"{name}: {file}")
         if suffix == ".parquet":
-            more_rows, other_width = _extent(file, name)
+            groups = _groups(file, name)
+            rows += sum(group.rows for group in groups)
             # All tables become of the types of one of them.
-            rows, width = rows + more_rows, max(width, other_width)
+            least = _row_width(file, name)
+            width = max(width, least)
             check_size(rows * width, what)
-            total = _measured(file, total, name)
+            total = _measured(file, groups, least, total, name)
         elif suffix in SUFFIXES:
-            rows += check_text(file, separator, name)
+            more_rows, columns = check_text(file, separator, name)
+            rows += more_rows
             check_size(rows * width, what)
+            total += size + more_rows * columns * _CELL
+            check_size(total, what)
         elif suffix not in pictures:
             raise DataError(
                 f"{name}: {file} cannot be read; unpack it to a folder of pictures of your own, or write its "
@@ -48,8 +54,22 @@ def check_files(files: Iterable[str], name: str, *, separator: str = ",", featur
             )
 
 
-def _extent(file: str, name: str) -> tuple[int, int]:
-    """The rows of a parquet table, and the bytes that each takes at least by the types of its columns."""
+def _groups(file: str, name: str) -> list[RowGroup]:
+    """The groups of rows of a parquet table; DataError for one whose values nobody can bound."""
+    try:
+        groups = row_groups(file)
+    except (OSError, *OTHER_FORM) as error:
+        raise DataError(f"{name}: {file} cannot be read; mend or remove it") from error
+    if any(column.shares_prefixes for group in groups for column in group.columns):
+        raise DataError(
+            f"{name}: {file} is encoded as DELTA_BYTE_ARRAY, by which a few bytes become gigabytes; write it "
+            "with another encoding"
+        )
+    return groups
+
+
+def _row_width(file: str, name: str) -> int:
+    """Bytes that each row of a parquet table takes at least by the types of its columns."""
     import pyarrow
     from datasets import Features
     from pyarrow import parquet
@@ -57,7 +77,7 @@ def _extent(file: str, name: str) -> tuple[int, int]:
     try:
         with parquet.ParquetFile(file, pre_buffer=False) as table:
             check_columns(table.metadata.num_columns, f"{name}: {file}")
-            return table.metadata.num_rows, _width(Features.from_arrow_schema(table.schema_arrow))
+            return _width(Features.from_arrow_schema(table.schema_arrow))
     except (pyarrow.ArrowException, OSError, *OTHER_FORM) as error:
         raise DataError(f"{name}: {file} cannot be read; mend or remove it") from error
 
@@ -79,8 +99,10 @@ def _width(feature: Any) -> int:
     return math.prod(shape) * _CELL if shape else _CELL
 
 
-def _measured(file: str, total: int, name: str) -> int:
+def _measured(file: str, groups: Sequence[RowGroup], least: int, total: int, name: str) -> int:
     """``total`` and the bytes of a table in memory.
+
+    least: bytes that each row takes at least.
 
     Raises DataError as soon as that is more than a data set may take.
     """
@@ -90,16 +112,45 @@ def _measured(file: str, total: int, name: str) -> int:
     what = f"{name}: with {file} it"
     try:
         with parquet.ParquetFile(file, pre_buffer=False) as table:
-            chunks = list(column_chunks(file))
-            # A value that is missing or repeated takes no room in the file, but some in memory.
-            stored = sum(max(chunk.size, chunk.values) for chunk in chunks)
-            check_size(total + max(stored, table.metadata.num_rows), what)
-            for batch in table.iter_batches(_rows_at_a_time(chunks), use_threads=False):
-                total += max(sum(map(_unfolded, batch.columns)), batch.num_rows)
+            columns = [table.schema.column(index) for index in range(len(table.schema))]
+        if any(len(group.columns) != len(columns) for group in groups):
+            raise ValueError("its rows have other columns than its schema")
+        # A value that is missing or repeated takes no room in the file, but some in memory.
+        widths = [_value_width(column) for column in columns]
+        stored = [
+            [max(c.size, c.values * width) for c, width in zip(group.columns, widths, strict=True)]
+            for group in groups
+        ]
+        check_size(total + max(sum(map(sum, stored)), sum(group.rows for group in groups)), what)
+        folded = [
+            column.path
+            for index, column in enumerate(columns)
+            if column.physical_type == "BYTE_ARRAY" and any(g.columns[index].has_dictionary for g in groups)
+        ]
+        # Values of a dictionary stay within it, of which pyarrow has up to three copies: so one column of one
+        # group of rows is read at a time.
+        with parquet.ParquetFile(file, pre_buffer=False, read_dictionary=folded) as table:
+            for index, group in enumerate(groups):
+                before = total
+                for column, size in zip(columns, stored[index], strict=True):
+                    each = max(size // max(group.rows, 1), least, _CELL)
+                    rows = max(min(largest_data() // 4, _PART) // each, 1)
+                    for batch in table.iter_batches(
+                        rows, row_groups=[index], columns=[column.path], use_threads=False
+                    ):
+                        total += sum(map(_unfolded, batch.columns))
+                        check_size(total, what)
+                total = max(total, before + group.rows)
                 check_size(total, what)
     except (pyarrow.ArrowException, OSError, *OTHER_FORM) as error:
         raise DataError(f"{name}: {file} cannot be read; mend or remove it") from error
     return total
+
+
+def _value_width(column: Any) -> int:
+    """Bytes that a value of a column of a parquet schema takes at least; of one within lists, while read."""
+    length = column.length if column.physical_type == "FIXED_LEN_BYTE_ARRAY" else 1
+    return max(int(length), _CELL if column.max_repetition_level else 1)
 
 
 def _unfolded(array: Any) -> int:
@@ -115,9 +166,3 @@ def _unfolded(array: Any) -> int:
     if types.is_primitive(values.type):
         return int(len(array) * values.type.bit_width // 8)
     return int(compute.sum(compute.binary_length(values).take(array.indices)).as_py() or 0)
-
-
-def _rows_at_a_time(chunks: Iterable[ColumnChunk]) -> int:
-    """How many rows of a table take at most a quarter of the bound, with all that its dictionaries hold."""
-    largest = max((chunk.size for chunk in chunks if chunk.has_dictionary), default=0)
-    return max(min(_ROWS, largest_data() // 4 // max(largest, 1)), 1)

@@ -30,8 +30,8 @@ _PACKED = (b"BZh", b"Rar!")
 _CELL = 8  # bytes
 
 
-def check_text(file: str, separator: str, name: str) -> int:
-    """The number of rows of a text table, at most; DataError if it would take more memory than allowed.
+def check_text(file: str, separator: str, name: str) -> tuple[int, int]:
+    """The rows and columns of a text table, at most; DataError if it would take more memory than allowed.
 
     separator: of the cells of a CSV file.
     """
@@ -47,7 +47,7 @@ def check_text(file: str, separator: str, name: str) -> int:
         raise DataError(f"{name}: {file} cannot be read as text; mend or remove it") from error
     check_columns(columns, f"{name}: {file}")
     check_size(rows * columns * _CELL, f"{name}: {file}")
-    return rows
+    return rows, columns
 
 
 def _lines(file: str) -> int:
