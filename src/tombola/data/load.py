@@ -36,7 +36,8 @@ def load_data(source: str | os.PathLike[str] | Data) -> Data:
 
     A data set may take 4 GiB decoded, and as much as tables (ImageNet at 32x32 fits);
     ``TOMBOLA_LARGEST_DATA`` gives another bound in GiB. A picture may have 2^26 pixels, 8192x8192, a table
-    1,000 columns, and a JSON file 64 MiB.
+    1,000 columns, and a JSON file 64 MiB. Parquet columns in DELTA_BYTE_ARRAY, an encoding without a bound,
+    are refused.
 
     Raises :class:`~tombola.errors.DataError` for a name or folder that does not exist, a hub that cannot be
     reached, files outside of the data set or beyond these bounds, images of differing sizes, no image or

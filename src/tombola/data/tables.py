@@ -55,7 +55,7 @@ def check_files(files: Iterable[str], name: str, *, separator: str = ",", featur
 
 
 def _groups(file: str, name: str) -> list[RowGroup]:
-    """The groups of rows of a parquet table; DataError for one whose values nobody can bound."""
+    """The groups of rows of a parquet table; DataError for one whose values have no bound."""
     try:
         groups = row_groups(file)
     except (OSError, *OTHER_FORM) as error:
@@ -133,8 +133,8 @@ def _measured(file: str, groups: Sequence[RowGroup], least: int, total: int, nam
             for index, group in enumerate(groups):
                 before = total
                 for column, size in zip(columns, stored[index], strict=True):
-                    each = max(size // max(group.rows, 1), least, _CELL)
-                    rows = max(min(largest_data() // 4, _PART) // each, 1)
+                    row_bytes = max(size // max(group.rows, 1), least, _CELL)
+                    rows = max(min(largest_data() // 4, _PART) // row_bytes, 1)
                     for batch in table.iter_batches(
                         rows, row_groups=[index], columns=[column.path], use_threads=False
                     ):

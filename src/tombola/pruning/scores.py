@@ -134,7 +134,7 @@ def declare_score(name: str, *, version: int = 1) -> Callable[[Score], Score]:
             raise RecipeError(f"score {name!r} is {score!r:.60}; it must be a function")
         signature = inspect.signature(score)
         names = list(signature.parameters)
-        by_place = all(each.kind in _BY_PLACE for each in signature.parameters.values())
+        by_place = all(parameter.kind in _BY_PLACE for parameter in signature.parameters.values())
         if not names or names[1:] not in ([], ["data"]) or not by_place:
             raise RecipeError(f"score {name!r} takes {signature}; it must take (subject) or (subject, data)")
         _scores.declare(name, version, score)
