@@ -194,7 +194,7 @@ def check_rounds(rounds: int, pruning: Pruning, weights: int) -> None:
     if rounds < 0:
         raise RecipeError(f"rounds is {rounds}; it must be 0 or more")
     if isinstance(pruning.fraction, Sequence):
-        if rounds != len(pruning.fraction):
+        if rounds not in (0, len(pruning.fraction)):
             raise RecipeError(
                 f"rounds is {rounds:,}, but fraction has {len(pruning.fraction)}; give one for each round"
             )
