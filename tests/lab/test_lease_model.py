@@ -596,7 +596,10 @@ _MISTAKES = {
         "if self.is_ours():\n            disk.remove_tree",
         "if True:\n            disk.remove_tree",
     ),
-    "an owner looks and then gives back": ("if _read_lease(aside).owner == owner:", "if True:"),
+    "an owner looks and then gives back": (
+        "if _read_lease(aside).owner != owner:\n        _put_back(aside, path)\n        return\n",
+        "disk.remove(aside)\n",
+    ),
     "a workplace that is gone while it is made": ("if folder.is_file() or folder.is_symlink():", "if True:"),
 }
 
