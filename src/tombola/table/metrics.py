@@ -1,4 +1,4 @@
-"""The metrics by name: what each is called in a heading, its unit, its digits, and how many runs it compares.
+"""The metrics by name: what each is called in a heading, its unit and its digits.
 
 A number of an experiment of one's own may have another name, such as ``"untrained.loss"``; it is shown under
 that name with four significant digits.
