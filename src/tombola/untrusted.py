@@ -129,6 +129,13 @@ def json_object(text: str | bytes, what: str = "it") -> dict[str, Any]:
     return value
 
 
+def check_readable(text: str, what: str = "it") -> None:
+    """Raises ValueError for an ASCII text that :func:`json_object` would not read, or is too long a file."""
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"{what} has {len(text):,} bytes; at most {LONGEST_TEXT:,} are read")
+    json_object(text, what)
+
+
 def printable(text: str) -> str:
     """An untrusted text that is safe to print on one line.
 

@@ -44,6 +44,7 @@ from tombola.untrusted import (
     LARGEST_TENSORS,
     LONGEST_TEXT,
     OTHER_FORM,
+    check_readable,
     json_object,
     open_regular,
 )
@@ -102,9 +103,7 @@ def _manifest_text(manifest: Mapping[str, Any]) -> str:
     """The list of contents; StoreError for one that would not be read again."""
     text = json.dumps(manifest, indent=1)
     try:
-        if len(text) > LONGEST_TEXT:  # it is ASCII
-            raise ValueError(f"it has {len(text):,} bytes; at most {LONGEST_TEXT:,} are read")
-        json_object(text)
+        check_readable(text)
     except ValueError as error:
         raise StoreError(
             f"the export's list of contents cannot be written: {error}; export fewer jobs"

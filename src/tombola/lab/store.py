@@ -47,7 +47,7 @@ from tombola.errors import (
     unwritable,
 )
 from tombola.lab.description import check_description, is_fingerprint
-from tombola.untrusted import LONGEST_TEXT, json_object, read_regular
+from tombola.untrusted import check_readable, json_object, read_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -442,9 +442,7 @@ def _json_bytes(value: Mapping[str, Any], what: str, remedy: str = "") -> bytes:
     """A JSON file; StoreError, with the remedy, for one that would not be read again."""
     try:
         text = json.dumps(value, indent=1, allow_nan=False) + "\n"
-        if len(text) > LONGEST_TEXT:  # it is ASCII
-            raise ValueError(f"{what} has {len(text):,} bytes; at most {LONGEST_TEXT:,} are read")
-        json_object(text, what)
+        check_readable(text, what)
     except ValueError as error:
         raise StoreError(f"{what} cannot be written: {reason(error)}{remedy}") from error
     return text.encode()

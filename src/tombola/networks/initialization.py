@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from torch import nn
 
 from tombola.errors import NetworkError, reason
-from tombola.networks.versions import Definitions, parsed, written
-from tombola.source import note_use, remember_source
+from tombola.networks.versions import Definitions, only_version, parsed
+from tombola.source import note_use
 
 Scheme = Callable[[nn.Module], None]
 
@@ -65,19 +65,15 @@ def orthogonal(module: nn.Module) -> None:
         _zero_bias(layer)
 
 
-def _built_in(scheme: Scheme) -> tuple[Callable[[], Scheme], ...]:
-    """The versions of a built-in scheme, of which there is one so far."""
-    return (lambda: scheme,)
-
-
 _schemes: Definitions[Scheme] = Definitions(
     "initialisation",
+    "inits",
     {
-        "pytorch": _built_in(pytorch),
-        "kaiming-normal": _built_in(kaiming_normal),
-        "kaiming-normal-fan-in": _built_in(kaiming_normal_fan_in),
-        "glorot-normal": _built_in(glorot_normal),
-        "orthogonal": _built_in(orthogonal),
+        "pytorch": only_version(pytorch),
+        "kaiming-normal": only_version(kaiming_normal),
+        "kaiming-normal-fan-in": only_version(kaiming_normal_fan_in),
+        "glorot-normal": only_version(glorot_normal),
+        "orthogonal": only_version(orthogonal),
     },
 )
 
@@ -94,7 +90,6 @@ def declare_init(name: str, *, version: int = 1) -> Callable[[Scheme], Scheme]:
 
     def register(scheme: Scheme) -> Scheme:
         _schemes.declare(name, version, scheme)
-        remember_source("inits", written(name, version), scheme)
         return scheme
 
     return register

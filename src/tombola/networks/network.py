@@ -21,7 +21,7 @@ from tombola import seeds
 from tombola.errors import NetworkError
 from tombola.networks.initialization import Scheme, draw_weights, written_init
 from tombola.networks.versions import Definitions, as_written, parsed, written
-from tombola.source import note_use, remember_source
+from tombola.source import note_use
 
 Factory = Callable[..., nn.Module]
 F = TypeVar("F", bound=Factory)
@@ -40,6 +40,7 @@ def _imported(module: str, factory: str) -> Factory:
 
 _networks: Definitions[Factory] = Definitions(
     "network",
+    "networks",
     {
         "resnet18": _built_in("resnet18_version1", "resnet18"),
         "resnet34": _built_in("resnet34_version1", "resnet34"),
@@ -64,7 +65,6 @@ def declare_network(name: str, *, version: int = 1) -> Callable[[F], F]:
 
     def register(factory: F) -> F:
         _networks.declare(name, version, factory)
-        remember_source("networks", written(name, version), factory)
         return factory
 
     return register

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from tombola.errors import NetworkError, TombolaError, unknown
+from tombola.source import Kind, remember_source
 
 D = TypeVar("D", bound=Callable[..., object])
 
@@ -47,7 +48,7 @@ def as_written(text: str) -> str:
 class Definitions(Generic[D]):
     """Definitions by name and version: those that come with tombola, and those that users declare.
 
-    kind: for errors, such as "network".
+    kind: for errors, such as "network". source: the kind under which sources are remembered.
     built_in: by name, the versions in order, each a function that returns the definition.
     error: what is raised for a name or version that cannot be had.
     """
@@ -55,16 +56,18 @@ class Definitions(Generic[D]):
     def __init__(
         self,
         kind: str,
+        source: Kind,
         built_in: dict[str, tuple[Callable[[], D], ...]],
         error: type[TombolaError] = NetworkError,
     ) -> None:
         self._kind = kind
+        self._source: Kind = source
         self._error = error
         self._built_in = built_in
         self._declared: dict[str, dict[int, D]] = {}
 
     def declare(self, name: str, version: int, definition: D) -> None:
-        """Register a user's definition; one of the same qualified name replaces the first.
+        """Register a user's definition and its source; one of the same qualified name replaces the first.
 
         Raises the error if the name is tombola's or another definition's.
         """
@@ -84,6 +87,7 @@ class Definitions(Generic[D]):
                 else f"the {self._kind} name {name!r} is taken; choose another"
             )
         self._declared.setdefault(name, {})[version] = definition
+        remember_source(self._source, written(name, version), definition)
 
     def is_built_in(self, name: str) -> bool:
         """Whether that bare name comes with tombola."""
@@ -144,6 +148,11 @@ class Definitions(Generic[D]):
         for name, versions in self._declared.items():
             for version, definition in versions.items():
                 yield name, version, definition
+
+
+def only_version(definition: D) -> tuple[Callable[[], D], ...]:
+    """The versions of a built-in definition of which there is one so far."""
+    return (_returning(definition),)
 
 
 def _returning(definition: D) -> Callable[[], D]:

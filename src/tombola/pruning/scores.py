@@ -19,9 +19,9 @@ from torch import Tensor
 from tombola import seeds
 from tombola.data.imageset import Data
 from tombola.errors import RecipeError, TicketError, TombolaError, reason
-from tombola.networks.versions import Definitions, parsed, written
+from tombola.networks.versions import Definitions, only_version, parsed
 from tombola.pruning.allocation import Values
-from tombola.source import note_use, remember_source
+from tombola.source import note_use
 from tombola.ticket import Ticket
 from tombola.training.run import Run
 
@@ -92,19 +92,15 @@ def _stream(subject: Subject) -> tuple[int, int, int]:
     return int(ticket.start_fingerprint[:12], 16), ticket.round, noise
 
 
-def _built_in(score: Score) -> tuple[Callable[[], Score], ...]:
-    """The versions of a built-in score, of which there is one so far."""
-    return (lambda: score,)
-
-
 DEFAULT = "magnitude"
 
 _BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 _scores: Definitions[Score] = Definitions(
     "score",
+    "scores",
     {
-        score.__name__: _built_in(score)
+        score.__name__: only_version(score)
         for score in (
             magnitude, small_final, large_init, small_init, large_init_large_final, small_init_small_final,
             magnitude_increase, movement, random,
@@ -138,7 +134,6 @@ def declare_score(name: str, *, version: int = 1) -> Callable[[Score], Score]:
         if not names or names[1:] not in ([], ["data"]) or not by_place:
             raise RecipeError(f"score {name!r} takes {signature}; it must take (subject) or (subject, data)")
         _scores.declare(name, version, score)
-        remember_source("scores", written(name, version), score)
         return score
 
     return register
