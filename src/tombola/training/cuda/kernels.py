@@ -1,4 +1,4 @@
-"""The fused passes of a training step on a GPU: crop, pooling, 1x1 convolution, loss, SGD with its mask.
+"""The fused passes of a training step on a GPU: crop, pooling, 1x1 convolution, loss, optimizer and mask.
 
 Each is one pass over memory with a fixed order of sums, in Triton but for the convolution. Batch norm has a
 module of its own, :mod:`.norm`; :mod:`.fused` puts the passes together.
@@ -6,6 +6,7 @@ module of its own, :mod:`.norm`; :mod:`.fused` puts the passes together.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from tombola.training.epoch import DevicePlan
 _CROPPED_PIXELS = 1024
 _POOLED_ELEMENTS = 2048
 _OUTPUT_ELEMENTS = 1024
-_SGD_WEIGHTS = 2048
+_MOVED_WEIGHTS = 2048
 
 
 @triton.jit
@@ -209,8 +210,9 @@ class _Pointwise(torch.autograd.Function):
 
 @triton.jit
 def _cross_entropy_kernel(
-    outputs, targets, losses, right, gradient, images, classes, CLASSES: tl.constexpr, ROWS: tl.constexpr
-):
+    outputs, targets, losses, right, gradient, images, classes,
+    SMOOTHING: tl.constexpr, CLASSES: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     label = tl.arange(0, CLASSES)
     real = row < images
@@ -225,15 +227,24 @@ def _cross_entropy_kernel(
     exponential = tl.exp(shifted)
     total = tl.sum(exponential, 1)
     chosen = label[None, :] == target[:, None]
-    tl.store(losses + row, tl.log(total) - tl.sum(tl.where(chosen, shifted, 0.0), 1), mask=real)
-    change = (exponential / total[:, None] - tl.where(chosen, 1.0, 0.0)) / images
+    if SMOOTHING:
+        every = SMOOTHING / classes
+        wanted = tl.where(chosen, 1.0 - SMOOTHING + every, every)
+        # Padded columns are minus infinity, which times zero would be undefined.
+        loss = tl.log(total) - tl.sum(tl.where(inside, wanted * shifted, 0.0), 1)
+    else:
+        wanted = tl.where(chosen, 1.0, 0.0)
+        loss = tl.log(total) - tl.sum(tl.where(chosen, shifted, 0.0), 1)
+    tl.store(losses + row, loss, mask=real)
+    change = (exponential / total[:, None] - wanted) / images
     tl.store(gradient + place, change.to(gradient.dtype.element_ty), mask=inside)
 
 
-def cross_entropy(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def cross_entropy(outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
     """Cross-entropy of each image, whether each prediction is right, and the gradient of the mean by outputs.
 
     outputs: float32 or bfloat16 ``(B, classes)``; targets: int64 ``(B,)``.
+    smoothing: share of each label that is spread over all classes; each value has a kernel of its own.
 
     Returns float32 ``(B,)``, bool ``(B,)``, and a gradient like ``outputs``.
     """
@@ -245,21 +256,28 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Ten
     wide = triton.next_power_of_2(classes)
     tall = max(1, _OUTPUT_ELEMENTS // wide)
     _cross_entropy_kernel[(triton.cdiv(images, tall),)](
-        outputs, targets, losses, right, gradient, images, classes, CLASSES=wide, ROWS=tall, num_warps=4
-    )
+        outputs, targets, losses, right, gradient, images, classes,
+        SMOOTHING=smoothing, CLASSES=wide, ROWS=tall, num_warps=4,
+    )  # fmt: skip
     return losses, right, gradient
 
 
 @triton.jit
 def _sgd_kernel(
-    weights, gradient, momentum, kept, copy, rate, numbers, count, COPY: tl.constexpr, BLOCK: tl.constexpr
-):
+    weights, gradient, momentum, kept, copy, rate, numbers, count,
+    NESTEROV: tl.constexpr, COPY: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = place < count
     weight = tl.load(weights + place, mask=inside)
     change = tl.load(gradient + place, mask=inside).to(tl.float32) + tl.load(numbers + 1) * weight
+    if NESTEROV:
+        slope = change
     change += tl.load(numbers) * tl.load(momentum + place, mask=inside)
-    weight -= tl.load(rate) * change
+    if NESTEROV:
+        weight -= tl.load(rate) * (slope + tl.load(numbers) * change)
+    else:
+        weight -= tl.load(rate) * change
     # Selected, not multiplied: an infinite or undefined weight becomes 0 too.
     keep = tl.load(kept + place, mask=inside) != 0
     weight = tl.where(keep, weight, 0.0)
@@ -277,6 +295,8 @@ def sgd(
     copy: Tensor | None,
     rate: Tensor,
     numbers: Tensor,
+    *,
+    nesterov: bool = False,
 ) -> None:
     """One step of SGD with momentum and coupled weight decay, in place, and 0 wherever ``kept`` is 0.
 
@@ -287,7 +307,69 @@ def sgd(
         captured step reads what they are when it runs.
     """
     count = len(weights)
-    _sgd_kernel[(triton.cdiv(count, _SGD_WEIGHTS),)](
+    _sgd_kernel[(triton.cdiv(count, _MOVED_WEIGHTS),)](
         weights, gradient, momentum, kept, copy, rate, numbers, count,
-        COPY=copy is not None, BLOCK=_SGD_WEIGHTS, num_warps=8,
+        NESTEROV=nesterov, COPY=copy is not None, BLOCK=_MOVED_WEIGHTS, num_warps=8,
     )  # fmt: skip
+
+
+@triton.jit
+def _adamw_kernel(
+    weights, gradient, first, second, kept, copy, rate, steps_taken, numbers, count,
+    COPY: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < count
+    # In float64, because 1 - beta and 1 - beta^steps lose most of their digits where beta is near 1.
+    taken = tl.load(steps_taken).to(tl.float64)
+    first_beta, second_beta = tl.load(numbers), tl.load(numbers + 1)
+    step_size = tl.load(rate).to(tl.float64) / (1.0 - tl.exp(taken * tl.load(numbers + 2)))
+    second_root = tl.sqrt(1.0 - tl.exp(taken * tl.load(numbers + 3)))
+    slope = tl.load(gradient + place, mask=inside).to(tl.float32)
+    mean = tl.load(first + place, mask=inside) * first_beta.to(tl.float32)
+    mean += (1.0 - first_beta).to(tl.float32) * slope
+    square = tl.load(second + place, mask=inside) * second_beta.to(tl.float32)
+    square += (1.0 - second_beta).to(tl.float32) * (slope * slope)
+    weight = tl.load(weights + place, mask=inside)
+    weight -= (tl.load(rate) * tl.load(numbers + 5).to(tl.float32)) * weight
+    denominator = tl.sqrt(square) / second_root.to(tl.float32) + tl.load(numbers + 4).to(tl.float32)
+    weight -= step_size.to(tl.float32) * (mean / denominator)
+    # Selected, not multiplied: an infinite or undefined weight becomes 0 too.
+    keep = tl.load(kept + place, mask=inside) != 0
+    weight = tl.where(keep, weight, 0.0)
+    tl.store(weights + place, weight, mask=inside)
+    tl.store(first + place, tl.where(keep, mean, 0.0), mask=inside)
+    tl.store(second + place, tl.where(keep, square, 0.0), mask=inside)
+    if COPY:
+        tl.store(copy + place, weight.to(copy.dtype.element_ty), mask=inside)
+
+
+def adamw(
+    weights: Tensor,
+    gradient: Tensor,
+    moments: Sequence[Tensor],
+    kept: Tensor,
+    copy: Tensor | None,
+    rate: Tensor,
+    steps_taken: Tensor,
+    numbers: Tensor,
+) -> None:
+    """One step of AdamW, whose weight decay is decoupled, in place, and 0 wherever ``kept`` is 0.
+
+    moments: running means of the gradient and of its square, float32 ``(D,)``.
+    steps_taken: float32, one number: this step included, on the device like ``rate`` and ``numbers``.
+    numbers: as :func:`adamw_numbers` gives them.
+    The others are as for :func:`sgd`.
+    """
+    count = len(weights)
+    _adamw_kernel[(triton.cdiv(count, _MOVED_WEIGHTS),)](
+        weights, gradient, *moments, kept, copy, rate, steps_taken, numbers, count,
+        COPY=copy is not None, BLOCK=_MOVED_WEIGHTS, num_warps=8,
+    )  # fmt: skip
+
+
+def adamw_numbers(betas: tuple[float, float], eps: float, weight_decay: float) -> Tensor:
+    """What :func:`adamw` reads, float64 ``(6,)``: the betas, their logarithms, eps and weight decay."""
+    logarithms = torch.tensor(betas, dtype=torch.float64).log()
+    others = torch.tensor([eps, weight_decay], dtype=torch.float64)
+    return torch.cat([torch.tensor(betas, dtype=torch.float64), logarithms, others])
