@@ -108,11 +108,20 @@ def test_a_training_interrupted_anywhere_and_resumed_gives_the_bits_of_one_that_
     assert len(rest.calls) == 6 - after + (not kept)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize(
+    "fields",
+    [{"momentum": 0.0}, {}, {"optimizer": "nesterov", "warmup": 2}, {"optimizer": "adamw", "lr": 1e-3}],
+    ids=str,
+)
 def test_a_training_interrupted_again_and_again_at_single_steps_gives_the_same_bits(
-    ticket: tb.Ticket, digits: tb.Data, tmp_path: Path, every_step: None, same_run: Same, momentum: float
+    ticket: tb.Ticket,
+    digits: tb.Data,
+    tmp_path: Path,
+    every_step: None,
+    same_run: Same,
+    fields: dict[str, Any],
 ) -> None:
-    recipe = tb.Recipe(epochs=3, batch_size=250, momentum=momentum)  # five steps, the last of 198 images
+    recipe = tb.Recipe(epochs=3, batch_size=250, **fields)  # five steps, the last of 198 images
 
     def train(watch: Watch | None = None) -> tb.Run:
         return tb.train(ticket, digits, recipe, noise=7, watch=watch)
@@ -340,18 +349,32 @@ def test_a_watch_is_told_of_stretches_and_epochs(
     assert counting.rows == [(1, 3), (2, 3), (3, 3)]
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "kept"),
+    [
+        ("sgd", ("momentum",)),
+        ("nesterov", ("momentum",)),
+        ("adamw", ("first_moment", "second_moment")),
+    ],
+)
 @pytest.mark.parametrize("diverge", [False, True])
 def test_weight_and_momentum_are_exactly_zero_where_the_mask_is_after_every_step_and_in_every_checkpoint(
-    ticket: tb.Ticket, digits: tb.Data, tmp_path: Path, every_step: None, diverge: bool
+    ticket: tb.Ticket,
+    digits: tb.Data,
+    tmp_path: Path,
+    every_step: None,
+    diverge: bool,
+    optimizer: str,
+    kept: tuple[str, ...],
 ) -> None:
-    recipe = tb.Recipe(epochs=2, batch_size=200, lr=1e25 if diverge else 0.1)
+    recipe = tb.Recipe(epochs=2, batch_size=200, lr=1e25 if diverge else 0.1, optimizer=optimizer)
     seen = []
 
     class Looking(Checkpoints):
         def keep(self, checkpoint: Checkpoint) -> None:
             super().keep(checkpoint)
             _, tensors = files.read_tensors(tmp_path / "checkpoint", "tombola.checkpoint/1")
-            for kind in ("weights", "momentum"):
+            for kind in ("weights", *kept):
                 for name, keep in ticket.mask.items():
                     bits = tensors[f"{kind}.{name}"].numpy().view(np.int32)
                     assert not bits[~keep.numpy()].any()

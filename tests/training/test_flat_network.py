@@ -65,9 +65,9 @@ def test_gradients_gather_in_the_flat_tensor(flat_network: FlatNetwork) -> None:
     assert total > 0
     # Momentum is read out by the same positions: a gradient put there comes out under its parameter's name.
     flat_network.momentum.copy_(gathered)
-    momentum = flat_network.momentum_state()
+    state = flat_network.optimizer_state()
     for name, parameter in flat_network.module.named_parameters():
-        assert torch.equal(momentum[name], parameter.grad)
+        assert torch.equal(state[f"momentum.{name}"], parameter.grad)
 
 
 @given(st.sampled_from([math.nan, math.inf, -math.inf, 3e38, -1.5]))
@@ -79,12 +79,12 @@ def test_weight_and_momentum_are_selected_not_multiplied_where_the_mask_is_zero(
     flat_network.weights.fill_(value)
     flat_network.momentum.fill_(-value)
     flat_network.enforce_mask()
-    weights, momentum = flat_network.state(), flat_network.momentum_state()
+    weights, state = flat_network.state(), flat_network.optimizer_state()
     for name, keep in half.mask.items():
-        for state, kept in ((weights, value), (momentum, -value)):
-            assert not state[name].numpy().view(np.int32)[~keep.numpy()].any()
+        for tensor, kept in ((weights[name], value), (state[f"momentum.{name}"], -value)):
+            assert not tensor.numpy().view(np.int32)[~keep.numpy()].any()
             assert np.array_equal(
-                state[name][keep].numpy(), np.full(int(keep.sum()), kept, np.float32), equal_nan=True
+                tensor[keep].numpy(), np.full(int(keep.sum()), kept, np.float32), equal_nan=True
             )
     # Everything that is not prunable is left alone.
     assert weights["1.bias"].numpy().tobytes() == np.full(8, value, np.float32).tobytes()
@@ -124,12 +124,32 @@ def test_weights_stay_at_the_same_address(
 
 def test_momentum_comes_back(flat_network: FlatNetwork, same_bits: Same) -> None:
     flat_network.momentum.copy_(torch.arange(len(flat_network.momentum)).float())
-    state = flat_network.momentum_state()
+    state = flat_network.optimizer_state()
     flat_network.momentum.zero_()
-    flat_network.load_momentum(state)
+    flat_network.load_optimizer_state(state)
     # Every position was another number; what fills up the stretches is zero again.
     assert len(set(flat_network.momentum.tolist())) == sum(each.numel() for each in state.values())
-    assert same_bits(flat_network.momentum_state(), state)
+    assert same_bits(flat_network.optimizer_state(), state)
+
+
+def test_all_that_adamw_keeps_is_masked_comes_back_and_is_forgotten_by_the_next_ticket(
+    half: tb.Ticket, same_bits: Same
+) -> None:
+    flat_network = FlatNetwork(half.network, CPU, ("first_moment", "second_moment"))
+    flat_network.load(half.weights(), half.mask)
+    for number, row in enumerate(flat_network.states.values(), start=2):
+        row.fill_(number)
+    flat_network.steps_taken.fill_(5)
+    flat_network.enforce_mask()
+    state = flat_network.optimizer_state()
+    assert len(state) == 1 + 2 * len(list(flat_network.module.parameters()))
+    for name, keep in half.mask.items():
+        assert torch.equal(state[f"first_moment.{name}"], 2.0 * keep)
+        assert torch.equal(state[f"second_moment.{name}"], 3.0 * keep)
+    flat_network.load(half.weights(), half.mask)
+    assert not any(value.any() for value in flat_network.optimizer_state().values())
+    flat_network.load_optimizer_state(state)
+    assert same_bits(flat_network.optimizer_state(), state)
 
 
 def test_frozen_parameters_take_no_part_and_keep_their_mask() -> None:

@@ -197,7 +197,7 @@ def test_capturing_leaves_no_trace(
     engine = GraphedEngine(start.network, digits, steps, CUDA, "bfloat16")
     engine.flat_network.load(start.weights(), start.mask)
     assert same_bits(engine.flat_network.state(), dict(start.start))
-    assert all(not value.any() for value in engine.flat_network.momentum_state().values())
+    assert all(not value.any() for value in engine.flat_network.optimizer_state().values())
 
 
 def test_batch_norm_counts_each_step_once(start: tb.Ticket, digits: tb.Data, steps: tb.Recipe) -> None:
@@ -207,18 +207,22 @@ def test_batch_norm_counts_each_step_once(start: tb.Ticket, digits: tb.Data, ste
 
 
 @pytest.mark.usefixtures("_own_stream")
-def test_pruned_weights_and_momentum_stay_exactly_zero_over_thousands_of_steps(
-    chain: list[tb.Run], digits: tb.Data
+@pytest.mark.parametrize(("optimizer", "lr"), [("sgd", 0.3), ("nesterov", 0.3), ("adamw", 0.01)])
+def test_pruned_weights_and_optimizer_state_stay_exactly_zero_over_thousands_of_steps(
+    chain: list[tb.Run], digits: tb.Data, optimizer: str, lr: float
 ) -> None:
     ticket = chain[2].ticket
-    recipe = tb.Recipe(epochs=60, batch_size=32, lr=0.3)
+    recipe = tb.Recipe(epochs=60, batch_size=32, lr=lr, optimizer=optimizer)
     engine = GraphedEngine(ticket.network, digits, recipe, CUDA, "bfloat16")
     training = under_way(engine, ticket, digits, recipe)
     for _ in range(60):  # of 38 steps
         training.train_epoch(tb.Watch())
-        for state in (engine.flat_network.state(), engine.flat_network.momentum_state()):
-            assert all(not state[name][~keep].any() for name, keep in ticket.mask.items())
-    assert engine.flat_network.momentum.any()
+        weights, state = engine.flat_network.state(), engine.flat_network.optimizer_state()
+        for name, keep in ticket.mask.items():
+            kept = [value for key, value in state.items() if key.partition(".")[2] == name]
+            assert len(kept) == len(engine.flat_network.states)
+            assert all(not value[~keep].any() for value in (weights[name], *kept))
+    assert all(row.any() for row in engine.flat_network.states.values())
 
 
 @pytest.mark.usefixtures("_own_stream")
@@ -253,11 +257,20 @@ class CutOff(Checkpoints):
             raise Cut
 
 
-@pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("optimizer", "lr", "after"), [("sgd", 0.1, 1), ("sgd", 0.1, 2), ("nesterov", 0.1, 3), ("adamw", 1e-3, 2)]
+)
 def test_a_run_interrupted_and_resumed_has_the_same_bits(
-    start: tb.Ticket, digits: tb.Data, tmp_path: Path, same_run: Same, after: int
+    start: tb.Ticket,
+    digits: tb.Data,
+    tmp_path: Path,
+    same_run: Same,
+    optimizer: str,
+    lr: float,
+    after: int,
 ) -> None:
-    recipe = tb.Recipe(epochs=3, batch_size=8, lr=0.1)  # 150 steps an epoch, of which 64 go together
+    # 150 steps an epoch, of which 64 go together.
+    recipe = tb.Recipe(epochs=3, batch_size=8, lr=lr, optimizer=optimizer, label_smoothing=0.1)
     whole = tb.train(start, digits, recipe, device="cuda")
     with pytest.raises(Cut):
         tb.train(start, digits, recipe, device="cuda", watch=CutOff(tmp_path, after))

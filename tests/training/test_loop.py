@@ -3,12 +3,12 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 
 import tombola as tb
 from tombola import seeds
@@ -43,8 +43,19 @@ class Plain:
     test_accuracy: float
 
 
+def of_torch(module: nn.Module, recipe: tb.Recipe) -> torch.optim.Optimizer:
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(
+            module.parameters(), recipe.lr, recipe.betas, recipe.eps, recipe.weight_decay, foreach=False
+        )
+    return torch.optim.SGD(
+        module.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay,
+        nesterov=recipe.optimizer == "nesterov",
+    )  # fmt: skip
+
+
 def train_plainly(ticket: tb.Ticket, data: tb.Data, recipe: tb.Recipe, noise: int) -> Plain:
-    """Plain PyTorch, image by image, with torch.optim.SGD and masks by multiplication."""
+    """Plain PyTorch, image by image, with torch.optim and masks by multiplication."""
     raw, labels = data.train.images.numpy(), data.train.labels
     count, _, height, width = raw.shape
     mean = (raw / 255).mean(axis=(0, 2, 3))[:, None, None]
@@ -52,15 +63,16 @@ def train_plainly(ticket: tb.Ticket, data: tb.Data, recipe: tb.Recipe, noise: in
     pad = 1  # an eighth of the image side
     module = plain_net()
     module.load_state_dict(dict(ticket.start))
-    optimizer = torch.optim.SGD(
-        module.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    optimizer = of_torch(module, recipe)
     parameters = dict(module.named_parameters())
 
     def cut() -> None:
         with torch.no_grad():
             for name, keep in ticket.mask.items():
                 parameters[name].mul_(keep)
+                for value in optimizer.state[parameters[name]].values():
+                    if isinstance(value, torch.Tensor) and value.shape == keep.shape:
+                        value.mul_(keep)
 
     cut()
     seen = Plain({}, [[] for _ in range(count)], [], [], 0.0)
@@ -82,10 +94,13 @@ def train_plainly(ticket: tb.Ticket, data: tb.Data, recipe: tb.Recipe, noise: in
             inputs = torch.tensor(np.stack(pictures), dtype=torch.float32)
             targets = torch.tensor([int(labels[order[place]]) for place in places])
             done = (epoch + step / steps) / recipe.epochs
-            optimizer.param_groups[0]["lr"] = recipe.lr / 2 * (1 + math.cos(math.pi * done))
+            rate = recipe.lr / 2 * (1 + math.cos(math.pi * done))
+            if epoch < recipe.warmup:
+                rate = recipe.lr * (epoch + (step + 1) / steps) / recipe.warmup
+            optimizer.param_groups[0]["lr"] = rate
             module.train()
             outputs = module(inputs)
-            loss = functional.cross_entropy(outputs, targets)
+            loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)(outputs, targets)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -113,12 +128,21 @@ def rewound(colour: tb.Data) -> tb.Ticket:
     return last.ticket
 
 
-@pytest.mark.parametrize(("momentum", "lr"), [(0.9, 0.05), (0.0, 0.2)])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"lr": 0.05},
+        {"lr": 0.2, "momentum": 0.0},
+        {"lr": 0.05, "optimizer": "nesterov", "label_smoothing": 0.1, "warmup": 3},
+        {"lr": 0.01, "optimizer": "adamw", "betas": (0.8, 0.99), "eps": 1e-4, "label_smoothing": 0.2},
+    ],
+    ids=str,
+)
 def test_training_is_that_of_an_independent_loop_in_plain_pytorch(
-    rewound: tb.Ticket, colour: tb.Data, momentum: float, lr: float
+    rewound: tb.Ticket, colour: tb.Data, fields: dict[str, Any]
 ) -> None:
     # Seven steps an epoch, the last of 18 images; four epochs are left.
-    recipe = tb.Recipe(epochs=5, batch_size=32, lr=lr, momentum=momentum, weight_decay=5e-3)
+    recipe = tb.Recipe(epochs=5, batch_size=32, weight_decay=5e-3, **fields)
     assert draw(recipe.augmentation, colour, noise=4, round=2, epoch=1).flips.any()
     run = tb.train(rewound, colour, recipe, noise=4)
     plain = train_plainly(rewound, colour, recipe, noise=4)

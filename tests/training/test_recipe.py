@@ -1,9 +1,15 @@
+import json
 import math
+import re
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR
 
 from tombola import Augmentation, Recipe
 from tombola.errors import RecipeError
@@ -73,6 +79,19 @@ def test_milestones_may_be_a_list_and_make_the_same_recipe() -> None:
         ("gamma", math.nan, "above 0 and finite"),
         ("schedule", "cosin", "cosine or constant or step"),
         ("precision", "float16", "auto or float32 or bfloat16"),
+        ("optimizer", "adamv", "sgd or nesterov or adamw"),
+        ("betas", (0.9, 1.0), "two numbers from 0 to below 1"),
+        ("betas", (0.9,), "two numbers from 0 to below 1"),
+        ("betas", 0.9, "two numbers from 0 to below 1"),
+        ("betas", ("0.9", "0.99"), "two numbers from 0 to below 1"),
+        ("eps", 0, "above 0 and finite"),
+        ("eps", math.nan, "above 0 and finite"),
+        ("warmup", -1, "a whole number of epochs from 0 to the recipe's 200"),
+        ("warmup", 201, "a whole number of epochs from 0 to the recipe's 200"),
+        ("warmup", 1.5, "a whole number of epochs from 0 to the recipe's 200"),
+        ("label_smoothing", 1.0, "from 0 to below 1"),
+        ("label_smoothing", -0.1, "from 0 to below 1"),
+        ("label_smoothing", math.nan, "from 0 to below 1"),
         ("milestones", (3, 2), "rising whole epochs above 0"),
         ("milestones", (2, 2), "rising whole epochs above 0"),
         ("milestones", (0, 2), "rising whole epochs above 0"),
@@ -93,6 +112,65 @@ def test_milestones_and_the_step_schedule_go_together() -> None:
             RecipeError, match="milestones must be given for schedule 'step', and for no other"
         ):
             Recipe(**recipe)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"betas": (0.8, 0.9)}, r"betas is (0.8, 0.9), which optimizer 'sgd' does not have; leave it out"),
+        ({"optimizer": "nesterov", "eps": 1e-4}, "eps is 0.0001, which optimizer 'nesterov' does not have;"),
+        ({"optimizer": "adamw", "momentum": 0.0}, "momentum is 0.0, which optimizer 'adamw' does not have;"),
+        ({"optimizer": "nesterov", "momentum": 0}, "momentum is 0, but optimizer 'nesterov' needs some;"),
+    ],
+)
+def test_numbers_that_an_optimizer_does_not_have_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        Recipe(**fields)
+
+
+@given(
+    st.integers(1, 6), st.integers(0, 6), st.integers(1, 5), st.sampled_from(["cosine", "constant", "step"])
+)
+def test_rates_are_those_of_schedulers_of_pytorch(
+    epochs: int, warmup: int, steps: int, schedule: str
+) -> None:
+    warmup = min(warmup, epochs)
+    milestones = (1, 3) if schedule == "step" else ()
+    recipe = Recipe(epochs=epochs, lr=0.3, schedule=schedule, milestones=milestones, warmup=warmup, gamma=0.2)
+
+    def rates(scheduler_of: Callable[[torch.optim.Optimizer], LRScheduler]) -> list[float]:
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
+        scheduler = scheduler_of(optimizer)
+        seen = []
+        for _ in range(epochs * steps):
+            seen.append(scheduler.get_last_lr()[0])
+            optimizer.step()
+            scheduler.step()
+        return seen
+
+    after = {
+        "cosine": lambda optimizer: CosineAnnealingLR(optimizer, epochs * steps),
+        "constant": lambda optimizer: ConstantLR(optimizer, 1.0),
+        "step": lambda optimizer: MultiStepLR(optimizer, [steps, 3 * steps], 0.2),
+    }
+    expected = rates(after[schedule])
+    if warming := warmup * steps:
+        ramp = rates(lambda optimizer: LinearLR(optimizer, 1 / warming, 1.0, max(warming - 1, 1)))
+        expected[:warming] = ramp[:warming] if warming > 1 else [0.3]
+    found = [recipe.rate(epoch, step, steps) for epoch in range(epochs) for step in range(steps)]
+    assert found == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+def test_checkpoints_of_before_know_a_recipe_without_the_later_fields() -> None:
+    before = {
+        "epochs": 200, "batch_size": 256, "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4,
+        "schedule": "cosine", "milestones": [], "gamma": 0.1, "precision": "auto",
+        "augmentation": {"pad": None, "flip": None, "fill": "black"},
+    }  # fmt: skip
+    assert Recipe().identity() == before
+    later = Recipe(optimizer="adamw", betas=(0.8, 0.9), warmup=2)
+    assert later.identity() == before | {"optimizer": "adamw", "betas": [0.8, 0.9], "warmup": 2}
+    assert json.loads(json.dumps(later.identity())) == later.identity()
 
 
 def test_a_recipe_cannot_be_changed() -> None:

@@ -222,8 +222,8 @@ def check_start(start: Ticket) -> None:
 
 
 def shares_trunk(recipe: Recipe, noise: int, noises: Sequence[int]) -> bool:
-    """Whether one copy is the trunk itself: under its noise, and without momentum that would restart."""
-    return recipe.momentum == 0 and noise in noises
+    """Whether one copy is the trunk itself: under its noise, and nothing of its optimizer would restart."""
+    return not recipe.keeps_state and noise in noises
 
 
 def epochs_trained(lengths: Iterable[int], budget: int, *, copies: int, shared: bool) -> int:

@@ -21,6 +21,7 @@ from tombola.cost import Cost, Outline, Size, forward
 from tombola.data.augmentation import draw
 from tombola.data.batches import Batches
 from tombola.data.imageset import Data
+from tombola.errors import RecipeError
 from tombola.measures.frozen import BatchNorm, FrozenBody
 from tombola.training.checkpoint import Watch
 from tombola.training.choice import captured_or_cause
@@ -68,8 +69,10 @@ def train_heads(
 
     The body starts from its own weights and statistics. The order of the images and their crops and flips
     depend on the seed and the epoch alone, so that all bodies are compared under the same presentations.
-    Raises as :meth:`FrozenBody.begin` does, before the first step.
+    Raises as :meth:`FrozenBody.begin` does, before the first step, and :class:`~tombola.errors.RecipeError`
+    for a recipe of another optimizer or loss.
     """
+    _check_plain(recipe)
     first = initial_heads(body, body.begin(data, recipe.batch_size, batch_norm), data.classes, seed)
     heads, momentum = first.clone(), torch.zeros_like(first)
     augmentation = recipe.augmentation
@@ -97,6 +100,17 @@ def train_heads(
         for _ in replay(plan) if replay else _eager_epoch(take_step, plan, batches):
             watch.beat()
     return heads
+
+
+def _check_plain(recipe: Recipe) -> None:
+    """Raises RecipeError for fields of a recipe that the training of heads would not follow."""
+    usual = Recipe()
+    for name in ("optimizer", "label_smoothing"):
+        value = getattr(recipe, name)
+        if value != getattr(usual, name):
+            raise RecipeError(
+                f"{name} is {value!r}, but heads are trained by SGD on cross-entropy; leave it out"
+            )
 
 
 def _eager_epoch(take_step: TakeStep, plan: EpochPlan, batches: Batches) -> Iterator[None]:

@@ -51,7 +51,7 @@ def engine_for(
         return
     augmentation = recipe.augmentation
     key = (
-        network, network.maker(), id(data), recipe.batch_size,
+        network, network.maker(), id(data), recipe.batch_size, recipe.optimizer, recipe.label_smoothing,
         augmentation.padding(data), augmentation.fill, device, precision, mode,
     )  # fmt: skip
     try:

@@ -20,7 +20,7 @@ from tombola.training.cuda.memory import check
 from tombola.training.epoch import DevicePlan, EpochPlan, gathered
 from tombola.training.evaluation import Evaluator, device_batches
 from tombola.training.flat_network import FlatNetwork
-from tombola.training.recipe import Recipe
+from tombola.training.recipe import OPTIMIZER_STATES, Recipe
 from tombola.training.step import PlainStep, take_step
 
 # Images that are prepared for several small steps at once.
@@ -31,7 +31,7 @@ PREPARED_IMAGES = 512
 class EpochTally:
     """What the steps of an epoch left for its history, on the engine's device.
 
-    losses: float32 ``(steps,)``, mean cross-entropy of each step so far.
+    losses: float32 ``(steps,)``, mean loss of each step so far.
     right: bool ``(N,)`` in order of presentation, whether the prediction made in its step was right.
     strays: int64 ``(1,)``, as in a :class:`~tombola.training.epoch.DevicePlan`.
     """
@@ -51,7 +51,7 @@ class Engine(Protocol):
         """What takes the steps, as runs record it: bits rest on it."""
 
     def set_numbers(self, recipe: Recipe) -> bool:
-        """Train by a recipe that differs in momentum and weight decay only; False if the engine cannot."""
+        """Train by a recipe that differs in :attr:`~Recipe.optimizer_numbers` only; False if it cannot."""
 
     def begin(self, plan: EpochPlan) -> None:
         """Take over the plan of the next epoch, which lies on the device, and clear the tally."""
@@ -80,7 +80,7 @@ class EagerEngine:
     def __init__(
         self, network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str
     ) -> None:
-        self.flat_network = FlatNetwork(network, device)
+        self.flat_network = FlatNetwork(network, device, OPTIMIZER_STATES[recipe.optimizer])
         self._recipe = recipe
         self._device = device
         self._precision = precision
@@ -140,7 +140,7 @@ class GraphedEngine:
     def __init__(
         self, network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str
     ) -> None:
-        self.flat_network = FlatNetwork(network, device)
+        self.flat_network = FlatNetwork(network, device, OPTIMIZER_STATES[recipe.optimizer])
         self._data = data
         self._device = device
         augmentation = recipe.augmentation
@@ -155,7 +155,7 @@ class GraphedEngine:
             self._plan.strays,
         )
         self._evaluator = Evaluator(self.flat_network, precision)
-        fused = self._evaluator.step(batches)
+        fused = self._evaluator.step(batches, recipe)
         self._step = fused or PlainStep(self.flat_network, batches, precision, recipe)
         # The steps taken in capturing leave no trace: a training loads a state first, and begins a plan.
         self._steps = CapturedSteps(self._train_step, self._plan)

@@ -21,6 +21,7 @@ from tombola.errors import reason
 from tombola.training.cuda.capture import knows_this_torch, with_room
 from tombola.training.cuda.memory import watched
 from tombola.training.flat_network import FlatNetwork, channels_last
+from tombola.training.recipe import Recipe
 
 if TYPE_CHECKING:  # Only a GPU needs these, and Triton with them.
     from tombola.training.cuda.fused import FusedNetwork, FusedStep, GraphedEvaluation
@@ -93,13 +94,13 @@ class Evaluator:
             self._graphs[images] = with_room(lambda: GraphedEvaluation(network, batches, EVALUATION_BATCH))
         return self._graphs[images]()
 
-    def step(self, batches: Batches) -> FusedStep | None:
+    def step(self, batches: Batches, recipe: Recipe) -> FusedStep | None:
         """The training step of the same fused network; None where it cannot be traced."""
         if self._network is None:
             return None
         from tombola.training.cuda.fused import FusedStep
 
-        return FusedStep(self._flat_network, self._network, batches)
+        return FusedStep(self._flat_network, self._network, batches, recipe)
 
 
 def _fused_network(flat_network: FlatNetwork, precision: str) -> FusedNetwork | None:

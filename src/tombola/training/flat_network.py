@@ -1,4 +1,4 @@
-"""A network whose trainable parameters are views into one flat tensor: SGD and mask are one pass each.
+"""A network whose trainable parameters are views into one flat tensor: optimizer and mask are one pass each.
 
 The addresses stay the same while weights and masks are copied in: a captured step, or a chain of runs, uses
 the same :class:`FlatNetwork` again and again.
@@ -7,7 +7,7 @@ the same :class:`FlatNetwork` again and again.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,13 @@ from tombola.ticket import Mask, State
 
 
 class FlatNetwork:
-    """A built network with its weights, gradients, momentum and mask in flat tensors, on one device.
+    """A built network with its weights, gradients, optimizer state and mask in flat tensors, on one device.
 
     module: the network, its parameters viewing ``weights``.
-    weights, momentum: float32 ``(D,)``, the two rows of one tensor; the prunable weights are the first ``M``.
+    weights: float32 ``(D,)``; the prunable weights are the first ``M``.
+    states: by name what an optimizer keeps for each weight, such as its momentum; float32 ``(D,)``, the rows
+        below the weights in one tensor.
+    steps_taken: float32 ``()``, since the last load; counted by optimizers that rest on it.
     gradient: float32 ``(D,)``, where backward passes add.
     kept: integers ``(M,)``, the mask: all bits 1 or all bits 0.
     copy: bfloat16 ``(M,)``, the prunable weights as convolutions take them; None before :meth:`keep_copy`.
@@ -29,7 +32,7 @@ class FlatNetwork:
     images: shape of one image, ``(C, H, W)``.
     """
 
-    def __init__(self, network: Network, device: torch.device) -> None:
+    def __init__(self, network: Network, device: torch.device, states: Sequence[str] = ("momentum",)) -> None:
         # load() overwrites the values drawn here; the keyed stream leaves the global generator untouched.
         self.module: nn.Module = network.initialized(0).to(device)
         self.images = (network.channels, *network.size)
@@ -47,10 +50,12 @@ class FlatNetwork:
         self._spans: dict[str, tuple[int, torch.Size]] = {}
         masked = self._lay_out(self.prunable, trainable, 0)
         count = self._lay_out(self.others, trainable, masked)
-        both = torch.zeros(2, count, device=device)
-        self.weights, self.momentum = both[0], both[1]
+        rows = torch.zeros(1 + len(states), count, device=device)
+        self.weights, self._state_rows = rows[0], rows[1:]
+        self.states: dict[str, Tensor] = dict(zip(states, self._state_rows, strict=True))
+        self.steps_taken = torch.zeros((), device=device)
         self.gradient = torch.zeros(count, device=device)
-        self._prunable_bits = both.view(torch.int32)[:, :masked]
+        self._prunable_bits = rows.view(torch.int32)[:, :masked]
         # On a CPU bits of one width are compared twenty times faster; a GPU has fewer bytes to read.
         width = torch.int32 if device.type == "cpu" else torch.int8
         self.kept = torch.full((masked,), -1, dtype=width, device=device)
@@ -85,13 +90,19 @@ class FlatNetwork:
             return stretch.view(out, height, width, channels).permute(0, 3, 1, 2)
         return stretch.view(shape)
 
+    @property
+    def momentum(self) -> Tensor:
+        """The state of an optimizer that keeps a momentum, float32 ``(D,)``."""
+        return self.states["momentum"]
+
     def load(self, state: State, mask: Mask | None = None) -> None:
-        """Copy in a state and, unless None, a mask; momentum starts at zero.
+        """Copy in a state and, unless None, a mask; the optimizer's state starts at zero.
 
         Raises :class:`~tombola.errors.TicketError` for a mask over something that cannot be pruned.
         """
         self.module.load_state_dict(dict(state))
-        self.momentum.zero_()
+        self._state_rows.zero_()
+        self.steps_taken.zero_()
         self.gradient.zero_()
         for name, value in self._transient.items():
             self.module.get_buffer(name).copy_(value)
@@ -124,7 +135,7 @@ class FlatNetwork:
         return self.module.get_parameter(name)
 
     def enforce_mask(self) -> None:
-        """Set weight and momentum to exactly 0 wherever the mask is 0, in one pass.
+        """Set weight and optimizer state to exactly 0 wherever the mask is 0, in one pass.
 
         The bits are selected, not multiplied: an infinite or undefined weight becomes 0 too. On a CPU this is
         twenty times faster than ``masked_fill_``.
@@ -133,21 +144,29 @@ class FlatNetwork:
             self.select_kept()
 
     def select_kept(self) -> None:
-        """Set pruned weights and momentum to 0 without asking first whether the mask prunes any."""
+        """Set pruned weights and their optimizer state to 0 without asking first whether any is pruned."""
         self._prunable_bits.bitwise_and_(self.kept)
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the network's ``state_dict`` on the CPU, in contiguous tensors."""
         return _on_cpu(self.module.state_dict())
 
-    def momentum_state(self) -> dict[str, Tensor]:
-        """A copy of the momentum of each trainable parameter on the CPU."""
-        return _on_cpu({name: self._view(self.momentum, name) for name in self._spans})
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """A copy on the CPU of all that the optimizer keeps, by names such as ``momentum.conv.weight``."""
+        return _on_cpu(self._optimizer_tensors())
 
-    def load_momentum(self, state: Mapping[str, Tensor]) -> None:
-        """Copy in the momentum that :meth:`momentum_state` returned."""
-        for name in self._spans:
-            self._view(self.momentum, name).copy_(state[name])
+    def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
+        """Copy in what :meth:`optimizer_state` returned."""
+        for name, value in self._optimizer_tensors().items():
+            value.copy_(state[name])
+
+    def _optimizer_tensors(self) -> dict[str, Tensor]:
+        tensors = {
+            f"{state}.{name}": self._view(row, name)
+            for state, row in self.states.items()
+            for name in self._spans
+        }
+        return tensors | ({"steps_taken": self.steps_taken} if "second_moment" in self.states else {})
 
 
 def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

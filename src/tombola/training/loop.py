@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,8 @@ def train(
     """Train a ticket from its place in the schedule to the end.
 
     ticket: what to train; a dense network is a ticket with a full mask.
-    recipe: how; a 200-epoch recipe trains a ticket taken at epoch 2 for 198 epochs. Momentum starts at zero.
+    recipe: how; a 200-epoch recipe trains a ticket taken at epoch 2 for 198 epochs. The optimizer's
+        state, such as momentum, starts at zero.
     noise: number of the noise: order and augmentation are drawn from streams of this number, the ticket's
         round and the epoch, so no two rounds of a chain see the same.
     noise_round: draw the noise of this round instead of the ticket's own, as a control.
@@ -138,12 +139,12 @@ def train_until(
     device: str | torch.device | None,
     mode: Mode,
     watch: Watch | None,
-    momentum: State | None = None,
+    optimizer_state: State | None = None,
 ) -> Iterator[Training]:
     """Train from the ticket's epoch to the end of epoch ``until`` of the recipe's schedule, or resume.
 
     streams: number and round of the noise.
-    momentum: that of each trainable parameter to begin with; zero if None.
+    optimizer_state: what the optimizer keeps, to begin with; zero if None.
 
     The training that is yielded holds the final state only while the context lasts: then its engine is
     reused.
@@ -165,7 +166,7 @@ def train_until(
             "epoch": ticket.epoch,
             "mask": files.fingerprint(ticket.mask),
             "data": data.fingerprint,
-            "recipe": asdict(recipe) | {"milestones": list(recipe.milestones)},
+            "recipe": recipe.identity(),
             "streams": [int(number) for number in streams],
             "until": until,
             "environment": environment(where, precision, engine.name, mode),
@@ -173,9 +174,9 @@ def train_until(
         source = source_fingerprint("networks", ticket.network.written)
         if source is not None:  # of the user's own: one that was edited meanwhile is another training
             identity["source"] = source.get("text", source["file"])
-        if momentum is not None:
-            engine.flat_network.load_momentum(momentum)
-            identity["momentum"] = files.fingerprint(momentum)
+        if optimizer_state is not None:
+            engine.flat_network.load_optimizer_state(optimizer_state)
+            identity["optimizer_state"] = files.fingerprint(optimizer_state)
         record = ForgettingRecord.empty(len(data.train), where)
         training = Training(
             engine, data, recipe, streams, where, precision, identity, [], record, ticket.epoch, until
@@ -283,7 +284,7 @@ class Training:
         """
         flat_network, tally = self.engine.flat_network, self._trusted_tally()
         tensors = {f"weights.{name}": value for name, value in flat_network.state().items()}
-        tensors |= {f"momentum.{name}": value for name, value in flat_network.momentum_state().items()}
+        tensors |= flat_network.optimizer_state()
         tensors |= History(self.rows).tensors() | self.record.tensors()
         tensors |= {"tally.losses": tally.losses.cpu().clone(), "tally.right": tally.right.cpu().clone()}
         description = {
@@ -309,7 +310,7 @@ class Training:
     def _restore(self, checkpoint: Checkpoint) -> None:
         tensors, first = checkpoint.tensors, self.epoch
         self.engine.flat_network.load(_with_prefix(tensors, "weights."))
-        self.engine.flat_network.load_momentum(_with_prefix(tensors, "momentum."))
+        self.engine.flat_network.load_optimizer_state(tensors)
         self.rows = list(History.from_tensors(tensors))
         self.record = ForgettingRecord.from_tensors(tensors, self.device)
         self.epoch = int(checkpoint.description["epoch"])

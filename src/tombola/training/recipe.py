@@ -1,4 +1,4 @@
-"""The recipe of a training: schedule, optimizer, augmentation, precision.
+"""The recipe of a training: schedule, optimizer, loss, augmentation, precision.
 
 Defaults are those of the paper (section 3.3 and Appendix G). Free of torch, for the command line.
 """
@@ -6,8 +6,9 @@ Defaults are those of the paper (section 3.3 and Appendix G). Free of torch, for
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
 
 from tombola.data.augmentation import Augmentation
 from tombola.errors import RecipeError
@@ -16,10 +17,20 @@ from tombola.one_line import OneLine
 MOST_EPOCHS = 65_534
 """An image is forgotten at most every other epoch, and 16 bits count to 32,767."""
 
+OPTIMIZER_STATES: Mapping[str, tuple[str, ...]] = {
+    "sgd": ("momentum",),
+    "nesterov": ("momentum",),
+    "adamw": ("first_moment", "second_moment"),
+}
+"""By optimizer, what it keeps between steps, a number for each weight."""
+
+_LATER_FIELDS = ("optimizer", "betas", "eps", "warmup", "label_smoothing")
+"""Fields that the checkpoints of older versions do not have."""
+
 
 @dataclass(frozen=True, repr=False)
 class Recipe(OneLine):
-    """How to train: SGD on cross-entropy, without dampening or Nesterov.
+    """How to train: by default SGD on cross-entropy.
 
     Raises :class:`~tombola.errors.RecipeError` for a value outside its range.
     """
@@ -31,9 +42,9 @@ class Recipe(OneLine):
     lr: float = 0.1
     """Learning rate at the start."""
     momentum: float = 0.9
-    """Momentum, from 0 to below 1."""
+    """Momentum of SGD, from 0 to below 1, without dampening."""
     weight_decay: float = 5e-4
-    """L2 penalty, coupled as in PyTorch's SGD, on every parameter."""
+    """On every parameter: an L2 penalty as in PyTorch's SGD; of AdamW decoupled, times the learning rate."""
     schedule: Literal["cosine", "constant", "step"] = "cosine"
     """Cosine to zero, step by step; constant; or a drop by gamma at each milestone."""
     milestones: tuple[int, ...] = ()
@@ -44,6 +55,17 @@ class Recipe(OneLine):
     """Random crops and flips of the training images."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of convolutions and products; "auto" is bfloat16 on a GPU, float32 on a CPU. Weights are float32."""
+    optimizer: str = "sgd"
+    """"sgd", "nesterov" (SGD with Nesterov momentum) or "adamw", each as in torch.optim."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of AdamW's running means of the gradient and of its square."""
+    eps: float = 1e-8
+    """Added to the root in AdamW's denominator."""
+    warmup: int = 0
+    """Epochs of linear warm-up, in steps: step t of the W in them, counted from 1, has rate lr * t / W. Then
+    comes the schedule as it stands at that epoch, neither shifted nor stretched."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread over all classes, as in PyTorch's cross-entropy."""
 
     def _in_one_line(self) -> str:
         """The fields that differ from their defaults, as Python takes them."""
@@ -65,6 +87,7 @@ class Recipe(OneLine):
         )  # fmt: skip
         _require(0 < self.lr < math.inf, "lr", self.lr, "above 0 and finite")
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "from 0 to below 1")
+        self._check_optimizer()
         _require(
             0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "0 or above, and finite"
         )
@@ -73,6 +96,11 @@ class Recipe(OneLine):
         _require(self.schedule in schedules, "schedule", self.schedule, " or ".join(schedules))
         precisions = ("auto", "float32", "bfloat16")
         _require(self.precision in precisions, "precision", self.precision, " or ".join(precisions))
+        _require(
+            _is_integer(self.warmup) and 0 <= self.warmup <= self.epochs,
+            "warmup", self.warmup, f"a whole number of epochs from 0 to the recipe's {self.epochs}",
+        )  # fmt: skip
+        _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "from 0 to below 1")
         object.__setattr__(self, "milestones", tuple(self.milestones))
         rising = list(self.milestones) == sorted(set(self.milestones))
         positive = all(_is_integer(epoch) and epoch > 0 for epoch in self.milestones)
@@ -83,11 +111,55 @@ class Recipe(OneLine):
                 "milestones must be given for schedule 'step', and for no other"
             )
 
+    def _check_optimizer(self) -> None:
+        """Raises RecipeError for an optimizer that there is not, or numbers that it does not have."""
+        _require(
+            self.optimizer in OPTIMIZER_STATES, "optimizer", self.optimizer, " or ".join(OPTIMIZER_STATES)
+        )
+        betas = self.betas
+        _require(
+            isinstance(betas, list | tuple) and len(betas) == 2 and all(_is_share(beta) for beta in betas),
+            "betas", betas, "two numbers from 0 to below 1",
+        )  # fmt: skip
+        object.__setattr__(self, "betas", tuple(map(float, betas)))
+        _require(0 < self.eps < math.inf, "eps", self.eps, "above 0 and finite")
+        without = ("momentum",) if self.optimizer == "adamw" else ("betas", "eps")
+        for name in without:
+            if getattr(self, name) != getattr(Recipe, name):
+                raise RecipeError(
+                    f"{name} is {getattr(self, name)!r}, which optimizer {self.optimizer!r} does not have; "
+                    "leave it out"
+                )
+        if self.optimizer == "nesterov" and self.momentum == 0:
+            raise RecipeError("momentum is 0, but optimizer 'nesterov' needs some; use 'sgd' without")
+
+    @property
+    def optimizer_numbers(self) -> tuple[float, ...]:
+        """What an optimizer reads besides the learning rate: momentum, betas, eps, weight decay."""
+        return (self.momentum, *self.betas, self.eps, self.weight_decay)
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether the optimizer keeps anything from step to step, which restarts where a training begins."""
+        return self.optimizer != "sgd" or self.momentum > 0
+
+    def identity(self) -> dict[str, Any]:
+        """The fields as JSON values, for checkpoints; without later ones that are at their defaults."""
+        values: dict[str, Any] = asdict(self) | {"milestones": list(self.milestones)}
+        values["betas"] = list(self.betas)
+        usual = Recipe()
+        for name in _LATER_FIELDS:
+            if getattr(self, name) == getattr(usual, name):
+                del values[name]
+        return values
+
     def rate(self, epoch: int, step: int, steps: int) -> float:
         """Learning rate of one step, ``step`` of ``steps`` of an epoch (all counted from 0).
 
         The cosine falls a little with every step and would reach zero one step after the last.
         """
+        if epoch < self.warmup:
+            return self.lr * (epoch * steps + step + 1) / (self.warmup * steps)
         if self.schedule == "cosine":
             done = (epoch + step / steps) / self.epochs
             return self.lr * 0.5 * (1.0 + math.cos(math.pi * done))
@@ -98,6 +170,10 @@ class Recipe(OneLine):
 
 def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
 
 
 def _require(holds: bool, name: str, value: object, allowed: str) -> None:

@@ -1,4 +1,4 @@
-"""One training step in plain PyTorch: forward, backward, SGD; and what a GPU engine captures as a step.
+"""One training step in plain PyTorch: forward, backward, optimizer; and what a GPU engine captures as a step.
 
 The eager engine calls :func:`take_step` itself; the graphed one captures a :class:`Step`, which is a
 :class:`PlainStep` or a :class:`~tombola.training.cuda.fused.FusedStep` (see :mod:`tombola.training.engines`).
@@ -16,6 +16,7 @@ from torch.nn import functional
 from tombola.data.batches import Batches
 from tombola.training.epoch import DevicePlan, gathered_at_step
 from tombola.training.flat_network import FlatNetwork
+from tombola.training.optimizers import move
 from tombola.training.recipe import Recipe
 
 TakeStep = Callable[[Tensor, Tensor, float | Tensor], None]
@@ -35,22 +36,15 @@ def take_step(
     inputs: float32 ``(B, C, H, W)``; targets: int64 ``(B,)``.
     rate: the learning rate; a captured step gives a tensor, because a number would be captured for good.
 
-    Returns the mean cross-entropy, float32, and whether each prediction was right, bool ``(B,)``.
+    Returns the mean loss, float32, and whether each prediction was right, bool ``(B,)``.
     """
     with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
         outputs = flat_network.module(inputs)
-        loss = functional.cross_entropy(outputs, targets)
+        loss = functional.cross_entropy(outputs, targets, label_smoothing=recipe.label_smoothing)
     flat_network.gradient.zero_()
     loss.backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        # The kernel behind torch.optim.SGD(fused=True), called on the one flat tensor.
-        torch._fused_sgd_(
-            [flat_network.weights],
-            [flat_network.gradient],
-            [flat_network.momentum] if recipe.momentum else [],
-            weight_decay=recipe.weight_decay, momentum=recipe.momentum, lr=rate,
-            dampening=0.0, nesterov=False, maximize=False, is_first_step=False,
-        )  # fmt: skip
+        move(flat_network, recipe, rate)
         return loss.detach(), outputs.argmax(1) == targets
 
 
@@ -60,7 +54,7 @@ class Step(Protocol):
     name: str
 
     def set_numbers(self, recipe: Recipe) -> bool:
-        """Take over a recipe's momentum and weight decay; False if steps captured before would not."""
+        """Take over a recipe's optimizer numbers; False if steps captured before would not."""
 
     def inputs(self, plan: DevicePlan, size: int) -> tuple[Tensor, Tensor]:
         """Images and labels of the batch that the plan points to."""
@@ -81,8 +75,7 @@ class PlainStep:
         self._recipe = recipe
 
     def set_numbers(self, recipe: Recipe) -> bool:
-        captured = self._recipe
-        return (recipe.momentum, recipe.weight_decay) == (captured.momentum, captured.weight_decay)
+        return recipe.optimizer_numbers == self._recipe.optimizer_numbers
 
     def inputs(self, plan: DevicePlan, size: int) -> tuple[Tensor, Tensor]:
         return gathered_at_step(plan, self._batches, size)

@@ -1,9 +1,9 @@
 """The trunk: one pretraining whose state is kept at several epochs, from which trainings branch off.
 
-A trunk is a single training, so its momentum goes on from point to point; the tickets taken at its points are
-to the bit those that ``pretrain`` returns. Momentum is zero only in the branches. The path of earlier points
-to a point depends on its epoch alone, so that as a job it has one name. The path goes back by halves, so that
-a bisection over epochs mostly finds the next point on paths already trained.
+A trunk is a single training, so the state of its optimizer, its momentum, goes on from point to point; the
+tickets taken at its points are to the bit those that ``pretrain`` returns. It is zero only in the branches.
+The path of earlier points to a point depends on its epoch alone, so that as a job it has one name. The path
+goes back by halves, so that a bisection over epochs mostly finds the next point on paths already trained.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tombola.training.checkpoint import Watch
 from tombola.training.device import Mode
 from tombola.training.estimate import trunk_cost
 from tombola.training.loop import check_rewind, rewind_ticket, train_until
-from tombola.training.recipe import Recipe
+from tombola.training.recipe import OPTIMIZER_STATES, Recipe
 
 # A point takes as much disk as a run with its momentum; on shorter stretches training again is cheaper.
 _SHORTEST_HALF = 8
@@ -33,7 +33,8 @@ class Point:
 
     epoch: its place in the schedule.
     weights: the ``state_dict``, on the CPU.
-    momentum: that of each trainable parameter; empty for a recipe without momentum.
+    momentum: that of each trainable parameter, by its name; of another optimizer all that it keeps, by names
+        such as ``first_moment.conv.weight``. Empty for a recipe that keeps nothing.
     """
 
     epoch: int
@@ -54,7 +55,7 @@ def trunk(
     mode: Mode = "default",
     watch: Watch | None = None,
 ) -> Point:
-    """Train a start to an epoch of the schedule; returns the state there, momentum included.
+    """Train a start to an epoch of the schedule; returns the state there, that of the optimizer included.
 
     epochs: place in the schedule of the point; part of the recipe's budget.
     after: a point on the way there, of the same start, recipe and noise, to go on from.
@@ -66,11 +67,16 @@ def trunk(
     ticket = start if after is None else ticket_at(start, after)
     if epochs <= ticket.epoch:
         raise RecipeError(f"the trunk is at epoch {ticket.epoch} already; go on to a later one than that")
-    momentum = after.momentum if after is not None and recipe.momentum else None
+    prefix = "momentum." if "momentum" in OPTIMIZER_STATES[recipe.optimizer] else ""
+    kept = None
+    if after is not None and recipe.keeps_state:
+        kept = {f"{prefix}{name}": value for name, value in after.momentum.items()}
     streams = (noise, start.round)
-    with train_until(ticket, data, recipe, epochs, streams, device, mode, watch, momentum) as trained:
+    with train_until(ticket, data, recipe, epochs, streams, device, mode, watch, kept) as trained:
         flat_network = trained.engine.flat_network
-        return Point(epochs, flat_network.state(), flat_network.momentum_state() if recipe.momentum else {})
+        kept = flat_network.optimizer_state() if recipe.keeps_state else {}
+        momentum = {name.removeprefix(prefix): value for name, value in kept.items()}
+        return Point(epochs, flat_network.state(), momentum)
 
 
 @declare("ticket_at", stored=False, cost=lambda point: Cost(result=point))

@@ -162,14 +162,31 @@ def test_cross_entropy_is_that_of_pytorch(images: int, classes: int) -> None:
     assert error(gradient, exact.grad) < 1e-6
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_sgd_is_that_of_pytorch_and_pruned_weights_are_zero_whatever_they_were(momentum: float) -> None:
+@pytest.mark.parametrize("smoothing", [0.1, 0.5])
+@pytest.mark.parametrize(("images", "classes"), [(5, 10), (256, 100), (3, 2)])
+def test_smoothed_cross_entropy_is_that_of_pytorch(images: int, classes: int, smoothing: float) -> None:
+    from tombola.training.cuda.kernels import cross_entropy
+
+    outputs, targets = 4 * drawn(images, classes), torch.arange(images) % classes
+    losses, right, gradient = cross_entropy(outputs.to(DEVICE), targets.to(DEVICE), smoothing)
+    exact = outputs.double().requires_grad_()
+    wanted = functional.cross_entropy(exact, targets, reduction="none", label_smoothing=smoothing)
+    wanted.mean().backward()
+    assert error(losses, wanted) < 1e-6
+    assert torch.equal(right.cpu(), outputs.argmax(1) == targets)
+    assert error(gradient, exact.grad) < 1e-6
+
+
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
+def test_sgd_is_that_of_pytorch_and_pruned_weights_are_zero_whatever_they_were(
+    momentum: float, nesterov: bool
+) -> None:
     from tombola.training.cuda.kernels import sgd
 
     count = 5008
     start, kept = drawn(count), torch.where(drawn(count, seed=9) > 0, -1, 0).to(torch.int8)
     exact = start.double().requires_grad_()
-    optimizer = torch.optim.SGD([exact], lr=0.3, momentum=momentum, weight_decay=0.01)
+    optimizer = torch.optim.SGD([exact], lr=0.3, momentum=momentum, weight_decay=0.01, nesterov=nesterov)
     weights, moved = start.to(DEVICE), torch.zeros(count, device=DEVICE)
     copy = torch.empty(count, device=DEVICE, dtype=torch.bfloat16)
     numbers = torch.tensor([momentum, 0.01], device=DEVICE)
@@ -186,12 +203,52 @@ def test_sgd_is_that_of_pytorch_and_pruned_weights_are_zero_whatever_they_were(m
             copy,
             torch.tensor(0.3, device=DEVICE),
             numbers,
+            nesterov=nesterov,
         )
     wanted = torch.where(kept != 0, exact.detach(), 0.0)
     assert error(weights, wanted) < 1e-6
     assert torch.allclose(copy.float(), weights, rtol=1 / 128, atol=0)
     assert not weights.cpu()[kept == 0].any()
     assert not moved.cpu()[kept == 0].any()
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.95), (0.5, 0.0)])
+@pytest.mark.parametrize("before", [0, 10_000])
+def test_adamw_is_that_of_pytorch_and_pruned_weights_are_zero_whatever_they_were(
+    betas: tuple[float, float], before: int
+) -> None:
+    from tombola.training.cuda.kernels import adamw, adamw_numbers
+
+    count = 5008
+    start, kept = drawn(count), torch.where(drawn(count, seed=9) > 0, -1, 0).to(torch.int8)
+    exact = start.double().requires_grad_()
+    optimizer = torch.optim.AdamW([exact], lr=0.03, betas=betas, eps=1e-4, weight_decay=0.1)
+    exact.grad = torch.zeros(count, dtype=torch.float64)
+    optimizer.step()
+    with torch.no_grad():
+        exact.copy_(start)
+    optimizer.state[exact]["step"].fill_(before)
+    weights, taken = start.clone().to(DEVICE), torch.tensor(float(before), device=DEVICE)
+    moments = torch.zeros(count, device=DEVICE), torch.zeros(count, device=DEVICE)
+    copy = torch.empty(count, device=DEVICE, dtype=torch.bfloat16)
+    numbers = adamw_numbers(betas, 1e-4, 0.1).to(DEVICE)
+    for step in range(4):
+        gradient = drawn(count, seed=20 + step) * 10.0 ** -(step % 3)
+        gradient[:16] = 0  # where a stretch is filled up, and of dead units
+        exact.grad = gradient.double()
+        optimizer.step()
+        gradient[kept == 0] = float("inf")
+        rate = torch.tensor(0.03, device=DEVICE)
+        taken.add_(1)
+        adamw(weights, gradient.to(DEVICE), moments, kept.to(DEVICE), copy, rate, taken, numbers)
+    wanted = torch.where(kept != 0, exact.detach(), 0.0)
+    # Of what moved, without the start that both have.
+    assert error(weights.cpu() - start * (kept != 0), wanted - start * (kept != 0)) < 1e-5
+    for moment, name in zip(moments, ("exp_avg", "exp_avg_sq"), strict=True):
+        assert error(moment, torch.where(kept != 0, optimizer.state[exact][name], 0.0)) < 1e-6
+        assert not moment.cpu()[kept == 0].any()
+    assert torch.allclose(copy.float(), weights, rtol=1 / 128, atol=0)
+    assert not weights.cpu()[kept == 0].any()
 
 
 @pytest.mark.parametrize("fill", ["black", "mean"])
@@ -274,7 +331,8 @@ def gradients_of_one_step(
         engine.begin(EpochPlan(torch.arange(len(data.train)), draws, [0.1], recipe.batch_size).to(CUDA))
         engine.advance(0, 1)
         momentum = {
-            f"gradient of {name}": value for name, value in engine.flat_network.momentum_state().items()
+            f"gradient of {name.removeprefix('momentum.')}": value
+            for name, value in engine.flat_network.optimizer_state().items()
         }
         return engine.name, momentum | engine.flat_network.state()
 
@@ -328,6 +386,68 @@ def test_one_step_is_as_near_to_float64_as_plain_pytorch_in_the_same_precision(
         name: int(value) for name, value in module.named_buffers() if name.endswith("num_batches_tracked")
     }
     assert {name: int(fused[name]) for name in counted} == counted
+
+
+@on_gpu_only
+@pytest.mark.parametrize(("optimizer", "lr"), [("sgd", 0.1), ("nesterov", 0.1), ("adamw", 0.01)])
+def test_steps_of_every_optimizer_are_as_near_to_float64_as_plain_ones(
+    monkeypatch: pytest.MonkeyPatch, digits: tb.Data, optimizer: str, lr: float
+) -> None:
+    draws = torch.Generator().manual_seed(0)
+    start = tb.initialize("convnet", digits, seed=0)
+    mask = {name: torch.rand(keep.shape, generator=draws) < 0.5 for name, keep in start.mask.items()}
+    ticket = start.with_mask(mask)
+    # A large eps: next to 0 Adam's step is the sign of the gradient, which rounding decides.
+    others = {"eps": 1e-2, "betas": (0.8, 0.95)} if optimizer == "adamw" else {}
+    recipe = tb.Recipe(
+        epochs=1, batch_size=200, lr=lr, weight_decay=0.01, precision="float32", optimizer=optimizer,
+        label_smoothing=0.1, augmentation=tb.Augmentation(pad=0, flip=False), **others,  # type: ignore[arg-type]
+    )  # fmt: skip
+    module = ticket.network.build()
+    module.load_state_dict(ticket.weights())
+    module.double().train()
+    parameters = dict(module.named_parameters())
+    torch_optimizer: torch.optim.Optimizer = (
+        torch.optim.AdamW(module.parameters(), lr, (0.8, 0.95), 1e-2, 0.01)
+        if optimizer == "adamw"
+        else torch.optim.SGD(module.parameters(), lr, 0.9, 0, 0.01, optimizer == "nesterov")
+    )
+    images, labels = digits.train.images.double() / 255, digits.train.labels
+    inputs = (images - digits.mean.double().view(-1, 1, 1)) / digits.std.double().view(-1, 1, 1)
+    for first in range(0, 800, 200):
+        torch_optimizer.zero_grad()
+        outputs, targets = module(inputs[first : first + 200]), labels[first : first + 200]
+        functional.cross_entropy(outputs, targets, label_smoothing=0.1).backward()
+        torch_optimizer.step()
+        with torch.no_grad():
+            for name, keep in mask.items():
+                parameters[name].mul_(keep)
+                for value in torch_optimizer.state[parameters[name]].values():
+                    if isinstance(value, Tensor) and value.shape == keep.shape:
+                        value.mul_(keep)
+
+    def distance() -> tuple[str, float]:
+        with repeatable(CUDA):
+            engine = GraphedEngine(ticket.network, digits, recipe, CUDA, "float32")
+            engine.set_numbers(recipe)
+            engine.flat_network.load(ticket.weights(), ticket.mask)
+            drawn_plan = draw(recipe.augmentation, digits, noise=0, round=0, epoch=0)
+            order = torch.arange(len(digits.train))
+            engine.begin(EpochPlan(order, drawn_plan, [lr] * 6, 200).to(CUDA))
+            engine.advance(0, 4)
+            weights = engine.flat_network.state()
+            exact = {name: value.detach() for name, value in parameters.items()}
+            norms = [float((weights[name].double() - value).norm()) for name, value in exact.items()]
+            return engine.name, math.hypot(*norms)
+
+    name, fused = distance()
+    assert name == "graphed, fused"
+    monkeypatch.setattr(evaluation, "_fused_network", lambda *_: None)
+    name, plain = distance()
+    assert name == "graphed, plain"
+    print(optimizer, fused, plain)
+    assert fused < 2 * plain + 1e-6
+    assert fused < 1e-3
 
 
 @on_gpu_only

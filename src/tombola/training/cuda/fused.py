@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tombola.data.batches import Batches
 from tombola.training.cuda.capture import capture
-from tombola.training.cuda.kernels import crop, cross_entropy, sgd
+from tombola.training.cuda.kernels import adamw, adamw_numbers, crop, cross_entropy, sgd
 from tombola.training.cuda.norm import FusedNorm
 from tombola.training.cuda.rewrite import fused
 from tombola.training.epoch import DevicePlan, check_strays
@@ -24,7 +24,10 @@ class FusedStep:
 
     name = "fused"
 
-    def __init__(self, flat_network: FlatNetwork, network: FusedNetwork, batches: Batches) -> None:
+    def __init__(
+        self, flat_network: FlatNetwork, network: FusedNetwork, batches: Batches, recipe: Recipe
+    ) -> None:
+        self._optimizer, self._smoothing = recipe.optimizer, recipe.label_smoothing
         self._flat_network = flat_network
         self._network = network
         self._batches = batches
@@ -32,7 +35,7 @@ class FusedStep:
         weights = flat_network.weights[:split] if flat_network.copy is None else flat_network.copy
         self._gradients = torch.zeros_like(weights), torch.zeros_like(flat_network.weights[split:])
         self._all_kept = torch.full_like(self._gradients[1], -1, dtype=torch.int8)
-        self._numbers = torch.zeros(2, device=flat_network.weights.device)
+        self._numbers = self._numbers_of(recipe).to(flat_network.weights.device)
         self._count_together()
 
     def _count_together(self) -> None:
@@ -48,15 +51,21 @@ class FusedStep:
             self._calls = torch.tensor(calls, device=self._counts.device)
 
     def set_numbers(self, recipe: Recipe) -> bool:
-        self._numbers.copy_(torch.tensor([recipe.momentum, recipe.weight_decay]))
+        self._numbers.copy_(self._numbers_of(recipe))
         return True
+
+    def _numbers_of(self, recipe: Recipe) -> Tensor:
+        """What the optimizer's pass reads on the device besides rate and step count."""
+        if self._optimizer == "adamw":
+            return adamw_numbers(recipe.betas, recipe.eps, recipe.weight_decay)
+        return torch.tensor([recipe.momentum, recipe.weight_decay])
 
     def inputs(self, plan: DevicePlan, size: int) -> tuple[Tensor, Tensor]:
         return crop(self._batches, plan, size, self._network.dtype)
 
     def learn(self, inputs: Tensor, targets: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
         outputs = self._network(inputs, training=True)
-        losses, right, gradient = cross_entropy(outputs, targets)
+        losses, right, gradient = cross_entropy(outputs, targets, self._smoothing)
         leaves = self._network.leaves
         gradients = torch.autograd.grad(outputs, leaves, gradient, allow_unused=True)
         with torch.no_grad():
@@ -71,8 +80,10 @@ class FusedStep:
             return losses.mean(), right
 
     def _move(self, prunable: list[Tensor], others: list[Tensor], rate: Tensor) -> None:
-        """SGD by flat gradients, the prunable weights under their mask and the others under none."""
+        """One step by flat gradients, the prunable weights under their mask and the others under none."""
         flat_network, split = self._flat_network, len(self._flat_network.kept)
+        if self._optimizer == "adamw":
+            flat_network.steps_taken.add_(1)
         stretches = (
             (slice(split), flat_network.kept, flat_network.copy),
             (slice(split, None), self._all_kept, None),
@@ -82,8 +93,14 @@ class FusedStep:
         ):
             if parts:
                 torch.cat(parts, out=gradient[: sum(map(len, parts))])
-                weights, momentum = flat_network.weights[stretch], flat_network.momentum[stretch]
-                sgd(weights, gradient, momentum, kept, copy, rate, self._numbers)
+                weights = flat_network.weights[stretch]
+                states = [row[stretch] for row in flat_network.states.values()]
+                if self._optimizer == "adamw":
+                    taken, numbers = flat_network.steps_taken, self._numbers
+                    adamw(weights, gradient, states, kept, copy, rate, taken, numbers)
+                else:
+                    nesterov = self._optimizer == "nesterov"
+                    sgd(weights, gradient, states[0], kept, copy, rate, self._numbers, nesterov=nesterov)
 
 
 def _flat(gradient: Tensor) -> Tensor:
