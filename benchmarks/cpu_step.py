@@ -91,7 +91,9 @@ def _tombola_epoch(ticket: tb.Ticket, data: tb.Data, recipe: tb.Recipe) -> Calla
     engine.flat_network.load(ticket.weights(), ticket.mask)
     engine.evaluate = lambda images: (0.0, 0.0)  # type: ignore[method-assign]
     record = ForgettingRecord.empty(len(data.train))
-    training = Training(engine, data, recipe, (0, 0), device, "float32", {}, [], record, 0)
+    training = Training(
+        engine, data, recipe, (0, 0), device, "float32", {}, [], record, 0, recipe.epochs
+    )  # fmt: skip
     return lambda: training.train_epoch(tb.Watch())
 
 

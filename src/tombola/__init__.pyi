@@ -60,6 +60,9 @@ from .ticket import Ticket as Ticket
 from .ticket import initialize as initialize
 from .training.checkpoint import Checkpoints as Checkpoints
 from .training.checkpoint import Watch as Watch
+from .training.definitions import declare_loss as declare_loss
+from .training.definitions import declare_optimizer as declare_optimizer
+from .training.definitions import declare_schedule as declare_schedule
 from .training.loop import pretrain as pretrain
 from .training.loop import train as train
 from .training.recipe import Recipe as Recipe

@@ -1,6 +1,7 @@
 """docs/extend.md: every file in it runs as it stands."""
 
 import csv
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import pytest
 
 from tombola.networks import initialization, network
 from tombola.pruning import scores
+from tombola.training import definitions as recipes
 
 Result = tuple[int, str, str]
 Tombola = Callable[..., Result]
@@ -27,7 +29,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         assert name
         (tmp_path / name[1]).write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    for definitions in (network._networks, initialization._schemes, scores._scores):
+    of_recipes = (recipes.SCHEDULES, recipes.LOSSES, recipes.OPTIMIZERS)
+    for definitions in (network._networks, initialization._schemes, scores._scores, *of_recipes):
         monkeypatch.setattr(definitions, "_declared", {})
     for module in [module for module in sys.modules if module.startswith("tombola_own_")]:
         monkeypatch.delitem(sys.modules, module)
@@ -52,10 +55,14 @@ def test_the_experiment_runs_with_all_that_is_declared(tombola: Tombola, files: 
     }
     assert len(accuracies) == 2 * 3 * 3
     assert len([row for row in rows if row["metric"] == "sign-changes"]) == 2 * 3 * 3
+    described = [json.loads(path.read_text()) for path in files.glob("store/**/job.json")]
+    recipes_used = [call["arguments"]["recipe"] for call in described if call["function"] == "train"]
+    own = {"schedule": "triangle@1", "loss": "focal@1", "optimizer": "rmsprop@1"}
+    assert recipes_used == [{"epochs": 1, "batch_size": 100, "lr": 0.01, **own}] * (2 * 3 * 3 - 4)
 
 
 def test_the_score_and_the_measure_are_known_on_the_command_line(tombola: Tombola, files: Path) -> None:
-    chain, measure, _ = COMMANDS
+    chain, focal, measure, _ = COMMANDS
     quick = ("--recipe.epochs", 1, "--recipe.batch-size", 400)
     code, out, err = tombola(*chain.split(), *quick)
     assert code == 0, err
@@ -63,8 +70,11 @@ def test_the_score_and_the_measure_are_known_on_the_command_line(tombola: Tombol
     code, out, err = tombola(*measure.replace("JOB", job).split())
     assert code == 0, err
     assert 0 <= float(out.splitlines()[1].removeprefix("value: ")) < 50
+    code, _, err = tombola(*focal.split(), *quick)
+    assert code == 0, err
 
 
-def test_a_score_takes_less_than_ten_lines() -> None:
-    (score,) = (text for text in BLOCKS if text.startswith("# score.py"))
-    assert len(score.splitlines()[1:]) < 10
+@pytest.mark.parametrize("name", ["score", "schedule", "loss", "optimizer"])
+def test_one_of_your_own_takes_less_than_ten_lines(name: str) -> None:
+    (text,) = (text for text in BLOCKS if text.startswith(f"# {name}.py"))
+    assert len(text.splitlines()[1:]) < 10

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tombola.lab.user_code import import_file
 from tombola.lab.verify import verify
 from tombola.networks import initialization, network
 from tombola.pruning import scores
+from tombola.training import definitions
 
 TEXT = '''import tombola as tb
 from torch import nn
@@ -51,6 +53,11 @@ def own_score(run: tb.Run):
     return {name: run.weights[name] for name in run.ticket.mask}
 
 
+@tb.declare_loss("own-loss")
+def own_loss(logits, labels):
+    return -logits.log_softmax(1).gather(1, labels[:, None])[:, 0]
+
+
 @tb.declare("count")
 def count(run: tb.Run, times: int = 1) -> float:
     return times * float(run.ticket.kept)
@@ -70,6 +77,7 @@ def declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
     monkeypatch.setattr(network._networks, "_declared", dict(network._networks._declared))
     monkeypatch.setattr(initialization._schemes, "_declared", dict(initialization._schemes._declared))
     monkeypatch.setattr(scores._scores, "_declared", dict(scores._scores._declared))
+    monkeypatch.setattr(definitions.LOSSES, "_declared", {})
     monkeypatch.setattr(source, "_declared", {})
 
     def edit(*pairs: str) -> None:
@@ -84,6 +92,7 @@ def declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
             network._networks._declared.pop(name, None)
             initialization._schemes._declared.pop(name, None)
             scores._scores._declared.pop(name, None)
+        definitions.LOSSES._declared.clear()
         # A text that comes back is declared again.
         for name in [name for name in sys.modules if name.startswith("tombola_own_")]:
             monkeypatch.delitem(sys.modules, name)
@@ -370,6 +379,33 @@ def test_what_was_made_of_a_ticket_of_the_callers_own_goes_with_its_network(
     assert list(lab.store.names()) == [foreign.name]
 
 
+def test_an_edited_loss_is_told_and_recomputed(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe
+) -> None:
+    edit = ("return -logits.log_softmax(1)", "return -2 * logits.log_softmax(1)")
+
+    def runs() -> list[Job]:
+        own = replace(quick, loss="own-loss")
+        return [
+            *imp_jobs("convnet", "digits", own, rounds=1),
+            imp_jobs("convnet", "digits", quick, rounds=0)[0],
+        ]
+
+    declare()
+    lab.run(runs())
+    before = [lab.result(job).history[-1].train_loss for job in runs()]
+    declare(*edit)
+    again = tb.Lab(lab.store.root)
+    (words,) = said(lambda: again.run(runs()))
+    assert words.startswith("loss own-loss@1 was edited since 2 results used here were made with it")
+    assert '@declare_loss("own-loss", version=2)' in words
+    outcome = again.run(runs(), recompute=["own-loss"])
+    assert len(outcome.computed) == 2
+    after = [again.result(job).history[-1].train_loss for job in runs()]
+    assert after[2] == before[2]
+    assert all(new > old for new, old in zip(after[:2], before[:2], strict=True))
+
+
 def test_only_names_of_ones_own_are_recomputed(
     lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe
 ) -> None:
@@ -380,11 +416,11 @@ def test_only_names_of_ones_own_are_recomputed(
     for names, words in (
         (
             ["cont"],
-            r"no function, network, initialisation or score of your own 'cont'; did you mean 'count'\?",
+            r"no definition of your own 'cont'; did you mean 'count'\?",
         ),
         (
             ["own-ned"],
-            r"no function, network, initialisation or score of your own 'own-ned'; did you mean 'own-net'\?",
+            r"no definition of your own 'own-ned'; did you mean 'own-net'\?",
         ),
         (["count", "train"], "train is tombola's own and gives other numbers in another version only"),
         (["convnet"], "convnet is tombola's own"),

@@ -18,7 +18,7 @@ from tombola.cli.bench import bench
 from tombola.cli.console import inert_errors, say_error
 from tombola.cli.demo import demo
 from tombola.cli.imp import imp
-from tombola.cli.imports import split_imports
+from tombola.cli.imports import import_files, split_imports
 from tombola.cli.measure import COMMAND, measure, measure_by_name
 from tombola.cli.plan import plan, studies
 from tombola.cli.report import claims, report
@@ -72,6 +72,10 @@ def _run(arguments: list[str], debug: bool) -> None:
         if arguments[:1] == [COMMAND] and len(arguments) > 1 and arguments[1] not in ("-h", "--help"):
             measure_by_name(arguments[1:])  # each measure has options of its own
             return
+        if arguments[:1] == ["imp"]:
+            import_files(
+                split_imports(arguments)[0]
+            )  # a recipe among the arguments may name what they declare
         if arguments[:1] in (["verify"], ["table"]):
             split_imports(arguments)  # refuses an --import without a file, and names the remedy
         with stops_end_here():

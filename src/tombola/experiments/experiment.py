@@ -127,7 +127,7 @@ class Experiment:
         recipe = [
             f"{RECIPE_WORDS.get(name, name.replace('_', ' '))} {_listed(self._choices(name))}"
             for name in names
-            if name != "epochs"
+            if name != "epochs" and not (name == "momentum" and self._choices("optimizer") == ["adamw"])
         ]
         init = f" The first weights are drawn by the scheme {self.init}." if self.init else ""
         return (

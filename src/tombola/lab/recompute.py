@@ -7,7 +7,8 @@ no result whose parents were replaced. After that they are missing like any othe
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tombola.networks.versions import bare_name
 from tombola.pruning.scores import score_names, written_score
 from tombola.registry import declaration, function_names
 from tombola.source import Kind, Use, declared_here
+from tombola.training.definitions import LOSSES, OPTIMIZERS, SCHEDULES
 
 
 class Removal:
@@ -118,29 +120,34 @@ def _remove(store: Store, names: set[str], parents_of: Mapping[str, set[str]]) -
 
 
 def _definitions_of(name: str) -> list[Use]:
-    """What the user declared under a name, as jobs have it: a function, network, scheme or score, or several.
+    """What the user declared under a name, as jobs have it: a function, network, score, ..., or several.
 
     Raises :class:`~tombola.errors.JobError` for a name that the user did not declare.
     """
     own = declared_here()
     uses: list[Use] = [("functions", name)] if name in own["functions"] else []
-    is_network, is_init = bare_name(name) in network_names(), bare_name(name) in init_names()
-    is_score = bare_name(name) in score_names()
+    is_network = bare_name(name) in network_names()
     if is_network:
         network = Network.of(name, channels=1, size=(1, 1), classes=1).written
         uses += [("networks", network)] if network in own["networks"] else []
-    if is_init:
-        init = written_init(name)
-        uses += [("inits", init)] if init in own["inits"] else []
-    if is_score:
-        score = written_score(name)
-        uses += [("scores", score)] if score in own["scores"] else []
+    parts = [kind for kind, (names_of, _) in _PARTS.items() if bare_name(name) in names_of()]
+    uses += [(kind, text) for kind in parts if (text := _PARTS[kind][1](name)) in own[kind]]
     if uses:
         return uses
-    if name in function_names() or is_network or is_init or is_score:
+    if name in function_names() or is_network or parts:
         raise JobError(f"{name} is tombola's own and gives other numbers in another version only; name yours")
     names = [own_name for declared in own.values() for own_name in declared]
-    raise JobError(unknown("function, network, initialisation or score of your own", name, names))
+    raise JobError(unknown("definition of your own", name, names))
+
+
+_PARTS: Mapping[Kind, tuple[Callable[[], list[str]], Callable[[str], str]]] = {
+    "inits": (init_names, written_init),
+    "scores": (score_names, written_score),
+    "schedules": (SCHEDULES.names, partial(SCHEDULES.written, decorator="declare_schedule")),
+    "losses": (LOSSES.names, partial(LOSSES.written, decorator="declare_loss")),
+    "optimizers": (OPTIMIZERS.names, partial(OPTIMIZERS.written, decorator="declare_optimizer")),
+}
+"""By kind, what gives all bare names, and what a name is in jobs."""
 
 
 def _used(store: Store, name: str, description: Mapping[str, Any], kind: Kind, declared: str) -> bool:
@@ -152,7 +159,7 @@ def _used(store: Store, name: str, description: Mapping[str, Any], kind: Kind, d
         return True
     if declared in (source_record(store, name) or {}).get(kind, {}):
         return True
-    if kind == "scores":
+    if kind not in ("networks", "inits"):
         return False
     values = own_values(description)  # tickets and runs of the caller's own, made elsewhere
     return any(

@@ -23,6 +23,7 @@ from tombola.data.batches import Batches
 from tombola.data.imageset import Data
 from tombola.errors import RecipeError
 from tombola.measures.frozen import BatchNorm, FrozenBody
+from tombola.source import note_use
 from tombola.training.checkpoint import Watch
 from tombola.training.choice import captured_or_cause
 from tombola.training.cuda.capture import STRETCH, CapturedSteps, knows_this_torch
@@ -73,6 +74,7 @@ def train_heads(
     for a recipe of another optimizer or loss.
     """
     _check_plain(recipe)
+    note_use("schedules", recipe.schedule)
     first = initial_heads(body, body.begin(data, recipe.batch_size, batch_norm), data.classes, seed)
     heads, momentum = first.clone(), torch.zeros_like(first)
     augmentation = recipe.augmentation
@@ -105,7 +107,7 @@ def train_heads(
 def _check_plain(recipe: Recipe) -> None:
     """Raises RecipeError for fields of a recipe that the training of heads would not follow."""
     usual = Recipe()
-    for name in ("optimizer", "label_smoothing"):
+    for name in ("optimizer", "loss", "label_smoothing"):
         value = getattr(recipe, name)
         if value != getattr(usual, name):
             raise RecipeError(

@@ -51,6 +51,8 @@ class Definitions(Generic[D]):
     kind: for errors, such as "network". source: the kind under which sources are remembered.
     built_in: by name, the versions in order, each a function that returns the definition.
     error: what is raised for a name or version that cannot be had.
+    numbered: version 1 of a user's definition is written with its number too, as where no file is older than
+        versions; then a written name means one definition, whichever is the newest.
     """
 
     def __init__(
@@ -59,7 +61,10 @@ class Definitions(Generic[D]):
         source: Kind,
         built_in: dict[str, tuple[Callable[[], D], ...]],
         error: type[TombolaError] = NetworkError,
+        *,
+        numbered: bool = False,
     ) -> None:
+        self._numbered = numbered
         self._kind = kind
         self._source: Kind = source
         self._error = error
@@ -87,7 +92,7 @@ class Definitions(Generic[D]):
                 else f"the {self._kind} name {name!r} is taken; choose another"
             )
         self._declared.setdefault(name, {})[version] = definition
-        remember_source(self._source, written(name, version), definition)
+        remember_source(self._source, self._text(name, version), definition)
 
     def is_built_in(self, name: str) -> bool:
         """Whether that bare name comes with tombola."""
@@ -123,11 +128,11 @@ class Definitions(Generic[D]):
                 raise self._error(
                     f"{self._kind} {label} is not declared; put @tombola.{decorator}('a-name') above it"
                 )
-            return written(*declared)
+            return self._text(*declared)
         name, version = parsed(definition, self._error)
         version = self.newest(name) if version is None else version
         self.find(name, version)
-        return written(name, version)
+        return self._text(name, version)
 
     def name_of(self, definition: object) -> tuple[str, int] | None:
         """Name and version of a definition that a user declared; None of one that was not."""
@@ -136,6 +141,14 @@ class Definitions(Generic[D]):
         ]
         version, name = max(matches, default=(0, ""))
         return (name, version) if matches else None
+
+    def _text(self, name: str, version: int) -> str:
+        """Name and version as in jobs and files."""
+        return (
+            f"{name}@1"
+            if self._numbered and version == 1 and name in self._declared
+            else written(name, version)
+        )
 
     def _versions(self, name: str) -> dict[int, Callable[[], D]]:
         if name in self._built_in:

@@ -27,6 +27,7 @@ from tombola.training.cuda.capture import (
     with_room,
 )
 from tombola.training.cuda.memory import note_caught, out_of_memory, watched
+from tombola.training.definitions import LOSSES, OPTIMIZERS, definition_of, is_own
 from tombola.training.device import Mode
 from tombola.training.engines import EagerEngine, Engine, GraphedEngine
 from tombola.training.recipe import Recipe
@@ -40,18 +41,20 @@ def engine_for(
 ) -> Iterator[Engine]:
     """Lend the engine for a training, exclusively, for as long as the context lasts.
 
-    A network whose steps cannot be captured trains eagerly on a GPU too, with a warning.
+    A network whose steps cannot be captured trains eagerly on a GPU too, with a warning. A declared optimizer
+    always does, and the engine's name says so.
 
     Raises :class:`~tombola.errors.DeviceError` if the memory of the GPU does not suffice, and
     :class:`~tombola.errors.DeviceLost` if it did not in silence (:mod:`tombola.training.cuda.memory`).
     """
-    if device.type == "cpu" or not knows_this_torch():
+    if device.type == "cpu" or is_own(OPTIMIZERS, recipe.optimizer) or not knows_this_torch():
         with watched(device):
             yield EagerEngine(network, data, recipe, device, precision)
         return
     augmentation = recipe.augmentation
     key = (
         network, network.maker(), id(data), recipe.batch_size, recipe.optimizer, recipe.label_smoothing,
+        recipe.loss, definition_of(LOSSES, recipe.loss),
         augmentation.padding(data), augmentation.fill, device, precision, mode,
     )  # fmt: skip
     try:

@@ -17,10 +17,12 @@ from tombola.data.imageset import Data, ImageSet
 from tombola.networks.network import Network
 from tombola.training.cuda.capture import STRETCH, CapturedSteps
 from tombola.training.cuda.memory import check
+from tombola.training.definitions import OPTIMIZERS, is_own
 from tombola.training.epoch import DevicePlan, EpochPlan, gathered
 from tombola.training.evaluation import Evaluator, device_batches
 from tombola.training.flat_network import FlatNetwork
-from tombola.training.recipe import OPTIMIZER_STATES, Recipe
+from tombola.training.optimizers import DeclaredOptimizer
+from tombola.training.recipe import Recipe
 from tombola.training.step import PlainStep, take_step
 
 # Images that are prepared for several small steps at once.
@@ -75,12 +77,14 @@ class Engine(Protocol):
 class EagerEngine:
     """An :class:`Engine` of plain PyTorch operations: on a CPU, and for networks that cannot be captured."""
 
-    name = "eager"
-
     def __init__(
         self, network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str
     ) -> None:
-        self.flat_network = FlatNetwork(network, device, OPTIMIZER_STATES[recipe.optimizer])
+        self.flat_network = FlatNetwork(network, device, recipe.optimizer_states)
+        self.name = "eager"
+        if is_own(OPTIMIZERS, recipe.optimizer):
+            self.name = "eager, declared optimizer"
+            self.flat_network.declared = DeclaredOptimizer(self.flat_network.trainable(), recipe)
         self._recipe = recipe
         self._device = device
         self._precision = precision
@@ -140,7 +144,7 @@ class GraphedEngine:
     def __init__(
         self, network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str
     ) -> None:
-        self.flat_network = FlatNetwork(network, device, OPTIMIZER_STATES[recipe.optimizer])
+        self.flat_network = FlatNetwork(network, device, recipe.optimizer_states)
         self._data = data
         self._device = device
         augmentation = recipe.augmentation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tombola.cost import FORWARD, HEADER_BYTES, RESULT_BYTES, Cost, Outline, Size
-from tombola.training.recipe import OPTIMIZER_STATES, Recipe
+from tombola.training.recipe import Recipe
 
 
 def train_cost(ticket: Outline, data: Size, recipe: Recipe) -> Cost:
@@ -21,7 +21,7 @@ def pretrain_cost(start: Outline, data: Size, recipe: Recipe, epochs: int) -> Co
 def trunk_cost(start: Outline, data: Size, recipe: Recipe, epochs: int, after: Outline | None) -> Cost:
     """The cost of a trunk from the point before it, or from its start; its optimizer state takes disk too."""
     trained = _training(start, data, recipe, epochs - (after.epoch if after else 0))
-    states = 1 + len(OPTIMIZER_STATES[recipe.optimizer]) if recipe.keeps_state else 1
+    states = 1 + (len(recipe.optimizer_states) or 2) if recipe.keeps_state else 1
     return replace(trained, disk=trained.disk * states, result=replace(start, epoch=epochs))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,25 @@ from tombola.networks.network import Network, prunable_names
 from tombola.ticket import Mask, State
 
 
+class OwnOptimizer(Protocol):
+    """What a :class:`FlatNetwork` has of an optimizer that keeps its state itself."""
+
+    def reset(self) -> None:
+        """Begin without any state."""
+
+    def move(self, rate: float) -> None:
+        """Move the parameters by their gradients."""
+
+    def select_kept(self, kept: Mapping[str, Tensor]) -> None:
+        """Set to 0 what is kept of pruned weights; ``kept`` has the mask of each parameter by its name."""
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """A copy of the state."""
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over a state."""
+
+
 class FlatNetwork:
     """A built network with its weights, gradients, optimizer state and mask in flat tensors, on one device.
 
@@ -24,6 +44,7 @@ class FlatNetwork:
     weights: float32 ``(D,)``; the prunable weights are the first ``M``.
     states: by name what an optimizer keeps for each weight, such as its momentum; float32 ``(D,)``, the rows
         below the weights in one tensor.
+    declared: the optimizer of a user that follows loads, masks and checkpoints; None without.
     steps_taken: float32 ``()``, since the last load; counted by optimizers that rest on it.
     gradient: float32 ``(D,)``, where backward passes add.
     kept: integers ``(M,)``, the mask: all bits 1 or all bits 0.
@@ -38,7 +59,7 @@ class FlatNetwork:
         self.images = (network.channels, *network.size)
         maskable = prunable_names(self.module)
         self._maskable = frozenset(maskable)
-        trainable = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        trainable = self.trainable()
         for name, parameter in trainable.items():
             if parameter.dtype != torch.float32:
                 raise NetworkError(
@@ -54,6 +75,7 @@ class FlatNetwork:
         self.weights, self._state_rows = rows[0], rows[1:]
         self.states: dict[str, Tensor] = dict(zip(states, self._state_rows, strict=True))
         self.steps_taken = torch.zeros((), device=device)
+        self.declared: OwnOptimizer | None = None
         self.gradient = torch.zeros(count, device=device)
         self._prunable_bits = rows.view(torch.int32)[:, :masked]
         # On a CPU bits of one width are compared twenty times faster; a GPU has fewer bytes to read.
@@ -117,6 +139,8 @@ class FlatNetwork:
                     self._view(self.kept, name).copy_(bits)
             self.enforce_mask()
         self.refresh_copy()
+        if self.declared is not None:
+            self.declared.reset()
 
     def refresh_copy(self) -> None:
         """Update the bfloat16 copy of the weights, after they were changed in place."""
@@ -127,6 +151,10 @@ class FlatNetwork:
         """Keep a bfloat16 copy of the prunable weights from now on; code that changes them updates it."""
         if self.copy is None:
             self.copy = self.weights[: len(self.kept)].bfloat16()
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters that are trained, by name."""
+        return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
 
     def leaf(self, name: str) -> Tensor:
         """The tensor that forward passes use for a parameter: its bfloat16 copy if there is one, else it."""
@@ -146,6 +174,8 @@ class FlatNetwork:
     def select_kept(self) -> None:
         """Set pruned weights and their optimizer state to 0 without asking first whether any is pruned."""
         self._prunable_bits.bitwise_and_(self.kept)
+        if self.declared is not None:
+            self.declared.select_kept({name: self._view(self.kept, name) for name in self.prunable})
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the network's ``state_dict`` on the CPU, in contiguous tensors."""
@@ -153,12 +183,15 @@ class FlatNetwork:
 
     def optimizer_state(self) -> dict[str, Tensor]:
         """A copy on the CPU of all that the optimizer keeps, by names such as ``momentum.conv.weight``."""
-        return _on_cpu(self._optimizer_tensors())
+        own = {} if self.declared is None else self.declared.tensors()
+        return _on_cpu(self._optimizer_tensors()) | dict(own)
 
     def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
         """Copy in what :meth:`optimizer_state` returned."""
         for name, value in self._optimizer_tensors().items():
             value.copy_(state[name])
+        if self.declared is not None:
+            self.declared.load(state)
 
     def _optimizer_tensors(self) -> dict[str, Tensor]:
         tensors = {

@@ -22,7 +22,7 @@ from tombola.data.augmentation import draw
 from tombola.data.imageset import Data
 from tombola.errors import RecipeError, TicketError, reason
 from tombola.registry import declare
-from tombola.source import source_fingerprint
+from tombola.source import note_use, source_fingerprint
 from tombola.ticket import State, Ticket
 from tombola.training.checkpoint import Checkpoint, Watch
 from tombola.training.choice import engine_for
@@ -174,6 +174,11 @@ def train_until(
         source = source_fingerprint("networks", ticket.network.written)
         if source is not None:  # of the user's own: one that was edited meanwhile is another training
             identity["source"] = source.get("text", source["file"])
+        for kind, name in recipe.definitions:
+            note_use(kind, name)
+            own_source = source_fingerprint(kind, name)
+            if own_source is not None:
+                identity[f"source of {name}"] = own_source.get("text", own_source["file"])
         if optimizer_state is not None:
             engine.flat_network.load_optimizer_state(optimizer_state)
             identity["optimizer_state"] = files.fingerprint(optimizer_state)

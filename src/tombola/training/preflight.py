@@ -14,7 +14,10 @@ from tombola import seeds
 from tombola.data.imageset import Data
 from tombola.errors import NetworkError, RecipeError
 from tombola.networks.network import Network
+from tombola.training.definitions import OPTIMIZERS, SCHEDULES, is_own
 from tombola.training.flat_network import channels_last
+from tombola.training.losses import check_loss
+from tombola.training.optimizers import DeclaredOptimizer
 from tombola.training.recipe import Recipe
 
 
@@ -22,8 +25,9 @@ def check_trainable(network: Network, data: Data, recipe: Recipe, start_epoch: i
     """Check that a training can run as described, before any step of it.
 
     Raises :class:`~tombola.errors.RecipeError` if nothing is left of the schedule or batch norm is undefined
-    on the last batch, :class:`~tombola.errors.NetworkError` if images do not fit the network or the network
-    draws random numbers of its own.
+    on the last batch, or for a declared schedule, loss or optimizer that fails or gives something else;
+    :class:`~tombola.errors.NetworkError` if images do not fit the network or the network draws random numbers
+    of its own.
     """
     check_budget(start_epoch, recipe)
     check_images(network, data)
@@ -34,6 +38,8 @@ def check_trainable(network: Network, data: Data, recipe: Recipe, start_epoch: i
             "every epoch is one partial batch",
             stacklevel=3,
         )
+    check_schedule(recipe, start_epoch)
+    check_loss(recipe, data.classes)
     last = count % recipe.batch_size or min(recipe.batch_size, count)
     _check_forward(network, recipe, count, last)
 
@@ -45,6 +51,13 @@ def check_budget(start_epoch: int, recipe: Recipe) -> None:
             f"the ticket was taken at epoch {start_epoch}, but the recipe has {recipe.epochs} epochs; "
             f"rewind to at most epoch {recipe.epochs - 1}"
         )
+
+
+def check_schedule(recipe: Recipe, start_epoch: int) -> None:
+    """Raises RecipeError for a declared schedule that gives no rate at the beginning of some epoch."""
+    if is_own(SCHEDULES, recipe.schedule):
+        for epoch in range(start_epoch, recipe.epochs):
+            recipe.rate(epoch, 0, 1)
 
 
 def check_images(network: Network, data: Data) -> None:
@@ -84,6 +97,9 @@ def _check_forward(network: Network, recipe: Recipe, count: int, last: int) -> N
                 f"network {network.name} draws random numbers in training (dropout?), which no stream "
                 "covers; set its dropout to 0"
             )
+        if is_own(OPTIMIZERS, recipe.optimizer):
+            parameters = {name: value for name, value in module.named_parameters() if value.requires_grad}
+            DeclaredOptimizer(parameters, recipe).try_step()
 
 
 def is_undefined_batch_norm(error: Exception) -> bool:

@@ -12,7 +12,10 @@ from typing import Any, Literal
 
 from tombola.data.augmentation import Augmentation
 from tombola.errors import RecipeError
+from tombola.networks.versions import Definitions
 from tombola.one_line import OneLine
+from tombola.source import Use
+from tombola.training.definitions import LOSSES, OPTIMIZERS, SCHEDULES, factor, is_own
 
 MOST_EPOCHS = 65_534
 """An image is forgotten at most every other epoch, and 16 bits count to 32,767."""
@@ -24,7 +27,7 @@ OPTIMIZER_STATES: Mapping[str, tuple[str, ...]] = {
 }
 """By optimizer, what it keeps between steps, a number for each weight."""
 
-_LATER_FIELDS = ("optimizer", "betas", "eps", "warmup", "label_smoothing")
+_LATER_FIELDS = ("optimizer", "betas", "eps", "warmup", "loss", "label_smoothing")
 """Fields that the checkpoints of older versions do not have."""
 
 
@@ -45,8 +48,9 @@ class Recipe(OneLine):
     """Momentum of SGD, from 0 to below 1, without dampening."""
     weight_decay: float = 5e-4
     """On every parameter: an L2 penalty as in PyTorch's SGD; of AdamW decoupled, times the learning rate."""
-    schedule: Literal["cosine", "constant", "step"] = "cosine"
-    """Cosine to zero, step by step; constant; or a drop by gamma at each milestone."""
+    schedule: str = "cosine"
+    """"cosine" to zero, step by step; "constant"; "step", a drop by gamma at each milestone; or a declared
+    one."""
     milestones: tuple[int, ...] = ()
     """Epochs at which schedule "step" multiplies the rate by gamma."""
     gamma: float = 0.1
@@ -56,7 +60,7 @@ class Recipe(OneLine):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of convolutions and products; "auto" is bfloat16 on a GPU, float32 on a CPU. Weights are float32."""
     optimizer: str = "sgd"
-    """"sgd", "nesterov" (SGD with Nesterov momentum) or "adamw", each as in torch.optim."""
+    """"sgd", "nesterov" (SGD with Nesterov momentum), "adamw", all as in torch.optim; or a declared one."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of AdamW's running means of the gradient and of its square."""
     eps: float = 1e-8
@@ -64,6 +68,8 @@ class Recipe(OneLine):
     warmup: int = 0
     """Epochs of linear warm-up, in steps: step t of the W in them, counted from 1, has rate lr * t / W. Then
     comes the schedule as it stands at that epoch, neither shifted nor stretched."""
+    loss: str = "cross-entropy"
+    """What is minimised: "cross-entropy", or a declared loss."""
     label_smoothing: float = 0.0
     """Share of each label that is spread over all classes, as in PyTorch's cross-entropy."""
 
@@ -92,8 +98,8 @@ class Recipe(OneLine):
             0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "0 or above, and finite"
         )
         _require(0 < self.gamma < math.inf, "gamma", self.gamma, "above 0 and finite")
-        schedules = ("cosine", "constant", "step")
-        _require(self.schedule in schedules, "schedule", self.schedule, " or ".join(schedules))
+        object.__setattr__(self, "schedule", _defined("schedule", self.schedule, SCHEDULES))
+        object.__setattr__(self, "loss", _defined("loss", self.loss, LOSSES))
         precisions = ("auto", "float32", "bfloat16")
         _require(self.precision in precisions, "precision", self.precision, " or ".join(precisions))
         _require(
@@ -105,7 +111,11 @@ class Recipe(OneLine):
         rising = list(self.milestones) == sorted(set(self.milestones))
         positive = all(_is_integer(epoch) and epoch > 0 for epoch in self.milestones)
         _require(rising and positive, "milestones", self.milestones, "rising whole epochs above 0")
-        if bool(self.milestones) != (self.schedule == "step"):
+        if self.label_smoothing and self.loss != "cross-entropy":
+            raise RecipeError(
+                f"label_smoothing is of 'cross-entropy', and loss is {self.loss!r}; leave it out"
+            )
+        if not is_own(SCHEDULES, self.schedule) and bool(self.milestones) != (self.schedule == "step"):
             raise RecipeError(
                 f"schedule is {self.schedule!r} and milestones are {self.milestones}; "
                 "milestones must be given for schedule 'step', and for no other"
@@ -113,9 +123,7 @@ class Recipe(OneLine):
 
     def _check_optimizer(self) -> None:
         """Raises RecipeError for an optimizer that there is not, or numbers that it does not have."""
-        _require(
-            self.optimizer in OPTIMIZER_STATES, "optimizer", self.optimizer, " or ".join(OPTIMIZER_STATES)
-        )
+        object.__setattr__(self, "optimizer", _defined("optimizer", self.optimizer, OPTIMIZERS))
         betas = self.betas
         _require(
             isinstance(betas, list | tuple) and len(betas) == 2 and all(_is_share(beta) for beta in betas),
@@ -123,8 +131,8 @@ class Recipe(OneLine):
         )  # fmt: skip
         object.__setattr__(self, "betas", tuple(map(float, betas)))
         _require(0 < self.eps < math.inf, "eps", self.eps, "above 0 and finite")
-        without = ("momentum",) if self.optimizer == "adamw" else ("betas", "eps")
-        for name in without:
+        without = {"sgd": ("betas", "eps"), "nesterov": ("betas", "eps"), "adamw": ("momentum",)}
+        for name in without.get(self.optimizer, ()):
             if getattr(self, name) != getattr(Recipe, name):
                 raise RecipeError(
                     f"{name} is {getattr(self, name)!r}, which optimizer {self.optimizer!r} does not have; "
@@ -137,6 +145,16 @@ class Recipe(OneLine):
     def optimizer_numbers(self) -> tuple[float, ...]:
         """What an optimizer reads besides the learning rate: momentum, betas, eps, weight decay."""
         return (self.momentum, *self.betas, self.eps, self.weight_decay)
+
+    @property
+    def optimizer_states(self) -> tuple[str, ...]:
+        """What the optimizer keeps for each weight; empty for a declared one, which keeps what it likes."""
+        return OPTIMIZER_STATES.get(self.optimizer, ())
+
+    @property
+    def definitions(self) -> tuple[Use, ...]:
+        """The schedule, loss and optimizer, each after its kind."""
+        return ("schedules", self.schedule), ("losses", self.loss), ("optimizers", self.optimizer)
 
     @property
     def keeps_state(self) -> bool:
@@ -160,12 +178,15 @@ class Recipe(OneLine):
         """
         if epoch < self.warmup:
             return self.lr * (epoch * steps + step + 1) / (self.warmup * steps)
-        if self.schedule == "cosine":
-            done = (epoch + step / steps) / self.epochs
-            return self.lr * 0.5 * (1.0 + math.cos(math.pi * done))
-        if self.schedule == "step":
-            return self.lr * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
-        return self.lr
+        return self.lr * factor(self, epoch + step / steps)
+
+
+def _defined(field_name: str, value: object, definitions: Definitions[Any]) -> str:
+    """The written name of a schedule, loss or optimizer; RecipeError if there is none of that name."""
+    if isinstance(value, str) or not callable(value):
+        bare, names = str(value).partition("@")[0], definitions.names()
+        _require(isinstance(value, str) and bare in names, field_name, value, " or ".join(names))
+    return definitions.written(value, f"declare_{field_name}")
 
 
 def _is_integer(value: object) -> bool:

@@ -11,11 +11,11 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from tombola.data.batches import Batches
 from tombola.training.epoch import DevicePlan, gathered_at_step
 from tombola.training.flat_network import FlatNetwork
+from tombola.training.losses import mean_loss
 from tombola.training.optimizers import move
 from tombola.training.recipe import Recipe
 
@@ -40,7 +40,7 @@ def take_step(
     """
     with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
         outputs = flat_network.module(inputs)
-        loss = functional.cross_entropy(outputs, targets, label_smoothing=recipe.label_smoothing)
+    loss = mean_loss(recipe, outputs.float(), targets)
     flat_network.gradient.zero_()
     loss.backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():

@@ -21,7 +21,7 @@ from tombola.training.checkpoint import Watch
 from tombola.training.device import Mode
 from tombola.training.estimate import trunk_cost
 from tombola.training.loop import check_rewind, rewind_ticket, train_until
-from tombola.training.recipe import OPTIMIZER_STATES, Recipe
+from tombola.training.recipe import Recipe
 
 # A point takes as much disk as a run with its momentum; on shorter stretches training again is cheaper.
 _SHORTEST_HALF = 8
@@ -67,7 +67,7 @@ def trunk(
     ticket = start if after is None else ticket_at(start, after)
     if epochs <= ticket.epoch:
         raise RecipeError(f"the trunk is at epoch {ticket.epoch} already; go on to a later one than that")
-    prefix = "momentum." if "momentum" in OPTIMIZER_STATES[recipe.optimizer] else ""
+    prefix = "momentum." if "momentum" in recipe.optimizer_states else ""
     kept = None
     if after is not None and recipe.keeps_state:
         kept = {f"{prefix}{name}": value for name, value in after.momentum.items()}

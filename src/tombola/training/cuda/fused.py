@@ -16,6 +16,7 @@ from tombola.training.cuda.norm import FusedNorm
 from tombola.training.cuda.rewrite import fused
 from tombola.training.epoch import DevicePlan, check_strays
 from tombola.training.flat_network import FlatNetwork
+from tombola.training.losses import mean_loss
 from tombola.training.recipe import Recipe
 
 
@@ -27,7 +28,7 @@ class FusedStep:
     def __init__(
         self, flat_network: FlatNetwork, network: FusedNetwork, batches: Batches, recipe: Recipe
     ) -> None:
-        self._optimizer, self._smoothing = recipe.optimizer, recipe.label_smoothing
+        self._optimizer, self._recipe = recipe.optimizer, recipe
         self._flat_network = flat_network
         self._network = network
         self._batches = batches
@@ -65,9 +66,15 @@ class FusedStep:
 
     def learn(self, inputs: Tensor, targets: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
         outputs = self._network(inputs, training=True)
-        losses, right, gradient = cross_entropy(outputs, targets, self._smoothing)
         leaves = self._network.leaves
-        gradients = torch.autograd.grad(outputs, leaves, gradient, allow_unused=True)
+        if self._recipe.loss == "cross-entropy":
+            losses, right, gradient = cross_entropy(outputs, targets, self._recipe.label_smoothing)
+            loss = losses.mean()
+            gradients = torch.autograd.grad(outputs, leaves, gradient, allow_unused=True)
+        else:
+            loss = mean_loss(self._recipe, outputs.float(), targets)
+            right = outputs.argmax(1) == targets
+            gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
         with torch.no_grad():
             flat = [
                 _flat(torch.zeros_like(leaf) if gradient is None else gradient)
@@ -77,7 +84,7 @@ class FusedStep:
             self._move(flat[:prunable], flat[prunable:], rate)
             if self._counts is not None:
                 self._counts += self._calls
-            return losses.mean(), right
+            return loss.detach(), right
 
     def _move(self, prunable: list[Tensor], others: list[Tensor], rate: Tensor) -> None:
         """One step by flat gradients, the prunable weights under their mask and the others under none."""
