@@ -4,6 +4,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 import tombola as tb
 from tombola.data.batches import Batches
 from tombola.errors import DeviceError, DeviceLost
-from tombola.training import evaluation
+from tombola.training import definitions, evaluation
 from tombola.training.checkpoint import Checkpoint, Checkpoints
 from tombola.training.choice import engine_for
 from tombola.training.cuda import capture as capture_module
@@ -293,6 +294,53 @@ def test_a_run_packed_with_others_has_the_bits_it_has_alone(
         thread.join()
     for noise in range(3):
         assert same_run(packed[noise], alone[noise])
+
+
+def test_a_declared_loss_is_captured_and_one_that_waits_for_the_gpu_is_not(
+    monkeypatch: pytest.MonkeyPatch, chain: list[tb.Run], digits: tb.Data
+) -> None:
+    monkeypatch.setattr(definitions.LOSSES, "_declared", {})
+
+    @tb.declare_loss("doubled")
+    def doubled(logits: Tensor, labels: Tensor) -> Tensor:
+        return -2 * logits.log_softmax(1).gather(1, labels[:, None]).squeeze(1)
+
+    @tb.declare_loss("waiting")
+    def waiting(logits: Tensor, labels: Tensor) -> Tensor:
+        return doubled(logits, labels) * (1.0 if float(logits.sum()) > -1e9 else 0.0)
+
+    usual = tb.Recipe(epochs=3, batch_size=150, lr=0.1, weight_decay=0.0, precision="float32")
+    wanted = tb.train(chain[2].ticket, digits, usual, device="cuda")
+    recipe = replace(usual, lr=0.05, loss="doubled")
+    run = tb.train(chain[2].ticket, digits, recipe, device="cuda")
+    assert run.engine == "graphed, fused"
+    for name, value in wanted.weights.items():
+        torch.testing.assert_close(run.weights[name], value, rtol=1e-2, atol=1e-3)
+    with pytest.warns(UserWarning, match="cannot be captured as a CUDA graph and trains step by step"):
+        eager = tb.train(chain[2].ticket, digits, replace(recipe, loss="waiting"), device="cuda")
+    assert eager.engine == "eager"
+    for name, value in wanted.weights.items():
+        torch.testing.assert_close(eager.weights[name], value, rtol=1e-2, atol=1e-3)
+
+
+def test_declared_optimizers_and_distillation_take_plain_steps_and_resume(
+    monkeypatch: pytest.MonkeyPatch,
+    chain: list[tb.Run],
+    digits: tb.Data,
+    tmp_path: Path,
+    same_run: Same,
+) -> None:
+    monkeypatch.setattr(definitions.OPTIMIZERS, "_declared", {})
+    tb.declare_optimizer("mine")(lambda parameters, recipe: torch.optim.Adam(parameters, lr=recipe.lr))
+    ticket = chain[2].ticket
+    recipe = tb.Recipe(epochs=3, batch_size=150, lr=0.01, optimizer="mine", loss="distillation")
+    whole = tb.train(ticket, digits, recipe, teacher=chain[0], device="cuda")
+    assert whole.engine == "eager, distillation, declared optimizer"
+    with pytest.raises(Cut):
+        tb.train(ticket, digits, recipe, teacher=chain[0], device="cuda", watch=CutOff(tmp_path, 2))
+    rest = Checkpoints(tmp_path)
+    assert same_run(tb.train(ticket, digits, recipe, teacher=chain[0], device="cuda", watch=rest), whole)
+    assert all(not whole.weights[name][~keep].any() for name, keep in ticket.mask.items())
 
 
 def test_a_network_that_waits_for_the_gpu_trains_step_by_step(digits: tb.Data) -> None:

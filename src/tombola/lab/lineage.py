@@ -347,10 +347,11 @@ class Lineages:
         axes = {**ticket.axes, **data.axes, **_named(arguments, ("noise_round",))}
         if ticket.dataset is not None and data.dataset != ticket.dataset:
             axes["search_dataset" if ticket.prunings else "start_dataset"] = ticket.dataset
+        taught, taught_by = _taught(arguments.get("teacher"), self._first(arguments.get("teacher")))
         return replace(
-            ticket, dataset=data.dataset, training=recipe_of(arguments), noise=noise, axes=axes,
+            ticket, dataset=data.dataset, training=recipe_of(arguments), noise=noise, axes={**axes, **taught},
             subset_percent=data.subset_percent, subset_criterion=data.subset_criterion,
-            hidden={**ticket.hidden, **data.hidden, "noise": noise or 0},
+            hidden={**ticket.hidden, **data.hidden, "noise": noise or 0, **taught_by},
             ticket=next((parent for parent, _ in self.within(arguments.get("ticket"))), ""),
             trained_on=_referred(arguments.get("data")),
         )  # fmt: skip
@@ -451,6 +452,18 @@ def drawn_by(
 def _named(arguments: Mapping[str, Any], names: Iterable[str]) -> dict[str, Scalar]:
     """Some arguments as axes, those that are given."""
     return {name: scalar(arguments[name]) for name in names if arguments.get(name) is not None}
+
+
+def _taught(value: Any, teacher: Lineage | None) -> tuple[Fields, Fields]:
+    """The teacher of a distillation as axes, its network and sparsity; and as a hidden one, its name."""
+    if value is None:
+        return {}, {}
+    axes: dict[str, Scalar] = {"teacher": (teacher.network if teacher else None) or "own"}
+    if teacher is not None and teacher.sparsity:
+        axes["teacher_sparsity"] = teacher.sparsity
+    reference = next(references(value), {})
+    name = reference.get("job") or reference.get("value")
+    return axes, {"teacher_job": str(name)[:12]}
 
 
 def _referred(value: Any) -> str:

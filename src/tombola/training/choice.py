@@ -30,6 +30,7 @@ from tombola.training.cuda.memory import note_caught, out_of_memory, watched
 from tombola.training.definitions import LOSSES, OPTIMIZERS, definition_of, is_own
 from tombola.training.device import Mode
 from tombola.training.engines import EagerEngine, Engine, GraphedEngine
+from tombola.training.losses import Teacher
 from tombola.training.recipe import Recipe
 
 T = TypeVar("T")
@@ -37,19 +38,26 @@ T = TypeVar("T")
 
 @contextmanager
 def engine_for(
-    network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str, mode: Mode
+    network: Network,
+    data: Data,
+    recipe: Recipe,
+    device: torch.device,
+    precision: str,
+    mode: Mode,
+    teacher: Teacher | None = None,
 ) -> Iterator[Engine]:
     """Lend the engine for a training, exclusively, for as long as the context lasts.
 
-    A network whose steps cannot be captured trains eagerly on a GPU too, with a warning. A declared optimizer
-    always does, and the engine's name says so.
+    A network whose steps cannot be captured trains eagerly on a GPU too, with a warning. So do
+    declared optimizers and distillation, as the engine's name says.
 
     Raises :class:`~tombola.errors.DeviceError` if the memory of the GPU does not suffice, and
     :class:`~tombola.errors.DeviceLost` if it did not in silence (:mod:`tombola.training.cuda.memory`).
     """
-    if device.type == "cpu" or is_own(OPTIMIZERS, recipe.optimizer) or not knows_this_torch():
+    plain = teacher is not None or is_own(OPTIMIZERS, recipe.optimizer)
+    if device.type == "cpu" or plain or not knows_this_torch():
         with watched(device):
-            yield EagerEngine(network, data, recipe, device, precision)
+            yield EagerEngine(network, data, recipe, device, precision, teacher)
         return
     augmentation = recipe.augmentation
     key = (

@@ -57,7 +57,11 @@ SCHEDULES: Definitions[Schedule] = Definitions(
     numbered=True,
 )
 LOSSES: Definitions[Loss] = Definitions(
-    "loss", "losses", {"cross-entropy": only_version(_computed_elsewhere)}, RecipeError, numbered=True
+    "loss",
+    "losses",
+    dict.fromkeys(("cross-entropy", "distillation"), only_version(_computed_elsewhere)),
+    RecipeError,
+    numbered=True,
 )
 OPTIMIZERS: Definitions[OptimizerFactory] = Definitions(
     "optimizer",

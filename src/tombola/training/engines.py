@@ -21,6 +21,7 @@ from tombola.training.definitions import OPTIMIZERS, is_own
 from tombola.training.epoch import DevicePlan, EpochPlan, gathered
 from tombola.training.evaluation import Evaluator, device_batches
 from tombola.training.flat_network import FlatNetwork
+from tombola.training.losses import Teacher
 from tombola.training.optimizers import DeclaredOptimizer
 from tombola.training.recipe import Recipe
 from tombola.training.step import PlainStep, take_step
@@ -75,15 +76,22 @@ class Engine(Protocol):
 
 
 class EagerEngine:
-    """An :class:`Engine` of plain PyTorch operations: on a CPU, and for networks that cannot be captured."""
+    """An :class:`Engine` of plain PyTorch operations: on a CPU, and for what cannot be captured."""
 
     def __init__(
-        self, network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str
+        self,
+        network: Network,
+        data: Data,
+        recipe: Recipe,
+        device: torch.device,
+        precision: str,
+        teacher: Teacher | None = None,
     ) -> None:
         self.flat_network = FlatNetwork(network, device, recipe.optimizer_states)
-        self.name = "eager"
+        self._teacher = teacher
+        self.name = "eager" if teacher is None else "eager, distillation"
         if is_own(OPTIMIZERS, recipe.optimizer):
-            self.name = "eager, declared optimizer"
+            self.name += ", declared optimizer"
             self.flat_network.declared = DeclaredOptimizer(self.flat_network.trainable(), recipe)
         self._recipe = recipe
         self._device = device
@@ -118,7 +126,9 @@ class EagerEngine:
     def _train_step(self, step: int, inputs: Tensor, targets: Tensor) -> None:
         """Move the weights by one batch, apply the mask, and enter loss and predictions in the tally."""
         rate = self._plan.rates[step]
-        loss, right = take_step(self.flat_network, self._recipe, self._precision, inputs, targets, rate)
+        loss, right = take_step(
+            self.flat_network, self._recipe, self._precision, inputs, targets, rate, self._teacher
+        )
         self.flat_network.enforce_mask()
         place = step * self._plan.batch_size
         self._tally.losses[step] = loss

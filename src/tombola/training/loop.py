@@ -30,7 +30,8 @@ from tombola.training.device import Mode, environment, repeatable, resolve_devic
 from tombola.training.engines import Engine, EpochTally
 from tombola.training.epoch import EpochPlan, check_strays
 from tombola.training.estimate import pretrain_cost, train_cost
-from tombola.training.preflight import check_trainable
+from tombola.training.losses import Teacher
+from tombola.training.preflight import check_teacher, check_trainable
 from tombola.training.recipe import Recipe
 from tombola.training.run import NOT_MEASURED, Epoch, ForgettingRecord, History, Run
 from tombola.untrusted import OTHER_FORM
@@ -44,6 +45,7 @@ def train(
     *,
     noise: int = 0,
     noise_round: int | None = None,
+    teacher: Run | Ticket | None = None,
     device: str | torch.device | None = "cpu",
     mode: Mode = "default",
     watch: Watch | None = None,
@@ -56,6 +58,8 @@ def train(
     noise: number of the noise: order and augmentation are drawn from streams of this number, the ticket's
         round and the epoch, so no two rounds of a chain see the same.
     noise_round: draw the noise of this round instead of the ticket's own, as a control.
+    teacher: the run, or the ticket as it is, that a recipe of loss ``"distillation"`` learns from. On a GPU
+        the steps are plain ones.
     device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``. On a CPU, another number of threads
         (``torch.set_num_threads``) gives other last bits; the lab uses one.
     mode: what may be chosen on a GPU: by ``"default"`` nothing by timing, so that bits repeat; in
@@ -67,7 +71,9 @@ def train(
     step, for a training that cannot run as described. A run that diverges is a result, not an error.
     """
     streams = (noise, ticket.round if noise_round is None else noise_round)
-    with train_until(ticket, data, recipe, recipe.epochs, streams, device, mode, watch) as trained:
+    with train_until(
+        ticket, data, recipe, recipe.epochs, streams, device, mode, watch, teacher=teacher
+    ) as trained:
         return Run(
             ticket,
             trained.engine.flat_network.state(),
@@ -140,11 +146,13 @@ def train_until(
     mode: Mode,
     watch: Watch | None,
     optimizer_state: State | None = None,
+    teacher: Run | Ticket | None = None,
 ) -> Iterator[Training]:
     """Train from the ticket's epoch to the end of epoch ``until`` of the recipe's schedule, or resume.
 
     streams: number and round of the noise.
     optimizer_state: what the optimizer keeps, to begin with; zero if None.
+    teacher: as for :func:`train`.
 
     The training that is yielded holds the final state only while the context lasts: then its engine is
     reused.
@@ -155,10 +163,14 @@ def train_until(
     where = resolve_device(device)
     precision = resolve_precision(recipe, where)
     check_trainable(ticket.network, data, recipe, ticket.epoch)
+    check_teacher(recipe, teacher, ticket.network)
     with (
         repeatable(where, mode, captured=True),
-        engine_for(ticket.network, data, recipe, where, precision, mode) as engine,
-    ):
+        engine_for(
+            ticket.network, data, recipe, where, precision, mode,
+            None if teacher is None else Teacher(teacher, where, precision),
+        ) as engine,
+    ):  # fmt: skip
         engine.flat_network.load(ticket.weights(), ticket.mask)
         identity = {
             "network": ticket.network.description(),
@@ -182,6 +194,8 @@ def train_until(
         if optimizer_state is not None:
             engine.flat_network.load_optimizer_state(optimizer_state)
             identity["optimizer_state"] = files.fingerprint(optimizer_state)
+        if teacher is not None:
+            identity["teacher"] = teacher.fingerprint
         record = ForgettingRecord.empty(len(data.train), where)
         training = Training(
             engine, data, recipe, streams, where, precision, identity, [], record, ticket.epoch, until

@@ -1,4 +1,8 @@
-"""What a training minimises: the mean of a recipe's loss over a batch."""
+"""What a training minimises: the mean of a recipe's loss over a batch.
+
+Distillation is that of Hinton et al. (2015): the student follows the softened outputs of a teacher, which
+sees the same augmented images in evaluation mode.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +12,54 @@ from torch.nn import functional
 
 from tombola import seeds
 from tombola.errors import RecipeError, TombolaError, reason
+from tombola.ticket import State, Ticket
 from tombola.training.definitions import LOSSES, definition_of, is_own
 from tombola.training.recipe import Recipe
+from tombola.training.run import Run
 
 
-def mean_loss(recipe: Recipe, outputs: Tensor, targets: Tensor) -> Tensor:
+class Teacher:
+    """The network of a run, or of a ticket as it is, in evaluation mode on a device.
+
+    precision: of its convolutions and products, as of the student's.
+    """
+
+    def __init__(self, subject: Run | Ticket, device: torch.device, precision: str) -> None:
+        ticket, weights = weights_of(subject)
+        module = ticket.network.build()
+        module.load_state_dict(dict(weights))
+        self._module = module.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self._precision = precision
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits, float32 ``(B, classes)``, of images ``(B, C, H, W)``."""
+        with torch.autocast("cuda", torch.bfloat16, enabled=self._precision == "bfloat16"):
+            outputs: Tensor = self._module(images)
+        return outputs.float()
+
+
+def mean_loss(recipe: Recipe, outputs: Tensor, targets: Tensor, taught: Tensor | None = None) -> Tensor:
     """The loss of a batch, a float32 number.
 
     outputs: logits, float32 ``(B, classes)``; targets: int64 ``(B,)``.
+    taught: the teacher's logits, float32 ``(B, classes)``, for distillation.
     """
-    if recipe.loss == "cross-entropy":
-        return functional.cross_entropy(outputs, targets, label_smoothing=recipe.label_smoothing)
-    return definition_of(LOSSES, recipe.loss)(outputs, targets).mean()
+    if is_own(LOSSES, recipe.loss):
+        return definition_of(LOSSES, recipe.loss)(outputs, targets).mean()
+    loss = functional.cross_entropy(outputs, targets, label_smoothing=recipe.label_smoothing)
+    if taught is None:
+        return loss
+    softened, followed = ((logits / recipe.temperature).log_softmax(1) for logits in (outputs, taught))
+    divergence = functional.kl_div(softened, followed, reduction="batchmean", log_target=True)
+    return recipe.alpha * recipe.temperature**2 * divergence + (1 - recipe.alpha) * loss
+
+
+def weights_of(subject: Run | Ticket) -> tuple[Ticket, State]:
+    """The ticket of a run with the weights that training left, or a ticket with those that it has."""
+    if isinstance(subject, Run):
+        return subject.ticket, subject.weights
+    return subject, subject.weights()
 
 
 def check_loss(recipe: Recipe, classes: int) -> None:

@@ -14,11 +14,13 @@ from tombola import seeds
 from tombola.data.imageset import Data
 from tombola.errors import NetworkError, RecipeError
 from tombola.networks.network import Network
+from tombola.ticket import Ticket
 from tombola.training.definitions import OPTIMIZERS, SCHEDULES, is_own
 from tombola.training.flat_network import channels_last
-from tombola.training.losses import check_loss
+from tombola.training.losses import check_loss, weights_of
 from tombola.training.optimizers import DeclaredOptimizer
 from tombola.training.recipe import Recipe
+from tombola.training.run import Run
 
 
 def check_trainable(network: Network, data: Data, recipe: Recipe, start_epoch: int) -> None:
@@ -68,6 +70,22 @@ def check_images(network: Network, data: Data) -> None:
             f"network {network.name} is for {_image_text(*expected)}; "
             f"{data.name} has {_image_text(data.channels, data.size, data.classes)}"
         )
+
+
+def check_teacher(recipe: Recipe, teacher: object, network: Network) -> None:
+    """Raises RecipeError for a teacher that is missing, of no use, or for other images or classes."""
+    if recipe.loss == "distillation" and teacher is None:
+        raise RecipeError("loss 'distillation' needs a teacher; give train() one, teacher=run")
+    if teacher is None:
+        return
+    if recipe.loss != "distillation":
+        raise RecipeError(f"a teacher is given, but loss is {recipe.loss!r}; use loss='distillation'")
+    if not isinstance(teacher, Run | Ticket):
+        raise RecipeError(f"teacher is {teacher!r:.60}; it must be a run or a ticket")
+    other = weights_of(teacher)[0].network
+    theirs, ours = (_image_text(each.channels, each.size, each.classes) for each in (other, network))
+    if theirs != ours:
+        raise RecipeError(f"the teacher {other.name} is for {theirs}, the ticket for {ours}; they must agree")
 
 
 def _check_forward(network: Network, recipe: Recipe, count: int, last: int) -> None:

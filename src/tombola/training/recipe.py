@@ -27,7 +27,17 @@ OPTIMIZER_STATES: Mapping[str, tuple[str, ...]] = {
 }
 """By optimizer, what it keeps between steps, a number for each weight."""
 
-_LATER_FIELDS = ("optimizer", "betas", "eps", "warmup", "loss", "label_smoothing")
+_BELONGING: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "momentum": ("optimizer", ("sgd", "nesterov")),
+    "betas": ("optimizer", ("adamw",)),
+    "eps": ("optimizer", ("adamw",)),
+    "label_smoothing": ("loss", ("cross-entropy", "distillation")),
+    "temperature": ("loss", ("distillation",)),
+    "alpha": ("loss", ("distillation",)),
+}
+"""Fields that only some optimizers or losses of tombola read. A declared optimizer may read any."""
+
+_LATER_FIELDS = ("optimizer", "betas", "eps", "warmup", "loss", "label_smoothing", "temperature", "alpha")
 """Fields that the checkpoints of older versions do not have."""
 
 
@@ -69,9 +79,13 @@ class Recipe(OneLine):
     """Epochs of linear warm-up, in steps: step t of the W in them, counted from 1, has rate lr * t / W. Then
     comes the schedule as it stands at that epoch, neither shifted nor stretched."""
     loss: str = "cross-entropy"
-    """What is minimised: "cross-entropy", or a declared loss."""
+    """What is minimised: "cross-entropy"; "distillation" from a training's teacher; or a declared loss."""
     label_smoothing: float = 0.0
     """Share of each label that is spread over all classes, as in PyTorch's cross-entropy."""
+    temperature: float = 4.0
+    """T of distillation, by which the logits of both networks are divided."""
+    alpha: float = 0.9
+    """Of distillation, whose loss is alpha T^2 KL(teacher || student) + (1 - alpha) cross-entropy."""
 
     def _in_one_line(self) -> str:
         """The fields that differ from their defaults, as Python takes them."""
@@ -93,51 +107,48 @@ class Recipe(OneLine):
         )  # fmt: skip
         _require(0 < self.lr < math.inf, "lr", self.lr, "above 0 and finite")
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "from 0 to below 1")
-        self._check_optimizer()
         _require(
             0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "0 or above, and finite"
         )
         _require(0 < self.gamma < math.inf, "gamma", self.gamma, "above 0 and finite")
-        object.__setattr__(self, "schedule", _defined("schedule", self.schedule, SCHEDULES))
-        object.__setattr__(self, "loss", _defined("loss", self.loss, LOSSES))
+        for name, definitions in (("schedule", SCHEDULES), ("loss", LOSSES), ("optimizer", OPTIMIZERS)):
+            object.__setattr__(self, name, _defined(name, getattr(self, name), definitions))
         precisions = ("auto", "float32", "bfloat16")
         _require(self.precision in precisions, "precision", self.precision, " or ".join(precisions))
         _require(
             _is_integer(self.warmup) and 0 <= self.warmup <= self.epochs,
             "warmup", self.warmup, f"a whole number of epochs from 0 to the recipe's {self.epochs}",
         )  # fmt: skip
-        _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "from 0 to below 1")
+        _require(
+            _is_share(self.label_smoothing), "label_smoothing", self.label_smoothing, "from 0 to below 1"
+        )
+        _require(0 < self.temperature < math.inf, "temperature", self.temperature, "above 0 and finite")
+        _require(0 <= self.alpha <= 1, "alpha", self.alpha, "from 0 to 1")
+        betas = self.betas
+        _require(
+            isinstance(betas, list | tuple) and len(betas) == 2 and all(map(_is_share, betas)),
+            "betas", betas, "two numbers from 0 to below 1",
+        )  # fmt: skip
+        object.__setattr__(self, "betas", tuple(map(float, betas)))
+        _require(0 < self.eps < math.inf, "eps", self.eps, "above 0 and finite")
+        self._check_belonging()
         object.__setattr__(self, "milestones", tuple(self.milestones))
         rising = list(self.milestones) == sorted(set(self.milestones))
         positive = all(_is_integer(epoch) and epoch > 0 for epoch in self.milestones)
         _require(rising and positive, "milestones", self.milestones, "rising whole epochs above 0")
-        if self.label_smoothing and self.loss != "cross-entropy":
-            raise RecipeError(
-                f"label_smoothing is of 'cross-entropy', and loss is {self.loss!r}; leave it out"
-            )
         if not is_own(SCHEDULES, self.schedule) and bool(self.milestones) != (self.schedule == "step"):
             raise RecipeError(
                 f"schedule is {self.schedule!r} and milestones are {self.milestones}; "
                 "milestones must be given for schedule 'step', and for no other"
             )
 
-    def _check_optimizer(self) -> None:
-        """Raises RecipeError for an optimizer that there is not, or numbers that it does not have."""
-        object.__setattr__(self, "optimizer", _defined("optimizer", self.optimizer, OPTIMIZERS))
-        betas = self.betas
-        _require(
-            isinstance(betas, list | tuple) and len(betas) == 2 and all(_is_share(beta) for beta in betas),
-            "betas", betas, "two numbers from 0 to below 1",
-        )  # fmt: skip
-        object.__setattr__(self, "betas", tuple(map(float, betas)))
-        _require(0 < self.eps < math.inf, "eps", self.eps, "above 0 and finite")
-        without = {"sgd": ("betas", "eps"), "nesterov": ("betas", "eps"), "adamw": ("momentum",)}
-        for name in without.get(self.optimizer, ()):
-            if getattr(self, name) != getattr(Recipe, name):
-                raise RecipeError(
-                    f"{name} is {getattr(self, name)!r}, which optimizer {self.optimizer!r} does not have; "
-                    "leave it out"
-                )
+    def _check_belonging(self) -> None:
+        """Raises RecipeError for a field that the recipe's optimizer or loss would not read."""
+        for name, (part, owners) in _BELONGING.items():
+            value, chosen = getattr(self, name), getattr(self, part)
+            own = part == "optimizer" and is_own(OPTIMIZERS, chosen)
+            if value != getattr(Recipe, name) and chosen not in owners and not own:
+                raise RecipeError(f"{name} is {value!r}, which {part} {chosen!r} does not have; leave it out")
         if self.optimizer == "nesterov" and self.momentum == 0:
             raise RecipeError("momentum is 0, but optimizer 'nesterov' needs some; use 'sgd' without")
 

@@ -46,7 +46,8 @@ class Run(OneLine):
     noise: number of the noise that it was trained under.
     precision: of convolutions and products, ``"float32"`` or ``"bfloat16"``.
     device: kind of device, ``"cpu"`` or ``"cuda"``.
-    engine: what took the steps: ``"eager"``, ``"graphed, fused"`` or ``"graphed, plain"``.
+    engine: what took the steps: ``"eager"``, ``"graphed, fused"`` or ``"graphed, plain"``; after ``"eager"``,
+        what of the recipe is never captured.
     mode: what could be chosen by timing: nothing in ``"default"``.
     """
 

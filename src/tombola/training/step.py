@@ -15,7 +15,7 @@ from torch import Tensor
 from tombola.data.batches import Batches
 from tombola.training.epoch import DevicePlan, gathered_at_step
 from tombola.training.flat_network import FlatNetwork
-from tombola.training.losses import mean_loss
+from tombola.training.losses import Teacher, mean_loss
 from tombola.training.optimizers import move
 from tombola.training.recipe import Recipe
 
@@ -30,17 +30,20 @@ def take_step(
     inputs: Tensor,
     targets: Tensor,
     rate: float | Tensor,
+    teacher: Teacher | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Move the weights by one batch, without the mask, which the caller applies.
 
     inputs: float32 ``(B, C, H, W)``; targets: int64 ``(B,)``.
     rate: the learning rate; a captured step gives a tensor, because a number would be captured for good.
+    teacher: of a distillation.
 
     Returns the mean loss, float32, and whether each prediction was right, bool ``(B,)``.
     """
     with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
         outputs = flat_network.module(inputs)
-    loss = mean_loss(recipe, outputs.float(), targets)
+    taught = None if teacher is None else teacher(inputs)
+    loss = mean_loss(recipe, outputs.float(), targets, taught)
     flat_network.gradient.zero_()
     loss.backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
