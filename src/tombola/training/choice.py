@@ -36,9 +36,18 @@ T = TypeVar("T")
 
 @contextmanager
 def engine_for(
-    network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str, mode: Mode
+    network: Network,
+    data: Data,
+    recipe: Recipe,
+    device: torch.device,
+    precision: str,
+    mode: Mode,
+    *,
+    draws: bool = False,
 ) -> Iterator[Engine]:
     """Lend the engine for a training, exclusively, for as long as the context lasts.
+
+    draws: whether the network draws random numbers in training mode.
 
     A network whose steps cannot be captured trains eagerly on a GPU too, with a warning.
 
@@ -47,7 +56,7 @@ def engine_for(
     """
     if device.type == "cpu" or not knows_this_torch():
         with watched(device):
-            yield EagerEngine(network, data, recipe, device, precision)
+            yield EagerEngine(network, data, recipe, device, precision, draws=draws)
         return
     augmentation = recipe.augmentation
     key = (
@@ -57,7 +66,7 @@ def engine_for(
     try:
         engine: Engine | None = take_idle(key)
         if engine is None or not engine.set_numbers(recipe):
-            engine = _captured(network, data, recipe, device, precision)
+            engine = _captured(network, data, recipe, device, precision, draws)
             engine.set_numbers(recipe)
         # Captured steps have chosen their algorithms; eager ones choose as they go.
         with watched(device) if isinstance(engine, EagerEngine) else nullcontext():
@@ -75,15 +84,17 @@ def engine_for(
     keep_idle(key, engine)
 
 
-def _captured(network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str) -> Engine:
+def _captured(
+    network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str, draws: bool
+) -> Engine:
     """A new graphed engine; an eager one, with a warning, for a network that cannot be captured."""
-    engine = captured_or_cause(lambda: GraphedEngine(network, data, recipe, device, precision))
+    engine = captured_or_cause(lambda: GraphedEngine(network, data, recipe, device, precision, draws=draws))
     if isinstance(engine, str):
         warnings.warn(
             f"network {network.name} cannot be captured as a CUDA graph and trains step by step: {engine}",
             stacklevel=5,
         )
-        return EagerEngine(network, data, recipe, device, precision)
+        return EagerEngine(network, data, recipe, device, precision, draws=draws)
     return engine
 
 

@@ -7,12 +7,14 @@ Within an epoch only one loss a step and one bit an image are written down, so t
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from tombola import seeds
 from tombola.data.imageset import Data, ImageSet
 from tombola.networks.network import Network
 from tombola.training.cuda.capture import STRETCH, CapturedSteps
@@ -73,14 +75,26 @@ class Engine(Protocol):
 
 
 class EagerEngine:
-    """An :class:`Engine` of plain PyTorch operations: on a CPU, and for networks that cannot be captured."""
+    """An :class:`Engine` of plain PyTorch operations: on a CPU, and for networks that cannot be captured.
+
+    draws: whether the network draws random numbers in training mode. Then torch's global generators are set
+        to the seed of each step, and meanwhile no other thread can draw from them.
+    """
 
     name = "eager"
 
     def __init__(
-        self, network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str
+        self,
+        network: Network,
+        data: Data,
+        recipe: Recipe,
+        device: torch.device,
+        precision: str,
+        *,
+        draws: bool = False,
     ) -> None:
         self.flat_network = FlatNetwork(network, device)
+        self._draws = draws
         self._recipe = recipe
         self._device = device
         self._precision = precision
@@ -114,7 +128,9 @@ class EagerEngine:
     def _train_step(self, step: int, inputs: Tensor, targets: Tensor) -> None:
         """Move the weights by one batch, apply the mask, and enter loss and predictions in the tally."""
         rate = self._plan.rates[step]
-        loss, right = take_step(self.flat_network, self._recipe, self._precision, inputs, targets, rate)
+        # Around the backward pass too, in which checkpointed layers draw again.
+        with seeds.torch_seeded(self._plan.step_seeds[step], self._device) if self._draws else nullcontext():
+            loss, right = take_step(self.flat_network, self._recipe, self._precision, inputs, targets, rate)
         self.flat_network.enforce_mask()
         place = step * self._plan.batch_size
         self._tally.losses[step] = loss
@@ -134,11 +150,21 @@ class EagerEngine:
 class GraphedEngine:
     """An :class:`Engine` that captures its steps as CUDA graphs, fused where possible, and replays them.
 
+    draws: whether the network draws random numbers in training mode: from a generator of these graphs alone,
+        which is set to the seed of each step.
+
     Raises ``RuntimeError`` for a network whose step cannot be captured, one that waits for the GPU, say.
     """
 
     def __init__(
-        self, network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str
+        self,
+        network: Network,
+        data: Data,
+        recipe: Recipe,
+        device: torch.device,
+        precision: str,
+        *,
+        draws: bool = False,
     ) -> None:
         self.flat_network = FlatNetwork(network, device)
         self._data = data
@@ -158,7 +184,8 @@ class GraphedEngine:
         fused = self._evaluator.step(batches)
         self._step = fused or PlainStep(self.flat_network, batches, precision, recipe)
         # The steps taken in capturing leave no trace: a training loads a state first, and begins a plan.
-        self._steps = CapturedSteps(self._train_step, self._plan)
+        generator = torch.Generator(self._plan.step.device) if draws else None
+        self._steps = CapturedSteps(self._train_step, self._plan, generator)
         # Captured now, when memory can still be freed for it.
         self._evaluator(data, data.test)
 
@@ -181,12 +208,13 @@ class GraphedEngine:
         return self._step.set_numbers(recipe)
 
     def begin(self, plan: EpochPlan) -> None:
+        self._step_seeds = plan.step_seeds
         self._plan.begin(plan)
         self._tally.losses.zero_()
         self._tally.right.zero_()
 
     def advance(self, first: int, last: int) -> None:
-        self._steps.replay(first, last)
+        self._steps.replay(first, last, self._step_seeds)
 
     def stretch(self) -> int:
         return STRETCH

@@ -1,4 +1,4 @@
-"""The plan of one epoch: which image comes when, with its crop and flip, and each step's learning rate.
+"""The plan of one epoch: which image comes when, with its crop and flip, and each step's rate and seed.
 
 The training loop draws an :class:`EpochPlan`; a GPU engine copies it into a :class:`DevicePlan`, whose
 addresses captured steps keep. Both are read by gathering batches from :class:`~tombola.data.batches.Batches`.
@@ -6,12 +6,13 @@ addresses captured steps keep. Both are read by gathering batches from :class:`~
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from tombola import seeds
 from tombola.data.augmentation import Draws
 from tombola.data.batches import Batches, brought_within
 from tombola.errors import DeviceLost
@@ -26,12 +27,14 @@ class EpochPlan:
     draws: crops and flips of each presentation.
     rates: learning rate of each step.
     batch_size: images a step; the last step may have fewer.
+    step_seeds: a seed for each step, from which the modules of a network draw (:func:`step_seeds`).
     """
 
     order: Tensor
     draws: Draws
     rates: list[float]
     batch_size: int
+    step_seeds: Sequence[int] = ()
 
     @property
     def steps(self) -> int:
@@ -105,6 +108,16 @@ class DevicePlan:
         ):
             target.copy_(source, non_blocking=True)
         self.strays.zero_()
+
+
+def step_seeds(noise: int, round: int, epoch: int, steps: int) -> list[int]:
+    """Seeds of the steps of an epoch, in order, from the stream ``("dropout", noise, round, epoch)``.
+
+    Modules that draw in training mode, such as dropout, draw on their device from a generator that is set to
+    the seed of the step, so that what they draw depends on noise, round, epoch and step alone.
+    """
+    seed_of: list[int] = seeds.generator("dropout", noise, round, epoch).integers(2**63, size=steps).tolist()
+    return seed_of
 
 
 def check_strays(strays: Tensor) -> None:

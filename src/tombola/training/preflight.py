@@ -18,12 +18,14 @@ from tombola.training.flat_network import channels_last
 from tombola.training.recipe import Recipe
 
 
-def check_trainable(network: Network, data: Data, recipe: Recipe, start_epoch: int) -> None:
+def check_trainable(network: Network, data: Data, recipe: Recipe, start_epoch: int) -> bool:
     """Check that a training can run as described, before any step of it.
 
+    Returns whether the network draws random numbers in training mode, as dropout does.
+
     Raises :class:`~tombola.errors.RecipeError` if nothing is left of the schedule or batch norm is undefined
-    on the last batch, :class:`~tombola.errors.NetworkError` if images do not fit the network or the network
-    draws random numbers of its own.
+    on the last batch, :class:`~tombola.errors.NetworkError` if images do not fit the network or it draws
+    random numbers that no stream covers.
     """
     check_budget(start_epoch, recipe)
     check_images(network, data)
@@ -35,7 +37,7 @@ def check_trainable(network: Network, data: Data, recipe: Recipe, start_epoch: i
             stacklevel=3,
         )
     last = count % recipe.batch_size or min(recipe.batch_size, count)
-    _check_forward(network, recipe, count, last)
+    return _draws_in_training(network, recipe, count, last)
 
 
 def check_budget(start_epoch: int, recipe: Recipe) -> None:
@@ -57,17 +59,15 @@ def check_images(network: Network, data: Data) -> None:
         )
 
 
-def _check_forward(network: Network, recipe: Recipe, count: int, last: int) -> None:
-    """Run the smallest batch in training mode, on a copy, and check that no random numbers are drawn."""
+def _draws_in_training(network: Network, recipe: Recipe, count: int, last: int) -> bool:
+    """Run the smallest batch in training mode, on a copy; returns whether random numbers are drawn."""
     # Laid out as in a training, where a view() that needs another layout would fail.
     module = copy.deepcopy(network.initialized(0)).train()
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = channels_last(torch.zeros(min(last, 2), network.channels, *network.size))
-    with seeds.torch_stream("check"):
-        before = torch.get_rng_state()
+    with seeds.torch_stream("check"), torch.no_grad():
         try:
-            with torch.no_grad():
-                module(images)
+            drawn = seeds.drawn_from(lambda: module(images))
         except RuntimeError as error:
             if "view size is not compatible" not in str(error):
                 raise
@@ -79,11 +79,17 @@ def _check_forward(network: Network, recipe: Recipe, count: int, last: int) -> N
             if not is_undefined_batch_norm(error):
                 raise
             raise undefined_batch_norm(network, count, recipe.batch_size) from error
-        if not torch.equal(before, torch.get_rng_state()):
+        if others := drawn - {"torch"}:
             raise NetworkError(
-                f"network {network.name} draws random numbers in training (dropout?), which no stream "
-                "covers; set its dropout to 0"
+                f"network {network.name} draws from the global generator of {' and '.join(sorted(others))}, "
+                "which no stream covers; let it draw from torch's"
             )
+        if drawn and seeds.drawn_from(lambda: module.eval()(images)):
+            raise NetworkError(
+                f"network {network.name} draws random numbers in evaluation mode too; give its dropout "
+                "training=self.training"
+            )
+    return bool(drawn)
 
 
 def is_undefined_batch_norm(error: Exception) -> bool:
