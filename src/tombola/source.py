@@ -21,9 +21,9 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-Kind = Literal["functions", "networks", "inits", "scores"]
+Kind = Literal["functions", "networks", "inits", "scores", "augmentations"]
 Use = tuple[Kind, str]
-"""A declared name, after whether it is of a function, a network, an initialisation scheme or a score."""
+"""A declared name, after what it is of: a function, a network, an initialisation scheme, ..."""
 
 FORM = 1
 """Version of the fingerprints; those of different forms are not compared.

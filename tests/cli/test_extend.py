@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tombola.data import transform
+from tombola.lab.store import Store
 from tombola.networks import initialization, network
 from tombola.pruning import scores
 
@@ -27,7 +29,9 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         assert name
         (tmp_path / name[1]).write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    for definitions in (network._networks, initialization._schemes, scores._scores):
+    for definitions in (
+        network._networks, initialization._schemes, scores._scores, transform._augmentations,
+    ):  # fmt: skip
         monkeypatch.setattr(definitions, "_declared", {})
     for module in [module for module in sys.modules if module.startswith("tombola_own_")]:
         monkeypatch.delitem(sys.modules, module)
@@ -55,7 +59,7 @@ def test_the_experiment_runs_with_all_that_is_declared(tombola: Tombola, files: 
 
 
 def test_the_score_and_the_measure_are_known_on_the_command_line(tombola: Tombola, files: Path) -> None:
-    chain, measure, _ = COMMANDS
+    chain, _, measure, _ = COMMANDS
     quick = ("--recipe.epochs", 1, "--recipe.batch-size", 400)
     code, out, err = tombola(*chain.split(), *quick)
     assert code == 0, err
@@ -65,6 +69,19 @@ def test_the_score_and_the_measure_are_known_on_the_command_line(tombola: Tombol
     assert 0 <= float(out.splitlines()[1].removeprefix("value: ")) < 50
 
 
-def test_a_score_takes_less_than_ten_lines() -> None:
-    (score,) = (text for text in BLOCKS if text.startswith("# score.py"))
-    assert len(score.splitlines()[1:]) < 10
+def test_the_augmentation_is_known_on_the_command_line(tombola: Tombola, files: Path) -> None:
+    quick = ("--recipe.epochs", 1, "--recipe.batch-size", 400)
+    code, _, err = tombola(*COMMANDS[1].split(), *quick)
+    assert code == 0, err
+    store = Store(files / "store")
+    described = [store.description(name) for name in store.names()]
+    recipes = [call["arguments"]["recipe"] for call in described if call["function"] == "train"]
+    assert [recipe["augmentation"] for recipe in recipes] == [{"declared": "brightness", "cutout": 2}] * 2
+    sources = [store.provenance(name).get("source", {}) for name in store.names()]
+    assert sum("brightness" in source.get("augmentations", {}) for source in sources) == 2
+
+
+@pytest.mark.parametrize("file", ["score.py", "augmentation.py"])
+def test_a_definition_takes_less_than_ten_lines(file: str) -> None:
+    (text,) = (text for text in BLOCKS if text.startswith(f"# {file}"))
+    assert len(text.splitlines()[1:]) < 10

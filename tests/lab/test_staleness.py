@@ -14,6 +14,7 @@ from rich.console import Console
 
 import tombola as tb
 from tombola import disk, registry, source
+from tombola.data import transform
 from tombola.errors import ClusterError, JobError, RecipeError, StoreError
 from tombola.lab import lease as leases
 from tombola.lab import recompute, staleness
@@ -51,6 +52,11 @@ def own_score(run: tb.Run):
     return {name: run.weights[name] for name in run.ticket.mask}
 
 
+@tb.declare_augmentation("darker", draw=lambda count, generator: generator.random(count))
+def darker(images, draws):
+    return images // 2
+
+
 @tb.declare("count")
 def count(run: tb.Run, times: int = 1) -> float:
     return times * float(run.ticket.kept)
@@ -70,6 +76,7 @@ def declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
     monkeypatch.setattr(network._networks, "_declared", dict(network._networks._declared))
     monkeypatch.setattr(initialization._schemes, "_declared", dict(initialization._schemes._declared))
     monkeypatch.setattr(scores._scores, "_declared", dict(scores._scores._declared))
+    monkeypatch.setattr(transform._augmentations, "_declared", dict(transform._augmentations._declared))
     monkeypatch.setattr(source, "_declared", {})
 
     def edit(*pairs: str) -> None:
@@ -338,6 +345,28 @@ def test_an_edited_score_is_told_and_recomputed(
     assert chain()[1].arguments["ticket"].arguments["score"] == "own-score@2"
 
 
+def test_an_edited_augmentation_is_told_and_recomputed(lab: tb.Lab, declare: Callable[..., None]) -> None:
+    declare()
+    edited = tb.Recipe(epochs=1, batch_size=400, augmentation=tb.Augmentation(declared="darker"))
+
+    def trained() -> list[Job]:
+        return [
+            tb.job(tb.train, tb.job(tb.initialize, "convnet", "digits"), "digits", edited, noise=noise)
+            for noise in range(2)
+        ]
+
+    lab.run(trained())
+    assert not said(lambda: tb.Lab(lab.store.root).run(trained()))
+    before = lab.result(trained()[0]).history[-1].train_loss
+    declare("images // 2", "images // 3")
+    (words,) = said(lambda: tb.Lab(lab.store.root).run(trained()))
+    assert words.startswith("augmentation darker was edited since 2 results used here were made with it")
+    assert '@declare_augmentation("darker", version=2)' in words
+    again = tb.Lab(lab.store.root)
+    assert len(again.run(trained(), recompute=["darker"]).removed) == 2
+    assert again.result(trained()[0]).history[-1].train_loss != before
+
+
 def test_results_of_a_score_that_is_not_declared_here_are_read_all_the_same(
     lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe
 ) -> None:
@@ -380,11 +409,11 @@ def test_only_names_of_ones_own_are_recomputed(
     for names, words in (
         (
             ["cont"],
-            r"no function, network, initialisation or score of your own 'cont'; did you mean 'count'\?",
+            r"no definition of your own 'cont'; did you mean 'count'\?",
         ),
         (
             ["own-ned"],
-            r"no function, network, initialisation or score of your own 'own-ned'; did you mean 'own-net'\?",
+            r"no definition of your own 'own-ned'; did you mean 'own-net'\?",
         ),
         (["count", "train"], "train is tombola's own and gives other numbers in another version only"),
         (["convnet"], "convnet is tombola's own"),

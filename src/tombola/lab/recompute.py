@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tombola import disk, files
+from tombola.data.transform import augmentation_names, written_augmentation
 from tombola.errors import JobError, StoreError, TombolaError, unknown, unwritable
 from tombola.lab.description import calls, is_fingerprint, own_values, parents
 from tombola.lab.job import Job, all_needed
@@ -118,14 +119,14 @@ def _remove(store: Store, names: set[str], parents_of: Mapping[str, set[str]]) -
 
 
 def _definitions_of(name: str) -> list[Use]:
-    """What the user declared under a name, as jobs have it: a function, network, scheme or score, or several.
+    """What the user declared under a name, as jobs have it: a function, network, scheme, ..., or several.
 
     Raises :class:`~tombola.errors.JobError` for a name that the user did not declare.
     """
     own = declared_here()
     uses: list[Use] = [("functions", name)] if name in own["functions"] else []
     is_network, is_init = bare_name(name) in network_names(), bare_name(name) in init_names()
-    is_score = bare_name(name) in score_names()
+    is_score, is_augmentation = bare_name(name) in score_names(), bare_name(name) in augmentation_names()
     if is_network:
         network = Network.of(name, channels=1, size=(1, 1), classes=1).written
         uses += [("networks", network)] if network in own["networks"] else []
@@ -135,12 +136,14 @@ def _definitions_of(name: str) -> list[Use]:
     if is_score:
         score = written_score(name)
         uses += [("scores", score)] if score in own["scores"] else []
+    if is_augmentation:
+        uses += [("augmentations", written_augmentation(name))]
     if uses:
         return uses
     if name in function_names() or is_network or is_init or is_score:
         raise JobError(f"{name} is tombola's own and gives other numbers in another version only; name yours")
     names = [own_name for declared in own.values() for own_name in declared]
-    raise JobError(unknown("function, network, initialisation or score of your own", name, names))
+    raise JobError(unknown("definition of your own", name, names))
 
 
 def _used(store: Store, name: str, description: Mapping[str, Any], kind: Kind, declared: str) -> bool:
@@ -152,7 +155,7 @@ def _used(store: Store, name: str, description: Mapping[str, Any], kind: Kind, d
         return True
     if declared in (source_record(store, name) or {}).get(kind, {}):
         return True
-    if kind == "scores":
+    if kind in ("scores", "augmentations"):
         return False
     values = own_values(description)  # tickets and runs of the caller's own, made elsewhere
     return any(

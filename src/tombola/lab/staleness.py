@@ -125,7 +125,7 @@ def _differs(use: Use, kept: Mapping[str, str]) -> bool:
 
 def _involves(job: Job, names: Mapping[Kind, set[str]]) -> bool:
     """Whether a job itself, or an unstored one that runs within it, may execute the user's own code."""
-    parts = names["networks"] | names["inits"] | names["scores"]
+    parts = set().union(*(own for kind, own in names.items() if kind != "functions"))
     pending = [job]
     while pending:
         call = pending.pop()
@@ -140,7 +140,7 @@ def _involves(job: Job, names: Mapping[Kind, set[str]]) -> bool:
 
 
 def _names_part(value: object, parts: set[str]) -> bool:
-    """Whether an argument names one of these networks, schemes and scores, or a finished job."""
+    """Whether an argument names one of these networks, schemes, scores, ..., or a finished job."""
     if isinstance(value, str):
         return value in parts
     if isinstance(value, list):
@@ -160,6 +160,7 @@ _WORDS: Mapping[Kind, tuple[str, str]] = {
     "networks": ("network", "network"),
     "inits": ("initialisation", "init"),
     "scores": ("score", "score"),
+    "augmentations": ("augmentation", "augmentation"),
 }
 """What a definition is called, and how its decorator ends."""
 

@@ -61,7 +61,8 @@ def engine_for(
     augmentation = recipe.augmentation
     key = (
         network, network.maker(), id(data), recipe.batch_size,
-        augmentation.padding(data), augmentation.fill, device, precision, mode,
+        augmentation.padding(data), augmentation.fill, augmentation.cutout, augmentation.transform(),
+        device, precision, mode,
     )  # fmt: skip
     try:
         engine: Engine | None = take_idle(key)
@@ -90,8 +91,11 @@ def _captured(
     """A new graphed engine; an eager one, with a warning, for a network that cannot be captured."""
     engine = captured_or_cause(lambda: GraphedEngine(network, data, recipe, device, precision, draws=draws))
     if isinstance(engine, str):
+        transform = recipe.augmentation.transform()
+        under = "" if transform is None else f" under augmentation {transform.name}"
         warnings.warn(
-            f"network {network.name} cannot be captured as a CUDA graph and trains step by step: {engine}",
+            f"network {network.name}{under} cannot be captured as a CUDA graph and trains step by step: "
+            f"{engine}",
             stacklevel=5,
         )
         return EagerEngine(network, data, recipe, device, precision, draws=draws)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tombola import seeds
+from tombola.data.augmentation import draw
 from tombola.data.imageset import Data, ImageSet
 from tombola.networks.network import Network
 from tombola.training.cuda.capture import STRETCH, CapturedSteps
@@ -174,7 +175,9 @@ class GraphedEngine:
             data, data.train, device, pad=augmentation.padding(data), fill=augmentation.fill
         )
         count = len(data.train)
-        self._plan = DevicePlan.empty(count, min(recipe.batch_size, count), device)
+        # Of any epoch, for their shapes.
+        drawn = draw(augmentation, data, noise=0, round=0, epoch=0)
+        self._plan = DevicePlan.empty(count, min(recipe.batch_size, count), device, drawn)
         self._tally = EpochTally(
             torch.zeros_like(self._plan.rates),
             torch.zeros(count, dtype=torch.bool, device=device),

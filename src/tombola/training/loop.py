@@ -165,7 +165,8 @@ def train_until(
             "epoch": ticket.epoch,
             "mask": files.fingerprint(ticket.mask),
             "data": data.fingerprint,
-            "recipe": asdict(recipe) | {"milestones": list(recipe.milestones)},
+            "recipe": asdict(recipe)
+            | {"milestones": list(recipe.milestones), "augmentation": recipe.augmentation.identity()},
             "streams": [int(number) for number in streams],
             "until": until,
             "environment": environment(where, precision, engine.name, mode),

@@ -11,8 +11,9 @@ import warnings
 import torch
 
 from tombola import seeds
+from tombola.data.augmentation import Augmentation, draw
 from tombola.data.imageset import Data
-from tombola.errors import NetworkError, RecipeError
+from tombola.errors import NetworkError, RecipeError, TombolaError, reason
 from tombola.networks.network import Network
 from tombola.training.flat_network import channels_last
 from tombola.training.recipe import Recipe
@@ -23,12 +24,13 @@ def check_trainable(network: Network, data: Data, recipe: Recipe, start_epoch: i
 
     Returns whether the network draws random numbers in training mode, as dropout does.
 
-    Raises :class:`~tombola.errors.RecipeError` if nothing is left of the schedule or batch norm is undefined
-    on the last batch, :class:`~tombola.errors.NetworkError` if images do not fit the network or it draws
-    random numbers that no stream covers.
+    Raises :class:`~tombola.errors.RecipeError` if nothing is left of the schedule, batch norm is undefined on
+    the last batch or the augmentation cannot be used, and :class:`~tombola.errors.NetworkError` if images do
+    not fit the network or it draws random numbers that no stream covers.
     """
     check_budget(start_epoch, recipe)
     check_images(network, data)
+    check_augmentation(recipe.augmentation, data)
     count = len(data.train)
     if recipe.batch_size > count:
         warnings.warn(
@@ -56,6 +58,43 @@ def check_images(network: Network, data: Data) -> None:
         raise NetworkError(
             f"network {network.name} is for {_image_text(*expected)}; "
             f"{data.name} has {_image_text(data.channels, data.size, data.classes)}"
+        )
+
+
+def check_augmentation(augmentation: Augmentation, data: Data) -> None:
+    """Try an augmentation on a few images, before any step.
+
+    Raises :class:`~tombola.errors.RecipeError` for a cutout larger than the images, and a declared
+    augmentation that fails, changes the shape or type of images, or draws from a global generator.
+    """
+    smallest = min(data.size)
+    if augmentation.cutout > smallest:
+        raise RecipeError(
+            f"augmentation cutout {augmentation.cutout} is larger than images of "
+            f"{data.size[0]}x{data.size[1]}; give at most {smallest}"
+        )
+    transform = augmentation.transform()
+    if transform is None:
+        return
+    images = data.train.images[:4]
+
+    def apply() -> None:
+        draws = draw(augmentation, data, noise=0, round=0, epoch=0, count=len(images))
+        draws.apply(images.clone())
+
+    try:
+        with seeds.torch_stream("check"):
+            drawn = seeds.drawn_from(apply)
+    except TombolaError:
+        raise
+    except Exception as error:  # a user's function
+        raise RecipeError(
+            f"augmentation {transform.name} failed: {type(error).__name__}: {reason(error)}"
+        ) from error
+    if drawn:
+        raise RecipeError(
+            f"augmentation {transform.name} draws from the global generator of "
+            f"{' and '.join(sorted(drawn))}, which no stream covers; let draw(count, generator) draw"
         )
 
 
