@@ -7,6 +7,7 @@ from .data.imageset import ImageSet as ImageSet
 from .data.imageset import data_from_tensors as data_from_tensors
 from .data.load import load_data as load_data
 from .data.subsets import subset as subset
+from .data.transform import declare_augmentation as declare_augmentation
 from .errors import TombolaError as TombolaError
 from .experiments.experiment import Experiment as Experiment
 from .experiments.experiment import OwnStudy as OwnStudy

@@ -10,14 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
+import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-# torch's global generator belongs to the whole process, so only one thread at a time may borrow it.
-_borrowing = threading.RLock()
+if TYPE_CHECKING:
+    import torch
+
+borrowing = threading.RLock()
+"""Held while a thread uses torch's global generators, which belong to the whole process."""
 
 
 def sequence(stream: str, *numbers: int) -> np.random.SeedSequence:
@@ -40,14 +45,60 @@ def generator(stream: str, *numbers: int) -> np.random.Generator:
 
 
 @contextmanager
-def torch_stream(stream: str, *numbers: int) -> Iterator[None]:
+def torch_stream(stream: str, *numbers: int, device: torch.device | None = None) -> Iterator[None]:
     """Context in which torch's global CPU generator stands at the start of a keyed stream.
 
     Module constructors draw their weights from the global generator. Afterwards it is where it was before.
+
+    device: a GPU, whose global generator is set likewise.
+    """
+    with torch_seeded(int(sequence(stream, *numbers).generate_state(1, np.uint64)[0]), device):
+        yield
+
+
+@contextmanager
+def torch_seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Context in which torch's global generators, of the CPU and of a GPU that is given, start at a seed.
+
+    Other threads that want them wait. Afterwards they are where they were before.
     """
     import torch
 
-    seed = int(sequence(stream, *numbers).generate_state(1, np.uint64)[0])
-    with _borrowing, torch.random.fork_rng(devices=[]):
+    gpus = []
+    if device is not None and device.type == "cuda":
+        gpus = [torch.cuda.current_device() if device.index is None else device.index]
+    with borrowing, torch.random.fork_rng(devices=gpus):
         torch.default_generator.manual_seed(seed)
+        for gpu in gpus:
+            torch.cuda.default_generators[gpu].manual_seed(seed)
         yield
+
+
+def drawn_from(work: Callable[[], object]) -> set[str]:
+    """Those of the global generators ``"torch"``, ``"numpy"`` and ``"random"`` that some work draws from.
+
+    work: done once if it draws from none or from torch's alone, and up to three times otherwise: numpy's and
+        Python's may have been moved by another thread, but hardly each time.
+    """
+    drawn = {"torch", "numpy", "random"}
+    with borrowing:
+        for _ in range(3):
+            before = _global_states()
+            work()
+            after = _global_states()
+            drawn &= {name for name, state in after.items() if state != before[name]}
+            if drawn <= {"torch"}:
+                break
+    return drawn
+
+
+def _global_states() -> dict[str, Any]:
+    """The states of the global generators, to be compared."""
+    import torch
+
+    _, key, *place = np.random.get_state(legacy=True)  # noqa: NPY002
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy": (np.asarray(key).tobytes(), *place),
+        "random": random.getstate(),
+    }

@@ -21,7 +21,9 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-Kind = Literal["functions", "networks", "inits", "scores", "schedules", "losses", "optimizers"]
+Kind = Literal[
+    "functions", "networks", "inits", "scores", "augmentations", "schedules", "losses", "optimizers"
+]
 Use = tuple[Kind, str]
 """A declared name, after the kind of what was declared."""
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tombola.data import transform
+from tombola.lab.store import Store
 from tombola.networks import initialization, network
 from tombola.pruning import scores
 from tombola.training import definitions as recipes
@@ -29,7 +31,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         assert name
         (tmp_path / name[1]).write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    of_recipes = (recipes.SCHEDULES, recipes.LOSSES, recipes.OPTIMIZERS)
+    of_recipes = (recipes.SCHEDULES, recipes.LOSSES, recipes.OPTIMIZERS, transform._augmentations)
     for definitions in (network._networks, initialization._schemes, scores._scores, *of_recipes):
         monkeypatch.setattr(definitions, "_declared", {})
     for module in [module for module in sys.modules if module.startswith("tombola_own_")]:
@@ -62,7 +64,7 @@ def test_the_experiment_runs_with_all_that_is_declared(tombola: Tombola, files: 
 
 
 def test_the_score_and_the_measure_are_known_on_the_command_line(tombola: Tombola, files: Path) -> None:
-    chain, focal, measure, _ = COMMANDS
+    chain, focal, _, measure, _ = COMMANDS
     quick = ("--recipe.epochs", 1, "--recipe.batch-size", 400)
     code, out, err = tombola(*chain.split(), *quick)
     assert code == 0, err
@@ -74,7 +76,19 @@ def test_the_score_and_the_measure_are_known_on_the_command_line(tombola: Tombol
     assert code == 0, err
 
 
-@pytest.mark.parametrize("name", ["score", "schedule", "loss", "optimizer"])
+def test_the_augmentation_is_known_on_the_command_line(tombola: Tombola, files: Path) -> None:
+    quick = ("--recipe.epochs", 1, "--recipe.batch-size", 400)
+    code, _, err = tombola(*COMMANDS[2].split(), *quick)
+    assert code == 0, err
+    store = Store(files / "store")
+    described = [store.description(name) for name in store.names()]
+    recipes = [call["arguments"]["recipe"] for call in described if call["function"] == "train"]
+    assert [recipe["augmentation"] for recipe in recipes] == [{"declared": "brightness", "cutout": 2}] * 2
+    sources = [store.provenance(name).get("source", {}) for name in store.names()]
+    assert sum("brightness" in source.get("augmentations", {}) for source in sources) == 2
+
+
+@pytest.mark.parametrize("name", ["score", "schedule", "loss", "optimizer", "augmentation"])
 def test_one_of_your_own_takes_less_than_ten_lines(name: str) -> None:
     (text,) = (text for text in BLOCKS if text.startswith(f"# {name}.py"))
     assert len(text.splitlines()[1:]) < 10

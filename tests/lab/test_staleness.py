@@ -15,6 +15,7 @@ from rich.console import Console
 
 import tombola as tb
 from tombola import disk, registry, source
+from tombola.data import transform
 from tombola.errors import ClusterError, JobError, RecipeError, StoreError
 from tombola.lab import lease as leases
 from tombola.lab import recompute, staleness
@@ -56,6 +57,9 @@ def own_score(run: tb.Run):
 @tb.declare_loss("own-loss")
 def own_loss(logits, labels):
     return -logits.log_softmax(1).gather(1, labels[:, None])[:, 0]
+@tb.declare_augmentation("darker", draw=lambda count, generator: generator.random(count))
+def darker(images, draws):
+    return images // 2
 
 
 @tb.declare("count")
@@ -78,6 +82,7 @@ def declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
     monkeypatch.setattr(initialization._schemes, "_declared", dict(initialization._schemes._declared))
     monkeypatch.setattr(scores._scores, "_declared", dict(scores._scores._declared))
     monkeypatch.setattr(definitions.LOSSES, "_declared", {})
+    monkeypatch.setattr(transform._augmentations, "_declared", dict(transform._augmentations._declared))
     monkeypatch.setattr(source, "_declared", {})
 
     def edit(*pairs: str) -> None:
@@ -345,6 +350,28 @@ def test_an_edited_score_is_told_and_recomputed(
     declare('@tb.declare_score("own-score")', '@tb.declare_score("own-score", version=2)')
     assert not said(lambda: tb.Lab(lab.store.root).run(plain))
     assert chain()[1].arguments["ticket"].arguments["score"] == "own-score@2"
+
+
+def test_an_edited_augmentation_is_told_and_recomputed(lab: tb.Lab, declare: Callable[..., None]) -> None:
+    declare()
+    edited = tb.Recipe(epochs=1, batch_size=400, augmentation=tb.Augmentation(declared="darker"))
+
+    def trained() -> list[Job]:
+        return [
+            tb.job(tb.train, tb.job(tb.initialize, "convnet", "digits"), "digits", edited, noise=noise)
+            for noise in range(2)
+        ]
+
+    lab.run(trained())
+    assert not said(lambda: tb.Lab(lab.store.root).run(trained()))
+    before = lab.result(trained()[0]).history[-1].train_loss
+    declare("images // 2", "images // 3")
+    (words,) = said(lambda: tb.Lab(lab.store.root).run(trained()))
+    assert words.startswith("augmentation darker was edited since 2 results used here were made with it")
+    assert '@declare_augmentation("darker", version=2)' in words
+    again = tb.Lab(lab.store.root)
+    assert len(again.run(trained(), recompute=["darker"]).removed) == 2
+    assert again.result(trained()[0]).history[-1].train_loss != before
 
 
 def test_results_of_a_score_that_is_not_declared_here_are_read_all_the_same(

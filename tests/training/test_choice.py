@@ -25,7 +25,7 @@ class Made(SimpleNamespace):
 class Eager:
     """Stands for an eager engine, all of which are one."""
 
-    def __new__(cls, *_: object) -> Any:
+    def __new__(cls, *_: object, **options: object) -> Any:
         return "eager"
 
 

@@ -305,7 +305,7 @@ def test_names_are_refused_in_one_line() -> None:
     ):
         tb.Recipe(schedule=lambda recipe, epoch: 1.0)  # type: ignore[arg-type]
     tb.declare_loss("mine")(lambda logits, labels: logits[:, 0])
-    with pytest.raises(RecipeError, match="label_smoothing is 0.1, which loss 'mine@1' does not have"):
+    with pytest.raises(RecipeError, match=r"label_smoothing is 0\.1, which loss 'mine@1' does not have"):
         tb.Recipe(loss="mine", label_smoothing=0.1)
     with pytest.raises(RecipeError, match="no version 3 of loss 'mine' here; there is 1"):
         tb.Recipe(loss="mine@3")

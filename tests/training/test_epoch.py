@@ -16,23 +16,27 @@ def test_an_epoch_is_copied_to_where_captured_steps_read_it(digits: tb.Data) -> 
     draws = draw(tb.Augmentation(), digits, noise=1, round=0, epoch=2)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     plan = DevicePlan.empty(count, 100, CPU)
-    places = [tensor.data_ptr() for tensor in (plan.order, plan.rows, plan.columns, plan.flips, plan.rates)]
+    places = [
+        tensor.data_ptr()
+        for tensor in (plan.order, plan.draws.rows, plan.draws.columns, plan.draws.flips, plan.rates)
+    ]
     plan.begin(EpochPlan(order, draws, [0.5 / (1 + step) for step in range(12)], 100))
     assert torch.equal(plan.order, order)
-    assert torch.equal(plan.rows, draws.rows)
-    assert torch.equal(plan.columns, draws.columns)
-    assert torch.equal(plan.flips, draws.flips)
+    assert torch.equal(plan.draws.rows, draws.rows)
+    assert torch.equal(plan.draws.columns, draws.columns)
+    assert torch.equal(plan.draws.flips, draws.flips)
     assert plan.rates.tolist() == torch.tensor([0.5 / (1 + step) for step in range(12)]).tolist()
     assert [
-        tensor.data_ptr() for tensor in (plan.order, plan.rows, plan.columns, plan.flips, plan.rates)
+        tensor.data_ptr()
+        for tensor in (plan.order, plan.draws.rows, plan.draws.columns, plan.draws.flips, plan.rates)
     ] == places
 
 
 def test_a_plain_plan_shows_each_image_as_it_is_in_its_own_order() -> None:
     plan = DevicePlan.unaugmented(10, 4, 3, CPU)
     assert plan.order.tolist() == list(range(10))
-    assert set(plan.rows.tolist()) == set(plan.columns.tolist()) == {3}
-    assert not plan.flips.any()
+    assert set(plan.draws.rows.tolist()) == set(plan.draws.columns.tolist()) == {3}
+    assert not plan.draws.flips.any()
     assert len(plan.rates) == 3  # steps of 4, 4 and 2 images
 
 
@@ -60,7 +64,7 @@ def test_an_index_out_of_range_is_counted_and_touches_no_other_image(
     batches = Batches(digits.train, digits, pad=tb.Augmentation().padding(digits))
     expected, labels = gathered_at_step(plan, batches, 100)
     check_strays(plan.strays)
-    getattr(plan, overwritten)[7] = value
+    (plan.order if overwritten == "order" else getattr(plan.draws, overwritten))[7] = value
     images, found = gathered_at_step(plan, batches, 100)
     others = torch.arange(100) != 7
     assert torch.equal(images[others], expected[others])

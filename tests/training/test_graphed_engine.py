@@ -76,7 +76,14 @@ def _own_stream() -> Iterator[None]:
 class Launched:
     """Work that is done anew each time, where a graph of it would be replayed."""
 
-    def __init__(self, work: Callable[[], None], pool: object, *, before: object) -> None:
+    def __init__(
+        self,
+        work: Callable[[], None],
+        pool: object,
+        *,
+        before: object,
+        generator: torch.Generator | None = None,
+    ) -> None:
         self.replay = work
 
 

@@ -1,7 +1,9 @@
+import random
 import re
 import warnings
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -102,17 +104,40 @@ def with_dropout(share: float) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Dropout(share), nn.Linear(64, 10))
 
 
-def test_a_network_that_draws_random_numbers_is_refused(digits: tb.Data) -> None:
-    start = tb.initialize(lambda: with_dropout(0.5), digits)
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_whether_a_network_draws_is_noticed_by_a_trial(digits: tb.Data, share: float) -> None:
+    start = tb.initialize(lambda: with_dropout(share), digits)
     before = torch.get_rng_state()
-    with pytest.raises(NetworkError, match=r"draws random numbers in training .*set its dropout to 0"):
-        tb.train(start, digits, tb.Recipe(epochs=1))
+    assert check_trainable(start.network, digits, tb.Recipe(epochs=1), 0) is (share > 0)
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_a_network_whose_dropout_is_0_trains(digits: tb.Data) -> None:
-    start = tb.initialize(lambda: with_dropout(0.0), digits)
-    assert len(tb.train(start, digits, tb.Recipe(epochs=1)).history) == 2
+class Drawing(nn.Module):
+    """A linear layer beside which something is drawn."""
+
+    def __init__(self, draw: Callable[[nn.Module], object]) -> None:
+        super().__init__()
+        self.linear, self.draw = nn.Linear(64, 10), draw
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.draw(self)
+        return self.linear(x.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (lambda module: np.random.rand(), "global generator of numpy, which no stream covers"),  # noqa: NPY002
+        (lambda module: random.random(), "global generator of random, which no stream covers"),
+        (lambda module: torch.rand(1), "in evaluation mode too; give its dropout training=self.training"),
+    ],
+)
+def test_draws_that_no_stream_covers_are_refused(
+    digits: tb.Data, draw: Callable[[nn.Module], object], words: str
+) -> None:
+    start = tb.initialize(lambda: Drawing(draw), digits)
+    with pytest.raises(NetworkError, match=words):
+        tb.train(start, digits, tb.Recipe(epochs=1))
 
 
 def test_the_checks_leave_a_networks_own_errors_alone(digits: tb.Data) -> None:

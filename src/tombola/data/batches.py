@@ -7,6 +7,7 @@ batch size alone, so that it can be part of a CUDA graph.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -65,6 +66,7 @@ class Batches:
         flips: Tensor | None = None,
         *,
         strays: Tensor | None = None,
+        change: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Augmented, normalised images as contiguous float32 ``(B, C, H, W)``.
 
@@ -73,8 +75,10 @@ class Batches:
         flips: bool ``(B,)``, which crops are mirrored left to right; None for none.
         strays: int64 ``(1,)``, raised where a position lies out of range, which is brought into range; None
             leaves it to PyTorch, after whose assertion a GPU cannot be used.
+        change: what becomes of the raw pixels ``(B, C, H, W)`` of the crops before they are normalised.
 
-        All arguments lie on the device. An image depends on its own entries only, not on the batch.
+        All arguments lie on the device. Unless changed otherwise, an image depends on its own entries only,
+        not on the batch.
         """
         _, channels, tall, wide = self.padded.shape
         row = rows[:, None] + self._row
@@ -90,7 +94,7 @@ class Batches:
         position = (start[:, None] + row * wide)[:, None, :, None] + column[:, None, None, :] + plane
         # On contiguous bytes this gather takes half the time of one that makes channels-last batches.
         pixels = self.padded.view(-1).index_select(0, position.view(-1)).view(position.shape)
-        images = self._normalised(pixels)
+        images = self._normalised(pixels if change is None else change(pixels))
         if self.pad and self.fill == "mean":
             inside = (
                 self._inside(row, self._row)[:, None, :, None]
@@ -121,6 +125,19 @@ class Batches:
     def _inside(self, position: Tensor, side: Tensor) -> Tensor:
         """Which rows or columns of the padded image belong to the image itself."""
         return (position >= self.pad) & (position < self.pad + len(side))
+
+
+def cut_out(images: Tensor, centres: Tensor, side: int) -> Tensor:
+    """The normalised images ``(B, C, H, W)`` with a square of each set to zero, in place.
+
+    centres: int64 ``(B, 2)``, row and column of its middle; of an even side the pixel after it. Where the
+        square reaches beyond the image, it is clipped.
+    """
+    inside = []
+    for length, centre in zip(images.shape[2:], centres.unbind(1), strict=True):
+        after_first = torch.arange(length, device=images.device) - (centre - side // 2)[:, None]
+        inside.append((after_first >= 0) & (after_first < side))
+    return images.masked_fill_(inside[0][:, None, :, None] & inside[1][:, None, None, :], 0)
 
 
 def brought_within(values: Tensor, last: int, strays: Tensor) -> Tensor:

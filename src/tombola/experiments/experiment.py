@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from tombola.data.augmentation import Augmentation
 from tombola.data.imageset import Data
 from tombola.errors import ExperimentError, RecipeError, unknown
 from tombola.experiments.bound import Bound
@@ -45,6 +46,7 @@ class Experiment:
 
     name: of the experiment and its files. networks: declared names. data: names, folders, or sets themselves.
     recipe: fields of :class:`~tombola.Recipe`; a list of values makes a recipe of each, in all combinations.
+        Fields of its augmentation stand in a mapping.
     rounds: number of prunings. rewind: epoch to rewind to. fraction: share that a round prunes, or a list
     with that of each round. scope, exclude, same_sign, invert: as for :func:`~tombola.prune`.
     score: what weights are ranked by, a declared name or a list of them, which makes chains by each.
@@ -173,7 +175,7 @@ class Experiment:
         combined = itertools.product(*axes.values())
         varied = [dict(zip(axes, values, strict=True)) for values in combined]
         try:
-            return [(fields, Recipe(**fixed, **fields)) for fields in varied]
+            return [(fields, _recipe(fixed | fields)) for fields in varied]
         except TypeError as error:
             raise ExperimentError(f"{self.name}: the recipe does not fit: {error}") from error
 
@@ -409,7 +411,7 @@ _SHARES: Mapping[str, str] = {
 
 RECIPE_WORDS = {"batch_size": "batch size", "lr": "learning rate"}
 _ALWAYS_TOLD = ("epochs", "lr", "momentum", "batch_size", "weight_decay", "schedule")
-_NOISE = "the order and, where used, the augmentation of the images"
+_NOISE = "the order of the images and, where used, their augmentation and dropout"
 
 
 def _epochs_text(budgets: Sequence[object]) -> str:
@@ -421,6 +423,16 @@ def _listed(values: Sequence[object], word: str = "and") -> str:
     """Values with a word before the last: "0.0 and 0.9"."""
     texts = [str(value) for value in values]
     return f" {word} ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))
+
+
+def _recipe(values: Mapping[str, Any]) -> Recipe:
+    """A recipe of fields by name, those of its augmentation by theirs; TypeError for one that it lacks."""
+    augmentation = values.get("augmentation", Augmentation())
+    if isinstance(augmentation, Mapping):
+        augmentation = Augmentation(**augmentation)
+    if not isinstance(augmentation, Augmentation):
+        raise TypeError(f"augmentation is {augmentation!r:.60}; give its fields by name")
+    return Recipe(**{**values, "augmentation": augmentation})
 
 
 def _choices_of(content: object) -> list[object]:

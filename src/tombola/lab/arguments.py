@@ -1,8 +1,8 @@
 """Arguments of declared functions as JSON values, and JSON values as arguments again.
 
 A job's description (:mod:`tombola.lab.description`) is written and read here. The type hint of the parameter
-decides: 1 for a float is written as 1.0, and text for data, a network, an initialisation scheme or a score is
-its name.
+decides: 1 for a float is written as 1.0, and text for data, a network, an initialisation scheme, a score or
+an augmentation is its name.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from typing import Any
 import numpy
 from torch.nn import Module
 
+from tombola.data.augmentation import AugmentationName
 from tombola.data.catalogue import origin_of
 from tombola.data.imageset import Data
+from tombola.data.transform import written_augmentation
 from tombola.errors import JobError
 from tombola.networks.initialization import Scheme, written_init
 from tombola.networks.network import Factory, written_network
@@ -117,7 +119,7 @@ def written_defaults(function: Callable[..., object]) -> dict[str, Any]:
 @cache
 def field_hints(kind: type) -> dict[str, Any]:
     """The types of a dataclass's fields by name."""
-    return typing.get_type_hints(kind)
+    return typing.get_type_hints(kind, include_extras=True)
 
 
 @cache
@@ -187,6 +189,8 @@ class ArgumentWriter:
             return written_init(value)
         if wants_score(hint) and (isinstance(value, str) or callable(value)):
             return written_score(value)
+        if isinstance(value, str) and wants_augmentation(hint):
+            return written_augmentation(value)
         if isinstance(value, str):
             return value
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -271,7 +275,8 @@ def from_json(value: Any, hint: Any) -> Any:
         return value
     if isinstance(value, list):
         return tuple(from_json(item, item_hint(hint, index)) for index, item in enumerate(value))
-    if isinstance(value, str) and (wants_network(hint) or wants_init(hint) or wants_score(hint)):
+    named = wants_network(hint) or wants_init(hint) or wants_score(hint) or wants_augmentation(hint)
+    if isinstance(value, str) and named:
         return as_written(value)
     if isinstance(value, str) and Path in alternatives(hint):
         return Path(value)
@@ -308,6 +313,12 @@ def wants_init(hint: Any) -> bool:
 def wants_score(hint: Any) -> bool:
     """Whether text of this type is the name of a score, whose version must enter the job."""
     return Score in alternatives(hint)
+
+
+@cache
+def wants_augmentation(hint: Any) -> bool:
+    """Whether text of this type is the name of an augmentation, whose version must enter the job."""
+    return AugmentationName in alternatives(hint)
 
 
 @cache

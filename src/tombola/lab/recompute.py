@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tombola import disk, files
+from tombola.data.transform import augmentation_names, written_augmentation
 from tombola.errors import JobError, StoreError, TombolaError, unknown, unwritable
 from tombola.lab.description import calls, is_fingerprint, own_values, parents
 from tombola.lab.job import Job, all_needed
@@ -143,6 +144,7 @@ def _definitions_of(name: str) -> list[Use]:
 _PARTS: Mapping[Kind, tuple[Callable[[], list[str]], Callable[[str], str]]] = {
     "inits": (init_names, written_init),
     "scores": (score_names, written_score),
+    "augmentations": (augmentation_names, written_augmentation),
     "schedules": (SCHEDULES.names, partial(SCHEDULES.written, decorator="declare_schedule")),
     "losses": (LOSSES.names, partial(LOSSES.written, decorator="declare_loss")),
     "optimizers": (OPTIMIZERS.names, partial(OPTIMIZERS.written, decorator="declare_optimizer")),

@@ -140,7 +140,7 @@ def _involves(job: Job, names: Mapping[Kind, set[str]]) -> bool:
 
 
 def _names_part(value: object, parts: set[str]) -> bool:
-    """Whether an argument names one of these parts of a training, or a finished job."""
+    """Whether an argument names one of these networks, parts of a training, ..., or a finished job."""
     if isinstance(value, str):
         return value in parts
     if isinstance(value, list):
@@ -160,6 +160,7 @@ _WORDS: Mapping[Kind, tuple[str, str]] = {
     "networks": ("network", "network"),
     "inits": ("initialisation", "init"),
     "scores": ("score", "score"),
+    "augmentations": ("augmentation", "augmentation"),
     "schedules": ("schedule", "schedule"),
     "losses": ("loss", "loss"),
     "optimizers": ("optimizer", "optimizer"),

@@ -266,7 +266,8 @@ def _on_device(state: State, body: FlatNetwork) -> dict[str, Tensor]:
 def recalibrate_batch_norm(module: nn.Module, batches: Batches, precision: str) -> None:
     """Measure the running statistics of batch norm anew, in place, every image weighing the same.
 
-    They are reset, and the images passed in training mode, :data:`EVALUATION_BATCH` at a time and in order.
+    They are reset, and the images passed with normalisation layers, and nothing else, in training mode,
+    :data:`EVALUATION_BATCH` at a time and in order.
     Let batch b have n_b of the n images, and a layer see in it mean m_b and unbiased variance v_b over images
     and pixels. The running mean becomes sum(n_b m_b) / n and the running variance sum(n_b v_b) / n: the mean
     variance within a batch, without what the m_b differ by. A single image left over goes with the batch
@@ -286,7 +287,9 @@ def recalibrate_batch_norm(module: nn.Module, batches: Batches, precision: str) 
     for layer in norms:
         layer.reset_running_stats()
     hooks = [layer.register_forward_pre_hook(weigh) for layer in norms]
-    module.train()
+    module.eval()
+    for layer in norms:
+        layer.train()
     try:
         for first, last in _batches(len(batches)):
             size = last - first

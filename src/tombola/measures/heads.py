@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from tombola import seeds
 from tombola.cost import Cost, Outline, Size, forward
-from tombola.data.augmentation import draw
+from tombola.data.augmentation import Draws, draw
 from tombola.data.batches import Batches
 from tombola.data.imageset import Data
 from tombola.errors import RecipeError
@@ -30,6 +30,7 @@ from tombola.training.cuda.capture import STRETCH, CapturedSteps, knows_this_tor
 from tombola.training.engines import PREPARED_IMAGES
 from tombola.training.epoch import DevicePlan, EpochPlan, check_strays, gathered, gathered_at_step
 from tombola.training.evaluation import EVALUATION_BATCH, device_batches
+from tombola.training.preflight import check_augmentation
 from tombola.training.recipe import Recipe
 from tombola.training.step import TakeStep
 
@@ -78,6 +79,7 @@ def train_heads(
     first = initial_heads(body, body.begin(data, recipe.batch_size, batch_norm), data.classes, seed)
     heads, momentum = first.clone(), torch.zeros_like(first)
     augmentation = recipe.augmentation
+    check_augmentation(augmentation, data)
     pad = augmentation.padding(data)
     batches = device_batches(data, data.train, body.device, pad=pad, fill=augmentation.fill)
     classes = torch.arange(data.classes, device=body.device)
@@ -89,7 +91,8 @@ def train_heads(
 
     replay = None
     if body.device.type == "cuda" and knows_this_torch():
-        replay = _captured_epoch(take_step, batches, recipe.batch_size)
+        drawn = draw(augmentation, data, noise=seed, round=0, epoch=0, stream="probe augmentation")
+        replay = _captured_epoch(take_step, batches, drawn, recipe.batch_size)
         # The steps of the capture's trial leave no trace.
         body.restart()
         heads.copy_(first)
@@ -128,9 +131,13 @@ def _eager_epoch(take_step: TakeStep, plan: EpochPlan, batches: Batches) -> Iter
         check_strays(strays)
 
 
-def _captured_epoch(take_step: TakeStep, batches: Batches, batch_size: int) -> Epoch | None:
-    """A function that trains an epoch with captured steps; None, with a warning, where capture fails."""
-    device_plan = DevicePlan.empty(len(batches), min(batch_size, len(batches)), batches.padded.device)
+def _captured_epoch(take_step: TakeStep, batches: Batches, drawn: Draws, batch_size: int) -> Epoch | None:
+    """A function that trains an epoch with captured steps; None, with a warning, where capture fails.
+
+    drawn: the draws of any epoch.
+    """
+    size, device = min(batch_size, len(batches)), batches.padded.device
+    device_plan = DevicePlan.empty(len(batches), size, device, drawn)
 
     def captured(size: int) -> None:
         rate = device_plan.rates[device_plan.step].squeeze(0)

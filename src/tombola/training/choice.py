@@ -44,9 +44,14 @@ def engine_for(
     device: torch.device,
     precision: str,
     mode: Mode,
+    *,
+    draws: bool = False,
     teacher: Teacher | None = None,
 ) -> Iterator[Engine]:
     """Lend the engine for a training, exclusively, for as long as the context lasts.
+
+    draws: whether the network draws random numbers in training mode.
+    teacher: for distillation.
 
     A network whose steps cannot be captured trains eagerly on a GPU too, with a warning. So do
     declared optimizers and distillation, as the engine's name says.
@@ -57,18 +62,19 @@ def engine_for(
     plain = teacher is not None or is_own(OPTIMIZERS, recipe.optimizer)
     if device.type == "cpu" or plain or not knows_this_torch():
         with watched(device):
-            yield EagerEngine(network, data, recipe, device, precision, teacher)
+            yield EagerEngine(network, data, recipe, device, precision, draws=draws, teacher=teacher)
         return
     augmentation = recipe.augmentation
     key = (
         network, network.maker(), id(data), recipe.batch_size, recipe.optimizer, recipe.label_smoothing,
         recipe.loss, definition_of(LOSSES, recipe.loss),
-        augmentation.padding(data), augmentation.fill, device, precision, mode,
+        augmentation.padding(data), augmentation.fill, augmentation.cutout, augmentation.transform(),
+        device, precision, mode,
     )  # fmt: skip
     try:
         engine: Engine | None = take_idle(key)
         if engine is None or not engine.set_numbers(recipe):
-            engine = _captured(network, data, recipe, device, precision)
+            engine = _captured(network, data, recipe, device, precision, draws)
             engine.set_numbers(recipe)
         # Captured steps have chosen their algorithms; eager ones choose as they go.
         with watched(device) if isinstance(engine, EagerEngine) else nullcontext():
@@ -86,15 +92,20 @@ def engine_for(
     keep_idle(key, engine)
 
 
-def _captured(network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str) -> Engine:
+def _captured(
+    network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str, draws: bool
+) -> Engine:
     """A new graphed engine; an eager one, with a warning, for a network that cannot be captured."""
-    engine = captured_or_cause(lambda: GraphedEngine(network, data, recipe, device, precision))
+    engine = captured_or_cause(lambda: GraphedEngine(network, data, recipe, device, precision, draws=draws))
     if isinstance(engine, str):
+        transform = recipe.augmentation.transform()
+        under = "" if transform is None else f" under augmentation {transform.name}"
         warnings.warn(
-            f"network {network.name} cannot be captured as a CUDA graph and trains step by step: {engine}",
+            f"network {network.name}{under} cannot be captured as a CUDA graph and trains step by step: "
+            f"{engine}",
             stacklevel=5,
         )
-        return EagerEngine(network, data, recipe, device, precision)
+        return EagerEngine(network, data, recipe, device, precision, draws=draws)
     return engine
 
 

@@ -7,12 +7,15 @@ Within an epoch only one loss a step and one bit an image are written down, so t
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from tombola import seeds
+from tombola.data.augmentation import draw
 from tombola.data.imageset import Data, ImageSet
 from tombola.networks.network import Network
 from tombola.training.cuda.capture import STRETCH, CapturedSteps
@@ -76,7 +79,12 @@ class Engine(Protocol):
 
 
 class EagerEngine:
-    """An :class:`Engine` of plain PyTorch operations: on a CPU, and for what cannot be captured."""
+    """An :class:`Engine` of plain PyTorch operations: on a CPU, and for what cannot be captured.
+
+    draws: whether the network draws random numbers in training mode. Then torch's global generators are set
+        to the seed of each step, and meanwhile no other thread can draw from them.
+    teacher: for distillation.
+    """
 
     def __init__(
         self,
@@ -85,9 +93,12 @@ class EagerEngine:
         recipe: Recipe,
         device: torch.device,
         precision: str,
+        *,
+        draws: bool = False,
         teacher: Teacher | None = None,
     ) -> None:
         self.flat_network = FlatNetwork(network, device, recipe.optimizer_states)
+        self._draws = draws
         self._teacher = teacher
         self.name = "eager" if teacher is None else "eager, distillation"
         if is_own(OPTIMIZERS, recipe.optimizer):
@@ -126,9 +137,11 @@ class EagerEngine:
     def _train_step(self, step: int, inputs: Tensor, targets: Tensor) -> None:
         """Move the weights by one batch, apply the mask, and enter loss and predictions in the tally."""
         rate = self._plan.rates[step]
-        loss, right = take_step(
-            self.flat_network, self._recipe, self._precision, inputs, targets, rate, self._teacher
-        )
+        # Around the backward pass too, in which checkpointed layers draw again.
+        with seeds.torch_seeded(self._plan.step_seeds[step], self._device) if self._draws else nullcontext():
+            loss, right = take_step(
+                self.flat_network, self._recipe, self._precision, inputs, targets, rate, self._teacher
+            )
         self.flat_network.enforce_mask()
         place = step * self._plan.batch_size
         self._tally.losses[step] = loss
@@ -148,11 +161,21 @@ class EagerEngine:
 class GraphedEngine:
     """An :class:`Engine` that captures its steps as CUDA graphs, fused where possible, and replays them.
 
+    draws: whether the network draws random numbers in training mode: from a generator of these graphs alone,
+        which is set to the seed of each step.
+
     Raises ``RuntimeError`` for a network whose step cannot be captured, one that waits for the GPU, say.
     """
 
     def __init__(
-        self, network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str
+        self,
+        network: Network,
+        data: Data,
+        recipe: Recipe,
+        device: torch.device,
+        precision: str,
+        *,
+        draws: bool = False,
     ) -> None:
         self.flat_network = FlatNetwork(network, device, recipe.optimizer_states)
         self._data = data
@@ -162,7 +185,9 @@ class GraphedEngine:
             data, data.train, device, pad=augmentation.padding(data), fill=augmentation.fill
         )
         count = len(data.train)
-        self._plan = DevicePlan.empty(count, min(recipe.batch_size, count), device)
+        # Of any epoch, for their shapes.
+        drawn = draw(augmentation, data, noise=0, round=0, epoch=0)
+        self._plan = DevicePlan.empty(count, min(recipe.batch_size, count), device, drawn)
         self._tally = EpochTally(
             torch.zeros_like(self._plan.rates),
             torch.zeros(count, dtype=torch.bool, device=device),
@@ -172,7 +197,8 @@ class GraphedEngine:
         fused = self._evaluator.step(batches, recipe)
         self._step = fused or PlainStep(self.flat_network, batches, precision, recipe)
         # The steps taken in capturing leave no trace: a training loads a state first, and begins a plan.
-        self._steps = CapturedSteps(self._train_step, self._plan)
+        generator = torch.Generator(self._plan.step.device) if draws else None
+        self._steps = CapturedSteps(self._train_step, self._plan, generator)
         # Captured now, when memory can still be freed for it.
         self._evaluator(data, data.test)
 
@@ -195,12 +221,13 @@ class GraphedEngine:
         return self._step.set_numbers(recipe)
 
     def begin(self, plan: EpochPlan) -> None:
+        self._step_seeds = plan.step_seeds
         self._plan.begin(plan)
         self._tally.losses.zero_()
         self._tally.right.zero_()
 
     def advance(self, first: int, last: int) -> None:
-        self._steps.replay(first, last)
+        self._steps.replay(first, last, self._step_seeds)
 
     def stretch(self) -> int:
         return STRETCH

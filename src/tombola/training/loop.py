@@ -28,7 +28,7 @@ from tombola.training.checkpoint import Checkpoint, Watch
 from tombola.training.choice import engine_for
 from tombola.training.device import Mode, environment, repeatable, resolve_device, resolve_precision
 from tombola.training.engines import Engine, EpochTally
-from tombola.training.epoch import EpochPlan, check_strays
+from tombola.training.epoch import EpochPlan, check_strays, step_seeds
 from tombola.training.estimate import pretrain_cost, train_cost
 from tombola.training.losses import Teacher
 from tombola.training.preflight import check_teacher, check_trainable
@@ -55,8 +55,8 @@ def train(
     ticket: what to train; a dense network is a ticket with a full mask.
     recipe: how; a 200-epoch recipe trains a ticket taken at epoch 2 for 198 epochs. The optimizer's
         state, such as momentum, starts at zero.
-    noise: number of the noise: order and augmentation are drawn from streams of this number, the ticket's
-        round and the epoch, so no two rounds of a chain see the same.
+    noise: number of the noise: order, augmentation and dropout are drawn from streams of this number, the
+        ticket's round and the epoch, so no two rounds of a chain see the same.
     noise_round: draw the noise of this round instead of the ticket's own, as a control.
     teacher: the run, or the ticket as it is, that a recipe of loss ``"distillation"`` learns from. On a GPU
         the steps are plain ones.
@@ -162,13 +162,13 @@ def train_until(
     watch = watch or Watch()
     where = resolve_device(device)
     precision = resolve_precision(recipe, where)
-    check_trainable(ticket.network, data, recipe, ticket.epoch)
+    draws = check_trainable(ticket.network, data, recipe, ticket.epoch)
     check_teacher(recipe, teacher, ticket.network)
     with (
         repeatable(where, mode, captured=True),
         engine_for(
-            ticket.network, data, recipe, where, precision, mode,
-            None if teacher is None else Teacher(teacher, where, precision),
+            ticket.network, data, recipe, where, precision, mode, draws=draws,
+            teacher=None if teacher is None else Teacher(teacher, where, precision),
         ) as engine,
     ):  # fmt: skip
         engine.flat_network.load(ticket.weights(), ticket.mask)
@@ -262,14 +262,15 @@ class Training:
         watch.advanced(self.snapshot, epoch_end=True)
 
     def plan(self, epoch: int) -> EpochPlan:
-        """Draw the order, crops and flips of an epoch, and compute its learning rates."""
+        """Draw the order, crops, flips and seeds of an epoch, and compute its learning rates."""
         count, size = len(self.data.train), self.recipe.batch_size
         steps = -(-count // size)
         noise, round_ = self.streams
         order = torch.from_numpy(seeds.generator("order", noise, round_, epoch).permutation(count))
         draws = draw(self.recipe.augmentation, self.data, noise=noise, round=round_, epoch=epoch)
         rates = [self.recipe.rate(epoch, step, steps) for step in range(steps)]
-        return EpochPlan(order, draws, rates, size).to(self.device)
+        seed_of = step_seeds(noise, round_, epoch, steps)
+        return EpochPlan(order, draws, rates, size, seed_of).to(self.device)
 
     def _history_row(self, plan: EpochPlan, started: float) -> Epoch:
         """The history row of the current epoch, all of whose steps are launched; waits for them."""

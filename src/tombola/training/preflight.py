@@ -11,8 +11,9 @@ import warnings
 import torch
 
 from tombola import seeds
+from tombola.data.augmentation import Augmentation, draw
 from tombola.data.imageset import Data
-from tombola.errors import NetworkError, RecipeError
+from tombola.errors import NetworkError, RecipeError, TombolaError, reason
 from tombola.networks.network import Network
 from tombola.ticket import Ticket
 from tombola.training.definitions import OPTIMIZERS, SCHEDULES, is_own
@@ -23,16 +24,19 @@ from tombola.training.recipe import Recipe
 from tombola.training.run import Run
 
 
-def check_trainable(network: Network, data: Data, recipe: Recipe, start_epoch: int) -> None:
+def check_trainable(network: Network, data: Data, recipe: Recipe, start_epoch: int) -> bool:
     """Check that a training can run as described, before any step of it.
 
-    Raises :class:`~tombola.errors.RecipeError` if nothing is left of the schedule or batch norm is undefined
-    on the last batch, or for a declared schedule, loss or optimizer that fails or gives something else;
-    :class:`~tombola.errors.NetworkError` if images do not fit the network or the network draws random numbers
-    of its own.
+    Returns whether the network draws random numbers in training mode, as dropout does.
+
+    Raises :class:`~tombola.errors.RecipeError` if nothing is left of the schedule, batch norm is undefined on
+    the last batch, or the augmentation or a declared schedule, loss or optimizer cannot be used, and
+    :class:`~tombola.errors.NetworkError` if images do not fit the network or it draws random numbers that no
+    stream covers.
     """
     check_budget(start_epoch, recipe)
     check_images(network, data)
+    check_augmentation(recipe.augmentation, data)
     count = len(data.train)
     if recipe.batch_size > count:
         warnings.warn(
@@ -43,7 +47,7 @@ def check_trainable(network: Network, data: Data, recipe: Recipe, start_epoch: i
     check_schedule(recipe, start_epoch)
     check_loss(recipe, data.classes)
     last = count % recipe.batch_size or min(recipe.batch_size, count)
-    _check_forward(network, recipe, count, last)
+    return _draws_in_training(network, recipe, count, last)
 
 
 def check_budget(start_epoch: int, recipe: Recipe) -> None:
@@ -72,6 +76,43 @@ def check_images(network: Network, data: Data) -> None:
         )
 
 
+def check_augmentation(augmentation: Augmentation, data: Data) -> None:
+    """Try an augmentation on a few images, before any step.
+
+    Raises :class:`~tombola.errors.RecipeError` for a cutout larger than the images, and a declared
+    augmentation that fails, changes the shape or type of images, or draws from a global generator.
+    """
+    smallest = min(data.size)
+    if augmentation.cutout > smallest:
+        raise RecipeError(
+            f"augmentation cutout {augmentation.cutout} is larger than images of "
+            f"{data.size[0]}x{data.size[1]}; give at most {smallest}"
+        )
+    transform = augmentation.transform()
+    if transform is None:
+        return
+    images = data.train.images[:4]
+
+    def apply() -> None:
+        draws = draw(augmentation, data, noise=0, round=0, epoch=0, count=len(images))
+        draws.apply(images.clone())
+
+    try:
+        with seeds.torch_stream("check"):
+            drawn = seeds.drawn_from(apply)
+    except TombolaError:
+        raise
+    except Exception as error:  # a user's function
+        raise RecipeError(
+            f"augmentation {transform.name} failed: {type(error).__name__}: {reason(error)}"
+        ) from error
+    if drawn:
+        raise RecipeError(
+            f"augmentation {transform.name} draws from the global generator of "
+            f"{' and '.join(sorted(drawn))}, which no stream covers; let draw(count, generator) draw"
+        )
+
+
 def check_teacher(recipe: Recipe, teacher: object, network: Network) -> None:
     """Raises RecipeError for a teacher that is missing, of no use, or for other images or classes."""
     if recipe.loss == "distillation" and teacher is None:
@@ -88,17 +129,15 @@ def check_teacher(recipe: Recipe, teacher: object, network: Network) -> None:
         raise RecipeError(f"the teacher {other.name} is for {theirs}, the ticket for {ours}; they must agree")
 
 
-def _check_forward(network: Network, recipe: Recipe, count: int, last: int) -> None:
-    """Run the smallest batch in training mode, on a copy, and check that no random numbers are drawn."""
+def _draws_in_training(network: Network, recipe: Recipe, count: int, last: int) -> bool:
+    """Run the smallest batch in training mode, on a copy; returns whether random numbers are drawn."""
     # Laid out as in a training, where a view() that needs another layout would fail.
     module = copy.deepcopy(network.initialized(0)).train()
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = channels_last(torch.zeros(min(last, 2), network.channels, *network.size))
-    with seeds.torch_stream("check"):
-        before = torch.get_rng_state()
+    with seeds.torch_stream("check"), torch.no_grad():
         try:
-            with torch.no_grad():
-                module(images)
+            drawn = seeds.drawn_from(lambda: module(images))
         except RuntimeError as error:
             if "view size is not compatible" not in str(error):
                 raise
@@ -110,14 +149,21 @@ def _check_forward(network: Network, recipe: Recipe, count: int, last: int) -> N
             if not is_undefined_batch_norm(error):
                 raise
             raise undefined_batch_norm(network, count, recipe.batch_size) from error
-        if not torch.equal(before, torch.get_rng_state()):
+        if others := drawn - {"torch"}:
             raise NetworkError(
-                f"network {network.name} draws random numbers in training (dropout?), which no stream "
-                "covers; set its dropout to 0"
+                f"network {network.name} draws from the global generator of {' and '.join(sorted(others))}, "
+                "which no stream covers; let it draw from torch's"
             )
-        if is_own(OPTIMIZERS, recipe.optimizer):
-            parameters = {name: value for name, value in module.named_parameters() if value.requires_grad}
+        if drawn and seeds.drawn_from(lambda: module.eval()(images)):
+            raise NetworkError(
+                f"network {network.name} draws random numbers in evaluation mode too; give its dropout "
+                "training=self.training"
+            )
+    if is_own(OPTIMIZERS, recipe.optimizer):
+        parameters = {name: value for name, value in module.named_parameters() if value.requires_grad}
+        with seeds.torch_stream("check"):
             DeclaredOptimizer(parameters, recipe).try_step()
+    return bool(drawn)
 
 
 def is_undefined_batch_norm(error: Exception) -> bool:

@@ -174,7 +174,10 @@ class Recipe(OneLine):
 
     def identity(self) -> dict[str, Any]:
         """The fields as JSON values, for checkpoints; without later ones that are at their defaults."""
-        values: dict[str, Any] = asdict(self) | {"milestones": list(self.milestones)}
+        values: dict[str, Any] = asdict(self) | {
+            "milestones": list(self.milestones),
+            "augmentation": self.augmentation.identity(),
+        }
         values["betas"] = list(self.betas)
         usual = Recipe()
         for name in _LATER_FIELDS:

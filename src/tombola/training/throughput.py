@@ -27,6 +27,7 @@ from tombola.training.device import Mode, repeatable, resolve_precision
 from tombola.training.engines import Engine
 from tombola.training.epoch import EpochPlan
 from tombola.training.evaluation import forget_batches
+from tombola.training.preflight import check_trainable
 from tombola.training.recipe import Recipe
 from tombola.training.run import ForgettingRecord
 
@@ -183,15 +184,16 @@ class _Runner:
     def _work(self, ready: threading.Barrier, repeats: int) -> None:
         data, recipe, device = self._data, self._recipe, self._device
         ticket = initialize(self._network, data)
-        draws = np.random.default_rng(0)
+        numbers = np.random.default_rng(0)
         mask = {
-            name: torch.from_numpy(draws.random(tuple(keep.shape)) > _SPARSITY)
+            name: torch.from_numpy(numbers.random(tuple(keep.shape)) > _SPARSITY)
             for name, keep in ticket.mask.items()
         }
         precision = resolve_precision(recipe, device)
+        draws = check_trainable(ticket.network, data, recipe, ticket.epoch)
         with (
             repeatable(device, self._mode),
-            engine_for(ticket.network, data, recipe, device, precision, self._mode) as engine,
+            engine_for(ticket.network, data, recipe, device, precision, self._mode, draws=draws) as engine,
         ):
             self.engine = engine.name
             engine.flat_network.load(ticket.weights(), mask)
@@ -210,8 +212,9 @@ class _Runner:
         count, size = len(self._data.train), self._recipe.batch_size
         order = torch.from_numpy(np.random.default_rng(0).permutation(count))
         draws = draw(self._recipe.augmentation, self._data, noise=0, round=0, epoch=0)
-        # Small, so that nothing diverges however long it takes.
-        return EpochPlan(order, draws, [1e-4] * -(-count // size), size).to(self._device)
+        steps = -(-count // size)
+        # Rates are small, so that nothing diverges however long it takes.
+        return EpochPlan(order, draws, [1e-4] * steps, size, range(steps)).to(self._device)
 
     def _choose_steps(self, engine: Engine, plan: EpochPlan) -> None:
         """Set the number of steps of a repeat, so that it takes about a second."""

@@ -271,7 +271,10 @@ def test_batches_are_those_that_plain_operations_make(fill: str, height: int) ->
         found, targets = crop(batches, plan, size, torch.float32)
         stretch = slice(20 * step, 20 * step + size)
         expected = batches.images(
-            plan.order[stretch], plan.rows[stretch], plan.columns[stretch], plan.flips[stretch]
+            plan.order[stretch],
+            plan.draws.rows[stretch],
+            plan.draws.columns[stretch],
+            plan.draws.flips[stretch],
         )
         assert float((found - expected).abs().max()) < 1e-6
         assert found.is_contiguous(memory_format=torch.channels_last)
@@ -289,7 +292,7 @@ def test_an_index_out_of_range_is_counted_and_touches_no_other_image(overwritten
     batches = device_batches(data, data.train, DEVICE, pad=2)
     plan = DevicePlan.unaugmented(50, 20, 2, DEVICE)
     expected, labels = crop(batches, plan, 20, torch.float32)
-    getattr(plan, overwritten)[0] = value
+    getattr(plan if overwritten in ("order", "step") else plan.draws, overwritten)[0] = value
     found, targets = crop(batches, plan, 20, torch.float32)
     assert int(plan.strays) > 0
     if overwritten != "step":

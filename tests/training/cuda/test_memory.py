@@ -221,7 +221,7 @@ def test_an_eager_engine_is_watched_as_long_as_it_is_lent(
     monkeypatch: pytest.MonkeyPatch, known: bool,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(choice, "knows_this_torch", lambda: known)
-    monkeypatch.setattr(choice, "EagerEngine", type(eager) if known else lambda *_: eager)
+    monkeypatch.setattr(choice, "EagerEngine", type(eager) if known else lambda *_, **options: eager)
     monkeypatch.setattr(choice, "_captured", lambda *_: eager)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: SimpleNamespace(synchronize=lambda: None))
 

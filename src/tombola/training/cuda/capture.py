@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache, partial
 from typing import Any, TypeVar
 
 import torch
 
 from tombola.errors import reason
+from tombola.seeds import borrowing
 from tombola.training.cuda.memory import note_caught, watched
 from tombola.training.epoch import DevicePlan
 
@@ -41,18 +42,26 @@ _idle_lock = threading.Lock()
 
 
 def capture(
-    work: Callable[[], None], pool: torch.cuda._POOL_HANDLE, *, before: Callable[[], object]
+    work: Callable[[], None],
+    pool: torch.cuda._POOL_HANDLE,
+    *,
+    before: Callable[[], object],
+    generator: torch.Generator | None = None,
 ) -> torch.cuda.CUDAGraph:
     """Capture work as a graph, on the current stream, which no other thread may use.
 
     pool: the memory pool that it shares with other graphs, of ``torch.cuda.graph_pool_handle``.
     before: called before each time that the work is done, which it is a few times before the capture.
+    generator: of the current GPU, from which work draws that would draw from the global one; its seed and
+        offset when the graph is replayed are those it draws from then. None for work that does not draw.
 
-    Raises ``RuntimeError`` for work that waits for the GPU, and ``torch.OutOfMemoryError`` as usual.
+    Raises ``RuntimeError`` for work that waits for the GPU or draws on the CPU, which a graph would not do
+    again, and ``torch.OutOfMemoryError`` as usual.
     """
     stream = torch.cuda.current_stream()
     cause, full = "", False
-    with _capturing:
+    # A capture takes the global generator along whether its work draws or not: nobody may draw from it now.
+    with borrowing, _capturing, nullcontext() if generator is None else _in_place_of_global(generator):
         for _ in range(_WARM_UPS):
             before()
             work()
@@ -61,6 +70,9 @@ def capture(
         # So that the graph has a workspace of its own: two graphs may replay at once.
         torch._C._cuda_clearCublasWorkspaces()
         graph = torch.cuda.CUDAGraph()
+        if generator is not None:
+            graph.register_generator_state(generator)
+        drawn_on_cpu = torch.get_rng_state()
         try:
             # Not by torch.cuda.graph, which gives the free memory of all streams back to the driver. Another
             # thread may be about to launch a product that uses the workspace which has just been cleared.
@@ -69,6 +81,8 @@ def capture(
                 work()
             finally:
                 graph.capture_end()
+            if generator is not None and not torch.equal(drawn_on_cpu, torch.get_rng_state()):
+                cause = "it draws random numbers on the CPU"
         except torch.AcceleratorError as error:
             full = isinstance(error.__context__, torch.OutOfMemoryError)
             if not full and "captur" not in str(error):
@@ -87,6 +101,19 @@ def capture(
         raise_if_lost()  # which ends a capture with the same words
         raise RuntimeError(cause)
     return graph
+
+
+@contextmanager
+def _in_place_of_global(generator: torch.Generator) -> Iterator[None]:
+    """Context in which the GPU's global generator has the state of another; the CPU's is left as it was."""
+    global_generator = torch.cuda.default_generators[generator.device.index]
+    before = global_generator.graphsafe_get_state()
+    with torch.random.fork_rng(devices=[]):
+        global_generator.graphsafe_set_state(generator)
+        try:
+            yield
+        finally:
+            global_generator.graphsafe_set_state(before)
 
 
 @cache
@@ -109,11 +136,14 @@ class CapturedSteps:
 
     take: called with the size of a batch, it does the step that the plan's counter points to, and reads all
         that differs from step to step on the device. Capturing it calls it a few times.
+    generator: from which the steps draw, and which nothing else uses; None for steps that do not draw.
 
-    Raises ``RuntimeError`` for work that waits for the GPU.
+    Raises ``RuntimeError`` for work that cannot be captured, as :func:`capture` does.
     """
 
-    def __init__(self, take: Callable[[int], None], plan: DevicePlan) -> None:
+    def __init__(
+        self, take: Callable[[int], None], plan: DevicePlan, generator: torch.Generator | None = None
+    ) -> None:
         def step(size: int) -> None:
             take(size)
             plan.step.add_(1)
@@ -121,18 +151,24 @@ class CapturedSteps:
         # The work itself is not kept: its owner, which has these steps, would be part of a cycle, and its
         # graphs would be freed by the garbage collection of any thread, within a capture perhaps.
         self._plan = plan
+        self._generator = generator
         pool = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
         self._full, *smaller = (
-            capture(partial(step, size), pool, before=plan.step.zero_)
+            capture(partial(step, size), pool, before=plan.step.zero_, generator=generator)
             for size in (plan.batch_size, len(plan.order) % plan.batch_size)
             if size
         )
         self._last = smaller[0] if smaller else self._full
 
-    def replay(self, first: int, last: int) -> None:
-        """Launch steps ``first`` to ``last - 1``, counted from 0."""
+    def replay(self, first: int, last: int, step_seeds: Sequence[int] = ()) -> None:
+        """Launch steps ``first`` to ``last - 1``, counted from 0.
+
+        step_seeds: a seed for each step of the epoch, for steps that draw.
+        """
         self._plan.step.fill_(first)
         for step in range(first, last):
+            if self._generator is not None:
+                self._generator.manual_seed(step_seeds[step])
             (self._last if step == len(self._plan.rates) - 1 else self._full).replay()
 
 

@@ -14,7 +14,7 @@ from tombola.training.cuda.capture import capture
 from tombola.training.cuda.kernels import adamw, adamw_numbers, crop, cross_entropy, sgd
 from tombola.training.cuda.norm import FusedNorm
 from tombola.training.cuda.rewrite import fused
-from tombola.training.epoch import DevicePlan, check_strays
+from tombola.training.epoch import DevicePlan, check_strays, gathered_at_step
 from tombola.training.flat_network import FlatNetwork
 from tombola.training.losses import mean_loss
 from tombola.training.recipe import Recipe
@@ -62,7 +62,10 @@ class FusedStep:
         return torch.tensor([recipe.momentum, recipe.weight_decay])
 
     def inputs(self, plan: DevicePlan, size: int) -> tuple[Tensor, Tensor]:
-        return crop(self._batches, plan, size, self._network.dtype)
+        if plan.draws.centres is None and plan.draws.transform is None:
+            return crop(self._batches, plan, size, self._network.dtype)
+        images, targets = gathered_at_step(plan, self._batches, size)
+        return images.to(self._network.dtype), targets
 
     def learn(self, inputs: Tensor, targets: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
         outputs = self._network(inputs, training=True)

@@ -67,6 +67,8 @@ def _crop_kernel(
 def crop(batches: Batches, plan: DevicePlan, size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The batch of ``size`` images that the plan points to, and its labels.
 
+    Of the plan's draws only crops and flips are followed.
+
     An image whose place is out of range is the first instead, and counted among the plan's strays.
 
     Returns images ``(size, C, H, W)`` in ``dtype``, channels_last, and labels int64 ``(size,)``.
@@ -76,8 +78,8 @@ def crop(batches: Batches, plan: DevicePlan, size: int, dtype: torch.dtype) -> t
     images = torch.empty(size, height, width, channels, dtype=dtype, device=batches.padded.device)
     targets = torch.empty(size, dtype=torch.int64, device=batches.padded.device)
     _crop_kernel[(size, triton.cdiv(height * width, _CROPPED_PIXELS))](
-        batches.padded, batches.all_labels, plan.order, plan.rows, plan.columns, plan.flips, plan.step,
-        plan.strays, batches.scale, batches.shift, images, targets,
+        batches.padded, batches.all_labels, plan.order, plan.draws.rows, plan.draws.columns, plan.draws.flips,
+        plan.step, plan.strays, batches.scale, batches.shift, images, targets,
         len(batches), len(plan.order), plan.batch_size, tall, wide, height, width, batches.pad,
         FILL_MEAN=batches.fill == "mean" and batches.pad > 0, REAL=channels,
         CHANNELS=triton.next_power_of_2(channels), PIXELS=_CROPPED_PIXELS, num_warps=4,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from tombola import seeds
 from tombola.errors import NetworkError
 from tombola.training.cuda.kernels import HalvingPool, Pointwise
 from tombola.training.cuda.norm import FusedNorm
@@ -209,7 +210,10 @@ def check_fused(module: nn.Module, shape: tuple[int, ...]) -> None:
         original.train(training)
         other.train(training)
         rewritten.train(training)
-        expected, outputs = original(images.clone()), rewritten(images.clone())
+        with seeds.torch_stream("check", device=device):
+            expected = original(images.clone())
+        with seeds.torch_stream("check", device=device):
+            outputs = rewritten(images.clone())
         _compare("outputs", outputs, expected)
         if training:
             weight = torch.randn(expected.shape, generator=draws).to(expected)
