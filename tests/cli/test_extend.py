@@ -60,6 +60,7 @@ def test_the_experiment_runs_with_all_that_is_declared(tombola: Tombola, files: 
     described = [json.loads(path.read_text()) for path in files.glob("store/**/job.json")]
     recipes_used = [call["arguments"]["recipe"] for call in described if call["function"] == "train"]
     own = {"schedule": "triangle@1", "loss": "focal@1", "optimizer": "rmsprop@1"}
+    own |= {"augmentation": {"declared": "brightness", "cutout": 2}}
     assert recipes_used == [{"epochs": 1, "batch_size": 100, "lr": 0.01, **own}] * (2 * 3 * 3 - 4)
 
 
