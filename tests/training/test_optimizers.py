@@ -56,7 +56,7 @@ KEPT = {
 }
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(networks(), recipes(), st.lists(st.floats(1e-3, 0.3), min_size=1, max_size=5), st.integers(0, 2**16))
 def test_every_step_is_that_of_torch_optim_and_nothing_is_kept_of_pruned_weights(
     module: nn.Module, recipe: tb.Recipe, rates: list[float], seed: int
