@@ -17,6 +17,7 @@ import tombola as tb
 from tombola import source
 from tombola.errors import RecipeError
 from tombola.lab.arguments import from_json
+from tombola.lab.user_code import import_file
 from tombola.source import recorded_uses
 from tombola.training import definitions, engines
 from tombola.training.checkpoint import Checkpoint, Checkpoints
@@ -98,9 +99,11 @@ def test_a_declared_optimizer_follows_the_schedule_and_keeps_nothing_of_pruned_w
     ticket: tb.Ticket, digits: tb.Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[torch.optim.Optimizer] = []
+    begun: list[list[Tensor]] = []
 
     @tb.declare_optimizer("two-groups")
     def two_groups(parameters: list[nn.Parameter], recipe: tb.Recipe) -> torch.optim.Optimizer:
+        begun.append([each.detach().clone() for each in parameters])
         made.append(adam_in_two_groups(parameters, recipe))
         return made[-1]
 
@@ -124,6 +127,10 @@ def test_a_declared_optimizer_follows_the_schedule_and_keeps_nothing_of_pruned_w
     run = tb.train(ticket, digits, recipe)
     assert rates == pytest.approx([0.01, 0.02] * 6 + [0.001, 0.002] * 6)
     assert run.engine == "eager, declared optimizer"
+    # It begins at the weights of the ticket, not at those of a new network.
+    weights = ticket.weights()
+    names = [name for name, _ in ticket.network.build().named_parameters()]
+    assert all(torch.equal(weights[name], value) for name, value in zip(names, begun[-1], strict=True))
 
 
 def test_a_declared_adamw_is_the_one_of_tombola(ticket: tb.Ticket, digits: tb.Data) -> None:
@@ -165,6 +172,38 @@ def test_a_declared_optimizer_goes_on_to_the_same_bits_after_an_interruption_and
     point = tb.trunk(ticket, digits, recipe, epochs=2)
     point = tb.trunk(ticket, digits, recipe, epochs=3, after=point)
     assert same_bits(point.weights, tb.pretrain(ticket, digits, recipe, epochs=3).start)
+
+
+def test_a_checkpoint_of_a_loss_that_was_edited_meanwhile_is_not_used(
+    ticket: tb.Ticket, digits: tb.Data, tmp_path: Path, same_run: Same
+) -> None:
+    text = """
+import tombola as tb
+
+@tb.declare_loss("edited")
+def edited(logits, labels):
+    return -1 * logits.log_softmax(1).gather(1, labels[:, None])[:, 0]
+"""
+
+    class Cut(Exception):
+        pass
+
+    class CutOff(Checkpoints):
+        def keep(self, checkpoint: Checkpoint) -> None:
+            super().keep(checkpoint)
+            raise Cut
+
+    def declare(text: str) -> tb.Recipe:
+        definitions.LOSSES._declared.clear()
+        (tmp_path / "mine.py").write_text(text)
+        import_file(tmp_path / "mine.py")
+        return tb.Recipe(epochs=2, batch_size=400, loss="edited")
+
+    with pytest.raises(Cut):
+        tb.train(ticket, digits, declare(text), watch=CutOff(tmp_path / "kept", every=0))
+    recipe = declare(text.replace("-1 *", "-3 *"))
+    whole = tb.train(ticket, digits, recipe)
+    assert same_run(tb.train(ticket, digits, recipe, watch=Checkpoints(tmp_path / "kept", every=0)), whole)
 
 
 def test_adamw_goes_on_along_a_trunk(ticket: tb.Ticket, digits: tb.Data, same_bits: Same) -> None:

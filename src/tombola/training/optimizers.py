@@ -107,7 +107,7 @@ class DeclaredOptimizer:
         try:
             content = io.BytesIO(tensors[_SAVED].cpu().numpy().tobytes())
             # Weights only: a checkpoint may be of a stranger, and runs no code.
-            self._optimizer.load_state_dict(torch.load(content, weights_only=True))
+            self._optimizer.load_state_dict(torch.load(content, map_location="cpu", weights_only=True))
         except pickle.UnpicklingError as error:
             raise ValueError(f"the state of optimizer {self._recipe.optimizer}: {reason(error)}") from error
 

@@ -449,7 +449,7 @@ def test_steps_of_every_optimizer_are_as_near_to_float64_as_plain_ones(
     name, plain = distance()
     assert name == "graphed, plain"
     print(optimizer, fused, plain)
-    assert fused < 2 * plain + 1e-6
+    assert fused < 2 * plain + 1e-5
     assert fused < 1e-3
 
 
