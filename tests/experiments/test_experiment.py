@@ -408,6 +408,16 @@ def test_epochs_as_an_axis_have_a_column_of_their_own(tmp_path: Path) -> None:
     assert isinstance(table.numbers[0].key, Key)
 
 
+def test_recipes_of_a_grid_may_differ_in_their_augmentation() -> None:
+    choices = [{"cutout": 2}, {"pad": 0}, tb.Augmentation()]
+    experiment = Experiment("mine", ["convnet"], ["digits"], {"epochs": 1, "augmentation": choices})
+    recipes = [recipe for _, recipe in experiment.recipes()]
+    augmentations = [tb.Augmentation(cutout=2), tb.Augmentation(pad=0), tb.Augmentation()]
+    assert recipes == [tb.Recipe(epochs=1, augmentation=augmentation) for augmentation in augmentations]
+    items = experiment.at().items
+    assert len({item.key for item in items}) == len(items)
+
+
 def test_a_study_written_before_has_the_same_class() -> None:
     assert tb.OwnStudy is tb.Experiment is Experiment
 
@@ -419,6 +429,11 @@ def test_a_study_written_before_has_the_same_class() -> None:
         ({"recipe": {"epochs": 0}}, "epochs is 0; it must be a whole number, at least 1"),
         ({"recipe": {"lr": "fast"}}, "mine: recipe has lr = 'fast'; it must be a number"),
         ({"recipe": {"milestones": 3}}, "mine: the recipe does not fit: "),
+        (
+            {"recipe": {"augmentation": "lit"}},
+            "mine: the recipe does not fit: augmentation is 'lit'",
+        ),
+        ({"recipe": {"augmentation": [{"cut": 1}]}}, "mine: the recipe does not fit: "),
         ({"networks": "convnet"}, "mine: networks is 'convnet'; give a list of at least one"),
         ({"networks": ["convnett"]}, "no network 'convnett'; did you mean 'convnet'?"),
         ({"measures": "probe"}, "mine: measures is 'probe'; give a list, ['probe']"),

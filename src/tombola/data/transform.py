@@ -67,15 +67,11 @@ class Transform:
 
     def applied(self, images: Tensor, draws: OwnDraws) -> Tensor:
         """What ``apply`` returns for raw pixels; RecipeError if its shape, type or device is another."""
+        before = _form(images)
         changed = self.apply(images, draws)
-        self.check_form(images, changed)
-        return changed
-
-    def check_form(self, images: Tensor, changed: Tensor) -> None:
-        """Raises RecipeError unless images have the shape, type and device that they had."""
-        before, after = _form(images), _form(changed)
-        if before != after:
+        if (after := _form(changed)) != before:
             raise RecipeError(f"augmentation {self.name} makes {after} of {before}; it must leave that alone")
+        return changed
 
 
 def _form(images: object) -> str:

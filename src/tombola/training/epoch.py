@@ -111,7 +111,8 @@ class DevicePlan:
         if self.rates.device.type == "cuda":
             rates = rates.pin_memory()  # else the copy would be waited for
         targets, sources = self.draws.tensors(), plan.draws.tensors()
-        if [(each.shape, each.dtype) for each in targets] != [(each.shape, each.dtype) for each in sources]:
+        forms = [[(draws.shape, draws.dtype) for draws in tensors] for tensors in (targets, sources)]
+        if forms[0] != forms[1]:
             assert self.draws.transform is not None
             raise RecipeError(
                 f"augmentation {self.draws.transform.name} draws other shapes or types from epoch to epoch; "

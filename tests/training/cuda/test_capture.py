@@ -87,9 +87,19 @@ def test_a_capture_that_fails_says_whether_memory_was_the_cause(
 ) -> None:
     class Stream:
         device_index = 0
+        device = CPU
 
         def synchronize(self) -> None:
             pass
+
+    class Global:
+        state: object = "global"
+
+        def graphsafe_get_state(self) -> object:
+            return self.state
+
+        def graphsafe_set_state(self, state: object) -> None:
+            self.state = state
 
     class Graph:
         def capture_begin(self, pool: Any, capture_error_mode: str) -> None:
@@ -99,9 +109,12 @@ def test_a_capture_that_fails_says_whether_memory_was_the_cause(
             raise torch.AcceleratorError("operation failed due to a previous error during capture")
 
     def work() -> None:
+        assert isinstance(generator.state, torch.Generator)  # of this capture
         if begun:
             raise torch.OutOfMemoryError("too much") if full else RuntimeError("it waits")
 
+    generator = Global()
+    monkeypatch.setattr(torch.cuda, "default_generators", {CPU.index: generator})
     begun: list[Any] = []
     ended: list[Any] = []
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
@@ -116,6 +129,7 @@ def test_a_capture_that_fails_says_whether_memory_was_the_cause(
     assert isinstance(failure.value, torch.OutOfMemoryError) == full
     assert not device_is_lost(failure.value)
     assert ended == begun == ["pool"]
+    assert generator.state == "global"
 
 
 def failing(error: Exception) -> Callable[[], None]:

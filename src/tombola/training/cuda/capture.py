@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from typing import Any, TypeVar
 
@@ -60,8 +60,9 @@ def capture(
     """
     stream = torch.cuda.current_stream()
     cause, full = "", False
-    # A capture takes the global generator along whether its work draws or not: nobody may draw from it now.
-    with borrowing, _capturing, nullcontext() if generator is None else _in_place_of_global(generator):
+    # Some releases of PyTorch take the global generator along whether the work draws or not, and it would be
+    # of no use after a capture that failed.
+    with borrowing, _capturing, _in_place_of_global(generator or torch.Generator(stream.device)):
         for _ in range(_WARM_UPS):
             before()
             work()
