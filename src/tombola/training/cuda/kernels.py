@@ -229,7 +229,7 @@ def _cross_entropy_kernel(
     exponential = tl.exp(shifted)
     total = tl.sum(exponential, 1)
     chosen = label[None, :] == target[:, None]
-    if SMOOTHING:
+    if SMOOTHING > 0.0:
         every = SMOOTHING / classes
         wanted = tl.where(chosen, 1.0 - SMOOTHING + every, every)
         # Padded columns are minus infinity, which times zero would be undefined.
