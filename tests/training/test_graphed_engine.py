@@ -405,9 +405,9 @@ def test_one_engine_serves_all_recipes_that_differ_in_numbers(
     made: list[int] = []
     build = GraphedEngine.__init__
 
-    def counted(self: GraphedEngine, *arguments: object) -> None:
+    def counted(self: GraphedEngine, *arguments: object, **options: object) -> None:
         made.append(1)
-        build(self, *arguments)  # type: ignore[arg-type]
+        build(self, *arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(GraphedEngine, "__init__", counted)
     forget_engines()
@@ -527,8 +527,8 @@ def test_a_forgotten_engine_is_gone_without_garbage_collection(
     engines: list[weakref.ref[GraphedEngine]] = []
     build = GraphedEngine.__init__
 
-    def noted(self: GraphedEngine, *arguments: object) -> None:
-        build(self, *arguments)  # type: ignore[arg-type]
+    def noted(self: GraphedEngine, *arguments: object, **options: object) -> None:
+        build(self, *arguments, **options)  # type: ignore[arg-type]
         engines.append(weakref.ref(self))
 
     monkeypatch.setattr(GraphedEngine, "__init__", noted)

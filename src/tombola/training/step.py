@@ -84,6 +84,7 @@ class PlainStep:
         return gathered_at_step(plan, self._batches, size)
 
     def learn(self, inputs: Tensor, targets: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
+        self._flat_network.module.train()
         loss, right = take_step(self._flat_network, self._recipe, self._precision, inputs, targets, rate)
         # Also under a full mask: the next round copies another one in.
         self._flat_network.select_kept()
