@@ -339,7 +339,10 @@ def test_a_copy_is_its_trunk_only_if_nothing_restarts() -> None:
 
 def test_heads_are_trained_by_sgd_on_cross_entropy_only(run: tb.Run, digits: tb.Data) -> None:
     for fields, message in (
-        ({"optimizer": "adamw"}, "optimizer is 'adamw', but heads are trained by SGD on cross-entropy; leave it"),
+        (
+            {"optimizer": "adamw"},
+            "optimizer is 'adamw', but heads are trained by SGD on cross-entropy; leave it",
+        ),
         ({"label_smoothing": 0.1}, "label_smoothing is 0.1, but heads are trained by SGD"),
         ({"loss": "distillation"}, "loss is 'distillation', but heads are trained by SGD"),
     ):
