@@ -18,6 +18,7 @@ from tombola import source
 from tombola.errors import RecipeError
 from tombola.lab.arguments import from_json
 from tombola.lab.user_code import import_file
+from tombola.measures.first_stable import shares_trunk
 from tombola.source import recorded_uses
 from tombola.training import definitions, engines
 from tombola.training.checkpoint import Checkpoint, Checkpoints
@@ -327,6 +328,26 @@ def test_an_optimizer_that_no_training_can_use_is_refused_before_the_first_epoch
     tb.declare_optimizer("odd")(factory)
     with pytest.raises(RecipeError, match=re.escape(message)):
         check_trainable(ticket.network, digits, tb.Recipe(optimizer="odd"), 0)
+
+
+def test_a_copy_is_its_trunk_only_if_nothing_restarts() -> None:
+    tb.declare_optimizer("mine")(lambda parameters, recipe: torch.optim.Adam(parameters))
+    assert shares_trunk(tb.Recipe(momentum=0.0), 3, [3, 4])
+    assert not shares_trunk(tb.Recipe(momentum=0.0, optimizer="mine"), 3, [3, 4])
+    assert not shares_trunk(tb.Recipe(optimizer="adamw"), 3, [3, 4])
+
+
+def test_heads_are_trained_by_sgd_on_cross_entropy_only(run: tb.Run, digits: tb.Data) -> None:
+    for fields, message in (
+        (
+            {"optimizer": "adamw"},
+            "optimizer is 'adamw', but heads are trained by SGD on cross-entropy; leave it",
+        ),
+        ({"label_smoothing": 0.1}, "label_smoothing is 0.1, but heads are trained by SGD"),
+        ({"loss": "distillation"}, "loss is 'distillation', but heads are trained by SGD"),
+    ):
+        with pytest.raises(RecipeError, match=re.escape(message)):
+            tb.probe(run, digits, recipe=tb.Recipe(epochs=1, **fields))  # type: ignore[arg-type]
 
 
 def test_names_are_refused_in_one_line() -> None:

@@ -59,8 +59,8 @@ def engine_for(
     Raises :class:`~tombola.errors.DeviceError` if the memory of the GPU does not suffice, and
     :class:`~tombola.errors.DeviceLost` if it did not in silence (:mod:`tombola.training.cuda.memory`).
     """
-    plain = teacher is not None or is_own(OPTIMIZERS, recipe.optimizer)
-    if device.type == "cpu" or plain or not knows_this_torch():
+    never_captured = teacher is not None or is_own(OPTIMIZERS, recipe.optimizer)
+    if device.type == "cpu" or never_captured or not knows_this_torch():
         with watched(device):
             yield EagerEngine(network, data, recipe, device, precision, draws=draws, teacher=teacher)
         return

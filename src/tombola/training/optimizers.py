@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -112,7 +111,7 @@ class DeclaredOptimizer:
             raise ValueError(f"the state of optimizer {self._recipe.optimizer}: {reason(error)}") from error
 
     def try_step(self) -> None:
-        """Take a step along zero gradients and read the state back, on parameters that nobody needs.
+        """Take a step along zero gradients and read the state back, on parameters that are thrown away.
 
         Raises :class:`~tombola.errors.RecipeError` for an optimizer that no training could use.
         """
@@ -138,7 +137,7 @@ class DeclaredOptimizer:
         )
 
 
-def _tensors_in(state: Any) -> Iterator[Tensor]:
+def _tensors_in(state: object) -> Iterator[Tensor]:
     """Yields the tensors in what an optimizer keeps of a parameter, however deep in its lists."""
     if isinstance(state, Tensor):
         yield state

@@ -124,7 +124,7 @@ def check_teacher(recipe: Recipe, teacher: object, network: Network) -> None:
     if not isinstance(teacher, Run | Ticket):
         raise RecipeError(f"teacher is {teacher!r:.60}; it must be a run or a ticket")
     other = weights_of(teacher)[0].network
-    theirs, ours = (_image_text(each.channels, each.size, each.classes) for each in (other, network))
+    theirs, ours = (_image_text(of.channels, of.size, of.classes) for of in (other, network))
     if theirs != ours:
         raise RecipeError(f"the teacher {other.name} is for {theirs}, the ticket for {ours}; they must agree")
 

@@ -53,7 +53,7 @@ class Recipe(OneLine):
     batch_size: int = 256
     """Images a step; the last, smaller batch of an epoch is kept."""
     lr: float = 0.1
-    """Learning rate at the start."""
+    """Learning rate at the start. The default is for SGD; AdamW usually wants about 0.001."""
     momentum: float = 0.9
     """Momentum of SGD, from 0 to below 1, without dampening."""
     weight_decay: float = 5e-4

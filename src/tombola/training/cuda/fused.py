@@ -106,8 +106,8 @@ class FusedStep:
                 weights = flat_network.weights[stretch]
                 states = [row[stretch] for row in flat_network.states.values()]
                 if self._optimizer == "adamw":
-                    taken, numbers = flat_network.steps_taken, self._numbers
-                    adamw(weights, gradient, states, kept, copy, rate, taken, numbers)
+                    steps_taken = flat_network.steps_taken
+                    adamw(weights, gradient, states, kept, copy, rate, steps_taken, self._numbers)
                 else:
                     nesterov = self._optimizer == "nesterov"
                     sgd(weights, gradient, states[0], kept, copy, rate, self._numbers, nesterov=nesterov)

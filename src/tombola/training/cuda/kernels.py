@@ -323,10 +323,10 @@ def _adamw_kernel(
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = place < count
     # In float64, because 1 - beta and 1 - beta^steps lose most of their digits where beta is near 1.
-    taken = tl.load(steps_taken).to(tl.float64)
+    steps = tl.load(steps_taken).to(tl.float64)
     first_beta, second_beta = tl.load(numbers), tl.load(numbers + 1)
-    step_size = tl.load(rate).to(tl.float64) / (1.0 - tl.exp(taken * tl.load(numbers + 2)))
-    second_root = tl.sqrt(1.0 - tl.exp(taken * tl.load(numbers + 3)))
+    step_size = tl.load(rate).to(tl.float64) / (1.0 - tl.exp(steps * tl.load(numbers + 2)))
+    second_root = tl.sqrt(1.0 - tl.exp(steps * tl.load(numbers + 3)))
     slope = tl.load(gradient + place, mask=inside).to(tl.float32)
     mean = tl.load(first + place, mask=inside) * first_beta.to(tl.float32)
     mean += (1.0 - first_beta).to(tl.float32) * slope
