@@ -43,6 +43,8 @@ def imp(
     *,
     rounds: int,
     noise: int = 0,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
     same_noise: bool = False,
     device: str | torch.device | None = "cpu",
     watch: Watch | None = None,
@@ -55,6 +57,7 @@ def imp(
     rounds: number of prunings; sparsity after n of them is 1 - (1 - fraction)^n. No more than leave a weight,
         nor than a list of fractions has.
     noise: number of the noise; each round draws its own noise from it.
+    order_noise, augmentation_noise: numbers of its two causes apart, as for :func:`~tombola.train`.
     same_noise: replay the noise of round 0 in every round, as a control.
     pruning: of each pruning ``fraction``, or a list of one for each, ``scope``, ``exclude``, ``score``,
         ``same_sign`` and ``invert``, as for :func:`~tombola.prune`. A score that asks for data gets these.
@@ -67,8 +70,9 @@ def imp(
     _check_search(start, recipe, rounds, settings)
     call = directly(device, watch)
     return chain(
-        call, start, data, recipe, rounds=rounds, noise=noise, same_noise=same_noise, pruning=settings
-    )
+        call, start, data, recipe, rounds=rounds, noise=noise, order_noise=order_noise,
+        augmentation_noise=augmentation_noise, same_noise=same_noise, pruning=settings,
+    )  # fmt: skip
 
 
 def mask_search(
@@ -78,6 +82,8 @@ def mask_search(
     *,
     rounds: int,
     noise: int = 0,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
     same_noise: bool = False,
     device: str | torch.device | None = "cpu",
     watch: Watch | None = None,
@@ -95,8 +101,9 @@ def mask_search(
     _check_search(start, recipe, rounds, settings)
     call = directly(device, watch)
     return tickets(
-        call, start, data, recipe, rounds=rounds, noise=noise, same_noise=same_noise, pruning=settings
-    )
+        call, start, data, recipe, rounds=rounds, noise=noise, order_noise=order_noise,
+        augmentation_noise=augmentation_noise, same_noise=same_noise, pruning=settings,
+    )  # fmt: skip
 
 
 def one_shot(
@@ -106,6 +113,8 @@ def one_shot(
     *,
     sparsity: float,
     noise: int = 0,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
     device: str | torch.device | None = "cpu",
     watch: Watch | None = None,
     **ranking: Unpack[RankingOptions],
@@ -128,8 +137,9 @@ def one_shot(
             "such as densify(ticket)"
         )
     _, ticket = mask_search(
-        start, data, recipe, rounds=1, fraction=sparsity, noise=noise, device=device, watch=watch, **ranking
-    )
+        start, data, recipe, rounds=1, fraction=sparsity, noise=noise, order_noise=order_noise,
+        augmentation_noise=augmentation_noise, device=device, watch=watch, **ranking,
+    )  # fmt: skip
     return ticket
 
 
@@ -141,6 +151,8 @@ def chain(
     *,
     rounds: int,
     noise: int = 0,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
     same_noise: bool = False,
     pruning: Pruning | None = None,
 ) -> Iterator[Run | Written]:
@@ -154,12 +166,15 @@ def chain(
     from tombola.training.loop import train
 
     pruning = pruning or Pruning()
-    noise_round = 0 if same_noise else None
-    run = call(train, start, data, recipe, noise=noise, noise_round=noise_round)
+    noises = {
+        "noise": noise, "noise_round": 0 if same_noise else None,
+        "order_noise": order_noise, "augmentation_noise": augmentation_noise,
+    }  # fmt: skip
+    run = call(train, start, data, recipe, **noises)
     yield run
     for number in range(1, rounds + 1):
         ticket = call(prune, run, **pruning.options(number, data))
-        run = call(train, ticket, data, recipe, noise=noise, noise_round=noise_round)
+        run = call(train, ticket, data, recipe, **noises)
         yield run
 
 
@@ -171,6 +186,8 @@ def tickets(
     *,
     rounds: int,
     noise: int = 0,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
     same_noise: bool = False,
     pruning: Pruning | None = None,
 ) -> Iterator[Ticket | Written]:
@@ -180,8 +197,9 @@ def tickets(
     pruning = pruning or Pruning()
     yield start
     runs = chain(
-        call, start, data, recipe, rounds=rounds, noise=noise, same_noise=same_noise, pruning=pruning
-    )
+        call, start, data, recipe, rounds=rounds, noise=noise, order_noise=order_noise,
+        augmentation_noise=augmentation_noise, same_noise=same_noise, pruning=pruning,
+    )  # fmt: skip
     for number, run in enumerate(islice(runs, rounds), start=1):
         yield call(prune, run, **pruning.options(number, data))
 

@@ -110,13 +110,14 @@ def test_a_chain_is_printed_round_by_round_and_remembered(
 
 
 def test_the_page_of_a_chain_says_how_it_was_made(tombola: Callable[..., Result], tmp_path: Path) -> None:
-    options = ("--scope", "layerwise", "--exclude", "14.weight", "--seed", 7, "--same-noise")
+    options = ("--scope", "layerwise", "--exclude", "14.weight", "--seed", 7, "--same-noise", "--order-noise", 9)
     code, _, _ = tombola("imp", "--rounds", 1, *options, "--out", tmp_path / "out", *QUICK)
     assert code == 0
     page = " ".join((tmp_path / "out" / "report.html").read_text(encoding="utf-8").split())
     for words in (
         "smallest of the remaining weights of each layer are removed", "Never pruned: 14.weight.",
         "Seed 7 numbers the draw of the first weights and the noise of training, the same in every round",
+        "The order noise has a number of its own, seed+2.",
         "each layer is ranked by itself",
     ):  # fmt: skip
         assert words in page

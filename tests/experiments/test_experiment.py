@@ -262,6 +262,27 @@ def test_a_measure_of_two_runs_is_taken_of_every_pair_of_copies() -> None:
     assert item.seeds == (0, 0, 0, 1, 1, 1)
 
 
+def test_copies_can_differ_in_one_cause_of_noise_each_kind_beside_the_others() -> None:
+    causes = ["noise", "order", "augmentation"]
+    experiment = Experiment(
+        "mine", recipe=QUICK, copies=2, seeds=2, differ_in=causes, between={"copies": ["barrier"]}
+    )
+    items = [item for item in items_of(experiment) if item.between]
+    assert [dict(item.key.more) for item in items] == [
+        {},
+        {"differ_in": "order"},
+        {"differ_in": "augmentation"},
+    ]
+    (own,) = [item for item in items_of(experiment) if not item.measure]
+    for item, name in zip(items, ["noise", "order_noise", "augmentation_noise"], strict=True):
+        for seed, job in enumerate(item.jobs):
+            first, second = job.arguments["first"], job.arguments["second"]
+            assert first.name == own.jobs[seed].name
+            expected = {**first.arguments, name: seed + 1}
+            assert second.arguments == expected
+    assert [item.key.more for item in items_of(experiment) if not item.between] == [()]
+
+
 def test_copies_are_trained_at_the_rounds_that_ask_for_them_only() -> None:
     experiment = Experiment(
         "mine", recipe=QUICK, rounds=3, copies=2, copies_at=[0, 3], between={"copies": ["barrier"]}
@@ -468,6 +489,9 @@ def test_a_study_written_before_has_the_same_class() -> None:
             {"measures": {"untrained": [{}, 3]}},
             "mine: measures has untrained = [{}, 3]; give its options by name, or {}",
         ),
+        ({"differ_in": "orders"}, "mine: differ_in is 'orders'; allowed are noise, order, augmentation"),
+        ({"differ_in": []}, "mine: differ_in is []; allowed are noise, order, augmentation"),
+        ({"differ_in": ["order", "order"]}, "mine: differ_in has 'order' twice; give each value once"),
         ({"copies": 1}, "mine: copies is 1; it must be a whole number, at least 2"),
         ({"seeds": 0}, "mine: seeds is 0; it must be a whole number, at least 1"),
         ({"rounds": 1.5}, "mine: rounds is 1.5; it must be a whole number, at least 0"),

@@ -155,6 +155,19 @@ def test_a_default_given_in_full_changes_no_name(dense: tb.Job) -> None:
         assert pruned.name == tb.job(tb.prune, plain).name == sha("prune", run={"job": plain.name})
 
 
+def test_a_cause_of_noise_under_the_number_of_the_noise_changes_no_name(dense: tb.Job) -> None:
+    recipe = tb.Recipe(epochs=2)
+    for function, start, options in ((tb.train, dense, {}), (tb.pretrain, dense, {"epochs": 1})):
+        for noise in ({}, {"noise": 0}, {"noise": 3}):
+            number = noise.get("noise", 0)
+            plain = tb.job(function, start, "digits", recipe, **options, **noise)
+            same = {"order_noise": number, "augmentation_noise": number}
+            assert tb.job(function, start, "digits", recipe, **options, **noise, **same).name == plain.name
+            other = tb.job(function, start, "digits", recipe, **options, **noise, order_noise=number + 1)
+            assert other.arguments["order_noise"] == number + 1
+            assert other.name != plain.name
+
+
 def test_a_name_holds_the_criterion_of_pruning(dense: tb.Job, dozen: tb.Recipe) -> None:
     @tb.declare_score("named", version=2)
     def named(run: tb.Run, data: tb.Data) -> dict[str, Tensor]:

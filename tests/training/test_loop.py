@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 import tombola as tb
-from tombola import seeds
+from tombola import files, seeds
 from tombola.data.augmentation import draw
 from tombola.errors import RecipeError
 from tombola.training.checkpoint import Checkpoint, Watch
@@ -43,8 +43,11 @@ class Plain:
     test_accuracy: float
 
 
-def train_plainly(ticket: tb.Ticket, data: tb.Data, recipe: tb.Recipe, noise: int) -> Plain:
+def train_plainly(
+    ticket: tb.Ticket, data: tb.Data, recipe: tb.Recipe, noise: int, augmentation_noise: int | None = None
+) -> Plain:
     """Plain PyTorch, image by image, with torch.optim.SGD and masks by multiplication."""
+    augmented = noise if augmentation_noise is None else augmentation_noise
     raw, labels = data.train.images.numpy(), data.train.labels
     count, _, height, width = raw.shape
     mean = (raw / 255).mean(axis=(0, 2, 3))[:, None, None]
@@ -67,7 +70,7 @@ def train_plainly(ticket: tb.Ticket, data: tb.Data, recipe: tb.Recipe, noise: in
     steps = math.ceil(count / recipe.batch_size)
     for epoch in range(ticket.epoch, recipe.epochs):
         order = seeds.generator("order", noise, ticket.round, epoch).permutation(count)
-        draws = draw(recipe.augmentation, data, noise=noise, round=ticket.round, epoch=epoch)
+        draws = draw(recipe.augmentation, data, noise=augmented, round=ticket.round, epoch=epoch)
         total = 0.0
         for step in range(steps):
             places = range(step * recipe.batch_size, min((step + 1) * recipe.batch_size, count))
@@ -269,6 +272,33 @@ def test_the_noise_of_another_round_can_be_asked_for(
     assert same_run(again, tb.train(replace(late, round=1), digits, recipe, noise=3))
 
 
+def test_data_order_and_augmentation_can_have_numbers_of_their_own(
+    rewound: tb.Ticket, colour: tb.Data, same_run: Same
+) -> None:
+    recipe = tb.Recipe(epochs=3, batch_size=32, lr=0.05)
+    run = tb.train(rewound, colour, recipe, noise=4, augmentation_noise=9)
+    assert (run.noise, run.order_noise, run.augmentation_noise) == (4, None, 9)
+    plain = train_plainly(rewound, colour, recipe, noise=4, augmentation_noise=9)
+    for name, value in plain.weights.items():
+        torch.testing.assert_close(run.weights[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    assert run.history.column("train_loss")[1:] == pytest.approx(plain.losses, rel=1e-4)
+    crossed = tb.train(rewound, colour, recipe, noise=9, order_noise=4)
+    assert files.fingerprint(crossed.weights) == files.fingerprint(run.weights)
+    assert crossed.fingerprint != run.fingerprint  # its noise has another number
+    both = tb.train(rewound, colour, recipe, noise=4)
+    assert same_run(tb.train(rewound, colour, recipe, noise=4, order_noise=4, augmentation_noise=4), both)
+    assert not same_run(both, run)
+
+
+def test_pretraining_splits_its_noise_as_training_does(colour: tb.Data) -> None:
+    recipe = tb.Recipe(epochs=2, batch_size=32, lr=0.05, momentum=0.0)
+    start = tb.initialize(plain_net, colour)
+    ticket = tb.pretrain(start, colour, recipe, epochs=1, noise=1, order_noise=2)
+    halves = tb.train(ticket, colour, recipe, noise=1, order_noise=2)
+    whole = tb.train(start, colour, recipe, noise=1, order_noise=2)
+    assert files.fingerprint(halves.weights) == files.fingerprint(whole.weights)
+
+
 def test_training_touches_no_global_generator_and_hears_none(
     start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe, run: tb.Run, same_run: Same
 ) -> None:
@@ -295,8 +325,10 @@ def test_training_leaves_the_ticket_as_it_was(
 def test_a_noise_that_is_no_whole_number_is_refused(
     start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe
 ) -> None:
-    with pytest.raises(RecipeError, match=r"noise is 1\.5 of round 0; both must be whole numbers"):
+    with pytest.raises(RecipeError, match=r"noise is 1\.5; it must be a whole number"):
         tb.train(start, digits, recipe, noise=1.5)  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match=r"augmentation_noise is '2'; it must be a whole number"):
+        tb.train(start, digits, recipe, augmentation_noise="2")  # type: ignore[arg-type]
 
 
 # Runs that fail

@@ -42,6 +42,14 @@ def imp(
     exclude: Annotated[tuple[str, ...], tyro.conf.arg(help="Names of weights never to prune.")] = (),
     same_noise: Annotated[bool, tyro.conf.arg(help="Replay the noise of round 0 in every round.")] = False,
     seed: Annotated[int, tyro.conf.arg(help="Number of the initialisation and of the SGD noise.")] = 0,
+    order_noise: Annotated[
+        int | None,
+        tyro.conf.arg(help="Number of the data order alone; default: the seed.", help_behavior_hint=""),
+    ] = None,
+    augmentation_noise: Annotated[
+        int | None,
+        tyro.conf.arg(help="Number of the augmentation alone; default: the seed.", help_behavior_hint=""),
+    ] = None,
     init: Annotated[
         str | None,
         tyro.conf.arg(help="Initialisation: pytorch, kaiming-normal, ...; default: the network's own."),
@@ -81,7 +89,7 @@ def imp(
     )
     chain = imp_jobs(
         network, data, recipe, rounds=rounds, rewind=rewind, same_noise=same_noise, seed=seed, init=init,
-        **vars(pruning),
+        order_noise=order_noise, augmentation_noise=augmentation_noise, **vars(pruning),
     )  # fmt: skip
     lab = Lab(store, settings=settings)
     if out is not None:
@@ -111,7 +119,8 @@ def imp(
     if out is not None:
         experiment = bound_chain(
             chain, network, data, recipe, rewind=rewind, pruning=pruning,
-            same_noise=same_noise, seed=seed, init=init,
+            same_noise=same_noise, seed=seed, init=init, order_noise=order_noise,
+            augmentation_noise=augmentation_noise,
         )  # fmt: skip
         write_page(lab, [experiment], out, files=False)
         say(console, f"report: {(out / 'report.html').absolute()}")

@@ -12,7 +12,7 @@ import itertools
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from tombola.experiments.figures import exhibits_of
 from tombola.lab import call_values
 from tombola.lab.chains import imp_jobs
 from tombola.lab.job import Job
+from tombola.measures.instability import DIFFERENCES, Difference
 from tombola.networks.versions import as_written
 from tombola.pruning.allocation import Scope
 from tombola.pruning.prune import Pruning
@@ -57,6 +58,8 @@ class Experiment:
         next. A measure of two runs is taken of every pair.
     copies: how many trainings of each ticket there are then, the chain's own among them.
     copies_at: the rounds at which tickets have copies; None for all, which costs as many trainings again.
+    differ_in: what copies differ in: the ``"noise"``, or data ``"order"`` or ``"augmentation"`` alone; a list
+        of these makes copies of each kind.
     own_pretraining_noise: whether late rewinding has a noise of its own, as in the paper, so that a rewound
         dense training is not the unrewound one over again.
     title: what it is about, for its page.
@@ -82,6 +85,7 @@ class Experiment:
     between: Mapping[str, Measures] = field(default_factory=dict)
     copies: int = 3
     copies_at: Sequence[int] | None = None
+    differ_in: Difference | Sequence[Difference] = "noise"
     own_pretraining_noise: bool = False
     title: str = ""
 
@@ -187,6 +191,13 @@ class Experiment:
         """The names of the scores, with their versions."""
         scores = [self.score] if isinstance(self.score, str) else self.score
         return tuple(map(written_score, scores))
+
+    @property
+    def differences(self) -> tuple[Difference, ...]:
+        """What the copies of a ticket differ in, for each kind of copies."""
+        if isinstance(self.differ_in, Sequence) and not isinstance(self.differ_in, str):
+            return tuple(self.differ_in)
+        return (self.differ_in,)
 
     def pruning(self, score: str) -> Pruning:
         """How the chains of a score are pruned.
@@ -326,6 +337,11 @@ class Experiment:
             raise ExperimentError(f"{self.name}: init is {self.init!r:.60}; give the name of a scheme")
         self._check_different("rewind", self.rewinds)
         self._check_different("copies_at", self.copies_at or ())
+        if not self.differences or not all(differ_in in DIFFERENCES for differ_in in self.differences):
+            raise ExperimentError(
+                f"{self.name}: differ_in is {self.differ_in!r:.60}; allowed are {', '.join(DIFFERENCES)}"
+            )
+        self._check_different("differ_in", self.differences)
         fractions = list(self.fraction) if isinstance(self.fraction, list | tuple) else [self.fraction]
         if not all(map(_is_number, fractions)):
             raise ExperimentError(f"{self.name}: fraction is {self.fraction!r}; it must be a number")
@@ -367,6 +383,8 @@ def bound_chain(
     same_noise: bool,
     seed: int,
     init: str | None,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
 ) -> Bound:
     """A single pruning chain as an experiment; the arguments are those that it was made with."""
     usual = Recipe()
@@ -380,15 +398,25 @@ def bound_chain(
         "chain", [network], [data], settings, rounds=len(chain) - 1, rewind=rewind, init=init, **ranking,
         title=f"A pruning chain of {network} on {data}",
     )  # fmt: skip
+    numbers = {
+        name: call_values.relative(number, seed)
+        for name, number in (("order_noise", order_noise), ("augmentation_noise", augmentation_noise))
+        if number not in (None, seed)
+    }
     items: list[ChainItem] = []
     for number in range(len(chain)):
         key = experiment.key(network, data, rewind, {}, recipe, number, experiment.scores[0])
+        key = replace(key, more=(*key.more, *numbers.items()))
         items += run_items([chain], key, number, recipe.epochs, (seed,), last=number == experiment.rounds)
     noises = "the same in every round" if same_noise else "another in every round"
     about = [
         experiment._trainings(),
         experiment._prunings(),
         f"Seed {seed} numbers the draw of the first weights and the noise of training, {noises}: {_NOISE}.",
+        *(
+            f"The {name.replace('_', ' ')} has a number of its own, {number}."
+            for name, number in numbers.items()
+        ),
     ]
     return Bound(
         name=experiment.name, title=experiment.title, items=tuple(items), about=" ".join(about),

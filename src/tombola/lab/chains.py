@@ -27,12 +27,15 @@ def start_job(
     seed: int = 0,
     init: str | None = None,
     pretraining_noise: int | None = None,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
 ) -> Job:
     """The start of a chain: an initialisation, pretrained for ``rewind`` epochs if that is not 0.
 
     init: initialisation scheme, as for :func:`tombola.initialize`.
     pretraining_noise: number of the noise of the pretraining; by default the seed. Under the chain's own
         number a rewound dense training goes on as if there had been no rewinding (at momentum 0, to the bit).
+    order_noise, augmentation_noise: numbers of its two causes apart, as for :func:`~tombola.train`.
     """
     if isinstance(network, str):
         Network.of(network, channels=1, size=(1, 1), classes=1)  # refuses an unknown name
@@ -41,7 +44,10 @@ def start_job(
         return start
     check_rewind(rewind, recipe)
     noise = seed if pretraining_noise is None else pretraining_noise
-    return job(pretrain, start, data, recipe, epochs=rewind, noise=noise)
+    return job(
+        pretrain, start, data, recipe, epochs=rewind, noise=noise, order_noise=order_noise,
+        augmentation_noise=augmentation_noise,
+    )  # fmt: skip
 
 
 def imp_jobs(
@@ -55,6 +61,8 @@ def imp_jobs(
     seed: int = 0,
     init: str | None = None,
     pretraining_noise: int | None = None,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
     **pruning: Unpack[PruningOptions],
 ) -> list[Job]:
     """The ``rounds + 1`` trainings of a pruning chain, the first of them dense.
@@ -62,6 +70,7 @@ def imp_jobs(
     rewind: epoch that every round goes back to; 0 is the initialisation.
     seed: number of both the initialisation and the noise.
     init, pretraining_noise: as for :func:`start_job`.
+    order_noise, augmentation_noise: of all trainings, and of the pretraining unless that has its own noise.
     The other arguments are as for :func:`tombola.imp`.
     """
     settings = Pruning(**pruning)
@@ -70,10 +79,14 @@ def imp_jobs(
         # Which weights there are does not depend on the images.
         module = Network.of(network, channels=3, size=(32, 32), classes=10).initialized(0)
         settings.check_names(prunable_names(module), f"prunable weight of {network}")
+    causes = {"order_noise": order_noise, "augmentation_noise": augmentation_noise}
     start = start_job(
-        network, data, recipe, rewind=rewind, seed=seed, init=init, pretraining_noise=pretraining_noise
+        network, data, recipe, rewind=rewind, seed=seed, init=init, pretraining_noise=pretraining_noise,
+        **(causes if pretraining_noise is None else {}),
+    )  # fmt: skip
+    runs = chain(
+        job, start, data, recipe, rounds=rounds, noise=seed, same_noise=same_noise, pruning=settings, **causes
     )
-    runs = chain(job, start, data, recipe, rounds=rounds, noise=seed, same_noise=same_noise, pruning=settings)
     return [as_job(run) for run in runs]
 
 
@@ -92,6 +105,8 @@ def ticket_jobs(
     seed: int = 0,
     init: str | None = None,
     pretraining_noise: int | None = None,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
     **pruning: Unpack[PruningOptions],
 ) -> list[Job]:
     """The ``rounds + 1`` tickets of a mask search, the first of them its start.
@@ -103,7 +118,8 @@ def ticket_jobs(
     """
     runs = imp_jobs(
         network, data, recipe, rounds=rounds, rewind=rewind, same_noise=same_noise, seed=seed, init=init,
-        pretraining_noise=pretraining_noise, **pruning,
+        pretraining_noise=pretraining_noise, order_noise=order_noise, augmentation_noise=augmentation_noise,
+        **pruning,
     )  # fmt: skip
     return [as_job(run.arguments["ticket"]) for run in runs]
 

@@ -28,6 +28,7 @@ from tombola.lab.call_values import (
 from tombola.lab.job import Job, described_function, describes, everything_behind, result_type
 from tombola.lab.store import Store
 from tombola.pruning.prune import prune
+from tombola.seeds import NOISES
 from tombola.table.key import Scalar, sparsity_of
 from tombola.ticket import Ticket
 from tombola.training.recipe import Recipe
@@ -50,6 +51,7 @@ class Lineage:
     rewind: epoch of late rewinding, 0 without. prunings: how many by each fraction.
     pretraining, search, training: recipes of late rewinding, of the last run that was pruned, and of the run.
     noise, search_noise: numbers of the noise of the run and of the pruned one.
+    causes, search_causes: of each of the two, numbers of the causes of noise that are not that of the noise.
     subset_percent, subset_criterion, baseline: as in a key. axes: what else tells it from others.
     hidden: what two lineages may differ in and usually do not; told only where they would be mistaken.
     ticket: name of the trained ticket, pruned: of the run that the ticket was pruned from, trained_on: of the
@@ -68,6 +70,8 @@ class Lineage:
     training: Fields | None = None
     noise: int | None = None
     search_noise: int | None = None
+    causes: Mapping[str, int] = field(default_factory=dict)
+    search_causes: Mapping[str, int] = field(default_factory=dict)
     subset_percent: int | None = None
     subset_criterion: str | None = None
     baseline: str | None = None
@@ -130,7 +134,18 @@ class Lineage:
         run_noise = self.seed if self.noise is None else self.noise
         if self.search_noise is not None and self.search_noise != run_noise:
             fields["search_noise"] = relative(self.search_noise, self.seed)
+        for name in NOISES:
+            own, searched = self.causes.get(name), self.search_causes.get(name)
+            if own is not None:
+                fields[name] = relative(own, self.seed)
+            if self.search is not None and own != searched:
+                number = (self.search_noise or 0) if searched is None else searched
+                fields[f"search_{name}"] = relative(number, self.seed)
         return fields
+
+    def number_of(self, name: str) -> int:
+        """The number of one of :data:`~tombola.seeds.NOISES`: its own, or that of the noise."""
+        return self.causes.get(name, self.noise or 0)
 
 
 _RANKING: Fields = {
@@ -288,6 +303,8 @@ class Lineages:
         noise, axes = arguments.get("noise"), dict(start.axes)
         if whole(noise) is not None and noise != start.seed:
             axes["pretraining_noise"] = relative(noise, start.seed)
+        for name, number in _causes(arguments).items():
+            axes[f"pretraining_{name}"] = relative(number, start.seed)
         return replace(
             start, rewind=whole(arguments.get("epochs", 2)) or 0, pretraining=recipe_of(arguments), axes=axes,
             hidden={**start.hidden, "pretraining_noise": whole(noise) or 0},
@@ -315,9 +332,13 @@ class Lineages:
             axes |= {"search_subset_percent": run.subset_percent, "search_subset": run.subset_criterion}
         pruned = next((parent for parent, _ in self.within(arguments.get("run"))), "")
         # A ticket that is pruned as it is keeps the search that it comes from.
-        searched = (run.search, run.search_noise) if run.training is None else (run.training, run.noise)
+        if run.training is not None:
+            run = replace(
+                run, search=run.training, search_noise=run.noise, search_causes=run.causes,
+                training=None, noise=None, causes={},
+            )  # fmt: skip
         return replace(
-            run, prunings=prunings, search=searched[0], search_noise=searched[1], training=None, noise=None,
+            run, prunings=prunings,
             subset_percent=None, subset_criterion=None, axes=axes, hidden={**run.hidden, **hidden}, ticket="",
             pruned=pruned, rankings=rankings,
         )  # fmt: skip
@@ -348,7 +369,8 @@ class Lineages:
         if ticket.dataset is not None and data.dataset != ticket.dataset:
             axes["search_dataset" if ticket.prunings else "start_dataset"] = ticket.dataset
         return replace(
-            ticket, dataset=data.dataset, training=recipe_of(arguments), noise=noise, axes=axes,
+            ticket, dataset=data.dataset, training=recipe_of(arguments), noise=noise,
+            causes=_causes(arguments), axes=axes,
             subset_percent=data.subset_percent, subset_criterion=data.subset_criterion,
             hidden={**ticket.hidden, **data.hidden, "noise": noise or 0},
             ticket=next((parent for parent, _ in self.within(arguments.get("ticket"))), ""),
@@ -380,8 +402,8 @@ class Lineages:
         ticket = self._subject(arguments.get("ticket"), "ticket")
         axes = {**_unranked(ticket), "densified": True}
         return replace(
-            ticket, prunings={}, search=None, search_noise=None, axes=axes, pruned="", ticket="",
-            trained_on="", rankings=(),
+            ticket, prunings={}, search=None, search_noise=None, search_causes={}, axes=axes, pruned="",
+            ticket="", trained_on="", rankings=(),
         )  # fmt: skip
 
     def _subset(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
@@ -451,6 +473,12 @@ def drawn_by(
 def _named(arguments: Mapping[str, Any], names: Iterable[str]) -> dict[str, Scalar]:
     """Some arguments as axes, those that are given."""
     return {name: scalar(arguments[name]) for name in names if arguments.get(name) is not None}
+
+
+def _causes(arguments: Mapping[str, Any]) -> dict[str, int]:
+    """The numbers of causes of noise that a training has apart from that of its noise."""
+    numbers = {name: whole(arguments.get(name)) for name in NOISES}
+    return {name: number for name, number in numbers.items() if number is not None}
 
 
 def _referred(value: Any) -> str:

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from tombola import files, seeds
@@ -22,6 +21,7 @@ from tombola.data.augmentation import draw
 from tombola.data.imageset import Data
 from tombola.errors import RecipeError, TicketError, reason
 from tombola.registry import declare
+from tombola.seeds import NOISES, Streams
 from tombola.source import source_fingerprint
 from tombola.ticket import State, Ticket
 from tombola.training.checkpoint import Checkpoint, Watch
@@ -36,7 +36,7 @@ from tombola.training.run import NOT_MEASURED, Epoch, ForgettingRecord, History,
 from tombola.untrusted import OTHER_FORM
 
 
-@declare("train", cost=train_cost)
+@declare("train", cost=train_cost, default_to=NOISES)
 def train(
     ticket: Ticket,
     data: Data,
@@ -44,6 +44,8 @@ def train(
     *,
     noise: int = 0,
     noise_round: int | None = None,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
     device: str | torch.device | None = "cpu",
     mode: Mode = "default",
     watch: Watch | None = None,
@@ -55,6 +57,8 @@ def train(
     noise: number of the noise: order and augmentation are drawn from streams of this number, the ticket's
         round and the epoch, so no two rounds of a chain see the same.
     noise_round: draw the noise of this round instead of the ticket's own, as a control.
+    order_noise, augmentation_noise: numbers of the two causes of noise apart, data order and augmentation;
+        by default both are ``noise``.
     device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``. On a CPU, another number of threads
         (``torch.set_num_threads``) gives other last bits; the lab uses one.
     mode: what may be chosen on a GPU: by ``"default"`` nothing by timing, so that bits repeat; in
@@ -65,22 +69,25 @@ def train(
     Raises :class:`~tombola.errors.RecipeError` or :class:`~tombola.errors.NetworkError`, before the first
     step, for a training that cannot run as described. A run that diverges is a result, not an error.
     """
-    streams = (noise, ticket.round if noise_round is None else noise_round)
+    round_ = ticket.round if noise_round is None else noise_round
+    streams = Streams.of(noise, round_, order_noise, augmentation_noise)
     with train_until(ticket, data, recipe, recipe.epochs, streams, device, mode, watch) as trained:
         return Run(
             ticket,
             trained.engine.flat_network.state(),
             History(trained.rows),
             ForgettingRecord.from_tensors(trained.record.tensors()),  # on the CPU, like the weights
-            int(noise),
+            streams.noise,
             trained.precision,
             trained.device.type,
             trained.engine.name,
             mode,
+            streams.order_noise,
+            streams.augmentation_noise,
         )
 
 
-@declare("pretrain", cost=pretrain_cost)
+@declare("pretrain", cost=pretrain_cost, default_to=NOISES)
 def pretrain(
     start: Ticket,
     data: Data,
@@ -88,6 +95,8 @@ def pretrain(
     *,
     epochs: int = 2,
     noise: int = 0,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
     device: str | torch.device | None = "cpu",
     mode: Mode = "default",
     watch: Watch | None = None,
@@ -104,7 +113,8 @@ def pretrain(
         raise RecipeError(
             f"the start was taken at epoch {start.epoch} already; pretrain to a later one than that"
         )
-    with train_until(start, data, recipe, epochs, (noise, start.round), device, mode, watch) as trained:
+    streams = Streams.of(noise, start.round, order_noise, augmentation_noise)
+    with train_until(start, data, recipe, epochs, streams, device, mode, watch) as trained:
         return rewind_ticket(start, trained.engine.flat_network.state(), epochs)
 
 
@@ -134,7 +144,7 @@ def train_until(
     data: Data,
     recipe: Recipe,
     until: int,
-    streams: tuple[int, int],
+    streams: Streams,
     device: str | torch.device | None,
     mode: Mode,
     watch: Watch | None,
@@ -142,14 +152,12 @@ def train_until(
 ) -> Iterator[Training]:
     """Train from the ticket's epoch to the end of epoch ``until`` of the recipe's schedule, or resume.
 
-    streams: number and round of the noise.
+    streams: numbers of the noise.
     momentum: that of each trainable parameter to begin with; zero if None.
 
     The training that is yielded holds the final state only while the context lasts: then its engine is
     reused.
     """
-    if not all(isinstance(number, int | np.integer) for number in streams):
-        raise RecipeError(f"noise is {streams[0]} of round {streams[1]}; both must be whole numbers")
     watch = watch or Watch()
     where = resolve_device(device)
     precision = resolve_precision(recipe, where)
@@ -166,10 +174,12 @@ def train_until(
             "mask": files.fingerprint(ticket.mask),
             "data": data.fingerprint,
             "recipe": asdict(recipe) | {"milestones": list(recipe.milestones)},
-            "streams": [int(number) for number in streams],
+            "streams": [streams.noise, streams.round],
             "until": until,
             "environment": environment(where, precision, engine.name, mode),
         }
+        if (streams.order_noise, streams.augmentation_noise) != (None, None):
+            identity["causes"] = [streams.order, streams.augmentation]
         source = source_fingerprint("networks", ticket.network.written)
         if source is not None:  # of the user's own: one that was edited meanwhile is another training
             identity["source"] = source.get("text", source["file"])
@@ -205,7 +215,7 @@ class Training:
     engine: Engine
     data: Data
     recipe: Recipe
-    streams: tuple[int, int]
+    streams: Streams
     device: torch.device
     precision: str
     identity: dict[str, Any]
@@ -245,9 +255,12 @@ class Training:
         """Draw the order, crops and flips of an epoch, and compute its learning rates."""
         count, size = len(self.data.train), self.recipe.batch_size
         steps = -(-count // size)
-        noise, round_ = self.streams
-        order = torch.from_numpy(seeds.generator("order", noise, round_, epoch).permutation(count))
-        draws = draw(self.recipe.augmentation, self.data, noise=noise, round=round_, epoch=epoch)
+        streams = self.streams
+        shuffle = seeds.generator("order", streams.order, streams.round, epoch)
+        order = torch.from_numpy(shuffle.permutation(count))
+        draws = draw(
+            self.recipe.augmentation, self.data, noise=streams.augmentation, round=streams.round, epoch=epoch
+        )
         rates = [self.recipe.rate(epoch, step, steps) for step in range(steps)]
         return EpochPlan(order, draws, rates, size).to(self.device)
 

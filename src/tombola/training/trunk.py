@@ -16,6 +16,7 @@ from tombola.cost import Cost
 from tombola.data.imageset import Data
 from tombola.errors import RecipeError
 from tombola.registry import declare
+from tombola.seeds import NOISES, Streams
 from tombola.ticket import State, Ticket
 from tombola.training.checkpoint import Watch
 from tombola.training.device import Mode
@@ -41,7 +42,7 @@ class Point:
     momentum: State
 
 
-@declare("trunk", cost=trunk_cost)
+@declare("trunk", cost=trunk_cost, default_to=NOISES)
 def trunk(
     start: Ticket,
     data: Data,
@@ -50,6 +51,8 @@ def trunk(
     epochs: int,
     after: Point | None = None,
     noise: int = 0,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
     device: str | torch.device | None = "cpu",
     mode: Mode = "default",
     watch: Watch | None = None,
@@ -67,7 +70,7 @@ def trunk(
     if epochs <= ticket.epoch:
         raise RecipeError(f"the trunk is at epoch {ticket.epoch} already; go on to a later one than that")
     momentum = after.momentum if after is not None and recipe.momentum else None
-    streams = (noise, start.round)
+    streams = Streams.of(noise, start.round, order_noise, augmentation_noise)
     with train_until(ticket, data, recipe, epochs, streams, device, mode, watch, momentum) as trained:
         flat_network = trained.engine.flat_network
         return Point(epochs, flat_network.state(), flat_network.momentum_state() if recipe.momentum else {})
