@@ -60,7 +60,9 @@ def imp(
     order_noise, augmentation_noise: numbers of its two causes apart, as for :func:`~tombola.train`.
     same_noise: replay the noise of round 0 in every round, as a control.
     pruning: of each pruning ``fraction``, or a list of one for each, ``scope``, ``exclude``, ``score``,
-        ``same_sign`` and ``invert``, as for :func:`~tombola.prune`. A score that asks for data gets these.
+        ``same_sign``, ``invert`` and ``rewinding``, as for :func:`~tombola.prune`. A score that asks for data
+        gets these. With ``rewinding="learning_rate"`` a round goes on from the weights of the one before, by
+        the schedule from the start's place on.
 
     Raises as ``train`` and ``prune`` do, at once for settings and before the first step for the rest.
     """
@@ -124,7 +126,8 @@ def one_shot(
     start: dense.
     sparsity: share of the prunable weights, but for excluded ones, that is removed; between 0 and 1, both
         excluded. 1 - 0.8^n keeps as many as n rounds of iterative pruning.
-    ranking: ``scope``, ``exclude``, ``score``, ``same_sign`` and ``invert``, as for :func:`~tombola.prune`.
+    ranking: ``scope``, ``exclude``, ``score``, ``same_sign``, ``invert`` and ``rewinding``, as for
+        :func:`~tombola.prune`.
     The other arguments and errors are as for :func:`mask_search`. The ticket is of round 1.
 
     Raises :class:`~tombola.errors.TicketError` for a start that is sparse already.

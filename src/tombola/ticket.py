@@ -33,6 +33,7 @@ State = Mapping[str, Tensor]
 Mask = Mapping[str, Tensor]
 
 _KIND = "tombola.ticket/1"
+_CARRIED = "carried."
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -49,6 +50,9 @@ class Ticket(OneLine):
     start_fingerprint: names the dense start, also where its values are not all known.
     complete: whether ``start`` has its values at pruned positions too.
     nonfinite: number of non-finite weights that the last pruning met (they were pruned first).
+    carried: the whole ``state_dict`` that training goes on from in place of the start, 0 where the mask is 0:
+        learning-rate rewinding keeps the trained weights and goes back to ``epoch`` in the schedule alone.
+        The start stays that of the chain, for controls.
     """
 
     network: Network
@@ -60,6 +64,7 @@ class Ticket(OneLine):
     start_fingerprint: str = ""
     complete: bool = True
     nonfinite: int = 0
+    carried: State | None = None
 
     def __post_init__(self) -> None:
         for name, keep in self.mask.items():
@@ -76,6 +81,8 @@ class Ticket(OneLine):
     def _in_one_line(self) -> str:
         weights = f"{self.kept:,} of {self.total:,} weights, {100 * self.sparsity:.2f}% sparse"
         place = f"round {self.round}, taken at epoch {self.epoch}"
+        if self.carried is not None:
+            place += ", with trained weights"
         return f"<ticket of {self.network.written}: {weights}, {place}>"
 
     @cached_property
@@ -98,11 +105,13 @@ class Ticket(OneLine):
         """SHA-256 over everything a training of this ticket depends on."""
         parts: list[Any] = [self.network.description(), self.start_fingerprint, files.fingerprint(self.mask)]
         parts += [self.epoch, self.round, self.density]
+        if self.carried is not None:
+            parts += ["carried", files.fingerprint(self.carried)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def weights(self) -> dict[str, Tensor]:
-        """The weights that training starts from: the start with exactly 0 where the mask is 0."""
-        return apply_mask(self.start, self.mask)
+        """The weights that training starts from: the start, or what is carried, exactly 0 where pruned."""
+        return apply_mask(self.start if self.carried is None else self.carried, self.mask)
 
     def dense_start(self) -> State:
         """The dense start; :class:`~tombola.errors.TicketError` if this ticket does not carry it."""
@@ -133,8 +142,13 @@ class Ticket(OneLine):
             raise TicketError(
                 f"the mask must have exactly the prunable weights of {self.network.name}: {odd!r}"
             )
-        if not self.complete and any((keep & ~self.mask[name]).any() for name, keep in mask.items()):
+        partial = not self.complete or self.carried is not None
+        if partial and any((keep & ~self.mask[name]).any() for name, keep in mask.items()):
             self.dense_start()
+            raise TicketError(
+                "the mask keeps weights that were pruned, which have no trained values here; give a part of "
+                "the ticket's own mask, or take the dense start with densify(ticket)"
+            )
         kept = sum(int(keep.sum()) for keep in mask.values())
         in_order = {name: mask[name] for name in self.mask}
         changed = any(not torch.equal(keep, self.mask[name]) for name, keep in mask.items())
@@ -143,6 +157,7 @@ class Ticket(OneLine):
             mask=in_order,
             round=self.round + (changed and not same_round),
             density=kept / self.total if self.total else 1.0,
+            carried=None if self.carried is None else apply_mask(self.carried, in_order),
         )
 
     def save(self, path: str | os.PathLike[str], *, with_start: bool = False) -> None:
@@ -186,6 +201,9 @@ class Ticket(OneLine):
             tensors |= pack_state(self.start, self.mask)
         if start == "whole":
             tensors |= {f"pruned.{name}": self.start[name][~keep] for name, keep in self.mask.items()}
+        if self.carried is not None:
+            description["carried"] = True
+            tensors |= pack_state(self.carried, self.mask, prefix=_CARRIED)
         return description, tensors
 
     @classmethod
@@ -209,12 +227,13 @@ class Ticket(OneLine):
                         start[name][~keep] = tensors[f"pruned.{name}"]
             if start is None:
                 raise TicketError(f"the dense start {printable(description['start'][:12])} is not at hand")
+            carried = unpack_state(tensors, mask, prefix=_CARRIED) if description.get("carried") else None
             # A dense ticket's surviving weights are all of them.
             complete = description["start_kept"] != "surviving" or all(keep.all() for keep in mask.values())
             ticket = cls(
                 described, start, mask, int(description["epoch"]), int(description["round"]),
                 float(description["density"]), str(description["start"]),
-                complete=complete, nonfinite=int(description["nonfinite"]),
+                complete=complete, nonfinite=int(description["nonfinite"]), carried=carried,
             )  # fmt: skip
         except OTHER_FORM as error:
             raise TicketError(f"not a ticket: {type(error).__name__} {reason(error)}") from error
@@ -309,17 +328,20 @@ def _in_network_order(ticket: Ticket) -> Ticket:
     """
     network = ticket.network
     expected, prunable = _layout(network) if network.own else _built_in_layout(network)
-    for name in sorted(expected.keys() | ticket.start.keys()):
-        seen = tuple(ticket.start[name].shape) if name in ticket.start else None
-        if seen != expected.get(name):
-            raise TicketError(
-                f"these tensors are not of network {network.name!r}: "
-                f"{name} is {seen}, not {expected.get(name)}"
-            )
+    states = [ticket.start] if ticket.carried is None else [ticket.start, ticket.carried]
+    for state in states:
+        for name in sorted(expected.keys() | state.keys()):
+            seen = tuple(state[name].shape) if name in state else None
+            if seen != expected.get(name):
+                raise TicketError(
+                    f"these tensors are not of network {network.name!r}: "
+                    f"{name} is {seen}, not {expected.get(name)}"
+                )
     if odd := sorted(ticket.mask.keys() - set(prunable)):
         raise TicketError(f"the mask has {odd[0]!r}, which is no prunable weight of {network.name!r}")
     mask = {name: ticket.mask[name] for name in prunable if name in ticket.mask}
-    return replace(ticket, start={name: ticket.start[name] for name in expected}, mask=mask)
+    start, *carried = ({name: state[name] for name in expected} for state in states)
+    return replace(ticket, start=start, mask=mask, carried=carried[0] if carried else None)
 
 
 def _layout(network: Network) -> tuple[dict[str, tuple[int, ...]], list[str]]:

@@ -283,6 +283,21 @@ def test_copies_can_differ_in_one_cause_of_noise_each_kind_beside_the_others() -
     assert [item.key.more for item in items_of(experiment) if not item.between] == [()]
 
 
+def test_chains_are_made_for_each_rewinding_and_share_their_dense_runs() -> None:
+    both = Experiment("mine", recipe=QUICK, rounds=1, rewinding=["weights", "learning_rate"])
+    runs = [item for item in items_of(both) if not item.measure]
+    assert [dict(item.key.more) for item in runs] == [
+        {"rewinding": "weights"}, {"rewinding": "weights"},
+        {"rewinding": "learning_rate"}, {"rewinding": "learning_rate"},
+    ]  # fmt: skip
+    assert runs[0].jobs[0].name == runs[2].jobs[0].name
+    assert runs[1].jobs[0].name != runs[3].jobs[0].name
+    assert runs[3].jobs[0].arguments["ticket"].arguments["rewinding"] == "learning_rate"
+    assert "the rest go back to initialisation or the rest stay as they are" in both.about
+    plain = Experiment("mine", recipe=QUICK, rounds=1)
+    assert [item.key.more for item in items_of(plain) if not item.measure] == [(), ()]
+
+
 def test_copies_are_trained_at_the_rounds_that_ask_for_them_only() -> None:
     experiment = Experiment(
         "mine", recipe=QUICK, rounds=3, copies=2, copies_at=[0, 3], between={"copies": ["barrier"]}
@@ -489,6 +504,7 @@ def test_a_study_written_before_has_the_same_class() -> None:
             {"measures": {"untrained": [{}, 3]}},
             "mine: measures has untrained = [{}, 3]; give its options by name, or {}",
         ),
+        ({"rewinding": "rate"}, "mine: rewinding is 'rate'; allowed are weights, learning_rate"),
         ({"differ_in": "orders"}, "mine: differ_in is 'orders'; allowed are noise, order, augmentation"),
         ({"differ_in": []}, "mine: differ_in is []; allowed are noise, order, augmentation"),
         ({"differ_in": ["order", "order"]}, "mine: differ_in has 'order' twice; give each value once"),

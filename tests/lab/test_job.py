@@ -149,7 +149,14 @@ def test_a_default_given_in_full_changes_no_name(dense: tb.Job) -> None:
         recipe=tb.Recipe(epochs=200, momentum=0.9, milestones=(), augmentation=Augmentation(fill="black")),
     )  # fmt: skip
     assert spelled.name == plain.name
-    spelled = {"fraction": 0.2, "scope": "global", "exclude": [], "same_sign": False, "invert": False}
+    spelled = {
+        "fraction": 0.2,
+        "scope": "global",
+        "exclude": [],
+        "same_sign": False,
+        "invert": False,
+        "rewinding": "weights",
+    }
     for score in ("magnitude", "magnitude@1"):
         pruned = tb.job(tb.prune, plain, score=score, data=None, **spelled)
         assert pruned.name == tb.job(tb.prune, plain).name == sha("prune", run={"job": plain.name})

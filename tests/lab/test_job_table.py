@@ -92,13 +92,13 @@ def test_prunings_of_different_fractions_multiply(lab: tb.Lab) -> None:
 def test_tickets_of_other_criteria_have_keys_of_their_own(lab: tb.Lab) -> None:
     settings: list[dict[str, object]] = [
         {}, {"score": "movement"}, {"score": "movement@1", "same_sign": True}, {"invert": True},
-        {"scope": "erk"}, {"scope": "uniform"},
+        {"scope": "erk"}, {"scope": "uniform"}, {"rewinding": "learning_rate"},
     ]  # fmt: skip
     runs = [chain(**options)[1] for options in settings]
     axes = [dict(number.key.more) for number in lab.table(runs)]
     assert axes == [
         {}, {"score": "movement"}, {"score": "movement", "same_sign": True}, {"invert": True},
-        {"scope": "erk"}, {"scope": "uniform"},
+        {"scope": "erk"}, {"scope": "uniform"}, {"rewinding": "learning_rate"},
     ]  # fmt: skip
     dense = job(tb.train, job(tb.densify, runs[2].arguments["ticket"]), "digits", FULL)
     assert dict(key_of(lab, dense).more) == {"densified": True}

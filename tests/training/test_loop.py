@@ -3,6 +3,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -148,6 +149,30 @@ def test_training_is_that_of_an_independent_loop_in_plain_pytorch(
 
 
 # Rewinding
+
+
+def test_learning_rate_rewinding_trains_on_by_the_schedule_from_the_rewind_point(
+    colour: tb.Data, same_bits: Same
+) -> None:
+    recipe = tb.Recipe(epochs=3, batch_size=32, lr=0.05)
+    start = tb.pretrain(tb.initialize(plain_net, colour, seed=3), colour, recipe, epochs=1)
+    chain = tb.imp(start, colour, recipe, rounds=2, fraction=0.5, noise=4, rewinding="learning_rate")
+    state, mask = dict(start.start), dict(start.mask)
+    for round_, run in enumerate(chain):
+        assert all(torch.equal(run.ticket.mask[name], keep) for name, keep in mask.items())
+        by_hand = SimpleNamespace(start=state, mask=mask, epoch=1, round=round_)
+        plain = train_plainly(by_hand, colour, recipe, noise=4)
+        for name, value in plain.weights.items():
+            torch.testing.assert_close(run.weights[name], value, rtol=1e-4, atol=1e-5, msg=name)
+        assert run.history.column("lr")[1:] == pytest.approx(plain.rates)
+        assert run.history.column("epoch") == [1, 2, 3]
+        # The smaller half of what is left goes, over all layers.
+        state = run.weights
+        left = torch.cat([state[name][keep].abs() for name, keep in mask.items()]).sort().values
+        limit = left[len(left) - math.floor(run.ticket.total * 0.5 ** (round_ + 1) + 0.5)]
+        mask = {name: keep & (state[name].abs() >= limit) for name, keep in mask.items()}
+    # The dense start stays at hand for controls.
+    assert same_bits(run.ticket.dense_start(), start.start)
 
 
 def test_a_ticket_is_trained_for_what_is_left_of_the_schedule(start: tb.Ticket, digits: tb.Data) -> None:

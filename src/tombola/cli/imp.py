@@ -39,6 +39,10 @@ def imp(
         bool, tyro.conf.arg(help="Prune weights whose sign differs from the start first.")
     ] = False,
     invert: Annotated[bool, tyro.conf.arg(help="Keep low scores in place of high ones.")] = False,
+    rewinding: Annotated[
+        Literal["weights", "learning_rate"],
+        tyro.conf.arg(help="What goes back: weights and learning rate, or the learning rate alone."),
+    ] = "weights",
     exclude: Annotated[tuple[str, ...], tyro.conf.arg(help="Names of weights never to prune.")] = (),
     same_noise: Annotated[bool, tyro.conf.arg(help="Replay the noise of round 0 in every round.")] = False,
     seed: Annotated[int, tyro.conf.arg(help="Number of the initialisation and of the SGD noise.")] = 0,
@@ -85,7 +89,7 @@ def imp(
         device=device, mode=mode, threads=threads, checkpoint_every=checkpoint_every, strict=strict
     )
     pruning = Pruning(
-        fraction[0] if len(fraction) == 1 else fraction, scope, exclude, score, same_sign, invert
+        fraction[0] if len(fraction) == 1 else fraction, scope, exclude, score, same_sign, invert, rewinding
     )
     chain = imp_jobs(
         network, data, recipe, rounds=rounds, rewind=rewind, same_noise=same_noise, seed=seed, init=init,

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from tombola.data.imageset import Data
 from tombola.errors import ExperimentError, RecipeError, unknown
@@ -27,12 +27,13 @@ from tombola.lab.job import Job
 from tombola.measures.instability import DIFFERENCES, Difference
 from tombola.networks.versions import as_written
 from tombola.pruning.allocation import Scope
-from tombola.pruning.prune import Pruning
+from tombola.pruning.prune import REWINDINGS, Pruning, Rewinding
 from tombola.pruning.scores import DEFAULT, written_score
 from tombola.table.key import Key, Scalar, sparsity_of
 from tombola.table.number import many
 from tombola.training.recipe import Recipe
 
+T = TypeVar("T")
 Measures = Sequence[str] | Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]
 """Declared names, or a mapping from each to its options, or to a list of them."""
 
@@ -49,6 +50,7 @@ class Experiment:
     rounds: number of prunings. rewind: epoch to rewind to. fraction: share that a round prunes, or a list
     with that of each round. scope, exclude, same_sign, invert: as for :func:`~tombola.prune`.
     score: what weights are ranked by, a declared name or a list of them, which makes chains by each.
+    rewinding: what goes back to the start after a pruning, as for :func:`~tombola.prune`; a list, likewise.
     seeds: number of runs, which differ in initialisation and noise. init: how the first weights are drawn, by
     the declared name of a scheme; None for each network's own.
     measures: declared names; those with options, as a mapping from the name to them. A measure takes the run
@@ -79,6 +81,7 @@ class Experiment:
     score: str | Sequence[str] = DEFAULT
     same_sign: bool = False
     invert: bool = False
+    rewinding: Rewinding | Sequence[Rewinding] = "weights"
     seeds: int = 1
     init: str | None = None
     measures: Measures = ()
@@ -144,12 +147,12 @@ class Experiment:
         if not self.rounds:
             return "Nothing is pruned."
         starts = [f"epoch {epoch}" if epoch else "initialisation" for epoch in self.rewinds]
-        fractions = self.pruning(self.scores[0]).prunings(self.rounds)
+        fractions = self.prunings[0].prunings(self.rounds)
         removed = [f"{100 * fraction:g}%" for fraction in fractions]
         sentences = [
             f"{many(self.rounds, 'round')} of pruning: the {_listed(removed, 'then')} {self._lowest()} "
-            f"are removed, the rest go back to {_listed(starts, 'or')}"
-            + (" (separate chains)" if len(starts) > 1 else "")
+            f"are removed, {self._going_back(_listed(starts, 'or'))}"
+            + (" (separate chains)" if len(starts) * len(self.rewindings) > 1 else "")
             + ", and the sparser network is trained again.",
             _SHARES.get(self.scope, ""),
             "Weights whose sign is another than at the start go first." if self.same_sign else "",
@@ -157,6 +160,14 @@ class Experiment:
             "What is left after a pruning is a ticket.",
         ]
         return " ".join(filter(None, sentences))
+
+    def _going_back(self, start: str) -> str:
+        """What a pruning does with the weights that stay."""
+        words = {
+            "weights": f"the rest go back to {start}",
+            "learning_rate": f"the rest stay as they are and the learning rate goes back to {start}",
+        }
+        return _listed([words[rewinding] for rewinding in self.rewindings], "or")
 
     def _lowest(self) -> str:
         """Which weights a pruning removes."""
@@ -195,34 +206,40 @@ class Experiment:
     @property
     def differences(self) -> tuple[Difference, ...]:
         """What the copies of a ticket differ in, for each kind of copies."""
-        if isinstance(self.differ_in, Sequence) and not isinstance(self.differ_in, str):
-            return tuple(self.differ_in)
-        return (self.differ_in,)
+        return _several(self.differ_in)
 
-    def pruning(self, score: str) -> Pruning:
-        """How the chains of a score are pruned.
+    @property
+    def rewindings(self) -> tuple[Rewinding, ...]:
+        """What goes back to the start, for each kind of chains."""
+        return _several(self.rewinding)
+
+    @property
+    def prunings(self) -> tuple[Pruning, ...]:
+        """How chains are pruned, by each score and with each rewinding.
 
         Raises :class:`~tombola.errors.RecipeError` for a setting out of range.
         """
-        return Pruning(
-            self.fraction, self.scope, self.exclude, as_written(score), self.same_sign, self.invert
+        same = self.fraction, self.scope, self.exclude
+        return tuple(
+            Pruning(*same, as_written(score), self.same_sign, self.invert, rewinding)
+            for score, rewinding in itertools.product(self.scores, self.rewindings)
         )
 
     def _items(self) -> Iterator[ChainItem]:
-        grid = itertools.product(self.networks, self.data, self.rewinds, self.scores, self.recipes())
-        for network, data, rewind, score, (varied, recipe) in grid:
+        grid = itertools.product(self.networks, self.data, self.rewinds, self.prunings, self.recipes())
+        for network, data, rewind, pruning, (varied, recipe) in grid:
             if rewind >= recipe.epochs:
                 raise RecipeError(f"{self.name}: rewind is {rewind} of {many(recipe.epochs, 'epoch')}")
             chains = [
                 imp_jobs(
                     network, data, recipe, rounds=self.rounds, rewind=rewind, seed=seed, init=self.init,
                     pretraining_noise=PRETRAINING_NOISE + seed if self.own_pretraining_noise else None,
-                    **vars(self.pruning(score)),
+                    **vars(pruning),
                 )
                 for seed in range(self.seeds)
             ]  # fmt: skip
             for number in range(self.rounds + 1):
-                key = self.key(network, data, rewind, varied, recipe, number, score)
+                key = self.key(network, data, rewind, varied, recipe, number, pruning)
                 yield from measure_items(self, chains, key, number, data, recipe)
 
     def key(
@@ -233,9 +250,9 @@ class Experiment:
         varied: Mapping[str, Any],
         recipe: Recipe,
         number: int,
-        score: str,
+        pruning: Pruning,
     ) -> Key:
-        """The key of a round of the chains of one recipe and score, whose metric is still open."""
+        """The key of a round of the chains of one recipe and pruning, whose metric is still open."""
         more: list[tuple[str, Scalar]] = [
             # A column of the table is called epochs already.
             ("budget" if name == "epochs" else name, scalar(value))
@@ -244,9 +261,10 @@ class Experiment:
         ]
         if len([epoch for epoch in self.rewinds if epoch]) > 1:
             more.append(("rewind", rewind))
-        pruning = self.pruning(score)
         if self.scores != (DEFAULT,):
-            more.append(("score", score))
+            more.append(("score", written_score(pruning.score)))
+        if self.rewindings != ("weights",):
+            more.append(("rewinding", pruning.rewinding))
         more += [
             (name, call_values.scalar(value))  # as the table has it of a single job
             for name in ("scope", "exclude", "same_sign", "invert")
@@ -354,6 +372,11 @@ class Experiment:
                 raise ExperimentError(f"{self.name}: {key} is {getattr(self, key)!r:.60}; give true or false")
         if not _is_list(self.exclude) or not all(isinstance(name, str) for name in self.exclude):
             raise ExperimentError(f"{self.name}: exclude is {self.exclude!r:.60}; give a list of names")
+        if not self.rewindings or not all(rewinding in REWINDINGS for rewinding in self.rewindings):
+            raise ExperimentError(
+                f"{self.name}: rewinding is {self.rewinding!r:.60}; allowed are {', '.join(REWINDINGS)}"
+            )
+        self._check_different("rewinding", self.rewindings)
         scores = [self.score] if isinstance(self.score, str) else self.score
         if not _is_list(scores) or not scores or not all(isinstance(name, str) for name in scores):
             raise ExperimentError(f"{self.name}: score is {self.score!r:.60}; give names of declared scores")
@@ -361,7 +384,7 @@ class Experiment:
             raise ExperimentError(f"{self.name}: scope is {self.scope!r:.60}; give its name")
         try:
             self._check_different("score", self.scores)
-            self.pruning(self.scores[0]).prunings(self.rounds)
+            self.prunings[0].prunings(self.rounds)
         except RecipeError as error:
             raise ExperimentError(f"{self.name}: {error}") from error
 
@@ -405,7 +428,7 @@ def bound_chain(
     }
     items: list[ChainItem] = []
     for number in range(len(chain)):
-        key = experiment.key(network, data, rewind, {}, recipe, number, experiment.scores[0])
+        key = experiment.key(network, data, rewind, {}, recipe, number, pruning)
         key = replace(key, more=(*key.more, *numbers.items()))
         items += run_items([chain], key, number, recipe.epochs, (seed,), last=number == experiment.rounds)
     noises = "the same in every round" if same_noise else "another in every round"
@@ -449,6 +472,13 @@ def _listed(values: Sequence[object], word: str = "and") -> str:
     """Values with a word before the last: "0.0 and 0.9"."""
     texts = [str(value) for value in values]
     return f" {word} ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))
+
+
+def _several(choice: T | Sequence[T]) -> tuple[T, ...]:
+    """The values of a field that takes one, as it is, or a list of them."""
+    if isinstance(choice, Sequence) and not isinstance(choice, str):
+        return tuple(choice)
+    return (choice,)
 
 
 def _choices_of(content: object) -> list[object]:

@@ -180,6 +180,8 @@ def train_until(
         }
         if (streams.order_noise, streams.augmentation_noise) != (None, None):
             identity["causes"] = [streams.order, streams.augmentation]
+        if ticket.carried is not None:
+            identity["carried"] = files.fingerprint(ticket.carried)
         source = source_fingerprint("networks", ticket.network.written)
         if source is not None:  # of the user's own: one that was edited meanwhile is another training
             identity["source"] = source.get("text", source["file"])
