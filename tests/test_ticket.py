@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -455,3 +456,20 @@ def test_trained_weights_of_another_network_are_refused(chain: list[tb.Run]) -> 
     odd = {name: value for name, value in tensors.items() if not name.startswith("carried.state.14")}
     with pytest.raises(TicketError, match=r"not of network 'convnet': 14\.bias is None"):
         tb.Ticket.unpack(description, odd)
+
+
+def test_a_place_within_an_epoch_comes_back_and_old_files_have_none(
+    sparse: tb.Ticket, tmp_path: Path
+) -> None:
+    assert not {"step", "steps"} & sparse.pack()[0].keys()
+    within = replace(sparse, epoch=1, step=3, steps=7)
+    within.save(tmp_path / "ticket")
+    loaded = tb.Ticket.load(tmp_path / "ticket")
+    assert (loaded.epoch, loaded.step, loaded.steps) == (1, 3, 7)
+    assert loaded.fingerprint == within.fingerprint != replace(sparse, epoch=1).fingerprint
+    description, tensors = within.pack()
+    for step, steps in ((7, 7), (-1, 7), (0, 0), ("x", 7)):
+        with pytest.raises(TicketError):
+            tb.Ticket.unpack({**description, "step": step, "steps": steps}, tensors)
+    assert tb.reinitialize(within, seed=9).place == "epoch 0"
+    assert tb.prune(within).place == within.place == "epoch 1, step 3 of 7"

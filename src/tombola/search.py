@@ -69,7 +69,7 @@ def imp(
     from tombola.pruning.prune import Pruning
 
     settings = Pruning(**pruning)
-    _check_search(start, recipe, rounds, settings)
+    _check_search(start, data, recipe, rounds, settings)
     call = directly(device, watch)
     return chain(
         call, start, data, recipe, rounds=rounds, noise=noise, order_noise=order_noise,
@@ -100,7 +100,7 @@ def mask_search(
     from tombola.pruning.prune import Pruning
 
     settings = Pruning(**pruning)
-    _check_search(start, recipe, rounds, settings)
+    _check_search(start, data, recipe, rounds, settings)
     call = directly(device, watch)
     return tickets(
         call, start, data, recipe, rounds=rounds, noise=noise, order_noise=order_noise,
@@ -238,10 +238,11 @@ def most_rounds(fraction: float, weights: int) -> int:
     return int(min(math.log(2 * max(weights, 1)) / max(-math.log1p(-fraction), 1e-12), 10**9))
 
 
-def _check_search(start: Ticket, recipe: Recipe, rounds: int, pruning: Pruning) -> None:
+def _check_search(start: Ticket, data: Data, recipe: Recipe, rounds: int, pruning: Pruning) -> None:
     """Raises, before anything is trained, for what is known to fail."""
-    from tombola.training.preflight import check_budget
+    from tombola.training.preflight import check_budget, check_place
 
     kept = sum(int(start.mask[name].sum()) for name in pruning.ranked(start))
     check_rounds(rounds, pruning, kept)
     check_budget(start.epoch, recipe)
+    check_place(start, data, recipe)

@@ -31,7 +31,7 @@ NOISES = {"order_noise": "noise", "augmentation_noise": "noise"}
 class Streams:
     """The numbers that key the random streams of one training.
 
-    noise: of whatever has no number of its own. round: of the pruning chain.
+    noise: of causes without a number of their own. round: of the pruning chain.
     order: of the data order. augmentation: of the crops and flips.
     """
 

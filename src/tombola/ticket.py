@@ -45,6 +45,7 @@ class Ticket(OneLine):
         False, the values at pruned positions are not known and are 0.
     mask: one bool CPU tensor for each prunable weight, True where the weight is kept.
     epoch: the place in the schedule at which the start was taken; 0 is the initialisation.
+    step, steps: after how many steps of that epoch the start was taken, of how many; 0 of 1 at its beginning.
     round: number of prunings so far.
     density: the exact share of weights that ``round`` prunings should leave, from which counts are rounded.
     start_fingerprint: names the dense start, also where its values are not all known.
@@ -65,8 +66,12 @@ class Ticket(OneLine):
     complete: bool = True
     nonfinite: int = 0
     carried: State | None = None
+    step: int = 0
+    steps: int = 1
 
     def __post_init__(self) -> None:
+        if not 0 <= self.step < self.steps:
+            raise TicketError(f"the ticket was taken at step {self.step} of {self.steps}; there is none")
         for name, keep in self.mask.items():
             if name not in self.start:
                 raise TicketError(f"the mask has {name!r}, which {self.network.name} does not have")
@@ -80,10 +85,15 @@ class Ticket(OneLine):
 
     def _in_one_line(self) -> str:
         weights = f"{self.kept:,} of {self.total:,} weights, {100 * self.sparsity:.2f}% sparse"
-        place = f"round {self.round}, taken at epoch {self.epoch}"
+        place = f"round {self.round}, taken at {self.place}"
         if self.carried is not None:
             place += ", with trained weights"
         return f"<ticket of {self.network.written}: {weights}, {place}>"
+
+    @property
+    def place(self) -> str:
+        """The place in the schedule at which the start was taken, in words."""
+        return f"epoch {self.epoch}" + (f", step {self.step} of {self.steps}" if self.step else "")
 
     @cached_property
     def kept(self) -> int:
@@ -105,6 +115,8 @@ class Ticket(OneLine):
         """SHA-256 over everything a training of this ticket depends on."""
         parts: list[Any] = [self.network.description(), self.start_fingerprint, files.fingerprint(self.mask)]
         parts += [self.epoch, self.round, self.density]
+        if self.step:
+            parts += ["step", self.step, self.steps]
         if self.carried is not None:
             parts += ["carried", files.fingerprint(self.carried)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -201,6 +213,8 @@ class Ticket(OneLine):
             tensors |= pack_state(self.start, self.mask)
         if start == "whole":
             tensors |= {f"pruned.{name}": self.start[name][~keep] for name, keep in self.mask.items()}
+        if self.step:
+            description |= {"step": self.step, "steps": self.steps}
         if self.carried is not None:
             description["carried"] = True
             tensors |= pack_state(self.carried, self.mask, prefix=_CARRIED)
@@ -234,6 +248,7 @@ class Ticket(OneLine):
                 described, start, mask, int(description["epoch"]), int(description["round"]),
                 float(description["density"]), str(description["start"]),
                 complete=complete, nonfinite=int(description["nonfinite"]), carried=carried,
+                step=int(description.get("step", 0)), steps=int(description.get("steps", 1)),
             )  # fmt: skip
         except OTHER_FORM as error:
             raise TicketError(f"not a ticket: {type(error).__name__} {reason(error)}") from error

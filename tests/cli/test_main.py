@@ -173,7 +173,7 @@ def test_a_chain_is_pruned_by_a_score_of_ones_own(tombola: Callable[..., Result]
 def test_tickets_of_a_chain_are_saved_and_the_first_holds_the_start_of_all(
     tombola: Callable[..., Result], tmp_path: Path
 ) -> None:
-    code, out, _ = tombola("imp", "--rounds", 1, "--rewind", 1, "--out", tmp_path / "out" / "t", *QUICK)
+    code, out, _ = tombola("imp", "--rounds", 1, "--rewind", "4it", "--out", tmp_path / "out" / "t", *QUICK)
     assert code == 0
     assert sorted(path.name for path in (tmp_path / "out" / "t").iterdir()) == [
         "report.html",
@@ -257,6 +257,7 @@ def test_the_store_can_be_listed_and_shown(tombola: Callable[..., Result], tmp_p
             ("--rewind", 200, "--recipe.epochs", 200),
             "rewind is to epoch 200, but the recipe has 200 epochs; allowed are 1 to 199",
         ),
+        (("--rewind", "2 epochs"), "'2 epochs' is no length; give epochs, such as 2 or '2ep', or '500it'"),
         (("--recipe.momentum", 1.5), "momentum is 1.5; it must be from 0 to below 1"),
         (("--recipe.momentum", "nan"), "momentum is nan; it must be from 0 to below 1"),
         (("--recipe.lr", 0), "lr is 0.0; it must be above 0 and finite"),

@@ -298,6 +298,19 @@ def test_chains_are_made_for_each_rewinding_and_share_their_dense_runs() -> None
     assert [item.key.more for item in items_of(plain) if not item.measure] == [(), ()]
 
 
+def test_places_to_rewind_to_may_be_in_iterations_and_lengths_may_be_text() -> None:
+    experiment = Experiment(
+        "mine", recipe={**QUICK, "epochs": ["2ep", 3]}, rounds=1, rewind=["1ep", "2it", "0it"]
+    )
+    keys = [item.key for item in items_of(experiment) if not item.measure]
+    assert {(key.get("rewind"), key.pretrained) for key in keys} == {(1, True), ("2it", True), (0, False)}
+    assert {key.get("budget") for key in keys} == {2, 3}
+    assert "go back to epoch 1, iteration 2 or initialisation (separate chains)" in experiment.about
+    assert "trained for 2 and 3 epochs" in experiment.about
+    numbers = [experiment.rewinds, *(recipe.epochs for _, recipe in experiment.recipes())]
+    assert numbers == [(1, "2it", 0), 2, 3]
+
+
 def test_copies_are_trained_at_the_rounds_that_ask_for_them_only() -> None:
     experiment = Experiment(
         "mine", recipe=QUICK, rounds=3, copies=2, copies_at=[0, 3], between={"copies": ["barrier"]}
@@ -504,6 +517,8 @@ def test_a_study_written_before_has_the_same_class() -> None:
             {"measures": {"untrained": [{}, 3]}},
             "mine: measures has untrained = [{}, 3]; give its options by name, or {}",
         ),
+        ({"rewind": "soon"}, "mine: 'soon' is no length; give epochs, such as 2 or '2ep', or '500it'"),
+        ({"rewind": ["1ep", 1]}, "mine: rewind has 1 twice; give each value once"),
         ({"rewinding": "rate"}, "mine: rewinding is 'rate'; allowed are weights, learning_rate"),
         ({"differ_in": "orders"}, "mine: differ_in is 'orders'; allowed are noise, order, augmentation"),
         ({"differ_in": []}, "mine: differ_in is []; allowed are noise, order, augmentation"),

@@ -89,12 +89,12 @@ def test_a_saved_run_comes_back(
 
 
 def test_numbers_of_the_causes_of_noise_come_back_and_are_left_out_where_they_are_the_noise(
-    run: tb.Run, file: Path
+    run: tb.Run, tmp_path: Path
 ) -> None:
     assert not {"order_noise", "augmentation_noise"} & run.pack()[0].keys()
     split = replace(run, order_noise=7)
-    split.save(file)
-    loaded = tb.Run.load(file)
+    split.save(tmp_path / "run")
+    loaded = tb.Run.load(tmp_path / "run")
     assert (loaded.noise, loaded.order_noise, loaded.augmentation_noise) == (run.noise, 7, None)
     assert loaded.fingerprint == split.fingerprint != run.fingerprint
     assert f"noise {run.noise}, order noise 7, trained" in repr(loaded)

@@ -21,7 +21,12 @@ def imp(
     ] = "convnet",
     data: Annotated[str, tyro.conf.arg(help="A name (digits, cifar10, mnist, ...) or a folder.")] = "digits",
     rounds: Annotated[int, tyro.conf.arg(help="Number of prunings; there is one training more.")] = 20,
-    rewind: Annotated[int, tyro.conf.arg(help="Epoch to rewind to; 0 is the initialisation.")] = 0,
+    rewind: Annotated[
+        int | str,
+        tyro.conf.arg(
+            metavar="PLACE", help="Epoch to rewind to, or 500it for an iteration; 0: initialisation."
+        ),
+    ] = 0,
     fraction: Annotated[
         tuple[float, ...],
         tyro.conf.arg(

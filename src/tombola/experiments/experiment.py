@@ -31,6 +31,7 @@ from tombola.pruning.prune import REWINDINGS, Pruning, Rewinding
 from tombola.pruning.scores import DEFAULT, written_score
 from tombola.table.key import Key, Scalar, sparsity_of
 from tombola.table.number import many
+from tombola.training.length import Length, iterations_of, place_text, written_length
 from tombola.training.recipe import Recipe
 
 T = TypeVar("T")
@@ -47,8 +48,9 @@ class Experiment:
 
     name: of the experiment and its files. networks: declared names. data: names, folders, or sets themselves.
     recipe: fields of :class:`~tombola.Recipe`; a list of values makes a recipe of each, in all combinations.
-    rounds: number of prunings. rewind: epoch to rewind to. fraction: share that a round prunes, or a list
-    with that of each round. scope, exclude, same_sign, invert: as for :func:`~tombola.prune`.
+    rounds: number of prunings. rewind: epoch to rewind to, or iteration as ``"500it"``; a list makes chains
+    with each. fraction: share that a round prunes, or a list with that of each round.
+    scope, exclude, same_sign, invert: as for :func:`~tombola.prune`.
     score: what weights are ranked by, a declared name or a list of them, which makes chains by each.
     rewinding: what goes back to the start after a pruning, as for :func:`~tombola.prune`; a list, likewise.
     seeds: number of runs, which differ in initialisation and noise. init: how the first weights are drawn, by
@@ -74,7 +76,7 @@ class Experiment:
     data: Sequence[str | Data] = ("digits",)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     rounds: int = 0
-    rewind: int | Sequence[int] = 0
+    rewind: Length | Sequence[Length] = 0
     fraction: float | Sequence[float] = 0.2
     scope: Scope = "global"
     exclude: Sequence[str] = ()
@@ -99,6 +101,7 @@ class Experiment:
             )
         self._check_subjects()
         self._check_measures()
+        self._write_lengths()
         self._check_recipe()
         self._check_numbers()
 
@@ -146,7 +149,7 @@ class Experiment:
         """How tickets come about, in sentences."""
         if not self.rounds:
             return "Nothing is pruned."
-        starts = [f"epoch {epoch}" if epoch else "initialisation" for epoch in self.rewinds]
+        starts = list(map(place_text, self.rewinds))
         fractions = self.prunings[0].prunings(self.rounds)
         removed = [f"{100 * fraction:g}%" for fraction in fractions]
         sentences = [
@@ -193,9 +196,9 @@ class Experiment:
             raise ExperimentError(f"{self.name}: the recipe does not fit: {error}") from error
 
     @property
-    def rewinds(self) -> tuple[int, ...]:
-        """The epochs to rewind to."""
-        return tuple(self.rewind) if isinstance(self.rewind, Sequence) else (self.rewind,)
+    def rewinds(self) -> tuple[Length, ...]:
+        """The places to rewind to."""
+        return _several(self.rewind)
 
     @property
     def scores(self) -> tuple[str, ...]:
@@ -228,7 +231,7 @@ class Experiment:
     def _items(self) -> Iterator[ChainItem]:
         grid = itertools.product(self.networks, self.data, self.rewinds, self.prunings, self.recipes())
         for network, data, rewind, pruning, (varied, recipe) in grid:
-            if rewind >= recipe.epochs:
+            if isinstance(rewind, int) and rewind >= recipe.epochs:
                 raise RecipeError(f"{self.name}: rewind is {rewind} of {many(recipe.epochs, 'epoch')}")
             chains = [
                 imp_jobs(
@@ -246,7 +249,7 @@ class Experiment:
         self,
         network: str,
         data: str | Data,
-        rewind: int,
+        rewind: Length,
         varied: Mapping[str, Any],
         recipe: Recipe,
         number: int,
@@ -272,7 +275,7 @@ class Experiment:
         ]
         return Key(
             metric="", network=network, dataset=_name_of(data),
-            momentum=recipe.momentum, batch_size=recipe.batch_size, pretrained=rewind > 0,
+            momentum=recipe.momentum, batch_size=recipe.batch_size, pretrained=bool(rewind),
             sparsity=sparsity_of(pruning.prunings(number)), more=tuple(more),
         )  # fmt: skip
 
@@ -318,6 +321,19 @@ class Experiment:
                         f"{self.name}: {key} has {name} = {options!r:.60}; give its options by name, or {{}}"
                     )
 
+    def _write_lengths(self) -> None:
+        """Write lengths as jobs have them, and refuse text that is none."""
+        try:
+            rewind = [written_length(length) for length in self.rewinds]
+            object.__setattr__(self, "rewind", rewind if _is_list(self.rewind) else rewind[0])
+            if isinstance(self.recipe, Mapping) and "epochs" in self.recipe:
+                epochs = self.recipe["epochs"]
+                written = [written_length(length) for length in _several(epochs)]
+                recipe = {**self.recipe, "epochs": written if _is_list(epochs) else written[0]}
+                object.__setattr__(self, "recipe", recipe)
+        except RecipeError as error:
+            raise ExperimentError(f"{self.name}: {error}") from error
+
     def _check_recipe(self) -> None:
         """Refuse fields of the recipe that no training could have, and values that stand there twice."""
         if not isinstance(self.recipe, Mapping):
@@ -341,7 +357,9 @@ class Experiment:
         """Refuse counts out of range, and epochs or rounds that stand there twice."""
         counts: list[tuple[str, object, int, float]] = [("rounds", self.rounds, 0, math.inf)]
         counts += [("seeds", self.seeds, 1, PRETRAINING_NOISE), ("copies", self.copies, 2, PRETRAINING_NOISE)]
-        counts += [("rewind", rewind, 0, math.inf) for rewind in self.rewinds]
+        counts += [
+            ("rewind", rewind, 0, math.inf) for rewind in self.rewinds if iterations_of(rewind) is None
+        ]
         counts += [("copies_at", number, 0, math.inf) for number in self.copies_at or ()]
         for key, count, least, most in counts:
             if not isinstance(count, int) or isinstance(count, bool) or not least <= count <= most:
@@ -401,7 +419,7 @@ def bound_chain(
     data: str,
     recipe: Recipe,
     *,
-    rewind: int,
+    rewind: Length,
     pruning: Pruning,
     same_noise: bool,
     seed: int,

@@ -9,12 +9,15 @@ import os
 from typing import Unpack
 
 from tombola.data.imageset import Data
+from tombola.data.sizes import train_images
 from tombola.lab.job import Job, job
 from tombola.networks.network import Network, prunable_names
 from tombola.pruning.prune import Pruning, PruningOptions
 from tombola.search import chain, check_rounds
 from tombola.ticket import initialize
-from tombola.training.loop import check_rewind, pretrain
+from tombola.training.length import Length, steps_of_epoch, written_length
+from tombola.training.loop import pretrain
+from tombola.training.preflight import check_rewind
 from tombola.training.recipe import Recipe
 
 
@@ -23,15 +26,17 @@ def start_job(
     data: str | os.PathLike[str] | Data | Job,
     recipe: Recipe,
     *,
-    rewind: int = 0,
+    rewind: Length = 0,
     seed: int = 0,
     init: str | None = None,
     pretraining_noise: int | None = None,
     order_noise: int | None = None,
     augmentation_noise: int | None = None,
 ) -> Job:
-    """The start of a chain: an initialisation, pretrained for ``rewind`` epochs if that is not 0.
+    """The start of a chain: an initialisation, pretrained to the place ``rewind`` if that is not 0.
 
+    rewind: in epochs or iterations, as for :func:`tombola.pretrain`. A place past the budget is refused here
+        if the number of images is known without loading them, and else when it is pretrained.
     init: initialisation scheme, as for :func:`tombola.initialize`.
     pretraining_noise: number of the noise of the pretraining; by default the seed. Under the chain's own
         number a rewound dense training goes on as if there had been no rewinding (at momentum 0, to the bit).
@@ -40,9 +45,10 @@ def start_job(
     if isinstance(network, str):
         Network.of(network, channels=1, size=(1, 1), classes=1)  # refuses an unknown name
     start = job(initialize, network, data, seed=seed, init=init)
-    if rewind == 0:
+    if written_length(rewind) == 0:
         return start
-    check_rewind(rewind, recipe)
+    images = train_images(data)
+    check_rewind(rewind, recipe, None if images is None else steps_of_epoch(images, recipe.batch_size))
     noise = seed if pretraining_noise is None else pretraining_noise
     return job(
         pretrain, start, data, recipe, epochs=rewind, noise=noise, order_noise=order_noise,
@@ -56,7 +62,7 @@ def imp_jobs(
     recipe: Recipe,
     *,
     rounds: int,
-    rewind: int = 0,
+    rewind: Length = 0,
     same_noise: bool = False,
     seed: int = 0,
     init: str | None = None,
@@ -67,7 +73,7 @@ def imp_jobs(
 ) -> list[Job]:
     """The ``rounds + 1`` trainings of a pruning chain, the first of them dense.
 
-    rewind: epoch that every round goes back to; 0 is the initialisation.
+    rewind: place that every round goes back to, an epoch or iterations, ``"500it"``; 0 is the initialisation.
     seed: number of both the initialisation and the noise.
     init, pretraining_noise: as for :func:`start_job`.
     order_noise, augmentation_noise: of all trainings, and of the pretraining unless that has its own noise.
@@ -100,7 +106,7 @@ def ticket_jobs(
     recipe: Recipe,
     *,
     rounds: int,
-    rewind: int = 0,
+    rewind: Length = 0,
     same_noise: bool = False,
     seed: int = 0,
     init: str | None = None,

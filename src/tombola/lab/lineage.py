@@ -48,7 +48,8 @@ class Lineage:
     """Where a ticket, a run, data or a measure comes from; None where that is not known.
 
     network, dataset, seed: of the first weights; the data of a run is what it was trained on.
-    rewind: epoch of late rewinding, 0 without. prunings: how many by each fraction.
+    rewind: place of late rewinding, an epoch or iterations as text; 0 without.
+    prunings: how many by each fraction.
     pretraining, search, training: recipes of late rewinding, of the last run that was pruned, and of the run.
     noise, search_noise: numbers of the noise of the run and of the pruned one.
     causes, search_causes: of each of the two, numbers of the causes of noise that are not that of the noise.
@@ -63,7 +64,7 @@ class Lineage:
     network: str | None = None
     dataset: str | None = None
     seed: int | None = None
-    rewind: int = 0
+    rewind: int | str = 0
     prunings: Mapping[float, int] | None = None
     pretraining: Fields | None = None
     search: Fields | None = None
@@ -120,7 +121,7 @@ class Lineage:
 
     @property
     def _pretrained(self) -> bool | None:
-        return None if self.network is None and not self.rewind else self.rewind > 0
+        return None if self.network is None and not self.rewind else bool(self.rewind)
 
     def _is_odd_pretraining(self, name: str, value: Scalar) -> bool:
         """Whether late rewinding had this value neither from the mask search nor from the sparse training."""
@@ -305,8 +306,10 @@ class Lineages:
             axes["pretraining_noise"] = relative(noise, start.seed)
         for name, number in _causes(arguments).items():
             axes[f"pretraining_{name}"] = relative(number, start.seed)
+        epochs = arguments.get("epochs", 2)
+        place = epochs if isinstance(epochs, str) else whole(epochs) or 0
         return replace(
-            start, rewind=whole(arguments.get("epochs", 2)) or 0, pretraining=recipe_of(arguments), axes=axes,
+            start, rewind=place, pretraining=recipe_of(arguments), axes=axes,
             hidden={**start.hidden, "pretraining_noise": whole(noise) or 0},
         )  # fmt: skip
 

@@ -215,9 +215,9 @@ def stabilities(instabilities: Mapping[int, Instability]) -> dict[int, bool]:
 
 def check_start(start: Ticket) -> None:
     """Raises RecipeError for a start that is not at epoch 0, from which lengths are counted."""
-    if start.epoch:
+    if start.epoch or start.step:
         raise RecipeError(
-            f"the start was taken at epoch {start.epoch}; a first stable epoch is searched from epoch 0"
+            f"the start was taken at {start.place}; a first stable epoch is searched from epoch 0"
         )
 
 

@@ -182,8 +182,7 @@ def _check_copies(runs: Sequence[Run], copies: Sequence[Run]) -> None:
         tickets = runs[0].ticket, run.ticket
         if tickets[0].fingerprint != tickets[1].fingerprint:
             seen = " and ".join(
-                f"{ticket.fingerprint[:12]} (epoch {ticket.epoch}, round {ticket.round})"
-                for ticket in tickets
+                f"{ticket.fingerprint[:12]} ({ticket.place}, round {ticket.round})" for ticket in tickets
             )
             raise TicketError(
                 f"instability needs runs of one ticket; got {seen}; for other pairs there is barrier"
@@ -203,12 +202,12 @@ def _check_copies(runs: Sequence[Run], copies: Sequence[Run]) -> None:
 def _check_passes(trunk: Run, copy: Run) -> None:
     """Raises TicketError for a trunk without the ticket's loss and accuracy at the ticket's epoch."""
     ticket, start = copy.ticket, copy.history[0]
-    passed = [row for row in trunk.history if row.epoch == ticket.epoch]
+    passed = [row for row in trunk.history if row.epoch == ticket.epoch and not ticket.step]
     # As text, in which an undefined loss is equal to itself: a diverged trunk is a result like any other.
     seen = [repr((row.test_loss, row.test_accuracy)) for row in (start, *passed)]
     if len(seen) != 2 or seen[0] != seen[1]:
         raise TicketError(
-            f"the trunk did not pass through the ticket at epoch {ticket.epoch}; "
+            f"the trunk did not pass through the ticket at {ticket.place}; "
             "give the training from whose epochs the ticket was taken, on the same kind of device"
         )
 

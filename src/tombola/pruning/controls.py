@@ -82,8 +82,9 @@ def reinitialize(ticket: Ticket, *, seed: int, keep_signs: bool = False) -> Tick
         signs = ticket.dense_start()
         start |= {name: _with_signs(start[name], signs[name]) for name in ticket.mask}
     return replace(
-        ticket, start=start, epoch=0, start_fingerprint=files.fingerprint(start), complete=True, carried=None
-    )
+        ticket, start=start, start_fingerprint=files.fingerprint(start), complete=True, carried=None,
+        epoch=0, step=0, steps=1,
+    )  # fmt: skip
 
 
 @declare("densify", stored=False, cost=lambda ticket: Cost(result=replace(ticket, density=1.0)))

@@ -6,12 +6,14 @@ Defaults are those of the paper (section 3.3 and Appendix G). Free of torch, for
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from tombola.data.augmentation import Augmentation
 from tombola.errors import RecipeError
 from tombola.one_line import OneLine
+from tombola.training.length import written_length
 
 MOST_EPOCHS = 65_534
 """An image is forgotten at most every other epoch, and 16 bits count to 32,767."""
@@ -25,7 +27,7 @@ class Recipe(OneLine):
     """
 
     epochs: int = 200
-    """Length of the whole schedule, pretraining included."""
+    """Length of the whole schedule, pretraining included; "200ep" is taken for 200."""
     batch_size: int = 256
     """Images a step; the last, smaller batch of an epoch is kept."""
     lr: float = 0.1
@@ -52,6 +54,9 @@ class Recipe(OneLine):
         return f"Recipe({', '.join(f'{name}={getattr(self, name)!r}' for name in changed)})"
 
     def __post_init__(self) -> None:
+        if isinstance(self.epochs, str):
+            with suppress(RecipeError):  # what is no length is refused below, like any other value
+                object.__setattr__(self, "epochs", written_length(self.epochs))
         _require(
             _is_integer(self.epochs) and self.epochs >= 1, "epochs", self.epochs, "a whole number, at least 1"
         )

@@ -21,7 +21,8 @@ from tombola.ticket import State, Ticket
 from tombola.training.checkpoint import Watch
 from tombola.training.device import Mode
 from tombola.training.estimate import trunk_cost
-from tombola.training.loop import check_rewind, rewind_ticket, train_until
+from tombola.training.loop import rewind_ticket, train_until
+from tombola.training.preflight import check_rewind
 from tombola.training.recipe import Recipe
 
 # A point takes as much disk as a run with its momentum; on shorter stretches training again is cheaper.
@@ -59,7 +60,7 @@ def trunk(
 ) -> Point:
     """Train a start to an epoch of the schedule; returns the state there, momentum included.
 
-    epochs: place in the schedule of the point; part of the recipe's budget.
+    epochs: place in the schedule of the point, in whole epochs; part of the recipe's budget.
     after: a point on the way there, of the same start, recipe and noise, to go on from.
 
     The other arguments and errors are as for :func:`~tombola.pretrain`, whose ticket :func:`ticket_at`
@@ -71,7 +72,7 @@ def trunk(
         raise RecipeError(f"the trunk is at epoch {ticket.epoch} already; go on to a later one than that")
     momentum = after.momentum if after is not None and recipe.momentum else None
     streams = Streams.of(noise, start.round, order_noise, augmentation_noise)
-    with train_until(ticket, data, recipe, epochs, streams, device, mode, watch, momentum) as trained:
+    with train_until(ticket, data, recipe, (epochs, 0), streams, device, mode, watch, momentum) as trained:
         flat_network = trained.engine.flat_network
         return Point(epochs, flat_network.state(), flat_network.momentum_state() if recipe.momentum else {})
 
