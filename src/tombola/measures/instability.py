@@ -245,10 +245,16 @@ def copies(
     """The trainings of one ticket under several noises, each made by ``call`` when it is wanted."""
     check_noises(noises)
     check_difference(differ_in)
-    if differ_in == "noise":
-        return (call(train, ticket, data, recipe, noise=noise) for noise in noises)
-    cause = f"{differ_in}_noise"
-    return (call(train, ticket, data, recipe, noise=noises[0], **{cause: noise}) for noise in noises)
+    numbers = [copy_noise(number, differ_in, noises[0]) for number in noises]
+    return (call(train, ticket, data, recipe, **noise) for noise in numbers)
+
+
+def copy_noise(number: int, differ_in: Difference, shared: int) -> dict[str, int]:
+    """The numbers of noise of one copy, as arguments of :func:`~tombola.train`.
+
+    number: of what the copies differ in. shared: of the noise, where they differ in one cause of it alone.
+    """
+    return {"noise": number} if differ_in == "noise" else {"noise": shared, f"{differ_in}_noise": number}
 
 
 def check_difference(differ_in: str) -> None:
