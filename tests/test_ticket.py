@@ -429,13 +429,13 @@ def test_a_ticket_with_trained_weights_comes_back_whole(
     loaded = tb.Ticket.load(tmp_path / "ticket")
     assert same_bits(loaded.weights(), ticket.weights())
     assert (loaded.fingerprint, loaded.epoch) == (ticket.fingerprint, 1)
-    assert list(loaded.carried) == list(ticket.start)
+    assert list(loaded.trained) == list(ticket.start)
     assert "taken at epoch 1, with trained weights" in repr(loaded)
     run = tb.train(loaded, digits, recipe, noise=3)
     assert same_run(run, tb.train(ticket, digits, recipe, noise=3))
     run.save(tmp_path / "run")
     assert tb.Run.load(tmp_path / "run").ticket.fingerprint == ticket.fingerprint
-    assert "carried" not in chain[1].ticket.pack()[0]
+    assert "trained" not in chain[1].ticket.pack()[0]
 
 
 def test_a_mask_of_ones_own_cuts_trained_weights_and_brings_none_back(chain: list[tb.Run]) -> None:
@@ -446,14 +446,14 @@ def test_a_mask_of_ones_own_cuts_trained_weights_and_brings_none_back(chain: lis
     }
     cut = ticket.with_mask(smaller)
     for name, keep in smaller.items():
-        assert torch.equal(cut.carried[name], ticket.weights()[name] * keep)
+        assert torch.equal(cut.trained[name], ticket.weights()[name] * keep)
     with pytest.raises(TicketError, match="which have no trained values here; give a part of"):
         ticket.with_mask({name: torch.ones_like(keep) for name, keep in ticket.mask.items()})
 
 
 def test_trained_weights_of_another_network_are_refused(chain: list[tb.Run]) -> None:
     description, tensors = tb.prune(chain[1], rewinding="learning_rate").pack()
-    odd = {name: value for name, value in tensors.items() if not name.startswith("carried.state.14")}
+    odd = {name: value for name, value in tensors.items() if not name.startswith("trained.state.14")}
     with pytest.raises(TicketError, match=r"not of network 'convnet': 14\.bias is None"):
         tb.Ticket.unpack(description, odd)
 

@@ -33,7 +33,7 @@ State = Mapping[str, Tensor]
 Mask = Mapping[str, Tensor]
 
 _KIND = "tombola.ticket/1"
-_CARRIED = "carried."
+_TRAINED = "trained."
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -51,8 +51,8 @@ class Ticket(OneLine):
     start_fingerprint: names the dense start, also where its values are not all known.
     complete: whether ``start`` has its values at pruned positions too.
     nonfinite: number of non-finite weights that the last pruning met (they were pruned first).
-    carried: the whole ``state_dict`` that training goes on from in place of the start, 0 where the mask is 0:
-        learning-rate rewinding keeps the trained weights and goes back to ``epoch`` in the schedule alone.
+    trained: the whole ``state_dict`` that training goes on from in place of the start, 0 where the mask is 0:
+        learning-rate rewinding keeps the trained weights and goes back to the start's place in the schedule.
         The start stays that of the chain, for controls.
     """
 
@@ -65,13 +65,15 @@ class Ticket(OneLine):
     start_fingerprint: str = ""
     complete: bool = True
     nonfinite: int = 0
-    carried: State | None = None
+    trained: State | None = None
     step: int = 0
     steps: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.step < self.steps:
-            raise TicketError(f"the ticket was taken at step {self.step} of {self.steps}; there is none")
+            raise TicketError(
+                f"step is {self.step} of {self.steps}; it must be from 0 to one below the steps"
+            )
         for name, keep in self.mask.items():
             if name not in self.start:
                 raise TicketError(f"the mask has {name!r}, which {self.network.name} does not have")
@@ -86,7 +88,7 @@ class Ticket(OneLine):
     def _in_one_line(self) -> str:
         weights = f"{self.kept:,} of {self.total:,} weights, {100 * self.sparsity:.2f}% sparse"
         place = f"round {self.round}, taken at {self.place}"
-        if self.carried is not None:
+        if self.trained is not None:
             place += ", with trained weights"
         return f"<ticket of {self.network.written}: {weights}, {place}>"
 
@@ -117,13 +119,13 @@ class Ticket(OneLine):
         parts += [self.epoch, self.round, self.density]
         if self.step:
             parts += ["step", self.step, self.steps]
-        if self.carried is not None:
-            parts += ["carried", files.fingerprint(self.carried)]
+        if self.trained is not None:
+            parts += ["trained", files.fingerprint(self.trained)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def weights(self) -> dict[str, Tensor]:
-        """The weights that training starts from: the start, or what is carried, exactly 0 where pruned."""
-        return apply_mask(self.start if self.carried is None else self.carried, self.mask)
+        """The weights that training starts from: the start, or trained weights, exactly 0 where pruned."""
+        return apply_mask(self.start if self.trained is None else self.trained, self.mask)
 
     def dense_start(self) -> State:
         """The dense start; :class:`~tombola.errors.TicketError` if this ticket does not carry it."""
@@ -154,7 +156,7 @@ class Ticket(OneLine):
             raise TicketError(
                 f"the mask must have exactly the prunable weights of {self.network.name}: {odd!r}"
             )
-        partial = not self.complete or self.carried is not None
+        partial = not self.complete or self.trained is not None
         if partial and any((keep & ~self.mask[name]).any() for name, keep in mask.items()):
             self.dense_start()
             raise TicketError(
@@ -169,7 +171,7 @@ class Ticket(OneLine):
             mask=in_order,
             round=self.round + (changed and not same_round),
             density=kept / self.total if self.total else 1.0,
-            carried=None if self.carried is None else apply_mask(self.carried, in_order),
+            trained=None if self.trained is None else apply_mask(self.trained, in_order),
         )
 
     def save(self, path: str | os.PathLike[str], *, with_start: bool = False) -> None:
@@ -215,9 +217,9 @@ class Ticket(OneLine):
             tensors |= {f"pruned.{name}": self.start[name][~keep] for name, keep in self.mask.items()}
         if self.step:
             description |= {"step": self.step, "steps": self.steps}
-        if self.carried is not None:
-            description["carried"] = True
-            tensors |= pack_state(self.carried, self.mask, prefix=_CARRIED)
+        if self.trained is not None:
+            description["trained"] = True
+            tensors |= pack_state(self.trained, self.mask, prefix=_TRAINED)
         return description, tensors
 
     @classmethod
@@ -241,13 +243,13 @@ class Ticket(OneLine):
                         start[name][~keep] = tensors[f"pruned.{name}"]
             if start is None:
                 raise TicketError(f"the dense start {printable(description['start'][:12])} is not at hand")
-            carried = unpack_state(tensors, mask, prefix=_CARRIED) if description.get("carried") else None
+            trained = unpack_state(tensors, mask, prefix=_TRAINED) if description.get("trained") else None
             # A dense ticket's surviving weights are all of them.
             complete = description["start_kept"] != "surviving" or all(keep.all() for keep in mask.values())
             ticket = cls(
                 described, start, mask, int(description["epoch"]), int(description["round"]),
                 float(description["density"]), str(description["start"]),
-                complete=complete, nonfinite=int(description["nonfinite"]), carried=carried,
+                complete=complete, nonfinite=int(description["nonfinite"]), trained=trained,
                 step=int(description.get("step", 0)), steps=int(description.get("steps", 1)),
             )  # fmt: skip
         except OTHER_FORM as error:
@@ -343,7 +345,7 @@ def _in_network_order(ticket: Ticket) -> Ticket:
     """
     network = ticket.network
     expected, prunable = _layout(network) if network.own else _built_in_layout(network)
-    states = [ticket.start] if ticket.carried is None else [ticket.start, ticket.carried]
+    states = [ticket.start] if ticket.trained is None else [ticket.start, ticket.trained]
     for state in states:
         for name in sorted(expected.keys() | state.keys()):
             seen = tuple(state[name].shape) if name in state else None
@@ -355,8 +357,8 @@ def _in_network_order(ticket: Ticket) -> Ticket:
     if odd := sorted(ticket.mask.keys() - set(prunable)):
         raise TicketError(f"the mask has {odd[0]!r}, which is no prunable weight of {network.name!r}")
     mask = {name: ticket.mask[name] for name in prunable if name in ticket.mask}
-    start, *carried = ({name: state[name] for name in expected} for state in states)
-    return replace(ticket, start=start, mask=mask, carried=carried[0] if carried else None)
+    start, *trained = ({name: state[name] for name in expected} for state in states)
+    return replace(ticket, start=start, mask=mask, trained=trained[0] if trained else None)
 
 
 def _layout(network: Network) -> tuple[dict[str, tuple[int, ...]], list[str]]:

@@ -40,11 +40,11 @@ def test_learning_rate_rewinding_carries_the_trained_weights_under_the_same_mask
         expected = value * carried.mask[name] if name in carried.mask else value
         assert torch.equal(weights[name], expected)
     # Pruned again untrained, it keeps them, or goes back.
-    assert tb.prune(carried, rewinding="learning_rate").carried is not None
+    assert tb.prune(carried, rewinding="learning_rate").trained is not None
     back = tb.prune(carried)
-    assert back.carried is None
+    assert back.trained is None
     assert same_bits(back.start, run.ticket.start)
-    assert tb.prune(rewound, rewinding="learning_rate").carried is None  # there is nothing trained
+    assert tb.prune(rewound, rewinding="learning_rate").trained is None  # there is nothing trained
     with pytest.raises(RecipeError, match="no rewinding 'rate'; known: learning_rate, weights"):
         tb.prune(run, rewinding="rate")  # type: ignore[arg-type]
 

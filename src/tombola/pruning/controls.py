@@ -36,7 +36,7 @@ def permute(ticket: Ticket, *, seed: int = 0) -> Ticket:
     for name, keep in ticket.mask.items():
         order = torch.from_numpy(draws.permutation(keep.numel()))
         mask[name] = keep.reshape(-1)[order].reshape(keep.shape)
-    return replace(ticket, mask=mask, carried=None)
+    return replace(ticket, mask=mask, trained=None)
 
 
 @declare("randomize", stored=False)
@@ -57,9 +57,9 @@ def randomize(ticket: Ticket, *, seed: int = 0, scope: RandomScope = "global") -
             name: _random_mask(keep.numel(), int(keep.sum()), draws).reshape(keep.shape)
             for name, keep in ticket.mask.items()
         }
-        return replace(ticket, mask=mask, carried=None)
+        return replace(ticket, mask=mask, trained=None)
     flat = _random_mask(ticket.total, ticket.kept, draws)
-    return replace(ticket, mask=_in_layers(flat, ticket.mask), carried=None)
+    return replace(ticket, mask=_in_layers(flat, ticket.mask), trained=None)
 
 
 @declare("reinitialize", stored=False, cost=lambda ticket: Cost(result=replace(ticket, epoch=0)))
@@ -82,7 +82,7 @@ def reinitialize(ticket: Ticket, *, seed: int, keep_signs: bool = False) -> Tick
         signs = ticket.dense_start()
         start |= {name: _with_signs(start[name], signs[name]) for name in ticket.mask}
     return replace(
-        ticket, start=start, start_fingerprint=files.fingerprint(start), complete=True, carried=None,
+        ticket, start=start, start_fingerprint=files.fingerprint(start), complete=True, trained=None,
         epoch=0, step=0, steps=1,
     )  # fmt: skip
 
@@ -98,7 +98,7 @@ def densify(ticket: Ticket) -> Ticket:
     """
     ticket.dense_start()
     mask = {name: torch.ones_like(keep) for name, keep in ticket.mask.items()}
-    return replace(ticket, mask=mask, round=0, density=1.0, nonfinite=0, carried=None)
+    return replace(ticket, mask=mask, round=0, density=1.0, nonfinite=0, trained=None)
 
 
 def _random_mask(total: int, kept: int, draws: np.random.Generator) -> torch.Tensor:

@@ -176,10 +176,10 @@ def _checked_fraction(fraction: object) -> float | tuple[float, ...]:
 
 
 def _prune_cost(run: Outline, fraction: float, rewinding: Rewinding) -> Cost:
-    """No training; disk for the mask as bits and carried weights, and the ticket that is left."""
+    """No training; disk for the mask as bits and trained weights, and the ticket that is left."""
     pruned = replace(run, density=run.density * (1 - fraction))
-    carried = 4 * pruned.weights * pruned.density if rewinding == "learning_rate" else 0
-    return Cost(disk=RESULT_BYTES + HEADER_BYTES + run.weights / 8 + carried, result=pruned)
+    trained = 4 * pruned.weights * pruned.density if rewinding == "learning_rate" else 0
+    return Cost(disk=RESULT_BYTES + HEADER_BYTES + run.weights / 8 + trained, result=pruned)
 
 
 @declare("prune", cost=_prune_cost)
@@ -217,9 +217,9 @@ def prune(
         name: torch.from_numpy(still_kept[name]).reshape(keep.shape) if name in still_kept else keep
         for name, keep in ticket.mask.items()
     }
-    trained = run.weights if isinstance(run, Run) else run.carried
-    carried = apply_mask(trained, mask) if rewinding == "learning_rate" and trained is not None else None
+    weights = run.weights if isinstance(run, Run) else run.trained
+    trained = apply_mask(weights, mask) if rewinding == "learning_rate" and weights is not None else None
     return replace(
         ticket, mask=mask, round=ticket.round + 1, density=ticket.density * (1 - fraction),
-        nonfinite=nonfinite_count(run, names), carried=carried,
+        nonfinite=nonfinite_count(run, names), trained=trained,
     )  # fmt: skip

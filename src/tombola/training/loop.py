@@ -131,7 +131,7 @@ def rewind_ticket(start: Ticket, state: State, epoch: int, step: int = 0, steps:
     # Pretraining a sparse ticket leaves zeros at pruned positions, which are no dense start.
     dense = start.kept == start.total
     return replace(
-        start, start=state, epoch=epoch, step=step, steps=steps, carried=None,
+        start, start=state, epoch=epoch, step=step, steps=steps, trained=None,
         start_fingerprint=files.fingerprint(state), complete=dense,
     )  # fmt: skip
 
@@ -182,8 +182,8 @@ def train_until(
             identity["causes"] = [streams.order, streams.augmentation]
         if ticket.step:
             identity["step"] = ticket.step
-        if ticket.carried is not None:
-            identity["carried"] = files.fingerprint(ticket.carried)
+        if ticket.trained is not None:
+            identity["trained"] = files.fingerprint(ticket.trained)
         source = source_fingerprint("networks", ticket.network.written)
         if source is not None:  # of the user's own: one that was edited meanwhile is another training
             identity["source"] = source.get("text", source["file"])
