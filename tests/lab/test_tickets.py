@@ -117,30 +117,23 @@ def test_a_killed_chain_goes_on_in_an_empty_store_to_the_same_bits(
 
 
 def test_a_chain_with_learning_rate_rewinding_goes_on_elsewhere_from_its_newest_ticket(
-    tmp_path: Path, same_run: Same
+    tmp_path: Path, same_run: Same, digits: tb.Data
 ) -> None:
-    def chain(rounds: int) -> list[Job]:
-        return imp_jobs(
-            "convnet", "digits", RECIPE, rounds=rounds, fraction=0.5, rewind=1, rewinding="learning_rate"
-        )
-
-    lab, undisturbed, other = (tb.Lab(tmp_path / name) for name in ("lab", "undisturbed", "other"))
-    lab.run([*chain(1), chain(2)[2].arguments["ticket"]]).raise_failures()
+    recipe = tb.Recipe(epochs=2, batch_size=400)
+    options = {"rounds": 2, "fraction": 0.5, "rewinding": "learning_rate"}
+    chain = imp_jobs("convnet", "digits", recipe, rewind=1, **options)
+    lab, other = tb.Lab(tmp_path / "lab"), tb.Lab(tmp_path / "other")
+    lab.run(chain[2].arguments["ticket"]).raise_failures()
     gc(lab.store, "tickets", dry_run=False, grace=0)
     exported = export_tickets(lab.store, None, tmp_path / "tickets.zip", "newest")
     assert (exported.tickets, exported.carried) == (1, {})
     import_(other.store, tmp_path / "tickets.zip")
     assert list(verify(other.store)) == []
-    outcome = other.run(chain(2)[2])
-    assert functions(chain(2), outcome.computed) == ["initialize", "pretrain", "train"]
-    undisturbed.run(chain(2)[2]).raise_failures()
-    assert same_run(other.result(chain(2)[2]), undisturbed.result(chain(2)[2]))
-    start = tb.pretrain(
-        tb.initialize("convnet", tb.load_data("digits")), tb.load_data("digits"), RECIPE, epochs=1
-    )
-    options = {"rounds": 2, "fraction": 0.5, "rewinding": "learning_rate"}
-    *_, direct = tb.imp(start, tb.load_data("digits"), RECIPE, **options)
-    assert same_run(undisturbed.result(chain(2)[2]), direct)
+    outcome = other.run(chain[2])
+    assert functions(chain, outcome.computed) == ["initialize", "pretrain", "train"]
+    start = tb.pretrain(tb.initialize("convnet", digits), digits, recipe, epochs=1)
+    *_, direct = tb.imp(start, digits, recipe, **options)
+    assert same_run(other.result(chain[2]), direct)
 
 
 def test_workers_wait_for_the_start_that_is_made_again(
