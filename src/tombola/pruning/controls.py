@@ -1,9 +1,9 @@
 """Controls of a ticket: its mask permuted or random, its weights drawn anew, or the network left dense.
 
 All take their weights from the dense start, never from the surviving weights alone, so that a ticket without
-its dense start is refused rather than silently measured at zeros. So do those of a ticket
-with trained weights (learning-rate rewinding). What they return are tickets, to be trained and measured like
-those of :mod:`tombola.pruning.prune`.
+its dense start is refused rather than silently measured at zeros; controls of a ticket with trained weights
+(learning-rate rewinding) take the dense start, too. What they return are tickets, to be trained and measured
+like those of :mod:`tombola.pruning.prune`.
 """
 
 from __future__ import annotations
