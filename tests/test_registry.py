@@ -65,3 +65,16 @@ def test_a_cost_of_arguments_that_the_function_lacks_is_refused() -> None:
     with pytest.raises(JobError, match="cost of 'my-measure': no parameter 'dta'; did you mean 'data'"):
         tb.declare("my-measure", cost=lambda dta: tb.Cost())(measure)
     tb.declare("my-measure", cost=lambda data: tb.Cost(images=data.train))(measure)
+
+
+def test_a_parameter_can_default_to_another_and_is_then_left_out_of_jobs() -> None:
+    def distance(first: float = 1.0, second: float | None = None) -> float:
+        return first - (first if second is None else second)
+
+    with pytest.raises(JobError, match="default of 'distance': no parameter 'fist'; did you mean 'first'"):
+        tb.declare("distance", default_to={"second": "fist"})(distance)
+    tb.declare("distance", default_to={"second": "first"})(distance)
+    plain, other = tb.job(distance), tb.job(distance, first=2.0)
+    assert tb.job(distance, second=1).name == plain.name  # that of the default
+    assert tb.job(distance, first=2, second=2).name == other.name
+    assert tb.job(distance, first=2, second=1).arguments == {"first": 2.0, "second": 1.0}

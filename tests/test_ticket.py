@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -418,3 +419,57 @@ def test_each_own_mask_is_a_round_of_its_own_noise_unless_it_is_a_control(start:
     assert (start.round, first.round, second.round) == (0, 1, 2)
     assert start.with_mask(random_mask(start, 0.5), same_round=True).round == 0
     assert first.with_mask(first.mask).round == 1
+
+
+def test_a_ticket_with_trained_weights_comes_back_whole(
+    chain: list[tb.Run], tmp_path: Path, same_bits: Same, digits: tb.Data, recipe: tb.Recipe, same_run: Same
+) -> None:
+    ticket = tb.prune(chain[1], fraction=0.5, rewinding="learning_rate")
+    ticket.save(tmp_path / "ticket")
+    loaded = tb.Ticket.load(tmp_path / "ticket")
+    assert same_bits(loaded.weights(), ticket.weights())
+    assert (loaded.fingerprint, loaded.epoch) == (ticket.fingerprint, 1)
+    assert list(loaded.trained) == list(ticket.start)
+    assert "taken at epoch 1, with trained weights" in repr(loaded)
+    run = tb.train(loaded, digits, recipe, noise=3)
+    assert same_run(run, tb.train(ticket, digits, recipe, noise=3))
+    run.save(tmp_path / "run")
+    assert tb.Run.load(tmp_path / "run").ticket.fingerprint == ticket.fingerprint
+    assert "trained" not in chain[1].ticket.pack()[0]
+
+
+def test_a_mask_of_ones_own_cuts_trained_weights_and_brings_none_back(chain: list[tb.Run]) -> None:
+    ticket = tb.prune(chain[1], fraction=0.5, rewinding="learning_rate")
+    smaller = {
+        name: keep & (torch.arange(keep.numel()).view(keep.shape) % 2 == 0)
+        for name, keep in ticket.mask.items()
+    }
+    cut = ticket.with_mask(smaller)
+    for name, keep in smaller.items():
+        assert torch.equal(cut.trained[name], ticket.weights()[name] * keep)
+    with pytest.raises(TicketError, match="which have no trained values here; give a part of"):
+        ticket.with_mask({name: torch.ones_like(keep) for name, keep in ticket.mask.items()})
+
+
+def test_trained_weights_of_another_network_are_refused(chain: list[tb.Run]) -> None:
+    description, tensors = tb.prune(chain[1], rewinding="learning_rate").pack()
+    odd = {name: value for name, value in tensors.items() if not name.startswith("trained.state.14")}
+    with pytest.raises(TicketError, match=r"not of network 'convnet': 14\.bias is None"):
+        tb.Ticket.unpack(description, odd)
+
+
+def test_a_place_within_an_epoch_comes_back_and_old_files_have_none(
+    sparse: tb.Ticket, tmp_path: Path
+) -> None:
+    assert not {"step", "steps"} & sparse.pack()[0].keys()
+    within = replace(sparse, epoch=1, step=3, steps=7)
+    within.save(tmp_path / "ticket")
+    loaded = tb.Ticket.load(tmp_path / "ticket")
+    assert (loaded.epoch, loaded.step, loaded.steps) == (1, 3, 7)
+    assert loaded.fingerprint == within.fingerprint != replace(sparse, epoch=1).fingerprint
+    description, tensors = within.pack()
+    for step, steps in ((7, 7), (-1, 7), (0, 0), ("x", 7)):
+        with pytest.raises(TicketError):
+            tb.Ticket.unpack({**description, "step": step, "steps": steps}, tensors)
+    assert tb.reinitialize(within, seed=9).place == "epoch 0"
+    assert tb.prune(within).place == within.place == "epoch 1, step 3 of 7"

@@ -47,13 +47,13 @@ class Outline:
 
     network: its name, with its version if it has one; "" if unknown.
     weights: number of weights, pruned ones included; 0 if unknown.
-    epoch: the place in the schedule at which the ticket was taken.
+    epoch: the place in the schedule at which the ticket was taken; within an epoch with a fraction.
     density: share of weights that its mask keeps, about.
     """
 
     network: str = ""
     weights: int = 0
-    epoch: int = 0
+    epoch: float = 0
     density: float = 1.0
 
 

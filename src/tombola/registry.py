@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, TypeVar
@@ -32,6 +32,7 @@ class Declaration:
     stored: False for a function that is exact and cheap, and runs again wherever its result is needed.
     unchanged: by version, a function that tells the calls whose numbers that version left alone.
     cost: the cost of a call from those of its arguments that it names; None where it is not stated.
+    default_to: by parameter, the other one whose value it takes by default.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Declaration:
     function: Callable[..., Any]
     unchanged: Mapping[int, Unchanged] = field(default_factory=dict, compare=False)
     cost: Callable[..., Cost] | None = field(default=None, compare=False)
+    default_to: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def for_call(self, arguments: Mapping[str, Any]) -> Declaration:
         """This declaration at the earliest version that has the numbers of a call.
@@ -85,6 +87,7 @@ def declare(
     stored: bool = True,
     unchanged: Mapping[int, Unchanged] | None = None,
     cost: Callable[..., Cost] | None = None,
+    default_to: Mapping[str, str] | None = None,
 ) -> Callable[[F], F]:
     """Decorator that declares a function under a lasting name, so that calls of it can be jobs.
 
@@ -98,9 +101,11 @@ def declare(
         :class:`~tombola.cost.Cost`. It gets an :class:`~tombola.cost.Outline` for a ticket or run and a
         :class:`~tombola.data.sizes.Size` for data. Without it a stored function of tickets or runs and data
         costs an evaluation of each of them on the test split, and any other nothing.
+    default_to: by parameter, the other one whose value it takes where it is None. A job leaves it out where
+        both are equal.
 
-    Raises :class:`~tombola.errors.JobError` if another function holds the name already, or for a cost that
-    takes an argument which the function does not have.
+    Raises :class:`~tombola.errors.JobError` if another function holds the name already, or for a cost or
+    default that names an argument which the function does not have.
     """
 
     def register(function: F) -> F:
@@ -108,22 +113,24 @@ def declare(
         # One definition may be declared twice: a notebook cell run again, a module under two names.
         if before is not None and before.function.__qualname__ != function.__qualname__:
             raise JobError(f"the name {name!r} is declared already, by {before.function.__qualname__}")
-        _check_cost(name, function, cost)
-        _declarations[name] = Declaration(name, version, stored, function, dict(unchanged or {}), cost)
+        defaults = dict(default_to or {})
+        _check_parameters(name, function, "cost", inspect.signature(cost).parameters if cost else ())
+        _check_parameters(name, function, "default", [*defaults, *defaults.values()])
+        _declarations[name] = Declaration(
+            name, version, stored, function, dict(unchanged or {}), cost, defaults
+        )
         remember_source("functions", name, function)
         return function
 
     return register
 
 
-def _check_cost(name: str, function: Callable[..., Any], cost: Callable[..., Cost] | None) -> None:
-    """Raises JobError for a cost that takes an argument which the function does not have."""
-    if cost is None:
-        return
+def _check_parameters(name: str, function: Callable[..., Any], what: str, arguments: Iterable[str]) -> None:
+    """Raises JobError for an argument, of its cost or a default, that the function does not have."""
     parameters = inspect.signature(function).parameters
-    for argument in inspect.signature(cost).parameters:
+    for argument in arguments:
         if argument not in parameters:
-            raise JobError(f"the cost of {name!r}: " + unknown("parameter", argument, parameters))
+            raise JobError(f"the {what} of {name!r}: " + unknown("parameter", argument, parameters))
 
 
 def declaration(name: str) -> Declaration:

@@ -43,6 +43,8 @@ def imp(
     *,
     rounds: int,
     noise: int = 0,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
     same_noise: bool = False,
     device: str | torch.device | None = "cpu",
     watch: Watch | None = None,
@@ -55,20 +57,24 @@ def imp(
     rounds: number of prunings; sparsity after n of them is 1 - (1 - fraction)^n. No more than leave a weight,
         nor than a list of fractions has.
     noise: number of the noise; each round draws its own noise from it.
+    order_noise, augmentation_noise: numbers of its two causes apart, as for :func:`~tombola.train`.
     same_noise: replay the noise of round 0 in every round, as a control.
     pruning: of each pruning ``fraction``, or a list of one for each, ``scope``, ``exclude``, ``score``,
-        ``same_sign`` and ``invert``, as for :func:`~tombola.prune`. A score that asks for data gets these.
+        ``same_sign``, ``invert`` and ``rewinding``, as for :func:`~tombola.prune`. A score that asks for data
+        gets these. With ``rewinding="learning_rate"`` a round goes on from the weights of the one before, by
+        the schedule from the start's place on.
 
     Raises as ``train`` and ``prune`` do, at once for settings and before the first step for the rest.
     """
     from tombola.pruning.prune import Pruning
 
     settings = Pruning(**pruning)
-    _check_search(start, recipe, rounds, settings)
+    _check_search(start, data, recipe, rounds, settings)
     call = directly(device, watch)
     return chain(
-        call, start, data, recipe, rounds=rounds, noise=noise, same_noise=same_noise, pruning=settings
-    )
+        call, start, data, recipe, rounds=rounds, noise=noise, order_noise=order_noise,
+        augmentation_noise=augmentation_noise, same_noise=same_noise, pruning=settings,
+    )  # fmt: skip
 
 
 def mask_search(
@@ -78,6 +84,8 @@ def mask_search(
     *,
     rounds: int,
     noise: int = 0,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
     same_noise: bool = False,
     device: str | torch.device | None = "cpu",
     watch: Watch | None = None,
@@ -92,11 +100,12 @@ def mask_search(
     from tombola.pruning.prune import Pruning
 
     settings = Pruning(**pruning)
-    _check_search(start, recipe, rounds, settings)
+    _check_search(start, data, recipe, rounds, settings)
     call = directly(device, watch)
     return tickets(
-        call, start, data, recipe, rounds=rounds, noise=noise, same_noise=same_noise, pruning=settings
-    )
+        call, start, data, recipe, rounds=rounds, noise=noise, order_noise=order_noise,
+        augmentation_noise=augmentation_noise, same_noise=same_noise, pruning=settings,
+    )  # fmt: skip
 
 
 def one_shot(
@@ -106,6 +115,8 @@ def one_shot(
     *,
     sparsity: float,
     noise: int = 0,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
     device: str | torch.device | None = "cpu",
     watch: Watch | None = None,
     **ranking: Unpack[RankingOptions],
@@ -115,7 +126,8 @@ def one_shot(
     start: dense.
     sparsity: share of the prunable weights, but for excluded ones, that is removed; between 0 and 1, both
         excluded. 1 - 0.8^n keeps as many as n rounds of iterative pruning.
-    ranking: ``scope``, ``exclude``, ``score``, ``same_sign`` and ``invert``, as for :func:`~tombola.prune`.
+    ranking: ``scope``, ``exclude``, ``score``, ``same_sign``, ``invert`` and ``rewinding``, as for
+        :func:`~tombola.prune`.
     The other arguments and errors are as for :func:`mask_search`. The ticket is of round 1.
 
     Raises :class:`~tombola.errors.TicketError` for a start that is sparse already.
@@ -128,8 +140,9 @@ def one_shot(
             "such as densify(ticket)"
         )
     _, ticket = mask_search(
-        start, data, recipe, rounds=1, fraction=sparsity, noise=noise, device=device, watch=watch, **ranking
-    )
+        start, data, recipe, rounds=1, fraction=sparsity, noise=noise, order_noise=order_noise,
+        augmentation_noise=augmentation_noise, device=device, watch=watch, **ranking,
+    )  # fmt: skip
     return ticket
 
 
@@ -141,6 +154,8 @@ def chain(
     *,
     rounds: int,
     noise: int = 0,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
     same_noise: bool = False,
     pruning: Pruning | None = None,
 ) -> Iterator[Run | Written]:
@@ -154,12 +169,15 @@ def chain(
     from tombola.training.loop import train
 
     pruning = pruning or Pruning()
-    noise_round = 0 if same_noise else None
-    run = call(train, start, data, recipe, noise=noise, noise_round=noise_round)
+    noises = {
+        "noise": noise, "noise_round": 0 if same_noise else None,
+        "order_noise": order_noise, "augmentation_noise": augmentation_noise,
+    }  # fmt: skip
+    run = call(train, start, data, recipe, **noises)
     yield run
     for number in range(1, rounds + 1):
         ticket = call(prune, run, **pruning.options(number, data))
-        run = call(train, ticket, data, recipe, noise=noise, noise_round=noise_round)
+        run = call(train, ticket, data, recipe, **noises)
         yield run
 
 
@@ -171,6 +189,8 @@ def tickets(
     *,
     rounds: int,
     noise: int = 0,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
     same_noise: bool = False,
     pruning: Pruning | None = None,
 ) -> Iterator[Ticket | Written]:
@@ -180,8 +200,9 @@ def tickets(
     pruning = pruning or Pruning()
     yield start
     runs = chain(
-        call, start, data, recipe, rounds=rounds, noise=noise, same_noise=same_noise, pruning=pruning
-    )
+        call, start, data, recipe, rounds=rounds, noise=noise, order_noise=order_noise,
+        augmentation_noise=augmentation_noise, same_noise=same_noise, pruning=pruning,
+    )  # fmt: skip
     for number, run in enumerate(islice(runs, rounds), start=1):
         yield call(prune, run, **pruning.options(number, data))
 
@@ -217,10 +238,11 @@ def most_rounds(fraction: float, weights: int) -> int:
     return int(min(math.log(2 * max(weights, 1)) / max(-math.log1p(-fraction), 1e-12), 10**9))
 
 
-def _check_search(start: Ticket, recipe: Recipe, rounds: int, pruning: Pruning) -> None:
+def _check_search(start: Ticket, data: Data, recipe: Recipe, rounds: int, pruning: Pruning) -> None:
     """Raises, before anything is trained, for what is known to fail."""
-    from tombola.training.preflight import check_budget
+    from tombola.training.preflight import check_budget, check_place
 
     kept = sum(int(start.mask[name].sum()) for name in pruning.ranked(start))
     check_rounds(rounds, pruning, kept)
     check_budget(start.epoch, recipe)
+    check_place(start, data, recipe)

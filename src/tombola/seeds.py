@@ -14,15 +14,65 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from tombola.errors import RecipeError
 
 if TYPE_CHECKING:
     import torch
 
 borrowing = threading.RLock()
 """Held while a thread uses torch's global generators, which belong to the whole process."""
+
+
+NOISES = {"order_noise": "noise", "augmentation_noise": "noise"}
+"""The arguments that number the two causes of noise apart, with that which they default to."""
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The numbers that key the random streams of one training.
+
+    noise: of causes without a number of their own. round: of the pruning chain.
+    order: of the data order. augmentation: of the crops and flips.
+    """
+
+    noise: int
+    round: int
+    order: int
+    augmentation: int
+
+    @classmethod
+    def of(
+        cls, noise: int, round: int, order_noise: int | None = None, augmentation_noise: int | None = None
+    ) -> Streams:
+        """The streams of a training with these arguments; None stands for the number of the noise.
+
+        Raises :class:`~tombola.errors.RecipeError` for a number that is not whole.
+        """
+        numbers = {
+            "noise": noise,
+            "round": round,
+            "order_noise": noise if order_noise is None else order_noise,
+            "augmentation_noise": noise if augmentation_noise is None else augmentation_noise,
+        }
+        for name, number in numbers.items():
+            if not isinstance(number, int | np.integer):
+                raise RecipeError(f"{name} is {number!r:.60}; it must be a whole number")
+        return cls(*map(int, numbers.values()))
+
+    @property
+    def order_noise(self) -> int | None:
+        """The number of the data order; None where it is that of the noise."""
+        return None if self.order == self.noise else self.order
+
+    @property
+    def augmentation_noise(self) -> int | None:
+        """The number of the augmentation; None where it is that of the noise."""
+        return None if self.augmentation == self.noise else self.augmentation
 
 
 def sequence(stream: str, *numbers: int) -> np.random.SeedSequence:

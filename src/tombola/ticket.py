@@ -33,6 +33,7 @@ State = Mapping[str, Tensor]
 Mask = Mapping[str, Tensor]
 
 _KIND = "tombola.ticket/1"
+_TRAINED = "trained."
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -44,11 +45,15 @@ class Ticket(OneLine):
         False, the values at pruned positions are not known and are 0.
     mask: one bool CPU tensor for each prunable weight, True where the weight is kept.
     epoch: the place in the schedule at which the start was taken; 0 is the initialisation.
+    step, steps: after how many steps of that epoch the start was taken, of how many; 0 of 1 at its beginning.
     round: number of prunings so far.
     density: the exact share of weights that ``round`` prunings should leave, from which counts are rounded.
     start_fingerprint: names the dense start, also where its values are not all known.
     complete: whether ``start`` has its values at pruned positions too.
     nonfinite: number of non-finite weights that the last pruning met (they were pruned first).
+    trained: the whole ``state_dict`` that training goes on from in place of the start, 0 where the mask is 0:
+        learning-rate rewinding keeps the trained weights and goes back to the start's place in the schedule.
+        The start stays that of the chain, for controls.
     """
 
     network: Network
@@ -60,8 +65,15 @@ class Ticket(OneLine):
     start_fingerprint: str = ""
     complete: bool = True
     nonfinite: int = 0
+    trained: State | None = None
+    step: int = 0
+    steps: int = 1
 
     def __post_init__(self) -> None:
+        if not 0 <= self.step < self.steps:
+            raise TicketError(
+                f"step is {self.step} of {self.steps}; it must be from 0 to one below the steps"
+            )
         for name, keep in self.mask.items():
             if name not in self.start:
                 raise TicketError(f"the mask has {name!r}, which {self.network.name} does not have")
@@ -75,8 +87,15 @@ class Ticket(OneLine):
 
     def _in_one_line(self) -> str:
         weights = f"{self.kept:,} of {self.total:,} weights, {100 * self.sparsity:.2f}% sparse"
-        place = f"round {self.round}, taken at epoch {self.epoch}"
+        place = f"round {self.round}, taken at {self.place}"
+        if self.trained is not None:
+            place += ", with trained weights"
         return f"<ticket of {self.network.written}: {weights}, {place}>"
+
+    @property
+    def place(self) -> str:
+        """The place in the schedule at which the start was taken, in words."""
+        return f"epoch {self.epoch}" + (f", step {self.step} of {self.steps}" if self.step else "")
 
     @cached_property
     def kept(self) -> int:
@@ -98,11 +117,15 @@ class Ticket(OneLine):
         """SHA-256 over everything a training of this ticket depends on."""
         parts: list[Any] = [self.network.description(), self.start_fingerprint, files.fingerprint(self.mask)]
         parts += [self.epoch, self.round, self.density]
+        if self.step:
+            parts += ["step", self.step, self.steps]
+        if self.trained is not None:
+            parts += ["trained", files.fingerprint(self.trained)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def weights(self) -> dict[str, Tensor]:
-        """The weights that training starts from: the start with exactly 0 where the mask is 0."""
-        return apply_mask(self.start, self.mask)
+        """The weights that training starts from: the start, or trained weights, exactly 0 where pruned."""
+        return apply_mask(self.start if self.trained is None else self.trained, self.mask)
 
     def dense_start(self) -> State:
         """The dense start; :class:`~tombola.errors.TicketError` if this ticket does not carry it."""
@@ -133,8 +156,13 @@ class Ticket(OneLine):
             raise TicketError(
                 f"the mask must have exactly the prunable weights of {self.network.name}: {odd!r}"
             )
-        if not self.complete and any((keep & ~self.mask[name]).any() for name, keep in mask.items()):
+        partial = not self.complete or self.trained is not None
+        if partial and any((keep & ~self.mask[name]).any() for name, keep in mask.items()):
             self.dense_start()
+            raise TicketError(
+                "the mask keeps weights that were pruned, which have no trained values here; give a part of "
+                "the ticket's own mask, or take the dense start with densify(ticket)"
+            )
         kept = sum(int(keep.sum()) for keep in mask.values())
         in_order = {name: mask[name] for name in self.mask}
         changed = any(not torch.equal(keep, self.mask[name]) for name, keep in mask.items())
@@ -143,6 +171,7 @@ class Ticket(OneLine):
             mask=in_order,
             round=self.round + (changed and not same_round),
             density=kept / self.total if self.total else 1.0,
+            trained=None if self.trained is None else apply_mask(self.trained, in_order),
         )
 
     def save(self, path: str | os.PathLike[str], *, with_start: bool = False) -> None:
@@ -186,6 +215,11 @@ class Ticket(OneLine):
             tensors |= pack_state(self.start, self.mask)
         if start == "whole":
             tensors |= {f"pruned.{name}": self.start[name][~keep] for name, keep in self.mask.items()}
+        if self.step:
+            description |= {"step": self.step, "steps": self.steps}
+        if self.trained is not None:
+            description["trained"] = True
+            tensors |= pack_state(self.trained, self.mask, prefix=_TRAINED)
         return description, tensors
 
     @classmethod
@@ -209,12 +243,14 @@ class Ticket(OneLine):
                         start[name][~keep] = tensors[f"pruned.{name}"]
             if start is None:
                 raise TicketError(f"the dense start {printable(description['start'][:12])} is not at hand")
+            trained = unpack_state(tensors, mask, prefix=_TRAINED) if description.get("trained") else None
             # A dense ticket's surviving weights are all of them.
             complete = description["start_kept"] != "surviving" or all(keep.all() for keep in mask.values())
             ticket = cls(
                 described, start, mask, int(description["epoch"]), int(description["round"]),
                 float(description["density"]), str(description["start"]),
-                complete=complete, nonfinite=int(description["nonfinite"]),
+                complete=complete, nonfinite=int(description["nonfinite"]), trained=trained,
+                step=int(description.get("step", 0)), steps=int(description.get("steps", 1)),
             )  # fmt: skip
         except OTHER_FORM as error:
             raise TicketError(f"not a ticket: {type(error).__name__} {reason(error)}") from error
@@ -309,17 +345,20 @@ def _in_network_order(ticket: Ticket) -> Ticket:
     """
     network = ticket.network
     expected, prunable = _layout(network) if network.own else _built_in_layout(network)
-    for name in sorted(expected.keys() | ticket.start.keys()):
-        seen = tuple(ticket.start[name].shape) if name in ticket.start else None
-        if seen != expected.get(name):
-            raise TicketError(
-                f"these tensors are not of network {network.name!r}: "
-                f"{name} is {seen}, not {expected.get(name)}"
-            )
+    states = [ticket.start] if ticket.trained is None else [ticket.start, ticket.trained]
+    for state in states:
+        for name in sorted(expected.keys() | state.keys()):
+            seen = tuple(state[name].shape) if name in state else None
+            if seen != expected.get(name):
+                raise TicketError(
+                    f"these tensors are not of network {network.name!r}: "
+                    f"{name} is {seen}, not {expected.get(name)}"
+                )
     if odd := sorted(ticket.mask.keys() - set(prunable)):
         raise TicketError(f"the mask has {odd[0]!r}, which is no prunable weight of {network.name!r}")
     mask = {name: ticket.mask[name] for name in prunable if name in ticket.mask}
-    return replace(ticket, start={name: ticket.start[name] for name in expected}, mask=mask)
+    start, *trained = ({name: state[name] for name in expected} for state in states)
+    return replace(ticket, start=start, mask=mask, trained=trained[0] if trained else None)
 
 
 def _layout(network: Network) -> tuple[dict[str, tuple[int, ...]], list[str]]:

@@ -262,6 +262,55 @@ def test_a_measure_of_two_runs_is_taken_of_every_pair_of_copies() -> None:
     assert item.seeds == (0, 0, 0, 1, 1, 1)
 
 
+def test_copies_can_differ_in_one_cause_of_noise_each_kind_beside_the_others() -> None:
+    causes = ["noise", "order", "augmentation"]
+    experiment = Experiment(
+        "mine", recipe=QUICK, copies=2, seeds=2, differ_in=causes, between={"copies": ["barrier"]}
+    )
+    items = [item for item in items_of(experiment) if item.between]
+    assert [dict(item.key.more) for item in items] == [
+        {},
+        {"differ_in": "order"},
+        {"differ_in": "augmentation"},
+    ]
+    (own,) = [item for item in items_of(experiment) if not item.measure]
+    for item, name in zip(items, ["noise", "order_noise", "augmentation_noise"], strict=True):
+        for seed, job in enumerate(item.jobs):
+            first, second = job.arguments["first"], job.arguments["second"]
+            assert first.name == own.jobs[seed].name
+            expected = {**first.arguments, name: seed + 1}
+            assert second.arguments == expected
+    assert [item.key.more for item in items_of(experiment) if not item.between] == [()]
+
+
+def test_chains_are_made_for_each_rewinding_and_share_their_dense_runs() -> None:
+    both = Experiment("mine", recipe=QUICK, rounds=1, rewinding=["weights", "learning_rate"])
+    runs = [item for item in items_of(both) if not item.measure]
+    assert [dict(item.key.more) for item in runs] == [
+        {"rewinding": "weights"}, {"rewinding": "weights"},
+        {"rewinding": "learning_rate"}, {"rewinding": "learning_rate"},
+    ]  # fmt: skip
+    assert runs[0].jobs[0].name == runs[2].jobs[0].name
+    assert runs[1].jobs[0].name != runs[3].jobs[0].name
+    assert runs[3].jobs[0].arguments["ticket"].arguments["rewinding"] == "learning_rate"
+    assert "the rest go back to initialisation or the rest stay as they are" in both.about
+    plain = Experiment("mine", recipe=QUICK, rounds=1)
+    assert [item.key.more for item in items_of(plain) if not item.measure] == [(), ()]
+
+
+def test_places_to_rewind_to_may_be_in_iterations_and_lengths_may_be_text() -> None:
+    experiment = Experiment(
+        "mine", recipe={**QUICK, "epochs": ["2ep", 3]}, rounds=1, rewind=["1ep", "2it", "0it"]
+    )
+    keys = [item.key for item in items_of(experiment) if not item.measure]
+    assert {(key.get("rewind"), key.pretrained) for key in keys} == {(1, True), ("2it", True), (0, False)}
+    assert {key.get("budget") for key in keys} == {2, 3}
+    assert "go back to epoch 1, iteration 2 or initialisation (separate chains)" in experiment.about
+    assert "trained for 2 and 3 epochs" in experiment.about
+    numbers = [experiment.rewinds, *(recipe.epochs for _, recipe in experiment.recipes())]
+    assert numbers == [(1, "2it", 0), 2, 3]
+
+
 def test_copies_are_trained_at_the_rounds_that_ask_for_them_only() -> None:
     experiment = Experiment(
         "mine", recipe=QUICK, rounds=3, copies=2, copies_at=[0, 3], between={"copies": ["barrier"]}
@@ -483,6 +532,12 @@ def test_a_study_written_before_has_the_same_class() -> None:
             {"measures": {"untrained": [{}, 3]}},
             "mine: measures has untrained = [{}, 3]; give its options by name, or {}",
         ),
+        ({"rewind": "soon"}, "mine: 'soon' is no length; give epochs, such as 2 or '2ep', or '500it'"),
+        ({"rewind": ["1ep", 1]}, "mine: rewind has 1 twice; give each value once"),
+        ({"rewinding": "rate"}, "mine: rewinding is 'rate'; allowed are weights, learning_rate"),
+        ({"differ_in": "orders"}, "mine: differ_in is 'orders'; allowed are noise, order, augmentation"),
+        ({"differ_in": []}, "mine: differ_in is []; allowed are noise, order, augmentation"),
+        ({"differ_in": ["order", "order"]}, "mine: differ_in has 'order' twice; give each value once"),
         ({"copies": 1}, "mine: copies is 1; it must be a whole number, at least 2"),
         ({"seeds": 0}, "mine: seeds is 0; it must be a whole number, at least 1"),
         ({"rounds": 1.5}, "mine: rounds is 1.5; it must be a whole number, at least 0"),

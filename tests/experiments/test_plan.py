@@ -346,3 +346,11 @@ def test_a_subset_is_written_down_once_for_all_tickets_of_a_run() -> None:
     data, recipe = work.subject(R18_C10).data, work.recipe(R18_C10, STABLE)
     ticket = work.tickets(R18_C10, STABLE, 1)[10]
     assert first.name == few_shot_training(job, ticket, data, recipe, share=0.05, seed=1, noise=1).name
+
+
+def test_a_place_within_an_epoch_leaves_a_part_of_it_to_train() -> None:
+    recipe = tb.Recipe(epochs=10, batch_size=128)  # 391 steps of CIFAR-10
+    dense = imp_jobs("resnet20", "cifar10", recipe, rounds=0, rewind="500it")[0]
+    worked_out = Costs()
+    assert worked_out.of(dense.parents[0]).epochs == pytest.approx(500 / 391)
+    assert worked_out.of(dense).epochs == pytest.approx(10 - 500 / 391)

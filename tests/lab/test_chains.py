@@ -1,7 +1,8 @@
 import pytest
 
 import tombola as tb
-from tombola.errors import DataError, NetworkError, RecipeError
+from tombola.data.subsets import subset
+from tombola.errors import DataError, JobError, NetworkError, RecipeError
 from tombola.lab.chains import imp_jobs, start_job, ticket_jobs
 from tombola.lab.job import all_needed
 from tombola.search import mask_search
@@ -35,6 +36,43 @@ def test_rewinding_goes_back_to_a_pretrained_start(dozen: tb.Recipe) -> None:
     assert imp_jobs("convnet", "digits", dozen, rounds=0, rewind=3, seed=2)[0].parents[0].name == start.name
     other = start_job("convnet", "digits", dozen, rewind=3, seed=2, pretraining_noise=7)
     assert other.name == tb.job(tb.pretrain, dense, "digits", dozen, epochs=3, noise=7).name
+
+
+def test_a_place_in_iterations_is_that_of_the_ticket_and_stays_as_it_was_written(
+    lab: tb.Lab, digits: tb.Data, same_run: object
+) -> None:
+    recipe = tb.Recipe(epochs=2, batch_size=400)  # three steps an epoch
+    chain = imp_jobs("convnet", "digits", recipe, rounds=1, rewind="4it", seed=2)
+    assert chain[0].parents[0].arguments["epochs"] == "4it"
+    lab.run(chain).raise_failures()
+    ticket = lab.result(chain[1]).ticket
+    assert (ticket.epoch, ticket.step, ticket.steps) == (1, 1, 3)
+    assert lab.numbers(chain[1].parents[0])["step"] == 1
+    start = tb.pretrain(tb.initialize("convnet", digits, seed=2), digits, recipe, epochs="4it", noise=2)
+    *_, last = tb.imp(start, digits, recipe, rounds=1, noise=2)
+    assert same_run(lab.result(chain[1]), last)
+    table = lab.table(chain)
+    assert {(number.key.get("rewind"), number.key.pretrained) for number in table} == {("4it", True)}
+
+
+def test_epochs_as_text_are_the_same_job(dozen: tb.Recipe) -> None:
+    for text, number in (("3ep", 3), ("2ep", 2), ("0it", 0)):
+        names = [start_job("convnet", "digits", dozen, rewind=rewind).name for rewind in (text, number)]
+        assert names[0] == names[1]
+    names = {start_job("convnet", "digits", dozen, rewind=rewind).name for rewind in (1, "12it", "13it")}
+    assert len(names) == 3  # how many steps an epoch has, only the data tells
+
+
+def test_a_place_past_the_budget_is_refused_as_soon_as_the_images_are_counted(
+    dozen: tb.Recipe, lab: tb.Lab
+) -> None:
+    words = "rewind is to iteration 144, but the recipe has 144, 12 an epoch; rewind to an earlier one"
+    with pytest.raises(RecipeError, match=words):
+        imp_jobs("convnet", "digits", dozen, rounds=1, rewind="144it")
+    part = tb.job(subset, "digits", share=0.5)
+    late = start_job("convnet", part, dozen, rewind="100it")  # of 84, as only the subset tells
+    with pytest.raises(JobError, match="rewind is to iteration 100, but the recipe has 84, 7 an epoch"):
+        lab.run(late).raise_failures()
 
 
 def test_without_momentum_a_rewound_dense_training_is_the_plain_one(

@@ -149,10 +149,30 @@ def test_a_default_given_in_full_changes_no_name(dense: tb.Job) -> None:
         recipe=tb.Recipe(epochs=200, momentum=0.9, milestones=(), augmentation=Augmentation(fill="black")),
     )  # fmt: skip
     assert spelled.name == plain.name
-    spelled = {"fraction": 0.2, "scope": "global", "exclude": [], "same_sign": False, "invert": False}
+    spelled = {
+        "fraction": 0.2,
+        "scope": "global",
+        "exclude": [],
+        "same_sign": False,
+        "invert": False,
+        "rewinding": "weights",
+    }
     for score in ("magnitude", "magnitude@1"):
         pruned = tb.job(tb.prune, plain, score=score, data=None, **spelled)
         assert pruned.name == tb.job(tb.prune, plain).name == sha("prune", run={"job": plain.name})
+
+
+def test_a_cause_of_noise_under_the_number_of_the_noise_changes_no_name(dense: tb.Job) -> None:
+    recipe = tb.Recipe(epochs=2)
+    for function, start, options in ((tb.train, dense, {}), (tb.pretrain, dense, {"epochs": 1})):
+        for noise in ({}, {"noise": 0}, {"noise": 3}):
+            number = noise.get("noise", 0)
+            plain = tb.job(function, start, "digits", recipe, **options, **noise)
+            same = {"order_noise": number, "augmentation_noise": number}
+            assert tb.job(function, start, "digits", recipe, **options, **noise, **same).name == plain.name
+            other = tb.job(function, start, "digits", recipe, **options, **noise, order_noise=number + 1)
+            assert other.arguments["order_noise"] == number + 1
+            assert other.name != plain.name
 
 
 def test_a_name_holds_the_criterion_of_pruning(dense: tb.Job, dozen: tb.Recipe) -> None:

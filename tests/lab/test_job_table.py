@@ -4,6 +4,7 @@ import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from tombola.lab.chains import imp_jobs, ticket_jobs
 from tombola.lab.job import Job, all_needed, job, name_of
 from tombola.lab.results import Packed, numbers_of
 from tombola.measures.difficulty import forgotten_subset
+from tombola.measures.instability import copies
 from tombola.measures.learning import learning
 from tombola.table.key import Key, sparsity_after
 from tombola.table.number import Number
@@ -90,13 +92,13 @@ def test_prunings_of_different_fractions_multiply(lab: tb.Lab) -> None:
 def test_tickets_of_other_criteria_have_keys_of_their_own(lab: tb.Lab) -> None:
     settings: list[dict[str, object]] = [
         {}, {"score": "movement"}, {"score": "movement@1", "same_sign": True}, {"invert": True},
-        {"scope": "erk"}, {"scope": "uniform"},
+        {"scope": "erk"}, {"scope": "uniform"}, {"rewinding": "learning_rate"},
     ]  # fmt: skip
     runs = [chain(**options)[1] for options in settings]
     axes = [dict(number.key.more) for number in lab.table(runs)]
     assert axes == [
         {}, {"score": "movement"}, {"score": "movement", "same_sign": True}, {"invert": True},
-        {"scope": "erk"}, {"scope": "uniform"},
+        {"scope": "erk"}, {"scope": "uniform"}, {"rewinding": "learning_rate"},
     ]  # fmt: skip
     dense = job(tb.train, job(tb.densify, runs[2].arguments["ticket"]), "digits", FULL)
     assert dict(key_of(lab, dense).more) == {"densified": True}
@@ -309,6 +311,36 @@ def test_pairs_of_copies_share_a_key_and_are_numbered(lab: tb.Lab) -> None:
         ]
         [key] = {number.key for number in table}
         assert (key.metric, key.sparsity, key.more) == ("barrier", 20.0, ())
+
+
+@pytest.mark.parametrize(("cause", "other"), [("order", "augmentation"), ("augmentation", "order")])
+def test_copies_that_differ_in_one_cause_of_noise_have_a_key_of_their_own(
+    lab: tb.Lab, cause: str, other: str
+) -> None:
+    ticket = chain(seed=4)[1].arguments["ticket"]
+    runs = list(copies(job, ticket, "digits", FULL, noises=(4, 5, 6), differ_in=cause))
+    table = lab.table([job(tb.barrier, first, second, "digits") for first, second in combinations(runs, 2)])
+    assert [(number.pair, number.key.over) for number in table] == [(n, "pairs") for n in range(3)]
+    [key] = {number.key for number in table}
+    assert (key.metric, key.more) == ("barrier", (("differ_in", cause),))
+    together = key_of(lab, job(tb.instability, runs, "digits"))
+    assert dict(together.more)[f"{cause}_noises"] == "seed, seed+1, seed+2"
+    elsewhere = list(copies(job, ticket, "digits", FULL, noises=(7, 8), differ_in=cause))
+    shared = key_of(lab, job(tb.barrier, *elsewhere, "digits"))
+    assert dict(shared.more) == {"differ_in": cause, f"{other}_noise": "seed+3"}
+
+
+def test_the_numbers_of_causes_of_noise_stand_in_keys_of_runs_and_of_tickets(lab: tb.Lab) -> None:
+    plain, split = chain(rounds=1, seed=2), chain(rounds=1, seed=2, order_noise=5)
+    assert [dict(number.key.more) for number in lab.table(split)] == [{"order_noise": "seed+3"}] * 2
+    crossed = job(tb.train, split[1].arguments["ticket"], "digits", FULL, noise=2)
+    assert dict(key_of(lab, crossed).more) == {"search_order_noise": "seed+3"}
+    late = job(tb.train, plain[1].arguments["ticket"], "digits", FULL, noise=2, order_noise=5)
+    assert dict(key_of(lab, late).more) == {"order_noise": "seed+3", "search_order_noise": "seed"}
+    rewound = chain(rounds=0, seed=2, rewind=1, order_noise=5)[0]
+    assert dict(key_of(lab, rewound).more) == {
+        "order_noise": "seed+3", "pretraining_order_noise": "seed+3", "rewind": 1,
+    }  # fmt: skip
 
 
 def test_a_barrier_to_the_next_round_stands_at_the_first_of_the_two(lab: tb.Lab) -> None:

@@ -116,6 +116,26 @@ def test_a_killed_chain_goes_on_in_an_empty_store_to_the_same_bits(
     assert list(verify(other.store)) == []
 
 
+def test_a_chain_with_learning_rate_rewinding_goes_on_elsewhere_from_its_newest_ticket(
+    tmp_path: Path, same_run: Same, digits: tb.Data
+) -> None:
+    recipe = tb.Recipe(epochs=2, batch_size=400)
+    options = {"rounds": 2, "fraction": 0.5, "rewinding": "learning_rate"}
+    chain = imp_jobs("convnet", "digits", recipe, rewind=1, **options)
+    lab, other = tb.Lab(tmp_path / "lab"), tb.Lab(tmp_path / "other")
+    lab.run(chain[2].arguments["ticket"]).raise_failures()
+    gc(lab.store, "tickets", dry_run=False, grace=0)
+    exported = export_tickets(lab.store, None, tmp_path / "tickets.zip", "newest")
+    assert (exported.tickets, exported.carried) == (1, {})
+    import_(other.store, tmp_path / "tickets.zip")
+    assert list(verify(other.store)) == []
+    outcome = other.run(chain[2])
+    assert functions(chain, outcome.computed) == ["initialize", "pretrain", "train"]
+    start = tb.pretrain(tb.initialize("convnet", digits), digits, recipe, epochs=1)
+    *_, direct = tb.imp(start, digits, recipe, **options)
+    assert same_run(other.result(chain[2]), direct)
+
+
 def test_workers_wait_for_the_start_that_is_made_again(
     killed: tuple[tb.Lab, list[Job], tb.Lab], tmp_path: Path, same_run: Same
 ) -> None:

@@ -8,7 +8,13 @@ import tombola as tb
 from tombola.errors import RecipeError
 from tombola.measures import first_stable
 from tombola.measures.connectivity import Barrier
-from tombola.measures.first_stable import FirstStable, epochs_trained, first_stable_epoch, over_starts
+from tombola.measures.first_stable import (
+    Branches,
+    FirstStable,
+    epochs_trained,
+    first_stable_epoch,
+    over_starts,
+)
 from tombola.measures.instability import Instability, instability, noise_copies
 from tombola.training.loop import Training
 
@@ -77,6 +83,22 @@ def test_copies_that_leave_the_trunks_noise_out_are_all_branches(
     assert {each.noises for each in found.instabilities.values()} == {(1, 2)}
     assert len(epochs) == found.epochs_trained
     assert sum(3 - length for length in found.instabilities) * 2 <= len(epochs)
+
+
+def test_children_can_differ_in_one_cause_of_noise_and_share_the_trunks_other_one(
+    untrained: tb.Ticket, digits: tb.Data
+) -> None:
+    recipe = tb.Recipe(epochs=2, batch_size=300, momentum=0.0)
+    found = first_stable_epoch(
+        untrained, digits, recipe, noise=4, noises=(4, 5), differ_in="order", points=3, neighbours=0
+    )
+    for length, measured in found.instabilities.items():
+        ticket = tb.pretrain(untrained, digits, recipe, epochs=length, noise=4) if length else untrained
+        apart = noise_copies(ticket, digits, recipe, noises=(4, 5), differ_in="order")
+        assert measured == instability(list(apart), digits, points=3)
+    branches = Branches(tb.job, untrained, "digits", recipe, noise=4, noises=(1, 2), differ_in="augmentation")
+    runs = branches.instability(1).arguments["runs"]
+    assert [(run.arguments["noise"], run.arguments["augmentation_noise"]) for run in runs] == [(4, 1), (4, 2)]
 
 
 def test_readings_are_handed_on(untrained: tb.Ticket, digits: tb.Data) -> None:

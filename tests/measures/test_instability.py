@@ -48,6 +48,20 @@ def test_noise_copies_are_trainings_of_one_ticket_under_the_noises_that_are_name
     ]
 
 
+def test_copies_can_differ_in_data_order_or_augmentation_alone(
+    start: tb.Ticket, digits: tb.Data, short: tb.Recipe
+) -> None:
+    recipe = replace(short, epochs=1, batch_size=200)
+    plain = {noise: tb.train(start, digits, recipe, noise=noise) for noise in (1, 2)}
+    for cause in ("order", "augmentation"):
+        first, second = noise_copies(start, digits, recipe, noises=(1, 2), differ_in=cause)
+        assert first.fingerprint == plain[1].fingerprint
+        assert second.fingerprint not in (plain[1].fingerprint, plain[2].fingerprint)
+        assert instability([first, second], digits, points=3).noises == (1, 2)
+    with pytest.raises(RecipeError, match="no difference between copies 'orders'; did you mean 'order'"):
+        noise_copies(start, digits, recipe, differ_in="orders")  # type: ignore[arg-type]
+
+
 def test_noise_copies_are_the_same_jobs_as_those_written_by_hand(short: tb.Recipe) -> None:
     start = tb.job(tb.initialize, "convnet", "digits")
     made = copies(tb.job, start, "digits", short, noises=(4, 7))

@@ -223,3 +223,13 @@ def test_controls_are_jobs_that_leave_the_names_of_older_ones(ticket: tb.Ticket)
     assert tb.job(tb.randomize, pruned, scope="global").name == tb.job(tb.randomize, pruned).name
     assert tb.job(tb.reinitialize, pruned, seed=1, keep_signs=False).arguments.keys() == {"ticket", "seed"}
     assert tb.job(densify, pruned).needs == (pruned,)
+
+
+def test_controls_of_a_ticket_with_trained_weights_take_the_dense_start(
+    chain: list[tb.Run], same_bits: Callable[..., bool]
+) -> None:
+    carried = tb.prune(chain[1], fraction=0.5, rewinding="learning_rate")
+    rewound = tb.prune(chain[1], fraction=0.5)
+    for control in (tb.permute, tb.randomize, tb.densify):
+        assert same_bits(control(carried).weights(), control(rewound).weights())
+    assert tb.reinitialize(carried, seed=9).fingerprint == tb.reinitialize(rewound, seed=9).fingerprint

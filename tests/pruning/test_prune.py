@@ -24,6 +24,31 @@ def with_weights(run: tb.Run, seed: int, nonfinite: float = 0.0, levels: int = 5
     return replace(run, weights=weights)
 
 
+def test_learning_rate_rewinding_carries_the_trained_weights_under_the_same_mask(
+    chain: list[tb.Run], same_bits: Callable[..., bool]
+) -> None:
+    run = chain[1]
+    rewound = tb.prune(run, fraction=0.5)
+    carried = tb.prune(run, fraction=0.5, rewinding="learning_rate")
+    assert same_bits(carried.mask, rewound.mask)
+    assert (carried.epoch, carried.round, carried.density) == (rewound.epoch, 2, rewound.density)
+    assert same_bits(carried.start, rewound.start)
+    assert carried.fingerprint != rewound.fingerprint
+    weights = carried.weights()
+    assert weights.keys() == run.weights.keys()
+    for name, value in run.weights.items():
+        expected = value * carried.mask[name] if name in carried.mask else value
+        assert torch.equal(weights[name], expected)
+    # Pruned again untrained, it keeps them, or goes back.
+    assert tb.prune(carried, rewinding="learning_rate").trained is not None
+    back = tb.prune(carried)
+    assert back.trained is None
+    assert same_bits(back.start, run.ticket.start)
+    assert tb.prune(rewound, rewinding="learning_rate").trained is None  # there is nothing trained
+    with pytest.raises(RecipeError, match="no rewinding 'rate'; known: learning_rate, weights"):
+        tb.prune(run, rewinding="rate")  # type: ignore[arg-type]
+
+
 def flat(state: dict[str, torch.Tensor], names: list[str]) -> np.ndarray:
     return np.concatenate([state[name].numpy().reshape(-1) for name in names])
 

@@ -131,6 +131,39 @@ def test_a_training_interrupted_again_and_again_at_single_steps_gives_the_same_b
     assert same_run(train(Checkpoints(tmp_path, every=0)), train())
 
 
+@pytest.mark.parametrize("after", [1, 2, 3, 5, 7])
+def test_a_training_interrupted_in_the_epoch_within_which_it_began_gives_the_same_bits(
+    ticket: tb.Ticket, digits: tb.Data, tmp_path: Path, every_step: None, same_run: Same, after: int
+) -> None:
+    # It begins with the last three of five steps.
+    within = replace(ticket, step=2, steps=5)
+    recipe = tb.Recipe(epochs=3, batch_size=250)
+
+    def train(watch: Watch | None = None) -> tb.Run:
+        return tb.train(within, digits, recipe, noise=7, watch=watch)
+
+    interrupt(tmp_path, after, train)
+    rest = Counting()
+    rest.resume = Checkpoints(tmp_path, every=0).resume  # type: ignore[method-assign]
+    assert same_run(train(rest), train())
+    assert len(rest.calls) == 8 - after
+
+
+@pytest.mark.parametrize("after", [1, 4, 7])
+def test_a_pretraining_interrupted_on_its_way_into_an_epoch_is_resumed(
+    start: tb.Ticket, digits: tb.Data, tmp_path: Path, every_step: None, after: int
+) -> None:
+    recipe = tb.Recipe(epochs=3, batch_size=250)
+
+    def pretrain(watch: Watch | None = None) -> tb.Ticket:
+        return tb.pretrain(start, digits, recipe, epochs="7it", noise=1, watch=watch)
+
+    interrupt(tmp_path, after, pretrain)
+    resumed = pretrain(Checkpoints(tmp_path, every=0))
+    assert resumed.fingerprint == pretrain().fingerprint
+    assert (resumed.epoch, resumed.step) == (1, 2)
+
+
 def test_an_interrupted_pretraining_is_resumed_too(
     start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe, late: tb.Ticket, tmp_path: Path, same_bits: Same
 ) -> None:

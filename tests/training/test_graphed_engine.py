@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import tombola as tb
+from tombola import seeds
 from tombola.data.batches import Batches
 from tombola.errors import DeviceError, DeviceLost
 from tombola.training import definitions, evaluation
@@ -45,19 +46,10 @@ def steps(recipe: tb.Recipe) -> tb.Recipe:
 def under_way(engine: object, ticket: tb.Ticket, data: tb.Data, recipe: tb.Recipe) -> Training:
     engine.flat_network.load(ticket.weights(), ticket.mask)  # type: ignore[attr-defined]
     record = ForgettingRecord.empty(len(data.train), CUDA)
+    until = (recipe.epochs, 0)
     return Training(
-        engine,
-        data,
-        recipe,
-        (0, 0),
-        CUDA,
-        "bfloat16",
-        {},
-        [],
-        record,
-        0,
-        recipe.epochs,  # type: ignore[arg-type]
-    )
+        engine, data, recipe, seeds.Streams.of(0, 0), CUDA, "bfloat16", {}, [], record, (0, 0), until, 0, 0
+    )  # type: ignore[arg-type]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -147,6 +139,18 @@ def test_any_batch_size_is_captured(
     graphed = tb.train(start, digits, recipe, device="cuda")
     uncaptured(monkeypatch)
     assert same_run(graphed, tb.train(start, digits, recipe, device="cuda"))
+
+
+def test_a_training_that_begins_within_an_epoch_is_the_uninterrupted_one(
+    start: tb.Ticket, digits: tb.Data, same_bits: Callable[..., bool]
+) -> None:
+    recipe = tb.Recipe(epochs=3, batch_size=100, momentum=0.0)
+    whole = tb.train(start, digits, recipe, noise=5, device="cuda")
+    ticket = tb.pretrain(start, digits, recipe, epochs="17it", noise=5, device="cuda")
+    assert (ticket.epoch, ticket.step, ticket.steps) == (1, 5, 12)
+    rest = tb.train(ticket, digits, recipe, noise=5, device="cuda")
+    assert same_bits(rest.weights, whole.weights)
+    assert rest.history[-1].train_loss == whole.history[-1].train_loss
 
 
 @pytest.mark.usefixtures("_own_stream")

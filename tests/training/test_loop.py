@@ -3,6 +3,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 import tombola as tb
-from tombola import seeds
+from tombola import files, seeds
 from tombola.data.augmentation import draw
 from tombola.errors import RecipeError
 from tombola.training.checkpoint import Checkpoint, Watch
@@ -54,8 +55,11 @@ def of_torch(module: nn.Module, recipe: tb.Recipe) -> torch.optim.Optimizer:
     )  # fmt: skip
 
 
-def train_plainly(ticket: tb.Ticket, data: tb.Data, recipe: tb.Recipe, noise: int) -> Plain:
+def train_plainly(
+    ticket: tb.Ticket, data: tb.Data, recipe: tb.Recipe, noise: int, augmentation_noise: int | None = None
+) -> Plain:
     """Plain PyTorch, image by image, with torch.optim and masks by multiplication."""
+    augmented = noise if augmentation_noise is None else augmentation_noise
     raw, labels = data.train.images.numpy(), data.train.labels
     count, _, height, width = raw.shape
     mean = (raw / 255).mean(axis=(0, 2, 3))[:, None, None]
@@ -77,11 +81,12 @@ def train_plainly(ticket: tb.Ticket, data: tb.Data, recipe: tb.Recipe, noise: in
     cut()
     seen = Plain({}, [[] for _ in range(count)], [], [], 0.0)
     steps = math.ceil(count / recipe.batch_size)
+    first = ticket.step  # of the first epoch, in which the steps before lie behind
     for epoch in range(ticket.epoch, recipe.epochs):
         order = seeds.generator("order", noise, ticket.round, epoch).permutation(count)
-        draws = draw(recipe.augmentation, data, noise=noise, round=ticket.round, epoch=epoch)
+        draws = draw(recipe.augmentation, data, noise=augmented, round=ticket.round, epoch=epoch)
         total = 0.0
-        for step in range(steps):
+        for step in range(first, steps):
             places = range(step * recipe.batch_size, min((step + 1) * recipe.batch_size, count))
             pictures = []
             for place in places:
@@ -108,7 +113,8 @@ def train_plainly(ticket: tb.Ticket, data: tb.Data, recipe: tb.Recipe, noise: in
             total += float(loss.detach()) * len(places)
             for place, right in zip(places, (outputs.argmax(1) == targets).tolist(), strict=True):
                 seen.answers[order[place]].append(right)
-        seen.losses.append(total / count)
+        seen.losses.append(total / (count - first * recipe.batch_size))
+        first = 0
         seen.rates.append(optimizer.param_groups[0]["lr"])
     module.eval()
     tests = torch.tensor((data.test.images.numpy() / 255 - mean) / std, dtype=torch.float32)
@@ -171,6 +177,30 @@ def test_training_is_that_of_an_independent_loop_in_plain_pytorch(
 # Rewinding
 
 
+def test_learning_rate_rewinding_trains_on_by_the_schedule_from_the_rewind_point(
+    colour: tb.Data, same_bits: Same
+) -> None:
+    recipe = tb.Recipe(epochs=3, batch_size=32, lr=0.05)
+    start = tb.pretrain(tb.initialize(plain_net, colour, seed=3), colour, recipe, epochs=1)
+    chain = tb.imp(start, colour, recipe, rounds=2, fraction=0.5, noise=4, rewinding="learning_rate")
+    state, mask = dict(start.start), dict(start.mask)
+    for round_, run in enumerate(chain):
+        assert all(torch.equal(run.ticket.mask[name], keep) for name, keep in mask.items())
+        by_hand = SimpleNamespace(start=state, mask=mask, epoch=1, step=0, round=round_)
+        plain = train_plainly(by_hand, colour, recipe, noise=4)
+        for name, value in plain.weights.items():
+            torch.testing.assert_close(run.weights[name], value, rtol=1e-4, atol=1e-5, msg=name)
+        assert run.history.column("lr")[1:] == pytest.approx(plain.rates)
+        assert run.history.column("epoch") == [1, 2, 3]
+        # The smaller half of what is left goes, over all layers.
+        state = run.weights
+        left = torch.cat([state[name][keep].abs() for name, keep in mask.items()]).sort().values
+        limit = left[len(left) - math.floor(run.ticket.total * 0.5 ** (round_ + 1) + 0.5)]
+        mask = {name: keep & (state[name].abs() >= limit) for name, keep in mask.items()}
+    # The dense start stays at hand for controls.
+    assert same_bits(run.ticket.dense_start(), start.start)
+
+
 def test_a_ticket_is_trained_for_what_is_left_of_the_schedule(start: tb.Ticket, digits: tb.Data) -> None:
     recipe = tb.Recipe(epochs=12, batch_size=400, lr=0.02)
     rewound = tb.pretrain(start, digits, recipe, epochs=2)
@@ -180,6 +210,98 @@ def test_a_ticket_is_trained_for_what_is_left_of_the_schedule(start: tb.Ticket, 
     # The last rate of each epoch, of three steps, by the formula of the whole schedule.
     rates = [0.01 * (1 + math.cos(math.pi * (epoch + 2 / 3) / 12)) for epoch in range(12)]
     assert run.history.column("lr")[1:] == pytest.approx(rates[2:])
+
+
+def test_a_ticket_taken_within_an_epoch_begins_with_what_is_left_of_it(colour: tb.Data) -> None:
+    recipe = tb.Recipe(epochs=5, batch_size=32, lr=0.05, weight_decay=5e-3)
+    start = tb.pretrain(tb.initialize(plain_net, colour, seed=3), colour, recipe, epochs="10it", noise=1)
+    assert (start.epoch, start.step, start.steps) == (1, 3, 7)
+    assert "taken at epoch 1, step 3 of 7" in repr(start)
+    ticket = start.with_mask(
+        {name: value.abs() > 0.05 for name, value in start.start.items() if name in start.mask}
+    )
+    run = tb.train(ticket, colour, recipe, noise=4)
+    plain = train_plainly(ticket, colour, recipe, noise=4)
+    for name, value in plain.weights.items():
+        torch.testing.assert_close(run.weights[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    assert sum(map(len, plain.answers)) == 3 * 210 + 210 - 3 * 32
+    falls = [sum(a and not b for a, b in itertools.pairwise(story)) for story in plain.answers]
+    assert run.forgetting.events.tolist() == falls
+    assert run.forgetting.learned.tolist() == [any(story) for story in plain.answers]
+    rows = run.history[1:]
+    assert run.history.column("epoch") == [1, 2, 3, 4, 5]
+    assert [row.lr for row in rows] == pytest.approx(plain.rates)
+    assert [row.train_loss for row in rows] == pytest.approx(plain.losses, rel=1e-4)
+    assert (rows[0].forgetting_events, sum(row.forgetting_events for row in rows)) == (0, sum(falls))
+    begun = [story[0] for story in plain.answers if len(story) == 4]  # presented in the first epoch, too
+    assert rows[0].train_accuracy == pytest.approx(100 * sum(begun) / (210 - 3 * 32))
+    assert run.accuracy == plain.test_accuracy
+
+
+@pytest.mark.parametrize("iterations", [1, 3, 7, 10])
+def test_a_training_from_an_iteration_on_is_the_uninterrupted_one(
+    colour: tb.Data, iterations: int, same_bits: Same
+) -> None:
+    recipe = tb.Recipe(epochs=4, batch_size=32, lr=0.1, momentum=0.0)
+    start = tb.initialize(plain_net, colour)
+    whole = tb.train(start, colour, recipe, noise=5)
+    ticket = tb.pretrain(start, colour, recipe, epochs=f"{iterations}it", noise=5)
+    rest = tb.train(ticket, colour, recipe, noise=5)
+    assert same_bits(rest.weights, whole.weights)
+    assert torch.equal(rest.forgetting.correct, whole.forgetting.correct)
+    epoch, step = divmod(iterations, 7)
+    # Forgetting is counted from a presentation to the next: alike once every image was presented again.
+    later = epoch + 1 + (step > 0)
+    for name in ("lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy"):
+        assert rest.history.column(name)[-2:] == whole.history.column(name)[-2:]
+    events = {row.epoch: row.forgetting_events for row in whole.history}
+    assert all(row.forgetting_events == events[row.epoch] for row in rest.history if row.epoch > later)
+
+
+def test_pretraining_to_whole_epochs_in_iterations_gives_the_ticket_of_these_epochs(
+    start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe, late: tb.Ticket
+) -> None:
+    for length in ("12it", "1ep"):
+        ticket = tb.pretrain(start, digits, recipe, epochs=length, noise=1)
+        assert ticket.fingerprint == late.fingerprint
+
+
+def test_pretraining_goes_on_within_an_epoch(colour: tb.Data, same_bits: Same) -> None:
+    recipe = tb.Recipe(epochs=3, batch_size=32, momentum=0.0)
+    start = tb.initialize(plain_net, colour)
+    direct = tb.pretrain(start, colour, recipe, epochs="10it")
+    for between in ("9it", "5it", "1ep"):
+        first = tb.pretrain(start, colour, recipe, epochs=between)
+        assert tb.pretrain(first, colour, recipe, epochs="10it").fingerprint == direct.fingerprint
+    assert same_bits(
+        tb.pretrain(direct, colour, recipe, epochs=2).start,
+        tb.pretrain(start, colour, recipe, epochs=2).start,
+    )
+    with pytest.raises(RecipeError, match="taken at epoch 1, step 3 of 7 already; pretrain to a later one"):
+        tb.pretrain(direct, colour, recipe, epochs="10it")
+
+
+def test_a_place_in_iterations_that_there_is_not_is_refused(
+    start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe
+) -> None:
+    words = r"rewind is to iteration 36, but the recipe has 36, 12 an epoch; rewind to an earlier one"
+    with pytest.raises(RecipeError, match=words):
+        tb.pretrain(start, digits, recipe, epochs="36it")
+    with pytest.raises(RecipeError, match="rewind is to epoch 0, but the recipe has 3 epochs"):
+        tb.pretrain(start, digits, recipe, epochs="0it")
+    with pytest.raises(RecipeError, match="'12 it' is no length"):
+        tb.pretrain(start, digits, recipe, epochs="12 it")
+
+
+def test_a_ticket_taken_within_an_epoch_is_refused_where_epochs_have_other_steps(
+    start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe
+) -> None:
+    ticket = tb.pretrain(start, digits, recipe, epochs="1it")
+    words = "taken at epoch 0, step 1 of 12 steps, but here an epoch has 6; take as many images"
+    with pytest.raises(RecipeError, match=words):
+        tb.train(ticket, digits, replace(recipe, batch_size=200))
+    with pytest.raises(RecipeError, match=words):
+        tb.imp(ticket, digits, replace(recipe, batch_size=200), rounds=1)
 
 
 def test_a_rewound_ticket_starts_with_its_weights_batch_norm_and_no_momentum(
@@ -293,6 +415,33 @@ def test_the_noise_of_another_round_can_be_asked_for(
     assert same_run(again, tb.train(replace(late, round=1), digits, recipe, noise=3))
 
 
+def test_data_order_and_augmentation_can_have_numbers_of_their_own(
+    rewound: tb.Ticket, colour: tb.Data, same_run: Same
+) -> None:
+    recipe = tb.Recipe(epochs=3, batch_size=32, lr=0.05)
+    run = tb.train(rewound, colour, recipe, noise=4, augmentation_noise=9)
+    assert (run.noise, run.order_noise, run.augmentation_noise) == (4, None, 9)
+    plain = train_plainly(rewound, colour, recipe, noise=4, augmentation_noise=9)
+    for name, value in plain.weights.items():
+        torch.testing.assert_close(run.weights[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    assert run.history.column("train_loss")[1:] == pytest.approx(plain.losses, rel=1e-4)
+    crossed = tb.train(rewound, colour, recipe, noise=9, order_noise=4)
+    assert files.fingerprint(crossed.weights) == files.fingerprint(run.weights)
+    assert crossed.fingerprint != run.fingerprint  # its noise has another number
+    both = tb.train(rewound, colour, recipe, noise=4)
+    assert same_run(tb.train(rewound, colour, recipe, noise=4, order_noise=4, augmentation_noise=4), both)
+    assert not same_run(both, run)
+
+
+def test_pretraining_splits_its_noise_as_training_does(colour: tb.Data) -> None:
+    recipe = tb.Recipe(epochs=2, batch_size=32, lr=0.05, momentum=0.0)
+    start = tb.initialize(plain_net, colour)
+    ticket = tb.pretrain(start, colour, recipe, epochs=1, noise=1, order_noise=2)
+    halves = tb.train(ticket, colour, recipe, noise=1, order_noise=2)
+    whole = tb.train(start, colour, recipe, noise=1, order_noise=2)
+    assert files.fingerprint(halves.weights) == files.fingerprint(whole.weights)
+
+
 def test_training_touches_no_global_generator_and_hears_none(
     start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe, run: tb.Run, same_run: Same
 ) -> None:
@@ -319,8 +468,10 @@ def test_training_leaves_the_ticket_as_it_was(
 def test_a_noise_that_is_no_whole_number_is_refused(
     start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe
 ) -> None:
-    with pytest.raises(RecipeError, match=r"noise is 1\.5 of round 0; both must be whole numbers"):
+    with pytest.raises(RecipeError, match=r"noise is 1\.5; it must be a whole number"):
         tb.train(start, digits, recipe, noise=1.5)  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match=r"augmentation_noise is '2'; it must be a whole number"):
+        tb.train(start, digits, recipe, augmentation_noise="2")  # type: ignore[arg-type]
 
 
 # Runs that fail

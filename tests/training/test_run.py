@@ -88,6 +88,18 @@ def test_a_saved_run_comes_back(
     assert (loaded.noise, loaded.precision, loaded.device) == (3, "float32", "cpu")
 
 
+def test_numbers_of_the_causes_of_noise_come_back_and_are_left_out_where_they_are_the_noise(
+    run: tb.Run, tmp_path: Path
+) -> None:
+    assert not {"order_noise", "augmentation_noise"} & run.pack()[0].keys()
+    split = replace(run, order_noise=7)
+    split.save(tmp_path / "run")
+    loaded = tb.Run.load(tmp_path / "run")
+    assert (loaded.noise, loaded.order_noise, loaded.augmentation_noise) == (run.noise, 7, None)
+    assert loaded.fingerprint == split.fingerprint != run.fingerprint
+    assert f"noise {run.noise}, order noise 7, trained" in repr(loaded)
+
+
 def test_a_loaded_run_goes_on_in_the_chain_like_the_saved_one(
     chain: list[tb.Run], file: Path, digits: tb.Data, recipe: tb.Recipe, same_run: Same
 ) -> None:

@@ -21,7 +21,12 @@ def imp(
     ] = "convnet",
     data: Annotated[str, tyro.conf.arg(help="A name (digits, cifar10, mnist, ...) or a folder.")] = "digits",
     rounds: Annotated[int, tyro.conf.arg(help="Number of prunings; there is one training more.")] = 20,
-    rewind: Annotated[int, tyro.conf.arg(help="Epoch to rewind to; 0 is the initialisation.")] = 0,
+    rewind: Annotated[
+        int | str,
+        tyro.conf.arg(
+            metavar="PLACE", help="Epoch to rewind to, or 500it for an iteration; 0: initialisation."
+        ),
+    ] = 0,
     fraction: Annotated[
         tuple[float, ...],
         tyro.conf.arg(
@@ -39,9 +44,21 @@ def imp(
         bool, tyro.conf.arg(help="Prune weights whose sign differs from the start first.")
     ] = False,
     invert: Annotated[bool, tyro.conf.arg(help="Keep low scores in place of high ones.")] = False,
+    rewinding: Annotated[
+        Literal["weights", "learning_rate"],
+        tyro.conf.arg(help="What goes back: weights and learning rate, or the learning rate alone."),
+    ] = "weights",
     exclude: Annotated[tuple[str, ...], tyro.conf.arg(help="Names of weights never to prune.")] = (),
     same_noise: Annotated[bool, tyro.conf.arg(help="Replay the noise of round 0 in every round.")] = False,
     seed: Annotated[int, tyro.conf.arg(help="Number of the initialisation and of the SGD noise.")] = 0,
+    order_noise: Annotated[
+        int | None,
+        tyro.conf.arg(help="Number of the data order alone; default: the seed.", help_behavior_hint=""),
+    ] = None,
+    augmentation_noise: Annotated[
+        int | None,
+        tyro.conf.arg(help="Number of the augmentation alone; default: the seed.", help_behavior_hint=""),
+    ] = None,
     init: Annotated[
         str | None,
         tyro.conf.arg(help="Initialisation: pytorch, kaiming-normal, ...; default: the network's own."),
@@ -77,11 +94,11 @@ def imp(
         device=device, mode=mode, threads=threads, checkpoint_every=checkpoint_every, strict=strict
     )
     pruning = Pruning(
-        fraction[0] if len(fraction) == 1 else fraction, scope, exclude, score, same_sign, invert
+        fraction[0] if len(fraction) == 1 else fraction, scope, exclude, score, same_sign, invert, rewinding
     )
     chain = imp_jobs(
         network, data, recipe, rounds=rounds, rewind=rewind, same_noise=same_noise, seed=seed, init=init,
-        **vars(pruning),
+        order_noise=order_noise, augmentation_noise=augmentation_noise, **vars(pruning),
     )  # fmt: skip
     lab = Lab(store, settings=settings)
     if out is not None:
@@ -111,7 +128,8 @@ def imp(
     if out is not None:
         experiment = bound_chain(
             chain, network, data, recipe, rewind=rewind, pruning=pruning,
-            same_noise=same_noise, seed=seed, init=init,
+            same_noise=same_noise, seed=seed, init=init, order_noise=order_noise,
+            augmentation_noise=augmentation_noise,
         )  # fmt: skip
         write_page(lab, [experiment], out, files=False)
         say(console, f"report: {(out / 'report.html').absolute()}")

@@ -17,7 +17,7 @@ from tombola.lab.item import Guess, Results
 from tombola.lab.job import Job, job, result_type
 from tombola.lab.results import number_names, numbers_of
 from tombola.measures.connectivity import Barrier, barrier, check_points
-from tombola.measures.instability import Instability, copies, instability
+from tombola.measures.instability import Difference, Instability, copies, instability
 from tombola.measures.layers import layer_sparsity
 from tombola.measures.learning import Learning
 from tombola.registry import declaration
@@ -174,20 +174,30 @@ def measure_items(
     yield from run_items(
         chains, key, number, recipe.epochs, tuple(range(len(chains))), last=number == experiment.rounds
     )
-    for between, measures in (("", experiment.measures), *experiment.between.items()):
+    for between, differ_in, measures in _measured(experiment):
         groups = [
             (seed, group)
             for seed, chain in enumerate(chains)
-            if (group := _runs(experiment, between, chain, number, seed, data, recipe))
+            if (group := _runs(experiment, between, differ_in, chain, number, seed, data, recipe))
         ]
+        axes = () if differ_in == "noise" else (("differ_in", differ_in),)
         for name, quantity, options, varied in _named_measures(experiment, measures):
             take, over = _taken(experiment, between, name, options, data)
             jobs = [(seed, measure) for seed, group in groups for measure in take(group)]
             if jobs:
                 yield ChainItem(
-                    key, name, tuple(measure for _, measure in jobs), tuple(seed for seed, _ in jobs),
-                    recipe.epochs, between, over, quantity, varied, options.get("recalibrate") is True,
+                    replace(key, more=(*key.more, *axes)), name, tuple(measure for _, measure in jobs),
+                    tuple(seed for seed, _ in jobs), recipe.epochs, between, over, quantity, varied,
+                    options.get("recalibrate") is True,
                 )  # fmt: skip
+
+
+def _measured(experiment: Experiment) -> Iterator[tuple[str, Difference, Measures]]:
+    """What measures are taken between, what copies differ in, and the measures."""
+    yield "", "noise", experiment.measures
+    for between, measures in experiment.between.items():
+        for differ_in in experiment.differences if between == COPIES else ("noise",):
+            yield between, differ_in, measures
 
 
 def run_items(
@@ -207,6 +217,7 @@ def run_items(
 def _runs(
     experiment: Experiment,
     between: str,
+    differ_in: Difference,
     chain: Sequence[Job],
     number: int,
     seed: int,
@@ -219,7 +230,8 @@ def _runs(
             return []
         # The chain's own training is the first copy, for its noise is the seed.
         noises = range(seed, seed + experiment.copies)
-        runs = copies(job, chain[number].arguments["ticket"], data, recipe, noises=noises)
+        ticket = chain[number].arguments["ticket"]
+        runs = copies(job, ticket, data, recipe, noises=noises, differ_in=differ_in)
         return [as_job(run) for run in runs]
     if between == ROUNDS:
         return list(chain[number : number + 2]) if number < experiment.rounds else []

@@ -119,7 +119,7 @@ def _outline(value: Ticket | Run) -> Outline:
     """The outline of a ticket or run of the caller's own."""
     ticket = value if isinstance(value, Ticket) else value.ticket
     weights = sum(tensor.numel() for tensor in ticket.start.values())
-    return Outline(ticket.network.written, weights, ticket.epoch, ticket.density)
+    return Outline(ticket.network.written, weights, ticket.epoch + ticket.step / ticket.steps, ticket.density)
 
 
 @cache

@@ -12,9 +12,9 @@ import itertools
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from tombola.data.augmentation import Augmentation
 from tombola.data.imageset import Data
@@ -25,14 +25,17 @@ from tombola.experiments.figures import exhibits_of
 from tombola.lab import call_values
 from tombola.lab.chains import imp_jobs
 from tombola.lab.job import Job
+from tombola.measures.instability import DIFFERENCES, Difference
 from tombola.networks.versions import as_written
 from tombola.pruning.allocation import Scope
-from tombola.pruning.prune import Pruning
+from tombola.pruning.prune import REWINDINGS, Pruning, Rewinding
 from tombola.pruning.scores import DEFAULT, written_score
 from tombola.table.key import Key, Scalar, sparsity_of
 from tombola.table.number import many
+from tombola.training.length import Length, iterations_of, place_text, written_length
 from tombola.training.recipe import Recipe
 
+T = TypeVar("T")
 Measures = Sequence[str] | Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]
 """Declared names, or a mapping from each to its options, or to a list of them."""
 
@@ -47,9 +50,11 @@ class Experiment:
     name: of the experiment and its files. networks: declared names. data: names, folders, or sets themselves.
     recipe: fields of :class:`~tombola.Recipe`; a list of values makes a recipe of each, in all combinations.
         Fields of its augmentation stand in a mapping.
-    rounds: number of prunings. rewind: epoch to rewind to. fraction: share that a round prunes, or a list
-    with that of each round. scope, exclude, same_sign, invert: as for :func:`~tombola.prune`.
+    rounds: number of prunings. rewind: epoch to rewind to, or iteration as ``"500it"``; a list makes chains
+    with each. fraction: share that a round prunes, or a list with that of each round.
+    scope, exclude, same_sign, invert: as for :func:`~tombola.prune`.
     score: what weights are ranked by, a declared name or a list of them, which makes chains by each.
+    rewinding: what goes back to the start after a pruning, as for :func:`~tombola.prune`; a list, likewise.
     seeds: number of runs, which differ in initialisation and noise. init: how the first weights are drawn, by
     the declared name of a scheme; None for each network's own.
     measures: declared names; those with options, as a mapping from the name to them. A measure takes the run
@@ -59,6 +64,8 @@ class Experiment:
         next. A measure of two runs is taken of every pair.
     copies: how many trainings of each ticket there are then, the chain's own among them.
     copies_at: the rounds at which tickets have copies; None for all, which costs as many trainings again.
+    differ_in: what copies differ in: the ``"noise"``, or data ``"order"`` or ``"augmentation"`` alone; a list
+        of these makes copies of each kind.
     own_pretraining_noise: whether late rewinding has a noise of its own, as in the paper, so that a rewound
         dense training is not the unrewound one over again.
     title: what it is about, for its page.
@@ -71,19 +78,21 @@ class Experiment:
     data: Sequence[str | Data] = ("digits",)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     rounds: int = 0
-    rewind: int | Sequence[int] = 0
+    rewind: Length | Sequence[Length] = 0
     fraction: float | Sequence[float] = 0.2
     scope: Scope = "global"
     exclude: Sequence[str] = ()
     score: str | Sequence[str] = DEFAULT
     same_sign: bool = False
     invert: bool = False
+    rewinding: Rewinding | Sequence[Rewinding] = "weights"
     seeds: int = 1
     init: str | None = None
     measures: Measures = ()
     between: Mapping[str, Measures] = field(default_factory=dict)
     copies: int = 3
     copies_at: Sequence[int] | None = None
+    differ_in: Difference | Sequence[Difference] = "noise"
     own_pretraining_noise: bool = False
     title: str = ""
 
@@ -94,6 +103,7 @@ class Experiment:
             )
         self._check_subjects()
         self._check_measures()
+        self._write_lengths()
         self._check_recipe()
         self._check_numbers()
 
@@ -141,13 +151,13 @@ class Experiment:
         """How tickets come about, in sentences."""
         if not self.rounds:
             return "Nothing is pruned."
-        starts = [f"epoch {epoch}" if epoch else "initialisation" for epoch in self.rewinds]
-        fractions = self.pruning(self.scores[0]).prunings(self.rounds)
+        starts = list(map(place_text, self.rewinds))
+        fractions = self.prunings[0].prunings(self.rounds)
         removed = [f"{100 * fraction:g}%" for fraction in fractions]
         sentences = [
             f"{many(self.rounds, 'round')} of pruning: the {_listed(removed, 'then')} {self._lowest()} "
-            f"are removed, the rest go back to {_listed(starts, 'or')}"
-            + (" (separate chains)" if len(starts) > 1 else "")
+            f"are removed, {self._going_back(_listed(starts, 'or'))}"
+            + (" (separate chains)" if len(starts) * len(self.rewindings) > 1 else "")
             + ", and the sparser network is trained again.",
             _SHARES.get(self.scope, ""),
             "Weights whose sign is another than at the start go first." if self.same_sign else "",
@@ -155,6 +165,14 @@ class Experiment:
             "What is left after a pruning is a ticket.",
         ]
         return " ".join(filter(None, sentences))
+
+    def _going_back(self, start: str) -> str:
+        """What a pruning does with the weights that stay."""
+        words = {
+            "weights": f"the rest go back to {start}",
+            "learning_rate": f"the rest stay as they are and the learning rate goes back to {start}",
+        }
+        return _listed([words[rewinding] for rewinding in self.rewindings], "or")
 
     def _lowest(self) -> str:
         """Which weights a pruning removes."""
@@ -180,9 +198,9 @@ class Experiment:
             raise ExperimentError(f"{self.name}: the recipe does not fit: {error}") from error
 
     @property
-    def rewinds(self) -> tuple[int, ...]:
-        """The epochs to rewind to."""
-        return tuple(self.rewind) if isinstance(self.rewind, Sequence) else (self.rewind,)
+    def rewinds(self) -> tuple[Length, ...]:
+        """The places to rewind to."""
+        return _several(self.rewind)
 
     @property
     def scores(self) -> tuple[str, ...]:
@@ -190,43 +208,56 @@ class Experiment:
         scores = [self.score] if isinstance(self.score, str) else self.score
         return tuple(map(written_score, scores))
 
-    def pruning(self, score: str) -> Pruning:
-        """How the chains of a score are pruned.
+    @property
+    def differences(self) -> tuple[Difference, ...]:
+        """What the copies of a ticket differ in, for each kind of copies."""
+        return _several(self.differ_in)
+
+    @property
+    def rewindings(self) -> tuple[Rewinding, ...]:
+        """What goes back to the start, for each kind of chains."""
+        return _several(self.rewinding)
+
+    @property
+    def prunings(self) -> tuple[Pruning, ...]:
+        """How chains are pruned, by each score and with each rewinding.
 
         Raises :class:`~tombola.errors.RecipeError` for a setting out of range.
         """
-        return Pruning(
-            self.fraction, self.scope, self.exclude, as_written(score), self.same_sign, self.invert
+        same = self.fraction, self.scope, self.exclude
+        return tuple(
+            Pruning(*same, as_written(score), self.same_sign, self.invert, rewinding)
+            for score, rewinding in itertools.product(self.scores, self.rewindings)
         )
 
     def _items(self) -> Iterator[ChainItem]:
-        grid = itertools.product(self.networks, self.data, self.rewinds, self.scores, self.recipes())
-        for network, data, rewind, score, (varied, recipe) in grid:
-            if rewind >= recipe.epochs:
+        grid = itertools.product(self.networks, self.data, self.rewinds, self.prunings, self.recipes())
+        for network, data, rewind, pruning, (varied, recipe) in grid:
+            if isinstance(rewind, int) and rewind >= recipe.epochs:
                 raise RecipeError(f"{self.name}: rewind is {rewind} of {many(recipe.epochs, 'epoch')}")
             chains = [
                 imp_jobs(
                     network, data, recipe, rounds=self.rounds, rewind=rewind, seed=seed, init=self.init,
                     pretraining_noise=PRETRAINING_NOISE + seed if self.own_pretraining_noise else None,
-                    **vars(self.pruning(score)),
+                    **vars(pruning),
                 )
                 for seed in range(self.seeds)
             ]  # fmt: skip
             for number in range(self.rounds + 1):
-                key = self.key(network, data, rewind, varied, recipe, number, score)
+                key = self.key(network, data, rewind, varied, recipe, number, pruning)
                 yield from measure_items(self, chains, key, number, data, recipe)
 
     def key(
         self,
         network: str,
         data: str | Data,
-        rewind: int,
+        rewind: Length,
         varied: Mapping[str, Any],
         recipe: Recipe,
         number: int,
-        score: str,
+        pruning: Pruning,
     ) -> Key:
-        """The key of a round of the chains of one recipe and score, whose metric is still open."""
+        """The key of a round of the chains of one recipe and pruning, whose metric is still open."""
         more: list[tuple[str, Scalar]] = [
             # A column of the table is called epochs already.
             ("budget" if name == "epochs" else name, scalar(value))
@@ -235,9 +266,10 @@ class Experiment:
         ]
         if len([epoch for epoch in self.rewinds if epoch]) > 1:
             more.append(("rewind", rewind))
-        pruning = self.pruning(score)
         if self.scores != (DEFAULT,):
-            more.append(("score", score))
+            more.append(("score", written_score(pruning.score)))
+        if self.rewindings != ("weights",):
+            more.append(("rewinding", pruning.rewinding))
         more += [
             (name, call_values.scalar(value))  # as the table has it of a single job
             for name in ("scope", "exclude", "same_sign", "invert")
@@ -245,7 +277,7 @@ class Experiment:
         ]
         return Key(
             metric="", network=network, dataset=_name_of(data),
-            momentum=recipe.momentum, batch_size=recipe.batch_size, pretrained=rewind > 0,
+            momentum=recipe.momentum, batch_size=recipe.batch_size, pretrained=bool(rewind),
             sparsity=sparsity_of(pruning.prunings(number)), more=tuple(more),
         )  # fmt: skip
 
@@ -291,6 +323,19 @@ class Experiment:
                         f"{self.name}: {key} has {name} = {options!r:.60}; give its options by name, or {{}}"
                     )
 
+    def _write_lengths(self) -> None:
+        """Write lengths as jobs have them, and refuse text that is none."""
+        try:
+            rewind = [written_length(length) for length in self.rewinds]
+            object.__setattr__(self, "rewind", rewind if _is_list(self.rewind) else rewind[0])
+            if isinstance(self.recipe, Mapping) and "epochs" in self.recipe:
+                epochs = self.recipe["epochs"]
+                written = [written_length(length) for length in _several(epochs)]
+                recipe = {**self.recipe, "epochs": written if _is_list(epochs) else written[0]}
+                object.__setattr__(self, "recipe", recipe)
+        except RecipeError as error:
+            raise ExperimentError(f"{self.name}: {error}") from error
+
     def _check_recipe(self) -> None:
         """Refuse fields of the recipe that no training could have, and values that stand there twice."""
         if not isinstance(self.recipe, Mapping):
@@ -314,7 +359,9 @@ class Experiment:
         """Refuse counts out of range, and epochs or rounds that stand there twice."""
         counts: list[tuple[str, object, int, float]] = [("rounds", self.rounds, 0, math.inf)]
         counts += [("seeds", self.seeds, 1, PRETRAINING_NOISE), ("copies", self.copies, 2, PRETRAINING_NOISE)]
-        counts += [("rewind", rewind, 0, math.inf) for rewind in self.rewinds]
+        counts += [
+            ("rewind", rewind, 0, math.inf) for rewind in self.rewinds if iterations_of(rewind) is None
+        ]
         counts += [("copies_at", number, 0, math.inf) for number in self.copies_at or ()]
         for key, count, least, most in counts:
             if not isinstance(count, int) or isinstance(count, bool) or not least <= count <= most:
@@ -328,6 +375,11 @@ class Experiment:
             raise ExperimentError(f"{self.name}: init is {self.init!r:.60}; give the name of a scheme")
         self._check_different("rewind", self.rewinds)
         self._check_different("copies_at", self.copies_at or ())
+        if not self.differences or not all(differ_in in DIFFERENCES for differ_in in self.differences):
+            raise ExperimentError(
+                f"{self.name}: differ_in is {self.differ_in!r:.60}; allowed are {', '.join(DIFFERENCES)}"
+            )
+        self._check_different("differ_in", self.differences)
         fractions = list(self.fraction) if isinstance(self.fraction, list | tuple) else [self.fraction]
         if not all(map(_is_number, fractions)):
             raise ExperimentError(f"{self.name}: fraction is {self.fraction!r}; it must be a number")
@@ -340,6 +392,11 @@ class Experiment:
                 raise ExperimentError(f"{self.name}: {key} is {getattr(self, key)!r:.60}; give true or false")
         if not _is_list(self.exclude) or not all(isinstance(name, str) for name in self.exclude):
             raise ExperimentError(f"{self.name}: exclude is {self.exclude!r:.60}; give a list of names")
+        if not self.rewindings or not all(rewinding in REWINDINGS for rewinding in self.rewindings):
+            raise ExperimentError(
+                f"{self.name}: rewinding is {self.rewinding!r:.60}; allowed are {', '.join(REWINDINGS)}"
+            )
+        self._check_different("rewinding", self.rewindings)
         scores = [self.score] if isinstance(self.score, str) else self.score
         if not _is_list(scores) or not scores or not all(isinstance(name, str) for name in scores):
             raise ExperimentError(f"{self.name}: score is {self.score!r:.60}; give names of declared scores")
@@ -347,7 +404,7 @@ class Experiment:
             raise ExperimentError(f"{self.name}: scope is {self.scope!r:.60}; give its name")
         try:
             self._check_different("score", self.scores)
-            self.pruning(self.scores[0]).prunings(self.rounds)
+            self.prunings[0].prunings(self.rounds)
         except RecipeError as error:
             raise ExperimentError(f"{self.name}: {error}") from error
 
@@ -364,11 +421,13 @@ def bound_chain(
     data: str,
     recipe: Recipe,
     *,
-    rewind: int,
+    rewind: Length,
     pruning: Pruning,
     same_noise: bool,
     seed: int,
     init: str | None,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
 ) -> Bound:
     """A single pruning chain as an experiment; the arguments are those that it was made with."""
     usual = Recipe()
@@ -382,15 +441,25 @@ def bound_chain(
         "chain", [network], [data], settings, rounds=len(chain) - 1, rewind=rewind, init=init, **ranking,
         title=f"A pruning chain of {network} on {data}",
     )  # fmt: skip
+    numbers = {
+        name: call_values.relative(number, seed)
+        for name, number in (("order_noise", order_noise), ("augmentation_noise", augmentation_noise))
+        if number not in (None, seed)
+    }
     items: list[ChainItem] = []
     for number in range(len(chain)):
-        key = experiment.key(network, data, rewind, {}, recipe, number, experiment.scores[0])
+        key = experiment.key(network, data, rewind, {}, recipe, number, pruning)
+        key = replace(key, more=(*key.more, *numbers.items()))
         items += run_items([chain], key, number, recipe.epochs, (seed,), last=number == experiment.rounds)
     noises = "the same in every round" if same_noise else "another in every round"
     about = [
         experiment._trainings(),
         experiment._prunings(),
         f"Seed {seed} numbers the draw of the first weights and the noise of training, {noises}: {_NOISE}.",
+        *(
+            f"The {name.replace('_', ' ')} has a number of its own, {number}."
+            for name, number in numbers.items()
+        ),
     ]
     return Bound(
         name=experiment.name, title=experiment.title, items=tuple(items), about=" ".join(about),
@@ -433,6 +502,13 @@ def _recipe(values: Mapping[str, Any]) -> Recipe:
     if not isinstance(augmentation, Augmentation):
         raise TypeError(f"augmentation is {augmentation!r:.60}; give its fields by name")
     return Recipe(**{**values, "augmentation": augmentation})
+
+
+def _several(choice: T | Sequence[T]) -> tuple[T, ...]:
+    """The values of a field that takes one, as it is, or a list of them."""
+    if isinstance(choice, Sequence) and not isinstance(choice, str):
+        return tuple(choice)
+    return (choice,)
 
 
 def _choices_of(content: object) -> list[object]:

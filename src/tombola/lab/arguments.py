@@ -31,6 +31,7 @@ from tombola.networks.network import Factory, written_network
 from tombola.networks.versions import as_written
 from tombola.pruning.scores import Score, written_score
 from tombola.ticket import Ticket
+from tombola.training.length import Iterations, written_length
 from tombola.training.recipe import Recipe
 from tombola.training.run import Run
 
@@ -192,7 +193,7 @@ class ArgumentWriter:
         if isinstance(value, str) and wants_augmentation(hint):
             return written_augmentation(value)
         if isinstance(value, str):
-            return value
+            return written_length(value) if wants_length(hint) else value
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return self._write_fields(key, value)
         if callable(value):
@@ -319,6 +320,11 @@ def wants_score(hint: Any) -> bool:
 def wants_augmentation(hint: Any) -> bool:
     """Whether text of this type is the name of an augmentation, whose version must enter the job."""
     return AugmentationName in alternatives(hint)
+
+
+def wants_length(hint: Any) -> bool:
+    """Whether text of this type is a length, in epochs or iterations: 2 and "2ep" must not be two jobs."""
+    return Iterations in alternatives(hint)
 
 
 @cache

@@ -9,12 +9,15 @@ import os
 from typing import Unpack
 
 from tombola.data.imageset import Data
+from tombola.data.sizes import train_images
 from tombola.lab.job import Job, job
 from tombola.networks.network import Network, prunable_names
 from tombola.pruning.prune import Pruning, PruningOptions
 from tombola.search import chain, check_rounds
 from tombola.ticket import initialize
-from tombola.training.loop import check_rewind, pretrain
+from tombola.training.length import Length, steps_of_epoch, written_length
+from tombola.training.loop import pretrain
+from tombola.training.preflight import check_rewind
 from tombola.training.recipe import Recipe
 
 
@@ -23,25 +26,34 @@ def start_job(
     data: str | os.PathLike[str] | Data | Job,
     recipe: Recipe,
     *,
-    rewind: int = 0,
+    rewind: Length = 0,
     seed: int = 0,
     init: str | None = None,
     pretraining_noise: int | None = None,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
 ) -> Job:
-    """The start of a chain: an initialisation, pretrained for ``rewind`` epochs if that is not 0.
+    """The start of a chain: an initialisation, pretrained to the place ``rewind`` if that is not 0.
 
+    rewind: in epochs or iterations, as for :func:`tombola.pretrain`. A place past the budget is refused here
+        if the number of images is known without loading them, and else when it is pretrained.
     init: initialisation scheme, as for :func:`tombola.initialize`.
     pretraining_noise: number of the noise of the pretraining; by default the seed. Under the chain's own
         number a rewound dense training goes on as if there had been no rewinding (at momentum 0, to the bit).
+    order_noise, augmentation_noise: numbers of its two causes apart, as for :func:`~tombola.train`.
     """
     if isinstance(network, str):
         Network.of(network, channels=1, size=(1, 1), classes=1)  # refuses an unknown name
     start = job(initialize, network, data, seed=seed, init=init)
-    if rewind == 0:
+    if written_length(rewind) == 0:
         return start
-    check_rewind(rewind, recipe)
+    images = train_images(data)
+    check_rewind(rewind, recipe, None if images is None else steps_of_epoch(images, recipe.batch_size))
     noise = seed if pretraining_noise is None else pretraining_noise
-    return job(pretrain, start, data, recipe, epochs=rewind, noise=noise)
+    return job(
+        pretrain, start, data, recipe, epochs=rewind, noise=noise, order_noise=order_noise,
+        augmentation_noise=augmentation_noise,
+    )  # fmt: skip
 
 
 def imp_jobs(
@@ -50,18 +62,21 @@ def imp_jobs(
     recipe: Recipe,
     *,
     rounds: int,
-    rewind: int = 0,
+    rewind: Length = 0,
     same_noise: bool = False,
     seed: int = 0,
     init: str | None = None,
     pretraining_noise: int | None = None,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
     **pruning: Unpack[PruningOptions],
 ) -> list[Job]:
     """The ``rounds + 1`` trainings of a pruning chain, the first of them dense.
 
-    rewind: epoch that every round goes back to; 0 is the initialisation.
+    rewind: place that every round goes back to, an epoch or iterations, ``"500it"``; 0 is the initialisation.
     seed: number of both the initialisation and the noise.
     init, pretraining_noise: as for :func:`start_job`.
+    order_noise, augmentation_noise: of all trainings, and of the pretraining unless that has its own noise.
     The other arguments are as for :func:`tombola.imp`.
     """
     settings = Pruning(**pruning)
@@ -70,10 +85,14 @@ def imp_jobs(
         # Which weights there are does not depend on the images.
         module = Network.of(network, channels=3, size=(32, 32), classes=10).initialized(0)
         settings.check_names(prunable_names(module), f"prunable weight of {network}")
+    causes = {"order_noise": order_noise, "augmentation_noise": augmentation_noise}
     start = start_job(
-        network, data, recipe, rewind=rewind, seed=seed, init=init, pretraining_noise=pretraining_noise
+        network, data, recipe, rewind=rewind, seed=seed, init=init, pretraining_noise=pretraining_noise,
+        **(causes if pretraining_noise is None else {}),
+    )  # fmt: skip
+    runs = chain(
+        job, start, data, recipe, rounds=rounds, noise=seed, same_noise=same_noise, pruning=settings, **causes
     )
-    runs = chain(job, start, data, recipe, rounds=rounds, noise=seed, same_noise=same_noise, pruning=settings)
     return [as_job(run) for run in runs]
 
 
@@ -87,11 +106,13 @@ def ticket_jobs(
     recipe: Recipe,
     *,
     rounds: int,
-    rewind: int = 0,
+    rewind: Length = 0,
     same_noise: bool = False,
     seed: int = 0,
     init: str | None = None,
     pretraining_noise: int | None = None,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
     **pruning: Unpack[PruningOptions],
 ) -> list[Job]:
     """The ``rounds + 1`` tickets of a mask search, the first of them its start.
@@ -103,7 +124,8 @@ def ticket_jobs(
     """
     runs = imp_jobs(
         network, data, recipe, rounds=rounds, rewind=rewind, same_noise=same_noise, seed=seed, init=init,
-        pretraining_noise=pretraining_noise, **pruning,
+        pretraining_noise=pretraining_noise, order_noise=order_noise, augmentation_noise=augmentation_noise,
+        **pruning,
     )  # fmt: skip
     return [as_job(run.arguments["ticket"]) for run in runs]
 

@@ -20,10 +20,11 @@ from tombola.errors import StoreError, TombolaError
 from tombola.lab.deadline import Stop, Stopped
 from tombola.lab.description import objects_in, parents
 from tombola.lab.store import Store
+from tombola.seeds import NOISES
 from tombola.untrusted import OTHER_FORM
 
 # Arguments that tell equal jobs apart and do not change how much there is to do.
-_NUMBERS = {"seed", "noise", "noise_round"}
+_NUMBERS = {"seed", "noise", "noise_round", *NOISES}
 # Functions whose results a training begins late from, so that it has fewer epochs to do.
 _PRETRAINING = {"pretrain", "trunk"}
 # Seconds between two looks for newly finished jobs.

@@ -122,6 +122,9 @@ def job(function: Callable[..., object], /, *arguments: Any, **options: Any) -> 
         encoded = writer.write(key, value, called.hints.get(key, Any))
         if key not in defaults or encoded != defaults[key]:
             written[key] = encoded
+    for key, other in declared.default_to.items():
+        if key in written and written[key] == written.get(other, defaults.get(other)):
+            del written[key]
     written_call = Job(declared.for_call(by_parameter), written, writer.data, writer.values)
     # Computed now, when its parents have theirs: in a chain of hundreds of rounds the last name would
     # otherwise need all others at once, beyond the recursion limit.

@@ -28,6 +28,7 @@ from tombola.lab.call_values import (
 from tombola.lab.job import Job, described_function, describes, everything_behind, result_type
 from tombola.lab.store import Store
 from tombola.pruning.prune import prune
+from tombola.seeds import NOISES
 from tombola.table.key import Scalar, sparsity_of
 from tombola.ticket import Ticket
 from tombola.training.recipe import Recipe
@@ -47,9 +48,11 @@ class Lineage:
     """Where a ticket, a run, data or a measure comes from; None where that is not known.
 
     network, dataset, seed: of the first weights; the data of a run is what it was trained on.
-    rewind: epoch of late rewinding, 0 without. prunings: how many by each fraction.
+    rewind: place of late rewinding, an epoch or iterations as text; 0 without.
+    prunings: how many by each fraction.
     pretraining, search, training: recipes of late rewinding, of the last run that was pruned, and of the run.
     noise, search_noise: numbers of the noise of the run and of the pruned one.
+    causes, search_causes: of each of the two, numbers of the causes of noise that are not that of the noise.
     subset_percent, subset_criterion, baseline: as in a key. axes: what else tells it from others.
     hidden: what two lineages may differ in and usually do not; told only where they would be mistaken.
     ticket: name of the trained ticket, pruned: of the run that the ticket was pruned from, trained_on: of the
@@ -61,13 +64,15 @@ class Lineage:
     network: str | None = None
     dataset: str | None = None
     seed: int | None = None
-    rewind: int = 0
+    rewind: int | str = 0
     prunings: Mapping[float, int] | None = None
     pretraining: Fields | None = None
     search: Fields | None = None
     training: Fields | None = None
     noise: int | None = None
     search_noise: int | None = None
+    causes: Mapping[str, int] = field(default_factory=dict)
+    search_causes: Mapping[str, int] = field(default_factory=dict)
     subset_percent: int | None = None
     subset_criterion: str | None = None
     baseline: str | None = None
@@ -116,7 +121,7 @@ class Lineage:
 
     @property
     def _pretrained(self) -> bool | None:
-        return None if self.network is None and not self.rewind else self.rewind > 0
+        return None if self.network is None and not self.rewind else bool(self.rewind)
 
     def _is_odd_pretraining(self, name: str, value: Scalar) -> bool:
         """Whether late rewinding had this value neither from the mask search nor from the sparse training."""
@@ -130,12 +135,23 @@ class Lineage:
         run_noise = self.seed if self.noise is None else self.noise
         if self.search_noise is not None and self.search_noise != run_noise:
             fields["search_noise"] = relative(self.search_noise, self.seed)
+        for name in NOISES:
+            own, searched = self.causes.get(name), self.search_causes.get(name)
+            if own is not None:
+                fields[name] = relative(own, self.seed)
+            if self.search is not None and own != searched:
+                number = (self.search_noise or 0) if searched is None else searched
+                fields[f"search_{name}"] = relative(number, self.seed)
         return fields
+
+    def number_of(self, name: str) -> int:
+        """The number of one of :data:`~tombola.seeds.NOISES`: its own, or that of the noise."""
+        return self.causes.get(name, self.noise or 0)
 
 
 _RANKING: Fields = {
     name: scalar(written_defaults(prune)[name])
-    for name in ("scope", "exclude", "score", "same_sign", "invert")
+    for name in ("scope", "exclude", "score", "same_sign", "invert", "rewinding")
 }
 """The arguments of a pruning that tell its tickets from others of that sparsity, with their defaults."""
 _USUAL = ("epochs", "momentum", "batch_size")
@@ -288,8 +304,12 @@ class Lineages:
         noise, axes = arguments.get("noise"), dict(start.axes)
         if whole(noise) is not None and noise != start.seed:
             axes["pretraining_noise"] = relative(noise, start.seed)
+        for name, number in _causes(arguments).items():
+            axes[f"pretraining_{name}"] = relative(number, start.seed)
+        epochs = arguments.get("epochs", 2)
+        place = epochs if isinstance(epochs, str) else whole(epochs) or 0
         return replace(
-            start, rewind=whole(arguments.get("epochs", 2)) or 0, pretraining=recipe_of(arguments), axes=axes,
+            start, rewind=place, pretraining=recipe_of(arguments), axes=axes,
             hidden={**start.hidden, "pretraining_noise": whole(noise) or 0},
         )  # fmt: skip
 
@@ -315,9 +335,13 @@ class Lineages:
             axes |= {"search_subset_percent": run.subset_percent, "search_subset": run.subset_criterion}
         pruned = next((parent for parent, _ in self.within(arguments.get("run"))), "")
         # A ticket that is pruned as it is keeps the search that it comes from.
-        searched = (run.search, run.search_noise) if run.training is None else (run.training, run.noise)
+        if run.training is not None:
+            run = replace(
+                run, search=run.training, search_noise=run.noise, search_causes=run.causes,
+                training=None, noise=None, causes={},
+            )  # fmt: skip
         return replace(
-            run, prunings=prunings, search=searched[0], search_noise=searched[1], training=None, noise=None,
+            run, prunings=prunings,
             subset_percent=None, subset_criterion=None, axes=axes, hidden={**run.hidden, **hidden}, ticket="",
             pruned=pruned, rankings=rankings,
         )  # fmt: skip
@@ -349,7 +373,8 @@ class Lineages:
             axes["search_dataset" if ticket.prunings else "start_dataset"] = ticket.dataset
         taught, taught_by = _taught(arguments.get("teacher"), self._first(arguments.get("teacher")))
         return replace(
-            ticket, dataset=data.dataset, training=recipe_of(arguments), noise=noise, axes={**axes, **taught},
+            ticket, dataset=data.dataset, training=recipe_of(arguments), noise=noise,
+            causes=_causes(arguments), axes={**axes, **taught},
             subset_percent=data.subset_percent, subset_criterion=data.subset_criterion,
             hidden={**ticket.hidden, **data.hidden, "noise": noise or 0, **taught_by},
             ticket=next((parent for parent, _ in self.within(arguments.get("ticket"))), ""),
@@ -381,8 +406,8 @@ class Lineages:
         ticket = self._subject(arguments.get("ticket"), "ticket")
         axes = {**_unranked(ticket), "densified": True}
         return replace(
-            ticket, prunings={}, search=None, search_noise=None, axes=axes, pruned="", ticket="",
-            trained_on="", rankings=(),
+            ticket, prunings={}, search=None, search_noise=None, search_causes={}, axes=axes, pruned="",
+            ticket="", trained_on="", rankings=(),
         )  # fmt: skip
 
     def _subset(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
@@ -464,6 +489,12 @@ def _taught(value: Any, teacher: Lineage | None) -> tuple[Fields, Fields]:
     reference = next(references(value), {})
     name = reference.get("job") or reference.get("value")
     return axes, {"teacher_job": str(name)[:12]}
+
+
+def _causes(arguments: Mapping[str, Any]) -> dict[str, int]:
+    """The numbers of causes of noise that a training has apart from that of its noise."""
+    numbers = {name: whole(arguments.get(name)) for name in NOISES}
+    return {name: number for name, number in numbers.items() if number is not None}
 
 
 def _referred(value: Any) -> str:

@@ -232,7 +232,7 @@ def show_file(path: Path) -> RenderableType:
         "network": json.dumps(ticket.network.description()),
         "sparsity": f"{100 * ticket.sparsity:.2f}% ({ticket.kept:,} of {ticket.total:,} prunable weights)",
         "round": ticket.round,
-        "start": f"{ticket.start_fingerprint[:12]}, taken at epoch {ticket.epoch}",
+        "start": f"{ticket.start_fingerprint[:12]}, taken at {ticket.place}",
         "dense start": "in this file" if ticket.complete else "elsewhere",
     }
     if isinstance(loaded, Run):
@@ -312,7 +312,8 @@ def _result_line(store: Store, numbers: Mapping[str, Any], description: Mapping[
         star = "*" if numbers["failed"] else ""
         return f"{numbers['accuracy']:.2f}%{star} at {100 * numbers['sparsity']:.2f}% sparsity"
     if "sparsity" in numbers:
-        return f"{100 * numbers['sparsity']:.2f}% sparsity at epoch {numbers['epoch']}"
+        step = f", step {numbers['step']}" if "step" in numbers else ""
+        return f"{100 * numbers['sparsity']:.2f}% sparsity at epoch {numbers['epoch']}{step}"
     value = numbers.get("value", numbers)
     if isinstance(value, dict) and "errors" in value:
         errors = [item for item in value["errors"] if isinstance(item, float)]

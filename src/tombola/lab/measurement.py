@@ -8,6 +8,7 @@ from typing import Any
 
 from tombola.lab.call_values import relative, scalar, whole
 from tombola.lab.lineage import Kind, Lineage, Lineages
+from tombola.seeds import NOISES
 from tombola.table.key import Scalar
 
 
@@ -57,7 +58,7 @@ def _measure(lineages: Lineages, name: str, function: str, arguments: Mapping[st
     two = len(origins) == 2 and not listed
     between, pair = _between(subjects) if two else ("", None)
     if pair is not None:
-        fields = replace(first, noise=None).fields()
+        fields = _of_copies(*origins)
     elif two and between != "rounds":
         fields = first.fields() | _second(*origins)
     else:
@@ -96,20 +97,42 @@ def _between(subjects: Sequence[tuple[str, Lineage]]) -> tuple[str, int | None]:
 
 def _rest(lineage: Lineage) -> tuple[object, ...]:
     """What the runs of consecutive rounds have in common."""
-    return lineage.training, lineage.noise, lineage.dataset, lineage.subset_criterion, lineage.baseline
+    noise = lineage.noise, lineage.causes
+    return lineage.training, noise, lineage.dataset, lineage.subset_criterion, lineage.baseline
+
+
+def _differing_causes(first: Lineage, second: Lineage) -> list[str]:
+    """Which of the two causes of noise have other numbers in two runs."""
+    return [name for name in NOISES if first.number_of(name) != second.number_of(name)]
 
 
 def _pair(first: Lineage, second: Lineage) -> int | None:
-    """The number of a pair of copies: 0 of the first two noises from the seed on, 1 and 2 with the third."""
-    if first.seed is None:
+    """The number of a pair of copies: 0 of the first two noises from the seed on, 1 and 2 with the third.
+
+    None for runs that differ in both causes of noise by numbers of their own.
+    """
+    differing = _differing_causes(first, second)
+    if first.seed is None or not differing or (len(differing) == 2 and (first.causes or second.causes)):
         return None
-    earlier, later = sorted((lineage.noise or 0) - first.seed for lineage in (first, second))
-    if earlier < 0 or later == earlier or later > _MOST_COPIES:
+    earlier, later = sorted(run.number_of(differing[0]) - first.seed for run in (first, second))
+    if earlier < 0 or later > _MOST_COPIES:
         return None
     return later * (later - 1) // 2 + earlier
 
 
 _MOST_COPIES = 1000
+
+
+def _of_copies(first: Lineage, second: Lineage) -> dict[str, Scalar]:
+    """What two copies have in common; of copies that differ in one cause of noise alone, which that is."""
+    fields = replace(first, noise=None, causes={}).fields()
+    differing = _differing_causes(first, second)
+    if len(differing) == 1:
+        fields["differ_in"] = differing[0].removesuffix("_noise")
+        same = next(name for name in NOISES if name not in differing)
+        if first.number_of(same) != first.seed:
+            fields[same] = relative(first.number_of(same), first.seed)
+    return fields
 
 
 def _second(first: Lineage, second: Lineage) -> dict[str, Scalar]:
@@ -128,9 +151,14 @@ def _common(lineages: Sequence[Lineage]) -> dict[str, Scalar]:
     for name in dict.fromkeys(name for part in parts for name in part):
         values = [part.get(name) for part in parts]
         fields[name] = values[0] if all(value == values[0] for value in values) else None
-    noises = [relative(lineage.noise or 0, lineage.seed) for lineage in lineages if lineage.kind == "run"]
+    runs = [lineage for lineage in lineages if lineage.kind == "run"]
+    noises = [relative(run.noise or 0, run.seed) for run in runs]
     if len(set(noises)) > 1:
         fields |= {"noise": None, "noises": ", ".join(map(str, noises))}
+    for name in NOISES:
+        numbers = [relative(run.number_of(name), run.seed) for run in runs]
+        if any(run.causes.get(name) is not None for run in runs) and len(set(numbers)) > 1:
+            fields |= {name: None, f"{name}s": ", ".join(map(str, numbers))}
     return fields
 
 

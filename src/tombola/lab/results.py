@@ -52,7 +52,7 @@ def pack(result: object) -> Packed:
             "epoch": result.epoch,
             "round": result.round,
             "start": result.start_fingerprint,
-        }
+        } | ({"step": result.step} if result.step else {})
         return Packed(numbers, details, tensors, start=_shared_start(result))
     if isinstance(result, Run):
         details, tensors = result.pack(start=_start_kept(result.ticket))

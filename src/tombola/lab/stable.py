@@ -25,7 +25,7 @@ from tombola.measures.first_stable import (
     shares_trunk,
     stabilities,
 )
-from tombola.measures.instability import Instability
+from tombola.measures.instability import Difference, Instability
 from tombola.measures.limits import STABLE_BELOW
 from tombola.ticket import Ticket
 from tombola.training.recipe import Recipe
@@ -39,6 +39,7 @@ def first_stable_epochs(
     *,
     noise: int = 0,
     noises: Sequence[int] = (0, 1, 2),
+    differ_in: Difference = "noise",
     neighbours: int = 1,
     at_once: int | None = None,
     points: int = 21,
@@ -71,8 +72,8 @@ def first_stable_epochs(
     searches = [
         Branches(
             job, start, data, recipe,
-            noise=noise, noises=noises, points=points, recalibrate=recalibrate, split=split,
-            threshold=threshold,
+            noise=noise, noises=noises, differ_in=differ_in, points=points, recalibrate=recalibrate,
+            split=split, threshold=threshold,
         )
         for start in starts
     ]  # fmt: skip

@@ -27,6 +27,8 @@ def few_shot(
     shots: int | None = None,
     seed: int = 0,
     noise: int = 0,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
     device: str | torch.device | None = "cpu",
     watch: Watch | None = None,
 ) -> Run:
@@ -39,7 +41,10 @@ def few_shot(
     on what :func:`~tombola.measures.difficulty.forgotten_subset` gives.
     """
     call = directly(device, watch)
-    return few_shot_training(call, ticket, data, recipe, share=share, shots=shots, seed=seed, noise=noise)
+    return few_shot_training(
+        call, ticket, data, recipe, share=share, shots=shots, seed=seed, noise=noise,
+        order_noise=order_noise, augmentation_noise=augmentation_noise,
+    )  # fmt: skip
 
 
 def few_shot_training(
@@ -52,7 +57,12 @@ def few_shot_training(
     shots: int | None = None,
     seed: int = 0,
     noise: int = 0,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
 ) -> Run | Written:
     """The run of :func:`few_shot`, subset and training both made by ``call``."""
     part = call(subset, data, share=share, shots=shots, seed=seed)
-    return call(train, ticket, part, recipe, noise=noise)
+    return call(
+        train, ticket, part, recipe, noise=noise, order_noise=order_noise,
+        augmentation_noise=augmentation_noise,
+    )  # fmt: skip

@@ -24,7 +24,14 @@ from tombola.calls import Call, Written, directly
 from tombola.data.imageset import Data
 from tombola.errors import RecipeError
 from tombola.measures.connectivity import Recalibrate, Split, check_line
-from tombola.measures.instability import Instability, check_noises, instability
+from tombola.measures.instability import (
+    Difference,
+    Instability,
+    check_difference,
+    check_noises,
+    copy_noise,
+    instability,
+)
 from tombola.measures.limits import STABLE_BELOW
 from tombola.measures.statistics import Summary
 from tombola.ticket import Ticket
@@ -93,7 +100,7 @@ class Branches(Generic[Written]):
 
     call: makes trunk and children: :func:`~tombola.calls.directly`, or ``job`` to write them down.
     start: the trunk's start, at epoch 0.
-    noise: number of the trunk's noise; noises: those of the children.
+    noise: number of the trunk's noise; noises: those of the children, or of the cause that they differ in.
     The others are as for :func:`~tombola.measures.instability.instability`.
     """
 
@@ -106,15 +113,17 @@ class Branches(Generic[Written]):
         *,
         noise: int = 0,
         noises: Sequence[int] = (0, 1, 2),
+        differ_in: Difference = "noise",
         points: int = 21,
         recalibrate: Recalibrate = False,
         split: Split = "test",
         threshold: float = STABLE_BELOW,
     ) -> None:
         check_noises(noises)
+        check_difference(differ_in)
         check_line(points, recalibrate, split)
         self._call, self._start, self._data, self._recipe = call, start, data, recipe
-        self._noise, self._noises = noise, tuple(noises)
+        self._noise, self._noises, self._differ_in = noise, tuple(noises), differ_in
         self._reading: dict[str, object] = {
             "points": points, "recalibrate": recalibrate, "split": split, "threshold": threshold
         }  # fmt: skip
@@ -127,8 +136,9 @@ class Branches(Generic[Written]):
         shared = shares_trunk(self._recipe, self._noise, self._noises)
         if shared and self._trunk is None:
             self._trunk = self._call(train, self._start, self._data, self._recipe, noise=self._noise)
-        branching = [noise for noise in self._noises if not (shared and noise == self._noise)]
-        runs = [self._call(train, ticket, self._data, self._recipe, noise=noise) for noise in branching]
+        branching = [number for number in self._noises if not (shared and number == self._noise)]
+        noises = [copy_noise(number, self._differ_in, self._noise) for number in branching]
+        runs = [self._call(train, ticket, self._data, self._recipe, **noise) for noise in noises]
         if self._trunk is not None and length == 0:
             runs.insert(0, self._trunk)
         through = self._trunk if length else None
@@ -166,6 +176,7 @@ def first_stable_epoch(
     *,
     noise: int = 0,
     noises: Sequence[int] = (0, 1, 2),
+    differ_in: Difference = "noise",
     neighbours: int = 1,
     points: int = 21,
     recalibrate: Recalibrate = False,
@@ -181,6 +192,8 @@ def first_stable_epoch(
     noise: number of the trunk's noise.
     noises: of the children, one copy for each. At momentum 0 the copy of the trunk's own number is the trunk,
         gone on to its end, and is trained once.
+    differ_in: what the children differ in, as for :func:`~tombola.measures.instability.noise_copies`; the
+        number of a cause that they share is the trunk's.
     neighbours: how many more lengths are measured on each side of the first stable one, to check that
         stability is monotonic.
     points, recalibrate, split, threshold: as for :func:`~tombola.measures.instability.instability`.
@@ -191,7 +204,8 @@ def first_stable_epoch(
     check_start(start)
     branches = Branches(
         directly(device, watch), start, data, recipe,
-        noise=noise, noises=noises, points=points, recalibrate=recalibrate, split=split, threshold=threshold,
+        noise=noise, noises=noises, differ_in=differ_in, points=points, recalibrate=recalibrate, split=split,
+        threshold=threshold,
     )  # fmt: skip
     instabilities: dict[int, Instability] = {}
     while lengths := questions(stabilities(instabilities), recipe.epochs, neighbours=neighbours):
@@ -215,9 +229,9 @@ def stabilities(instabilities: Mapping[int, Instability]) -> dict[int, bool]:
 
 def check_start(start: Ticket) -> None:
     """Raises RecipeError for a start that is not at epoch 0, from which lengths are counted."""
-    if start.epoch:
+    if start.epoch or start.step:
         raise RecipeError(
-            f"the start was taken at epoch {start.epoch}; a first stable epoch is searched from epoch 0"
+            f"the start was taken at {start.place}; a first stable epoch is searched from epoch 0"
         )
 
 

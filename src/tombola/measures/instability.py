@@ -12,13 +12,14 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import torch
 
 from tombola.calls import Call, Written, directly
 from tombola.cost import Cost, Outline, Size
 from tombola.data.imageset import Data
-from tombola.errors import RecipeError, TicketError
+from tombola.errors import RecipeError, TicketError, unknown
 from tombola.measures.connectivity import (
     Barrier,
     Recalibrate,
@@ -37,13 +38,17 @@ from tombola.training.loop import train
 from tombola.training.recipe import Recipe
 from tombola.training.run import Run
 
+Difference = Literal["noise", "order", "augmentation"]
+"""What copies of one training differ in: the noise, or one of its two causes alone."""
+DIFFERENCES: tuple[Difference, ...] = get_args(Difference)
+
 
 @dataclass(frozen=True)
 class Instability:
     """The error barriers between trainings of one ticket under different SGD noise.
 
     lines: between all pairs of copies: first and second, first and third, ..., second and third, ...
-    noises: number of the noise of each copy.
+    noises: number of the noise of each copy; of the data order or augmentation, if they differ in that alone.
     failed: number of copies that diverged or stayed near chance. Two failed copies may well have no barrier,
         so anything but 0 wants a star.
     threshold: mean barrier in percentage points below which the ticket is stable.
@@ -157,9 +162,16 @@ def instability(
         )
         for first, second in itertools.combinations(copies, 2)
     ]
-    return Instability(
-        tuple(lines), tuple(run.noise for run in copies), sum(run.failed for run in copies), threshold
-    )
+    return Instability(tuple(lines), _noises(copies), sum(run.failed for run in copies), threshold)
+
+
+def _noises(copies: Sequence[Run]) -> tuple[int, ...]:
+    """The number of each copy: of its noise, or of the one cause of noise in which the copies differ."""
+    numbers = [tuple(run.noise for run in copies)]
+    for apart in ([run.order_noise for run in copies], [run.augmentation_noise for run in copies]):
+        pairs = zip(copies, apart, strict=True)
+        numbers.append(tuple(run.noise if number is None else number for run, number in pairs))
+    return next((several for several in numbers if len(set(several)) > 1), numbers[0])
 
 
 def _check_copies(runs: Sequence[Run], copies: Sequence[Run]) -> None:
@@ -170,8 +182,7 @@ def _check_copies(runs: Sequence[Run], copies: Sequence[Run]) -> None:
         tickets = runs[0].ticket, run.ticket
         if tickets[0].fingerprint != tickets[1].fingerprint:
             seen = " and ".join(
-                f"{ticket.fingerprint[:12]} (epoch {ticket.epoch}, round {ticket.round})"
-                for ticket in tickets
+                f"{ticket.fingerprint[:12]} ({ticket.place}, round {ticket.round})" for ticket in tickets
             )
             raise TicketError(
                 f"instability needs runs of one ticket; got {seen}; for other pairs there is barrier"
@@ -191,12 +202,12 @@ def _check_copies(runs: Sequence[Run], copies: Sequence[Run]) -> None:
 def _check_passes(trunk: Run, copy: Run) -> None:
     """Raises TicketError for a trunk without the ticket's loss and accuracy at the ticket's epoch."""
     ticket, start = copy.ticket, copy.history[0]
-    passed = [row for row in trunk.history if row.epoch == ticket.epoch]
+    passed = [row for row in trunk.history if row.epoch == ticket.epoch and not ticket.step]
     # As text, in which an undefined loss is equal to itself: a diverged trunk is a result like any other.
     seen = [repr((row.test_loss, row.test_accuracy)) for row in (start, *passed)]
     if len(seen) != 2 or seen[0] != seen[1]:
         raise TicketError(
-            f"the trunk did not pass through the ticket at epoch {ticket.epoch}; "
+            f"the trunk did not pass through the ticket at {ticket.place}; "
             "give the training from whose epochs the ticket was taken, on the same kind of device"
         )
 
@@ -207,16 +218,19 @@ def noise_copies(
     recipe: Recipe,
     *,
     noises: Sequence[int] = (1, 2, 3),
+    differ_in: Difference = "noise",
     device: str | torch.device | None = "cpu",
     watch: Watch | None = None,
 ) -> Iterator[Run]:
     """Trainings of a ticket, one under each of several noises, one after the other.
 
     noises: number of the noise of each copy, all different.
+    differ_in: ``"noise"``, or one of its causes alone, ``"order"`` or ``"augmentation"``: the copies then
+        share the other one, that of the first number.
 
     Raises as :func:`~tombola.train` does, and :class:`~tombola.errors.RecipeError` for a noise named twice.
     """
-    return copies(directly(device, watch), ticket, data, recipe, noises=noises)
+    return copies(directly(device, watch), ticket, data, recipe, noises=noises, differ_in=differ_in)
 
 
 def copies(
@@ -226,10 +240,27 @@ def copies(
     recipe: Recipe,
     *,
     noises: Sequence[int] = (1, 2, 3),
+    differ_in: Difference = "noise",
 ) -> Iterator[Run | Written]:
     """The trainings of one ticket under several noises, each made by ``call`` when it is wanted."""
     check_noises(noises)
-    return (call(train, ticket, data, recipe, noise=noise) for noise in noises)
+    check_difference(differ_in)
+    numbers = [copy_noise(number, differ_in, noises[0]) for number in noises]
+    return (call(train, ticket, data, recipe, **noise) for noise in numbers)
+
+
+def copy_noise(number: int, differ_in: Difference, shared: int) -> dict[str, int]:
+    """The numbers of noise of one copy, as arguments of :func:`~tombola.train`.
+
+    number: of what the copies differ in. shared: of the noise, where they differ in one cause of it alone.
+    """
+    return {"noise": number} if differ_in == "noise" else {"noise": shared, f"{differ_in}_noise": number}
+
+
+def check_difference(differ_in: str) -> None:
+    """Raises RecipeError for copies that shall differ in something else than noise or one of its causes."""
+    if differ_in not in DIFFERENCES:
+        raise RecipeError(unknown("difference between copies", differ_in, DIFFERENCES))
 
 
 def check_noises(noises: Sequence[int]) -> None:

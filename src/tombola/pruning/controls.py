@@ -1,8 +1,9 @@
 """Controls of a ticket: its mask permuted or random, its weights drawn anew, or the network left dense.
 
 All take their weights from the dense start, never from the surviving weights alone, so that a ticket without
-its dense start is refused rather than silently measured at zeros. What they return are tickets, to be trained
-and measured like those of :mod:`tombola.pruning.prune`.
+its dense start is refused rather than silently measured at zeros; controls of a ticket with trained weights
+(learning-rate rewinding) take the dense start, too. What they return are tickets, to be trained and measured
+like those of :mod:`tombola.pruning.prune`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def permute(ticket: Ticket, *, seed: int = 0) -> Ticket:
     for name, keep in ticket.mask.items():
         order = torch.from_numpy(draws.permutation(keep.numel()))
         mask[name] = keep.reshape(-1)[order].reshape(keep.shape)
-    return replace(ticket, mask=mask)
+    return replace(ticket, mask=mask, trained=None)
 
 
 @declare("randomize", stored=False)
@@ -56,9 +57,9 @@ def randomize(ticket: Ticket, *, seed: int = 0, scope: RandomScope = "global") -
             name: _random_mask(keep.numel(), int(keep.sum()), draws).reshape(keep.shape)
             for name, keep in ticket.mask.items()
         }
-        return replace(ticket, mask=mask)
+        return replace(ticket, mask=mask, trained=None)
     flat = _random_mask(ticket.total, ticket.kept, draws)
-    return replace(ticket, mask=_in_layers(flat, ticket.mask))
+    return replace(ticket, mask=_in_layers(flat, ticket.mask), trained=None)
 
 
 @declare("reinitialize", stored=False, cost=lambda ticket: Cost(result=replace(ticket, epoch=0)))
@@ -80,7 +81,10 @@ def reinitialize(ticket: Ticket, *, seed: int, keep_signs: bool = False) -> Tick
     if keep_signs:
         signs = ticket.dense_start()
         start |= {name: _with_signs(start[name], signs[name]) for name in ticket.mask}
-    return replace(ticket, start=start, epoch=0, start_fingerprint=files.fingerprint(start), complete=True)
+    return replace(
+        ticket, start=start, start_fingerprint=files.fingerprint(start), complete=True, trained=None,
+        epoch=0, step=0, steps=1,
+    )  # fmt: skip
 
 
 @declare("densify", stored=False, cost=lambda ticket: Cost(result=replace(ticket, density=1.0)))
@@ -94,7 +98,7 @@ def densify(ticket: Ticket) -> Ticket:
     """
     ticket.dense_start()
     mask = {name: torch.ones_like(keep) for name, keep in ticket.mask.items()}
-    return replace(ticket, mask=mask, round=0, density=1.0, nonfinite=0)
+    return replace(ticket, mask=mask, round=0, density=1.0, nonfinite=0, trained=None)
 
 
 def _random_mask(total: int, kept: int, draws: np.random.Generator) -> torch.Tensor:

@@ -3,7 +3,8 @@
 The surviving weights of the trained run are scored (:mod:`tombola.pruning.scores`), by default by their
 magnitude; the lowest leave the mask (Algorithm 1 of the paper; how many of which layer is said in
 :mod:`tombola.pruning.allocation`), and the rest go back to the ticket's start, at the same place in the
-schedule: late rewinding needs no code of its own.
+schedule: late rewinding needs no code of its own. With learning-rate rewinding (Renda et al., 2020) they stay
+as they were trained, and only the place in the schedule is the start's.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 import torch
@@ -31,8 +32,11 @@ from tombola.pruning.scores import (
     written_score,
 )
 from tombola.registry import declare
-from tombola.ticket import Ticket
+from tombola.ticket import Ticket, apply_mask
 from tombola.training.run import Run
+
+Rewinding = Literal["weights", "learning_rate"]
+REWINDINGS: tuple[Rewinding, ...] = get_args(Rewinding)
 
 
 class RankingOptions(TypedDict, total=False):
@@ -43,6 +47,7 @@ class RankingOptions(TypedDict, total=False):
     score: str | Score
     same_sign: bool
     invert: bool
+    rewinding: Rewinding
 
 
 class PruningOptions(RankingOptions, total=False):
@@ -67,6 +72,8 @@ class Pruning:
         ``"small_init_small_final"``, ``"magnitude_increase"``, ``"movement"`` and ``"random"``.
     same_sign: weights whose sign is another than at the start go first.
     invert: the lowest scores are kept.
+    rewinding: what goes back to the start: ``"weights"`` and learning rate, or the ``"learning_rate"`` alone,
+        so that the next round goes on from the trained weights (Renda et al., 2020).
 
     Raises :class:`~tombola.errors.RecipeError` for a setting out of range.
     """
@@ -77,6 +84,7 @@ class Pruning:
     score: str | Score = DEFAULT
     same_sign: bool = False
     invert: bool = False
+    rewinding: Rewinding = "weights"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fraction", _checked_fraction(self.fraction))
@@ -93,6 +101,8 @@ class Pruning:
                 raise RecipeError(f"{name} is {value!r:.60}; it must be True or False")
             object.__setattr__(self, name, bool(value))
         object.__setattr__(self, "exclude", tuple(self.exclude))
+        if self.rewinding not in REWINDINGS:
+            raise RecipeError(unknown("rewinding", str(self.rewinding), REWINDINGS))
         written_score(self.score)
 
     def fraction_of(self, number: int) -> float:
@@ -125,6 +135,7 @@ class Pruning:
             "score": self.score,
             "same_sign": self.same_sign,
             "invert": self.invert,
+            "rewinding": self.rewinding,
         }
         return options | ({"data": data} if wants_data(self.score) else {})
 
@@ -164,10 +175,11 @@ def _checked_fraction(fraction: object) -> float | tuple[float, ...]:
     return numbers if several else numbers[0]
 
 
-def _prune_cost(run: Outline, fraction: float) -> Cost:
-    """No training; disk for the mask as bits, and the ticket that is left."""
+def _prune_cost(run: Outline, fraction: float, rewinding: Rewinding) -> Cost:
+    """No training; disk for the mask as bits and trained weights, and the ticket that is left."""
     pruned = replace(run, density=run.density * (1 - fraction))
-    return Cost(disk=RESULT_BYTES + HEADER_BYTES + run.weights / 8, result=pruned)
+    trained = 4 * pruned.weights * pruned.density if rewinding == "learning_rate" else 0
+    return Cost(disk=RESULT_BYTES + HEADER_BYTES + run.weights / 8 + trained, result=pruned)
 
 
 @declare("prune", cost=_prune_cost)
@@ -180,19 +192,20 @@ def prune(
     score: str | Score = DEFAULT,
     same_sign: bool = False,
     invert: bool = False,
+    rewinding: Rewinding = "weights",
     data: Data | None = None,
 ) -> Ticket:
     """The ticket of the next round.
 
     run: a trained ticket, or one that is pruned as it is: its weights are those that training starts from.
-    fraction: one number. scope, exclude, score, same_sign, invert: as for :class:`Pruning`.
+    fraction: one number. scope, exclude, score, same_sign, invert, rewinding: as for :class:`Pruning`.
     data: for a score that asks for data.
 
     Raises :class:`~tombola.errors.RecipeError` for a setting out of range or a score that lacks its data, and
     :class:`~tombola.errors.TicketError` for an excluded name that is no prunable weight, or scores that do
     not fit the weights, are NaN or rank nothing.
     """
-    ticket, pruning = ticket_of(run), Pruning(fraction, scope, exclude, score, same_sign, invert)
+    ticket, pruning = ticket_of(run), Pruning(fraction, scope, exclude, score, same_sign, invert, rewinding)
     if isinstance(pruning.fraction, Sequence):
         raise RecipeError(f"fraction is {fraction}; one pruning takes one number")
     names = pruning.ranked(ticket)
@@ -204,7 +217,9 @@ def prune(
         name: torch.from_numpy(still_kept[name]).reshape(keep.shape) if name in still_kept else keep
         for name, keep in ticket.mask.items()
     }
-    density = ticket.density * (1 - fraction)
+    weights = run.weights if isinstance(run, Run) else run.trained
+    trained = apply_mask(weights, mask) if rewinding == "learning_rate" and weights is not None else None
     return replace(
-        ticket, mask=mask, round=ticket.round + 1, density=density, nonfinite=nonfinite_count(run, names)
-    )
+        ticket, mask=mask, round=ticket.round + 1, density=ticket.density * (1 - fraction),
+        nonfinite=nonfinite_count(run, names), trained=trained,
+    )  # fmt: skip

@@ -263,7 +263,8 @@ def _returned(declared: str, subject: Subject, data: Data | None) -> Mapping[str
 def _copied(subject: Subject) -> Subject:
     """The same run or ticket, whose tensors a user's function may change in place."""
     ticket = ticket_of(subject)
-    ticket = replace(ticket, start=_clones(ticket.start), mask=_clones(ticket.mask))
+    trained = None if ticket.trained is None else _clones(ticket.trained)
+    ticket = replace(ticket, start=_clones(ticket.start), mask=_clones(ticket.mask), trained=trained)
     if isinstance(subject, Ticket):
         return ticket
     return replace(subject, ticket=ticket, weights=_clones(subject.weights))
@@ -303,7 +304,7 @@ def _final(subject: Subject) -> dict[str, Tensor]:
 
 
 def _start(subject: Subject) -> dict[str, Tensor]:
-    """The prunable weights at the ticket's start."""
+    """The prunable weights at the ticket's start: the chain's, also of one with trained weights."""
     ticket = ticket_of(subject)
     return {name: ticket.start[name] for name in ticket.mask}
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from tombola.cost import FORWARD, HEADER_BYTES, RESULT_BYTES, Cost, Outline, Size
+from tombola.training.length import Length, place_of, steps_of_epoch
 from tombola.training.recipe import Recipe
 
 
@@ -13,9 +15,12 @@ def train_cost(ticket: Outline, data: Size, recipe: Recipe) -> Cost:
     return _training(ticket, data, recipe, recipe.epochs - ticket.epoch)
 
 
-def pretrain_cost(start: Outline, data: Size, recipe: Recipe, epochs: int) -> Cost:
+def pretrain_cost(start: Outline, data: Size, recipe: Recipe, epochs: Length) -> Cost:
     """The cost of a pretraining, whose ticket is taken at ``epochs``."""
-    return replace(_training(start, data, recipe, epochs), result=replace(start, epoch=epochs))
+    steps = steps_of_epoch(math.ceil(data.train * data.share), recipe.batch_size)
+    epoch, step = place_of(epochs, max(steps, 1))
+    place = epoch + step / max(steps, 1)
+    return replace(_training(start, data, recipe, place), result=replace(start, epoch=place))
 
 
 def trunk_cost(start: Outline, data: Size, recipe: Recipe, epochs: int, after: Outline | None) -> Cost:
@@ -25,7 +30,7 @@ def trunk_cost(start: Outline, data: Size, recipe: Recipe, epochs: int, after: O
     return replace(trained, disk=trained.disk * states, result=replace(start, epoch=epochs))
 
 
-def _training(ticket: Outline, data: Size, recipe: Recipe, epochs: int) -> Cost:
+def _training(ticket: Outline, data: Size, recipe: Recipe, epochs: float) -> Cost:
     """The cost of some epochs, each over the data's share of the train split and with a test at its end."""
     mask_and_weights = ticket.weights * (4 * ticket.density + 1 / 8)
     forgetting_record = 4 * data.train * data.share

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from tombola import files, seeds
@@ -22,6 +21,7 @@ from tombola.data.augmentation import draw
 from tombola.data.imageset import Data
 from tombola.errors import RecipeError, TicketError, reason
 from tombola.registry import declare
+from tombola.seeds import NOISES, Streams
 from tombola.source import note_use, source_fingerprint
 from tombola.ticket import State, Ticket
 from tombola.training.checkpoint import Checkpoint, Watch
@@ -30,14 +30,15 @@ from tombola.training.device import Mode, environment, repeatable, resolve_devic
 from tombola.training.engines import Engine, EpochTally
 from tombola.training.epoch import EpochPlan, check_strays, step_seeds
 from tombola.training.estimate import pretrain_cost, train_cost
+from tombola.training.length import Length, place_of, steps_of_epoch
 from tombola.training.losses import Teacher
-from tombola.training.preflight import check_teacher, check_trainable
+from tombola.training.preflight import check_place, check_rewind, check_teacher, check_trainable
 from tombola.training.recipe import Recipe
 from tombola.training.run import NOT_MEASURED, Epoch, ForgettingRecord, History, Run
 from tombola.untrusted import OTHER_FORM
 
 
-@declare("train", cost=train_cost)
+@declare("train", cost=train_cost, default_to=NOISES)
 def train(
     ticket: Ticket,
     data: Data,
@@ -45,6 +46,8 @@ def train(
     *,
     noise: int = 0,
     noise_round: int | None = None,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
     teacher: Run | Ticket | None = None,
     device: str | torch.device | None = "cpu",
     mode: Mode = "default",
@@ -52,12 +55,18 @@ def train(
 ) -> Run:
     """Train a ticket from its place in the schedule to the end.
 
-    ticket: what to train; a dense network is a ticket with a full mask.
+    ticket: what to train; a dense network is a ticket with a full mask. One that was taken within an epoch
+        begins with what is left of it: the order of that epoch is drawn for all images, and the steps from
+        the ticket's on are taken. So each image is presented, and counts for forgetting, at most once in that
+        epoch and once in every other, and under the noise of its pretraining a training goes on as if it had
+        not been interrupted. The first row of the history after the start is then of part of an epoch.
     recipe: how; a 200-epoch recipe trains a ticket taken at epoch 2 for 198 epochs. The optimizer's
         state, such as momentum, starts at zero.
     noise: number of the noise: order, augmentation and dropout are drawn from streams of this number, the
         ticket's round and the epoch, so no two rounds of a chain see the same.
     noise_round: draw the noise of this round instead of the ticket's own, as a control.
+    order_noise, augmentation_noise: numbers of the two causes of noise apart, data order and augmentation;
+        by default both are ``noise``.
     teacher: the run, or the ticket as it is, that a recipe of loss ``"distillation"`` learns from. On a GPU
         the steps are plain ones.
     device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``. On a CPU, another number of threads
@@ -70,69 +79,68 @@ def train(
     Raises :class:`~tombola.errors.RecipeError` or :class:`~tombola.errors.NetworkError`, before the first
     step, for a training that cannot run as described. A run that diverges is a result, not an error.
     """
-    streams = (noise, ticket.round if noise_round is None else noise_round)
+    round_ = ticket.round if noise_round is None else noise_round
+    streams = Streams.of(noise, round_, order_noise, augmentation_noise)
     with train_until(
-        ticket, data, recipe, recipe.epochs, streams, device, mode, watch, teacher=teacher
+        ticket, data, recipe, (recipe.epochs, 0), streams, device, mode, watch, teacher=teacher
     ) as trained:
         return Run(
             ticket,
             trained.engine.flat_network.state(),
             History(trained.rows),
             ForgettingRecord.from_tensors(trained.record.tensors()),  # on the CPU, like the weights
-            int(noise),
+            streams.noise,
             trained.precision,
             trained.device.type,
             trained.engine.name,
             mode,
+            streams.order_noise,
+            streams.augmentation_noise,
         )
 
 
-@declare("pretrain", cost=pretrain_cost)
+@declare("pretrain", cost=pretrain_cost, default_to=NOISES)
 def pretrain(
     start: Ticket,
     data: Data,
     recipe: Recipe,
     *,
-    epochs: int = 2,
+    epochs: Length = 2,
     noise: int = 0,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
     device: str | torch.device | None = "cpu",
     mode: Mode = "default",
     watch: Watch | None = None,
 ) -> Ticket:
     """Train a dense start for its first epochs; returns the ticket there, to rewind to (late rewinding).
 
-    epochs: place in the schedule at which the ticket is taken; part of the recipe's budget.
+    epochs: place in the schedule at which the ticket is taken, part of the recipe's budget: 2 or ``"2ep"``,
+        or iterations as ``"500it"``, which become epochs and steps here, by the number of images and the
+        batch size.
 
     The other arguments and errors are as for :func:`train`. With the same noise number, the trunk sees what
     the first epochs of ``train(start, ...)`` see.
     """
-    check_rewind(epochs, recipe)
-    if epochs <= start.epoch:
-        raise RecipeError(
-            f"the start was taken at epoch {start.epoch} already; pretrain to a later one than that"
-        )
-    with train_until(start, data, recipe, epochs, (noise, start.round), device, mode, watch) as trained:
-        return rewind_ticket(start, trained.engine.flat_network.state(), epochs)
+    steps = steps_of_epoch(len(data.train), recipe.batch_size)
+    check_rewind(epochs, recipe, steps)
+    epoch, step = place_of(epochs, steps)
+    if (epoch, step) <= (start.epoch, start.step):
+        raise RecipeError(f"the start was taken at {start.place} already; pretrain to a later one than that")
+    streams = Streams.of(noise, start.round, order_noise, augmentation_noise)
+    with train_until(start, data, recipe, (epoch, step), streams, device, mode, watch) as trained:
+        state = trained.engine.flat_network.state()
+        return rewind_ticket(start, state, epoch, step, steps if step else 1)
 
 
-def rewind_ticket(start: Ticket, state: State, epoch: int) -> Ticket:
-    """The ticket of a start with the state that its pretraining has at an epoch."""
+def rewind_ticket(start: Ticket, state: State, epoch: int, step: int = 0, steps: int = 1) -> Ticket:
+    """The ticket of a start with the state that its pretraining has at an epoch, or at a step within it."""
     # Pretraining a sparse ticket leaves zeros at pruned positions, which are no dense start.
     dense = start.kept == start.total
     return replace(
-        start, start=state, epoch=epoch, start_fingerprint=files.fingerprint(state), complete=dense
-    )
-
-
-def check_rewind(epochs: int, recipe: Recipe) -> None:
-    """Raises RecipeError for a rewind point outside the budget."""
-    if recipe.epochs == 1:
-        raise RecipeError(f"rewind is to epoch {epochs}, but the recipe has 1 epoch; none lies within")
-    if epochs not in range(1, recipe.epochs):
-        raise RecipeError(
-            f"rewind is to epoch {epochs}, but the recipe has {recipe.epochs} epochs; "
-            f"allowed are 1 to {recipe.epochs - 1}"
-        )
+        start, start=state, epoch=epoch, step=step, steps=steps, trained=None,
+        start_fingerprint=files.fingerprint(state), complete=dense,
+    )  # fmt: skip
 
 
 @contextmanager
@@ -140,29 +148,29 @@ def train_until(
     ticket: Ticket,
     data: Data,
     recipe: Recipe,
-    until: int,
-    streams: tuple[int, int],
+    until: tuple[int, int],
+    streams: Streams,
     device: str | torch.device | None,
     mode: Mode,
     watch: Watch | None,
     optimizer_state: State | None = None,
     teacher: Run | Ticket | None = None,
 ) -> Iterator[Training]:
-    """Train from the ticket's epoch to the end of epoch ``until`` of the recipe's schedule, or resume.
+    """Train from the ticket's place in the recipe's schedule to another one, or resume.
 
-    streams: number and round of the noise.
+    until: epoch at which it ends, and step within that epoch.
+    streams: numbers of the noise.
     optimizer_state: what the optimizer keeps, to begin with; zero if None.
     teacher: as for :func:`train`.
 
     The training that is yielded holds the final state only while the context lasts: then its engine is
     reused.
     """
-    if not all(isinstance(number, int | np.integer) for number in streams):
-        raise RecipeError(f"noise is {streams[0]} of round {streams[1]}; both must be whole numbers")
     watch = watch or Watch()
     where = resolve_device(device)
     precision = resolve_precision(recipe, where)
     draws = check_trainable(ticket.network, data, recipe, ticket.epoch)
+    check_place(ticket, data, recipe)
     check_teacher(recipe, teacher, ticket.network)
     with (
         repeatable(where, mode, captured=True),
@@ -179,10 +187,16 @@ def train_until(
             "mask": files.fingerprint(ticket.mask),
             "data": data.fingerprint,
             "recipe": recipe.identity(),
-            "streams": [int(number) for number in streams],
-            "until": until,
+            "streams": [streams.noise, streams.round],
+            "until": list(until) if until[1] else until[0],
             "environment": environment(where, precision, engine.name, mode),
         }
+        if (streams.order_noise, streams.augmentation_noise) != (None, None):
+            identity["causes"] = [streams.order, streams.augmentation]
+        if ticket.step:
+            identity["step"] = ticket.step
+        if ticket.trained is not None:
+            identity["trained"] = files.fingerprint(ticket.trained)
         source = source_fingerprint("networks", ticket.network.written)
         if source is not None:  # of the user's own: one that was edited meanwhile is another training
             identity["source"] = source.get("text", source["file"])
@@ -197,9 +211,10 @@ def train_until(
         if teacher is not None:
             identity["teacher"] = teacher.fingerprint
         record = ForgettingRecord.empty(len(data.train), where)
+        first = (ticket.epoch, ticket.step)
         training = Training(
-            engine, data, recipe, streams, where, precision, identity, [], record, ticket.epoch, until
-        )  # fmt: skip
+            engine, data, recipe, streams, where, precision, identity, [], record, first, until, *first
+        )
         interrupted = watch.resume()
         if interrupted is not None and mode == "autotuned":
             warnings.warn("an autotuned training does not resume: it begins anew", stacklevel=3)
@@ -212,7 +227,7 @@ def train_until(
             training.rows.append(
                 Epoch(ticket.epoch, NOT_MEASURED, NOT_MEASURED, NOT_MEASURED, *before, 0, 0.0)
             )  # fmt: skip
-        while training.epoch < until:
+        while training.place < until:
             training.train_epoch(watch, interrupted)
             interrupted = None
         yield training
@@ -225,20 +240,29 @@ class Training:
     engine: Engine
     data: Data
     recipe: Recipe
-    streams: tuple[int, int]
+    streams: Streams
     device: torch.device
     precision: str
     identity: dict[str, Any]
     rows: list[Epoch]
     record: ForgettingRecord
+    first: tuple[int, int]  # epoch of the schedule and step within it at which it begins
+    until: tuple[int, int]  # and at which it ends
     epoch: int
-    until: int  # the epoch of the schedule at which it ends
-    step: int = 0
+    step: int
     seconds: float = 0.0  # spent in the current epoch before an interruption
     ahead: EpochPlan | None = None  # the next epoch, drawn while a GPU was busy with this one
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """The current epoch, and how many of its steps lie behind."""
+        return self.epoch, self.step
+
     def train_epoch(self, watch: Watch, interrupted: Checkpoint | None = None) -> None:
-        """Train the current epoch, or what an interruption left of it, and enter it in the history."""
+        """Train what is left of the current epoch, and enter it in the history.
+
+        If the training ends within it, its last epoch has no row.
+        """
         started = time.perf_counter() - self.seconds
         plan = self.ahead or self.plan(self.epoch)
         self.engine.begin(plan)
@@ -247,14 +271,18 @@ class Training:
             tally.losses.copy_(interrupted.tensors["tally.losses"])
             tally.right.copy_(interrupted.tensors["tally.right"])
         together = self.engine.stretch()
-        while self.step < plan.steps:
-            last = min(self.step + together, plan.steps)
+        end = self.until[1] if self.epoch == self.until[0] else plan.steps
+        while self.step < end:
+            last = min(self.step + together, end)
             self.engine.advance(self.step, last)
             self.step = last
             if last < plan.steps:
                 watch.advanced(lambda: self.snapshot(started), epoch_end=False)
+        if end < plan.steps:
+            self._trusted_tally()
+            return
         following = self.epoch + 1
-        self.ahead = self.plan(following) if following < self.until else None
+        self.ahead = self.plan(following) if (following, 0) < self.until else None
         row = self._history_row(plan, started)
         self.rows.append(row)
         self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
@@ -264,32 +292,41 @@ class Training:
     def plan(self, epoch: int) -> EpochPlan:
         """Draw the order, crops, flips and seeds of an epoch, and compute its learning rates."""
         count, size = len(self.data.train), self.recipe.batch_size
-        steps = -(-count // size)
-        noise, round_ = self.streams
-        order = torch.from_numpy(seeds.generator("order", noise, round_, epoch).permutation(count))
-        draws = draw(self.recipe.augmentation, self.data, noise=noise, round=round_, epoch=epoch)
+        steps = steps_of_epoch(count, size)
+        streams = self.streams
+        shuffle = seeds.generator("order", streams.order, streams.round, epoch)
+        order = torch.from_numpy(shuffle.permutation(count))
+        draws = draw(
+            self.recipe.augmentation, self.data, noise=streams.augmentation, round=streams.round, epoch=epoch
+        )
         rates = [self.recipe.rate(epoch, step, steps) for step in range(steps)]
-        seed_of = step_seeds(noise, round_, epoch, steps)
+        seed_of = step_seeds(streams.noise, streams.round, epoch, steps)
         return EpochPlan(order, draws, rates, size, seed_of).to(self.device)
 
     def _history_row(self, plan: EpochPlan, started: float) -> Epoch:
         """The history row of the current epoch, all of whose steps are launched; waits for them."""
         tally = self._trusted_tally()
-        count = len(plan.order)
-        forgotten = self.record.present(plan.order, tally.right)
-        sizes = [min(plan.batch_size, count - step * plan.batch_size) for step in range(plan.steps)]
+        first = self._first_step()
+        presented, right = plan.order[first * plan.batch_size :], tally.right[first * plan.batch_size :]
+        forgotten = self.record.present(presented, right)
+        count, size = len(plan.order), plan.batch_size
+        sizes = [min(size, count - step * size) for step in range(first, plan.steps)]
         weights = torch.tensor(sizes, dtype=torch.float64, device=self.device)
-        loss = float((tally.losses.double() * weights).sum()) / count
+        loss = float((tally.losses[first:].double() * weights).sum()) / len(presented)
         seconds = time.perf_counter() - started  # now that a GPU was waited for
         return Epoch(
             self.epoch + 1,
             plan.rates[-1],
             loss,
-            100 * int(tally.right.sum()) / count,
+            100 * int(right.sum()) / len(presented),
             *self.engine.evaluate(self.data.test),
             forgotten,
             seconds,
         )
+
+    def _first_step(self) -> int:
+        """The step at which the current epoch began: another than 0 where the training began within it."""
+        return self.first[1] if self.epoch == self.first[0] else 0
 
     def _trusted_tally(self) -> EpochTally:
         """The tally of the steps so far; waits for them, and raises if the GPU erred in silence."""
@@ -328,7 +365,7 @@ class Training:
             ) from error
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        tensors, first = checkpoint.tensors, self.epoch
+        tensors = checkpoint.tensors
         self.engine.flat_network.load(_with_prefix(tensors, "weights."))
         self.engine.flat_network.load_optimizer_state(tensors)
         self.rows = list(History.from_tensors(tensors))
@@ -336,15 +373,16 @@ class Training:
         self.epoch = int(checkpoint.description["epoch"])
         self.step = int(checkpoint.description["step"])
         self.seconds = float(checkpoint.description["seconds"])
-        count, steps = len(self.data.train), -(-len(self.data.train) // self.recipe.batch_size)
-        if not (first <= self.epoch <= self.until and 0 <= self.step <= steps and self.seconds >= 0):
+        count = len(self.data.train)
+        steps = steps_of_epoch(count, self.recipe.batch_size)
+        if not (self.first <= self.place <= self.until and 0 <= self.step <= steps and self.seconds >= 0):
             raise ValueError(f"epoch {self.epoch}, step {self.step}, {self.seconds} seconds")
-        if [row.epoch for row in self.rows] != list(range(first, self.epoch + 1)):
+        if [row.epoch for row in self.rows] != list(range(self.first[0], self.epoch + 1)):
             raise ValueError("its history is of other epochs")
         empty = ForgettingRecord.empty(count, self.device)
         if _dtypes_and_shapes(self.record.tensors()) != _dtypes_and_shapes(empty.tensors()):
             raise ValueError("its forgetting record is of other images")
-        if self.epoch < self.until:
+        if self.place < self.until:
             sizes = tensors["tally.losses"].shape, tensors["tally.right"].shape
             if sizes != ((steps,), (count,)):
                 raise ValueError("its epoch is of other steps")

@@ -1,6 +1,6 @@
 """Checks before a training starts: its budget, its images, and one trial forward pass in training mode.
 
-The training loop calls :func:`check_trainable`, so that a hopeless training costs no step.
+The training loop calls these, so that a hopeless training costs no step.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tombola.networks.network import Network
 from tombola.ticket import Ticket
 from tombola.training.definitions import OPTIMIZERS, SCHEDULES, is_own
 from tombola.training.flat_network import channels_last
+from tombola.training.length import Length, iterations_of, steps_of_epoch, written_length
 from tombola.training.losses import check_loss, weights_of
 from tombola.training.optimizers import DeclaredOptimizer
 from tombola.training.recipe import Recipe
@@ -64,6 +65,38 @@ def check_schedule(recipe: Recipe, start_epoch: int) -> None:
     if is_own(SCHEDULES, recipe.schedule):
         for epoch in range(start_epoch, recipe.epochs):
             recipe.rate(epoch, 0, 1)
+
+
+def check_rewind(epochs: Length, recipe: Recipe, steps: int | None = None) -> None:
+    """Raises RecipeError for a rewind point outside the budget.
+
+    steps: of an epoch; None where the data is not at hand, and a place in iterations cannot be checked yet.
+    """
+    iterations, epochs = iterations_of(epochs), written_length(epochs)
+    if iterations is not None:
+        if steps is not None and iterations >= recipe.epochs * steps:
+            raise RecipeError(
+                f"rewind is to iteration {iterations:,}, but the recipe has {recipe.epochs * steps:,}, "
+                f"{steps:,} an epoch; rewind to an earlier one than the last"
+            )
+        return
+    if recipe.epochs == 1:
+        raise RecipeError(f"rewind is to epoch {epochs}, but the recipe has 1 epoch; none lies within")
+    if epochs not in range(1, recipe.epochs):
+        raise RecipeError(
+            f"rewind is to epoch {epochs}, but the recipe has {recipe.epochs} epochs; "
+            f"allowed are 1 to {recipe.epochs - 1}"
+        )
+
+
+def check_place(ticket: Ticket, data: Data, recipe: Recipe) -> None:
+    """Raises RecipeError for a ticket that was taken within an epoch of another number of steps."""
+    steps = steps_of_epoch(len(data.train), recipe.batch_size)
+    if ticket.step and ticket.steps != steps:
+        raise RecipeError(
+            f"the ticket was taken at {ticket.place} steps, but here an epoch has {steps}; take as many "
+            "images and the same batch size, or rewind to a whole epoch"
+        )
 
 
 def check_images(network: Network, data: Data) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from tombola.networks.versions import Definitions
 from tombola.one_line import OneLine
 from tombola.source import Use
 from tombola.training.definitions import LOSSES, OPTIMIZERS, SCHEDULES, factor, is_own
+from tombola.training.length import written_length
 
 MOST_EPOCHS = 65_534
 """An image is forgotten at most every other epoch, and 16 bits count to 32,767."""
@@ -49,7 +51,7 @@ class Recipe(OneLine):
     """
 
     epochs: int = 200
-    """Length of the whole schedule, pretraining included."""
+    """Length of the whole schedule, pretraining included; "200ep" is taken for 200."""
     batch_size: int = 256
     """Images a step; the last, smaller batch of an epoch is kept."""
     lr: float = 0.1
@@ -94,6 +96,9 @@ class Recipe(OneLine):
         return f"Recipe({', '.join(f'{name}={getattr(self, name)!r}' for name in changed)})"
 
     def __post_init__(self) -> None:
+        if isinstance(self.epochs, str):
+            with suppress(RecipeError):  # what is no length is refused below, like any other value
+                object.__setattr__(self, "epochs", written_length(self.epochs))
         _require(
             _is_integer(self.epochs) and self.epochs >= 1, "epochs", self.epochs, "a whole number, at least 1"
         )

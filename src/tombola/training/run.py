@@ -49,6 +49,7 @@ class Run(OneLine):
     engine: what took the steps: ``"eager"``, ``"graphed, fused"`` or ``"graphed, plain"``; after ``"eager"``,
         what of the recipe is never captured.
     mode: what could be chosen by timing: nothing in ``"default"``.
+    order_noise, augmentation_noise: numbers of the data order and of the augmentation; None for ``noise``.
     """
 
     ticket: Ticket
@@ -60,6 +61,8 @@ class Run(OneLine):
     device: str
     engine: str = "eager"
     mode: str = "default"
+    order_noise: int | None = None
+    augmentation_noise: int | None = None
 
     @property
     def accuracy(self) -> float:
@@ -69,10 +72,12 @@ class Run(OneLine):
     def _in_one_line(self) -> str:
         ticket = self.ticket
         end = "" if self.end == "trained" else f", {self.end}"
+        noises = [f"noise {self.noise}"]
+        noises += [f"{name.replace('_', ' ')} {number}" for name, number in self._noises_apart().items()]
         return (
             f"<run of {ticket.network.written}: {self.accuracy:.2f}% on the test images{end}, "
             f"{100 * ticket.sparsity:.2f}% sparse, epochs {ticket.epoch} to {self.history[-1].epoch}, "
-            f"noise {self.noise}, trained on {self.device}>"
+            f"{', '.join(noises)}, trained on {self.device}>"
         )
 
     @property
@@ -103,9 +108,15 @@ class Run(OneLine):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the ticket, the final weights and the noise."""
-        parts = (self.ticket.fingerprint, files.fingerprint(self.weights), str(self.noise))
+        """SHA-256 over the ticket, the final weights and the numbers of the noise."""
+        parts = [self.ticket.fingerprint, files.fingerprint(self.weights), str(self.noise)]
+        parts += [f"{name} {number}" for name, number in self._noises_apart().items()]
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+    def _noises_apart(self) -> dict[str, int]:
+        """The numbers of causes of noise that are not that of the noise."""
+        numbers = {"order_noise": self.order_noise, "augmentation_noise": self.augmentation_noise}
+        return {name: number for name, number in numbers.items() if number is not None}
 
     def summary(self) -> dict[str, Any]:
         """The numbers of the run as plain JSON values."""
@@ -145,6 +156,7 @@ class Run(OneLine):
             "device": self.device,
             "engine": self.engine,
             "mode": self.mode,
+            **self._noises_apart(),
         }
         return description, tensors
 
@@ -173,9 +185,14 @@ class Run(OneLine):
                 str(description["device"]),
                 str(description["engine"]),
                 str(description.get("mode", "default")),
+                *(_optional_whole(description.get(name)) for name in ("order_noise", "augmentation_noise")),
             )
         except OTHER_FORM as error:
             raise TicketError(f"not a run: {type(error).__name__} {reason(error)}") from error
+
+
+def _optional_whole(value: Any) -> int | None:
+    return None if value is None else int(value)
 
 
 @dataclass(frozen=True)

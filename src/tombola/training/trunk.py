@@ -16,11 +16,13 @@ from tombola.cost import Cost
 from tombola.data.imageset import Data
 from tombola.errors import RecipeError
 from tombola.registry import declare
+from tombola.seeds import NOISES, Streams
 from tombola.ticket import State, Ticket
 from tombola.training.checkpoint import Watch
 from tombola.training.device import Mode
 from tombola.training.estimate import trunk_cost
-from tombola.training.loop import check_rewind, rewind_ticket, train_until
+from tombola.training.loop import rewind_ticket, train_until
+from tombola.training.preflight import check_rewind
 from tombola.training.recipe import Recipe
 
 # A point takes as much disk as a run with its momentum; on shorter stretches training again is cheaper.
@@ -42,7 +44,7 @@ class Point:
     momentum: State
 
 
-@declare("trunk", cost=trunk_cost)
+@declare("trunk", cost=trunk_cost, default_to=NOISES)
 def trunk(
     start: Ticket,
     data: Data,
@@ -51,13 +53,15 @@ def trunk(
     epochs: int,
     after: Point | None = None,
     noise: int = 0,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
     device: str | torch.device | None = "cpu",
     mode: Mode = "default",
     watch: Watch | None = None,
 ) -> Point:
     """Train a start to an epoch of the schedule; returns the state there, that of the optimizer included.
 
-    epochs: place in the schedule of the point; part of the recipe's budget.
+    epochs: place in the schedule of the point, in whole epochs; part of the recipe's budget.
     after: a point on the way there, of the same start, recipe and noise, to go on from.
 
     The other arguments and errors are as for :func:`~tombola.pretrain`, whose ticket :func:`ticket_at`
@@ -71,8 +75,8 @@ def trunk(
     kept = None
     if after is not None and recipe.keeps_state:
         kept = {f"{prefix}{name}": value for name, value in after.momentum.items()}
-    streams = (noise, start.round)
-    with train_until(ticket, data, recipe, epochs, streams, device, mode, watch, kept) as trained:
+    streams = Streams.of(noise, start.round, order_noise, augmentation_noise)
+    with train_until(ticket, data, recipe, (epochs, 0), streams, device, mode, watch, kept) as trained:
         flat_network = trained.engine.flat_network
         kept = flat_network.optimizer_state() if recipe.keeps_state else {}
         momentum = {name.removeprefix(prefix): value for name, value in kept.items()}
