@@ -23,7 +23,8 @@ from tombola.cost import Cost, Outline
 from tombola.data.imageset import Data
 from tombola.errors import NetworkError, TicketError, reason
 from tombola.networks.initialization import Scheme
-from tombola.networks.network import Factory, Network, prunable_names, weights_of
+from tombola.networks.network import Factory, Network, weights_of
+from tombola.networks.prunable import Coverage, coverage, layout, prunable_names
 from tombola.networks.versions import as_written, bare_name
 from tombola.one_line import OneLine
 from tombola.registry import declare
@@ -76,7 +77,11 @@ class Ticket(OneLine):
     def _in_one_line(self) -> str:
         weights = f"{self.kept:,} of {self.total:,} weights, {100 * self.sparsity:.2f}% sparse"
         place = f"round {self.round}, taken at epoch {self.epoch}"
-        return f"<ticket of {self.network.written}: {weights}, {place}>"
+        try:
+            parameters = f"; {self.coverage}"
+        except NetworkError:  # of a factory that is not at hand
+            parameters = ""
+        return f"<ticket of {self.network.written}: {weights}, {place}{parameters}>"
 
     @cached_property
     def kept(self) -> int:
@@ -94,6 +99,14 @@ class Ticket(OneLine):
         return 1.0 - self.kept / self.total if self.total else 0.0
 
     @cached_property
+    def coverage(self) -> Coverage:
+        """How many of the network's parameters are prunable, and which are left out.
+
+        Raises :class:`~tombola.errors.NetworkError` for a network that cannot be built here.
+        """
+        return coverage(self.network, self.mask)
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over everything a training of this ticket depends on."""
         parts: list[Any] = [self.network.description(), self.start_fingerprint, files.fingerprint(self.mask)]
@@ -102,7 +115,17 @@ class Ticket(OneLine):
 
     def weights(self) -> dict[str, Tensor]:
         """The weights that training starts from: the start with exactly 0 where the mask is 0."""
-        return apply_mask(self.start, self.mask)
+        weights = apply_mask(self.start, self.mask)
+        for name, first in self._tied_names().items():
+            weights[name] = weights[first]
+        return weights
+
+    def _tied_names(self) -> Mapping[str, str]:
+        """Further names of tied weights, by which the mask does not have them."""
+        shapes = {keep.shape for keep in self.mask.values()}
+        others = [value for name, value in self.start.items() if name not in self.mask]
+        # The network is built only where there may be any.
+        return layout(self.network).tied if any(value.shape in shapes for value in others) else {}
 
     def dense_start(self) -> State:
         """The dense start; :class:`~tombola.errors.TicketError` if this ticket does not carry it."""
@@ -232,7 +255,25 @@ def _initialize_cost(network: str) -> Cost:
     return Cost(disk=4 * weights, result=Outline(network, weights))
 
 
-@declare("initialize", cost=_initialize_cost)
+def _prunes_as_before(arguments: Mapping[str, Any]) -> bool:
+    """Whether version 1 gave a call the same mask: it left the weights of attention layers out.
+
+    A network that cannot be built for images as CIFAR-10's counts as having none, so that no name changes
+    without need.
+    """
+    try:
+        network = Network.of(arguments["network"], channels=3, size=(32, 32), classes=10)
+        return not (network.own and _prunes_attention(network, network.maker()))
+    except (NetworkError, KeyError):
+        return True
+
+
+@lru_cache(maxsize=64)
+def _prunes_attention(network: Network, maker: Factory) -> bool:
+    return layout(network).prunes_attention
+
+
+@declare("initialize", version=2, unchanged={2: _prunes_as_before}, cost=_initialize_cost)
 def initialize(
     network: str | Factory, data: Data, *, seed: int = 0, init: str | Scheme | None = None
 ) -> Ticket:
@@ -308,7 +349,8 @@ def _in_network_order(ticket: Ticket) -> Ticket:
     network that the ticket names.
     """
     network = ticket.network
-    expected, prunable = _layout(network) if network.own else _built_in_layout(network)
+    tensors = layout(network)
+    expected, prunable = tensors.shapes, tensors.prunable
     for name in sorted(expected.keys() | ticket.start.keys()):
         seen = tuple(ticket.start[name].shape) if name in ticket.start else None
         if seen != expected.get(name):
@@ -320,30 +362,6 @@ def _in_network_order(ticket: Ticket) -> Ticket:
         raise TicketError(f"the mask has {odd[0]!r}, which is no prunable weight of {network.name!r}")
     mask = {name: ticket.mask[name] for name in prunable if name in ticket.mask}
     return replace(ticket, start={name: ticket.start[name] for name in expected}, mask=mask)
-
-
-def _layout(network: Network) -> tuple[dict[str, tuple[int, ...]], list[str]]:
-    """The shape of each tensor of a network by name, in its order, and the names of those to prune."""
-    module = _empty_module(network)
-    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    return shapes, prunable_names(module)
-
-
-# A network of the user's own may be declared again at any time, so its layout is not kept.
-_built_in_layout = lru_cache(maxsize=64)(_layout)
-
-
-def _empty_module(network: Network) -> torch.nn.Module:
-    """The module without memory for its values, if it can be built so.
-
-    An untrusted file may name any number of classes and channels, and so any amount of memory.
-    """
-    try:
-        return network.without_values()
-    except NetworkError:
-        if not network.own:
-            raise
-        return network.initialized(0)
 
 
 def _check_fits(module: torch.nn.Module, network: Network) -> None:

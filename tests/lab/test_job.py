@@ -545,7 +545,7 @@ def test_jobs_that_are_not_stored_are_no_part_of_the_graph(dense: tb.Job, dozen:
 
 def test_a_job_of_another_version_is_refused(dense: tb.Job) -> None:
     description = {**dense.description(), "version": 7}
-    with pytest.raises(JobError, match="asks for version 7 of initialize; here is version 1"):
+    with pytest.raises(JobError, match="asks for version 7 of initialize; here is version 2"):
         described_function(description)
 
 

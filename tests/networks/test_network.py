@@ -8,7 +8,7 @@ from torch import nn
 import tombola as tb
 from tombola.errors import NetworkError
 from tombola.networks import network as networks
-from tombola.networks.network import Network, network_names, prunable_names
+from tombola.networks.network import Network, network_names
 
 IMAGES: dict[str, Any] = {"channels": 3, "size": (8, 10), "classes": 4}
 
@@ -183,18 +183,3 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(before, torch.get_rng_state())
-
-
-def test_prunable_are_the_weights_of_convolutions_and_linear_layers_in_module_order() -> None:
-    module = nn.Sequential(
-        nn.Conv1d(1, 1, 1), nn.BatchNorm1d(1), nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)),
-        nn.ConvTranspose2d(1, 1, 1), nn.Embedding(2, 2),
-    )  # fmt: skip
-    assert prunable_names(module) == ["0.weight", "2.0.weight", "3.weight"]
-    assert prunable_names(nn.Linear(2, 2)) == ["weight"]
-
-
-def test_tied_weights_are_prunable_once() -> None:
-    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    module[1].weight = module[0].weight
-    assert prunable_names(module) == ["0.weight"]

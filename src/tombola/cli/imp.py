@@ -108,6 +108,9 @@ def imp(
                 else:
                     say(console, f"round {round_}: the store has its numbers only, so no ticket is written")
                 table.write(out / "rounds.csv")
+    start = stored_ticket(lab.store, chain[0])
+    if start is not None:
+        say(console, str(start.coverage))
     if out is not None:
         experiment = bound_chain(
             chain, network, data, recipe, rewind=rewind, pruning=pruning,

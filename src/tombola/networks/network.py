@@ -222,17 +222,6 @@ def _accepted(factory: Factory, offered: dict[str, Any]) -> dict[str, Any]:
     return {p.name: offered[p.name] for p in parameters if p.name in offered}
 
 
-def prunable_names(module: nn.Module) -> list[str]:
-    """Names of the weights that can be pruned: of convolutions and linear layers, in module order."""
-    names = []
-    for prefix, layer in module.named_modules():
-        if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
-            names.append(f"{prefix}.weight" if prefix else "weight")
-    # Tied weights stand under several names; the first one stands for all.
-    unique = {name for name, _ in module.named_parameters()}
-    return [name for name in names if name in unique]
-
-
 @cache
 def weights_of(name: str) -> int:
     """Number of weights of a declared network for images and classes as CIFAR-10's.

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from tombola.errors import NetworkError, TicketError
-from tombola.networks.network import Network, prunable_names
+from tombola.networks.network import Network
+from tombola.networks.prunable import prunable_names
 from tombola.ticket import Mask, State
 
 
