@@ -22,6 +22,7 @@ from tombola import files
 from tombola.cost import Cost, Outline
 from tombola.data.imageset import Data
 from tombola.errors import NetworkError, TicketError, reason
+from tombola.networks.fit import check_fits
 from tombola.networks.initialization import Scheme
 from tombola.networks.network import Factory, Network, weights_of
 from tombola.networks.prunable import Coverage, coverage, layout, prunable_names
@@ -280,8 +281,9 @@ def initialize(
     """A dense ticket at initialisation: a full mask over newly drawn weights.
 
     network: a declared name (``"resnet18"``, ``"convnet"``, ...) or any factory of an ``nn.Module``, called
-        with those of ``classes``, ``channels`` and ``size`` that it takes. A name means its newest version;
-        ``"resnet18@1"`` is an older one.
+        with those of ``classes``, ``channels`` and ``size`` that it takes, or of what others call them (see
+        :func:`tombola.declare_network`). A name means its newest version; ``"resnet18@1"`` is an older one.
+        Or a built module, whose weights are the start; not in a job, which no other process could do.
     data: says how many channels, pixels and classes the network is for.
     seed: number of the initialisation stream.
     init: a declared initialisation scheme, ``"pytorch"``, ``"kaiming-normal"``, ``"kaiming-normal-fan-in"``,
@@ -289,11 +291,12 @@ def initialize(
         own. Controls that draw weights anew (``reinitialize``) draw by the same.
 
     Raises :class:`~tombola.errors.NetworkError` for an unknown name, a scheme that cannot be applied to the
-    network, or a network that cannot take the images.
+    network, a network that cannot take the images or does not give one number for each class, and a seed for
+    a built module.
     """
     described = Network.of(network, channels=data.channels, size=data.size, classes=data.classes, init=init)
     module = described.initialized(seed)
-    _check_fits(module, described)
+    check_fits(module, described)
     start = {name: value.detach().clone() for name, value in module.state_dict().items()}
     mask = {name: torch.ones(start[name].shape, dtype=torch.bool) for name in prunable_names(module)}
     return Ticket(described, start, mask)
@@ -362,21 +365,3 @@ def _in_network_order(ticket: Ticket) -> Ticket:
         raise TicketError(f"the mask has {odd[0]!r}, which is no prunable weight of {network.name!r}")
     mask = {name: ticket.mask[name] for name in prunable if name in ticket.mask}
     return replace(ticket, start={name: ticket.start[name] for name in expected}, mask=mask)
-
-
-def _check_fits(module: torch.nn.Module, network: Network) -> None:
-    """Raises NetworkError for a network that cannot take the images or does not give one number a class."""
-    module.eval()
-    image = torch.zeros(1, network.channels, *network.size)
-    try:
-        with torch.no_grad():
-            shape = tuple(module(image).shape)
-    except (RuntimeError, ValueError) as error:
-        height, width = network.size
-        raise NetworkError(
-            f"network {network.name} cannot take {network.channels}x{height}x{width} images: {reason(error)}"
-        ) from error
-    if shape != (1, network.classes):
-        raise NetworkError(
-            f"network {network.name} gives {shape} for one image; wanted (1, {network.classes})"
-        )

@@ -332,7 +332,9 @@ def test_a_declared_network_enters_by_its_name(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_built_network_is_refused() -> None:
-    with pytest.raises(NetworkError, match="network is a built Linear"):
+    with pytest.raises(
+        NetworkError, match=r"network is a built Linear, which no job can name .*declare_network"
+    ):
         tb.job(tb.initialize, torch.nn.Linear(2, 2), "digits")
 
 

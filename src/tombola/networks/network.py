@@ -1,11 +1,13 @@
 """The description of a network: a declared name with its version, and the images it is for.
 
-A description can be stored, compared and built again in any process; a factory that was never declared works
-too, but only in the process that holds it. Tickets, jobs and files contain descriptions, never modules.
+A description can be stored, compared and built again in any process; a factory that was never declared, or a
+built module, works too, but only in the process that holds it. Tickets, jobs and files contain descriptions,
+never modules.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +20,20 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from tombola import seeds
-from tombola.errors import NetworkError
+from tombola.errors import NetworkError, reason
 from tombola.networks.initialization import Scheme, draw_weights, written_init
 from tombola.networks.versions import Definitions, as_written, parsed, written
 from tombola.source import note_use
 
 Factory = Callable[..., nn.Module]
 F = TypeVar("F", bound=Factory)
+
+# What timm, torchvision and Hugging Face call the arguments of a factory.
+_OTHER_NAMES = {
+    "classes": ("num_classes",),
+    "channels": ("in_chans", "in_channels"),
+    "size": ("img_size", "image_size"),
+}
 
 
 def _built_in(*factories: str) -> tuple[Callable[[], Factory], ...]:
@@ -55,7 +64,9 @@ def declare_network(name: str, *, version: int = 1) -> Callable[[F], F]:
     """Declare a factory of networks under a lasting name, so that jobs and files can refer to it.
 
     The factory is called with those of the keyword arguments ``classes`` (int), ``channels`` (int) and
-    ``size`` (height and width in pixels) that it takes.
+    ``size`` (height and width in pixels) that it takes. In their place it may take what others call them:
+    ``num_classes``; ``in_chans`` or ``in_channels``; ``img_size`` or ``image_size``, which for a square image
+    are one int.
 
     version: to be raised when the network changes, in its layers or its first weights; jobs and files then
         have ``name@2``. Older versions may be declared too, for old tickets.
@@ -80,8 +91,13 @@ def written_network(network: str | Factory) -> str | None:
 
     None for a factory that was never declared.
 
-    Raises :class:`~tombola.errors.NetworkError` for an unknown name or version.
+    Raises :class:`~tombola.errors.NetworkError` for an unknown name or version, or a built module.
     """
+    if isinstance(network, nn.Module):
+        raise NetworkError(
+            f"network is a built {type(network).__name__}, which no job can name and no other process build; "
+            "put @tombola.declare_network('a-name') above a function that builds it"
+        )
     described = Network.of(network, channels=1, size=(1, 1), classes=1)
     return described.written if described.factory is None else None
 
@@ -93,8 +109,7 @@ class Network:
     factory: only for a network that was never declared; such a one cannot enter a job.
     version: of the declared definition.
     init: written name of the scheme that draws its first weights; None for the network's default. Networks
-    that
-        differ in it alone are equal: they have the same layers.
+        that differ in it alone are equal: they have the same layers.
     """
 
     name: str
@@ -115,12 +130,13 @@ class Network:
         classes: int,
         init: str | Scheme | None = None,
     ) -> Network:
-        """The description of a declared name or any factory.
+        """The description of a declared name, any factory, or a built module, of which a copy is kept.
 
         network: without a version, a name means its newest one.
         init: a declared initialisation scheme.
 
-        Raises :class:`NetworkError` for an unknown name, version or scheme, or a built module.
+        Raises :class:`NetworkError` for an unknown name, version or scheme, or a module that no copy can be
+        made of.
         """
         scheme = None if init is None else written_init(init)
         if isinstance(network, str):
@@ -129,10 +145,7 @@ class Network:
             _networks.find(name, version)
             return cls(name, channels, size, classes, version=version, init=scheme)
         if isinstance(network, nn.Module):
-            label = type(network).__name__
-            raise NetworkError(
-                f"network is a built {label}; give what builds a fresh one, such as {label} itself"
-            )
+            return cls(f"<{type(network).__name__}>", channels, size, classes, _Copies(network), init=scheme)
         declared = _networks.name_of(network)
         if declared is not None:
             return cls(declared[0], channels, size, classes, version=declared[1], init=scheme)
@@ -177,18 +190,42 @@ class Network:
         """
         note_use("networks", self.written)
         factory = self.maker()
-        offered: dict[str, Any] = {"classes": self.classes, "channels": self.channels, "size": self.size}
         try:
-            module = factory(**_accepted(factory, offered))
+            module = factory(**self._arguments(factory))
         except Exception as error:  # the caller's own code, which may fail in any way
-            cause = " ".join(f"{type(error).__name__}: {error}".split())
+            cause = f"{type(error).__name__}: {reason(error)}"
             raise NetworkError(f"network {self.name} cannot be built: {cause}") from error
         if not isinstance(module, nn.Module):
             raise NetworkError(f"network {self.name} gave a {type(module).__name__}, not an nn.Module")
         return module
 
+    def _arguments(self, factory: Factory) -> dict[str, Any]:
+        """The arguments for a factory: under our names, and where it lacks one under what others call it."""
+        parameters = inspect.signature(factory).parameters
+        values = {"classes": self.classes, "channels": self.channels, "size": self.size}
+        if any(entry.kind is entry.VAR_KEYWORD for entry in parameters.values()):
+            return values
+        arguments: dict[str, Any] = {}
+        for name, value in values.items():
+            if name in parameters:
+                arguments[name] = value
+                continue
+            square = name == "size" and self.size[0] == self.size[1]
+            for other in _OTHER_NAMES[name]:
+                if other in parameters:
+                    arguments[other] = self.size[0] if square else value
+        return arguments
+
     def initialized(self, seed: int) -> nn.Module:
-        """A fresh module whose initial weights come from the stream ``("initialization", seed)``."""
+        """A fresh module whose initial weights come from the stream ``("initialization", seed)``.
+
+        Raises :class:`NetworkError` for other weights than those of a built module, unless by a scheme.
+        """
+        if seed and self.init is None and isinstance(self.factory, _Copies):
+            raise NetworkError(
+                f"network {self.name} is a built module, which has the weights that it has: no seed draws "
+                "others; give a function that builds one, or a scheme, such as init='pytorch'"
+            )
         with seeds.torch_stream("initialization", seed):
             module = self.build()
             if self.init is not None:
@@ -214,12 +251,24 @@ class Network:
         return described if self.init is None else described | {"init": self.init}
 
 
-def _accepted(factory: Factory, offered: dict[str, Any]) -> dict[str, Any]:
-    """Those of the offered arguments that the factory has parameters for."""
-    parameters = inspect.signature(factory).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return offered
-    return {p.name: offered[p.name] for p in parameters if p.name in offered}
+class _Copies:
+    """A factory that gives copies of a module as it was when this was made."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = self._copy(module)
+
+    def __call__(self) -> nn.Module:
+        return self._copy(self._module)
+
+    @staticmethod
+    def _copy(module: nn.Module) -> nn.Module:
+        try:
+            return copy.deepcopy(module).to("cpu")
+        except Exception as error:  # whatever the caller's own module holds
+            label = type(module).__name__
+            raise NetworkError(
+                f"network is a built {label} that cannot be copied ({reason(error)}); give what builds one"
+            ) from error
 
 
 @cache

@@ -13,6 +13,7 @@ import torch
 from tombola import seeds
 from tombola.data.imageset import Data
 from tombola.errors import NetworkError, RecipeError
+from tombola.networks.fit import check_outputs
 from tombola.networks.network import Network
 from tombola.training.flat_network import channels_last
 from tombola.training.recipe import Recipe
@@ -23,7 +24,7 @@ def check_trainable(network: Network, data: Data, recipe: Recipe, start_epoch: i
 
     Raises :class:`~tombola.errors.RecipeError` if nothing is left of the schedule or batch norm is undefined
     on the last batch, :class:`~tombola.errors.NetworkError` if images do not fit the network or the network
-    draws random numbers of its own.
+    draws random numbers of its own, or gives anything but logits when it trains.
     """
     check_budget(start_epoch, recipe)
     check_images(network, data)
@@ -67,7 +68,7 @@ def _check_forward(network: Network, recipe: Recipe, count: int, last: int) -> N
         before = torch.get_rng_state()
         try:
             with torch.no_grad():
-                module(images)
+                outputs = module(images)
         except RuntimeError as error:
             if "view size is not compatible" not in str(error):
                 raise
@@ -79,6 +80,7 @@ def _check_forward(network: Network, recipe: Recipe, count: int, last: int) -> N
             if not is_undefined_batch_norm(error):
                 raise
             raise undefined_batch_norm(network, count, recipe.batch_size) from error
+        check_outputs(outputs, network, len(images))
         if not torch.equal(before, torch.get_rng_state()):
             raise NetworkError(
                 f"network {network.name} draws random numbers in training (dropout?), which no stream "
