@@ -29,7 +29,7 @@ def recorder(seen: list[Any]) -> Callable[..., nn.Module]:
 
 
 def test_the_built_in_networks_are_known_by_name() -> None:
-    assert network_names() == ["resnet18", "resnet34", "resnet20", "vgg16", "convnet"]
+    assert network_names() == ["resnet18", "resnet34", "resnet50", "resnet20", "vgg16", "convnet"]
 
 
 @pytest.mark.parametrize("network", ["convnet", nn.Flatten])

@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from tombola import seeds
 from tombola.errors import NetworkError, reason
 from tombola.networks.initialization import Scheme, draw_weights, written_init
+from tombola.networks.libraries import is_library_name, library_factory, library_version
 from tombola.networks.versions import Definitions, as_written, parsed, written
 from tombola.source import note_use
 
@@ -53,6 +54,7 @@ _networks: Definitions[Factory] = Definitions(
     {
         "resnet18": _built_in("resnet18_version1", "resnet18"),
         "resnet34": _built_in("resnet34_version1", "resnet34"),
+        "resnet50": _built_in("resnet50"),
         "resnet20": _built_in("resnet20"),
         "vgg16": _built_in("vgg16_version1", "vgg16"),
         "convnet": _built_in("convnet"),
@@ -73,6 +75,8 @@ def declare_network(name: str, *, version: int = 1) -> Callable[[F], F]:
 
     Raises :class:`~tombola.errors.NetworkError` if the name is taken.
     """
+    if is_library_name(name):
+        raise NetworkError(f"the network name {name!r} is a library's; choose another")
 
     def register(factory: F) -> F:
         _networks.declare(name, version, factory)
@@ -107,7 +111,7 @@ class Network:
     """Description of a network for images of ``channels`` x ``size`` and ``classes`` classes.
 
     factory: only for a network that was never declared; such a one cannot enter a job.
-    version: of the declared definition.
+    version: of the declared definition; of a network of timm or torchvision the package's.
     init: written name of the scheme that draws its first weights; None for the network's default. Networks
         that differ in it alone are equal: they have the same layers.
     """
@@ -117,7 +121,7 @@ class Network:
     size: tuple[int, int]
     classes: int
     factory: Factory | None = field(default=None, compare=False, repr=False)
-    version: int = 1
+    version: int | str = 1
     init: str | None = field(default=None, compare=False)
 
     @classmethod
@@ -140,9 +144,7 @@ class Network:
         """
         scheme = None if init is None else written_init(init)
         if isinstance(network, str):
-            name, version = parsed(network)
-            version = _networks.newest(name) if version is None else version
-            _networks.find(name, version)
+            name, version = _name_and_version(network)
             return cls(name, channels, size, classes, version=version, init=scheme)
         if isinstance(network, nn.Module):
             return cls(f"<{type(network).__name__}>", channels, size, classes, _Copies(network), init=scheme)
@@ -176,12 +178,16 @@ class Network:
 
     @property
     def own(self) -> bool:
-        """Whether the factory is the user's own."""
+        """Whether the factory is not tombola's."""
         return not _networks.is_built_in(self.name)
 
     def maker(self) -> Factory:
         """The factory that builds it; if a name and version were declared again, the last one declared."""
-        return self.factory or _networks.find(self.name, self.version)
+        if self.factory is not None:
+            return self.factory
+        if isinstance(self.version, str):
+            return library_factory(self.name)
+        return _networks.find(self.name, self.version)
 
     def build(self) -> nn.Module:
         """A fresh module, its weights drawn from torch's global generator as its constructor does.
@@ -249,6 +255,17 @@ class Network:
             "classes": self.classes,
         }
         return described if self.init is None else described | {"init": self.init}
+
+
+def _name_and_version(network: str) -> tuple[str, int | str]:
+    """Name and version of a named network, by default the newest; NetworkError if there is none such."""
+    name, _, wanted = network.partition("@")
+    if is_library_name(name):
+        return name, library_version(name, wanted or None)
+    name, version = parsed(network)
+    version = _networks.newest(name) if version is None else version
+    _networks.find(name, version)
+    return name, version
 
 
 class _Copies:

@@ -17,8 +17,11 @@ from tombola.source import Kind, remember_source
 D = TypeVar("D", bound=Callable[..., object])
 
 
-def written(name: str, version: int) -> str:
-    """Name and version as in jobs and files: ``"resnet18@2"``; version 1 is not written."""
+def written(name: str, version: int | str) -> str:
+    """Name and version as in jobs and files: ``"resnet18@2"``; version 1 is not written.
+
+    version: a number, or of a library's network the version of the library.
+    """
     return name if version == 1 else f"{name}@{version}"
 
 
