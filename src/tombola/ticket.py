@@ -284,7 +284,7 @@ def initialize(
         with those of ``classes``, ``channels`` and ``size`` that it takes, or of what others call them (see
         :func:`tombola.declare_network`). A name means its newest version; ``"resnet18@1"`` is an older one.
         Or a built module, whose weights are the start; not in a job, which no other process could do.
-    data: says how many channels, pixels and classes the network is for.
+    data: says how many channels, pixels and classes the network is for, or which features or tokens.
     seed: number of the initialisation stream.
     init: a declared initialisation scheme, ``"pytorch"``, ``"kaiming-normal"``, ``"kaiming-normal-fan-in"``,
         ``"glorot-normal"``, ``"orthogonal"`` or one of :func:`tombola.declare_init`; None for the network's
@@ -294,7 +294,10 @@ def initialize(
     network, a network that cannot take the images or does not give one number for each class, and a seed for
     a built module.
     """
-    described = Network.of(network, channels=data.channels, size=data.size, classes=data.classes, init=init)
+    described = Network.of(
+        network, channels=data.channels, size=data.size, classes=data.classes, vocabulary=data.vocabulary,
+        init=init,
+    )  # fmt: skip
     module = described.initialized(seed)
     check_fits(module, described)
     start = {name: value.detach().clone() for name, value in module.state_dict().items()}

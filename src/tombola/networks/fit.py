@@ -31,13 +31,11 @@ def check_fits(module: nn.Module, network: Network) -> None:
     module.eval()
     try:
         with torch.no_grad():
-            outputs = module(torch.zeros(1, network.channels, *network.size))
+            outputs = module(network.zeros(1))
     except Exception as error:  # the caller's own module, which may fail in any way
         kind = "" if type(error) in (RuntimeError, ValueError) else f"{type(error).__name__}: "
-        height, width = network.size
         raise NetworkError(
-            f"network {network.name} cannot take {network.channels}x{height}x{width} images: "
-            f"{kind}{reason(error)}"
+            f"network {network.name} cannot take {network.inputs}: {kind}{reason(error)}"
         ) from error
     check_outputs(outputs, network, 1)
 

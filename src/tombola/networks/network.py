@@ -16,7 +16,7 @@ from functools import cache, partial
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tombola import seeds
@@ -34,6 +34,8 @@ _OTHER_NAMES = {
     "classes": ("num_classes",),
     "channels": ("in_chans", "in_channels"),
     "size": ("img_size", "image_size"),
+    "vocabulary": ("vocab_size",),
+    "length": ("seq_len", "max_length"),
 }
 
 
@@ -68,7 +70,9 @@ def declare_network(name: str, *, version: int = 1) -> Callable[[F], F]:
     The factory is called with those of the keyword arguments ``classes`` (int), ``channels`` (int) and
     ``size`` (height and width in pixels) that it takes. In their place it may take what others call them:
     ``num_classes``; ``in_chans`` or ``in_channels``; ``img_size`` or ``image_size``, which for a square image
-    are one int.
+    are one int. For features that are no images ``channels`` is their first dimension and ``size`` are the
+    others. For tokens it is called with ``classes``, ``vocabulary`` (or ``vocab_size``), how many tokens
+    there are, and ``length`` (or ``seq_len``, ``max_length``).
 
     version: to be raised when the network changes, in its layers or its first weights; jobs and files then
         have ``name@2``. Older versions may be declared too, for old tickets.
@@ -110,6 +114,8 @@ def written_network(network: str | Factory) -> str | None:
 class Network:
     """Description of a network for images of ``channels`` x ``size`` and ``classes`` classes.
 
+    channels, size: of features their first dimension and the others; of tokens 0 and their number.
+    vocabulary: how many tokens there are, for a network that takes tokens; else None.
     factory: only for a network that was never declared; such a one cannot enter a job.
     version: of the declared definition; of a network of timm or torchvision the package's.
     init: written name of the scheme that draws its first weights; None for the network's default. Networks
@@ -118,11 +124,12 @@ class Network:
 
     name: str
     channels: int
-    size: tuple[int, int]
+    size: tuple[int, ...]
     classes: int
     factory: Factory | None = field(default=None, compare=False, repr=False)
     version: int | str = 1
     init: str | None = field(default=None, compare=False)
+    vocabulary: int | None = None
 
     @classmethod
     def of(
@@ -130,9 +137,10 @@ class Network:
         network: str | Factory,
         *,
         channels: int,
-        size: tuple[int, int],
+        size: tuple[int, ...],
         classes: int,
         init: str | Scheme | None = None,
+        vocabulary: int | None = None,
     ) -> Network:
         """The description of a declared name, any factory, or a built module, of which a copy is kept.
 
@@ -143,16 +151,18 @@ class Network:
         made of.
         """
         scheme = None if init is None else written_init(init)
+        inputs = channels, size, classes
         if isinstance(network, str):
             name, version = _name_and_version(network)
-            return cls(name, channels, size, classes, version=version, init=scheme)
+            return cls(name, *inputs, version=version, init=scheme, vocabulary=vocabulary)
         if isinstance(network, nn.Module):
-            return cls(f"<{type(network).__name__}>", channels, size, classes, _Copies(network), init=scheme)
+            label = f"<{type(network).__name__}>"
+            return cls(label, *inputs, _Copies(network), init=scheme, vocabulary=vocabulary)
         declared = _networks.name_of(network)
         if declared is not None:
-            return cls(declared[0], channels, size, classes, version=declared[1], init=scheme)
+            return cls(declared[0], *inputs, version=declared[1], init=scheme, vocabulary=vocabulary)
         label = f"<{getattr(network, '__qualname__', type(network).__qualname__)}>"
-        return cls(label, channels, size, classes, network, init=scheme)
+        return cls(label, *inputs, network, init=scheme, vocabulary=vocabulary)
 
     @classmethod
     def described(cls, description: Mapping[str, Any], factory: Factory | None = None) -> Network:
@@ -162,19 +172,39 @@ class Network:
 
         Raises :class:`NetworkError` for a network that is not known here.
         """
-        init = description.get("init")
+        init, vocabulary = description.get("init"), description.get("vocabulary")
         return cls.of(
             as_written(str(description["name"])) if factory is None else factory,
             channels=int(description["channels"]),
             size=tuple(description["size"]),
             classes=int(description["classes"]),
             init=None if init is None else as_written(str(init)),
+            vocabulary=None if vocabulary is None else int(vocabulary),
         )
 
     @property
     def written(self) -> str:
         """Name and version as in jobs and files."""
         return written(self.name, self.version)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return self.size if self.vocabulary is not None else (self.channels, *self.size)
+
+    @property
+    def inputs(self) -> str:
+        """What it takes, in words."""
+        shape = "x".join(map(str, self.shape))
+        if self.vocabulary is not None:
+            return f"{shape} tokens out of {self.vocabulary:,}"
+        return f"{shape} images" if len(self.shape) == 3 else f"{shape} features"
+
+    def zeros(self, count: int) -> Tensor:
+        """So many inputs, all 0."""
+        return torch.zeros(
+            count, *self.shape, dtype=torch.float32 if self.vocabulary is None else torch.int64
+        )
 
     @property
     def own(self) -> bool:
@@ -208,7 +238,11 @@ class Network:
     def _arguments(self, factory: Factory) -> dict[str, Any]:
         """The arguments for a factory: under our names, and where it lacks one under what others call it."""
         parameters = inspect.signature(factory).parameters
-        values = {"classes": self.classes, "channels": self.channels, "size": self.size}
+        values: dict[str, Any] = {"classes": self.classes}
+        if self.vocabulary is None:
+            values |= {"channels": self.channels, "size": self.size}
+        else:
+            values |= {"vocabulary": self.vocabulary, "length": self.size[0]}
         if any(entry.kind is entry.VAR_KEYWORD for entry in parameters.values()):
             return values
         arguments: dict[str, Any] = {}
@@ -216,7 +250,7 @@ class Network:
             if name in parameters:
                 arguments[name] = value
                 continue
-            square = name == "size" and self.size[0] == self.size[1]
+            square = name == "size" and len(set(self.size)) == 1
             for other in _OTHER_NAMES[name]:
                 if other in parameters:
                     arguments[other] = self.size[0] if square else value
@@ -248,12 +282,14 @@ class Network:
 
     def description(self) -> dict[str, Any]:
         """The description as JSON values, from which :meth:`described` restores it."""
-        described = {
+        described: dict[str, Any] = {
             "name": self.written,
             "channels": self.channels,
             "size": list(self.size),
             "classes": self.classes,
         }
+        if self.vocabulary is not None:
+            described["vocabulary"] = self.vocabulary
         return described if self.init is None else described | {"init": self.init}
 
 

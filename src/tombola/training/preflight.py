@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import copy
 import warnings
+from dataclasses import replace
 
 import torch
 
 from tombola import seeds
+from tombola.data.augmentation import Augmentation
 from tombola.data.imageset import Data
 from tombola.errors import NetworkError, RecipeError
 from tombola.networks.fit import check_outputs
@@ -28,6 +30,7 @@ def check_trainable(network: Network, data: Data, recipe: Recipe, start_epoch: i
     """
     check_budget(start_epoch, recipe)
     check_images(network, data)
+    check_kind(recipe.augmentation, data)
     count = len(data.train)
     if recipe.batch_size > count:
         warnings.warn(
@@ -50,12 +53,23 @@ def check_budget(start_epoch: int, recipe: Recipe) -> None:
 
 def check_images(network: Network, data: Data) -> None:
     """Raises NetworkError for a network that was built for images of another size or number of classes."""
-    expected = (network.channels, network.size, network.classes)
-    if expected != (data.channels, data.size, data.classes):
+    fitting = replace(
+        network, channels=data.channels, size=data.size, classes=data.classes, vocabulary=data.vocabulary
+    )
+    if fitting != network:
         raise NetworkError(
-            f"network {network.name} is for {_image_text(*expected)}; "
-            f"{data.name} has {_image_text(data.channels, data.size, data.classes)}"
+            f"network {network.name} is for {network.inputs} of {network.classes} classes; "
+            f"{data.name} has {fitting.inputs} of {data.classes} classes"
         )
+
+
+def check_kind(augmentation: Augmentation, data: Data) -> None:
+    """Raises RecipeError for an augmentation of data that are no images."""
+    if data.kind == "images" or augmentation in (Augmentation(), Augmentation(pad=0, flip=False)):
+        return
+    raise RecipeError(
+        f"the recipe augments images, but {data.name} has {data.kind}; leave its augmentation out"
+    )
 
 
 def _check_forward(network: Network, recipe: Recipe, count: int, last: int) -> None:
@@ -63,7 +77,7 @@ def _check_forward(network: Network, recipe: Recipe, count: int, last: int) -> N
     # Laid out as in a training, where a view() that needs another layout would fail.
     module = copy.deepcopy(network.initialized(0)).train()
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = channels_last(torch.zeros(min(last, 2), network.channels, *network.size))
+    images = channels_last(network.zeros(min(last, 2)))
     with seeds.torch_stream("check"):
         before = torch.get_rng_state()
         try:
@@ -106,7 +120,3 @@ def _nearest_batch_size(count: int, batch_size: int) -> int:
     """The nearest batch size whose last batch is not a single image."""
     candidates = (size for delta in range(1, count + 2) for size in (batch_size - delta, batch_size + delta))
     return next(size for size in candidates if size > 1 and count % size != 1)
-
-
-def _image_text(channels: int, size: tuple[int, int], classes: int) -> str:
-    return f"{channels}x{size[0]}x{size[1]} images of {classes} classes"
