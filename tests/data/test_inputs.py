@@ -11,6 +11,7 @@ import tombola as tb
 from tombola.data.inputs import InputBatches
 from tombola.errors import DataError, NetworkError, RecipeError
 from tombola.networks import network as networks
+from tombola.training.epoch import DevicePlan, gathered_at_step
 
 QUICK = tb.Recipe(epochs=2, batch_size=50, lr=0.1)
 
@@ -108,6 +109,19 @@ def test_features_of_any_shape_are_taken_as_they_are(shape: tuple[int, ...]) -> 
     assert runs[1].ticket.round == 1
     assert len(tb.subset(data, shots=4).train) == 12
     assert torch.equal(InputBatches(tb.subset(data, shots=4).test, data).unaugmented(0, 30), values[:30])
+
+
+def test_a_step_on_a_device_takes_the_batch_that_its_plan_points_to(tokens: tb.Data) -> None:
+    batches = InputBatches(tokens.train, tokens)
+    plan = DevicePlan.empty(len(batches), 50, torch.device("cpu"))
+    plan.order.copy_(torch.arange(len(batches)).flip(0))
+    plan.step.fill_(1)
+    inputs, labels = gathered_at_step(plan, batches, 50)
+    assert torch.equal(inputs, tokens.train.images[100:150].flip(0))
+    assert torch.equal(labels, tokens.train.labels[100:150].flip(0))
+    plan.order[60] = 10**9
+    gathered_at_step(plan, batches, 50)
+    assert int(plan.strays) == 1
 
 
 def test_features_are_normalised_as_declared() -> None:
