@@ -228,6 +228,8 @@ class Network:
         factory = self.maker()
         try:
             module = factory(**self._arguments(factory))
+        except NetworkError:
+            raise
         except Exception as error:  # the caller's own code, which may fail in any way
             cause = f"{type(error).__name__}: {reason(error)}"
             raise NetworkError(f"network {self.name} cannot be built: {cause}") from error
