@@ -1,4 +1,4 @@
-"""What builds a network: a function or class that takes some arguments by name, or copies of a built module."""
+"""What builds a network: a function or class that takes some arguments by name, or copies of a module."""
 
 from __future__ import annotations
 
