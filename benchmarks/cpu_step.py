@@ -23,7 +23,7 @@ import tyro
 from torch.nn import functional
 
 import tombola as tb
-from tombola.networks.network import prunable_names
+from tombola.networks.prunable import prunable_names
 from tombola.training.device import resolve_device
 from tombola.training.engines import EagerEngine
 from tombola.training.loop import Training

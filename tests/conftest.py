@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -46,6 +48,20 @@ def _declared_functions_end_with_their_test() -> Iterator[None]:
     yield
     registry._declarations.clear()
     registry._declarations.update(before)
+
+
+@pytest.fixture(scope="session")
+def libraries() -> torch.library.Library:
+    """timm and torchvision, also where torchvision's compiled operators are of another PyTorch than ours."""
+    for package in ("timm", "torchvision"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    # No network needs them, but without their names torchvision is not imported.
+    operators = torch.library.Library("torchvision", "FRAGMENT")
+    with contextlib.suppress(RuntimeError):  # where torchvision fits, they are there
+        for name in ("nms", "qnms"):
+            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return operators  # which end with this value
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ FILES = ("calls.py", "search.py", "seeds.py", "ticket.py")
 # The pixels behind a name are compared with those of the results, whatever reads them.
 READERS = {f"data/{name}.py" for name in ("cache", "catalogue", "hub", "inside", "bounds", "load")}
 # What refuses, measures time, or keeps things without changing them.
-BESIDE = {f"training/{name}.py" for name in ("checkpoint", "preflight", "throughput")}
+BESIDE = {f"training/{name}.py" for name in ("checkpoint", "preflight", "throughput")} | {"networks/fit.py"}
 
 State = Mapping[str, Mapping[str, Any]]
 

@@ -17,7 +17,8 @@ from tombola.training.run import History
     [
         (
             "ticket",
-            "<ticket of convnet: {kept} of {total} weights, 75.00% sparse, round 2, taken at epoch 1>",
+            "<ticket of convnet: {kept} of {total} weights, 75.00% sparse, round 2, taken at epoch 1; "
+            "8,456 of 8,610 parameters are prunable; left out: norms, biases>",
         ),
         (
             "run",

@@ -90,6 +90,16 @@ def remember_source(kind: Kind, name: str, declared: object) -> None:
         _declared[kind, name] = _source_of(declared)
 
 
+def declared_source(kind: Kind, name: str) -> Source | None:
+    """The source that was remembered of a declared name."""
+    return _declared.get((kind, name))
+
+
+def restore_source(kind: Kind, name: str, source: Source | None) -> None:
+    """Remember a source that was remembered in another process."""
+    _declared[kind, name] = source
+
+
 def declared_here() -> dict[Kind, set[str]]:
     """The names that were declared in this process outside tombola, by kind."""
     names: dict[Kind, set[str]] = {kind: set() for kind in get_args(Kind)}

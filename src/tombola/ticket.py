@@ -22,8 +22,10 @@ from tombola import files
 from tombola.cost import Cost, Outline
 from tombola.data.imageset import Data
 from tombola.errors import NetworkError, TicketError, reason
+from tombola.networks.fit import check_fits
 from tombola.networks.initialization import Scheme
-from tombola.networks.network import Factory, Network, prunable_names, weights_of
+from tombola.networks.network import Factory, Network, weights_of
+from tombola.networks.prunable import Coverage, coverage, layout, prunable_names
 from tombola.networks.versions import as_written, bare_name
 from tombola.one_line import OneLine
 from tombola.registry import declare
@@ -90,7 +92,11 @@ class Ticket(OneLine):
         place = f"round {self.round}, taken at {self.place}"
         if self.trained is not None:
             place += ", with trained weights"
-        return f"<ticket of {self.network.written}: {weights}, {place}>"
+        try:
+            parameters = f"; {self.coverage}"
+        except NetworkError:  # of a factory that is not at hand
+            parameters = ""
+        return f"<ticket of {self.network.written}: {weights}, {place}{parameters}>"
 
     @property
     def place(self) -> str:
@@ -113,6 +119,14 @@ class Ticket(OneLine):
         return 1.0 - self.kept / self.total if self.total else 0.0
 
     @cached_property
+    def coverage(self) -> Coverage:
+        """How many of the network's parameters are prunable, and which are left out.
+
+        Raises :class:`~tombola.errors.NetworkError` for a network that cannot be built here.
+        """
+        return coverage(self.network, self.mask)
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over everything a training of this ticket depends on."""
         parts: list[Any] = [self.network.description(), self.start_fingerprint, files.fingerprint(self.mask)]
@@ -125,7 +139,17 @@ class Ticket(OneLine):
 
     def weights(self) -> dict[str, Tensor]:
         """The weights that training starts from: the start, or trained weights, exactly 0 where pruned."""
-        return apply_mask(self.start if self.trained is None else self.trained, self.mask)
+        weights = apply_mask(self.start if self.trained is None else self.trained, self.mask)
+        for name, first in self._tied_names().items():
+            weights[name] = weights[first]
+        return weights
+
+    def _tied_names(self) -> Mapping[str, str]:
+        """Further names of tied weights, by which the mask does not have them."""
+        shapes = {keep.shape for keep in self.mask.values()}
+        others = [value for name, value in self.start.items() if name not in self.mask]
+        # The network is built only where there may be any.
+        return layout(self.network).tied if any(value.shape in shapes for value in others) else {}
 
     def dense_start(self) -> State:
         """The dense start; :class:`~tombola.errors.TicketError` if this ticket does not carry it."""
@@ -268,27 +292,50 @@ def _initialize_cost(network: str) -> Cost:
     return Cost(disk=4 * weights, result=Outline(network, weights))
 
 
-@declare("initialize", cost=_initialize_cost)
+def _prunes_as_before(arguments: Mapping[str, Any]) -> bool:
+    """Whether version 1 gave a call the same mask: it left the weights of attention layers out.
+
+    A network that cannot be built for images as CIFAR-10's counts as having none, so that no name changes
+    without need.
+    """
+    try:
+        network = Network.of(arguments["network"], channels=3, size=(32, 32), classes=10)
+        return not (network.own and _prunes_attention(network, network.maker()))
+    except (NetworkError, KeyError):
+        return True
+
+
+@lru_cache(maxsize=64)
+def _prunes_attention(network: Network, maker: Factory) -> bool:
+    return layout(network).prunes_attention
+
+
+@declare("initialize", version=2, unchanged={2: _prunes_as_before}, cost=_initialize_cost)
 def initialize(
     network: str | Factory, data: Data, *, seed: int = 0, init: str | Scheme | None = None
 ) -> Ticket:
     """A dense ticket at initialisation: a full mask over newly drawn weights.
 
     network: a declared name (``"resnet18"``, ``"convnet"``, ...) or any factory of an ``nn.Module``, called
-        with those of ``classes``, ``channels`` and ``size`` that it takes. A name means its newest version;
-        ``"resnet18@1"`` is an older one.
-    data: says how many channels, pixels and classes the network is for.
+        with those of ``classes``, ``channels`` and ``size`` that it takes, or of what others call them (see
+        :func:`tombola.declare_network`). A name means its newest version; ``"resnet18@1"`` is an older one.
+        Or a built module, whose weights are the start; not in a job, which no other process could do.
+    data: says how many channels, pixels and classes the network is for, or which features or tokens.
     seed: number of the initialisation stream.
     init: a declared initialisation scheme, ``"pytorch"``, ``"kaiming-normal"``, ``"kaiming-normal-fan-in"``,
         ``"glorot-normal"``, ``"orthogonal"`` or one of :func:`tombola.declare_init`; None for the network's
         own. Controls that draw weights anew (``reinitialize``) draw by the same.
 
     Raises :class:`~tombola.errors.NetworkError` for an unknown name, a scheme that cannot be applied to the
-    network, or a network that cannot take the images.
+    network, a network that cannot take the images or does not give one number for each class, and a seed for
+    a built module.
     """
-    described = Network.of(network, channels=data.channels, size=data.size, classes=data.classes, init=init)
+    described = Network.of(
+        network, channels=data.channels, size=data.size, classes=data.classes, vocabulary=data.vocabulary,
+        init=init,
+    )  # fmt: skip
     module = described.initialized(seed)
-    _check_fits(module, described)
+    check_fits(module, described)
     start = {name: value.detach().clone() for name, value in module.state_dict().items()}
     mask = {name: torch.ones(start[name].shape, dtype=torch.bool) for name in prunable_names(module)}
     return Ticket(described, start, mask)
@@ -344,7 +391,8 @@ def _in_network_order(ticket: Ticket) -> Ticket:
     network that the ticket names.
     """
     network = ticket.network
-    expected, prunable = _layout(network) if network.own else _built_in_layout(network)
+    tensors = layout(network)
+    expected, prunable = tensors.shapes, tensors.prunable
     states = [ticket.start] if ticket.trained is None else [ticket.start, ticket.trained]
     for state in states:
         for name in sorted(expected.keys() | state.keys()):
@@ -359,45 +407,3 @@ def _in_network_order(ticket: Ticket) -> Ticket:
     mask = {name: ticket.mask[name] for name in prunable if name in ticket.mask}
     start, *trained = ({name: state[name] for name in expected} for state in states)
     return replace(ticket, start=start, mask=mask, trained=trained[0] if trained else None)
-
-
-def _layout(network: Network) -> tuple[dict[str, tuple[int, ...]], list[str]]:
-    """The shape of each tensor of a network by name, in its order, and the names of those to prune."""
-    module = _empty_module(network)
-    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    return shapes, prunable_names(module)
-
-
-# A network of the user's own may be declared again at any time, so its layout is not kept.
-_built_in_layout = lru_cache(maxsize=64)(_layout)
-
-
-def _empty_module(network: Network) -> torch.nn.Module:
-    """The module without memory for its values, if it can be built so.
-
-    An untrusted file may name any number of classes and channels, and so any amount of memory.
-    """
-    try:
-        return network.without_values()
-    except NetworkError:
-        if not network.own:
-            raise
-        return network.initialized(0)
-
-
-def _check_fits(module: torch.nn.Module, network: Network) -> None:
-    """Raises NetworkError for a network that cannot take the images or does not give one number a class."""
-    module.eval()
-    image = torch.zeros(1, network.channels, *network.size)
-    try:
-        with torch.no_grad():
-            shape = tuple(module(image).shape)
-    except (RuntimeError, ValueError) as error:
-        height, width = network.size
-        raise NetworkError(
-            f"network {network.name} cannot take {network.channels}x{height}x{width} images: {reason(error)}"
-        ) from error
-    if shape != (1, network.classes):
-        raise NetworkError(
-            f"network {network.name} gives {shape} for one image; wanted (1, {network.classes})"
-        )

@@ -94,7 +94,10 @@ def test_a_chain_is_printed_round_by_round_and_remembered(
     lines = out.splitlines()
     assert lines[0] == f"convnet on digits, 2 rounds on the CPU, threads 1; store {tmp_path / 'store'}"
     assert lines[1] == "round sparsity accuracy best seconds job"
-    assert lines[-1] == "underlined (+): winning, at least as accurate as dense; *: failed, at chance"
+    assert lines[-2:] == [
+        "underlined (+): winning, at least as accurate as dense; *: failed, at chance",
+        "8,456 of 8,610 parameters are prunable; left out: norms, biases",
+    ]
     start = tb.initialize("convnet", digits, seed=3)
     expected = list(
         tb.imp(start, digits, tb.Recipe(epochs=2, batch_size=400), rounds=2, fraction=0.5, noise=3)
@@ -121,6 +124,7 @@ def test_the_page_of_a_chain_says_how_it_was_made(tombola: Callable[..., Result]
         "Seed 7 numbers the draw of the first weights and the noise of training, the same in every round",
         "The order noise has a number of its own, seed+2.",
         "each layer is ranked by itself",
+        "of convnet 8,456 of 8,610 parameters are prunable; left out: norms, biases",
     ):  # fmt: skip
         assert words in page
     assert "ranked together" not in page

@@ -61,7 +61,7 @@ def test_labels_outside_the_classes_are_refused_with_their_range() -> None:
 def test_wrong_types_and_shapes_are_refused() -> None:
     images, labels = tensors()
     with pytest.raises(DataError, match="images must be uint8"):
-        ImageSet(images.float(), labels)
+        ImageSet(images.double(), labels)
     with pytest.raises(DataError, match=r"labels must be int64 \(12,\)"):
         ImageSet(images, labels[:3])
     with pytest.raises(DataError, match="no images"):

@@ -16,7 +16,8 @@ def count(module: nn.Module) -> int:
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters"), [("resnet18", 11_173_962), ("resnet34", 21_282_122), ("resnet20", 272_474)]
+    ("name", "parameters"),
+    [("resnet18", 11_173_962), ("resnet34", 21_282_122), ("resnet50", 23_520_842), ("resnet20", 272_474)],
 )
 def test_parameter_counts_for_cifar10(name: str, parameters: int) -> None:
     assert count(build(name)) == parameters
@@ -28,7 +29,7 @@ def test_channels_and_classes_change_the_stem_and_the_linear_layer_only() -> Non
 
 
 @pytest.mark.parametrize("side", [32, 64])
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet20"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet20"])
 @torch.no_grad()
 def test_small_images_of_any_size_give_one_number_a_class(name: str, side: int) -> None:
     module = build(name).eval()
@@ -52,6 +53,22 @@ def test_shortcuts_are_1x1_convolutions_where_the_shape_changes_and_nothing_else
         for block in build("resnet20").blocks
     ]
     assert shapes == [[], [], [], [(32, 16, 1, 1)], [], [], [(64, 32, 1, 1)], [], []]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("stride", "shape"), [(1, (2, 12, 6, 6)), (2, (2, 12, 3, 3))])
+def test_a_bottleneck_is_three_normalised_convolutions_beside_the_shortcut(
+    stride: int, shape: tuple[int, ...]
+) -> None:
+    block = architectures.Bottleneck(4, 3, stride).eval()
+    x = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    norm = 1 / (1 + 1e-5) ** 0.5  # of batch norm as it begins
+    out = functional.relu(norm * functional.conv2d(x, block.conv1.weight))
+    out = functional.relu(norm * functional.conv2d(out, block.conv2.weight, stride=stride, padding=1))
+    out = norm * functional.conv2d(out, block.conv3.weight)
+    out = functional.relu(out + norm * functional.conv2d(x, block.shortcut[0].weight, stride=stride))
+    assert out.shape == shape
+    torch.testing.assert_close(block(x), out)
 
 
 @torch.no_grad()

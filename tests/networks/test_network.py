@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 import tombola as tb
 from tombola.errors import NetworkError
 from tombola.networks import network as networks
-from tombola.networks.network import Network, network_names, prunable_names
+from tombola.networks.network import Network, network_names
 
 IMAGES: dict[str, Any] = {"channels": 3, "size": (8, 10), "classes": 4}
 
@@ -28,7 +29,7 @@ def recorder(seen: list[Any]) -> Callable[..., nn.Module]:
 
 
 def test_the_built_in_networks_are_known_by_name() -> None:
-    assert network_names() == ["resnet18", "resnet34", "resnet20", "vgg16", "convnet"]
+    assert network_names() == ["resnet18", "resnet34", "resnet50", "resnet20", "vgg16", "convnet"]
 
 
 @pytest.mark.parametrize("network", ["convnet", nn.Flatten])
@@ -140,11 +141,51 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         Network.of("resnet81", **IMAGES)
 
 
-def test_a_built_module_is_refused_because_every_training_needs_a_fresh_one() -> None:
-    with pytest.raises(
-        NetworkError, match="network is a built Linear; give what builds a fresh one, such as Linear"
-    ):
-        Network.of(nn.Linear(2, 2), **IMAGES)
+def test_a_factory_may_call_its_arguments_as_others_do() -> None:
+    seen: list[Any] = []
+
+    def like_timm(num_classes: int, in_chans: int = 3, img_size: Any = 224) -> nn.Module:
+        seen.append((num_classes, in_chans, img_size))
+        return nn.Flatten()
+
+    def like_torchvision(image_size: int, in_channels: int, num_classes: int = 1000) -> nn.Module:
+        seen.append((num_classes, in_channels, image_size))
+        return nn.Flatten()
+
+    def ours_first(classes: int, num_classes: int = 7) -> nn.Module:
+        seen.append((classes, num_classes))
+        return nn.Flatten()
+
+    for factory in (like_timm, like_torchvision, ours_first):
+        Network.of(factory, **IMAGES | {"size": (8, 8)}).build()
+    Network.of(like_timm, **IMAGES).build()
+    assert seen == [(4, 3, 8), (4, 3, 8), (4, 7), (4, 3, (8, 10))]
+
+
+def test_a_built_module_is_a_start_of_its_own_and_stays_as_it_was(digits: tb.Data, tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    start = tb.initialize(module, digits)
+    assert torch.equal(start.start["1.weight"], module[1].weight)
+    run = tb.train(start, digits, tb.Recipe(epochs=1, batch_size=200))
+    assert torch.equal(start.start["1.weight"], module[1].weight)
+    again = tb.train(start, digits, tb.Recipe(epochs=1, batch_size=200))
+    assert torch.equal(run.weights["1.weight"], again.weights["1.weight"])
+    run.save(tmp_path / "run")
+    assert tb.Run.load(tmp_path / "run", network=module).fingerprint == run.fingerprint
+
+
+def test_a_built_module_draws_no_other_weights_but_by_a_scheme(digits: tb.Data) -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with pytest.raises(NetworkError, match=r"is a built module, .*: no seed draws others; give a function"):
+        tb.initialize(module, digits, seed=1)
+    with pytest.raises(NetworkError, match="no seed draws others"):
+        tb.reinitialize(tb.initialize(module, digits), seed=1)
+    first, second = (tb.initialize(module, digits, seed=seed, init="pytorch") for seed in (1, 2))
+    assert not torch.equal(first.start["1.weight"], second.start["1.weight"])
+    odd = nn.Linear(64, 10)
+    odd.kept = odd.weight * 2  # type: ignore[assignment]  # not to be copied
+    with pytest.raises(NetworkError, match=r"is a built Linear that cannot be copied .*give what builds one"):
+        tb.initialize(odd, digits)
 
 
 def test_what_a_factory_gives_must_be_a_module() -> None:
@@ -183,18 +224,3 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(before, torch.get_rng_state())
-
-
-def test_prunable_are_the_weights_of_convolutions_and_linear_layers_in_module_order() -> None:
-    module = nn.Sequential(
-        nn.Conv1d(1, 1, 1), nn.BatchNorm1d(1), nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)),
-        nn.ConvTranspose2d(1, 1, 1), nn.Embedding(2, 2),
-    )  # fmt: skip
-    assert prunable_names(module) == ["0.weight", "2.0.weight", "3.weight"]
-    assert prunable_names(nn.Linear(2, 2)) == ["weight"]
-
-
-def test_tied_weights_are_prunable_once() -> None:
-    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    module[1].weight = module[0].weight
-    assert prunable_names(module) == ["0.weight"]

@@ -17,7 +17,7 @@ from tombola.training.recipe import Recipe
 
 def imp(
     network: Annotated[
-        str, tyro.conf.arg(help="resnet18, resnet34, resnet20, vgg16, convnet, ...")
+        str, tyro.conf.arg(help="resnet18, resnet34, resnet50, resnet20, vgg16, convnet, timm:NAME, ...")
     ] = "convnet",
     data: Annotated[str, tyro.conf.arg(help="A name (digits, cifar10, mnist, ...) or a folder.")] = "digits",
     rounds: Annotated[int, tyro.conf.arg(help="Number of prunings; there is one training more.")] = 20,
@@ -125,6 +125,9 @@ def imp(
                 else:
                     say(console, f"round {round_}: the store has its numbers only, so no ticket is written")
                 table.write(out / "rounds.csv")
+    start = stored_ticket(lab.store, chain[0])
+    if start is not None:
+        say(console, str(start.coverage))
     if out is not None:
         experiment = bound_chain(
             chain, network, data, recipe, rewind=rewind, pruning=pruning,

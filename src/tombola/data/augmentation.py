@@ -65,6 +65,8 @@ class Augmentation:
 
     def padding(self, data: Data) -> int:
         """Pixels added on each side of this data's images."""
+        if data.kind != "images":
+            return 0
         return self.pad if self.pad is not None else (min(data.size) + 4) // 8
 
     def flips(self, data: Data) -> bool:

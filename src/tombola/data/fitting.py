@@ -31,8 +31,11 @@ def fit_images(data: Data, *, size: tuple[int, int] = (32, 32), channels: int = 
     Labels, classes and whether images may be mirrored stay. Data that fits already is returned unchanged.
     For a subset of a fitted set, fit first: then it is normalised as the full set.
 
-    Raises :class:`~tombola.errors.DataError` for channels that do not correspond or an impossible size.
+    Raises :class:`~tombola.errors.DataError` for channels that do not correspond, an impossible size, or data
+    that are no images.
     """
+    if data.kind != "images":
+        raise DataError(f"{data.name} has {data.kind}; only images can be given another size")
     if data.channels not in (1, channels):
         raise DataError(
             f"{data.name} has images of {data.channels} channels, not {channels}; only grey images, of one "

@@ -1,4 +1,7 @@
-"""A data set as tensors of images and labels: what every function of tombola takes as ``data``."""
+"""A data set as tensors of images, features or tokens, with labels: what every function takes as ``data``.
+
+Where nothing else is said, "images" stands for inputs of all three kinds.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,12 +20,22 @@ from tombola.errors import DataError
 from tombola.one_line import OneLine
 from tombola.untrusted import has_control_characters
 
+InputKind = Literal["images", "features", "tokens"]
+
+_KINDS: dict[torch.dtype, InputKind] = {
+    torch.uint8: "images", torch.float32: "features", torch.int64: "tokens"
+}  # fmt: skip
+
+# More than any tokenizer has: a vocabulary from a file that somebody else wrote makes an embedding.
+_LARGEST_VOCABULARY = 10**7
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
     """One split of a data set.
 
-    images: uint8 ``(N, C, H, W)``, raw pixel values 0..255.
+    images: uint8 ``(N, C, H, W)``, raw pixel values 0..255; or features, float32 ``(N, ...)``; or tokens,
+        int64 ``(N, length)``.
     labels: int64 ``(N,)``, class indices.
     """
 
@@ -29,9 +43,21 @@ class ImageSet:
     labels: Tensor
 
     def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
-            shape = tuple(self.images.shape)
-            raise DataError(f"images must be uint8 (N, C, H, W); got {self.images.dtype} {shape}")
+        dtype, shape = self.images.dtype, tuple(self.images.shape)
+        dimensions = {"images": len(shape) == 4, "features": len(shape) >= 2, "tokens": len(shape) == 2}
+        if dtype not in _KINDS or not dimensions[self.kind]:
+            raise DataError(
+                "images must be uint8 (N, C, H, W), features float32 (N, ...), tokens int64 (N, length); "
+                f"got {dtype} {shape}"
+            )
+        if 0 in shape[1:]:
+            raise DataError(f"{self.kind} are {shape}, each of no values; give at least one")
+        if self.kind == "images" and shape[3] in (1, 3) and shape[1] == shape[2] > 4:
+            raise DataError(
+                f"images are {shape}, which looks like (N, H, W, C); give images.permute(0, 3, 1, 2)"
+            )
+        if self.kind == "features" and not self.images.isfinite().all():
+            raise DataError("features are infinite or NaN somewhere; leave such examples out or fill them in")
         if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
             shape = tuple(self.labels.shape)
             raise DataError(f"labels must be int64 ({len(self.images)},); got {self.labels.dtype} {shape}")
@@ -40,6 +66,11 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def kind(self) -> InputKind:
+        """What the inputs are, by their type."""
+        return _KINDS[self.images.dtype]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -54,6 +85,8 @@ class Data(OneLine):
     source: where a worker loads the same data from, a name or a folder; None for tensors made by the caller.
     normalization: mean and standard deviation of each channel on the scale 0..1, where they are not those of
         the train split: a subset is normalised as the full set, so that its images are the very same inputs.
+        Of features, of each of the first dimension, and on their own scale; None: they are taken as they are.
+    vocabulary: of tokens, how many there are, so that they are 0 to one less; else None.
     """
 
     name: str
@@ -63,19 +96,26 @@ class Data(OneLine):
     mirrored: bool = True
     source: str | None = None
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    vocabulary: int | None = None
 
     def _in_one_line(self) -> str:
-        shape = "x".join(map(str, self.train.images.shape[1:]))
-        images = f"{len(self.train):,} train and {len(self.test):,} test images of {shape}"
-        return f"<data {self.name}: {images}, {self.classes} classes>"
+        shape = "x".join(map(str, self.shape))
+        inputs = {"images": "images of", "features": "examples of features", "tokens": "texts of length"}
+        counts = f"{len(self.train):,} train and {len(self.test):,} test {inputs[self.kind]} {shape}"
+        vocabulary = "" if self.vocabulary is None else f", a vocabulary of {self.vocabulary:,}"
+        return f"<data {self.name}: {counts}{vocabulary}, {self.classes} classes>"
 
     def __post_init__(self) -> None:
         for text in (self.name, *self.class_names):
             if has_control_characters(text):
                 raise DataError(f"data {self.name!r}: the name or class name {text!r} has control characters")
         train, test = tuple(self.train.images.shape[1:]), tuple(self.test.images.shape[1:])
-        if train != test:
-            raise DataError(f"{self.name}: train images are {train}, test images {test}; both must be alike")
+        if train != test or self.train.kind != self.test.kind:
+            raise DataError(
+                f"{self.name}: train {self.train.kind} are {train}, test {self.test.kind} {test}; both must "
+                "be alike"
+            )
+        self._check_vocabulary()
         for split, images in (("train", self.train), ("test", self.test)):
             counts = torch.bincount(images.labels.clamp(min=0), minlength=self.classes)
             if images.labels.min() < 0 or len(counts) > self.classes:
@@ -91,11 +131,45 @@ class Data(OneLine):
                 )
         if self.normalization is not None:
             means, deviations = self.normalization
-            if len(means) != self.channels or len(deviations) != self.channels or min(deviations) <= 0:
+            lengths = (len(means), len(deviations))
+            if lengths != (self.channels, self.channels) or min(deviations, default=1) <= 0:
                 raise DataError(
                     f"{self.name}: normalization is {self.normalization}; it must be {self.channels} means "
                     f"and {self.channels} standard deviations above 0, one of each a channel"
                 )
+
+    def _check_vocabulary(self) -> None:
+        """Raises DataError for tokens beyond the vocabulary, or a vocabulary without tokens."""
+        if self.kind != "tokens":
+            if self.vocabulary is not None:
+                raise DataError(
+                    f"{self.name}: vocabulary is {self.vocabulary}, but these are {self.kind}; leave it out"
+                )
+            return
+        low = min(int(split.images.min()) for split in (self.train, self.test))
+        high = max(int(split.images.max()) for split in (self.train, self.test))
+        vocabulary = self.vocabulary
+        if not isinstance(vocabulary, int) or not 0 < vocabulary <= _LARGEST_VOCABULARY:
+            raise DataError(
+                f"{self.name}: vocabulary is {vocabulary!r:.60}; it must be the number of tokens, at most "
+                f"{_LARGEST_VOCABULARY:,}"
+            )
+        if low < 0 or high >= vocabulary:
+            raise DataError(f"{self.name}: tokens run from {low} to {high}; allowed 0 to {vocabulary - 1}")
+
+    @property
+    def kind(self) -> InputKind:
+        """What the inputs are: images, features or tokens."""
+        return self.train.kind
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one input: ``(C, H, W)``, that of its features, or the length of a text."""
+        return tuple(self.train.images.shape[1:])
+
+    def zeros(self, count: int) -> Tensor:
+        """So many inputs as a network takes them, all 0."""
+        return torch.zeros(count, *self.shape, dtype=torch.int64 if self.kind == "tokens" else torch.float32)
 
     @property
     def classes(self) -> int:
@@ -104,13 +178,13 @@ class Data(OneLine):
 
     @property
     def channels(self) -> int:
-        """Number of image channels."""
-        return int(self.train.images.shape[1])
+        """Number of image channels; of features the first dimension, of tokens 0."""
+        return 0 if self.kind == "tokens" else self.shape[0]
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Image height and width in pixels."""
-        return int(self.train.images.shape[2]), int(self.train.images.shape[3])
+    def size(self) -> tuple[int, ...]:
+        """Image height and width in pixels; of features all dimensions but the first, of texts the length."""
+        return self.shape if self.kind == "tokens" else self.shape[1:]
 
     @cached_property
     def mean(self) -> Tensor:
@@ -127,6 +201,8 @@ class Data(OneLine):
         if self.normalization is not None:
             mean, std = (torch.tensor(values, dtype=torch.float32) for values in self.normalization)
             return mean, std
+        if self.kind != "images":
+            return torch.zeros(self.channels), torch.ones(self.channels)
         # From the histogram of the 256 pixel values: exact, in one pass, without a float copy of the images.
         images = self.train.images
         counts = torch.stack(
@@ -144,7 +220,7 @@ class Data(OneLine):
     def fingerprint(self) -> str:
         """SHA-256 over pixels, labels and class names of both splits, as 64 hexadecimal digits.
 
-        Also over the normalization where it is set; else it follows from the pixels.
+        Also over the normalization and the vocabulary where they are set; else they follow from the pixels.
         """
         digest = hashlib.sha256()
         for split in (self.train, self.test):
@@ -155,6 +231,8 @@ class Data(OneLine):
         digest.update("\0".join(self.class_names).encode())
         if self.normalization is not None:
             digest.update(json.dumps(self.normalization).encode())
+        if self.vocabulary is not None:
+            digest.update(f"vocabulary {self.vocabulary}".encode())
         return digest.hexdigest()
 
 
@@ -165,18 +243,41 @@ def data_from_tensors(
     name: str | None = None,
     class_names: Sequence[str] | None = None,
     mirrored: bool = True,
+    features: bool = False,
+    normalization: tuple[Sequence[float], Sequence[float]] | None = None,
+    vocabulary: int | None = None,
 ) -> Data:
-    """A data set from the caller's own tensors.
+    """A data set from the caller's own tensors: images, features of any shape, or tokens.
 
-    train, test: pairs of uint8 images ``(N, C, H, W)`` and int64 labels ``(N,)``.
+    train, test: pairs of inputs and int64 labels ``(N,)``. Inputs are uint8 images ``(N, C, H, W)``, which
+        are normalised and, as a recipe says, cropped and mirrored; or features, float32 ``(N, ...)``, or
+        tokens, int64 ``(N, length)``, which a network gets as they are.
     name: identifies the set in a store; by default derived from the fingerprint, so never shared by two.
     class_names: by default the class indices as text.
     mirrored: whether flipped images keep their class.
+    features: say so of float32 of a shape that images have, which else are refused.
+    normalization: a mean and a standard deviation for each image channel, on the scale 0..1, by default those
+        of the train split; or for each of the first dimension of features, by default none.
+    vocabulary: how many tokens there are; by default one more than the highest.
 
     Raises :class:`~tombola.errors.DataError` on wrong types or shapes, or a class that a split lacks.
     """
     splits = ImageSet(*train), ImageSet(*test)
+    kind, shape = splits[0].kind, tuple(splits[0].images.shape)
+    if kind == "features" and len(shape) == 4 and shape[1] in (1, 3) and not features:
+        raise DataError(
+            f"images are float32 {shape}; give the raw pixels as uint8, 0 to 255, or say features=True to "
+            "have them as they are, neither normalised nor cropped"
+        )
+    if kind == "tokens" and vocabulary is None:
+        vocabulary = 1 + max(int(split.images.max()) for split in splits)
+    if normalization is not None:
+        means, deviations = (tuple(map(float, values)) for values in normalization)
+        normalization = means, deviations
     if class_names is None:
         class_names = [str(index) for index in range(int(splits[0].labels.max()) + 1)]
-    data = Data(name or "tensors", *splits, class_names=tuple(class_names), mirrored=mirrored)
+    data = Data(
+        name or "tensors", *splits, tuple(class_names), mirrored and kind == "images",
+        normalization=normalization, vocabulary=vocabulary,
+    )  # fmt: skip
     return data if name else replace(data, name=f"tensors-{data.fingerprint[:12]}")

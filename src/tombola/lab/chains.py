@@ -11,7 +11,8 @@ from typing import Unpack
 from tombola.data.imageset import Data
 from tombola.data.sizes import train_images
 from tombola.lab.job import Job, job
-from tombola.networks.network import Network, prunable_names
+from tombola.networks.network import Network
+from tombola.networks.prunable import prunable_names
 from tombola.pruning.prune import Pruning, PruningOptions
 from tombola.search import chain, check_rounds
 from tombola.ticket import initialize

@@ -22,6 +22,7 @@ from tombola.lab.environment import versions
 from tombola.lab.execute import Settings
 from tombola.lab.halt import halting
 from tombola.lab.job import Job
+from tombola.lab.notebook import sent_definitions
 from tombola.lab.slots import intra_op_threads
 from tombola.lab.starts import awaited
 from tombola.lab.store import Store
@@ -182,8 +183,9 @@ def run_on_cluster(
     client: of the cluster; see :mod:`tombola.lab.cluster`.
     gpus: names of the jobs that ask for a GPU of their worker.
 
-    Raises :class:`~tombola.errors.ClusterError` if the scheduler is lost, and
-    :class:`~tombola.errors.StoreUnwritable` if a worker cannot write to the store.
+    Raises :class:`~tombola.errors.ClusterError` if the scheduler is lost,
+    :class:`~tombola.errors.StoreUnwritable` if a worker cannot write to the store, and
+    :class:`~tombola.errors.JobError` for a definition of a notebook that cannot be sent.
     """
     from distributed import KilledWorker, as_completed
 
@@ -192,16 +194,20 @@ def run_on_cluster(
     # Of this run alone: another driver's may be of another store or other settings. Leases join the two.
     token = uuid.uuid4().hex[:8]
     keys = {name: f"{job.declaration.name}-{name}-{token}" for name, job in jobs.items()}
+    # One value for all of its tasks.
+    definitions, sent = f"definitions-{token}", sent_definitions(jobs.values())
     needs = {name: list(awaited(store, job, jobs)) for name, job in jobs.items()}
     graph = {
         keys[name]: (
             run_task, root, json.dumps(job.description()), settings, driver,
-            [keys[need] for need in needs[name]], token,
+            [keys[need] for need in needs[name]], token, definitions if sent else sent,
         )
         for name, job in jobs.items()
-    }  # fmt: skip
+    } | ({definitions: sent} if sent else {})  # fmt: skip
     resources = partial(_resources, frozenset(keys[name] for name in gpus)) if gpus else None
-    futures = dict(zip(keys, client.get(graph, list(graph), sync=False, resources=resources), strict=True))
+    futures = dict(
+        zip(keys, client.get(graph, list(keys.values()), sync=False, resources=resources), strict=True)
+    )
     names = {future.key: name for name, future in futures.items()}
     resumed: Counter[str] = Counter()
     completed = as_completed(futures.values())

@@ -132,6 +132,8 @@ def register_data(store: Store, name: str, source: str | Data) -> Data:
     }
     if data.normalization is not None:
         details["normalization"] = [list(values) for values in data.normalization]
+    if data.vocabulary is not None:
+        details["vocabulary"] = data.vocabulary
     if record != details:
         write_json(store.root / "data" / f"{name}.json", details)
     return data
@@ -161,6 +163,7 @@ def data_record(store: Store, name: str) -> dict[str, Any] | None:
             "name": str, "fingerprint": str, "source": str | None, "mirrored": bool | None
         }  # fmt: skip
         kinds |= {key: list for key in ("class_names", "normalization") if key in record}
+        kinds |= {"vocabulary": int} if "vocabulary" in record else {}
         for key, kind in kinds.items():
             if not isinstance(record.get(key), kind):
                 raise ValueError(f"its {key} is {record.get(key)!r:.60}")
@@ -240,6 +243,7 @@ def unsourced_data(store: Store, record: Mapping[str, Any]) -> Data:
         data = Data(
             name, train, test, tuple(record["class_names"]), bool(record["mirrored"]),
             normalization=None if statistics is None else (tuple(statistics[0]), tuple(statistics[1])),
+            vocabulary=record.get("vocabulary"),
         )  # fmt: skip
         fingerprint = data.fingerprint
     except TombolaError as error:

@@ -24,6 +24,7 @@ from tombola.lab.environment import difference_here
 from tombola.lab.execute import LeaseHeld, Settings, execute
 from tombola.lab.job import name_of
 from tombola.lab.lease import free
+from tombola.lab.notebook import declare_sent
 from tombola.lab.store import Store
 from tombola.lab.supervision import apart_from_suspects, device_is_lost
 from tombola.training.run import Epoch
@@ -39,6 +40,7 @@ def run_task(
     driver: Mapping[str, str],
     needs: list[bool],
     run: str = "",
+    sent: bytes = b"",
 ) -> bool:
     """Runs a job in a Dask worker and returns whether it was computed here.
 
@@ -46,12 +48,13 @@ def run_task(
         see the store.
     needs: the results of the tasks before this one; they only order the graph.
     run: names the run that the job belongs to, which may be stopped.
+    sent: what the driver declares without a file (:mod:`tombola.lab.notebook`).
     """
     from distributed import Reschedule
 
     with at_work(run, settings.stop_at) as stop:
         try:
-            return _run_in_worker(root, description, settings, driver, stop)
+            return _run_in_worker(root, description, settings, driver, stop, sent)
         except Stopped as stopped:
             left = Left(stopped.like)
     if stop.closes:
@@ -60,7 +63,7 @@ def run_task(
 
 
 def _run_in_worker(
-    root: str, description: str, settings: Settings, driver: Mapping[str, str], stop: Stop
+    root: str, description: str, settings: Settings, driver: Mapping[str, str], stop: Stop, sent: bytes
 ) -> bool:
     """Runs a job; what it raises can be pickled and unpickled."""
     stop.check()
@@ -76,6 +79,7 @@ def _run_in_worker(
     if torch.get_num_threads() != settings.threads:
         torch.set_num_threads(settings.threads)
     try:
+        declare_sent(sent)
         return run_when_free(Store(root, create=False), json.loads(description), settings, None, stop)
     except Exception as error:
         if device_is_lost(error):

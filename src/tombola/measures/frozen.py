@@ -184,7 +184,7 @@ class FrozenBody:
         self._readings.features, self._readings.tried = None, []
         count = len(data.train)
         smallest = count % batch_size or min(count, batch_size)
-        images = torch.zeros(min(2, smallest), data.channels, *data.size)
+        images = data.zeros(min(2, smallest))
         try:
             self._run(images.to(self.device))
         except (RuntimeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The networks of the paper: ResNet-18 and ResNet-34, ResNet-20, VGG16, and a small network for small images.
+"""The networks of the paper, ResNet-18 and ResNet-34, ResNet-20, VGG16, and a ResNet-50 and a small network.
 
 All are for small images (CIFAR's 32x32, Tiny ImageNet's 64x64): the stem is a 3x3 convolution of stride 1
 without max-pooling. First weights follow readings B3 and B4. The ``_version1`` factories are kept for tickets
@@ -46,14 +46,53 @@ class Block(nn.Module):
         return activated
 
 
+class Bottleneck(nn.Module):
+    """Convolutions of 1x1, 3x3 and 1x1, the last to four times the channels; a shortcut as of :class:`Block`.
+
+    The stride is that of the 3x3 convolution, as in today's definitions (He et al. have it in the first).
+    """
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        channels_out = 4 * channels
+        self.conv1 = nn.Conv2d(channels_in, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = conv3x3(channels, channels, stride)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, channels_out, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels_out)
+        self.relu = nn.ReLU(inplace=True)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or channels_in != channels_out:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        out += self.shortcut(x)
+        activated: Tensor = self.relu(out)
+        return activated
+
+
 class ResNet(nn.Module):
     """A residual network (He et al., 2016): stem, groups of blocks, global average pooling, one linear layer.
 
     blocks: number of blocks in each group; every group after the first halves the image side.
     width: channels of the first group; each further group doubles them.
+    block: what a group is made of; bottlenecks give four times these channels.
     """
 
-    def __init__(self, blocks: Sequence[int], width: int, channels: int, classes: int) -> None:
+    def __init__(
+        self,
+        blocks: Sequence[int],
+        width: int,
+        channels: int,
+        classes: int,
+        block: type[Block] | type[Bottleneck] = Block,
+    ) -> None:
         super().__init__()
         self.conv1 = conv3x3(channels, width)
         self.bn1 = nn.BatchNorm2d(width)
@@ -63,8 +102,8 @@ class ResNet(nn.Module):
         for group, count in enumerate(blocks):
             for index in range(count):
                 stride = 2 if group > 0 and index == 0 else 1
-                layers.append(Block(channels_in, width << group, stride))
-                channels_in = width << group
+                layers.append(block(channels_in, width << group, stride))
+                channels_in = (width << group) * (4 if block is Bottleneck else 1)
         self.blocks = nn.Sequential(*layers)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(channels_in, classes)
@@ -83,6 +122,11 @@ def resnet18(channels: int, classes: int) -> ResNet:
 def resnet34(channels: int, classes: int) -> ResNet:
     """ResNet-34 as PyTorch draws it: 21,282,122 parameters for 3 channels and 10 classes."""
     return ResNet((3, 4, 6, 3), 64, channels, classes)
+
+
+def resnet50(channels: int, classes: int) -> ResNet:
+    """ResNet-50 as PyTorch draws it: 23,520,842 parameters for 3 channels and 10 classes."""
+    return ResNet((3, 4, 6, 3), 64, channels, classes, Bottleneck)
 
 
 def resnet20(channels: int, classes: int) -> ResNet:

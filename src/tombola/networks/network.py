@@ -1,29 +1,31 @@
 """The description of a network: a declared name with its version, and the images it is for.
 
-A description can be stored, compared and built again in any process; a factory that was never declared works
-too, but only in the process that holds it. Tickets, jobs and files contain descriptions, never modules.
+A description can be stored, compared and built again in any process; a factory that was never declared, or a
+built module, works too, but only in the process that holds it. Tickets, jobs and files contain descriptions,
+never modules.
 """
 
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tombola import seeds
-from tombola.errors import NetworkError
+from tombola.errors import NetworkError, reason
+from tombola.networks.factory import Copies, arguments_for
+from tombola.networks.factory import Factory as Factory
 from tombola.networks.initialization import Scheme, draw_weights, written_init
+from tombola.networks.libraries import is_library_name, library_factory, library_version
 from tombola.networks.versions import Definitions, as_written, parsed, written
 from tombola.source import note_use
 
-Factory = Callable[..., nn.Module]
 F = TypeVar("F", bound=Factory)
 
 
@@ -44,6 +46,7 @@ _networks: Definitions[Factory] = Definitions(
     {
         "resnet18": _built_in("resnet18_version1", "resnet18"),
         "resnet34": _built_in("resnet34_version1", "resnet34"),
+        "resnet50": _built_in("resnet50"),
         "resnet20": _built_in("resnet20"),
         "vgg16": _built_in("vgg16_version1", "vgg16"),
         "convnet": _built_in("convnet"),
@@ -55,13 +58,19 @@ def declare_network(name: str, *, version: int = 1) -> Callable[[F], F]:
     """Declare a factory of networks under a lasting name, so that jobs and files can refer to it.
 
     The factory is called with those of the keyword arguments ``classes`` (int), ``channels`` (int) and
-    ``size`` (height and width in pixels) that it takes.
+    ``size`` (height and width in pixels) that it takes. In their place it may take what others call them:
+    ``num_classes``; ``in_chans`` or ``in_channels``; ``img_size`` or ``image_size``, which for a square image
+    are one int. For features that are no images ``channels`` is their first dimension and ``size`` are the
+    others. For tokens it is called with ``classes``, ``vocabulary`` (or ``vocab_size``), how many tokens
+    there are, and ``length`` (or ``seq_len``, ``max_length``).
 
     version: to be raised when the network changes, in its layers or its first weights; jobs and files then
         have ``name@2``. Older versions may be declared too, for old tickets.
 
     Raises :class:`~tombola.errors.NetworkError` if the name is taken.
     """
+    if is_library_name(name):
+        raise NetworkError(f"the network name {name!r} is a library's; choose another")
 
     def register(factory: F) -> F:
         _networks.declare(name, version, factory)
@@ -80,8 +89,13 @@ def written_network(network: str | Factory) -> str | None:
 
     None for a factory that was never declared.
 
-    Raises :class:`~tombola.errors.NetworkError` for an unknown name or version.
+    Raises :class:`~tombola.errors.NetworkError` for an unknown name or version, or a built module.
     """
+    if isinstance(network, nn.Module):
+        raise NetworkError(
+            f"network is a built {type(network).__name__}, which no job can name and no other process build; "
+            "put @tombola.declare_network('a-name') above a function that builds it"
+        )
     described = Network.of(network, channels=1, size=(1, 1), classes=1)
     return described.written if described.factory is None else None
 
@@ -90,20 +104,22 @@ def written_network(network: str | Factory) -> str | None:
 class Network:
     """Description of a network for images of ``channels`` x ``size`` and ``classes`` classes.
 
+    channels, size: of features their first dimension and the others; of tokens 0 and their number.
+    vocabulary: how many tokens there are, for a network that takes tokens; else None.
     factory: only for a network that was never declared; such a one cannot enter a job.
-    version: of the declared definition.
+    version: of the declared definition; of a network of timm or torchvision the package's.
     init: written name of the scheme that draws its first weights; None for the network's default. Networks
-    that
-        differ in it alone are equal: they have the same layers.
+        that differ in it alone are equal: they have the same layers.
     """
 
     name: str
     channels: int
-    size: tuple[int, int]
+    size: tuple[int, ...]
     classes: int
     factory: Factory | None = field(default=None, compare=False, repr=False)
-    version: int = 1
+    version: int | str = 1
     init: str | None = field(default=None, compare=False)
+    vocabulary: int | None = None
 
     @classmethod
     def of(
@@ -111,33 +127,32 @@ class Network:
         network: str | Factory,
         *,
         channels: int,
-        size: tuple[int, int],
+        size: tuple[int, ...],
         classes: int,
         init: str | Scheme | None = None,
+        vocabulary: int | None = None,
     ) -> Network:
-        """The description of a declared name or any factory.
+        """The description of a declared name, any factory, or a built module, of which a copy is kept.
 
         network: without a version, a name means its newest one.
         init: a declared initialisation scheme.
 
-        Raises :class:`NetworkError` for an unknown name, version or scheme, or a built module.
+        Raises :class:`NetworkError` for an unknown name, version or scheme, or a module that no copy can be
+        made of.
         """
         scheme = None if init is None else written_init(init)
+        inputs = channels, size, classes
         if isinstance(network, str):
-            name, version = parsed(network)
-            version = _networks.newest(name) if version is None else version
-            _networks.find(name, version)
-            return cls(name, channels, size, classes, version=version, init=scheme)
+            name, version = _name_and_version(network)
+            return cls(name, *inputs, version=version, init=scheme, vocabulary=vocabulary)
         if isinstance(network, nn.Module):
-            label = type(network).__name__
-            raise NetworkError(
-                f"network is a built {label}; give what builds a fresh one, such as {label} itself"
-            )
+            label = f"<{type(network).__name__}>"
+            return cls(label, *inputs, Copies(network), init=scheme, vocabulary=vocabulary)
         declared = _networks.name_of(network)
         if declared is not None:
-            return cls(declared[0], channels, size, classes, version=declared[1], init=scheme)
+            return cls(declared[0], *inputs, version=declared[1], init=scheme, vocabulary=vocabulary)
         label = f"<{getattr(network, '__qualname__', type(network).__qualname__)}>"
-        return cls(label, channels, size, classes, network, init=scheme)
+        return cls(label, *inputs, network, init=scheme, vocabulary=vocabulary)
 
     @classmethod
     def described(cls, description: Mapping[str, Any], factory: Factory | None = None) -> Network:
@@ -147,13 +162,14 @@ class Network:
 
         Raises :class:`NetworkError` for a network that is not known here.
         """
-        init = description.get("init")
+        init, vocabulary = description.get("init"), description.get("vocabulary")
         return cls.of(
             as_written(str(description["name"])) if factory is None else factory,
             channels=int(description["channels"]),
             size=tuple(description["size"]),
             classes=int(description["classes"]),
             init=None if init is None else as_written(str(init)),
+            vocabulary=None if vocabulary is None else int(vocabulary),
         )
 
     @property
@@ -162,13 +178,36 @@ class Network:
         return written(self.name, self.version)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return self.size if self.vocabulary is not None else (self.channels, *self.size)
+
+    @property
+    def inputs(self) -> str:
+        """What it takes, in words."""
+        shape = "x".join(map(str, self.shape))
+        if self.vocabulary is not None:
+            return f"{shape} tokens out of {self.vocabulary:,}"
+        return f"{shape} images" if len(self.shape) == 3 else f"{shape} features"
+
+    def zeros(self, count: int) -> Tensor:
+        """So many inputs, all 0."""
+        return torch.zeros(
+            count, *self.shape, dtype=torch.float32 if self.vocabulary is None else torch.int64
+        )
+
+    @property
     def own(self) -> bool:
-        """Whether the factory is the user's own."""
+        """Whether the factory is not tombola's."""
         return not _networks.is_built_in(self.name)
 
     def maker(self) -> Factory:
         """The factory that builds it; if a name and version were declared again, the last one declared."""
-        return self.factory or _networks.find(self.name, self.version)
+        if self.factory is not None:
+            return self.factory
+        if isinstance(self.version, str):
+            return library_factory(self.name)
+        return _networks.find(self.name, self.version)
 
     def build(self) -> nn.Module:
         """A fresh module, its weights drawn from torch's global generator as its constructor does.
@@ -177,18 +216,33 @@ class Network:
         """
         note_use("networks", self.written)
         factory = self.maker()
-        offered: dict[str, Any] = {"classes": self.classes, "channels": self.channels, "size": self.size}
         try:
-            module = factory(**_accepted(factory, offered))
+            module = factory(**arguments_for(factory, self._offered()))
+        except NetworkError:
+            raise
         except Exception as error:  # the caller's own code, which may fail in any way
-            cause = " ".join(f"{type(error).__name__}: {error}".split())
+            cause = f"{type(error).__name__}: {reason(error)}"
             raise NetworkError(f"network {self.name} cannot be built: {cause}") from error
         if not isinstance(module, nn.Module):
             raise NetworkError(f"network {self.name} gave a {type(module).__name__}, not an nn.Module")
         return module
 
+    def _offered(self) -> dict[str, Any]:
+        """What a factory may take, under our names."""
+        if self.vocabulary is not None:
+            return {"classes": self.classes, "vocabulary": self.vocabulary, "length": self.size[0]}
+        return {"classes": self.classes, "channels": self.channels, "size": self.size}
+
     def initialized(self, seed: int) -> nn.Module:
-        """A fresh module whose initial weights come from the stream ``("initialization", seed)``."""
+        """A fresh module whose initial weights come from the stream ``("initialization", seed)``.
+
+        Raises :class:`NetworkError` for other weights than those of a built module, unless by a scheme.
+        """
+        if seed and self.init is None and isinstance(self.factory, Copies):
+            raise NetworkError(
+                f"network {self.name} is a built module, which has the weights that it has: no seed draws "
+                "others; give a function that builds one, or a scheme, such as init='pytorch'"
+            )
         with seeds.torch_stream("initialization", seed):
             module = self.build()
             if self.init is not None:
@@ -205,32 +259,26 @@ class Network:
 
     def description(self) -> dict[str, Any]:
         """The description as JSON values, from which :meth:`described` restores it."""
-        described = {
+        described: dict[str, Any] = {
             "name": self.written,
             "channels": self.channels,
             "size": list(self.size),
             "classes": self.classes,
         }
+        if self.vocabulary is not None:
+            described["vocabulary"] = self.vocabulary
         return described if self.init is None else described | {"init": self.init}
 
 
-def _accepted(factory: Factory, offered: dict[str, Any]) -> dict[str, Any]:
-    """Those of the offered arguments that the factory has parameters for."""
-    parameters = inspect.signature(factory).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return offered
-    return {p.name: offered[p.name] for p in parameters if p.name in offered}
-
-
-def prunable_names(module: nn.Module) -> list[str]:
-    """Names of the weights that can be pruned: of convolutions and linear layers, in module order."""
-    names = []
-    for prefix, layer in module.named_modules():
-        if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
-            names.append(f"{prefix}.weight" if prefix else "weight")
-    # Tied weights stand under several names; the first one stands for all.
-    unique = {name for name, _ in module.named_parameters()}
-    return [name for name in names if name in unique]
+def _name_and_version(network: str) -> tuple[str, int | str]:
+    """Name and version of a named network, by default the newest; NetworkError if there is none such."""
+    name, _, wanted = network.partition("@")
+    if is_library_name(name):
+        return name, library_version(name, wanted or None)
+    name, version = parsed(network)
+    version = _networks.newest(name) if version is None else version
+    _networks.find(name, version)
+    return name, version
 
 
 @cache

@@ -9,16 +9,22 @@ newest version.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tombola.errors import NetworkError, TombolaError, unknown
 from tombola.source import Kind, remember_source
 
 D = TypeVar("D", bound=Callable[..., object])
 
+BY_KIND: dict[Kind, Definitions[Any]] = {}
+"""All definitions with versions, by the kind under which their sources are remembered."""
 
-def written(name: str, version: int) -> str:
-    """Name and version as in jobs and files: ``"resnet18@2"``; version 1 is not written."""
+
+def written(name: str, version: int | str) -> str:
+    """Name and version as in jobs and files: ``"resnet18@2"``; version 1 is not written.
+
+    version: a number, or of a library's network the version of the library.
+    """
     return name if version == 1 else f"{name}@{version}"
 
 
@@ -70,6 +76,7 @@ class Definitions(Generic[D]):
         self._error = error
         self._built_in = built_in
         self._declared: dict[str, dict[int, D]] = {}
+        BY_KIND[source] = self
 
     def declare(self, name: str, version: int, definition: D) -> None:
         """Register a user's definition and its source; one of the same qualified name replaces the first.
@@ -137,7 +144,7 @@ class Definitions(Generic[D]):
     def name_of(self, definition: object) -> tuple[str, int] | None:
         """Name and version of a definition that a user declared; None of one that was not."""
         matches = [
-            (version, name) for name, version, declared in self._declarations() if declared is definition
+            (version, name) for name, version, declared in self.declarations() if declared is definition
         ]
         version, name = max(matches, default=(0, ""))
         return (name, version) if matches else None
@@ -157,7 +164,8 @@ class Definitions(Generic[D]):
             raise self._error(unknown(self._kind, name, self.names()))
         return {version: _returning(definition) for version, definition in self._declared[name].items()}
 
-    def _declarations(self) -> Iterator[tuple[str, int, D]]:
+    def declarations(self) -> Iterator[tuple[str, int, D]]:
+        """Name, version and definition of all that users declared."""
         for name, versions in self._declared.items():
             for version, definition in versions.items():
                 yield name, version, definition

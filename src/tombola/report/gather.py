@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+from tombola.errors import TombolaError
 from tombola.experiments.bound import Bound, jobs_behind
 from tombola.experiments.claims.all_claims import judge_all
 from tombola.experiments.claims.claim import Verdict
@@ -20,12 +22,15 @@ from tombola.lab.item import Item, Results
 from tombola.lab.job import Job, all_needed, result_type
 from tombola.lab.lab import Lab
 from tombola.lab.store import PROVENANCE, Store
+from tombola.networks.network import Network
+from tombola.networks.prunable import coverage
 from tombola.report.board import Row, board
 from tombola.report.findings import experiment_findings
 from tombola.table.key import Key
 from tombola.table.number import Cell, longest
 from tombola.table.table import Table
 from tombola.training.run import Run
+from tombola.untrusted import OTHER_FORM
 from tombola.version import __version__
 from tombola.views.exhibit import Exhibit
 from tombola.views.origin import Origin
@@ -156,11 +161,25 @@ def gather_chains(lab: Lab, experiments: Sequence[Bound], provenance: Mapping[st
         "device": _listed(origin.device for origin in runs),
         "precision": _listed(origin.precision for origin in runs),
         "made with": _listed(origin.versions for origin in runs),
+        "prunable": "; ".join(_coverages(lab.store, finished)) or "nothing computed yet",
         "jobs": f"{sum(job.counted for job in finished):,}",
         "this page": f"tombola {__version__}, Python {platform.python_version()}",
         "store": _shown_path(lab.store.root),
     }
     return replace(report, findings=findings, provenance={**made_with, **provenance})
+
+
+def _coverages(store: Store, jobs: Iterable[Job]) -> list[str]:
+    """For each network that these jobs initialise, how many of its parameters are prunable, in words."""
+    coverages: dict[str, None] = {}
+    for job in jobs:
+        if job.declaration.name == "initialize":
+            # What is not declared here or damaged is told where its result is read.
+            with suppress(TombolaError, *OTHER_FORM):
+                details = store.details(job.name)
+                network = Network.described(details["network"])
+                coverages[f"of {network.written} {coverage(network, details['shapes'])}"] = None
+    return list(coverages)
 
 
 def needed_by(experiments: Iterable[Bound]) -> list[Job]:

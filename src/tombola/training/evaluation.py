@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from tombola.data.batches import Batches
 from tombola.data.imageset import Data, ImageSet
+from tombola.data.inputs import InputBatches, batches_of
 from tombola.errors import reason
 from tombola.training.cuda.capture import knows_this_torch, with_room
 from tombola.training.cuda.memory import watched
@@ -59,7 +60,7 @@ def forget_batches() -> None:
 def _uploaded(
     data: Data, images: ImageSet, device: torch.device, pad: int, fill: Literal["black", "mean"]
 ) -> Batches:
-    batches = Batches(images, data, pad=pad, fill=fill, device=device)
+    batches = batches_of(images, data, pad, fill, device)
     if device.type == "cuda":
         # Other streams will read what this one has written.
         torch.cuda.current_stream(device).synchronize()
@@ -84,7 +85,7 @@ class Evaluator:
     def __call__(self, data: Data, images: ImageSet) -> tuple[float, float]:
         """Mean cross-entropy in nats and accuracy in percent over a split of ``data``."""
         batches = device_batches(data, images, self._device)
-        if self._network is None:
+        if self._network is None or isinstance(batches, InputBatches):
             with watched(self._device):
                 return evaluate(self._flat_network.module, batches, self._precision)
         from tombola.training.cuda.fused import GraphedEvaluation
@@ -95,8 +96,8 @@ class Evaluator:
         return self._graphs[images]()
 
     def step(self, batches: Batches, recipe: Recipe) -> FusedStep | None:
-        """The training step of the same fused network; None where it cannot be traced."""
-        if self._network is None:
+        """The training step of the same fused network; None where it cannot be traced, or for no images."""
+        if self._network is None or isinstance(batches, InputBatches):
             return None
         from tombola.training.cuda.fused import FusedStep
 
@@ -106,6 +107,8 @@ class Evaluator:
 def _fused_network(flat_network: FlatNetwork, precision: str) -> FusedNetwork | None:
     """The fused network, or None where there is no GPU for it or its outputs or gradients would differ."""
     device = flat_network.weights.device
+    if len(flat_network.images) != 3:  # its passes are those of images
+        return None
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0) or not knows_this_torch():
         return None
     try:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from tombola.errors import NetworkError, TicketError
-from tombola.networks.network import Network, prunable_names
+from tombola.networks.network import Network
+from tombola.networks.prunable import prunable_names
 from tombola.ticket import Mask, State
 
 
@@ -50,13 +51,13 @@ class FlatNetwork:
     kept: integers ``(M,)``, the mask: all bits 1 or all bits 0.
     copy: bfloat16 ``(M,)``, the prunable weights as convolutions take them; None before :meth:`keep_copy`.
     prunable, others: names of the parameters behind the first ``M`` weights and behind the rest, in order.
-    images: shape of one image, ``(C, H, W)``.
+    images: shape of one image, ``(C, H, W)``, or of what else a network takes.
     """
 
     def __init__(self, network: Network, device: torch.device, states: Sequence[str] = ("momentum",)) -> None:
         # load() overwrites the values drawn here; the keyed stream leaves the global generator untouched.
         self.module: nn.Module = network.initialized(0).to(device)
-        self.images = (network.channels, *network.size)
+        self.images = network.shape
         maskable = prunable_names(self.module)
         self._maskable = frozenset(maskable)
         trainable = self.trainable()
@@ -211,5 +212,7 @@ def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def channels_last(images: Tensor) -> Tensor:
-    """The images with the memory layout of the weights of a :class:`FlatNetwork`."""
+    """Images with the memory layout of the weights of a :class:`FlatNetwork`; other inputs as they are."""
+    if images.ndim != 4:
+        return images
     return images.contiguous(memory_format=torch.channels_last)

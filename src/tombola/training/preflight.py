@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import warnings
+from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -14,6 +16,7 @@ from tombola import seeds
 from tombola.data.augmentation import Augmentation, draw
 from tombola.data.imageset import Data
 from tombola.errors import NetworkError, RecipeError, TombolaError, reason
+from tombola.networks.fit import check_outputs
 from tombola.networks.network import Network
 from tombola.ticket import Ticket
 from tombola.training.definitions import OPTIMIZERS, SCHEDULES, is_own
@@ -32,11 +35,12 @@ def check_trainable(network: Network, data: Data, recipe: Recipe, start_epoch: i
 
     Raises :class:`~tombola.errors.RecipeError` if nothing is left of the schedule, batch norm is undefined on
     the last batch, or the augmentation or a declared schedule, loss or optimizer cannot be used, and
-    :class:`~tombola.errors.NetworkError` if images do not fit the network or it draws random numbers that no
-    stream covers.
+    :class:`~tombola.errors.NetworkError` if images do not fit the network, or it gives anything but logits
+    when it trains, or draws random numbers that no stream covers.
     """
     check_budget(start_epoch, recipe)
     check_images(network, data)
+    check_kind(recipe.augmentation, data)
     check_augmentation(recipe.augmentation, data)
     count = len(data.train)
     if recipe.batch_size > count:
@@ -101,11 +105,25 @@ def check_place(ticket: Ticket, data: Data, recipe: Recipe) -> None:
 
 def check_images(network: Network, data: Data) -> None:
     """Raises NetworkError for a network that was built for images of another size or number of classes."""
-    expected = (network.channels, network.size, network.classes)
-    if expected != (data.channels, data.size, data.classes):
+    fitting = replace(
+        network, channels=data.channels, size=data.size, classes=data.classes, vocabulary=data.vocabulary
+    )
+    if fitting != network:
         raise NetworkError(
-            f"network {network.name} is for {_image_text(*expected)}; "
-            f"{data.name} has {_image_text(data.channels, data.size, data.classes)}"
+            f"network {network.name} is for {network.inputs} of {network.classes} classes; "
+            f"{data.name} has {fitting.inputs} of {data.classes} classes"
+        )
+
+
+def check_kind(augmentation: Augmentation, data: Data) -> None:
+    """Raises RecipeError for an augmentation of data that are no images."""
+    if (
+        data.kind != "images"
+        and replace(augmentation, pad=augmentation.pad or None, flip=augmentation.flip or None)
+        != Augmentation()
+    ):
+        raise RecipeError(
+            f"the recipe augments images, but {data.name} has {data.kind}; leave its augmentation out"
         )
 
 
@@ -167,10 +185,11 @@ def _draws_in_training(network: Network, recipe: Recipe, count: int, last: int) 
     # Laid out as in a training, where a view() that needs another layout would fail.
     module = copy.deepcopy(network.initialized(0)).train()
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = channels_last(torch.zeros(min(last, 2), network.channels, *network.size))
+    images = channels_last(network.zeros(min(last, 2)))
+    outputs: list[Any] = []
     with seeds.torch_stream("check"), torch.no_grad():
         try:
-            drawn = seeds.drawn_from(lambda: module(images))
+            drawn = seeds.drawn_from(lambda: outputs.append(module(images)))
         except RuntimeError as error:
             if "view size is not compatible" not in str(error):
                 raise
@@ -182,6 +201,7 @@ def _draws_in_training(network: Network, recipe: Recipe, count: int, last: int) 
             if not is_undefined_batch_norm(error):
                 raise
             raise undefined_batch_norm(network, count, recipe.batch_size) from error
+        check_outputs(outputs[-1], network, len(images))
         if others := drawn - {"torch"}:
             raise NetworkError(
                 f"network {network.name} draws from the global generator of {' and '.join(sorted(others))}, "
@@ -217,7 +237,3 @@ def _nearest_batch_size(count: int, batch_size: int) -> int:
     """The nearest batch size whose last batch is not a single image."""
     candidates = (size for delta in range(1, count + 2) for size in (batch_size - delta, batch_size + delta))
     return next(size for size in candidates if size > 1 and count % size != 1)
-
-
-def _image_text(channels: int, size: tuple[int, int], classes: int) -> str:
-    return f"{channels}x{size[0]}x{size[1]} images of {classes} classes"
