@@ -10,6 +10,7 @@ from .data.subsets import subset as subset
 from .errors import TombolaError as TombolaError
 from .experiments.experiment import Experiment as Experiment
 from .experiments.experiment import OwnStudy as OwnStudy
+from .face import set_num_threads as set_num_threads
 from .lab.job import Job as Job
 from .lab.job import job as job
 from .lab.lab import Lab as Lab

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from tombola.cores import check_per_core
 from tombola.errors import DataError, DeviceError, JobError, RecipeError
 from tombola.lab.arguments import job_signature
 from tombola.lab.cluster import check_data, local_cluster, remote_cluster
@@ -31,7 +32,7 @@ from tombola.lab.listing import finished_names
 from tombola.lab.mixture import STRICT_REMEDY, distinct_origins, mixed_line, origin
 from tombola.lab.objects import lacks_start, put_value, register_data
 from tombola.lab.recompute import Removal
-from tombola.lab.slots import check_per_core, crew_for
+from tombola.lab.slots import crew_for
 from tombola.lab.staleness import Record, warn_stale
 from tombola.lab.starts import maker_of_start
 from tombola.lab.store import NUMBERS, Store

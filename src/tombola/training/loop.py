@@ -55,8 +55,8 @@ def train(
     noise: number of the noise: order and augmentation are drawn from streams of this number, the ticket's
         round and the epoch, so no two rounds of a chain see the same.
     noise_round: draw the noise of this round instead of the ticket's own, as a control.
-    device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``. On a CPU, another number of threads
-        (``torch.set_num_threads``) gives other last bits; the lab uses one.
+    device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``. A CPU computes with one thread, or as many as
+        :func:`tombola.set_num_threads` says: another number gives other last bits.
     mode: what may be chosen on a GPU: by ``"default"`` nothing by timing, so that bits repeat; in
         ``"autotuned"`` convolutions are, which promises no bits and no resuming; in ``"deterministic"``
         PyTorch also refuses operations of which it knows no repeatable form.

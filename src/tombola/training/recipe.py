@@ -52,6 +52,8 @@ class Recipe(OneLine):
         return f"Recipe({', '.join(f'{name}={getattr(self, name)!r}' for name in changed)})"
 
     def __post_init__(self) -> None:
+        for entry in fields(self):
+            object.__setattr__(self, entry.name, _as_pythons(getattr(self, entry.name)))
         _require(
             _is_integer(self.epochs) and self.epochs >= 1, "epochs", self.epochs, "a whole number, at least 1"
         )
@@ -94,6 +96,13 @@ class Recipe(OneLine):
         if self.schedule == "step":
             return self.lr * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
         return self.lr
+
+
+def _as_pythons(value: object) -> object:
+    """A number of numpy's as Python's, also within a tuple or list; anything else as it is."""
+    if isinstance(value, tuple | list):
+        return tuple(map(_as_pythons, value))
+    return value.item() if hasattr(value, "item") else value
 
 
 def _is_integer(value: object) -> bool:
