@@ -1,12 +1,14 @@
 # The public face: each name and its home, for type checkers and for __init__.py, which loads them when used.
 from .cost import Cost as Cost
 from .data.augmentation import Augmentation as Augmentation
+from .data.convert import data_from as data_from
 from .data.fitting import fit_images as fit_images
 from .data.imageset import Data as Data
 from .data.imageset import ImageSet as ImageSet
 from .data.imageset import data_from_tensors as data_from_tensors
 from .data.load import load_data as load_data
 from .data.subsets import subset as subset
+from .data.subsets import take as take
 from .errors import TombolaError as TombolaError
 from .experiments.experiment import Experiment as Experiment
 from .experiments.experiment import OwnStudy as OwnStudy

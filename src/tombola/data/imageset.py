@@ -54,6 +54,7 @@ class Data(OneLine):
     source: where a worker loads the same data from, a name or a folder; None for tensors made by the caller.
     normalization: mean and standard deviation of each channel on the scale 0..1, where they are not those of
         the train split: a subset is normalised as the full set, so that its images are the very same inputs.
+        Only such a part of another set may lack images of a class in its train split.
     """
 
     name: str
@@ -77,18 +78,14 @@ class Data(OneLine):
         if train != test:
             raise DataError(f"{self.name}: train images are {train}, test images {test}; both must be alike")
         for split, images in (("train", self.train), ("test", self.test)):
-            counts = torch.bincount(images.labels.clamp(min=0), minlength=self.classes)
-            if images.labels.min() < 0 or len(counts) > self.classes:
-                low, high = int(images.labels.min()), int(images.labels.max())
+            low, high = int(images.labels.min()), int(images.labels.max())
+            if low < 0 or high >= self.classes:
                 raise DataError(
                     f"{self.name}: {split} labels run from {low} to {high}; allowed 0 to {self.classes - 1}"
                 )
-            missing = [self.class_names[i] for i in (counts == 0).nonzero().flatten().tolist()]
-            if missing:
-                some = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
-                raise DataError(
-                    f"{self.name}: the {split} split has no image of class {some}; every class needs some"
-                )
+            # What is normalised as another set is part of it, and may have no image of some classes.
+            if split == "test" or self.normalization is None:
+                check_every_class(self.name, split, images.labels, self.class_names)
         if self.normalization is not None:
             means, deviations = self.normalization
             if len(means) != self.channels or len(deviations) != self.channels or min(deviations) <= 0:
@@ -156,6 +153,21 @@ class Data(OneLine):
         if self.normalization is not None:
             digest.update(json.dumps(self.normalization).encode())
         return digest.hexdigest()
+
+
+def check_every_class(
+    name: str, split: str, labels: Tensor, class_names: Sequence[str], *, of: Tensor | None = None
+) -> None:
+    """Raises DataError, with their names, for classes of which a split of a data set has no image.
+
+    of: labels of the set that the split is part of; no image is needed of a class that is not among them.
+    """
+    counts = torch.bincount(labels, minlength=len(class_names))
+    wanted = torch.ones_like(counts) if of is None else torch.bincount(of, minlength=len(class_names))
+    missing = [class_names[i] for i in ((counts == 0) & (wanted > 0)).nonzero().flatten().tolist()]
+    if missing:
+        some = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        raise DataError(f"{name}: the {split} split has no image of class {some}; every class needs some")
 
 
 def data_from_tensors(
