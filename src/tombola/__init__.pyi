@@ -70,3 +70,5 @@ from .training.run import Run as Run
 from .training.trunk import ticket_at as ticket_at
 from .training.trunk import trunk as trunk
 from .version import __version__ as __version__
+from .weights import run_from as run_from
+from .weights import ticket_from as ticket_from

@@ -34,6 +34,9 @@ Mask = Mapping[str, Tensor]
 
 _KIND = "tombola.ticket/1"
 
+UNKNOWN_START = 64 * "0"
+"""In place of the fingerprint of a start of which nothing is known."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Ticket(OneLine):
@@ -41,7 +44,8 @@ class Ticket(OneLine):
 
     network: the description of the network to build.
     start: the dense start, one CPU tensor for each entry of the network's ``state_dict``. If ``complete`` is
-        False, the values at pruned positions are not known and are 0.
+        False, the values at pruned positions are not known and are 0. Of a run that was trained elsewhere no
+        value may be known: then they are meta tensors, which have a shape only.
     mask: one bool CPU tensor for each prunable weight, True where the weight is kept.
     epoch: the place in the schedule at which the start was taken; 0 is the initialisation.
     round: number of prunings so far.
@@ -78,6 +82,11 @@ class Ticket(OneLine):
         place = f"round {self.round}, taken at epoch {self.epoch}"
         return f"<ticket of {self.network.written}: {weights}, {place}>"
 
+    @property
+    def has_start(self) -> bool:
+        """Whether the weights are known that training started from."""
+        return self.start_fingerprint != UNKNOWN_START
+
     @cached_property
     def kept(self) -> int:
         """Number of prunable weights that the mask keeps."""
@@ -101,11 +110,24 @@ class Ticket(OneLine):
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def weights(self) -> dict[str, Tensor]:
-        """The weights that training starts from: the start with exactly 0 where the mask is 0."""
-        return apply_mask(self.start, self.mask)
+        """The weights that training starts from: the start with exactly 0 where the mask is 0.
+
+        Raises :class:`~tombola.errors.TicketError` if they are not known.
+        """
+        return apply_mask(self.known_start(), self.mask)
+
+    def known_start(self) -> State:
+        """The start; :class:`~tombola.errors.TicketError` if it is not known what training started from."""
+        if not self.has_start:
+            raise TicketError(
+                "it is not known what training started from; say run_from(..., start=...), or give the "
+                "start to ticket.with_start(...)"
+            )
+        return self.start
 
     def dense_start(self) -> State:
         """The dense start; :class:`~tombola.errors.TicketError` if this ticket does not carry it."""
+        self.known_start()
         if not self.complete:
             raise TicketError(
                 f"this ticket does not carry its dense start {printable(self.start_fingerprint[:12])}; "
@@ -114,8 +136,15 @@ class Ticket(OneLine):
         return self.start
 
     def with_start(self, start: State) -> Ticket:
-        """The same ticket with its dense start; TicketError if that is not the start this ticket names."""
+        """The same ticket with its dense start; TicketError if that is not the start this ticket names.
+
+        A ticket whose start is not known takes any of its network.
+        """
         fingerprint = files.fingerprint(start)
+        if not self.has_start:
+            return _in_network_order(
+                replace(self, start=dict(start), start_fingerprint=fingerprint, complete=True)
+            )
         if fingerprint != self.start_fingerprint:
             needed = printable(self.start_fingerprint[:12])
             raise TicketError(f"that is start {fingerprint[:12]}; this ticket needs {needed}")
@@ -171,18 +200,20 @@ class Ticket(OneLine):
         start: which weights go along: ``"surviving"`` ones, the ``"whole"`` dense start, or ``"none"`` where
             the start is kept elsewhere under its fingerprint.
         """
+        if not self.has_start:
+            start = "unknown"
         description = {
             "network": self.network.description(),
             "epoch": self.epoch,
             "round": self.round,
             "density": self.density,
             "start": self.start_fingerprint,
-            "start_kept": start if self.complete or start == "none" else "surviving",
+            "start_kept": start if self.complete or start in ("none", "unknown") else "surviving",
             "nonfinite": self.nonfinite,
             "shapes": {name: list(keep.shape) for name, keep in self.mask.items()},
         }
         tensors = {f"mask.{name}": files.pack_bits(keep) for name, keep in self.mask.items()}
-        if start != "none":
+        if start not in ("none", "unknown"):
             tensors |= pack_state(self.start, self.mask)
         if start == "whole":
             tensors |= {f"pruned.{name}": self.start[name][~keep] for name, keep in self.mask.items()}
@@ -202,7 +233,9 @@ class Ticket(OneLine):
             described = _described_network(description["network"], network)
             shapes = {name: tuple(shape) for name, shape in description["shapes"].items()}
             mask = {name: files.unpack_bits(tensors[f"mask.{name}"], shape) for name, shape in shapes.items()}
-            if description["start_kept"] != "none":
+            if description["start_kept"] == "unknown":
+                start = unknown_state(described)
+            elif description["start_kept"] != "none":
                 start = unpack_state(tensors, mask)
                 if description["start_kept"] == "whole":
                     for name, keep in mask.items():
@@ -210,7 +243,9 @@ class Ticket(OneLine):
             if start is None:
                 raise TicketError(f"the dense start {printable(description['start'][:12])} is not at hand")
             # A dense ticket's surviving weights are all of them.
-            complete = description["start_kept"] != "surviving" or all(keep.all() for keep in mask.values())
+            complete = description["start_kept"] in ("none", "whole") or (
+                description["start_kept"] == "surviving" and all(keep.all() for keep in mask.values())
+            )
             ticket = cls(
                 described, start, mask, int(description["epoch"]), int(description["round"]),
                 float(description["density"]), str(description["start"]),
@@ -320,6 +355,14 @@ def _in_network_order(ticket: Ticket) -> Ticket:
         raise TicketError(f"the mask has {odd[0]!r}, which is no prunable weight of {network.name!r}")
     mask = {name: ticket.mask[name] for name in prunable if name in ticket.mask}
     return replace(ticket, start={name: ticket.start[name] for name in expected}, mask=mask)
+
+
+def unknown_state(network: Network) -> dict[str, Tensor]:
+    """A state of the network without values, as meta tensors."""
+    return {
+        name: torch.empty_like(value, device="meta")
+        for name, value in _empty_module(network).state_dict().items()
+    }
 
 
 def _layout(network: Network) -> tuple[dict[str, tuple[int, ...]], list[str]]:

@@ -67,6 +67,7 @@ def data_from(
         if test is not None:
             raise DataError("a name, a folder or a Data has its test split already; leave test out")
         return load_data(train)
+    own_names: object
     splits = _both_splits(train) if isinstance(train, Mapping) else [train] if test is None else [train, test]
     if all(map(_is_table, splits)):
         # Anywhere, since whoever holds the table read its files already.
