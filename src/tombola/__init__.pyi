@@ -2,6 +2,7 @@
 from .cost import Cost as Cost
 from .data.augmentation import Augmentation as Augmentation
 from .data.convert import data_from as data_from
+from .data.convert import normalized as normalized
 from .data.fitting import fit_images as fit_images
 from .data.imageset import Data as Data
 from .data.imageset import ImageSet as ImageSet
@@ -48,6 +49,7 @@ from .measures.untrained import untrained as untrained
 from .networks.initialization import declare_init as declare_init
 from .networks.network import Network as Network
 from .networks.network import declare_network as declare_network
+from .open_lth import open_lth as open_lth
 from .pruning.controls import densify as densify
 from .pruning.controls import permute as permute
 from .pruning.controls import randomize as randomize

@@ -107,15 +107,17 @@ def _read(
     weights: Weights, network: str | Factory | Network | None, data: Data | None
 ) -> tuple[Network, dict[str, Tensor], dict[str, Tensor] | None]:
     """The network, its weights (dense ones, where known) in its order, and the mask that is beside them."""
-    state = _state(weights)
-    described = _described(weights, network, data)
+    state = state_of(weights)
+    described = described_network(weights, network, data)
     expected = unknown_state(described)
-    state = _without_prefix(state, expected)
+    state = without_prefix(state, expected)
     state, mask = _without_pruning(state)
     return described, _checked(described, state, expected), mask
 
 
-def _described(weights: Weights, network: str | Factory | Network | None, data: Data | None) -> Network:
+def described_network(
+    weights: Weights, network: str | Factory | Network | None, data: Data | None
+) -> Network:
     """The description of the network that weights are of."""
     if isinstance(network, Network):
         return network
@@ -142,7 +144,7 @@ class _Copies:
         return module
 
 
-def _state(weights: Weights) -> dict[str, Tensor]:
+def state_of(weights: Weights) -> dict[str, Tensor]:
     """The tensors of a module, a state_dict, or a file, by name."""
     if isinstance(weights, nn.Module):
         return dict(weights.state_dict())
@@ -181,7 +183,7 @@ def _content(path: Path) -> Any:
         ) from error
 
 
-def _without_prefix(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def without_prefix(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state without a prefix that all names share and the network's do not."""
     while state and expected.keys().isdisjoint(state):
         first = next(iter(state)).partition(".")[0] + "."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeGuard
 
@@ -19,6 +20,7 @@ from tombola.data.imageset import Data, data_from_tensors
 from tombola.data.load import load_data
 from tombola.data.subsets import stratified_split
 from tombola.errors import DataError, reason
+from tombola.registry import declare
 
 Pair = tuple[Any, Any]
 """Images and labels, as tensors or arrays."""
@@ -82,6 +84,19 @@ def data_from(
     if class_names is None and _are_names(own_names):
         class_names = own_names
     return data_from_tensors(pairs[0], pairs[1], name=name, class_names=class_names, mirrored=mirrored)
+
+
+@declare("normalized", stored=False)
+def normalized(data: Data, *, mean: Sequence[float], std: Sequence[float]) -> Data:
+    """The same data, normalised by given statistics instead of its own, as a network trained elsewhere was.
+
+    mean, std: of each channel, on the scale 0..1.
+
+    Raises :class:`~tombola.errors.DataError` for other numbers of channels, or deviations not above 0.
+    """
+    moments = tuple(map(float, mean)), tuple(map(float, std))
+    other = replace(data, source=None, normalization=moments)
+    return replace(other, name=f"{data.name}-normalized-{other.fingerprint[:12]}")
 
 
 def _both_splits(splits: Mapping[str, Any]) -> list[Any]:
