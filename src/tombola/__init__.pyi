@@ -13,6 +13,7 @@ from .data.subsets import take as take
 from .errors import TombolaError as TombolaError
 from .experiments.experiment import Experiment as Experiment
 from .experiments.experiment import OwnStudy as OwnStudy
+from .exports import convert as convert
 from .face import set_num_threads as set_num_threads
 from .lab.job import Job as Job
 from .lab.job import job as job
@@ -38,6 +39,8 @@ from .measures.learning import forgetting as forgetting
 from .measures.learning import forgetting_curve as forgetting_curve
 from .measures.learning import forgetting_ranking as forgetting_ranking
 from .measures.learning import summed_forgetting as summed_forgetting
+from .measures.parts import batches as batches
+from .measures.parts import module as module
 from .measures.probe import Probes as Probes
 from .measures.probe import probe as probe
 from .measures.statistics import Summary as Summary

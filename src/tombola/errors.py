@@ -28,6 +28,10 @@ class RecipeError(TombolaError):
     """A training recipe or search setting outside what is possible."""
 
 
+class ExportError(TombolaError):
+    """A run that cannot be written in the form of another library, or reads back as something else."""
+
+
 class ArgumentError(TombolaError, TypeError):
     """An argument of a type that a function does not take."""
 

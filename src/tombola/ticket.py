@@ -16,13 +16,14 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tombola import files
 from tombola.cost import Cost, Outline
 from tombola.data.imageset import Data
 from tombola.errors import NetworkError, TicketError, reason
 from tombola.networks.initialization import Scheme
+from tombola.networks.module import DataSource, loaded_module
 from tombola.networks.network import Factory, Network, prunable_names, weights_of
 from tombola.networks.versions import as_written, bare_name
 from tombola.one_line import OneLine
@@ -173,6 +174,14 @@ class Ticket(OneLine):
             round=self.round + (changed and not same_round),
             density=kept / self.total if self.total else 1.0,
         )
+
+    def module(self, *, normalize: DataSource | None = None) -> nn.Module:
+        """The network with the weights that training starts from, as a plain module in evaluation mode.
+
+        normalize: data, or a name or folder of them, whose mean and standard deviation are put in front: the
+            module then takes pixel values from 0 to 255, uint8 or float ``(N, C, H, W)``.
+        """
+        return loaded_module(self.network, self.weights(), normalize)
 
     def save(self, path: str | os.PathLike[str], *, with_start: bool = False) -> None:
         """Write the ticket to one safetensors file: packed mask, surviving weights, description.

@@ -14,10 +14,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tombola import files
 from tombola.errors import TicketError, reason
+from tombola.networks.module import DataSource, loaded_module
 from tombola.networks.network import Factory
 from tombola.one_line import OneLine
 from tombola.ticket import State, Ticket, pack_state, unpack_state
@@ -122,6 +123,10 @@ class Run(OneLine):
         """SHA-256 over the ticket, the final weights and the noise."""
         parts = (self.ticket.fingerprint, files.fingerprint(self.weights), str(self.noise))
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+    def module(self, *, normalize: DataSource | None = None) -> nn.Module:
+        """The trained network as a plain module in evaluation mode; ``normalize`` as for a ticket's."""
+        return loaded_module(self.ticket.network, self.weights, normalize)
 
     def summary(self) -> dict[str, Any]:
         """The numbers of the run as plain JSON values."""
