@@ -83,6 +83,16 @@ class Ticket(OneLine):
         place = f"round {self.round}, taken at epoch {self.epoch}"
         return f"<ticket of {self.network.written}: {weights}, {place}>"
 
+    def _facts(self) -> dict[str, object]:
+        return {
+            "network": self.network.written,
+            "weights kept": f"{self.kept:,} of {self.total:,}",
+            "sparsity": f"{100 * self.sparsity:.2f}%",
+            "round": self.round,
+            "taken at epoch": self.epoch,
+            "start": self.start_fingerprint[:12] if self.has_start else "not known",
+        }
+
     @property
     def has_start(self) -> bool:
         """Whether the weights are known that training started from."""

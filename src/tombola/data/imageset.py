@@ -70,6 +70,19 @@ class Data(OneLine):
         images = f"{len(self.train):,} train and {len(self.test):,} test images of {shape}"
         return f"<data {self.name}: {images}, {self.classes} classes>"
 
+    def _facts(self) -> dict[str, object]:
+        mean, std = ([round(value, 4) for value in values.tolist()] for values in (self.mean, self.std))
+        return {
+            "name": self.name,
+            "train images": f"{len(self.train):,}",
+            "test images": f"{len(self.test):,}",
+            "shape": "x".join(map(str, self.train.images.shape[1:])),
+            "classes": f"{self.classes}: {', '.join(self.class_names)}",
+            "mean": mean,
+            "standard deviation": std,
+            "mirrored": self.mirrored,
+        }
+
     def __post_init__(self) -> None:
         for text in (self.name, *self.class_names):
             if has_control_characters(text):

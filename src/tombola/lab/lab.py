@@ -81,9 +81,23 @@ class Lab(OneLine):
         self._terminated = False  # by SIGTERM
 
     def _in_one_line(self) -> str:
-        where = f"{self.workers} worker processes" if self.workers else "this process"
-        where = where if self.scheduler is None else f"the workers of {self.scheduler}"
-        return f"<lab in {self.store.root}, jobs run in {where}>"
+        return f"<lab in {self.store.root}, jobs run in {self._where()}>"
+
+    def _facts(self) -> dict[str, object]:
+        settings = self.settings
+        return {
+            "store": self.store.root,
+            "jobs run in": self._where(),
+            "device": settings.device,
+            "mode": settings.mode,
+            "threads on a CPU": settings.threads,
+            "strict": settings.strict,
+        }
+
+    def _where(self) -> str:
+        if self.scheduler is not None:
+            return f"the workers of {self.scheduler}"
+        return f"{self.workers} worker processes" if self.workers else "this process"
 
     def run(
         self,

@@ -51,6 +51,9 @@ class Recipe(OneLine):
         changed = [name for name, default in defaults.items() if getattr(self, name) != default]
         return f"Recipe({', '.join(f'{name}={getattr(self, name)!r}' for name in changed)})"
 
+    def _facts(self) -> dict[str, object]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     def __post_init__(self) -> None:
         for entry in fields(self):
             object.__setattr__(self, entry.name, _as_pythons(getattr(self, entry.name)))

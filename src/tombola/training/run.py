@@ -88,6 +88,18 @@ class Run(OneLine):
             f"noise {self.noise}, trained on {self.device}>"
         )
 
+    def _facts(self) -> dict[str, object]:
+        trained: dict[str, object] = {"trained": "elsewhere"}
+        if not self.foreign:
+            trained = {
+                "test accuracy": f"{self.accuracy:.2f}%",
+                "end": self.end,
+                "epochs": f"{self.ticket.epoch} to {self.history[-1].epoch}",
+                "noise": self.noise,
+                "trained": f"in {self.precision} on {self.device}, {self.engine}",
+            }
+        return self.ticket._facts() | trained
+
     @property
     def best_accuracy(self) -> float:
         """Highest test accuracy after any epoch, in percent; logged only, never selected by."""
