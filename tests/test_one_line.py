@@ -1,9 +1,9 @@
-"""What values say of themselves: one line under 300 characters, in a notebook too."""
+"""What values say of themselves: one line under 300 characters, and a small table in a notebook."""
 
 from dataclasses import replace
-from html import escape
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -45,8 +45,8 @@ def test_each_value_says_in_one_line_what_it_is(
     )  # fmt: skip
     assert repr(values[made]) == expected
     assert len(expected) < 300
-    if made != "history":
-        assert values[made]._repr_html_() == f"<code>{escape(expected)}</code>"
+    table = ElementTree.fromstring(values[made]._repr_html_())
+    assert 3 <= len(list(table.iter("tr"))) < 20
 
 
 def test_a_recipe_reads_back_what_it_says() -> None:
@@ -83,3 +83,19 @@ def test_what_a_file_held_does_no_harm_in_a_line(chain: list[tb.Run]) -> None:
     assert repr(hostile).isprintable()
     assert len(repr(hostile)) < 300
     assert repr(History([])) == "<history of no epochs>"
+
+
+def test_a_table_has_the_values_and_shows_what_a_file_held_as_text(
+    chain: list[tb.Run], digits: tb.Data, tmp_path: Path
+) -> None:
+    html = chain[2]._repr_html_()
+    assert f'<td style="text-align: left">{chain[2].accuracy:.2f}%</td>' in html
+    assert "0.25" not in html
+    assert "75.00%" in html
+    named = replace(digits, name="<script>alert(1)</script>", class_names=("<b>",) * 10)
+    assert "&lt;script&gt;" in named._repr_html_()
+    assert "<b>" not in named._repr_html_() + replace(chain[0], device="<b>\n")._repr_html_()
+    assert "this process" in tb.Lab(tmp_path)._repr_html_()
+    barrier = tb.barrier(chain[0], chain[1], digits, points=3)
+    assert f"{barrier.errors[1]:.2f}%" in barrier._repr_html_()
+    assert "not known" in tb.run_from(chain[0].weights, network=chain[0].ticket.network)._repr_html_()

@@ -55,7 +55,7 @@ def test_an_undeclared_function_is_refused_with_the_remedy() -> None:
      "forgetting", "convergence"],
 )  # fmt: skip
 def test_the_librarys_own_functions_are_declared_under_their_names(name: str) -> None:
-    assert registry.declaration(name).function is getattr(tb, name)
+    assert registry.declaration(name) is registry.declaration_of(getattr(tb, name))
 
 
 def test_a_cost_of_arguments_that_the_function_lacks_is_refused() -> None:

@@ -1,16 +1,21 @@
 # The public face: each name and its home, for type checkers and for __init__.py, which loads them when used.
 from .cost import Cost as Cost
 from .data.augmentation import Augmentation as Augmentation
+from .data.convert import data_from as data_from
+from .data.convert import normalized as normalized
 from .data.fitting import fit_images as fit_images
 from .data.imageset import Data as Data
 from .data.imageset import ImageSet as ImageSet
 from .data.imageset import data_from_tensors as data_from_tensors
 from .data.load import load_data as load_data
 from .data.subsets import subset as subset
+from .data.subsets import take as take
 from .data.transform import declare_augmentation as declare_augmentation
 from .errors import TombolaError as TombolaError
 from .experiments.experiment import Experiment as Experiment
 from .experiments.experiment import OwnStudy as OwnStudy
+from .exports import convert as convert
+from .face import set_num_threads as set_num_threads
 from .lab.job import Job as Job
 from .lab.job import job as job
 from .lab.lab import Lab as Lab
@@ -35,6 +40,8 @@ from .measures.learning import forgetting as forgetting
 from .measures.learning import forgetting_curve as forgetting_curve
 from .measures.learning import forgetting_ranking as forgetting_ranking
 from .measures.learning import summed_forgetting as summed_forgetting
+from .measures.parts import batches as batches
+from .measures.parts import module as module
 from .measures.probe import Probes as Probes
 from .measures.probe import probe as probe
 from .measures.statistics import Summary as Summary
@@ -46,6 +53,7 @@ from .measures.untrained import untrained as untrained
 from .networks.initialization import declare_init as declare_init
 from .networks.network import Network as Network
 from .networks.network import declare_network as declare_network
+from .open_lth import open_lth as open_lth
 from .pruning.controls import densify as densify
 from .pruning.controls import permute as permute
 from .pruning.controls import randomize as randomize
@@ -71,3 +79,5 @@ from .training.run import Run as Run
 from .training.trunk import ticket_at as ticket_at
 from .training.trunk import trunk as trunk
 from .version import __version__ as __version__
+from .weights import run_from as run_from
+from .weights import ticket_from as ticket_from

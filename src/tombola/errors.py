@@ -28,6 +28,14 @@ class RecipeError(TombolaError):
     """A training recipe or search setting outside what is possible."""
 
 
+class ExportError(TombolaError):
+    """A run that cannot be written in the form of another library, or reads back as something else."""
+
+
+class ArgumentError(TombolaError, TypeError):
+    """An argument of a type that a function does not take."""
+
+
 class DeviceError(TombolaError):
     """A device that is not there, cannot compute what is asked, or has too little memory."""
 

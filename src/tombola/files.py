@@ -45,7 +45,7 @@ def write_tensors(
     Raises :class:`~tombola.errors.StoreError` when the place cannot be written to.
     """
     path = Path(path)
-    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    contiguous = _apart({name: tensor.detach().contiguous() for name, tensor in tensors.items()})
     metadata = {
         "kind": kind,
         "description": json.dumps(description, sort_keys=True, allow_nan=False),
@@ -58,6 +58,17 @@ def write_tensors(
     except (OSError, SafetensorError) as error:
         raise unwritable(path, error) from error
     write_whole(path, content, make_folder=True, synced=synced)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, each in memory of its own: safetensors writes no two that share theirs."""
+    owners: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        owner = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if owner in owners else tensor
+        owners.add(owner)
+    return apart
 
 
 def read_tensors(

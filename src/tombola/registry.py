@@ -159,6 +159,8 @@ def _import_built_in() -> None:
 
 def declaration_of(function: Callable[..., Any]) -> Declaration:
     """The declaration of that function; :class:`~tombola.errors.JobError` with the remedy if it has none."""
+    if getattr(function, "__module__", None) == "tombola":  # as the public face shows it
+        function = inspect.unwrap(function)
     for declared in _declarations.values():
         if declared.function is function:
             return declared

@@ -16,7 +16,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tombola import files
 from tombola.cost import Cost, Outline
@@ -24,8 +24,9 @@ from tombola.data.imageset import Data
 from tombola.errors import NetworkError, TicketError, reason
 from tombola.networks.fit import check_fits
 from tombola.networks.initialization import Scheme
+from tombola.networks.module import DataSource, loaded_module
 from tombola.networks.network import Factory, Network, weights_of
-from tombola.networks.prunable import Coverage, coverage, layout, prunable_names
+from tombola.networks.prunable import Coverage, coverage, empty_module, layout, prunable_names
 from tombola.networks.versions import as_written, bare_name
 from tombola.one_line import OneLine
 from tombola.registry import declare
@@ -37,6 +38,9 @@ Mask = Mapping[str, Tensor]
 _KIND = "tombola.ticket/1"
 _TRAINED = "trained."
 
+UNKNOWN_START = 64 * "0"
+"""In place of the fingerprint of a start of which nothing is known."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Ticket(OneLine):
@@ -44,7 +48,8 @@ class Ticket(OneLine):
 
     network: the description of the network to build.
     start: the dense start, one CPU tensor for each entry of the network's ``state_dict``. If ``complete`` is
-        False, the values at pruned positions are not known and are 0.
+        False, the values at pruned positions are not known and are 0. Of a run that was trained elsewhere no
+        value may be known: then they are meta tensors, which have a shape only.
     mask: one bool CPU tensor for each prunable weight, True where the weight is kept.
     epoch: the place in the schedule at which the start was taken; 0 is the initialisation.
     step, steps: after how many steps of that epoch the start was taken, of how many; 0 of 1 at its beginning.
@@ -103,6 +108,21 @@ class Ticket(OneLine):
         """The place in the schedule at which the start was taken, in words."""
         return f"epoch {self.epoch}" + (f", step {self.step} of {self.steps}" if self.step else "")
 
+    def _facts(self) -> dict[str, object]:
+        return {
+            "network": self.network.written,
+            "weights kept": f"{self.kept:,} of {self.total:,}",
+            "sparsity": f"{100 * self.sparsity:.2f}%",
+            "round": self.round,
+            "taken at epoch": self.epoch,
+            "start": self.start_fingerprint[:12] if self.has_start else "not known",
+        }
+
+    @property
+    def has_start(self) -> bool:
+        """Whether the weights are known that training started from."""
+        return self.start_fingerprint != UNKNOWN_START
+
     @cached_property
     def kept(self) -> int:
         """Number of prunable weights that the mask keeps."""
@@ -138,8 +158,11 @@ class Ticket(OneLine):
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def weights(self) -> dict[str, Tensor]:
-        """The weights that training starts from: the start, or trained weights, exactly 0 where pruned."""
-        weights = apply_mask(self.start if self.trained is None else self.trained, self.mask)
+        """The weights that training starts from: the start, or trained weights, exactly 0 where pruned.
+
+        Raises :class:`~tombola.errors.TicketError` if they are not known.
+        """
+        weights = apply_mask(self.known_start() if self.trained is None else self.trained, self.mask)
         for name, first in self._tied_names().items():
             weights[name] = weights[first]
         return weights
@@ -151,8 +174,18 @@ class Ticket(OneLine):
         # The network is built only where there may be any.
         return layout(self.network).tied if any(value.shape in shapes for value in others) else {}
 
+    def known_start(self) -> State:
+        """The start; :class:`~tombola.errors.TicketError` if it is not known what training started from."""
+        if not self.has_start:
+            raise TicketError(
+                "it is not known what training started from; say run_from(..., start=...), or give the "
+                "start to ticket.with_start(...)"
+            )
+        return self.start
+
     def dense_start(self) -> State:
         """The dense start; :class:`~tombola.errors.TicketError` if this ticket does not carry it."""
+        self.known_start()
         if not self.complete:
             raise TicketError(
                 f"this ticket does not carry its dense start {printable(self.start_fingerprint[:12])}; "
@@ -161,8 +194,15 @@ class Ticket(OneLine):
         return self.start
 
     def with_start(self, start: State) -> Ticket:
-        """The same ticket with its dense start; TicketError if that is not the start this ticket names."""
+        """The same ticket with its dense start; TicketError if that is not the start this ticket names.
+
+        A ticket whose start is not known takes any of its network.
+        """
         fingerprint = files.fingerprint(start)
+        if not self.has_start:
+            return _in_network_order(
+                replace(self, start=dict(start), start_fingerprint=fingerprint, complete=True)
+            )
         if fingerprint != self.start_fingerprint:
             needed = printable(self.start_fingerprint[:12])
             raise TicketError(f"that is start {fingerprint[:12]}; this ticket needs {needed}")
@@ -198,6 +238,14 @@ class Ticket(OneLine):
             trained=None if self.trained is None else apply_mask(self.trained, in_order),
         )
 
+    def module(self, *, normalize: DataSource | None = None) -> nn.Module:
+        """The network with the weights that training starts from, as a plain module in evaluation mode.
+
+        normalize: data, or a name or folder of them, whose mean and standard deviation are put in front: the
+            module then takes pixel values from 0 to 255, uint8 or float ``(N, C, H, W)``.
+        """
+        return loaded_module(self.network, self.weights(), normalize)
+
     def save(self, path: str | os.PathLike[str], *, with_start: bool = False) -> None:
         """Write the ticket to one safetensors file: packed mask, surviving weights, description.
 
@@ -224,18 +272,20 @@ class Ticket(OneLine):
         start: which weights go along: ``"surviving"`` ones, the ``"whole"`` dense start, or ``"none"`` where
             the start is kept elsewhere under its fingerprint.
         """
+        if not self.has_start:
+            start = "unknown"
         description = {
             "network": self.network.description(),
             "epoch": self.epoch,
             "round": self.round,
             "density": self.density,
             "start": self.start_fingerprint,
-            "start_kept": start if self.complete or start == "none" else "surviving",
+            "start_kept": start if self.complete or start in ("none", "unknown") else "surviving",
             "nonfinite": self.nonfinite,
             "shapes": {name: list(keep.shape) for name, keep in self.mask.items()},
         }
         tensors = {f"mask.{name}": files.pack_bits(keep) for name, keep in self.mask.items()}
-        if start != "none":
+        if start not in ("none", "unknown"):
             tensors |= pack_state(self.start, self.mask)
         if start == "whole":
             tensors |= {f"pruned.{name}": self.start[name][~keep] for name, keep in self.mask.items()}
@@ -260,7 +310,11 @@ class Ticket(OneLine):
             described = _described_network(description["network"], network)
             shapes = {name: tuple(shape) for name, shape in description["shapes"].items()}
             mask = {name: files.unpack_bits(tensors[f"mask.{name}"], shape) for name, shape in shapes.items()}
-            if description["start_kept"] != "none":
+            if description["start_kept"] == "unknown":
+                if description["start"] != UNKNOWN_START:
+                    raise TicketError("a ticket names a start that it says is not known")
+                start = unknown_state(described)
+            elif description["start_kept"] != "none":
                 start = unpack_state(tensors, mask)
                 if description["start_kept"] == "whole":
                     for name, keep in mask.items():
@@ -269,7 +323,9 @@ class Ticket(OneLine):
                 raise TicketError(f"the dense start {printable(description['start'][:12])} is not at hand")
             trained = unpack_state(tensors, mask, prefix=_TRAINED) if description.get("trained") else None
             # A dense ticket's surviving weights are all of them.
-            complete = description["start_kept"] != "surviving" or all(keep.all() for keep in mask.values())
+            complete = description["start_kept"] in ("none", "whole") or (
+                description["start_kept"] == "surviving" and all(keep.all() for keep in mask.values())
+            )
             ticket = cls(
                 described, start, mask, int(description["epoch"]), int(description["round"]),
                 float(description["density"]), str(description["start"]),
@@ -407,3 +463,11 @@ def _in_network_order(ticket: Ticket) -> Ticket:
     mask = {name: ticket.mask[name] for name in prunable if name in ticket.mask}
     start, *trained = ({name: state[name] for name in expected} for state in states)
     return replace(ticket, start=start, mask=mask, trained=trained[0] if trained else None)
+
+
+def unknown_state(network: Network) -> dict[str, Tensor]:
+    """A state of the network without values, as meta tensors."""
+    return {
+        name: torch.empty_like(value, device="meta")
+        for name, value in empty_module(network).state_dict().items()
+    }

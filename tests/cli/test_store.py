@@ -141,3 +141,19 @@ def test_workers_and_a_scheduler_exclude_each_other(
     )
     assert code == 2
     assert "exclude each other" in err
+
+
+def test_a_training_is_converted_for_others(
+    tombola: Callable[..., Result], trained: tuple[tb.Lab, tb.Job], tmp_path: Path
+) -> None:
+    lab, job = trained
+    file = tmp_path / "run.safetensors"
+    code, out, _ = tombola("convert", job.name[:10], file)
+    assert (code, out.strip()) == (0, f"{file}: read back, its logits differ by at most 0")
+    again = tb.run_from(file, network="convnet", data="digits")
+    assert (
+        tb.run_from(lab.result(job).weights, network="convnet", data="digits").fingerprint
+        == again.fingerprint
+    )
+    code, _, err = tombola("convert", job.name[:10], tmp_path / "run.h5")
+    assert (code, "tells no form" in err, err.count("\n")) == (2, True, 1)

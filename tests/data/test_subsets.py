@@ -1,6 +1,9 @@
 import itertools
 import math
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -214,3 +217,54 @@ def test_the_split_never_changes() -> None:
     # Pinned: another split would make every stored result one of other data.
     _, test = stratified_split(torch.zeros(20, dtype=torch.int64), 0.2)
     assert test.tolist() == [6, 7, 11, 17]
+
+
+def test_taken_images_are_the_full_sets_own_inputs(digits: tb.Data) -> None:
+    part = tb.take(digits, [7, 3, 3, 900])
+    assert torch.equal(part.train.images, torch.stack([digits.train.images[i] for i in (7, 3, 3, 900)]))
+    assert part.train.labels.tolist() == [int(digits.train.labels[i]) for i in (7, 3, 3, 900)]
+    assert part.test is digits.test
+    assert (part.classes, part.class_names) == (10, digits.class_names)
+    assert torch.equal(part.mean, digits.mean)
+    assert torch.equal(part.std, digits.std)
+
+
+def test_a_part_may_lack_classes_and_trains_and_is_told_by_its_pixels(digits: tb.Data) -> None:
+    small = digits.train.labels < 5
+    part = tb.take(digits, small)
+    assert len(part.train) == int(small.sum())
+    assert set(part.train.labels.tolist()) == {0, 1, 2, 3, 4}
+    assert part.name == f"digits-part-{tb.take(digits, np.flatnonzero(small)).fingerprint[:12]}"
+    assert part.name != tb.take(digits, ~small).name
+    assert tb.subset(part, shots=2).train.labels.bincount(minlength=10).tolist() == [2] * 5 + [0] * 5
+    with pytest.raises(DataError, match="ask for at most"):
+        tb.subset(part, shots=1000)
+    ticket = tb.initialize("convnet", part)
+    assert tb.train(ticket, part, tb.Recipe(epochs=1, batch_size=100)).history[-1].epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ([0, 1198], "indices run from 0 to 1,198; the train images of digits are 0 to 1,197"),
+        ([-1], "indices run from -1 to -1"),
+        ([], "no indices"),
+        ([0.5], r"indices are torch.float32 \(1,\); give a list of whole numbers, or 1,198 bools"),
+        ([True, False], r"indices are torch.bool \(2,\)"),
+        ("abc", "indices are no list of whole numbers"),
+    ],
+)
+def test_indices_that_name_no_images_are_refused(digits: tb.Data, indices: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        tb.take(digits, indices)
+
+
+def test_taking_is_a_job_whose_data_others_take(digits: tb.Data, tmp_path: Path) -> None:
+    lab = tb.Lab(tmp_path)
+    start = tb.job(tb.initialize, "convnet", "digits")
+    part = tb.job(tb.take, "digits", list(range(0, 300, 3)))
+    run = lab.result(tb.job(tb.train, start, part, tb.Recipe(epochs=1, batch_size=50)))
+    assert len(run.forgetting.events) == 100
+    threes = tb.take(digits, digits.train.labels == 3)
+    run = lab.result(tb.job(tb.train, start, threes, tb.Recipe(epochs=1, batch_size=61)))
+    assert len(run.forgetting.events) == 122

@@ -8,11 +8,11 @@ import pytest
 from torch import nn
 
 import tombola as tb
+from tombola.cores import available_cores
 from tombola.errors import RecipeError, TombolaError
 from tombola.experiments.experiment import Experiment
 from tombola.lab.chains import imp_jobs, ticket_jobs
 from tombola.lab.execute import Settings
-from tombola.lab.slots import available_cores
 from tombola.pruning.allocation import nearest_count
 from tombola.pruning.prune import Pruning
 from tombola.search import check_rounds, mask_search

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 import tombola as tb
+from tombola.cores import available_cores
 from tombola.errors import JobError, StoreError
 from tombola.lab import lease as leases
 from tombola.lab.chains import imp_jobs
@@ -21,7 +22,6 @@ from tombola.lab.engine import Outcome, Progress, run_on_cluster
 from tombola.lab.execute import Settings
 from tombola.lab.job import Job, all_needed
 from tombola.lab.results import Packed
-from tombola.lab.slots import available_cores
 from tombola.lab.store import Store
 from tombola.registry import declaration
 

@@ -19,12 +19,12 @@ def demo(
 ) -> None:
     """The paper in miniature, on real handwritten digits: a minute or two on two cores."""
     from tombola.cli.own import print_tables, write_page
+    from tombola.cores import available_cores
     from tombola.experiments.compute import run_experiments
     from tombola.experiments.demo import demo as experiment
     from tombola.lab.execute import Settings
     from tombola.lab.lab import Lab
     from tombola.lab.progress import Bar
-    from tombola.lab.slots import available_cores
 
     started = time.perf_counter()
     console = InertConsole()

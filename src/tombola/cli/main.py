@@ -16,6 +16,7 @@ import tyro
 
 from tombola.cli.bench import bench
 from tombola.cli.console import inert_errors, say_error
+from tombola.cli.conversion import convert
 from tombola.cli.demo import demo
 from tombola.cli.imp import imp
 from tombola.cli.imports import import_files, split_imports
@@ -45,6 +46,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "verify": verify,
     "gc": gc,
     "export": export,
+    "convert": convert,
     "import": import_,
 }
 

@@ -148,9 +148,9 @@ def _compute(declared: Declaration, values: dict[str, Any]) -> None:
     for key, value in arguments.items():
         kinds = _kinds(hints.get(key, str))
         if kinds and isinstance(value, tuple):
-            arguments[key] = [_subject(lab.store, declared.name, key, text, kinds) for text in value]
+            arguments[key] = [subject_of(lab.store, declared.name, key, text, kinds) for text in value]
         elif kinds and value is not None:
-            arguments[key] = _subject(lab.store, declared.name, key, value, kinds)
+            arguments[key] = subject_of(lab.store, declared.name, key, value, kinds)
     measure_job = job(declared.function, **arguments)
     if values["recompute"]:
         remove_jobs(lab.store, {measure_job.name})
@@ -163,7 +163,7 @@ def _compute(declared: Declaration, values: dict[str, Any]) -> None:
         say(console, f"{key or 'value'}: {number:g}")
 
 
-def _subject(
+def subject_of(
     store: StoreFolder, measure: str, key: str, text: str, kinds: tuple[type, ...]
 ) -> Job | Ticket | Run:
     """A finished job, or a ticket or run out of a file."""

@@ -124,7 +124,7 @@ def write_page(
     files: whether to write its tables and figures as files of their own, too.
     provenance: what else is to be said of where the numbers come from.
     """
-    from tombola.lab.slots import available_cores
+    from tombola.cores import available_cores
     from tombola.report.gather import gather_chains
     from tombola.report.write import write_report
 

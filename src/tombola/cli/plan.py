@@ -62,11 +62,12 @@ def plan(
 ) -> None:
     """What experiments would cost: jobs, epochs, hours on this device, disk. Nothing is run."""
     with nothing_collected():
+        from tombola.cores import check_per_core
         from tombola.experiments.bound import jobs_behind
         from tombola.experiments.paper.jobs import PaperJobs
         from tombola.experiments.paper.studies import PAPER
         from tombola.experiments.plan import plan as make_plan
-        from tombola.lab.slots import check_per_core, check_slots
+        from tombola.lab.slots import check_slots
         from tombola.lab.staleness import warn_stale
         from tombola.training.device import resolve_device
 
@@ -111,9 +112,10 @@ def _costing(
     slots: int | None,
 ) -> _Costing:
     """The same for a device, with its speeds if they have been measured."""
+    from tombola.cores import available_cores
     from tombola.experiments.bound import jobs_behind
     from tombola.lab.bench import known_speeds
-    from tombola.lab.slots import available_cores, available_gpus, default_slots
+    from tombola.lab.slots import available_gpus, default_slots
     from tombola.networks.versions import bare_name
 
     measured = known_speeds(device)

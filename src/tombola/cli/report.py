@@ -44,10 +44,10 @@ def report(
         report_own(own, out, _looking_lab(store), page_only=page_only)
         return
     with nothing_collected():
+        from tombola.cores import available_cores
         from tombola.experiments.paper.jobs import PaperJobs
         from tombola.experiments.paper.studies import STUDIES, studies_named
         from tombola.experiments.study import bind
-        from tombola.lab.slots import available_cores
         from tombola.report.gather import gather
         from tombola.report.write import write_report
 

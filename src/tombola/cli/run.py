@@ -76,8 +76,8 @@ def run(
 ) -> None:
     """Compute what is missing of the paper's studies, or of experiments of your own."""
     stop = begin_stop(stop_after)
+    from tombola.cores import available_cores
     from tombola.lab.execute import Settings
-    from tombola.lab.slots import available_cores
 
     # Workers inherit it: a note on every job would bury what is said here.
     os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning")

@@ -35,7 +35,7 @@ from tombola.untrusted import printable
 # Share of the images that becomes the test split of a set that has none.
 TEST_FRACTION = 0.2
 
-_TEST_SPLITS = ("test", "valid", "validation", "val")
+TEST_SPLITS = ("test", "valid", "validation", "val")
 
 # How long the hub may take to answer whether it has a data set, in seconds.
 _PATIENCE = 5.0
@@ -73,11 +73,8 @@ def load(origin: DataOrigin) -> Data:
         tables = [table for table in _tables(splits, entry.pooled, name) if len(table)]
         if not tables:
             raise DataError(f"{name}: no images in it")
-        features = tables[0].features
-        image = image_column(features, name)
-        label = label_column(features, name, preferred=entry.label)
-        labels, class_names = class_indices(tables, label, name)
-        images = decoded(tables, image, name, origin.folder or _repository_folder(entry.repository))
+        folder = origin.folder or _repository_folder(entry.repository)
+        images, labels, class_names = images_and_labels(tables, name, folder, entry.label)
         del tables, splits
     if len(images) == 2 and not entry.pooled:
         train, test = map(ImageSet, images, labels)
@@ -89,6 +86,21 @@ def load(origin: DataOrigin) -> Data:
     return Data(name, train, test, class_names, mirrored=entry.mirrored, source=origin.source)
 
 
+def images_and_labels(
+    tables: Sequence[Any], name: str, folder: Path, preferred: str | None = None
+) -> tuple[list[Tensor], list[Tensor], tuple[str, ...]]:
+    """Images and labels of each split, and the class names; errors as for :func:`load`.
+
+    tables: one ``datasets.Dataset`` for each split, none of them empty. name: of the data set, for errors.
+    folder: where files must lie that a table names. preferred: the label's column, where it has that.
+    """
+    features = tables[0].features
+    image = image_column(features, name)
+    label = label_column(features, name, preferred)
+    labels, class_names = class_indices(tables, label, name)
+    return decoded(tables, image, name, folder), labels, class_names
+
+
 def _tables(splits: dict[str, Any], pooled: bool, name: str) -> list[Any]:
     """The tables of the train and the test split; those of all splits if they are pooled or there is one."""
     if pooled:
@@ -97,7 +109,7 @@ def _tables(splits: dict[str, Any], pooled: bool, name: str) -> list[Any]:
         return list(splits.values())
     if "train" not in splits:
         raise DataError(f"{name}: no split 'train'; splits seen: {', '.join(map(repr, splits))}")
-    return [splits["train"], *[splits[split] for split in _TEST_SPLITS if split in splits][:1]]
+    return [splits["train"], *[splits[split] for split in TEST_SPLITS if split in splits][:1]]
 
 
 def _from_folder(folder: Path, name: str, scratch: str) -> dict[str, Any]:
@@ -299,7 +311,7 @@ def decoded(tables: Sequence[Any], column: str, name: str, folder: Path) -> list
                 if not splits or _planes(picture) > splits[0].shape[1]:
                     _check_memory(picture, sum(rows), f"{name}: {sum(rows):,} images like image {row}", cell)
                 width, height = picture.size
-                pixels = _pixels(picture)
+                pixels = picture_pixels(picture)
                 if sorted(pixels.shape[1:]) != sorted((height, width)):  # turned around it may be
                     raise ValueError("its header says another size")
             sizes[pixels.shape[1:]] += 1
@@ -376,7 +388,7 @@ def _planes(image: Any) -> int:
     return 1 if image.mode in _GREY_MODES or image.mode == "I" or image.mode.startswith("I;16") else 3
 
 
-def _pixels(image: Any) -> NDArray[np.uint8]:
+def picture_pixels(image: Any) -> NDArray[np.uint8]:
     """The pixels of a PIL image as uint8 ``(1, H, W)`` if its mode is a grey one, else ``(3, H, W)``."""
     from PIL import ExifTags, ImageOps
 

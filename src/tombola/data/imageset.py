@@ -85,6 +85,7 @@ class Data(OneLine):
     source: where a worker loads the same data from, a name or a folder; None for tensors made by the caller.
     normalization: mean and standard deviation of each channel on the scale 0..1, where they are not those of
         the train split: a subset is normalised as the full set, so that its images are the very same inputs.
+        Only such a part of another set may lack images of a class in its train split.
         Of features, of each of the first dimension, and on their own scale; None: they are taken as they are.
     vocabulary: of tokens, how many there are, so that they are 0 to one less; else None.
     """
@@ -105,6 +106,19 @@ class Data(OneLine):
         vocabulary = "" if self.vocabulary is None else f", a vocabulary of {self.vocabulary:,}"
         return f"<data {self.name}: {counts}{vocabulary}, {self.classes} classes>"
 
+    def _facts(self) -> dict[str, object]:
+        mean, std = ([round(value, 4) for value in values.tolist()] for values in (self.mean, self.std))
+        return {
+            "name": self.name,
+            "train images": f"{len(self.train):,}",
+            "test images": f"{len(self.test):,}",
+            "shape": "x".join(map(str, self.train.images.shape[1:])),
+            "classes": f"{self.classes}: {', '.join(self.class_names)}",
+            "mean": mean,
+            "standard deviation": std,
+            "mirrored": self.mirrored,
+        }
+
     def __post_init__(self) -> None:
         for text in (self.name, *self.class_names):
             if has_control_characters(text):
@@ -117,18 +131,14 @@ class Data(OneLine):
             )
         self._check_vocabulary()
         for split, images in (("train", self.train), ("test", self.test)):
-            counts = torch.bincount(images.labels.clamp(min=0), minlength=self.classes)
-            if images.labels.min() < 0 or len(counts) > self.classes:
-                low, high = int(images.labels.min()), int(images.labels.max())
+            low, high = int(images.labels.min()), int(images.labels.max())
+            if low < 0 or high >= self.classes:
                 raise DataError(
                     f"{self.name}: {split} labels run from {low} to {high}; allowed 0 to {self.classes - 1}"
                 )
-            missing = [self.class_names[i] for i in (counts == 0).nonzero().flatten().tolist()]
-            if missing:
-                some = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
-                raise DataError(
-                    f"{self.name}: the {split} split has no image of class {some}; every class needs some"
-                )
+            # What is normalised as another set is part of it, and may have no image of some classes.
+            if split == "test" or self.normalization is None:
+                check_every_class(self.name, split, images.labels, self.class_names)
         if self.normalization is not None:
             means, deviations = self.normalization
             lengths = (len(means), len(deviations))
@@ -234,6 +244,21 @@ class Data(OneLine):
         if self.vocabulary is not None:
             digest.update(f"vocabulary {self.vocabulary}".encode())
         return digest.hexdigest()
+
+
+def check_every_class(
+    name: str, split: str, labels: Tensor, class_names: Sequence[str], *, of: Tensor | None = None
+) -> None:
+    """Raises DataError, with their names, for classes of which a split of a data set has no image.
+
+    of: labels of the set that the split is part of; no image is needed of a class that is not among them.
+    """
+    counts = torch.bincount(labels, minlength=len(class_names))
+    wanted = torch.ones_like(counts) if of is None else torch.bincount(of, minlength=len(class_names))
+    missing = [class_names[i] for i in ((counts == 0) & (wanted > 0)).nonzero().flatten().tolist()]
+    if missing:
+        some = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        raise DataError(f"{name}: the {split} split has no image of class {some}; every class needs some")
 
 
 def data_from_tensors(

@@ -1,22 +1,25 @@
-"""Class-balanced subsets of a data set (section 5.2 and Appendix F of the paper), and the train/test split.
+"""Subsets of a data set, class-balanced (section 5.2 and Appendix F of the paper) or any, and its splits.
 
 A subset is a data set like any other: some of the train images in their old order, and the test split and
-normalisation of the full set, so that its images are the very same inputs. Every class is shuffled once a
-seed, and a subset takes the first images of each: smaller subsets lie within larger ones (reading H3).
+normalisation of the full set, so that its images are the very same inputs. For a balanced one every class is
+shuffled once a seed, and the first images of each are taken: smaller subsets lie within larger ones (reading
+H3).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tombola.cost import Cost, Size
-from tombola.data.imageset import Data, ImageSet
-from tombola.errors import DataError
+from tombola.data.imageset import Data, ImageSet, check_every_class
+from tombola.errors import DataError, reason
 from tombola.registry import declare
 from tombola.seeds import generator
 
@@ -48,12 +51,64 @@ def subset(data: Data, *, share: float | None = None, shots: int | None = None, 
     return with_images(data, torch.cat(chosen), f"{data.name}-{size_text(share, shots)}-seed{seed}")
 
 
+Indices = Sequence[int] | np.ndarray[Any, Any] | Tensor
+
+
+def _take_cost(data: Size, indices: Sequence[int]) -> Cost:
+    """Nothing but the size of what is taken."""
+    return Cost(result=data.part(len(indices) / data.train if data.train else None))
+
+
+@declare("take", stored=False, cost=_take_cost)
+def take(data: Data, indices: Indices) -> Data:
+    """The data with the train images at some indices, in that order.
+
+    indices: whole numbers from 0 to below the number of train images, or a bool for each of these; a list, an
+        array or a tensor, and for a job a list. An image that is taken twice counts as two.
+
+    Test split, class numbers and normalisation are those of the full set, so the images are the very same
+    inputs; classes may be left without any. The name ends in the fingerprint of what was taken.
+
+    Raises :class:`~tombola.errors.DataError` for indices out of range or of another type, or none.
+    """
+    part = _part(data, _checked_indices(data, indices), data.name)
+    return replace(part, name=f"{data.name}-part-{part.fingerprint[:12]}")
+
+
+def _checked_indices(data: Data, indices: Indices) -> Tensor:
+    """Indices of train images as int64 ``(n,)``."""
+    count = len(data.train)
+    try:
+        positions = torch.as_tensor(indices)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"indices are no list of whole numbers: {reason(error)}") from None
+    if positions.dtype == torch.bool and positions.shape == (count,):
+        positions = positions.nonzero().flatten()
+    if not positions.numel():
+        raise DataError(f"no indices, so nothing is taken of {data.name}; give at least one")
+    if positions.ndim != 1 or positions.is_floating_point() or positions.dtype == torch.bool:
+        raise DataError(
+            f"indices are {positions.dtype} {tuple(positions.shape)}; give a list of whole numbers, or "
+            f"{count:,} bools, one for each train image of {data.name}"
+        )
+    positions = positions.long()
+    low, high = int(positions.min()), int(positions.max())
+    if low < 0 or high >= count:
+        raise DataError(
+            f"indices run from {low:,} to {high:,}; the train images of {data.name} are 0 to {count - 1:,}"
+        )
+    return positions
+
+
 def class_counts(data: Data, share: float | None, shots: int | None) -> list[int]:
-    """How many train images of each class a class-balanced subset has; errors as for :func:`subset`."""
+    """How many train images of each class a class-balanced subset has; errors as for :func:`subset`.
+
+    None of a class without train images, as a set made by :func:`take` may have.
+    """
     if (share is None) == (shots is None):
         raise DataError(f"share is {share} and shots is {shots}; give one of them")
     totals = torch.bincount(data.train.labels, minlength=data.classes).tolist()
-    fewest = min(totals)
+    fewest = min(total for total in totals if total)
     scarce = data.class_names[totals.index(fewest)]
     if shots is not None:
         if not isinstance(shots, int | np.integer) or shots < 1:
@@ -63,11 +118,11 @@ def class_counts(data: Data, share: float | None, shots: int | None) -> list[int
                 f"shots is {shots}, but class {scarce!r} of {data.name} has {fewest} train images; "
                 f"ask for at most {fewest}"
             )
-        return [int(shots)] * data.classes
+        return [int(shots) if total else 0 for total in totals]
     if share is None or not 0 < share <= 1:
         raise DataError(f"share is {share}; it must lie above 0 and be at most 1")
     counts = [rounded_half_up(share * total) for total in totals]
-    if min(counts) == 0:
+    if any(total and not count for total, count in zip(totals, counts, strict=True)):
         raise DataError(
             f"share is {share}, which leaves no image of class {scarce!r} of {data.name} with its {fewest} "
             f"train images; ask for {1 / fewest:.2g}, or give shots"
@@ -81,8 +136,14 @@ def with_images(data: Data, chosen: Tensor, name: str) -> Data:
     chosen: int64 ``(n,)``, indices of train images.
     name: of the new data set, by which jobs tell it from the full one.
     """
-    kept = chosen.sort().values
-    train = ImageSet(data.train.images[kept], data.train.labels[kept])
+    part = _part(data, chosen.sort().values, name)
+    check_every_class(name, "train", part.train.labels, data.class_names, of=data.train.labels)
+    return part
+
+
+def _part(data: Data, indices: Tensor, name: str) -> Data:
+    """The data with these train images, normalised as the full set."""
+    train = ImageSet(data.train.images[indices], data.train.labels[indices])
     moments = tuple(data.mean.tolist()), tuple(data.std.tolist())
     return replace(data, name=name, train=train, source=None, normalization=moments)
 

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from rich.table import Table
 
+from tombola.cores import intra_op_threads
 from tombola.data import cache
 from tombola.disk import write_whole
 from tombola.errors import DeviceError, RecipeError, StoreError, reason
-from tombola.lab.slots import intra_op_threads
 from tombola.networks.versions import bare_name
 from tombola.training.device import Mode, hardware_name
 from tombola.training.throughput import Machine, Speed, measure_machine, measure_speed

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from tombola.cores import intra_op_threads
 from tombola.errors import ClusterError, DeviceError, JobError, StoreUnwritable, TombolaError, Unfinished
 from tombola.lab.deadline import Left, Stop, Stopped
 from tombola.lab.environment import versions
@@ -23,7 +24,6 @@ from tombola.lab.execute import Settings
 from tombola.lab.halt import halting
 from tombola.lab.job import Job
 from tombola.lab.notebook import sent_definitions
-from tombola.lab.slots import intra_op_threads
 from tombola.lab.starts import awaited
 from tombola.lab.store import Store
 from tombola.lab.supervision import device_is_lost

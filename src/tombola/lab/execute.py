@@ -25,6 +25,7 @@ from typing import Any, get_args
 import numpy
 import torch
 
+from tombola.cores import check_per_core
 from tombola.disk import write_whole
 from tombola.errors import RecipeError, StoreError, StoreUnwritable, TombolaError, unknown
 from tombola.lab import lease as leases
@@ -36,7 +37,7 @@ from tombola.lab.job import call, described_function, name_of
 from tombola.lab.mixture import mixtures
 from tombola.lab.objects import put_object
 from tombola.lab.results import pack
-from tombola.lab.slots import check_per_core, check_slots
+from tombola.lab.slots import check_slots
 from tombola.lab.starts import check_same_start
 from tombola.lab.store import Store
 from tombola.lab.supervision import (

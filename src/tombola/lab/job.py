@@ -111,7 +111,7 @@ def job(function: Callable[..., object], /, *arguments: Any, **options: Any) -> 
     written down, a call that does not fit the function, or too many that are not stored within each other.
     """
     declared = declaration_of(function)
-    called, defaults = job_signature(function), written_defaults(function)
+    called, defaults = job_signature(declared.function), written_defaults(declared.function)
     try:
         by_parameter = called.bind(arguments, options)
     except TypeError as error:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from tombola.cores import check_per_core
 from tombola.errors import DataError, DeviceError, JobError, RecipeError
 from tombola.lab.arguments import job_signature
 from tombola.lab.cluster import check_data, local_cluster, remote_cluster
@@ -31,7 +32,7 @@ from tombola.lab.listing import finished_names
 from tombola.lab.mixture import STRICT_REMEDY, distinct_origins, mixed_line, origin
 from tombola.lab.objects import lacks_start, put_value, register_data
 from tombola.lab.recompute import Removal
-from tombola.lab.slots import check_per_core, crew_for
+from tombola.lab.slots import crew_for
 from tombola.lab.staleness import Record, warn_stale
 from tombola.lab.starts import maker_of_start
 from tombola.lab.store import NUMBERS, Store
@@ -80,9 +81,23 @@ class Lab(OneLine):
         self._terminated = False  # by SIGTERM
 
     def _in_one_line(self) -> str:
-        where = f"{self.workers} worker processes" if self.workers else "this process"
-        where = where if self.scheduler is None else f"the workers of {self.scheduler}"
-        return f"<lab in {self.store.root}, jobs run in {where}>"
+        return f"<lab in {self.store.root}, jobs run in {self._where()}>"
+
+    def _facts(self) -> dict[str, object]:
+        settings = self.settings
+        return {
+            "store": self.store.root,
+            "jobs run in": self._where(),
+            "device": settings.device,
+            "mode": settings.mode,
+            "threads on a CPU": settings.threads,
+            "strict": settings.strict,
+        }
+
+    def _where(self) -> str:
+        if self.scheduler is not None:
+            return f"the workers of {self.scheduler}"
+        return f"{self.workers} worker processes" if self.workers else "this process"
 
     def run(
         self,

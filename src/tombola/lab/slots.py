@@ -7,8 +7,7 @@ once: three, or six where networks or batches are so small that three leave the 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -20,29 +19,13 @@ from tombola.networks.versions import bare_name
 _USUAL, _SMALL_STEPS = 3, 6
 _SMALL_NETWORKS = frozenset({"convnet", "resnet20"})
 _SMALL_BATCH = 32
-
-
 _MOST_SLOTS = 64
-# A driver may have fewer cores than the machines that it drives.
-_MOST_A_CORE, _MOST_ANYWHERE = 4, 256
 
 
 def check_slots(slots: int | None) -> None:
     """Raises RecipeError for more jobs at once than a GPU of any size has memory for."""
     if slots is not None and slots > _MOST_SLOTS:
         raise RecipeError(f"slots is {slots}; no more than {_MOST_SLOTS} jobs share a GPU")
-
-
-def check_per_core(name: str, count: int | None) -> None:
-    """Raises RecipeError for a number of threads or processes far beyond the cores of any machine at hand.
-
-    name: of the setting, for the error.
-    """
-    cores = available_cores()
-    most = max(_MOST_ANYWHERE, _MOST_A_CORE * cores)
-    if count is not None and count > most:
-        has = f"{cores} core{'s' * (cores != 1)}"
-        raise RecipeError(f"{name} is {count}; this machine has {has}, so give at most {most}")
 
 
 @dataclass(frozen=True)
@@ -95,21 +78,3 @@ def available_gpus() -> tuple[str, ...]:
     if visible is not None:
         return tuple(name.strip() for name in visible.split(",") if name.strip())
     return tuple(str(index) for index in range(torch.cuda.device_count()))
-
-
-def available_cores() -> int:
-    """The number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def intra_op_threads(count: int) -> Iterator[None]:
-    """Sets torch's number of intra-op threads for a while, and restores the former number."""
-    before = torch.get_num_threads()
-    if before != count:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        if before != count:
-            torch.set_num_threads(before)

@@ -66,6 +66,21 @@ class Barrier(OneLine):
         failed = f"; {failures}" if (failures := self.failures()) else ""
         return f"<barrier {what} on the {self.split} images, {len(self.alphas)} positions{failed}>"
 
+    def _facts(self) -> dict[str, object]:
+        middle = len(self.alphas) // 2
+        places = {"first run": 0, "the middle": middle, "second run": len(self.alphas) - 1}
+        errors = {f"error at {place}": f"{self.errors[index]:.2f}%" for place, index in places.items()}
+        sparsities = [f"{100 * sparsity:.2f}%" for sparsity in self.sparsities or ()]
+        return {
+            "height": "undefined" if math.isnan(self.height) else f"{self.height:.2f} points",
+            "height of the loss": f"{self.loss_height:.4g} nats",
+            **errors,
+            "images": self.split,
+            "positions": len(self.alphas),
+            "sparsities": " and ".join(sparsities) or "not recorded",
+            "ends": " and ".join(self.ends or ()) or "not recorded",
+        }
+
     def __post_init__(self) -> None:
         if self.ends is not None and (len(self.ends) != 2 or any(end not in _ENDS for end in self.ends)):
             raise ValueError(f"ends is {self.ends!r:.60}; it must be two of {', '.join(_ENDS)}")

@@ -192,6 +192,8 @@ def _check_copies(runs: Sequence[Run], copies: Sequence[Run]) -> None:
             raise RecipeError(
                 f"the same run under noise {first.noise} was given twice; every copy needs a noise of its own"
             )
+        if not (len(first.history) and len(second.history)):
+            continue  # trained elsewhere
         ends = first.history[-1].epoch, second.history[-1].epoch
         if ends[0] != ends[1]:
             raise RecipeError(

@@ -118,7 +118,7 @@ def layout(network: Network) -> NetworkLayout:
 
 def _layout(network: Network) -> NetworkLayout:
     with seeds.torch_stream("layout"):  # whatever a factory draws
-        module = _without_values(network)
+        module = empty_module(network)
     kinds = {}
     for prefix, layer in module.named_modules():
         path = f"{prefix}." if prefix else ""
@@ -135,7 +135,7 @@ def _layout(network: Network) -> NetworkLayout:
 _built_in_layout = lru_cache(maxsize=64)(_layout)
 
 
-def _without_values(network: Network) -> nn.Module:
+def empty_module(network: Network) -> nn.Module:
     """The module without memory for its values, if it can be built so.
 
     An untrusted file may name any number of classes and channels, and so any amount of memory.

@@ -183,7 +183,7 @@ def ranked_values(
     """
     declared = written_score(score)
     returned = _returned(declared, subject, data)
-    final, start, mask = _final(subject), _start(subject), ticket_of(subject).mask
+    final, mask = _final(subject), ticket_of(subject).mask
     values: dict[str, Values] = {}
     competing: list[Values] = []
     finite = {name: torch.isfinite(final[name]).numpy().reshape(-1) for name in names}
@@ -198,6 +198,7 @@ def ranked_values(
     if declared != DEFAULT and _all_equal(competing):
         raise TicketError(f"score {declared} is the same for all weights that are left, so it ranks nothing")
     if same_sign:
+        start = _start(subject)
         same = {name: (torch.sign(final[name]) == torch.sign(start[name])).numpy() for name in names}
         values = _other_sign_first(values, same)
     return {
@@ -280,6 +281,8 @@ def _checked_values(declared: str, name: str, returned: Mapping[str, Tensor], ke
         raise TicketError(f"score {declared} gave nothing for {name}; it must score every prunable weight")
     scores = returned[name]
     shape: object = tuple(scores.shape) if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+    if isinstance(scores, Tensor) and scores.is_meta:
+        raise TicketError(f"score {declared} takes the start of a run, and of this run that is not known")
     if isinstance(scores, Tensor) and scores.is_complex():
         shape = "complex numbers"
     if shape != tuple(keep.shape):
@@ -306,7 +309,8 @@ def _final(subject: Subject) -> dict[str, Tensor]:
 def _start(subject: Subject) -> dict[str, Tensor]:
     """The prunable weights at the ticket's start: the chain's, also of one with trained weights."""
     ticket = ticket_of(subject)
-    return {name: ticket.start[name] for name in ticket.mask}
+    start = ticket.known_start()
+    return {name: start[name] for name in ticket.mask}
 
 
 def _negated(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:

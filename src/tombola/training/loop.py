@@ -69,8 +69,8 @@ def train(
         by default both are ``noise``.
     teacher: the run, or the ticket as it is, that a recipe of loss ``"distillation"`` learns from. On a GPU
         the steps are plain ones.
-    device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``. On a CPU, another number of threads
-        (``torch.set_num_threads``) gives other last bits; the lab uses one.
+    device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``. A CPU computes with one thread, or as many as
+        :func:`tombola.set_num_threads` says: another number gives other last bits.
     mode: what may be chosen on a GPU: by ``"default"`` nothing by timing, so that bits repeat; in
         ``"autotuned"`` convolutions are, which promises no bits and no resuming; in ``"deterministic"``
         PyTorch also refuses operations of which it knows no repeatable form.

@@ -133,6 +133,8 @@ def check_augmentation(augmentation: Augmentation, data: Data) -> None:
     Raises :class:`~tombola.errors.RecipeError` for a cutout larger than the images, and a declared
     augmentation that fails, changes the shape or type of images, or draws from a global generator.
     """
+    if data.kind != "images":
+        return
     smallest = min(data.size)
     if augmentation.cutout > smallest:
         raise RecipeError(
@@ -175,7 +177,7 @@ def check_teacher(recipe: Recipe, teacher: object, network: Network) -> None:
     if not isinstance(teacher, Run | Ticket):
         raise RecipeError(f"teacher is {teacher!r:.60}; it must be a run or a ticket")
     other = weights_of(teacher)[0].network
-    theirs, ours = (_image_text(of.channels, of.size, of.classes) for of in (other, network))
+    theirs, ours = (f"{of.inputs} of {of.classes} classes" for of in (other, network))
     if theirs != ours:
         raise RecipeError(f"the teacher {other.name} is for {theirs}, the ticket for {ours}; they must agree")
 

@@ -95,7 +95,12 @@ class Recipe(OneLine):
         changed = [name for name, default in defaults.items() if getattr(self, name) != default]
         return f"Recipe({', '.join(f'{name}={getattr(self, name)!r}' for name in changed)})"
 
+    def _facts(self) -> dict[str, object]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     def __post_init__(self) -> None:
+        for entry in fields(self):
+            object.__setattr__(self, entry.name, _as_pythons(getattr(self, entry.name)))
         if isinstance(self.epochs, str):
             with suppress(RecipeError):  # what is no length is refused below, like any other value
                 object.__setattr__(self, "epochs", written_length(self.epochs))
@@ -206,6 +211,13 @@ def _defined(field_name: str, value: object, definitions: Definitions[Any]) -> s
         bare, names = str(value).partition("@")[0], definitions.names()
         _require(isinstance(value, str) and bare in names, field_name, value, " or ".join(names))
     return definitions.written(value, f"declare_{field_name}")
+
+
+def _as_pythons(value: object) -> object:
+    """A number of numpy's as Python's, also within a tuple or list; anything else as it is."""
+    if isinstance(value, tuple | list):
+        return tuple(map(_as_pythons, value))
+    return value.item() if hasattr(value, "item") else value
 
 
 def _is_integer(value: object) -> bool:

@@ -8,16 +8,17 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tombola import files
 from tombola.errors import TicketError, reason
+from tombola.networks.module import DataSource, loaded_module
 from tombola.networks.network import Factory
 from tombola.one_line import OneLine
 from tombola.ticket import State, Ticket, pack_state, unpack_state
@@ -44,6 +45,10 @@ class Run(OneLine):
     history: one row an epoch.
     forgetting: how often each training image was forgotten.
     noise: number of the noise that it was trained under.
+
+    A run that was trained elsewhere (:func:`~tombola.run_from`) has neither history nor forgetting record,
+    and noise -1; whatever asks for one of them says so.
+
     precision: of convolutions and products, ``"float32"`` or ``"bfloat16"``.
     device: kind of device, ``"cpu"`` or ``"cuda"``.
     engine: what took the steps: ``"eager"``, ``"graphed, fused"`` or ``"graphed, plain"``; after ``"eager"``,
@@ -65,12 +70,21 @@ class Run(OneLine):
     augmentation_noise: int | None = None
 
     @property
+    def foreign(self) -> bool:
+        """Whether it was trained elsewhere, so that its weights are all that is known."""
+        return not len(self.history)
+
+    @property
     def accuracy(self) -> float:
         """Test accuracy after the last epoch, in percent."""
         return float(self.history[-1].test_accuracy)
 
     def _in_one_line(self) -> str:
         ticket = self.ticket
+        if self.foreign:
+            return (
+                f"<run of {ticket.network.written}: {100 * ticket.sparsity:.2f}% sparse, trained elsewhere>"
+            )
         end = "" if self.end == "trained" else f", {self.end}"
         noises = [f"noise {self.noise}"]
         noises += [f"{name.replace('_', ' ')} {number}" for name, number in self._noises_apart().items()]
@@ -80,6 +94,18 @@ class Run(OneLine):
             f"{', '.join(noises)}, trained on {self.device}>"
         )
 
+    def _facts(self) -> dict[str, object]:
+        trained: dict[str, object] = {"trained": "elsewhere"}
+        if not self.foreign:
+            trained = {
+                "test accuracy": f"{self.accuracy:.2f}%",
+                "end": self.end,
+                "epochs": f"{self.ticket.epoch} to {self.history[-1].epoch}",
+                "noise": self.noise,
+                "trained": f"in {self.precision} on {self.device}, {self.engine}",
+            }
+        return self.ticket._facts() | trained
+
     @property
     def best_accuracy(self) -> float:
         """Highest test accuracy after any epoch, in percent; logged only, never selected by."""
@@ -87,7 +113,9 @@ class Run(OneLine):
 
     @property
     def diverged(self) -> bool:
-        """Whether a loss of the last epoch is infinite or undefined."""
+        """Whether a loss of the last epoch is infinite or undefined; a weight, where none is known."""
+        if self.foreign:
+            return not all(bool(value.isfinite().all()) for value in self.weights.values())
         last = self.history[-1]
         return not (math.isfinite(last.train_loss) and math.isfinite(last.test_loss))
 
@@ -96,8 +124,10 @@ class Run(OneLine):
         """Whether the run diverged or stayed below twice chance. A failed run is a result, shown with a star.
 
         With fewer than five classes twice chance is too high; the limit is then a quarter of the way from
-        chance to 100%.
+        chance to 100%. Of a foreign run only divergence is known.
         """
+        if self.foreign:
+            return self.diverged
         chance = 100 / self.ticket.network.classes
         return self.diverged or self.accuracy < min(2 * chance, chance + (100 - chance) / 4)
 
@@ -117,6 +147,10 @@ class Run(OneLine):
         """The numbers of causes of noise that are not that of the noise."""
         numbers = {"order_noise": self.order_noise, "augmentation_noise": self.augmentation_noise}
         return {name: number for name, number in numbers.items() if number is not None}
+
+    def module(self, *, normalize: DataSource | None = None) -> nn.Module:
+        """The trained network as a plain module in evaluation mode; ``normalize`` as for a ticket's."""
+        return loaded_module(self.ticket.network, self.weights, normalize)
 
     def summary(self) -> dict[str, Any]:
         """The numbers of the run as plain JSON values."""
@@ -148,8 +182,9 @@ class Run(OneLine):
         """Description and tensors of this run; ``start`` as in :meth:`Ticket.pack`."""
         ticket, tensors = self.ticket.pack(start=start)
         tensors |= pack_state(self.weights, self.ticket.mask, prefix="final.")
-        tensors |= self.history.tensors() | self.forgetting.tensors()
-        description = {
+        if not self.foreign:
+            tensors |= self.history.tensors() | self.forgetting.tensors()
+        description: dict[str, Any] = {
             "ticket": ticket,
             "noise": self.noise,
             "precision": self.precision,
@@ -158,6 +193,8 @@ class Run(OneLine):
             "mode": self.mode,
             **self._noises_apart(),
         }
+        if self.foreign:
+            description["foreign"] = True
         return description, tensors
 
     @classmethod
@@ -175,11 +212,12 @@ class Run(OneLine):
         """
         try:
             ticket = Ticket.unpack(description["ticket"], tensors, network=network, start=start)
+            foreign = description.get("foreign") is True
             return cls(
                 ticket,
                 unpack_state(tensors, ticket.mask, prefix="final."),
-                History.from_tensors(tensors),
-                ForgettingRecord.from_tensors(tensors),
+                History(()) if foreign else History.from_tensors(tensors),
+                NoForgettingRecord() if foreign else ForgettingRecord.from_tensors(tensors),
                 int(description["noise"]),
                 str(description["precision"]),
                 str(description["device"]),
@@ -228,7 +266,14 @@ class History(Sequence[Epoch]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[Epoch]: ...
     def __getitem__(self, index: int | slice) -> Epoch | Sequence[Epoch]:
+        if not self._rows:
+            raise TicketError(
+                "there is no history: the run was trained elsewhere, and only its weights are known"
+            )
         return self._rows[index]
+
+    def __iter__(self) -> Iterator[Epoch]:
+        return iter(self._rows)
 
     def __repr__(self) -> str:
         if not self._rows:
@@ -244,7 +289,7 @@ class History(Sequence[Epoch]):
 
     def column(self, name: str) -> list[Any]:
         """One column of the history, first row first."""
-        return [getattr(row, name) for row in self._rows]
+        return [getattr(row, name) for row in self[:]]
 
     def tensors(self) -> dict[str, Tensor]:
         """All columns as float64 tensors ``(rows,)``, for a file."""
@@ -326,3 +371,17 @@ class ForgettingRecord:
         """The record of which :meth:`tensors` returned the columns, on a device."""
         names = ("events", "learned", "correct")
         return cls(*(tensors[f"forgetting.{name}"].to(device, copy=True) for name in names))
+
+
+class NoForgettingRecord(ForgettingRecord):
+    """In place of the record of a run that was trained elsewhere; raises TicketError when it is looked at."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Tensor:
+        if name not in ("events", "learned", "correct"):
+            raise AttributeError(name)
+        raise TicketError(
+            "there is no forgetting record: the run was trained elsewhere, and only its weights are known"
+        )

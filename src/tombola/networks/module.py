@@ -1,0 +1,50 @@
+"""A network with given weights as a plain module in evaluation mode, normalisation in front on request."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from tombola.data.imageset import Data
+from tombola.data.load import load_data
+from tombola.networks.network import Network
+
+DataSource = str | os.PathLike[str] | Data
+
+
+def loaded_module(
+    network: Network, state: Mapping[str, Tensor], normalize: DataSource | None = None
+) -> nn.Module:
+    """A fresh module of the network with these weights, in evaluation mode, on the CPU.
+
+    normalize: data whose mean and standard deviation are put in front: the module then takes pixel values
+        from 0 to 255, uint8 or float ``(N, C, H, W)``. Without it, images that are normalised already.
+    """
+    module = network.initialized(0)
+    module.load_state_dict(dict(state))
+    return (module if normalize is None else Normalized(module, load_data(normalize))).eval()
+
+
+class Normalized(nn.Module):
+    """A network that takes pixel values from 0 to 255.
+
+    network: the one behind, which takes normalised images.
+    scale, shift: buffers ``(C, 1, 1)``, by which pixels are multiplied and then moved.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, network: nn.Module, data: Data) -> None:
+        super().__init__()
+        self.network = network
+        # As batches are normalised, so that logits are the same to the bit.
+        self.register_buffer("scale", (1 / (255 * data.std.double())).float().view(-1, 1, 1))
+        self.register_buffer("shift", (-data.mean.double() / data.std.double()).float().view(-1, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.network(pixels.to(torch.float32) * self.scale + self.shift)
+        return logits
