@@ -160,6 +160,7 @@ def test_a_network_for_images_is_not_for_texts(tokens: tb.Data) -> None:
         (torch.zeros(4, 8, 8, 3).byte(), r"looks like \(N, H, W, C\); give .*permute\(0, 3, 1, 2\)"),
         (torch.rand(4, 5).double(), r"features float32 \(N, \.\.\.\), .*got torch.float64 \(4, 5\)"),
         (torch.rand(4), r"got torch.float32 \(4,\)"),
+        (torch.zeros(4, 0, dtype=torch.int64), r"tokens are \(4, 0\), each of no values"),
         (torch.zeros(4, 2, 2, dtype=torch.int64), r"tokens int64 \(N, length\); got torch.int64 \(4, 2, 2\)"),
         (torch.full((4, 5), torch.nan), "features are infinite or NaN somewhere"),
         (torch.full((4, 5), -1), "tokens run from -1 to -1; allowed 0 to"),

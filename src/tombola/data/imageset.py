@@ -20,9 +20,9 @@ from tombola.errors import DataError
 from tombola.one_line import OneLine
 from tombola.untrusted import has_control_characters
 
-Kind = Literal["images", "features", "tokens"]
+InputKind = Literal["images", "features", "tokens"]
 
-_KINDS: dict[torch.dtype, Kind] = {
+_KINDS: dict[torch.dtype, InputKind] = {
     torch.uint8: "images", torch.float32: "features", torch.int64: "tokens"
 }  # fmt: skip
 
@@ -50,6 +50,8 @@ class ImageSet:
                 "images must be uint8 (N, C, H, W), features float32 (N, ...), tokens int64 (N, length); "
                 f"got {dtype} {shape}"
             )
+        if 0 in shape[1:]:
+            raise DataError(f"{self.kind} are {shape}, each of no values; give at least one")
         if self.kind == "images" and shape[3] in (1, 3) and shape[1] == shape[2] > 4:
             raise DataError(
                 f"images are {shape}, which looks like (N, H, W, C); give images.permute(0, 3, 1, 2)"
@@ -66,7 +68,7 @@ class ImageSet:
         return len(self.images)
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> InputKind:
         """What the inputs are, by their type."""
         return _KINDS[self.images.dtype]
 
@@ -156,7 +158,7 @@ class Data(OneLine):
             raise DataError(f"{self.name}: tokens run from {low} to {high}; allowed 0 to {vocabulary - 1}")
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> InputKind:
         """What the inputs are: images, features or tokens."""
         return self.train.kind
 

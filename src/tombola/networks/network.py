@@ -7,9 +7,7 @@ never modules.
 
 from __future__ import annotations
 
-import copy
 import importlib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -21,22 +19,14 @@ from torch.overrides import TorchFunctionMode
 
 from tombola import seeds
 from tombola.errors import NetworkError, reason
+from tombola.networks.factory import Copies, arguments_for
+from tombola.networks.factory import Factory as Factory
 from tombola.networks.initialization import Scheme, draw_weights, written_init
 from tombola.networks.libraries import is_library_name, library_factory, library_version
 from tombola.networks.versions import Definitions, as_written, parsed, written
 from tombola.source import note_use
 
-Factory = Callable[..., nn.Module]
 F = TypeVar("F", bound=Factory)
-
-# What timm, torchvision and Hugging Face call the arguments of a factory.
-_OTHER_NAMES = {
-    "classes": ("num_classes",),
-    "channels": ("in_chans", "in_channels"),
-    "size": ("img_size", "image_size"),
-    "vocabulary": ("vocab_size",),
-    "length": ("seq_len", "max_length"),
-}
 
 
 def _built_in(*factories: str) -> tuple[Callable[[], Factory], ...]:
@@ -157,7 +147,7 @@ class Network:
             return cls(name, *inputs, version=version, init=scheme, vocabulary=vocabulary)
         if isinstance(network, nn.Module):
             label = f"<{type(network).__name__}>"
-            return cls(label, *inputs, _Copies(network), init=scheme, vocabulary=vocabulary)
+            return cls(label, *inputs, Copies(network), init=scheme, vocabulary=vocabulary)
         declared = _networks.name_of(network)
         if declared is not None:
             return cls(declared[0], *inputs, version=declared[1], init=scheme, vocabulary=vocabulary)
@@ -227,7 +217,7 @@ class Network:
         note_use("networks", self.written)
         factory = self.maker()
         try:
-            module = factory(**self._arguments(factory))
+            module = factory(**arguments_for(factory, self._offered()))
         except NetworkError:
             raise
         except Exception as error:  # the caller's own code, which may fail in any way
@@ -237,33 +227,18 @@ class Network:
             raise NetworkError(f"network {self.name} gave a {type(module).__name__}, not an nn.Module")
         return module
 
-    def _arguments(self, factory: Factory) -> dict[str, Any]:
-        """The arguments for a factory: under our names, and where it lacks one under what others call it."""
-        parameters = inspect.signature(factory).parameters
-        values: dict[str, Any] = {"classes": self.classes}
-        if self.vocabulary is None:
-            values |= {"channels": self.channels, "size": self.size}
-        else:
-            values |= {"vocabulary": self.vocabulary, "length": self.size[0]}
-        if any(entry.kind is entry.VAR_KEYWORD for entry in parameters.values()):
-            return values
-        arguments: dict[str, Any] = {}
-        for name, value in values.items():
-            if name in parameters:
-                arguments[name] = value
-                continue
-            square = name == "size" and len(set(self.size)) == 1
-            for other in _OTHER_NAMES[name]:
-                if other in parameters:
-                    arguments[other] = self.size[0] if square else value
-        return arguments
+    def _offered(self) -> dict[str, Any]:
+        """What a factory may take, under our names."""
+        if self.vocabulary is not None:
+            return {"classes": self.classes, "vocabulary": self.vocabulary, "length": self.size[0]}
+        return {"classes": self.classes, "channels": self.channels, "size": self.size}
 
     def initialized(self, seed: int) -> nn.Module:
         """A fresh module whose initial weights come from the stream ``("initialization", seed)``.
 
         Raises :class:`NetworkError` for other weights than those of a built module, unless by a scheme.
         """
-        if seed and self.init is None and isinstance(self.factory, _Copies):
+        if seed and self.init is None and isinstance(self.factory, Copies):
             raise NetworkError(
                 f"network {self.name} is a built module, which has the weights that it has: no seed draws "
                 "others; give a function that builds one, or a scheme, such as init='pytorch'"
@@ -304,26 +279,6 @@ def _name_and_version(network: str) -> tuple[str, int | str]:
     version = _networks.newest(name) if version is None else version
     _networks.find(name, version)
     return name, version
-
-
-class _Copies:
-    """A factory that gives copies of a module as it was when this was made."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._module = self._copy(module)
-
-    def __call__(self) -> nn.Module:
-        return self._copy(self._module)
-
-    @staticmethod
-    def _copy(module: nn.Module) -> nn.Module:
-        try:
-            return copy.deepcopy(module).to("cpu")
-        except Exception as error:  # whatever the caller's own module holds
-            label = type(module).__name__
-            raise NetworkError(
-                f"network is a built {label} that cannot be copied ({reason(error)}); give what builds one"
-            ) from error
 
 
 @cache

@@ -89,7 +89,7 @@ def coverage(network: Network, prunable: Collection[str]) -> Coverage:
 
 
 @dataclass(frozen=True)
-class Layout:
+class NetworkLayout:
     """The tensors of a network without their values.
 
     shapes: of each entry of the ``state_dict``, in its order. prunable: names of the weights to prune.
@@ -107,7 +107,7 @@ class Layout:
         return any(name.endswith(_ATTENTION_WEIGHTS) for name in self.prunable)
 
 
-def layout(network: Network) -> Layout:
+def layout(network: Network) -> NetworkLayout:
     """The layout of a network.
 
     Raises :class:`~tombola.errors.NetworkError` for a network that cannot be built here.
@@ -116,7 +116,7 @@ def layout(network: Network) -> Layout:
     return _layout(network) if network.own else _built_in_layout(network)
 
 
-def _layout(network: Network) -> Layout:
+def _layout(network: Network) -> NetworkLayout:
     with seeds.torch_stream("layout"):  # whatever a factory draws
         module = _without_values(network)
     kinds = {}
@@ -124,7 +124,7 @@ def _layout(network: Network) -> Layout:
         path = f"{prefix}." if prefix else ""
         for name, parameter in layer.named_parameters(path.removesuffix("."), recurse=False):
             kinds[name] = (_kind(name, layer), parameter.numel())
-    return Layout(
+    return NetworkLayout(
         {name: tuple(value.shape) for name, value in module.state_dict().items()},
         tuple(prunable_names(module)),
         tied_names(module),

@@ -65,11 +65,14 @@ def check_images(network: Network, data: Data) -> None:
 
 def check_kind(augmentation: Augmentation, data: Data) -> None:
     """Raises RecipeError for an augmentation of data that are no images."""
-    if data.kind == "images" or augmentation in (Augmentation(), Augmentation(pad=0, flip=False)):
-        return
-    raise RecipeError(
-        f"the recipe augments images, but {data.name} has {data.kind}; leave its augmentation out"
-    )
+    if (
+        data.kind != "images"
+        and replace(augmentation, pad=augmentation.pad or None, flip=augmentation.flip or None)
+        != Augmentation()
+    ):
+        raise RecipeError(
+            f"the recipe augments images, but {data.name} has {data.kind}; leave its augmentation out"
+        )
 
 
 def _check_forward(network: Network, recipe: Recipe, count: int, last: int) -> None:
