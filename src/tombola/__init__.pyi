@@ -54,6 +54,7 @@ from .networks.initialization import declare_init as declare_init
 from .networks.network import Network as Network
 from .networks.network import declare_network as declare_network
 from .open_lth import open_lth as open_lth
+from .pruning.at_initialization import prune_at_initialization as prune_at_initialization
 from .pruning.controls import densify as densify
 from .pruning.controls import permute as permute
 from .pruning.controls import randomize as randomize

@@ -138,6 +138,11 @@ class Ticket(OneLine):
         """Share of prunable weights that are pruned, 0 to 1."""
         return 1.0 - self.kept / self.total if self.total else 0.0
 
+    @property
+    def collapsed_layers(self) -> list[str]:
+        """Names of the weights of which nothing is left (layer collapse), in the order of the network."""
+        return [name for name, keep in self.mask.items() if keep.numel() and not keep.any()]
+
     @cached_property
     def coverage(self) -> Coverage:
         """How many of the network's parameters are prunable, and which are left out.

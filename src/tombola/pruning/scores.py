@@ -1,6 +1,7 @@
 """Scores: functions that give every prunable weight a number, by declared name; pruning keeps the highest.
 
-Those that come with tombola are the mask criteria of Zhou et al. (2019), "Deconstructing Lottery Tickets".
+Those that come with tombola are the mask criteria of Zhou et al. (2019), "Deconstructing Lottery Tickets",
+and the scores of pruning at initialisation (:mod:`tombola.pruning.sensitivity`).
 Only surviving weights are ranked; what pruned positions score does not count.
 """
 
@@ -21,6 +22,7 @@ from tombola.data.imageset import Data
 from tombola.errors import RecipeError, TicketError, TombolaError, reason
 from tombola.networks.versions import Definitions, only_version, parsed
 from tombola.pruning.allocation import Values
+from tombola.pruning.sensitivity import grasp, snip, synflow
 from tombola.source import note_use
 from tombola.ticket import Ticket
 from tombola.training.run import Run
@@ -103,7 +105,7 @@ _scores: Definitions[Score] = Definitions(
         score.__name__: only_version(score)
         for score in (
             magnitude, small_final, large_init, small_init, large_init_large_final, small_init_small_final,
-            magnitude_increase, movement, random,
+            magnitude_increase, movement, random, snip, grasp, synflow,
         )
     },
     RecipeError,
@@ -185,24 +187,29 @@ def ranked_values(
     returned = _returned(declared, subject, data)
     final, mask = _final(subject), ticket_of(subject).mask
     values: dict[str, Values] = {}
-    competing: list[Values] = []
+    lowest, highest, ranked = np.inf, -np.inf, 0
     finite = {name: torch.isfinite(final[name]).numpy().reshape(-1) for name in names}
     for name in names:
-        kept = mask[name].numpy().reshape(-1)
         layer = _checked_values(declared, name, returned, mask[name])
-        if np.isnan(layer[kept & finite[name]]).any():
-            raise TicketError(f"score {declared} is NaN for some of {name}; it must be a number")
+        competing = layer[mask[name].numpy().reshape(-1) & finite[name]]
+        if len(competing):
+            # NaN is the smallest and the largest of any numbers that it stands among.
+            low, high = competing.min(), competing.max()
+            if np.isnan(low):
+                raise TicketError(f"score {declared} is NaN for some of {name}; it must be a number")
+            lowest, highest, ranked = min(lowest, low), max(highest, high), ranked + len(competing)
         values[name] = -layer if invert else layer
-        competing.append(layer[kept & finite[name]])
-    # Equal magnitudes have always gone by position.
-    if declared != DEFAULT and _all_equal(competing):
+    # Equal magnitudes have always gone by position; of two equal scores either may well be the right one.
+    if declared != DEFAULT and ranked > 2 and lowest == highest:
         raise TicketError(f"score {declared} is the same for all weights that are left, so it ranks nothing")
     if same_sign:
         start = _start(subject)
         same = {name: (torch.sign(final[name]) == torch.sign(start[name])).numpy() for name in names}
         values = _other_sign_first(values, same)
     return {
-        name: np.where(finite[name], layer, -np.inf).astype(layer.dtype, copy=False)
+        name: layer
+        if finite[name].all()
+        else np.where(finite[name], layer, -np.inf).astype(layer.dtype, copy=False)
         for name, layer in values.items()
     }
 
@@ -294,15 +301,9 @@ def _checked_values(declared: str, name: str, returned: Mapping[str, Tensor], ke
     return values
 
 
-def _all_equal(layers: Sequence[Values]) -> bool:
-    """Whether all numbers are the same; of two that may well be, as where one has either rank."""
-    values = np.concatenate(layers)
-    return len(values) > 2 and bool(values.min() == values.max())
-
-
 def _final(subject: Subject) -> dict[str, Tensor]:
-    """The prunable weights after training; of a ticket those that training would start from."""
-    weights = subject.weights if isinstance(subject, Run) else subject.weights()
+    """The prunable weights after training; of a ticket those at its start, pruned ones too."""
+    weights = subject.weights if isinstance(subject, Run) else subject.start
     return {name: weights[name].detach().cpu() for name in ticket_of(subject).mask}
 
 

@@ -1,0 +1,90 @@
+"""Pruning at initialisation: a dense start becomes a sparse ticket by scores alone, without a training."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tombola.cost import HEADER_BYTES, RESULT_BYTES, Cost, Outline
+from tombola.data.imageset import Data
+from tombola.errors import RecipeError, TicketError
+from tombola.pruning.allocation import Scope
+from tombola.pruning.prune import prune
+from tombola.pruning.scores import Score, wants_data
+from tombola.registry import declare
+from tombola.ticket import Ticket
+
+SYNFLOW_ROUNDS = 100
+"""As in the paper of Tanaka et al. (2020); one round, as in their code by default, loses whole layers."""
+
+
+def _at_initialization_cost(start: Outline, sparsity: float) -> Cost:
+    """No training; disk for the mask as bits, and the ticket that is left."""
+    pruned = replace(start, density=start.density * (1 - sparsity))
+    return Cost(disk=RESULT_BYTES + HEADER_BYTES + start.weights / 8, result=pruned)
+
+
+@declare("prune-at-initialization", cost=_at_initialization_cost)
+def prune_at_initialization(
+    start: Ticket,
+    data: Data,
+    *,
+    score: str | Score,
+    sparsity: float,
+    rounds: int | None = None,
+    scope: Scope = "global",
+    exclude: Sequence[str] = (),
+    invert: bool = False,
+) -> Ticket:
+    """The ticket of a dense start at a sparsity, pruned by a score of its untrained weights.
+
+    start: any ticket with a full mask; a rewound one is pruned at its place in the schedule.
+    score: ``"snip"``, ``"grasp"`` or ``"synflow"``; ``"random"`` and ``"magnitude"`` as what they have to
+        beat; or any other score that takes tickets.
+    sparsity: share of the ranked weights to remove, between 0 and 1, both excluded.
+    rounds: prunings, each by new scores of what is left; after round e of n the density is
+        ``(1 - sparsity) ** (e / n)``. None: 100 for synflow, and 1 for all others.
+    scope, exclude, invert: as for :class:`tombola.Pruning`; ``scope="erk"`` with ``"random"`` is the random
+        ticket of sparse training.
+
+    The ticket stands at the round after its start's, however many rounds it took, and is trained like any
+    other. The controls of Frankle et al. (2021), "Pruning neural networks at initialization: why are we
+    missing the mark?", are :func:`tombola.permute` (their shuffle), :func:`tombola.reinitialize` and
+    ``invert=True``.
+
+    Warns of layer collapse: a layer none of whose weights is left, so that nothing passes through it.
+
+    Raises :class:`~tombola.errors.TicketError` for a start that is sparse already, and
+    :class:`~tombola.errors.RecipeError` for a sparsity or number of rounds out of range.
+    """
+    if not 0 < sparsity < 1:
+        raise RecipeError(f"sparsity is {sparsity}; it must lie between 0 and 1, both excluded")
+    if rounds is None:
+        rounds = SYNFLOW_ROUNDS if score == "synflow" else 1
+    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+        raise RecipeError(f"rounds is {rounds!r}; it must be a whole number, at least 1")
+    if start.kept < start.total:
+        raise TicketError(
+            f"the start has sparsity {start.sparsity:.4f} already; give a dense one, such as densify(ticket)"
+        )
+    needed = data if wants_data(score) else None
+    ticket = start
+    for number in range(1, rounds + 1):
+        wanted = (1 - sparsity) ** (number / rounds)
+        ticket = prune(
+            ticket,
+            fraction=1 - wanted / ticket.density,
+            scope=scope,
+            exclude=exclude,
+            score=score,
+            invert=invert,
+            data=needed,
+        )
+    if collapsed := ticket.collapsed_layers:
+        shown = ", ".join(collapsed[:3]) + (", ..." if len(collapsed) > 3 else "")
+        warnings.warn(
+            f"layer collapse: {len(collapsed)} of {len(ticket.mask)} layers keep no weight ({shown})",
+            stacklevel=2,
+        )
+    return replace(ticket, round=start.round + 1, density=start.density * (1 - sparsity))

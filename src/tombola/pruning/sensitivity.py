@@ -1,0 +1,137 @@
+"""Scores by gradients: SNIP, GraSP and SynFlow, as pruning at initialisation ranks weights by them.
+
+They rank the weights of a run as well. Networks are built on the CPU, in copies of the subject.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+from tombola import seeds
+from tombola.data.imageset import Data
+from tombola.errors import DataError, TicketError
+from tombola.ticket import State, Ticket
+from tombola.training.run import Run
+
+EXAMPLES = 10
+"""Training images of each class that SNIP and GraSP look at, as in GraSP's and SynFlow's public code."""
+
+_TEMPERATURE = 200
+"""By which GraSP divides logits."""
+
+
+def snip(subject: Run | Ticket, data: Data) -> dict[str, Tensor]:
+    """Weight times gradient of the loss, absolute (Lee et al., 2019, "SNIP").
+
+    It is how much the loss changes when the weight's connection begins to close: |dL/dc| at c = 1. The loss
+    is the mean cross-entropy on ten training images of each class (all there are, of smaller classes), not
+    augmented, drawn from a stream of the dense start, the round and the noise number; batch norm takes the
+    statistics of these images. SNIP's own batch is 100 to 128 images whatever their classes; it counts
+    biases, which are 0 at initialisation and so all pruned, where masks here are over weights alone.
+
+    Raises :class:`~tombola.errors.DataError` for data of one class: the loss would have no gradient to rank.
+    """
+    module, images, labels = _scored_network(subject), *_examples("snip", subject, data)
+    weights = _prunable(module, subject)
+    gradients = torch.autograd.grad(cross_entropy(module(images), labels), list(weights.values()))
+    return {
+        name: (weights[name].detach() * gradient).abs()
+        for name, gradient in zip(weights, gradients, strict=True)
+    }
+
+
+def grasp(subject: Run | Ticket, data: Data) -> dict[str, Tensor]:
+    """Weight times the product of Hessian and gradient (Wang et al., 2020, "GraSP"): high is kept.
+
+    Removing a weight changes the squared norm of the gradient by about minus twice that, so what is kept
+    preserves the flow of the gradient. Images and batch norm as in :func:`snip`, in one batch (the public
+    code cuts one that is sorted by class into halves, so that scores depend on the cut); logits are divided
+    by 200. The public code redraws linear layers before it scores; here those of the ticket are scored.
+
+    Raises as :func:`snip` does.
+    """
+    module, images, labels = _scored_network(subject), *_examples("grasp", subject, data)
+    weights = _prunable(module, subject)
+    loss = cross_entropy(module(images) / _TEMPERATURE, labels)
+    gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+    product = sum((gradient * gradient.detach()).sum() for gradient in gradients)
+    assert isinstance(product, Tensor)
+    hessian_gradient = torch.autograd.grad(product, list(weights.values()))
+    return {
+        name: weights[name].detach() * values for name, values in zip(weights, hessian_gradient, strict=True)
+    }
+
+
+def synflow(subject: Run | Ticket) -> dict[str, Tensor]:
+    """Weight times gradient of the synaptic flow, absolute (Tanaka et al., 2020, "SynFlow").
+
+    The flow is the sum of the outputs for an image of ones, with every parameter and buffer replaced by its
+    absolute value and batch norm in evaluation mode. In float64: the flow is a product over all layers,
+    beyond what float32 holds. No data are looked at. It keeps its promise (no layer loses all its weights
+    while others have some) only where it is asked again as weights go: 100 rounds of
+    :func:`tombola.prune_at_initialization`.
+
+    Raises :class:`~tombola.errors.TicketError` where the flow is not finite.
+    """
+    network = _ticket(subject).network
+    state = {
+        name: value.double().abs_() if value.is_floating_point() else value
+        for name, value in _masked_state(subject).items()
+    }
+    module = network.build().eval()  # computes with the state alone, by functional_call
+    weights = {name: state[name].requires_grad_() for name in _ticket(subject).mask}
+    ones = torch.ones(1, network.channels, *network.size, dtype=torch.float64)
+    flow = functional_call(module, state, (ones,)).sum()
+    if not torch.isfinite(flow):
+        raise TicketError("the synaptic flow is not finite, so synflow ranks nothing; prune by another score")
+    gradients = torch.autograd.grad(flow, list(weights.values()))
+    return {
+        name: (weights[name].detach() * gradient).abs()
+        for name, gradient in zip(weights, gradients, strict=True)
+    }
+
+
+def _ticket(subject: Run | Ticket) -> Ticket:
+    return subject.ticket if isinstance(subject, Run) else subject
+
+
+def _masked_state(subject: Run | Ticket) -> State:
+    """The weights that the subject computes with, exactly 0 where they are pruned."""
+    return subject.weights if isinstance(subject, Run) else subject.weights()
+
+
+def _scored_network(subject: Run | Ticket) -> nn.Module:
+    """The subject's network whose batch norm takes the statistics of a batch; nothing in it draws."""
+    module = _ticket(subject).network.build().eval()
+    module.load_state_dict(dict(_masked_state(subject)))
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.train()
+    return module
+
+
+def _prunable(module: nn.Module, subject: Run | Ticket) -> dict[str, nn.Parameter]:
+    return {name: module.get_parameter(name) for name in _ticket(subject).mask}
+
+
+def _examples(score: str, subject: Run | Ticket, data: Data) -> tuple[Tensor, Tensor]:
+    """Normalised training images of all classes, and their labels, from a stream of the subject."""
+    ticket = _ticket(subject)
+    noise = subject.noise if isinstance(subject, Run) else 0
+    draws = seeds.generator(f"{score} examples", int(ticket.start_fingerprint[:12], 16), ticket.round, noise)
+    labels = data.train.labels.numpy()
+    present = np.unique(labels)
+    if len(present) < 2:
+        raise DataError(f"score {score} needs images of two classes or more; {data.name} has one")
+    chosen: Sequence[np.ndarray] = [
+        draws.permutation(np.flatnonzero(labels == label))[:EXAMPLES] for label in present
+    ]
+    indices = torch.from_numpy(np.concatenate(chosen))
+    images = data.train.images[indices].float() / 255
+    return (images - data.mean.view(1, -1, 1, 1)) / data.std.view(1, -1, 1, 1), data.train.labels[indices]

@@ -1,0 +1,147 @@
+"""Pruning at initialisation against derivatives by hand, in closed form and by differences."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import tombola as tb
+from tombola.errors import DataError, RecipeError, TicketError
+from tombola.pruning import sensitivity
+from tombola.pruning.sensitivity import grasp, snip, synflow
+
+
+def layers(channels: int, size: tuple[int, int], classes: int) -> nn.Module:
+    inputs = channels * size[0] * size[1]
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(inputs, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, classes)
+    )
+
+
+def no_norm(channels: int, size: tuple[int, int], classes: int) -> nn.Module:
+    inputs = channels * size[0] * size[1]
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(inputs, 5, bias=False), nn.ReLU(), nn.Linear(5, classes, bias=False)
+    )
+
+
+@pytest.fixture(scope="module")
+def digits() -> tb.Data:
+    return tb.load_data("digits")
+
+
+def loss_of(ticket: tb.Ticket, weights: dict[str, Tensor], examples: tuple[Tensor, Tensor]) -> Tensor:
+    """The loss of the first network above in float64, batch norm by its formula."""
+    images, labels = examples
+    state = {name: value.double() for name, value in ticket.start.items()} | weights
+    hidden = images.double().flatten(1) @ state["1.weight"].T + state["1.bias"]
+    hidden = (hidden - hidden.mean(0)) / (hidden.var(0, unbiased=False) + 1e-5).sqrt()
+    hidden = torch.tanh(hidden * state["2.weight"] + state["2.bias"])
+    return cross_entropy((hidden @ state["4.weight"].T + state["4.bias"]), labels)
+
+
+def test_snip_is_the_derivative_by_a_closing_connection(digits: tb.Data) -> None:
+    ticket = tb.initialize(layers, digits, seed=3)
+    examples = sensitivity._examples("snip", ticket, digits)
+    assert torch.bincount(examples[1]).tolist() == [10] * 10
+    connections = {name: torch.ones_like(keep, dtype=torch.float64) for name, keep in ticket.mask.items()}
+    for connection in connections.values():
+        connection.requires_grad_()
+    closed = {name: ticket.start[name].double() * connection for name, connection in connections.items()}
+    expected = torch.autograd.grad(loss_of(ticket, closed, examples), list(connections.values()))
+    for (name, scores), by_hand in zip(snip(ticket, digits).items(), expected, strict=True):
+        torch.testing.assert_close(scores.double(), by_hand.abs(), rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_grasp_is_minus_half_the_change_of_the_squared_gradient_by_a_closing_connection(
+    digits: tb.Data,
+) -> None:
+    ticket = tb.initialize(layers, digits, seed=3)
+    examples = sensitivity._examples("grasp", ticket, digits)
+    scores = grasp(ticket, digits)
+
+    def squared_gradient(name: str, place: int, factor: float) -> float:
+        weights = {key: ticket.start[key].double().clone().requires_grad_() for key in ticket.mask}
+        with torch.no_grad():
+            weights[name].view(-1)[place] *= factor
+        images, labels = examples
+        state = {key: value.double() for key, value in ticket.start.items()} | weights
+        hidden = images.double().flatten(1) @ state["1.weight"].T + state["1.bias"]
+        hidden = (hidden - hidden.mean(0)) / (hidden.var(0, unbiased=False) + 1e-5).sqrt()
+        hidden = torch.tanh(hidden * state["2.weight"] + state["2.bias"])
+        loss = cross_entropy((hidden @ state["4.weight"].T + state["4.bias"]) / 200, labels)
+        return sum(float((g**2).sum()) for g in torch.autograd.grad(loss, list(weights.values())))
+
+    for name in ticket.mask:
+        for place in (0, 17, ticket.mask[name].numel() - 1):
+            # d |g|^2 / d log w = 2 w (H g)
+            step = 1e-4
+            slope = (squared_gradient(name, place, 1 + step) - squared_gradient(name, place, 1 - step)) / (
+                2 * step
+            )
+            assert float(scores[name].view(-1)[place]) == pytest.approx(slope / 2, rel=0.02, abs=1e-10)
+
+
+def test_synflow_of_two_layers_in_closed_form(digits: tb.Data) -> None:
+    ticket = tb.initialize(no_norm, digits, seed=1)
+    first, second = (ticket.start[name].double().abs() for name in ("1.weight", "3.weight"))
+    scores = synflow(ticket)
+    # The flow is 1^T |B| |A| 1, a sum over paths; a weight's score is the flow through it.
+    torch.testing.assert_close(scores["1.weight"], second.sum(0)[:, None] * first)
+    torch.testing.assert_close(scores["3.weight"], second * first.sum(1)[None])
+
+
+@pytest.mark.parametrize("score", ["snip", "grasp", "synflow", "random", "magnitude"])
+def test_a_ticket_has_the_exact_count_and_counts_as_one_pruning(digits: tb.Data, score: str) -> None:
+    start = tb.initialize("convnet", digits, seed=0)
+    ticket = tb.prune_at_initialization(start, digits, score=score, sparsity=0.9, rounds=3)
+    assert ticket.kept == math.floor(0.1 * start.total + 0.5)
+    assert (ticket.round, ticket.density) == (1, pytest.approx(0.1))
+    again = tb.prune_at_initialization(start, digits, score=score, sparsity=0.9, rounds=3)
+    assert again.fingerprint == ticket.fingerprint
+    inverted = tb.prune_at_initialization(start, digits, score=score, sparsity=0.9, rounds=1, invert=True)
+    assert inverted.kept == ticket.kept
+    assert inverted.fingerprint != ticket.fingerprint
+
+
+def test_only_in_many_rounds_synflow_loses_no_layer(digits: tb.Data) -> None:
+    """The conservation that Tanaka et al. prove; all at once, whole layers go."""
+    start = tb.initialize("convnet", digits, seed=0)
+    ticket = tb.prune_at_initialization(start, digits, score="synflow", sparsity=0.99)
+    assert ticket.collapsed_layers == []
+    with pytest.warns(UserWarning, match="layer collapse: 1 of 5 layers keep no weight"):
+        lost = tb.prune_at_initialization(start, digits, score="magnitude", sparsity=0.99)
+    assert lost.collapsed_layers
+
+
+def test_erk_with_random_scores_is_the_random_ticket_of_sparse_training(digits: tb.Data) -> None:
+    start = tb.initialize("convnet", digits, seed=0)
+    ticket = tb.prune_at_initialization(start, digits, score="random", sparsity=0.8, scope="erk")
+    densities = {name: float(keep.float().mean()) for name, keep in ticket.mask.items()}
+    shares = {name: sum(keep.shape) / keep.numel() for name, keep in ticket.mask.items()}
+    unit = [densities[name] / shares[name] for name in ticket.mask if densities[name] < 1]
+    assert np.ptp(unit) / np.mean(unit) < 0.01
+
+
+def test_what_cannot_be_pruned_is_refused(digits: tb.Data) -> None:
+    start = tb.initialize("convnet", digits, seed=0)
+    for sparsity in (0.0, 1.0, math.nan):
+        with pytest.raises(RecipeError, match="must lie between 0 and 1"):
+            tb.prune_at_initialization(start, digits, score="snip", sparsity=sparsity)
+    with pytest.raises(RecipeError, match="rounds is 0; it must be a whole number"):
+        tb.prune_at_initialization(start, digits, score="snip", sparsity=0.5, rounds=0)
+    sparse = tb.prune_at_initialization(start, digits, score="random", sparsity=0.5)
+    with pytest.raises(TicketError, match="give a dense one"):
+        tb.prune_at_initialization(sparse, digits, score="snip", sparsity=0.5)
+    zeros = torch.zeros(9, dtype=torch.int64)
+    images = tb.ImageSet(digits.train.images[:9], zeros)
+    one_class = replace(digits, train=images, test=images, class_names=("zero",))
+    with pytest.raises(DataError, match="needs images of two classes"):
+        snip(start, one_class)
+    huge = replace(start, start={name: value * 1e200 for name, value in start.start.items()})
+    with pytest.raises(TicketError, match="not finite"):
+        synflow(replace(huge, start={name: value.double() for name, value in huge.start.items()}))
