@@ -95,6 +95,8 @@ def remedy(error: BaseException) -> str:
         return "make room (tombola gc shows what a store can spare) and run the same again"
     if code in (errno.EROFS, errno.EACCES, errno.EPERM):
         return "make it writable or choose another place, and run the same again"
+    if code == errno.ELOOP:
+        return "put a folder there, or a link of your own if it is one of the store's first folders"
     if code in (errno.ENOTDIR, errno.EEXIST):
         return "choose another place"
     return "run the same again when it can be written to"

@@ -86,6 +86,7 @@ class Lease:
     def is_ours(self) -> bool | None:
         """Whether the lease is still this owner's; None if that cannot be read now."""
         try:
+            disk.check_folder(self.path.parent)  # behind another's link nothing is said of this lease
             return _read_lease(self.path).owner == self.owner
         except OSError:
             return None
@@ -206,6 +207,7 @@ def _clear_if_stale(path: Path) -> bool:
 
 def _give_back(path: Path, owner: dict[str, Any]) -> None:
     """Removes an owner's lease, and never another's: the owner may be suspended between look and removal."""
+    disk.check_folder(path.parent)
     if _read_lease(path).owner != owner:
         return
     aside = _aside(path, owner["lease"])

@@ -89,6 +89,7 @@ class Store:
 
     def __init__(self, root: str | os.PathLike[str] | None = None, *, create: bool = True) -> None:
         self.root = Path(default_place() if root is None else root).expanduser().absolute()
+        disk.guard(self.root, own_links=FOLDERS)
         mark = self.root / _MARK
         try:
             is_new = not mark.exists()
