@@ -9,7 +9,12 @@ from collections.abc import Iterable
 
 
 class TombolaError(Exception):
-    """An error that the caller can mend; its message is one line with the value and the remedy."""
+    """An error that the caller can mend; its message is one printable line with the value and the remedy."""
+
+    def __str__(self) -> str:
+        from tombola.untrusted import printable  # which rests on this module
+
+        return printable(super().__str__())
 
 
 class DataError(TombolaError):
