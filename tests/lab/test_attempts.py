@@ -184,6 +184,26 @@ def test_a_run_ends_when_no_worker_comes_up_any_more(
         run(client, store, jobs, Settings(device="cpu"))
 
 
+def test_a_run_ends_at_once_when_no_new_worker_can_import_the_package(
+    tmp_path: Path, store: Store, deadly: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken" / "tombola").mkdir(parents=True)
+    (tmp_path / "broken" / "tombola" / "__init__.py").write_text("raise ImportError('half\\ninstalled')")
+    jobs = [tb.job(deadly["deadly"], str(tmp_path))]
+    jobs += [tb.job(deadly["innocent"], str(tmp_path), number) for number in range(2)]
+    words = r"the worker processes ended, and no new one can import tombola: installed; see what python -c"
+
+    def run_jobs() -> None:
+        with one_worker_of_three_slots(tmp_path) as client:
+            monkeypatch.syspath_prepend(str(tmp_path / "broken"))  # for the next worker processes
+            run(client, store, jobs, Settings(device="cpu"))
+
+    with pytest.raises(ClusterError, match=words):
+        run_jobs()
+    with pytest.raises(ClusterError, match=r"^the worker processes do not start: installed"):
+        local_cluster(Crew(1)).__enter__()
+
+
 def test_a_lost_device_in_this_process_ends_the_run_and_counts_as_a_death(lab: tb.Lab) -> None:
     made = []
 
