@@ -14,7 +14,7 @@ class TombolaError(Exception):
     def __str__(self) -> str:
         from tombola.untrusted import printable  # which rests on this module
 
-        return printable(super().__str__())
+        return printable(super().__str__().replace("\n", " "))
 
 
 class DataError(TombolaError):
@@ -39,6 +39,10 @@ class DeviceError(TombolaError):
 
 class DeviceLost(DeviceError):
     """A GPU whose results this process can trust no longer; a new process can."""
+
+
+class MemoryShort(DeviceLost):
+    """A GPU whose memory did not suffice for a convolution, so that other bits may have come of it."""
 
 
 class JobError(TombolaError):

@@ -339,15 +339,20 @@ def _server_time(folder: Path) -> float:
 
 
 class _Held:
-    """The leases that this process holds, and the thread that writes their heartbeats."""
+    """The leases that this process holds, and the thread that writes their heartbeats.
+
+    count: of all that it ever held.
+    """
 
     def __init__(self) -> None:
+        self.count = 0
         self._leases: set[Lease] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def add(self, lease: Lease) -> None:
         with self._lock:
+            self.count += 1
             self._leases.add(lease)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._beat_on, name="tombola-heartbeat", daemon=True)
@@ -403,3 +408,8 @@ _held = _Held()
 def held_here() -> list[Lease]:
     """The leases that this process holds."""
     return _held.all()
+
+
+def count_here() -> int:
+    """How many leases this process ever held."""
+    return _held.count
