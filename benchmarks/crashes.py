@@ -6,10 +6,11 @@
 A chain is trained with a checkpoint at every opportunity, exported, thinned, made whole again and imported
 into a second store. At each operation in turn the process is killed before it, or in the middle of a write;
 or the operation fails for want of room, once or from then on, or with an input/output error; or the power
-goes, and of what was not forced to the disk some or nothing is left. Then the same commands run again, from
-the one that was interrupted. Every result must come out with the same bits, ``verify`` and ``gc`` must leave
-nothing to say, no finished result may be lost, no finished training be repeated, and no error be other than a
-clean one.
+goes, and of what was not forced to the disk some or nothing is left; or each folder on the way to what is
+changed is swapped for another user's link, for this operation or from then on. Then the same commands run
+again, from the one that was interrupted. Every result must come out with the same bits, ``verify`` and ``gc``
+must leave nothing to say, no finished result may be lost, no finished training be repeated, nothing be
+changed where a link leads, and no error be other than a clean one.
 
 Each case is a process forked from one that has everything loaded.
 """
@@ -197,7 +198,8 @@ def finish(place: Path, books: Books, expected: dict[str, Any]) -> str:
 class Case:
     """A fault at one operation.
 
-    cut: of a power cut, with the seed of what it leaves. keep: bytes of a write that is torn.
+    cut: of a power cut, with the seed of what it leaves. keep: bytes of a write that is torn. folder: the
+    number of the one that is swapped for a link, among those on the way; their names differ in each run.
     """
 
     number: int
@@ -205,6 +207,7 @@ class Case:
     cut: Cut | None = None
     seed: int = 0
     keep: int | None = None
+    folder: int = 0
 
 
 class Recorded:
@@ -272,9 +275,11 @@ def only_through_disk(place: Path) -> Iterator[None]:
         watching = False
 
 
-def quiet(place: Path, before: Callable[[int, Operation], None]) -> FaultyOs:
+def quiet(
+    place: Path, before: Callable[[int, Operation], None], after: Callable[[int], None] = lambda number: None
+) -> FaultyOs:
     """Makes the disk faulty, and its operations the same ones in the same order each time."""
-    faulty = FaultyOs(place, before)
+    faulty = FaultyOs(place, before, after)
     disk.os = shutil.os = faulty  # type: ignore[misc,assignment,attr-defined]
     disk._sync_threads = lambda: _InTurn()  # type: ignore[assignment,return-value]
     leases._held._thread = object()  # type: ignore[assignment]  # no heartbeats
@@ -307,6 +312,18 @@ def cases(recorded: Recorded) -> Iterator[Case]:
         yield Case(number, "input/output error")
         for cut in get_args(Cut):
             yield Case(number, "power cut", cut, seed=number)
+        for folder in range(len(folders_of(operation))):
+            yield Case(number, SWAPPED_ONCE, folder=folder)
+            yield Case(number, SWAPPED, folder=folder)
+
+
+SWAPPED_ONCE, SWAPPED = "folder swapped for a link, once", "folder swapped for a link, from then on"
+
+
+def folders_of(operation: Operation) -> list[str]:
+    """The folders of a store on the way to what an operation changes; not the store's own."""
+    above = {str(folder) for path in (operation.path, operation.target) for folder in Path(path).parents}
+    return sorted(folder for folder in above if "/" in folder)
 
 
 def interrupted(case: Case, recorded: Recorded, place: Path) -> str:
@@ -361,6 +378,96 @@ def failing(case: Case, recorded: Recorded, place: Path) -> str:
         return finish(place, books, recorded.expected)
 
 
+class Swap:
+    """A folder of a store, a link that another user puts in its place, and the folder that this leads to.
+
+    There are the same names, of files that are nobody's business.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self.aside, self.outside = place / "aside", place / "outside"
+        self.lies = False
+
+    def make(self, folder: Path) -> None:
+        self.folder = folder
+        shutil.copytree(self.folder, self.outside, symlinks=True)
+        for path in (self.outside, *self.outside.rglob("*")):
+            if path.is_file():
+                path.write_text("mine")
+            os.utime(path, (1e9, 1e9))
+        self.before = self._everything()
+        self.folder.rename(self.aside)
+        self.folder.symlink_to(self.outside)
+        if os.geteuid() == 0:
+            os.chown(self.folder, 65534, 65534, follow_symlinks=False)
+        self.lies = True
+
+    def undo(self) -> bool:
+        """Puts the folder back; whether the link was still there."""
+        was_there = self.folder.is_symlink()
+        if was_there:
+            self.folder.unlink()
+            self.aside.rename(self.folder)
+        self.lies = False
+        return was_there
+
+    def harm(self) -> str:
+        """What was changed where the link led; "" if nothing."""
+        after = self._everything()
+        harmed = [
+            name for name in self.before.keys() | after.keys() if self.before.get(name) != after.get(name)
+        ]
+        return f"changed behind the link {self.folder.name}: {sorted(harmed)}" if harmed else ""
+
+    def _everything(self) -> dict[str, tuple[float, bytes]]:
+        return {
+            str(path.relative_to(self.outside)): (
+                path.stat().st_mtime,
+                path.read_bytes() if path.is_file() else b"",
+            )
+            for path in (self.outside, *self.outside.rglob("*"))
+        }
+
+
+def swapping(case: Case, recorded: Recorded, place: Path) -> str:
+    """Swaps a folder for a link, and runs the command that met it again when the folder is back."""
+    beside = place.with_name(f"{place.name}-beside")
+    place.mkdir()
+    beside.mkdir()
+    books = Books()
+    swap = Swap(beside)
+
+    def before(number: int, operation: Operation) -> None:
+        if number == case.number:
+            swap.make(place / folders_of(operation)[case.folder])
+
+    def after(number: int) -> None:
+        if number == case.number and case.fault == SWAPPED_ONCE:
+            swap.undo()
+
+    faulty = quiet(place, before, after)
+    if os.geteuid() != 0:  # who may give no file away is another user instead
+        faulty.geteuid = lambda: os.geteuid() + 1  # type: ignore[attr-defined]
+    try:
+        with books.kept():
+            try:
+                for command in COMMANDS:
+                    command(place)
+                    books.command += 1
+            except TombolaError:
+                if not swap.lies:
+                    raise
+            if harm := swap.harm():
+                return harm
+            if swap.lies and not swap.undo():
+                return ""  # the link itself was published or removed, as its maker could have done
+            if lost := books.lost(place):
+                return f"lost: {lost}"
+            return finish(place, books, recorded.expected) or swap.harm()
+    finally:
+        shutil.rmtree(beside)
+
+
 def run_case(case: Case, recorded: Recorded, root: Path) -> int:
     """Starts a process for a case, which writes what is wrong beside its folder; its process id."""
     child = os.fork()
@@ -371,7 +478,9 @@ def run_case(case: Case, recorded: Recorded, root: Path) -> int:
         signal.alarm(120)  # rather than to hang
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            judge = failing if case.fault.startswith(("no room", "input")) else interrupted
+            judge = {"no": failing, "input/output": failing, "folder": swapping}.get(
+                case.fault.split()[0], interrupted
+            )
             wrong = judge(case, recorded, place)
         status = 0
         if wrong:

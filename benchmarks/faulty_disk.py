@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,10 +43,16 @@ class FaultyOs:
     """``os`` for :mod:`tombola.disk`, below one folder.
 
     before: called with each operation and its number before it is made; it may raise OSError in its place.
+    after: called with the number when it was made or failed.
     """
 
-    def __init__(self, root: Path, before: Callable[[int, Operation], None]) -> None:
-        self.root, self.before = root, before
+    def __init__(
+        self,
+        root: Path,
+        before: Callable[[int, Operation], None],
+        after: Callable[[int], None] = lambda number: None,
+    ) -> None:
+        self.root, self.before, self.after = root, before, after
         self.count = 0
         self.journal: list[Operation] = []
         self._open: dict[int, str] = {}  # paths of the open files that are written to
@@ -60,24 +67,27 @@ class FaultyOs:
         if "target" in more:
             more["target"] = os.path.relpath(more["target"], self.root)
         operation = Operation(kind, os.path.relpath(path, self.root), **more)
-        self.count += 1
-        self.before(self.count - 1, operation)
-        result = make()
+        number, self.count = self.count, self.count + 1
+        self.before(number, operation)
+        try:
+            result = make()
+        finally:
+            self.after(number)
         self.journal.append(operation)
         return result
 
     def open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-        path = _absolute(path, dir_fd)
-        writes = flags & (os.O_WRONLY | os.O_RDWR)
-        if not writes:
-            descriptor = os.open(path, flags, mode)
-        elif not os.path.lexists(path):
-            descriptor = self._made(lambda: os.open(path, flags, mode), "create", path)
-        elif flags & os.O_TRUNC:
-            descriptor = self._made(lambda: os.open(path, flags, mode), "truncate", path)
-        else:
-            descriptor = os.open(path, flags, mode)
-        self._open[descriptor] = os.path.abspath(path)
+        where = _absolute(path, dir_fd)
+        kind = ""
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            kind = "truncate" if flags & os.O_TRUNC else ""
+            kind = kind if os.path.lexists(where) else "create"
+
+        def opened() -> int:
+            return os.open(path, flags, mode, dir_fd=dir_fd)
+
+        descriptor = self._made(opened, kind, where) if kind else opened()
+        self._open[descriptor] = os.path.abspath(where)
         return descriptor
 
     def write(self, descriptor: int, content: Any) -> int:
@@ -95,37 +105,36 @@ class FaultyOs:
         self._open.pop(descriptor, None)
         os.close(descriptor)
 
-    def mkdir(self, path: Any) -> None:
-        if os.path.lexists(path):
-            os.mkdir(path)  # raises
-        self._made(lambda: os.mkdir(path), "mkdir", path)
+    def mkdir(self, path: Any, *, dir_fd: int | None = None) -> None:
+        where = _absolute(path, dir_fd)
+        if os.path.lexists(where):
+            os.mkdir(path, dir_fd=dir_fd)  # raises
+        self._made(lambda: os.mkdir(path, dir_fd=dir_fd), "mkdir", where)
 
-    def makedirs(self, path: Any, exist_ok: bool = False) -> None:
-        path = os.path.abspath(path)
-        if os.path.isdir(path) and exist_ok:
-            return
-        if not os.path.isdir(os.path.dirname(path)):
-            self.makedirs(os.path.dirname(path), exist_ok=True)
-        self.mkdir(path)
+    def rename(self, path: Any, target: Any, **folders: int | None) -> None:
+        self._moved(os.rename, "rename", path, target, folders)
 
-    def rename(self, path: Any, target: Any) -> None:
-        self._made(lambda: os.rename(path, target), "rename", path, target=target)
+    def replace(self, path: Any, target: Any, **folders: int | None) -> None:
+        self._moved(os.replace, "rename", path, target, folders)
 
-    def replace(self, path: Any, target: Any) -> None:
-        self._made(lambda: os.replace(path, target), "rename", path, target=target)
+    def link(self, path: Any, target: Any, *, follow_symlinks: bool = True, **folders: int | None) -> None:
+        self._moved(partial(os.link, follow_symlinks=follow_symlinks), "link", path, target, folders)
 
-    def link(self, path: Any, target: Any) -> None:
-        self._made(lambda: os.link(path, target), "link", path, target=target)
+    def _moved(
+        self, call: Callable[..., None], kind: str, path: Any, target: Any, folders: dict[str, int | None]
+    ) -> None:
+        where = _absolute(path, folders.get("src_dir_fd"))
+        to = _absolute(target, folders.get("dst_dir_fd"))
+        self._made(lambda: call(path, target, **folders), kind, where, target=to)
 
     def unlink(self, path: Any, *, dir_fd: int | None = None) -> None:
-        path = _absolute(path, dir_fd)
-        if not os.path.lexists(path):
-            os.unlink(path)  # raises
-        self._made(lambda: os.unlink(path), "unlink", path)
+        where = _absolute(path, dir_fd)
+        if not os.path.lexists(where):
+            os.unlink(path, dir_fd=dir_fd)  # raises
+        self._made(lambda: os.unlink(path, dir_fd=dir_fd), "unlink", where)
 
     def rmdir(self, path: Any, *, dir_fd: int | None = None) -> None:
-        path = _absolute(path, dir_fd)
-        self._made(lambda: os.rmdir(path), "rmdir", path)
+        self._made(lambda: os.rmdir(path, dir_fd=dir_fd), "rmdir", _absolute(path, dir_fd))
 
 
 def _absolute(path: Any, folder: int | None) -> Any:

@@ -2,21 +2,27 @@
 
     python benchmarks/full_memory.py
     python benchmarks/full_memory.py --unwatched
+    python benchmarks/full_memory.py --neighbour 20 --bounds 12 --precision float32
 
 A convolution whose workspace does not fit is computed by another algorithm, and PyTorch does not say so.
 Under one bound on memory after the other, from ample to too small, a ResNet-18 is trained for an epoch, each
 time in a process of its own. It must end with the bits it has under no bound, or with an error.
-``--unwatched`` shows what it does where nobody looks for failed allocations.
+``--unwatched`` shows what it does where nobody looks for failed allocations. With ``--neighbour`` nothing
+bounds the process itself: another one fills the GPU and leaves that many GiB, then fewer, so that what cuDNN
+and the driver allocate by themselves, which PyTorch does not count, fails as well.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +54,10 @@ def trained(batch_size: int, precision: str, megabytes: int | None, *, watched: 
         outcome = "lost"
     except DeviceError:
         outcome = "too small"
+    except RuntimeError as error:  # of CUDA, cuDNN or cuBLAS
+        outcome = f"error: {str(error).splitlines()[0][:60]}"
+        if "out of memory" in str(error).lower():
+            outcome = "too small"
     failed = torch.cuda.memory_stats_as_nested_dict(0)["num_ooms"]
     return {"outcome": outcome, "MB": torch.cuda.max_memory_reserved() / 1e6, "failed": failed}
 
@@ -57,9 +67,46 @@ def in_own_process(*arguments: object) -> dict[str, Any]:
     command = [sys.executable, str(Path(__file__)), *map(str, arguments), "--one"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
-        raise RuntimeError(ended.stderr)
+        lines = ended.stderr.strip().splitlines() or [f"ended with {ended.returncode}"]
+        return {"outcome": f"error: {lines[-1][:60]}", "MB": 0.0, "failed": 0}
     found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
     return found
+
+
+def fill() -> None:
+    """For each line of standard input, fill the GPU but for so many MiB, and say how many are left."""
+    held: list[torch.Tensor] = []
+    for line in sys.stdin:
+        held.clear()
+        for size in (2**30, 2**26, 2**21):
+            while torch.cuda.mem_get_info()[0] - size > int(line) * 2**20:
+                held.append(torch.empty(size, dtype=torch.uint8, device="cuda"))
+        print(torch.cuda.mem_get_info()[0] // 2**20, flush=True)
+
+
+@contextmanager
+def neighbour() -> Iterator[Callable[[int], int]]:
+    """A process that fills the GPU: called with the MiB to leave, it returns those that are left."""
+    command = [sys.executable, str(Path(__file__)), "--fill"]
+    # Without PyTorch's cache of the driver's memory every block is one of the driver's.
+    environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    lines, answers = process.stdin, process.stdout
+    assert lines is not None
+    assert answers is not None
+
+    def leave(mebibytes: int) -> int:
+        lines.write(f"{mebibytes}\n")
+        lines.flush()
+        return int(answers.readline())
+
+    try:
+        yield leave
+    finally:
+        lines.close()  # it ends by itself
+        process.wait(60)
 
 
 def main() -> None:
@@ -71,8 +118,13 @@ def main() -> None:
     parser.add_argument("--bounds", type=int, default=24)
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--unwatched", action="store_true")
+    parser.add_argument("--neighbour", type=float, help="GiB that another process leaves at first")
+    parser.add_argument("--fill", action="store_true", help="be that process")
     parser.add_argument("--one", action="store_true", help="train once in this process, and print JSON")
     options = parser.parse_args()
+    if options.fill:
+        fill()
+        return
     if options.one:
         found = trained(
             options.batch_size, options.precision, options.megabytes, watched=not options.unwatched
@@ -82,17 +134,27 @@ def main() -> None:
     common = ["--batch-size", options.batch_size, "--precision", options.precision]
     common += ["--unwatched"] * options.unwatched
     free = in_own_process(*common)
-    bounds = [round(free["MB"] * (index + 1) / options.bounds) for index in range(options.bounds)]
-    with ThreadPoolExecutor(options.processes) as pool:
-        found = list(pool.map(lambda bound: in_own_process(*common, "--megabytes", bound), bounds))
+    if free["outcome"] in ("lost", "too small") or free["outcome"].startswith("error"):
+        raise SystemExit(f"unbounded, it does not train: {free['outcome']}")
+    most, unit = free["MB"], "MB"
+    if options.neighbour is not None:
+        most, unit = options.neighbour * 1024, "MiB left by a neighbour"
+    bounds = [round(most * (index + 1) / options.bounds) for index in range(options.bounds)]
+    if options.neighbour is None:
+        with ThreadPoolExecutor(options.processes) as pool:
+            found = list(pool.map(lambda bound: in_own_process(*common, "--megabytes", bound), bounds))
+    else:
+        with neighbour() as leave:
+            left = [(leave(bound), in_own_process(*common)) for bound in bounds]
+        bounds, found = [mebibytes for mebibytes, _ in left], [each for _, each in left]
     outcomes = Counter[str]()
     rows: list[dict[str, Any]] = []
     for bound, each in zip(bounds, found, strict=True):
         outcome = each["outcome"]
-        if outcome not in ("lost", "too small"):
+        if outcome not in ("lost", "too small") and not outcome.startswith("error"):
             outcome = "same bits" if outcome == free["outcome"] else "OTHER BITS"
         outcomes[outcome] += 1
-        rows.append({"what": f"{bound} MB", "outcome": outcome, "failed allocations": each["failed"]})
+        rows.append({"what": f"{bound} {unit}", "outcome": outcome, "failed allocations": each["failed"]})
     report(f"ResNet-18, batch {options.batch_size}, {options.precision}; {free['MB']:.0f} MB unbounded", rows)
     print(dict(outcomes))
     if outcomes["OTHER BITS"]:

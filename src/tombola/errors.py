@@ -9,7 +9,12 @@ from collections.abc import Iterable
 
 
 class TombolaError(Exception):
-    """An error that the caller can mend; its message is one line with the value and the remedy."""
+    """An error that the caller can mend; its message is one printable line with the value and the remedy."""
+
+    def __str__(self) -> str:
+        from tombola.untrusted import printable  # which rests on this module
+
+        return printable(super().__str__().replace("\n", " "))
 
 
 class DataError(TombolaError):
@@ -42,6 +47,10 @@ class DeviceError(TombolaError):
 
 class DeviceLost(DeviceError):
     """A GPU whose results this process can trust no longer; a new process can."""
+
+
+class MemoryShort(DeviceLost):
+    """A GPU whose memory did not suffice for a convolution, so that other bits may have come of it."""
 
 
 class JobError(TombolaError):
@@ -103,6 +112,8 @@ def remedy(error: BaseException) -> str:
         return "make room (tombola gc shows what a store can spare) and run the same again"
     if code in (errno.EROFS, errno.EACCES, errno.EPERM):
         return "make it writable or choose another place, and run the same again"
+    if code == errno.ELOOP:
+        return "put a folder there, or a link of your own if it is one of the store's first folders"
     if code in (errno.ENOTDIR, errno.EEXIST):
         return "choose another place"
     return "run the same again when it can be written to"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import tombola as tb
-from tombola.errors import ClusterError, DeviceError, JobError
+from tombola.errors import ClusterError, DeviceError, JobError, MemoryShort
 from tombola.lab import cluster
 from tombola.lab.cluster import local_cluster
 from tombola.lab.engine import Outcome, Progress, run_on_cluster
@@ -21,6 +21,7 @@ from tombola.lab.lease import acquire
 from tombola.lab.slots import Crew
 from tombola.lab.store import Store
 from tombola.lab.supervision import (
+    Solitude,
     apart_from_suspects,
     append_to_log,
     count_attempt,
@@ -184,6 +185,26 @@ def test_a_run_ends_when_no_worker_comes_up_any_more(
         run(client, store, jobs, Settings(device="cpu"))
 
 
+def test_a_run_ends_at_once_when_no_new_worker_can_import_the_package(
+    tmp_path: Path, store: Store, deadly: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken" / "tombola").mkdir(parents=True)
+    (tmp_path / "broken" / "tombola" / "__init__.py").write_text("raise ImportError('half\\ninstalled')")
+    jobs = [tb.job(deadly["deadly"], str(tmp_path))]
+    jobs += [tb.job(deadly["innocent"], str(tmp_path), number) for number in range(2)]
+    words = r"the worker processes ended, and no new one can import tombola: installed; see what python -c"
+
+    def run_jobs() -> None:
+        with one_worker_of_three_slots(tmp_path) as client:
+            monkeypatch.syspath_prepend(str(tmp_path / "broken"))  # for the next worker processes
+            run(client, store, jobs, Settings(device="cpu"))
+
+    with pytest.raises(ClusterError, match=words):
+        run_jobs()
+    with pytest.raises(ClusterError, match=r"^the worker processes do not start: installed"):
+        local_cluster(Crew(1)).__enter__()
+
+
 def test_a_lost_device_in_this_process_ends_the_run_and_counts_as_a_death(lab: tb.Lab) -> None:
     made = []
 
@@ -204,6 +225,44 @@ def test_a_lost_device_in_this_process_ends_the_run_and_counts_as_a_death(lab: t
     workplace = lab.store.workplace(jobs[0].name)
     assert deaths(workplace) == 1
     assert last_lines(workplace).endswith("ValueError: a measure's own words")
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_job_that_lacks_memory_by_itself_fails_after_two_attempts_and_beside_others_after_all(
+    store: Store, tmp_path: Path, alone: bool
+) -> None:
+    begun = []
+
+    @tb.declare("needs-all")
+    def needs_all() -> int:
+        begun.append(None)
+        raise MemoryShort("CUDA out of memory on cuda:0")
+
+    job = tb.job(needs_all)
+    other = None if alone else acquire(tmp_path / "other")
+    for _ in range(2 if alone else 5):
+        with pytest.raises(MemoryShort):
+            execute(store, job.description(), Settings(device="cpu"))
+    words = (
+        "needs more memory than its GPU has: 2 times .* memory on cuda:0; to" if alone else "begun 5 times"
+    )
+    with pytest.raises(JobError, match=words):
+        execute(store, job.description(), Settings(device="cpu"))
+    assert len(begun) == (2 if alone else 5)
+    if other is not None:
+        other.release()
+
+
+def test_a_job_beside_which_another_began_meanwhile_was_not_alone(store: Store, tmp_path: Path) -> None:
+    lease = acquire(tmp_path / "one")
+    assert lease is not None
+    solitude = Solitude(torch.device("cpu"))
+    assert solitude.lasts()
+    other = acquire(tmp_path / "two")
+    assert other is not None
+    other.release()
+    assert not solitude.lasts()
+    lease.release()
 
 
 def test_a_plain_error_is_no_lost_device() -> None:

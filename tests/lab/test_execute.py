@@ -436,7 +436,6 @@ KILLED = """
 import json, os, signal, sys
 import sklearn.datasets
 import tombola as tb
-from tombola import disk
 from tombola.lab.execute import Settings
 from tombola.training.checkpoint import Checkpoints
 from tombola.training.engines import EagerEngine
@@ -446,7 +445,7 @@ def die():
 
 def arm(step, keep, replace):
     steps, keeps, replaces = iter(range(10**6)), iter(range(10**6)), iter(range(10**6))
-    really_step, really_keep, really_replace = EagerEngine._train_step, Checkpoints.keep, disk.replace
+    really_step, really_keep, really_replace = EagerEngine._train_step, Checkpoints.keep, os.replace
 
     def _step(self, *arguments):
         if next(steps) == step:
@@ -455,11 +454,11 @@ def arm(step, keep, replace):
 
     def _keep(self, checkpoint):
         if next(keeps) == keep:
-            def _replace(path, target):
+            def _replace(path, target, **folders):
                 if next(replaces) == replace:
                     die()
-                return really_replace(path, target)
-            disk.replace = _replace
+                return really_replace(path, target, **folders)
+            os.replace = _replace
         really_keep(self, checkpoint)
 
     EagerEngine._train_step, Checkpoints.keep = _step, _keep

@@ -43,9 +43,9 @@ def copies(path: Path, target: Path) -> None:
 @pytest.mark.parametrize(
     ("where", "what", "instead", "words"),
     [
-        (os, "link", no_links, "give a file a second name that is free"),
-        (os, "link", links_twice, "give a file a second name that is free"),
-        (os, "utime", no_times, "tell times that lie 5 s apart"),
+        (disk, "link", no_links, "give a file a second name that is free"),
+        (disk, "link", links_twice, "give a file a second name that is free"),
+        (disk, "set_time", no_times, "tell times that lie 5 s apart"),
         (disk, "replace", no_renames, "replace a file by renaming another"),
         (disk, "rename", no_renames, "rename a folder to a name that is free"),
         (disk, "rename", copies, "rename a folder to a name that is free"),
@@ -99,6 +99,6 @@ def test_a_disk_that_is_full_in_the_middle_is_told_as_full(
     def link(source: Path, target: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(disk, "link", link)
     with pytest.raises(StoreUnwritable, match=rf"on {socket.gethostname()}: No space left on device; make"):
         check_file_system(tmp_path)

@@ -338,9 +338,9 @@ def test_a_workplace_that_is_removed_while_it_is_made_is_no_error(
     place.mkdir(parents=True)
     really = os.mkdir
 
-    def mkdir(path: Path, mode: int = 0o777) -> None:
+    def mkdir(path: str | Path, mode: int = 0o777, **folder: int | None) -> None:
         try:
-            really(path, mode)
+            really(path, mode, **folder)
         except FileExistsError:
             place.rmdir()  # its last owner finishes before it is seen what is in the way
             raise

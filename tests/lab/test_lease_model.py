@@ -277,10 +277,14 @@ really: dict[str, Callable[..., Any]] = {name: getattr(os, name) for name in _CA
 def _called(name: str, *arguments: Any, **named: Any) -> Any:
     """Stands in for a call of the file system: a simulated owner stops first, and may do so for long."""
     fiber = getattr(Fiber.current, "fiber", None)
-    if fiber is None:
+    # Whoever holds a folder for a call that follows at once stops between the two, and not before both.
+    if fiber is None or (name == "open" and arguments[1] & os.O_DIRECTORY):
         return really[name](*arguments, **named)
     fiber.pause(name)
     owner = fiber.owner
+    held = [named[folder] for folder in ("dir_fd", "src_dir_fd", "dst_dir_fd") if named.get(folder)]
+    if owner.world.network and any(really["fstat"](folder).st_nlink == 0 for folder in held):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
     owner.world.stamp()
     owner.world.caller = owner.machine
     result = really[name](*arguments, **named)

@@ -8,22 +8,24 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import tombola as tb
 from tombola.errors import JobError, StoreError, TicketError
 from tombola.lab import lease as leases
+from tombola.lab import training_progress
 from tombola.lab.archive import import_
 from tombola.lab.chains import imp_jobs
 from tombola.lab.evaluate import load_result
-from tombola.lab.execute import _record_failure
+from tombola.lab.execute import Settings, _record_failure
 from tombola.lab.export import export
 from tombola.lab.gc import gc
 from tombola.lab.lease import acquire, free, holder
 from tombola.lab.listing import finished_names, listing, show_file, show_job
 from tombola.lab.store import Store, write_json
-from tombola.lab.supervision import append_to_log, last_lines
+from tombola.lab.supervision import LabWatch, append_to_log, last_lines
 from tombola.lab.training_progress import TrainingReport
 from tombola.lab.user_code import put_file
 from tombola.lab.verify import verify
@@ -245,6 +247,43 @@ def test_a_link_in_place_of_a_workplace_leads_no_file_astray(
     assert {path.name: path.read_text() for path in outside.iterdir()} == before
     store.workplace(job.name).unlink()
     tb.Lab(store.root).run(job).raise_failures()
+
+
+@pytest.mark.parametrize("folder", ["work", "work/JOB"])
+def test_a_folder_that_is_swapped_for_a_link_while_its_job_runs_leads_no_file_astray(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    ticket = tb.initialize("convnet", tb.load_data("digits"))
+    job = tb.job(tb.train, ticket, "digits", tb.Recipe(epochs=2, batch_size=600))
+    outside = tmp_path / "outside"
+    swapped = store.root / folder.replace("JOB", job.name)
+    workplace = outside if folder.endswith("JOB") else outside / job.name
+    really = LabWatch.advanced
+
+    def advanced(watch: LabWatch, *arguments: Any, **named: Any) -> None:
+        if not outside.exists():
+            shutil.copytree(swapped, outside)  # the lease too: the owner takes it for its own
+            for name in ("checkpoint", "log.txt", "error.txt", "attempts.json", "under-way.json"):
+                (workplace / name).write_text("mine")
+            before.update({path: path.read_bytes() for path in outside.rglob("*") if path.is_file()})
+            swapped.rename(tmp_path / "aside")
+            swapped.symlink_to(outside)
+            if os.geteuid() == 0:
+                os.chown(swapped, 65534, 65534, follow_symlinks=False)
+            else:
+                monkeypatch.setattr(os, "geteuid", lambda: -1)
+        really(watch, *arguments, **named)
+
+    before: dict[Path, bytes] = {}
+    monkeypatch.setattr(LabWatch, "advanced", advanced)
+    monkeypatch.setattr(training_progress, "_EVERY", 0.0)
+    lab = tb.Lab(store.root, settings=Settings(device="cpu", checkpoint_every=0.0))
+    with pytest.raises(StoreError, match="is a link"):
+        lab.run(job).raise_failures()
+    assert {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()} == before
+    swapped.unlink()
+    (tmp_path / "aside").rename(swapped)
+    lab.run(job).raise_failures()
 
 
 def test_nothing_is_added_to_a_file_that_has_a_name_outside(store: Store, tmp_path: Path) -> None:

@@ -387,14 +387,15 @@ def test_every_folder_that_gets_an_entry_is_forced_to_the_disk(
     store: Store, monkeypatch: pytest.MonkeyPatch, colour: tb.Data, tmp_path: Path
 ) -> None:
     synced: list[str] = []
-    really = disk._sync
+    really = os.fsync
 
-    def sync(path: Path) -> None:
+    def sync(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
         if path.is_dir() and path.is_relative_to(tmp_path):
             synced.append(str(path.relative_to(tmp_path)))
-        really(path)
+        really(descriptor)
 
-    monkeypatch.setattr(disk, "_sync", sync)
+    monkeypatch.setattr(os, "fsync", sync)
     store.publish(NAME, DESCRIPTION, packed(), PROVENANCE)
     assert synced[-2:] == ["store/jobs", "store/jobs/ab"]
     tb.Lab(store.root).run(tb.job(tb.initialize, "convnet", colour)).raise_failures()

@@ -28,7 +28,7 @@ from tombola.lab.evaluate import load_result
 from tombola.lab.export import export
 from tombola.lab.gc import gc
 from tombola.lab.job import name_of
-from tombola.lab.listing import listing, show_job
+from tombola.lab.listing import finished_names, listing, show_job
 from tombola.lab.objects import data_record, stored_object
 from tombola.lab.store import Store, read_json
 from tombola.lab.verify import verify
@@ -209,6 +209,23 @@ def test_numbers_of_another_form_are_told_and_the_others_listed(
     told = _text(listing(store))
     assert "initialize" in told
     assert f"job {name[:12]} is damaged: its numbers have another form" in told
+
+
+@pytest.mark.parametrize("stray", ["zz/a\nb", "zz/\udcff", "zz/\x1b]2;title\x07", f"zz/{'a' * 64}", "file"])
+def test_what_is_no_job_ends_no_listing_and_is_named_on_one_line(
+    given: tuple[Store, str], stray: str
+) -> None:
+    store, name = given
+    path = store.root / "jobs" / stray
+    path.mkdir(parents=True) if "/" in stray else path.write_text("")
+    assert name in finished_names(store)[0]
+    assert "damaged" not in _text(listing(store))
+    (damage,) = verify(store)
+    assert str(damage).isprintable()
+    assert damage.place == f"jobs/{stray}"
+    with pytest.raises(StoreError, match=r"jobs/\S+ is no job where it lies, .*; delete /") as told:
+        gc(store, grace=0)
+    assert str(told.value).isprintable()
 
 
 def test_an_index_of_another_form_is_made_again(given: tuple[Store, str]) -> None:

@@ -10,15 +10,18 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import math
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 import uuid
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
+from multiprocessing import resource_tracker, spawn
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -48,6 +51,10 @@ _DESERTED = 10.0
 # Seconds between two looks at whether there are workers at all; without any after which a line is printed,
 # and after which the run ends.
 _LOOK_EVERY, _REMARKABLE, _WITHOUT_WORKERS = 1.0, 60.0, 600.0
+# Processes of one worker that end one after the other until it is asked whether they can import this package.
+_SUSPICIOUS = 3
+# What a worker imports, in a process that looks for it where a worker does.
+_IMPORT = "import sys; sys.path[:] = sys.argv[1:]; import tombola.lab.private, tombola.lab.task"
 
 
 @contextmanager
@@ -56,7 +63,8 @@ def local_cluster(crew: Crew) -> Iterator[Client]:
 
     On loopback only, and closed to other users of this machine; see :mod:`tombola.lab.private`.
 
-    Raises :class:`~tombola.errors.ClusterError` if they ended and none comes up again within ten minutes.
+    Raises :class:`~tombola.errors.ClusterError` if they cannot start, or ended and none comes up again within
+    ten minutes; at once if a new process cannot import this package.
     """
     import dask
     from dask.utils import key_split
@@ -97,11 +105,14 @@ def local_cluster(crew: Crew) -> Iterator[Client]:
                 "env": {"CUDA_VISIBLE_DEVICES": crew.gpus[number]} if crew.gpus else {},
             }
             workers[number] = {"cls": Nanny, "options": options}
-        cluster = _start_interruptibly(
-            lambda: SpecCluster(
-                workers=workers, scheduler=scheduler, security=security, silence_logs=logging.CRITICAL
+        try:
+            cluster = _start_interruptibly(
+                lambda: SpecCluster(
+                    workers=workers, scheduler=scheduler, security=security, silence_logs=logging.CRITICAL
+                )
             )
-        )
+        except RuntimeError as error:  # Dask's, of a worker process that ended before it was up
+            raise ClusterError(f"the worker processes do not start: {_import_error() or error}") from error
         try:
             with cluster, Client(cluster) as client, _ended_without_workers(cluster, client):
                 yield client
@@ -157,14 +168,27 @@ def _start_interruptibly(start: Callable[[], C]) -> C:
 
 @contextmanager
 def _ended_without_workers(cluster: Any, client: Client) -> Iterator[None]:
-    """Closes the client of a cluster without workers for ten minutes: its run ends by a ClusterError."""
+    """Closes the client of a cluster without workers for ten minutes: its run ends by a ClusterError.
+
+    At once if the processes that are to replace them cannot import this package.
+    """
     over, given_up = threading.Event(), threading.Event()
+    cause = f"none came up again within {_WITHOUT_WORKERS:g} s; see whether there is memory, and"
 
     def watch() -> None:
         # Looks are counted, not time: if all were suspended, the workers still have their ten minutes.
-        missed = 0.0
+        nonlocal cause
+        missed, begun, asked = 0.0, set[int](), False
         while not over.wait(_LOOK_EVERY):
-            missed = 0.0 if cluster.scheduler.workers else missed + _LOOK_EVERY
+            if cluster.scheduler.workers:
+                missed, begun, asked = 0.0, set(), False
+                continue
+            missed += _LOOK_EVERY
+            begun |= {nanny.pid for nanny in list(cluster.workers.values()) if nanny.pid}
+            if not asked and len(begun) >= _SUSPICIOUS * len(cluster.workers):
+                asked = True
+                if error := _import_error():
+                    cause, missed = f"no new one can import tombola: {error}; see", math.inf
             if missed == _REMARKABLE:
                 warnings.warn("the worker processes ended; waiting for one to come up again", stacklevel=2)
             if missed > _WITHOUT_WORKERS:
@@ -181,13 +205,24 @@ def _ended_without_workers(cluster: Any, client: Client) -> Iterator[None]:
         if not given_up.is_set():
             raise
         raise ClusterError(
-            f"the worker processes ended, and none came up again within {_WITHOUT_WORKERS:g} s; see whether "
-            "there is memory, and what python -c 'import tombola' says; then run the same again: it goes on "
-            "where it was"
+            f"the worker processes ended, and {cause} what python -c 'import tombola' says; then run the "
+            "same again: it goes on where it was"
         ) from error
     finally:
         over.set()
         watcher.join()
+
+
+def _import_error() -> str:
+    """Why a new process cannot import what a worker needs, as one line; "" if it can, or does not say."""
+    path = [str(entry) for entry in spawn.get_preparation_data("worker")["sys_path"]]
+    command = [sys.executable, "-c", _IMPORT, *path]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_PATIENCE)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    lines = done.stderr.split("\n") if done.returncode == 1 else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 @contextmanager

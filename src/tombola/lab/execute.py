@@ -42,12 +42,15 @@ from tombola.lab.starts import check_same_start
 from tombola.lab.store import Store
 from tombola.lab.supervision import (
     LabWatch,
+    Solitude,
     append_to_log,
     count_attempt,
+    count_shortage,
     device_is_lost,
     end_hung,
     forget_attempts,
     forget_log,
+    memory_was_short,
 )
 from tombola.lab.training_progress import TrainingReport, forget_training
 from tombola.lab.user_code import import_stored
@@ -148,6 +151,7 @@ def execute(
             lease.clear()
             return False
         count_attempt(workplace, settings.attempts, name)
+        solitude = Solitude(resolve_device(settings.device))
         try:
             if end_process is not None:
                 lease.hung = partial(end_hung, workplace, threading.get_ident(), end_process)
@@ -171,6 +175,8 @@ def execute(
                 _record_failure(workplace, error)
             if device_is_lost(error):  # the process will have to end, like one that was killed
                 append_to_log(workplace, _error_line(error))
+                if memory_was_short(error) and solitude.lasts():
+                    count_shortage(workplace)
             else:
                 forget_attempts(workplace)
                 forget_log(workplace)

@@ -21,6 +21,7 @@ from tombola.lab.description import is_fingerprint, parents
 from tombola.lab.lease import free
 from tombola.lab.objects import data_record, needed_objects
 from tombola.lab.store import FOLDERS, TENSORS, Store
+from tombola.untrusted import printable
 
 Keep = Literal["all", "needed", "tickets"]
 
@@ -44,7 +45,7 @@ class Garbage:
     size: int
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.cause} ({self.size:,} bytes)"
+        return printable(f"{self.place}: {self.cause} ({self.size:,} bytes)")
 
 
 def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float = _GRACE) -> list[Garbage]:
@@ -140,6 +141,8 @@ def _unneeded_weights(store: Store, keep: Keep, oldest: float) -> Iterator[Garba
 def _unreferenced_objects(store: Store, oldest: float) -> Iterator[Garbage]:
     """Shared tensors that no finished job, no data set and no ticket of a thin run refers to."""
     needed: set[str] = set()
+    for path in store.strays():
+        raise StoreError(f"{path} is no job where it lies, and what it needs is unknown; delete {path}")
     for name in store.names():
         needed |= needed_objects(store, name)
     for path in (store.root / "data").glob("*.json"):

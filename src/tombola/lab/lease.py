@@ -86,6 +86,7 @@ class Lease:
     def is_ours(self) -> bool | None:
         """Whether the lease is still this owner's; None if that cannot be read now."""
         try:
+            disk.check_folder(self.path.parent)  # behind another's link nothing is said of this lease
             return _read_lease(self.path).owner == self.owner
         except OSError:
             return None
@@ -206,6 +207,7 @@ def _clear_if_stale(path: Path) -> bool:
 
 def _give_back(path: Path, owner: dict[str, Any]) -> None:
     """Removes an owner's lease, and never another's: the owner may be suspended between look and removal."""
+    disk.check_folder(path.parent)
     if _read_lease(path).owner != owner:
         return
     aside = _aside(path, owner["lease"])
@@ -337,15 +339,20 @@ def _server_time(folder: Path) -> float:
 
 
 class _Held:
-    """The leases that this process holds, and the thread that writes their heartbeats."""
+    """The leases that this process holds, and the thread that writes their heartbeats.
+
+    count: of all that it ever held.
+    """
 
     def __init__(self) -> None:
+        self.count = 0
         self._leases: set[Lease] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def add(self, lease: Lease) -> None:
         with self._lock:
+            self.count += 1
             self._leases.add(lease)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._beat_on, name="tombola-heartbeat", daemon=True)
@@ -401,3 +408,8 @@ _held = _Held()
 def held_here() -> list[Lease]:
     """The leases that this process holds."""
     return _held.all()
+
+
+def count_here() -> int:
+    """How many leases this process ever held."""
+    return _held.count

@@ -26,7 +26,7 @@ from rich.tree import Tree
 from tombola.disk import write_whole
 from tombola.errors import JobError, StoreError, reason
 from tombola.lab.description import TICKET_FUNCTION
-from tombola.lab.store import TICKET_KIND, Store, read_json
+from tombola.lab.store import TICKET_KIND, Store, is_at_its_place, read_json
 from tombola.untrusted import OTHER_FORM, printable
 from tombola.version import __version__
 
@@ -171,7 +171,9 @@ def _change_times(store: Store) -> list[tuple[str, int]]:
             if len(shelf.name) == 2 and _is_folder(shelf):
                 with os.scandir(shelf) as folders:
                     times += [
-                        (folder.name, folder.stat().st_mtime_ns) for folder in folders if _is_folder(folder)
+                        (folder.name, folder.stat().st_mtime_ns)
+                        for folder in folders
+                        if is_at_its_place(folder.name, shelf.name) and _is_folder(folder)
                     ]
     return times
 

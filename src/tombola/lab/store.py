@@ -89,6 +89,7 @@ class Store:
 
     def __init__(self, root: str | os.PathLike[str] | None = None, *, create: bool = True) -> None:
         self.root = Path(default_place() if root is None else root).expanduser().absolute()
+        disk.guard(self.root, own_links=FOLDERS)
         mark = self.root / _MARK
         try:
             is_new = not mark.exists()
@@ -142,9 +143,15 @@ class Store:
         return (self.folder(name) / THIN).exists() and not _is_restoring(self.folder(name))
 
     def names(self) -> Iterator[str]:
-        """The names of all finished jobs."""
+        """The names of all finished jobs; what lies among them and is none counts as not there."""
         for shelf in sorted((self.root / "jobs").glob("??")):
-            yield from sorted(path.name for path in shelf.glob("*"))
+            yield from sorted(path.name for path in shelf.glob("*") if is_at_its_place(path.name, shelf.name))
+
+    def strays(self) -> Iterator[Path]:
+        """What lies among the finished jobs and is none, or not at its place; hidden files are nothing."""
+        for shelf in sorted((self.root / "jobs").glob("[!.]*")):
+            entries = sorted(shelf.glob("[!.]*")) if shelf.is_dir() else [shelf]
+            yield from (path for path in entries if not is_at_its_place(path.name, shelf.name))
 
     def find(self, prefix: str) -> str:
         """The one finished job with this beginning; :class:`~tombola.errors.JobError` if none or several."""
@@ -404,6 +411,11 @@ class Store:
             if not self.has(name):
                 raise JobError(f"job {name[:12]} is not in the store at {self.root}") from None
             raise self.damaged(name, f"{file}: {reason(error)}") from error
+
+
+def is_at_its_place(name: str, shelf: str) -> bool:
+    """Whether a folder of this name is a job's on a shelf of that name."""
+    return is_fingerprint(name) and name[:2] == shelf
 
 
 def _is_restoring(folder: Path) -> bool:

@@ -2,7 +2,8 @@
 
 A job whose process dies suddenly leaves its attempt counted at its workplace; after too many it fails. A job
 that hangs has its process ended, which counts the same. A suspect, a job with a counted death, runs in a
-process without other suspects, so that jobs that merely share a worker with a culprit are not blamed.
+process without other suspects, so that jobs that merely share a worker with a culprit are not blamed. A job
+fails sooner if the memory of its GPU did not suffice although it had both to itself.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from pathlib import Path
 import torch
 
 from tombola import disk
-from tombola.errors import DeviceLost, JobError, OddFile
+from tombola.errors import DeviceLost, JobError, MemoryShort, OddFile, StoreError
 from tombola.lab.deadline import Stop, Stopped
-from tombola.lab.lease import Lease, free
+from tombola.lab.lease import Lease, count_here, free, held_here
 from tombola.lab.store import read_json, write_json
 from tombola.lab.training_progress import TrainingReport
 from tombola.training.checkpoint import Checkpoint, Checkpoints
@@ -109,6 +110,10 @@ def end_hung(workplace: Path, thread: int, end_process: Callable[[], None]) -> N
 
 
 _COUNT, _LOG = "attempts.json", "log.txt"
+# Times that memory must not have sufficed for a job by itself: once it may have been another process's fault.
+_SHORTAGES = 2
+# Bytes that other processes may have on a GPU while a job counts as alone there; a context takes half a GiB.
+_LITTLE = 2 * 2**30
 # Lines of the log that a failure repeats.
 _LAST_LINES = 4
 
@@ -116,15 +121,25 @@ _one_suspect = threading.Lock()
 
 
 def count_attempt(workplace: Path, allowed: int, name: str) -> None:
-    """Counts an attempt that begins; raises :class:`~tombola.errors.JobError` after as many as allowed."""
-    begun = deaths(workplace)
+    """Counts an attempt that begins; raises :class:`~tombola.errors.JobError` after as many as allowed.
+
+    And if the memory of a GPU did not suffice for it alone, which another attempt would not change.
+    """
+    begun, short = deaths(workplace), _counted(workplace, "short")
+    if short >= _SHORTAGES:
+        raise JobError(
+            f"job {name[:12]} needs more memory than its GPU has: {short} times it did not suffice with "
+            f"nothing beside it; its last line: {last_lines(workplace).rpartition(' | ')[2]}; to try again, "
+            f"delete {workplace}"
+        )
     if begun >= allowed:
         log = last_lines(workplace)
         raise JobError(
             f"job {name[:12]} was begun {begun} times and never finished (does it kill its worker or hang?); "
             f"{f'its last lines: {log}; ' if log else ''}to try again, delete {workplace}"
         )
-    write_json(workplace / _COUNT, {"begun": begun + 1}, synced=False)  # a power loss does not count
+    shortages = {"short": short} if short else {}
+    write_json(workplace / _COUNT, {"begun": begun + 1} | shortages, synced=False)  # no power loss counts
     append_to_log(workplace, f"begun on {socket.gethostname()} in process {os.getpid()}")
 
 
@@ -136,16 +151,47 @@ def forget_attempts(workplace: Path) -> None:
 
 def deaths(workplace: Path) -> int:
     """Attempts that neither ended nor reached a checkpoint; one that is under way counts too."""
+    return _counted(workplace, "begun")
+
+
+def _counted(workplace: Path, what: str) -> int:
     try:
-        return int(read_json(workplace / _COUNT)["begun"])
+        return int(read_json(workplace / _COUNT)[what])
     except (OSError, *OTHER_FORM):
         return 0
 
 
+class Solitude:
+    """Whether a job has its process, and a GPU, to itself from its beginning on."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._count = count_here()
+        self._at_first = len(held_here()) == 1 and not self._allocated()
+
+    def lasts(self) -> bool:
+        """Whether no other job was in this process since, and other processes have little of the GPU."""
+        if not self._at_first or count_here() != self._count:
+            return False
+        if self._device.type != "cuda":
+            return True
+        free_bytes, total = torch.cuda.mem_get_info(self._device)
+        return total - free_bytes - torch.cuda.memory_reserved(self._device) < _LITTLE
+
+    def _allocated(self) -> int:
+        """Bytes that earlier jobs of this process left on the GPU."""
+        return torch.cuda.memory_allocated(self._device) if self._device.type == "cuda" else 0
+
+
+def count_shortage(workplace: Path) -> None:
+    """Counts that a GPU's memory did not suffice for a job that was alone with it."""
+    counts = {"begun": deaths(workplace), "short": _counted(workplace, "short") + 1}
+    with suppress(StoreError):  # then it is tried as often as any other
+        write_json(workplace / _COUNT, counts, synced=False)
+
+
 def append_to_log(workplace: Path, line: str) -> None:
     """Adds a line to the log that a job leaves at its workplace if its process dies."""
-    if workplace.is_symlink():  # put there meanwhile: the log of something else
-        return
     now = datetime.now(UTC).strftime("%m-%d %H:%M:%S")
     with suppress(OSError, OddFile):
         disk.append(workplace / _LOG, f"{now} {line}\n".encode(errors="replace"))
@@ -214,9 +260,15 @@ def _crash_logged(log: Path) -> Iterator[None]:
 
 def device_is_lost(error: BaseException) -> bool:
     """Whether an error, or one behind it, leaves the GPU unusable for the rest of this process."""
-    behind: BaseException | None = error
-    while behind is not None:
-        if isinstance(behind, torch.AcceleratorError | DeviceLost):
-            return True
-        behind = behind.__cause__ or behind.__context__
-    return False
+    return any(isinstance(each, torch.AcceleratorError | DeviceLost) for each in _with_causes(error))
+
+
+def memory_was_short(error: BaseException) -> bool:
+    """Whether an error, or one behind it, is of a GPU whose memory did not suffice for a convolution."""
+    return any(isinstance(each, MemoryShort) for each in _with_causes(error))
+
+
+def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

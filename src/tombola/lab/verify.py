@@ -30,7 +30,7 @@ from tombola.networks.initialization import init_names
 from tombola.networks.network import Network, network_names
 from tombola.registry import declaration
 from tombola.source import declared_here
-from tombola.untrusted import OTHER_FORM
+from tombola.untrusted import OTHER_FORM, printable
 
 
 class DeclaredOtherwise(str):
@@ -48,7 +48,7 @@ class Damage:
     cause: str
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.cause}"
+        return printable(f"{self.place}: {self.cause}")
 
 
 def verify(store: Store, not_rebuilt: Counter[str] | None = None) -> Iterator[Damage]:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 import torch
 
-from tombola.errors import DeviceLost
+from tombola.errors import MemoryShort
 
 # An error takes a moment from being counted to being caught, by another thread perhaps.
 _PATIENCE, _LOOKS = 0.1, 10
@@ -35,7 +35,7 @@ def watched(device: torch.device) -> Iterator[None]:
 
     On a CPU, and in mode ``"autotuned"``, where they are chosen by timing anyhow, nothing is watched.
 
-    Raises :class:`~tombola.errors.DeviceLost` at its beginning and end if a convolution of this process has
+    Raises :class:`~tombola.errors.MemoryShort` at its beginning and end if a convolution of this process has
     lacked memory, so that bits may differ.
     """
     if not _counts(device):
@@ -102,7 +102,7 @@ def _silent(index: int) -> int:
 
 def _refuse_if_lost(index: int) -> None:
     if index in _lost:
-        raise DeviceLost(
+        raise MemoryShort(
             f"{out_of_memory(torch.device('cuda', index))}: a convolution's workspace did not fit, and "
             "PyTorch took another algorithm in silence, which gives other bits; begin a new process, with "
             "fewer slots or smaller batches"
