@@ -14,7 +14,8 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from tombola import seeds
-from tombola.data.imageset import Data
+from tombola.data.imageset import Data, ImageSet
+from tombola.data.inputs import batches_of
 from tombola.errors import DataError, TicketError
 from tombola.ticket import State, Ticket
 from tombola.training.run import Run
@@ -77,7 +78,7 @@ def synflow(subject: Run | Ticket) -> dict[str, Tensor]:
     while others have some) only where it is asked again as weights go: 100 rounds of
     :func:`tombola.prune_at_initialization`.
 
-    Raises :class:`~tombola.errors.TicketError` where the flow is not finite.
+    Raises :class:`~tombola.errors.TicketError` where the flow is not finite, or for a network of tokens.
     """
     network = _ticket(subject).network
     state = {
@@ -86,7 +87,9 @@ def synflow(subject: Run | Ticket) -> dict[str, Tensor]:
     }
     module = network.build().eval()  # computes with the state alone, by functional_call
     weights = {name: state[name].requires_grad_() for name in _ticket(subject).mask}
-    ones = torch.ones(1, network.channels, *network.size, dtype=torch.float64)
+    if network.vocabulary is not None:
+        raise TicketError("synflow passes an input of ones, and tokens are none; prune by another score")
+    ones = torch.ones_like(network.zeros(1), dtype=torch.float64)
     flow = functional_call(module, state, (ones,)).sum()
     if not torch.isfinite(flow):
         raise TicketError("the synaptic flow is not finite, so synflow ranks nothing; prune by another score")
@@ -133,5 +136,5 @@ def _examples(score: str, subject: Run | Ticket, data: Data) -> tuple[Tensor, Te
         draws.permutation(np.flatnonzero(labels == label))[:EXAMPLES] for label in present
     ]
     indices = torch.from_numpy(np.concatenate(chosen))
-    images = data.train.images[indices].float() / 255
-    return (images - data.mean.view(1, -1, 1, 1)) / data.std.view(1, -1, 1, 1), data.train.labels[indices]
+    examples = ImageSet(data.train.images[indices], data.train.labels[indices])
+    return batches_of(examples, data, 0, "black", "cpu").unaugmented(0, len(examples)), examples.labels
