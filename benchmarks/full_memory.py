@@ -44,7 +44,7 @@ def trained(batch_size: int, precision: str, megabytes: int | None, *, watched: 
     data = tb.data_from_tensors((images, labels), (images[:500], labels[:500]), name="full")
     recipe = tb.Recipe(epochs=1, batch_size=batch_size, precision=precision)  # type: ignore[arg-type]
     if not watched:
-        memory.Shortage.remember = lambda self, **_: False  # type: ignore[method-assign]
+        memory._look = lambda index: None
     if megabytes is not None:
         whole = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(megabytes * 1e6 / whole)
