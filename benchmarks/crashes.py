@@ -445,9 +445,9 @@ def swapping(case: Case, recorded: Recorded, place: Path) -> str:
         if number == case.number and case.fault == SWAPPED_ONCE:
             swap.undo()
 
-    faulty = quiet(place, before, after)
-    if os.geteuid() != 0:  # who may give no file away is another user instead
-        faulty.geteuid = lambda: os.geteuid() + 1  # type: ignore[attr-defined]
+    quiet(place, before, after)
+    if (uid := os.geteuid()) != 0:  # who may give no file away is another user instead
+        os.geteuid = lambda: uid + 1
     try:
         with books.kept():
             try:

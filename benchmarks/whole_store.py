@@ -141,6 +141,11 @@ class WholeStore:
                 path.unlink(missing_ok=True)
             return path
 
+        def linked(path: Path, target: str | Path) -> None:
+            gone(path).symlink_to(target)
+            if os.geteuid() == 0:  # a stranger's, where that can be
+                os.chown(path, 65534, 65534, follow_symlinks=False)
+
         def is_plain(path: Path) -> bool:
             return path.is_file() and not path.is_symlink() and path.stat().st_size < 2**20
 
@@ -188,10 +193,10 @@ class WholeStore:
             swapped,
             lambda path, other, draw: path.rename(gone(other)),
             lambda path, other, draw: path.rename(path.with_name(draw.choice(_NAMES))),
-            lambda path, other, draw: gone(path).symlink_to(other),
-            lambda path, other, draw: gone(path).symlink_to(os.path.relpath(other, path.parent)),
-            lambda path, other, draw: gone(path).symlink_to(self.outside / draw.choice(relative)),
-            lambda path, other, draw: gone(path).symlink_to(draw.choice(["/dev/zero", ".", "..", "/"])),
+            lambda path, other, draw: linked(path, other),
+            lambda path, other, draw: linked(path, os.path.relpath(other, path.parent)),
+            lambda path, other, draw: linked(path, self.outside / draw.choice(relative)),
+            lambda path, other, draw: linked(path, draw.choice(["/dev/zero", ".", "..", "/"])),
             lambda path, other, draw: os.mkfifo(gone(path)),
             lambda path, other, draw: gone(path).mkdir(),
             lambda path, other, draw: gone(path),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tombola import disk
+from tombola import disk, guarded
 from tombola.errors import StoreUnwritable
 
 pytestmark = pytest.mark.skipif(
@@ -59,7 +59,7 @@ def made(place: Path) -> Path:
     filled(place / "outside")
     filled(place / "store" / "top" / "folder")
     (place / "store" / "top" / "other").write_text("other")
-    disk.guard(place / "store", own_links=["top"])
+    guarded.guard(place / "store", own_links=["top"])
     return place / "store"
 
 
@@ -116,7 +116,7 @@ def test_a_folder_that_is_swapped_before_any_call_of_the_system_leads_no_change_
         store = made(tmp_path / str(number))
         before = everything(store.with_name("outside"))
         swapping = SwappingOs(store, number)
-        for module in (disk, shutil):
+        for module in (disk, guarded, shutil):
             monkeypatch.setattr(module, "os", swapping)
         with suppress(OSError, StoreUnwritable):
             CHANGES[change](store / "top" / "folder")
@@ -150,7 +150,7 @@ def test_a_link_of_this_user_may_stand_in_place_of_a_first_folder_and_of_no_othe
 def test_the_guarded_folder_and_the_way_to_it_may_be_links_of_anybody(store: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(store)
     give_away(tmp_path / "link")
-    disk.guard(tmp_path / "link", own_links=["top"])
+    guarded.guard(tmp_path / "link", own_links=["top"])
     disk.write_whole(tmp_path / "link" / "top" / "file", b"new")
     assert (store / "top" / "file").read_bytes() == b"new"
 

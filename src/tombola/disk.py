@@ -3,149 +3,31 @@
 A file written whole appears with its full content or not at all, and then outlives a power loss. Because all
 changes pass here, a test can let each of them fail in turn (``benchmarks/crashes.py``).
 
-Below a guarded folder, which others may write to, a change is made relative to a descriptor of the folder it
-changes (``openat``), and that is opened step by step from the guarded one, through no link of others. So a
-folder that somebody swaps for a link, at whatever moment, leads no change elsewhere. Where the system has no
-such calls, as Windows, changes go by path.
+Below a store, which others may write to, a change is made relative to a descriptor of the folder that is
+changed, so that no folder that they swap for a link leads it elsewhere (:mod:`tombola.guarded`).
 """
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import shutil
-import stat
 import uuid
-from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from functools import cache, lru_cache
+from contextlib import nullcontext, suppress
+from functools import cache
 from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from tombola.errors import OddFile, unwritable
+from tombola.guarded import NOT_FOLLOWED, Folder, holding, opened
 from tombola.untrusted import NO_LINK, NO_WAIT, as_regular
 
 # Where files have no newline translation of their own, as on POSIX, there is no such flag.
 _BINARY = getattr(os, "O_BINARY", 0)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
 _APPENDED = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _BINARY
-
-_HAS_FOLDERS = {os.open, os.mkdir, os.rename, os.link, os.unlink} <= os.supports_dir_fd and bool(
-    NO_LINK and shutil.rmtree.avoids_symlink_attacks
-)
-# On Linux a folder, or a link itself, can be held without being read or asked for on a file server.
-_HELD = getattr(os, "O_PATH", 0)
-_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _HELD
-# A link in place of a file: its own time is set, and it is the link that gets a second name.
-_NOT_FOLLOWED: dict[str, Any] = {"follow_symlinks": False} if _HAS_FOLDERS else {}
-
-
-_guarded: dict[str, frozenset[str]] = {}
-
-
-def guard(root: Path, own_links: Collection[str] = ()) -> None:
-    """From now on this process changes nothing below a folder through a link: others may write there.
-
-    own_links: names of folders directly in it that may be links all the same, if this user or root made them.
-
-    A change through any other link raises OSError with ELOOP.
-    """
-    if _route(str(root), len(_guarded)) is None:
-        _guarded[str(root)] = frozenset(own_links)
-
-
-# Keyed by how many folders are guarded, too: another one may be above a path that was asked for before.
-@lru_cache(maxsize=1024)
-def _route(path: str, guarded: int) -> tuple[str, tuple[str, ...]] | None:
-    """The outermost guarded folder that holds a folder, or is it, and the names on the way; None if none."""
-    folder = Path(path)
-    roots = (root for root in reversed((folder, *folder.parents)) if str(root) in _guarded)
-    root = next(roots, None)
-    return None if root is None else (str(root), folder.relative_to(root).parts)
-
-
-class _Folder(NamedTuple):
-    """A folder as calls of the system name it: by an open descriptor, or by its path if that is None."""
-
-    path: str
-    descriptor: int | None
-
-    def name(self, path: Path) -> str | Path:
-        """What a file of this folder is called in it."""
-        return path if self.descriptor is None else path.name
-
-
-@contextmanager
-def _opened(path: Path | str) -> Iterator[_Folder]:
-    """A folder for the time of a few calls; the descriptor is None if it is not guarded."""
-    path = str(path)
-    route = _route(path, len(_guarded)) if _HAS_FOLDERS else None
-    if route is None:
-        yield _Folder(path, None)
-        return
-    root, names = route
-    descriptor = _enter(None, f"{root}/{names[0]}", names[0] in _guarded[root]) if names else _hold(root)
-    try:
-        for name in names[1:]:
-            above, descriptor = descriptor, _enter(descriptor, name)
-            os.close(above)
-        yield _Folder(path, descriptor)
-    except OSError as error:
-        if error.errno != errno.ESTALE:
-            raise
-        # Another client of the file server removed the folder after it was opened here.
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
-    finally:
-        os.close(descriptor)
-
-
-def _holding(path: Path) -> AbstractContextManager[_Folder]:
-    """The folder that a file is in; as :func:`_opened`."""
-    return _opened(os.path.dirname(path))
-
-
-def _hold(path: str, above: int | None = None, flags: int = 0) -> int:
-    return os.open(path, _FOLDER | flags, dir_fd=above)
-
-
-def _enter(above: int | None, path: str, may_be_link: bool = False) -> int:
-    """A descriptor of a folder; the last name on the way to it is no link, or at most one of this user."""
-    try:
-        return _hold(path, above, NO_LINK)
-    except OSError as error:
-        if error.errno not in (errno.ENOTDIR, errno.ELOOP) or not _is_link(path, above):
-            raise
-    target = _own_target(path, above) if may_be_link else None
-    if target is None:
-        whose = "a link that another user made" if may_be_link else "a link"
-        raise OSError(errno.ELOOP, f"{os.path.basename(path)} is {whose}, and nothing is written through it")
-    return _hold(os.path.join(os.path.dirname(path), target), above)
-
-
-def _is_link(path: str, folder: int | None) -> bool:
-    return stat.S_ISLNK(os.stat(path, dir_fd=folder, follow_symlinks=False).st_mode)
-
-
-def _own_target(path: str, folder: int | None) -> str | None:
-    """Where a link leads that this user or root made; None for that of another."""
-    own = (0, os.geteuid())
-    if not _HELD:  # elsewhere than on Linux another may be put there between the look and the reading
-        owner = os.stat(path, dir_fd=folder, follow_symlinks=False).st_uid
-        return os.readlink(path, dir_fd=folder) if owner in own else None
-    link = os.open(path, _HELD | NO_LINK, dir_fd=folder)
-    try:
-        return os.readlink("", dir_fd=link) if os.fstat(link).st_uid in own else None
-    finally:
-        os.close(link)
-
-
-def check_folder(path: Path) -> None:
-    """Raises OSError if a change in a folder would pass through a link; one that is not there is none."""
-    with suppress(FileNotFoundError), _opened(path):
-        pass
 
 
 def write_whole(path: Path, content: bytes, *, make_folder: bool = False, synced: bool = True) -> None:
@@ -160,7 +42,7 @@ def write_whole(path: Path, content: bytes, *, make_folder: bool = False, synced
     try:
         if make_folder:
             _make_folders(path.parent)
-        with _holding(path) as folder:
+        with holding(path) as folder:
             try:
                 _write_part(folder, temporary, content, synced=synced)
                 within = {"src_dir_fd": folder.descriptor, "dst_dir_fd": folder.descriptor}
@@ -176,11 +58,11 @@ def write_whole(path: Path, content: bytes, *, make_folder: bool = False, synced
 
 def write_part(path: Path, content: bytes, *, synced: bool = False) -> None:
     """Write a new file in place: one that is renamed before it is read, or its folder is, or as a trial."""
-    with _holding(path) as folder:
+    with holding(path) as folder:
         _write_part(folder, path, content, synced=synced)
 
 
-def _write_part(folder: _Folder, path: Path, content: bytes, *, synced: bool) -> None:
+def _write_part(folder: Folder, path: Path, content: bytes, *, synced: bool) -> None:
     descriptor = os.open(folder.name(path), _NEW, 0o666, dir_fd=folder.descriptor)
     try:
         _write_all(descriptor, content)
@@ -202,7 +84,7 @@ def append(path: Path, content: bytes) -> None:
 
 def open_to_append(path: Path) -> FileIO:
     """A log, opened for what writes to it while a process dies; errors are those of :func:`append`."""
-    with _holding(path) as folder:
+    with holding(path) as folder:
         flags = _APPENDED | NO_WAIT | NO_LINK
         file = as_regular(path, os.open(folder.name(path), flags, 0o666, dir_fd=folder.descriptor), "a")
     if os.fstat(file.fileno()).st_nlink > 1:  # the log of a job has one name; by others it is something else
@@ -213,7 +95,7 @@ def open_to_append(path: Path) -> FileIO:
 
 def new_file(path: Path) -> BinaryIO:
     """A new file to be written in many parts; ``sync_file`` forces it to the disk."""
-    with _holding(path) as folder:
+    with holding(path) as folder:
         return io.BufferedWriter(_NewFile(os.open(folder.name(path), _NEW, 0o666, dir_fd=folder.descriptor)))
 
 
@@ -244,7 +126,7 @@ class _NewFile(io.RawIOBase):
 def make_folder(path: Path, *, parents: bool = False, exist_ok: bool = False) -> None:
     """Make a folder, with those above it if asked; FileExistsError unless it may be there already."""
     try:
-        with _holding(path) as folder:
+        with holding(path) as folder:
             os.mkdir(folder.name(path), dir_fd=folder.descriptor)
     except FileNotFoundError:
         if not parents or path.parent == path:
@@ -274,13 +156,13 @@ def replace(path: Path, target: Path) -> None:
 
 def link(path: Path, target: Path) -> None:
     """Give a file a second name; FileExistsError if the name is taken."""
-    _move(os.link, path, target, **_NOT_FOLLOWED)
+    _move(os.link, path, target, **NOT_FOLLOWED)
 
 
 def _move(call: Any, path: Path, target: Path, **more: Any) -> None:
     """Call the system with a name in one folder and a name in another, or in the same."""
-    with _holding(path) as source:
-        other = nullcontext(source) if os.path.dirname(target) == source.path else _holding(target)
+    with holding(path) as source:
+        other = nullcontext(source) if os.path.dirname(target) == source.path else holding(target)
         with other as folder:
             folders = {"src_dir_fd": source.descriptor, "dst_dir_fd": folder.descriptor}
             call(source.name(path), folder.name(target), **folders, **more)
@@ -289,7 +171,7 @@ def _move(call: Any, path: Path, target: Path, **more: Any) -> None:
 def remove(path: Path, *, missing_ok: bool = False) -> None:
     """Remove a file."""
     try:
-        with _holding(path) as folder:
+        with holding(path) as folder:
             os.unlink(folder.name(path), dir_fd=folder.descriptor)
     except FileNotFoundError:
         if not missing_ok:
@@ -298,7 +180,7 @@ def remove(path: Path, *, missing_ok: bool = False) -> None:
 
 def remove_folder(path: Path) -> None:
     """Remove an empty folder; OSError if it is not."""
-    with _holding(path) as folder:
+    with holding(path) as folder:
         os.rmdir(folder.name(path), dir_fd=folder.descriptor)
 
 
@@ -307,28 +189,28 @@ def remove_tree(path: Path, *, ignore_errors: bool = False) -> None:
 
     ignore_errors: leave what cannot be removed.
     """
-    with suppress(OSError if ignore_errors else FileNotFoundError), _holding(path) as folder:
+    with suppress(OSError if ignore_errors else FileNotFoundError), holding(path) as folder:
         shutil.rmtree(folder.name(path), ignore_errors=ignore_errors, dir_fd=folder.descriptor)
 
 
 def touch(path: Path) -> None:
     """Set the time of a file to now on the clock of its file server; the file is made if need be."""
-    with _holding(path) as folder:
+    with holding(path) as folder:
         flags = os.O_WRONLY | os.O_CREAT | NO_WAIT | NO_LINK
         os.close(os.open(folder.name(path), flags, 0o666, dir_fd=folder.descriptor))
-        os.utime(folder.name(path), dir_fd=folder.descriptor, **_NOT_FOLLOWED)
+        os.utime(folder.name(path), dir_fd=folder.descriptor, **NOT_FOLLOWED)
 
 
 def set_time(path: Path, seconds: float | None = None) -> None:
     """Set the time of a file, in seconds since the epoch; None for now, on the clock of its file server."""
     times = None if seconds is None else (seconds, seconds)
-    with _holding(path) as folder:
-        os.utime(folder.name(path), times, dir_fd=folder.descriptor, **_NOT_FOLLOWED)
+    with holding(path) as folder:
+        os.utime(folder.name(path), times, dir_fd=folder.descriptor, **NOT_FOLLOWED)
 
 
 def sync_file(path: Path) -> None:
     """Force a file to the disk."""
-    with _holding(path) as folder:
+    with holding(path) as folder:
         _sync(folder, path)
 
 
@@ -337,7 +219,7 @@ def sync_folder(path: Path, *, files: bool = False) -> None:
 
     files: the content of its files too, all at the same time: a disk writes many together as fast as one.
     """
-    with _opened(path) as folder:
+    with opened(path) as folder:
         pending = [_sync_threads().submit(_sync, folder, file) for file in path.iterdir()] if files else []
         try:
             _sync_entries(folder)
@@ -353,12 +235,12 @@ def _write_all(descriptor: int, content: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def _sync(folder: _Folder, path: Path) -> None:
+def _sync(folder: Folder, path: Path) -> None:
     """Force a file of an open folder to the disk; OSError for a pipe or link in its place."""
     _force(os.open(folder.name(path), os.O_RDONLY | NO_WAIT | NO_LINK, dir_fd=folder.descriptor))
 
 
-def _sync_entries(folder: _Folder) -> None:
+def _sync_entries(folder: Folder) -> None:
     """Force the names in an open folder to the disk."""
     if os.name != "nt":  # where a folder cannot be opened
         _force(

@@ -12,8 +12,6 @@ class TombolaError(Exception):
     """An error that the caller can mend; its message is one printable line with the value and the remedy."""
 
     def __str__(self) -> str:
-        from tombola.untrusted import printable  # which rests on this module
-
         return printable(super().__str__().replace("\n", " "))
 
 
@@ -90,6 +88,21 @@ class Unfinished(TombolaError):
 
 class StoreUnwritable(StoreError):
     """A store at a place that cannot be written to, where every job would fail."""
+
+
+def printable(text: str) -> str:
+    """An untrusted text that is safe to print on one line.
+
+    Replaced is what :meth:`str.isprintable` excludes: control characters, which a terminal obeys; all that
+    orders text from right to left; separators of lines and spaces other than the common one; and characters
+    without a shape, zero-width joiners among them. So a joined emoji falls into its parts, and no name looks
+    like another that differs in what cannot be seen.
+    """
+    return (
+        text
+        if text.isprintable()
+        else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    )
 
 
 def unknown(kind: str, value: str, known: Iterable[str]) -> str:

@@ -18,6 +18,7 @@ from io import FileIO
 from typing import Any
 
 from tombola.errors import OddFile
+from tombola.errors import printable as printable
 
 # Bytes of the longest text: the index of 200,000 jobs, or a history of 500,000 epochs. Parsed, a text takes
 # up to some twelve times its size.
@@ -134,21 +135,6 @@ def check_readable(text: str, what: str = "it") -> None:
     if len(text) > LONGEST_TEXT:
         raise ValueError(f"{what} has {len(text):,} bytes; at most {LONGEST_TEXT:,} are read")
     json_object(text, what)
-
-
-def printable(text: str) -> str:
-    """An untrusted text that is safe to print on one line.
-
-    Replaced is what :meth:`str.isprintable` excludes: control characters, which a terminal obeys; all that
-    orders text from right to left; separators of lines and spaces other than the common one; and characters
-    without a shape, zero-width joiners among them. So a joined emoji falls into its parts, and no name looks
-    like another that differs in what cannot be seen.
-    """
-    return (
-        text
-        if text.isprintable()
-        else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    )
 
 
 def has_control_characters(text: str) -> bool:

@@ -223,9 +223,20 @@ def test_what_is_no_job_ends_no_listing_and_is_named_on_one_line(
     (damage,) = verify(store)
     assert str(damage).isprintable()
     assert damage.place == f"jobs/{stray}"
-    with pytest.raises(StoreError, match=r"jobs/\S+ is no job where it lies, .*; delete /") as told:
+    with pytest.raises(StoreError, match=r"jobs/.+ is no job where it lies, .*; delete /") as told:
         gc(store, grace=0)
     assert str(told.value).isprintable()
+
+
+@pytest.mark.parametrize("network", [{}, [], "resnet18", None])
+def test_a_result_whose_network_is_of_another_form_is_damaged(
+    given: tuple[Store, str], network: object
+) -> None:
+    store, name = given
+    path = store.folder(name) / "result.safetensors"
+    resealed(path, "tombola.result/1", lambda told, tensors: told["ticket"].update(network=network))
+    with pytest.raises(StoreError, match="is damaged: "):
+        load_result(store, name)
 
 
 def test_an_index_of_another_form_is_made_again(given: tuple[Store, str]) -> None:

@@ -51,7 +51,7 @@ _DESERTED = 10.0
 # Seconds between two looks at whether there are workers at all; without any after which a line is printed,
 # and after which the run ends.
 _LOOK_EVERY, _REMARKABLE, _WITHOUT_WORKERS = 1.0, 60.0, 600.0
-# Processes of one worker that end one after the other until it is asked whether they can import this package.
+# Processes of one worker that end one after the other until it is tried whether one can import this package.
 _SUSPICIOUS = 3
 # What a worker imports, in a process that looks for it where a worker does.
 _IMPORT = "import sys; sys.path[:] = sys.argv[1:]; import tombola.lab.private, tombola.lab.task"
@@ -178,15 +178,15 @@ def _ended_without_workers(cluster: Any, client: Client) -> Iterator[None]:
     def watch() -> None:
         # Looks are counted, not time: if all were suspended, the workers still have their ten minutes.
         nonlocal cause
-        missed, begun, asked = 0.0, set[int](), False
+        missed, begun, import_tried = 0.0, set[int](), False
         while not over.wait(_LOOK_EVERY):
             if cluster.scheduler.workers:
-                missed, begun, asked = 0.0, set(), False
+                missed, begun, import_tried = 0.0, set(), False
                 continue
             missed += _LOOK_EVERY
             begun |= {nanny.pid for nanny in list(cluster.workers.values()) if nanny.pid}
-            if not asked and len(begun) >= _SUSPICIOUS * len(cluster.workers):
-                asked = True
+            if not import_tried and len(begun) >= _SUSPICIOUS * len(cluster.workers):
+                import_tried = True
                 if error := _import_error():
                     cause, missed = f"no new one can import tombola: {error}; see", math.inf
             if missed == _REMARKABLE:

@@ -124,17 +124,18 @@ def _reading_error(store: Store, name: str, details: Mapping[str, Any], error: T
         return Undeclared(
             f"job {name[:12]} cannot be read here: {error.__cause__}; import the file that declares it"
         )
-    described = details.get("ticket", details)["network"]
-    network = str(described["name"])
+    try:
+        described = details.get("ticket", details)["network"]
+        network, init = str(described["name"]), described.get("init")
+    except OTHER_FORM:
+        return store.damaged(name, str(error))
     if is_edited_network(store, name, network):
         return Undeclared(
             f"job {name[:12]} was made with another text of network {network}; raise its version, or "
             f"--recompute {network} replaces what was made with it"
         )
     own = declared_here()
-    if isinstance(error, NetworkError) and (
-        network in own["networks"] or described.get("init") in own["inits"]
-    ):
+    if isinstance(error, NetworkError) and (network in own["networks"] or init in own["inits"]):
         return Undeclared(f"job {name[:12]} cannot be read here: {error}; mend what declares it")
     return store.damaged(name, str(error))
 

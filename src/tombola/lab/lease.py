@@ -23,6 +23,7 @@ from typing import Any
 
 from tombola import disk
 from tombola.errors import OddFile, StoreError, unwritable
+from tombola.guarded import check_folder
 from tombola.lab import process
 from tombola.untrusted import json_object, open_regular
 
@@ -86,7 +87,7 @@ class Lease:
     def is_ours(self) -> bool | None:
         """Whether the lease is still this owner's; None if that cannot be read now."""
         try:
-            disk.check_folder(self.path.parent)  # behind another's link nothing is said of this lease
+            check_folder(self.path.parent)  # behind another's link nothing is said of this lease
             return _read_lease(self.path).owner == self.owner
         except OSError:
             return None
@@ -207,7 +208,7 @@ def _clear_if_stale(path: Path) -> bool:
 
 def _give_back(path: Path, owner: dict[str, Any]) -> None:
     """Removes an owner's lease, and never another's: the owner may be suspended between look and removal."""
-    disk.check_folder(path.parent)
+    check_folder(path.parent)
     if _read_lease(path).owner != owner:
         return
     aside = _aside(path, owner["lease"])

@@ -46,6 +46,7 @@ from tombola.errors import (
     remedy,
     unwritable,
 )
+from tombola.guarded import guard
 from tombola.lab.description import check_description, is_fingerprint
 from tombola.untrusted import check_readable, json_object, read_regular
 
@@ -89,7 +90,7 @@ class Store:
 
     def __init__(self, root: str | os.PathLike[str] | None = None, *, create: bool = True) -> None:
         self.root = Path(default_place() if root is None else root).expanduser().absolute()
-        disk.guard(self.root, own_links=FOLDERS)
+        guard(self.root, own_links=FOLDERS)
         mark = self.root / _MARK
         try:
             is_new = not mark.exists()

@@ -260,12 +260,12 @@ def _crash_logged(log: Path) -> Iterator[None]:
 
 def device_is_lost(error: BaseException) -> bool:
     """Whether an error, or one behind it, leaves the GPU unusable for the rest of this process."""
-    return any(isinstance(each, torch.AcceleratorError | DeviceLost) for each in _with_causes(error))
+    return any(isinstance(cause, torch.AcceleratorError | DeviceLost) for cause in _with_causes(error))
 
 
 def memory_was_short(error: BaseException) -> bool:
     """Whether an error, or one behind it, is of a GPU whose memory did not suffice for a convolution."""
-    return any(isinstance(each, MemoryShort) for each in _with_causes(error))
+    return any(isinstance(cause, MemoryShort) for cause in _with_causes(error))
 
 
 def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
