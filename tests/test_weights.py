@@ -112,6 +112,10 @@ def test_a_foreign_run_is_shown_saved_stored_and_measured_by_jobs(
         assert again.fingerprint == foreign[1].fingerprint
         assert again.foreign
         assert not again.ticket.has_start
+    description, tensors = foreign[1].pack()
+    altered = description | {"ticket": description["ticket"] | {"start": chain[0].ticket.start_fingerprint}}
+    with pytest.raises(TicketError, match="names a start that it says is not known"):
+        tb.Run.unpack(altered, tensors)
     lab = tb.Lab(tmp_path / "store")
     measured = lab.result(tb.job(tb.barrier, foreign[0], foreign[1], "digits", points=3))
     assert measured == tb.barrier(chain[0], chain[1], digits, points=3)
@@ -133,6 +137,8 @@ def test_pairs_of_torchs_pruning_give_mask_and_dense_start(start: tb.Ticket, dig
     module.load_state_dict(start.start)
     layers = [(layer, "weight") for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     torch_prune.global_unstructured(layers, pruning_method=torch_prune.L1Unstructured, amount=0.5)
+    with pytest.raises(NetworkError, match=r"say network=..., or make the pruning permanent"):
+        tb.ticket_from(module, data=digits)
     ticket = tb.ticket_from(module, network="convnet", data=digits)
     assert ticket.round == 1
     assert ticket.complete
@@ -190,3 +196,22 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, start: tb.Ticket) -> None
     for name in ("module.pt", "text.pt"):
         with pytest.raises(TicketError, match="is no file of tensors alone"):
             tb.run_from(tmp_path / name, network=replace(start.network))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0),
+    reason="needs a GPU with bfloat16",
+)
+def test_on_a_gpu_a_barrier_is_to_the_bit_that_of_native_runs(start: tb.Ticket, digits: tb.Data) -> None:
+    recipe = tb.Recipe(epochs=2, batch_size=50, precision="bfloat16")
+    runs = [tb.train(start, digits, recipe, noise=noise, device="cuda") for noise in (1, 2)]
+    foreign = [
+        tb.run_from(run.weights, network=start.network, start=start.start, precision="bfloat16")
+        for run in runs
+    ]
+    measured, native = (tb.barrier(*pair, digits, points=3, device="cuda") for pair in (foreign, runs))
+    assert (measured.errors, measured.losses) == (native.errors, native.losses)
+    module = tb.module(runs[0], "cuda")
+    right = sum(int((module(x).argmax(1) == y).sum()) for x, y in tb.batches(digits, device="cuda"))
+    assert abs(100 * right / len(digits.test) - runs[0].accuracy) < 2  # plain float32, not fused bfloat16

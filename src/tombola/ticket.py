@@ -253,6 +253,8 @@ class Ticket(OneLine):
             shapes = {name: tuple(shape) for name, shape in description["shapes"].items()}
             mask = {name: files.unpack_bits(tensors[f"mask.{name}"], shape) for name, shape in shapes.items()}
             if description["start_kept"] == "unknown":
+                if description["start"] != UNKNOWN_START:
+                    raise TicketError("a ticket names a start that it says is not known")
                 start = unknown_state(described)
             elif description["start_kept"] != "none":
                 start = unpack_state(tensors, mask)

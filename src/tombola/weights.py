@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils import prune as torch_prune
 
 from tombola.data.imageset import Data
 from tombola.errors import NetworkError, OddFile, TicketError, reason, unknown
@@ -127,6 +128,11 @@ def described_network(
         raise NetworkError(
             "data is not given: say data=..., which tells channels, pixels and classes, or give the network "
             "of a ticket, network=ticket.network"
+        )
+    if network is None and torch_prune.is_pruned(weights):  # type: ignore[no-untyped-call]
+        raise NetworkError(
+            "the module is under torch.nn.utils.prune, so no copies of it can be made; say network=..., or "
+            "make the pruning permanent with torch.nn.utils.prune.remove"
         )
     factory = network if network is not None else _Copies(weights)
     return Network.of(factory, channels=data.channels, size=data.size, classes=data.classes)
