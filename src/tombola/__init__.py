@@ -19,3 +19,7 @@ def __getattr__(name: str) -> object:
     if _is_function(value):
         globals()[name] = value = public(name, value)
     return value
+
+
+for _name in globals().keys() & set(__all__):  # EAGER_IMPORT, which lazy_loader reads, has loaded them already
+    __getattr__(_name)
