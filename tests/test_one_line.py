@@ -88,7 +88,7 @@ def test_a_table_has_the_values_and_shows_what_a_file_held_as_text(
     chain: list[tb.Run], digits: tb.Data, tmp_path: Path
 ) -> None:
     html = chain[2]._repr_html_()
-    assert f"<td style=\"text-align: left\">{chain[2].accuracy:.2f}%</td>" in html
+    assert f'<td style="text-align: left">{chain[2].accuracy:.2f}%</td>' in html
     assert "0.25" not in html
     assert "75.00%" in html
     named = replace(digits, name="<script>alert(1)</script>", class_names=("<b>",) * 10)
