@@ -21,7 +21,5 @@ def __getattr__(name: str) -> object:
     return value
 
 
-for _name in globals().keys() & set(
-    __all__
-):  # EAGER_IMPORT, which lazy_loader reads, has loaded them already
+for _name in globals().keys() & set(__all__):  # loaded already, by lazy_loader's EAGER_IMPORT
     __getattr__(_name)

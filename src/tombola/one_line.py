@@ -12,7 +12,7 @@ _LONGEST = 299
 
 
 class OneLine:
-    """A value whose ``repr`` is one line of less than 300 printable characters, and in a notebook a table."""
+    """A value whose ``repr`` is one line of less than 300 printable characters; a table in a notebook."""
 
     @abstractmethod
     def _in_one_line(self) -> str:

@@ -22,9 +22,7 @@ def convert(
     file: Annotated[
         Path,
         tyro.conf.Positional,
-        tyro.conf.arg(
-            help="What to write: .safetensors (state_dict), .pt (torch.nn.utils.prune), .pt2, .onnx."
-        ),
+        tyro.conf.arg(help="What to write: .safetensors (state_dict), .pt (torch's pruning), .pt2, .onnx."),
     ],
     normalize: Annotated[
         str | None,
