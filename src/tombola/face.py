@@ -33,8 +33,11 @@ _IN_WORDS = {
     "Run": "a Run",
     "Recipe": "a Recipe",
     "int": "a whole number",
+    "Length": "epochs, such as 2 or '2ep', or iterations, such as '500it'",
     "None": "None",
 }
+
+_NUMBERS = frozenset({"int", "Length"})
 
 Check = Callable[[str, Any], Any]
 """Takes where an argument stands, and it; returns what the function gets, or refuses it."""
@@ -102,7 +105,9 @@ def _checked(kinds: tuple[str, ...], place: str, value: Any) -> Any:
     """An argument that is of one of some kinds: data loaded, an integer as Python's."""
     if value is None and "None" in kinds:
         return None
-    if "int" in kinds:
+    if "Length" in kinds and isinstance(value, str):
+        return value
+    if not _NUMBERS.isdisjoint(kinds):
         try:
             return operator.index(value)
         except TypeError:
@@ -132,12 +137,17 @@ def _class(kind: str) -> type:
 
 
 def _refusal(kinds: tuple[str, ...], place: str, value: Any) -> TombolaError:
-    line = f"{place} is {_seen(value)}; it takes {' or '.join(_IN_WORDS[kind] for kind in kinds)}"
+    line = f"{place} is {_seen(value)}; it takes {_listed([_IN_WORDS[kind] for kind in kinds])}"
     if type(value).__name__ == "Job":
         line += ". A job is not computed yet: write this call down too, with tombola.job, or run it in a lab"
     elif type(value).__name__ == "Run" and "Ticket" in kinds:
         line += ", such as the run's .ticket"
-    return RecipeError(line) if "int" in kinds else ArgumentError(line)
+    return ArgumentError(line) if _NUMBERS.isdisjoint(kinds) else RecipeError(line)
+
+
+def _listed(words: list[str]) -> str:
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _seen(value: Any) -> str:

@@ -470,7 +470,7 @@ def test_a_noise_that_is_no_whole_number_is_refused(
 ) -> None:
     with pytest.raises(RecipeError, match=r"noise is 1\.5; it takes a whole number"):
         tb.train(start, digits, recipe, noise=1.5)  # type: ignore[arg-type]
-    with pytest.raises(RecipeError, match=r"augmentation_noise is '2'; it must be a whole number"):
+    with pytest.raises(RecipeError, match=r"augmentation_noise is '2'; it takes a whole number or None"):
         tb.train(start, digits, recipe, augmentation_noise="2")  # type: ignore[arg-type]
 
 

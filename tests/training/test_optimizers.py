@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import tombola as tb
-from tombola.networks.network import Network, prunable_names
+from tombola.networks.network import Network
+from tombola.networks.prunable import prunable_names
 from tombola.training.flat_network import FlatNetwork
 from tombola.training.optimizers import move
 
