@@ -3,6 +3,9 @@
 import errno
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -174,3 +177,38 @@ def test_a_folder_removed_on_the_file_server_after_it_was_opened_counts_as_gone(
     disk.remove(store / "top" / "other", missing_ok=True)
     with pytest.raises(FileNotFoundError):
         disk.remove(store / "top" / "other")
+
+
+def test_a_file_in_the_current_folder_needs_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    disk.write_whole(Path("file"), b"new")
+    disk.rename(Path("file"), Path("other"))
+    assert (tmp_path / "other").read_bytes() == b"new"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forked processes")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_process_waits_for_no_thread_of_its_parent(store: Path) -> None:
+    disk.sync_folder(store / "top", files=True)
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        disk.sync_folder(store / "top", files=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_folders_a_thousand_deep_are_left_with_an_error_of_the_system(store: Path) -> None:
+    folder = os.open(store / "top" / "folder" / "full", os.O_RDONLY)
+    for _ in range(sys.getrecursionlimit() + 100):
+        os.mkdir("d", dir_fd=folder)
+        inner = os.open("d", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    os.close(folder)
+    try:
+        with suppress(OSError):
+            disk.remove_tree(store / "top" / "folder" / "full")
+        disk.remove_tree(store / "top" / "folder" / "full", ignore_errors=True)
+    finally:
+        subprocess.run(["rm", "-rf", store / "top" / "folder" / "full"], check=True)  # pytest could not

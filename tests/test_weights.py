@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -196,6 +198,77 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, start: tb.Ticket) -> None
     for name in ("module.pt", "text.pt"):
         with pytest.raises(TicketError, match="is no file of tensors alone"):
             tb.run_from(tmp_path / name, network=replace(start.network))
+
+
+class Called:
+    """What a pickle writes down as a call."""
+
+    def __init__(self, *call: Any) -> None:
+        self._call = call
+
+    def __reduce__(self) -> tuple[Any, Any]:
+        return self._call[0], self._call[1:]
+
+
+def zipped(content: bytes, compression: int = zipfile.ZIP_STORED, **members: bytes) -> bytes:
+    """A file as torch.save writes it, of this pickle."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, text in ({"data.pkl": content, "version": b"3", "byteorder": b"little"} | members).items():
+            archive.writestr(f"archive/{name}", text)
+    return file.getvalue()
+
+
+# A tuple that holds the one before twice, sixty times, as the key of a dictionary.
+TUPLES = b"K\x01\x85q\x00" + b"".join(b"h%ch%c\x86q%c" % (n, n, n + 1) for n in range(60))
+HOSTILE: dict[str, bytes] = {
+    "bytes of any number": zipped(pickle.dumps(Called(bytearray, 10**15), 2)),
+    "the same before zip files": b"".join(
+        pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {}, Called(bytearray, 10**15))
+    ),
+    "a bomb": zipped(pickle.dumps({}, 2), zipfile.ZIP_DEFLATED, zeros=bytes(10**6)),
+    "tuples that double": zipped(b"\x80\x02" + TUPLES + b"}h\x3cK\x01s."),
+    "no stack": zipped(b"\x80\x02a."),
+    "no memo": zipped(b"\x80\x02h\x09."),
+    "no tensor": zipped(pickle.dumps(Called(torch._utils._rebuild_tensor_v2, 1, 2, 3, 4, 5, 6), 2)),
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_file_ends_in_an_error_that_names_it(
+    tmp_path: Path, start: tb.Ticket, content: bytes
+) -> None:
+    (tmp_path / "weights.pt").write_bytes(content)
+    with pytest.raises(TicketError, match=r"weights\.pt is no file of tensors alone"):
+        tb.run_from(tmp_path / "weights.pt", network=start.network)
+
+
+def test_attributes_in_a_file_are_no_methods(tmp_path: Path, start: tb.Ticket) -> None:
+    attribute = b"\x80\x02ccollections\nOrderedDict\n)R}X\x05\0\0\0itemsK\x01sb."
+    (tmp_path / "weights.pt").write_bytes(zipped(attribute))
+    with pytest.raises(TicketError, match="they lack"):
+        tb.run_from(tmp_path / "weights.pt", network=start.network)
+
+
+ODD: dict[str, Callable[[torch.Tensor], dict[Any, torch.Tensor]]] = {
+    "a number for a name": lambda weight: {1: weight},
+    "no values": lambda weight: {"0.weight": weight.to("meta")},
+    "sparse": lambda weight: {"0.weight": weight.to_sparse()},
+    "a sparse mask": lambda weight: {"0.weight_orig": weight, "0.weight_mask": weight.to_sparse()},
+    "a name of many parts": lambda weight: {"a." * 10**6 + "w": weight},
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_odd_tensors_in_a_file_are_refused(
+    tmp_path: Path, start: tb.Ticket, odd: Callable[[torch.Tensor], dict[Any, torch.Tensor]]
+) -> None:
+    weight = start.start["0.weight"]
+    rest = {name: value for name, value in start.start.items() if name != "0.weight"}
+    tensors = odd(weight)
+    torch.save(tensors if len(str(next(iter(tensors)))) > 99 else rest | tensors, tmp_path / "weights.pt")
+    with pytest.raises(TicketError):
+        tb.run_from(tmp_path / "weights.pt", network=start.network)
 
 
 @pytest.mark.cuda

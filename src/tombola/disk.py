@@ -9,12 +9,14 @@ changed, so that no folder that they swap for a link leads it elsewhere (:mod:`t
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
 import uuid
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from io import FileIO
 from pathlib import Path
@@ -93,6 +95,24 @@ def open_to_append(path: Path) -> FileIO:
     return file
 
 
+@contextmanager
+def open_to_read(path: Path, longest: int) -> Iterator[FileIO]:
+    """A regular file for reading, below a guarded folder through no link: what is read is to leave the store.
+
+    Arguments and errors are those of :func:`~tombola.untrusted.open_regular`.
+    """
+    flags = os.O_RDONLY | NO_WAIT | NO_LINK
+    try:
+        with holding(path) as folder:
+            descriptor = os.open(folder.name(path), flags, dir_fd=folder.descriptor)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise OddFile(path, "a link, or behind one, not a file of this store") from error
+    with as_regular(path, descriptor, "r", longest) as file:
+        yield file
+
+
 def new_file(path: Path) -> BinaryIO:
     """A new file to be written in many parts; ``sync_file`` forces it to the disk."""
     with holding(path) as folder:
@@ -162,7 +182,7 @@ def link(path: Path, target: Path) -> None:
 def _move(call: Any, path: Path, target: Path, **more: Any) -> None:
     """Call the system with a name in one folder and a name in another, or in the same."""
     with holding(path) as source:
-        other = nullcontext(source) if os.path.dirname(target) == source.path else holding(target)
+        other = nullcontext(source) if str(target.parent) == source.path else holding(target)
         with other as folder:
             folders = {"src_dir_fd": source.descriptor, "dst_dir_fd": folder.descriptor}
             call(source.name(path), folder.name(target), **folders, **more)
@@ -190,7 +210,10 @@ def remove_tree(path: Path, *, ignore_errors: bool = False) -> None:
     ignore_errors: leave what cannot be removed.
     """
     with suppress(OSError if ignore_errors else FileNotFoundError), holding(path) as folder:
-        shutil.rmtree(folder.name(path), ignore_errors=ignore_errors, dir_fd=folder.descriptor)
+        try:
+            shutil.rmtree(folder.name(path), ignore_errors=ignore_errors, dir_fd=folder.descriptor)
+        except RecursionError:  # folders within each other, a thousand deep, as nobody makes but to do this
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(path)) from None
 
 
 def touch(path: Path) -> None:
@@ -220,8 +243,10 @@ def sync_folder(path: Path, *, files: bool = False) -> None:
     files: the content of its files too, all at the same time: a disk writes many together as fast as one.
     """
     with opened(path) as folder:
-        pending = [_sync_threads().submit(_sync, folder, file) for file in path.iterdir()] if files else []
+        pending: list[Future[None]] = []
         try:
+            if files:
+                pending.extend(_sync_threads().submit(_sync, folder, file) for file in path.iterdir())
             _sync_entries(folder)
         finally:
             wait(pending)  # they use the open folder
@@ -260,3 +285,8 @@ def _force(descriptor: int) -> None:
 def _sync_threads() -> ThreadPoolExecutor:
     """Threads that wait for the disk, kept because starting one takes as long as some jobs."""
     return ThreadPoolExecutor(max_workers=8, thread_name_prefix="tombola-sync")
+
+
+# A forked process has none of its parent's threads, and would wait for them for ever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_sync_threads.cache_clear)

@@ -10,10 +10,13 @@ import hashlib
 import json
 import math
 import os
+import pickle
+import pickletools
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -23,7 +26,7 @@ from torch import Tensor
 
 from tombola.disk import write_whole
 from tombola.errors import TicketError, reason, unwritable
-from tombola.untrusted import LARGEST_TENSORS, check_regular, json_object
+from tombola.untrusted import LARGEST_TENSORS, OTHER_FORM, check_regular, json_object
 
 _MOST_DIMENSIONS = 64
 """Of a tensor, in PyTorch."""
@@ -135,6 +138,76 @@ def _opened(path: str | os.PathLike[str], *, follow: bool = False) -> Iterator[A
             yield file
     except (SafetensorError, OSError, ValueError) as error:
         raise TicketError(f"{path} is damaged or not a tensor file: {reason(error)}") from error
+
+
+def read_torch_save(file: IO[bytes]) -> Any:
+    """What ``torch.save`` wrote, on the CPU; nothing in it is executed, and it takes no more than its size.
+
+    Raises ValueError for anything else.
+    """
+    try:
+        _check_torch_save(file)
+        file.seek(0)
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, zipfile.BadZipFile, *OTHER_FORM) as error:
+        raise ValueError(f"{type(error).__name__} {reason(error)}") from error
+
+
+# How pickles hold bytes: a few of them can say that they have any number, or double those of one another.
+_BYTES = {"builtins bytearray", "__builtin__ bytearray", "_codecs encode"}
+# Values in a tuple and those within it.
+_LARGEST_TUPLE = 2**16
+# Pickles at the beginning of a file as torch wrote them before it wrote zip files.
+_PICKLES = 5
+
+
+def _check_torch_save(file: IO[bytes]) -> None:
+    """Raises ValueError for a file that would take more memory than its size."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if file.read(4) != b"PK\3\4":
+        file.seek(0)
+        for _ in range(_PICKLES):
+            _check_pickle(file)
+        return
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+        if packed or sum(member.file_size for member in members) > size:
+            raise ValueError("its members are larger than the file")
+        for member in members:
+            if member.filename.endswith(".pkl"):
+                with archive.open(member) as content:
+                    _check_pickle(content)
+
+
+def _check_pickle(content: IO[bytes]) -> None:
+    """Raises ValueError for a pickle that grows: by bytes, or by tuples that hold one another many times."""
+    stack: list[int] = []  # the sizes of tuples, 1 for all else, 0 for a mark
+    memo: dict[Any, int] = {}
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name == "GLOBAL" and argument in _BYTES:
+            raise ValueError("it holds bytes, which could be of any number")
+        if opcode.name in ("BINPUT", "LONG_BINPUT", "PUT"):
+            memo[argument] = stack[-1]
+            continue
+        if opcode.name in ("BINGET", "LONG_BINGET", "GET"):
+            stack.append(memo[argument])
+            continue
+        count = len(opcode.stack_before)
+        items = 0
+        if pickletools.markobject in opcode.stack_before:
+            count = opcode.stack_before.index(pickletools.markobject)
+            while size := stack.pop():
+                items += size
+        for _ in range(count):
+            items += stack.pop()
+        if opcode.name.startswith("TUPLE"):
+            stack.append(1 + items)
+            if items > _LARGEST_TUPLE:  # to hash it takes as long as if it held none twice
+                raise ValueError(f"it holds a tuple of {items:,} values")
+        else:
+            stack += [0 if item is pickletools.markobject else 1 for item in opcode.stack_after]
 
 
 def checksum(tensor: Tensor) -> str:

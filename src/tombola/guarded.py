@@ -89,8 +89,8 @@ def opened(path: Path | str) -> Iterator[Folder]:
 
 
 def holding(path: Path) -> AbstractContextManager[Folder]:
-    """The folder that a file is in; as :func:`_opened`."""
-    return opened(os.path.dirname(path))
+    """The folder that a file is in, "." for a name alone; as :func:`opened`."""
+    return opened(path.parent)
 
 
 def _hold(path: str, above: int | None = None, flags: int = 0) -> int:

@@ -7,8 +7,8 @@ forgetting record, what training started from) is absent, and what asks for it s
 from __future__ import annotations
 
 import copy
+import io
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,17 +22,20 @@ from torch.nn.utils import prune as torch_prune
 
 from tombola.data.imageset import Data
 from tombola.errors import NetworkError, OddFile, TicketError, reason, unknown
+from tombola.files import read_torch_save
 from tombola.networks.network import Factory, Network
 from tombola.networks.prunable import layout
 from tombola.ticket import UNKNOWN_START, Mask, State, Ticket, apply_mask, unknown_state
 from tombola.training.run import History, NoForgettingRecord, Run
-from tombola.untrusted import LARGEST_TENSORS, check_regular
+from tombola.untrusted import LARGEST_TENSORS, check_regular, open_regular
 
 Weights = nn.Module | Mapping[str, Any] | str | os.PathLike[str]
 """A module, a state_dict, or a file that ``torch.save`` or safetensors wrote of one."""
 
 # Under which checkpoints keep the state_dict among other things.
 _NESTED = ("state_dict", "model_state_dict", "model", "net")
+# That are taken off names, as wrappers of wrappers put them on.
+_MOST_PREFIXES = 16
 # How torch.nn.utils.prune keeps a pruned tensor.
 _ORIGINAL, _MASK = "_orig", "_mask"
 
@@ -155,21 +158,31 @@ def state_of(weights: Weights) -> dict[str, Tensor]:
     """The tensors of a module, a state_dict, or a file, by name."""
     if isinstance(weights, nn.Module):
         return dict(weights.state_dict())
-    content = _content(Path(weights)) if isinstance(weights, str | os.PathLike) else weights
+    content = _plain(_content(Path(weights)) if isinstance(weights, str | os.PathLike) else weights)
     if not isinstance(content, Mapping):
         raise TicketError(
             f"weights are a {type(content).__name__}; give a module, a state_dict or a file of one"
         )
     for key in _NESTED:
         if isinstance(content.get(key), Mapping):
-            content = content[key]
+            content = _plain(content[key])
             break
     odd = [name for name, value in content.items() if not isinstance(value, Tensor)]
     if odd:
         raise TicketError(
             f"weights have {odd[0]!r}, a {type(content[odd[0]]).__name__} and no tensor; give a state_dict"
         )
+    for name, value in content.items():
+        if not isinstance(name, str):
+            raise TicketError(f"weights have a {type(name).__name__} for a name; give a state_dict")
+        if value.layout != torch.strided or value.is_nested or value.is_quantized or value.is_meta:
+            raise TicketError(f"weights have {name!r}, which is sparse, quantized or without values")
     return dict(content)
+
+
+def _plain(content: Any) -> Any:
+    """A dictionary without attributes, which in a file may be called like its methods; else the same."""
+    return dict(dict.items(content)) if isinstance(content, dict) else content
 
 
 def _content(path: Path) -> Any:
@@ -177,13 +190,14 @@ def _content(path: Path) -> Any:
     if not path.exists():
         raise TicketError(f"no file {str(path)!r}")
     try:
-        check_regular(path, LARGEST_TENSORS, follow=True)
         if path.suffix == ".safetensors":
+            check_regular(path, LARGEST_TENSORS, follow=True)
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(path, LARGEST_TENSORS, follow=True) as file:
+            return read_torch_save(io.BufferedReader(file))
     except (OddFile, OSError, SafetensorError) as error:
         raise TicketError(f"{path} cannot be read: {reason(error)}") from error
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
+    except ValueError as error:
         raise TicketError(
             f"{path} is no file of tensors alone: {reason(error).split('. ')[0]:.150}; save "
             "module.state_dict() where it came from"
@@ -192,7 +206,9 @@ def _content(path: Path) -> Any:
 
 def without_prefix(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state without a prefix that all names share and the network's do not."""
-    while state and expected.keys().isdisjoint(state):
+    for _ in range(_MOST_PREFIXES):
+        if not state or not expected.keys().isdisjoint(state):
+            break
         first = next(iter(state)).partition(".")[0] + "."
         if not all(name.startswith(first) and name != first for name in state):
             break

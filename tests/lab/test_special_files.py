@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import tombola as tb
-from tombola.errors import JobError, StoreError, TicketError
+from tombola.errors import JobError, OddFile, StoreError, TicketError
 from tombola.lab import lease as leases
 from tombola.lab import training_progress
 from tombola.lab.archive import import_
@@ -293,6 +293,19 @@ def test_nothing_is_added_to_a_file_that_has_a_name_outside(store: Store, tmp_pa
     (workplace / "log.txt").hardlink_to(tmp_path / "outside")
     append_to_log(workplace, "a line")
     assert (tmp_path / "outside").read_text() == "mine"
+
+
+@pytest.mark.parametrize("swapped", ["a job", "a shelf"])
+def test_no_export_carries_what_lies_behind_a_link(
+    given: tuple[Store, list[str]], tmp_path: Path, swapped: str
+) -> None:
+    store, jobs = given
+    folder = store.folder(jobs[0]) if swapped == "a job" else store.folder(jobs[0]).parent
+    folder.rename(tmp_path / "private")
+    folder.symlink_to(tmp_path / "private")
+    with pytest.raises((StoreError, OddFile), match="a link, or behind one, not a file of this store"):
+        export(store, None, tmp_path / "out.zip")
+    assert not (tmp_path / "out.zip").exists()
 
 
 def test_links_in_circles_in_place_of_jobs_end_no_listing(given: tuple[Store, list[str]]) -> None:

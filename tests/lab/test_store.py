@@ -73,6 +73,20 @@ def test_a_missing_store_is_not_made_where_none_is_wanted(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("create", [True, False])
+def test_links_in_a_folder_that_was_refused_are_written_through_as_before(
+    tmp_path: Path, create: bool
+) -> None:
+    (tmp_path / "home" / "thesis").mkdir(parents=True)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "home" / "scratch").symlink_to(tmp_path / "disk")
+    with pytest.raises(StoreError):
+        Store(tmp_path / "home", create=create)
+    Store(tmp_path / "home" / "scratch" / "store")
+    disk.write_whole(tmp_path / "home" / "scratch" / "ticket", b"mine")
+    assert (tmp_path / "disk" / "ticket").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("create", [True, False])
 def test_a_folder_with_other_files_is_refused(tmp_path: Path, create: bool) -> None:
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(StoreError, match="holds other files; a store wants a folder of its own"):

@@ -136,7 +136,7 @@ def _longest(member: str) -> int:
 
 def _opened_member(member: str, source: Path | None) -> AbstractContextManager[IO[bytes]]:
     """What an archive's member is copied from."""
-    return io.BytesIO() if source is None else open_regular(source, _longest(member))
+    return io.BytesIO() if source is None else disk.open_to_read(source, _longest(member))
 
 
 def import_(store: Store, file: str | os.PathLike[str]) -> list[str]:

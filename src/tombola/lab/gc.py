@@ -167,8 +167,8 @@ def _is_older(path: Path, oldest: float) -> bool:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file or folder; 0 if it was removed meanwhile."""
-    with suppress(FileNotFoundError):
+    """Bytes of a file or folder; 0 if it was removed meanwhile, or is too deep for paths."""
+    with suppress(FileNotFoundError, RecursionError):
         if path.is_dir() and not path.is_symlink():
             return sum(_size(entry) for entry in path.iterdir())
         return path.lstat().st_size

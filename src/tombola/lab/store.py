@@ -90,7 +90,6 @@ class Store:
 
     def __init__(self, root: str | os.PathLike[str] | None = None, *, create: bool = True) -> None:
         self.root = Path(default_place() if root is None else root).expanduser().absolute()
-        guard(self.root, own_links=FOLDERS)
         mark = self.root / _MARK
         try:
             is_new = not mark.exists()
@@ -99,6 +98,9 @@ class Store:
                     raise StoreError(f"{self.root} holds other files; a store wants a folder of its own")
                 if not create:
                     raise StoreError(f"no store at {self.root}; name one with --store or TOMBOLA_STORE")
+            # A folder that was refused is not guarded: links in it are none of a store's.
+            guard(self.root, own_links=FOLDERS)
+            if is_new:
                 _make_lasting(self.root)
             for folder in (self.root / name for name in sorted(FOLDERS)):
                 if os.path.lexists(folder) and not folder.is_dir():

@@ -8,7 +8,6 @@ checkpoints and rewinding need not know which optimizer it is. One that a user d
 from __future__ import annotations
 
 import io
-import pickle
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tombola.errors import RecipeError, TombolaError, reason
+from tombola.files import read_torch_save
 from tombola.training.definitions import OPTIMIZERS, definition_of
 from tombola.training.flat_network import FlatNetwork
 from tombola.training.recipe import Recipe
@@ -106,8 +106,8 @@ class DeclaredOptimizer:
         try:
             content = io.BytesIO(tensors[_SAVED].cpu().numpy().tobytes())
             # Weights only: a checkpoint may be of a stranger, and runs no code.
-            self._optimizer.load_state_dict(torch.load(content, map_location="cpu", weights_only=True))
-        except pickle.UnpicklingError as error:
+            self._optimizer.load_state_dict(read_torch_save(content))
+        except ValueError as error:
             raise ValueError(f"the state of optimizer {self._recipe.optimizer}: {reason(error)}") from error
 
     def try_step(self) -> None:
