@@ -174,6 +174,12 @@ def test_a_pretrained_ticket_is_a_dense_start(run: tb.Run, digits: tb.Data) -> N
             TicketError,
             r"have 0.weight as \(3, 1, 3, 3\), not \(8, 1, 3, 3\)",
         ),
+        (
+            lambda s: s | {"0.weight": s["0.weight"] + 0j},
+            {},
+            TicketError,
+            "have 0.weight in complex numbers",
+        ),
         (lambda s: s | {"epoch": 3}, {}, TicketError, "weights have 'epoch', a int and no tensor"),
         (lambda s: 3, {}, TicketError, "weights are a int; give a module, a state_dict or a file"),
         (lambda s: "nowhere.pt", {}, TicketError, "no file 'nowhere.pt'"),

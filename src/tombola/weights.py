@@ -242,6 +242,9 @@ def _checked(
             some = ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             problems.append(f"{what} {some}")
     problems += [
+        f"have {name} in complex numbers" for name in expected if name in state and state[name].is_complex()
+    ][:3]
+    problems += [
         f"have {name} as {tuple(state[name].shape)}, not {tuple(value.shape)}"
         for name, value in expected.items()
         if name in state and state[name].shape != value.shape
