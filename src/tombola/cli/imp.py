@@ -62,8 +62,8 @@ def imp(
 ) -> None:
     """Iterative pruning, by magnitude or any score: one chain, its rounds as a table while it runs."""
     stop = begin_stop(stop_after)
-    from tombola.experiments.experiment import bound_chain
-    from tombola.lab.chains import imp_jobs
+    from tombola.experiments.experiment import Experiment
+    from tombola.lab.chains import check_chain
     from tombola.lab.evaluate import stored_ticket
     from tombola.lab.execute import Settings
     from tombola.lab.job import all_needed
@@ -79,10 +79,13 @@ def imp(
     pruning = Pruning(
         fraction[0] if len(fraction) == 1 else fraction, scope, exclude, score, same_sign, invert
     )
-    chain = imp_jobs(
-        network, data, recipe, rounds=rounds, rewind=rewind, same_noise=same_noise, seed=seed, init=init,
-        **vars(pruning),
+    # Refused here, in words without the name that an experiment puts before its own.
+    check_chain(recipe, rounds, rewind, pruning)
+    experiment = Experiment(
+        "chain", [network], [data], recipe, rounds=rounds, rewind=rewind, same_noise=same_noise, seeds=[seed],
+        init=init, title=f"A pruning chain of {network} on {data}", **vars(pruning),
     )  # fmt: skip
+    (chain,) = experiment.chains()
     lab = Lab(store, settings=settings)
     if out is not None:
         check_writable(out)
@@ -109,9 +112,5 @@ def imp(
                     say(console, f"round {round_}: the store has its numbers only, so no ticket is written")
                 table.write(out / "rounds.csv")
     if out is not None:
-        experiment = bound_chain(
-            chain, network, data, recipe, rewind=rewind, pruning=pruning,
-            same_noise=same_noise, seed=seed, init=init,
-        )  # fmt: skip
-        write_page(lab, [experiment], out, files=False)
+        write_page(lab, [experiment.at()], out, files=False)
         say(console, f"report: {(out / 'report.html').absolute()}")

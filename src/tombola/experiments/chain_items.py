@@ -25,11 +25,10 @@ from tombola.table.key import Key, Over, Scalar
 from tombola.table.metrics import FACTORS, LAYER_SPARSITY, LAYERS, RECALIBRATED, metric_name
 from tombola.table.number import Curve, Number
 from tombola.ticket import Ticket
-from tombola.training.recipe import Recipe
 from tombola.training.run import Run
 
 if TYPE_CHECKING:
-    from tombola.experiments.experiment import Experiment, Measures
+    from tombola.experiments.experiment import Experiment, GridPoint, Measures
 
 COPIES, ROUNDS = "copies", "rounds"
 BETWEEN = (COPIES, ROUNDS)
@@ -160,25 +159,25 @@ def _course(result: Any, metric: str) -> Curve | None:
 
 
 def measure_items(
-    experiment: Experiment,
-    chains: Sequence[Sequence[Job]],
-    key: Key,
-    number: int,
-    data: str | Data,
-    recipe: Recipe,
+    experiment: Experiment, chains: Mapping[int, Sequence[Job]], key: Key, number: int, point: GridPoint
 ) -> Iterator[ChainItem]:
-    """The runs of a round of some chains, one a seed, and every measure of them.
+    """The runs of a round of the chains of a configuration, one a seed, and every measure of them.
+
+    chains: by seed. key: of the round. Of the last round of a pruning also how sparse each layer is.
 
     Raises :class:`~tombola.errors.ExperimentError` for a measure of something else than runs or tickets.
     """
-    yield from run_items(
-        chains, key, number, recipe.epochs, tuple(range(len(chains))), last=number == experiment.rounds
-    )
+    data, epochs = point.data, point.recipe.epochs
+    runs = tuple(chain[number] for chain in chains.values())
+    yield ChainItem(key, "", runs, tuple(chains), epochs)
+    if number and number == experiment.rounds:
+        layers = tuple(job(layer_sparsity, run.arguments["ticket"]) for run in runs)
+        yield ChainItem(key, LAYER_SPARSITY, layers, tuple(chains), epochs)
     for between, measures in (("", experiment.measures), *experiment.between.items()):
         groups = [
             (seed, group)
-            for seed, chain in enumerate(chains)
-            if (group := _runs(experiment, between, chain, number, seed, data, recipe))
+            for seed, chain in chains.items()
+            if (group := _runs(experiment, between, chain, number, seed, point))
         ]
         for name, quantity, options, varied in _named_measures(experiment, measures):
             take, over = _taken(experiment, between, name, options, data)
@@ -186,32 +185,12 @@ def measure_items(
             if jobs:
                 yield ChainItem(
                     key, name, tuple(measure for _, measure in jobs), tuple(seed for seed, _ in jobs),
-                    recipe.epochs, between, over, quantity, varied, options.get("recalibrate") is True,
+                    epochs, between, over, quantity, varied, options.get("recalibrate") is True,
                 )  # fmt: skip
 
 
-def run_items(
-    chains: Sequence[Sequence[Job]], key: Key, number: int, epochs: int, seeds: tuple[int, ...], *, last: bool
-) -> Iterator[ChainItem]:
-    """The runs of a round of some chains, one a seed; of the last round also how sparse each layer is.
-
-    epochs: budget of the runs. seeds: of the chains.
-    """
-    runs = tuple(chain[number] for chain in chains)
-    yield ChainItem(key, "", runs, seeds, epochs)
-    if last and number:
-        layers = tuple(job(layer_sparsity, run.arguments["ticket"]) for run in runs)
-        yield ChainItem(key, LAYER_SPARSITY, layers, seeds, epochs)
-
-
 def _runs(
-    experiment: Experiment,
-    between: str,
-    chain: Sequence[Job],
-    number: int,
-    seed: int,
-    data: Any,
-    recipe: Recipe,
+    experiment: Experiment, between: str, chain: Sequence[Job], number: int, seed: int, point: GridPoint
 ) -> list[Job]:
     """The runs of one seed that a measure at a round is taken of; none without a next round, or copies."""
     if between == COPIES:
@@ -219,7 +198,7 @@ def _runs(
             return []
         # The chain's own training is the first copy, for its noise is the seed.
         noises = range(seed, seed + experiment.copies)
-        runs = copies(job, chain[number].arguments["ticket"], data, recipe, noises=noises)
+        runs = copies(job, chain[number].arguments["ticket"], point.data, point.recipe, noises=noises)
         return [as_job(run) for run in runs]
     if between == ROUNDS:
         return list(chain[number : number + 2]) if number < experiment.rounds else []
