@@ -14,7 +14,7 @@ from tombola.errors import ExperimentError, unknown
 from tombola.lab.arguments import alternatives, item_hint, job_signature
 from tombola.lab.chains import as_job
 from tombola.lab.item import Guess, Results
-from tombola.lab.job import Job, job, result_type
+from tombola.lab.job import Job, job, result_type, runs_behind
 from tombola.lab.results import number_names, numbers_of
 from tombola.measures.connectivity import Barrier, barrier, check_points
 from tombola.measures.instability import Instability, copies, instability
@@ -109,7 +109,7 @@ class ChainItem:
         if values is None:
             return number
         failure = result.failures() if isinstance(result, Barrier | Instability) else ""
-        failed = any(results.of(run)["failed"] for run in _runs_behind(job) if results.has(run))
+        failed = any(results.of(run)["failed"] for run in runs_behind(job) if results.has(run))
         number = replace(number, failed=failed or bool(failure), note=failure)
         if key not in values:
             return replace(number, state="undefined")
@@ -139,11 +139,6 @@ class ChainItem:
     def searches(self, results: Results | None) -> tuple[int, int]:
         """None: it asks once."""
         return 0, 0
-
-
-def _runs_behind(measure: Job) -> list[Job]:
-    """A run itself, or the runs that a measure was taken of."""
-    return [job for job in (measure, *measure.needs) if result_type(job.declaration) is Run]
 
 
 def _course(result: Any, metric: str) -> Curve | None:
