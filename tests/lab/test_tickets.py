@@ -39,7 +39,7 @@ DRIVER = """
 import sys, time
 import tombola as tb
 from tombola.lab.chains import imp_jobs
-from tombola.lab.engine import Progress
+from tombola.lab.driver import Progress
 
 class Tell(Progress):
     def epoch(self, job, row, epochs):

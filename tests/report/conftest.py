@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tombola.experiments.bound import Bound
-from tombola.experiments.figures import exhibits_of
+from tombola.experiments.chain_exhibits import exhibits_of
 from tombola.report.findings import experiment_findings
 from tombola.report.gather import Report
 from tombola.table.key import Key, sparsity_after

@@ -19,8 +19,8 @@ from typing import Any
 from tombola.data.imageset import Data
 from tombola.errors import ExperimentError, RecipeError, unknown
 from tombola.experiments.bound import Bound
+from tombola.experiments.chain_exhibits import exhibits_of
 from tombola.experiments.chain_items import BETWEEN, ChainItem, measure_items, scalar
-from tombola.experiments.figures import exhibits_of
 from tombola.lab import call_values
 from tombola.lab.chains import imp_jobs
 from tombola.lab.job import Job
@@ -397,8 +397,8 @@ class Experiment:
         """Refuse a list of seeds that are no different whole numbers, or whose noises are of pretraining."""
         if not _is_list(self.seeds):
             return
-        whole = [isinstance(seed, int) and not isinstance(seed, bool) for seed in self.seed_numbers]
-        if not all(whole) or not whole:
+        integral = [isinstance(seed, int) and not isinstance(seed, bool) for seed in self.seed_numbers]
+        if not all(integral) or not integral:
             raise ExperimentError(
                 f"{self.name}: seeds is {self.seeds!r:.60}; give how many, or a list of whole numbers"
             )
