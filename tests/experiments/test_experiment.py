@@ -93,6 +93,32 @@ def test_the_initialisation_of_an_experiment_is_that_of_its_starts() -> None:
         Experiment("mine", recipe=QUICK, init="glorot").at()
 
 
+def test_experiments_that_differ_in_first_weights_or_noise_alone_are_no_repetitions_of_each_other() -> None:
+    quick: dict[str, Any] = {"recipe": QUICK, "rounds": 1}
+    for options, axes in (
+        ({}, {}),
+        ({"init": "glorot-normal"}, {"init": "glorot-normal"}),
+        ({"same_noise": True}, {"same_noise": True}),
+        ({"seeds": [7], "order_noise": 9}, {"order_noise": "seed+2"}),
+        ({"seeds": [7], "augmentation_noise": 7}, {}),
+        ({"seeds": [7, 8], "augmentation_noise": 7}, {"augmentation_noise": 7}),
+    ):
+        runs = [item for item in items_of(Experiment("mine", **quick, **options)) if not item.measure]
+        assert [dict(item.key.more) for item in runs] == [axes, axes], options
+
+
+def test_causes_of_noise_have_numbers_of_their_own_in_chains_of_every_seed() -> None:
+    experiment = Experiment("mine", recipe=QUICK, rounds=1, rewind=1, seeds=2, order_noise=5)
+    recipe = tb.Recipe(**QUICK)
+    expected = [
+        imp_jobs("convnet", "digits", recipe, rounds=1, rewind=1, seed=seed, order_noise=5) for seed in (0, 1)
+    ]
+    assert [[run.name for run in chain] for chain in experiment.chains()] == [
+        [run.name for run in chain] for chain in expected
+    ]
+    assert experiment.about.endswith("The order noise has a number of its own, 5.")
+
+
 def test_several_scores_make_chains_and_rows_by_each() -> None:
     experiment = Experiment("mine", recipe=QUICK, rounds=1, score=["magnitude", "movement"], scope="erk")
     runs = [item for item in items_of(experiment) if not item.measure]
@@ -573,6 +599,11 @@ def test_a_study_written_before_has_the_same_class() -> None:
             "mine: seeds is [100]; with own_pretraining_noise they must be from 0 to 99",
         ),
         ({"same_noise": 1}, "mine: same_noise is 1; give true or false"),
+        ({"order_noise": True}, "mine: order_noise is True; it must be a whole number"),
+        (
+            {"augmentation_noise": 3, "between": {"copies": ["barrier"]}},
+            "mine: augmentation_noise is 3, but copies differ in noises that they number themselves;",
+        ),
         ({"rounds": 1.5}, "mine: rounds is 1.5; it must be a whole number, at least 0"),
         ({"fraction": "half"}, "mine: fraction is 'half'; it must be a number"),
         ({"fraction": 2}, "mine: fraction is 2; it must lie between 0 and 1, both excluded"),

@@ -356,6 +356,11 @@ class Experiment:
             for name in ("scope", "exclude", "same_sign", "invert")
             if (value := getattr(pruning, name)) != getattr(Pruning, name)
         ]
+        more += [
+            (name, value)
+            for name in ("init", "same_noise")
+            if (value := getattr(self, name)) != getattr(Experiment, name)
+        ]
         more += self._causes.items()
         return Key(
             metric="", network=point.network, dataset=_name_of(point.data), momentum=point.recipe.momentum,
