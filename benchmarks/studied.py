@@ -19,7 +19,7 @@ import tombola as tb
 sys.path.insert(0, str(Path(__file__).parent))
 from faults import essence, graph
 
-from tombola.lab.engine import Progress
+from tombola.lab.driver import Progress
 from tombola.lab.execute import Settings
 from tombola.lab.gc import gc
 from tombola.lab.job import all_needed

@@ -23,6 +23,7 @@ from rich.console import Console
 
 import tombola as tb
 from tombola.errors import TombolaError
+from tombola.experiments.bound import jobs_behind
 from tombola.experiments.experiment import Experiment
 from tombola.experiments.last_scale import last_scale
 from tombola.lab import evaluate, lease, objects, supervision
@@ -30,12 +31,13 @@ from tombola.lab.archive import import_
 from tombola.lab.durations import _durations
 from tombola.lab.export import export, export_tickets
 from tombola.lab.gc import gc
+from tombola.lab.job import all_needed
 from tombola.lab.listing import listing, show_job
 from tombola.lab.store import Store, write_json
 from tombola.lab.training_progress import trainings_in_progress
 from tombola.lab.user_code import put_file
 from tombola.lab.verify import verify
-from tombola.report.gather import gather_chains, needed_by
+from tombola.report.gather import gather_chains
 from tombola.report.write import write_report
 from tombola.training.checkpoint import Checkpoint, Checkpoints
 
@@ -73,7 +75,7 @@ class WholeStore:
         experiment = Experiment("mine", ["tiny"], ["digits"], recipe, rounds=1, between=between)
         self.experiments = [experiment.at()]
         lab = tb.Lab(self.clean)
-        jobs = needed_by(self.experiments)
+        jobs = list(all_needed(jobs_behind(self.experiments)).values())
         lab.run(jobs).raise_failures()
         export(lab.store, [jobs[0].name], room / "honest")
         lab.store.thin(jobs[0].name)

@@ -14,7 +14,7 @@ import pytest
 
 import tombola as tb
 from tombola.cli.stop import joined, seconds_of
-from tombola.lab.engine import Outcome
+from tombola.lab.driver import Outcome
 from tombola.lab.store import Store
 
 Result = tuple[int, str, str]

@@ -23,7 +23,7 @@ from tombola.experiments.paper.scales import Scale, overridden, scale_named
 from tombola.experiments.paper.settings import R34_TIN, Configuration
 from tombola.experiments.paper.studies import studies_named, study_named
 from tombola.experiments.plan import plan
-from tombola.lab.engine import Outcome
+from tombola.lab.driver import Outcome
 from tombola.lab.stable import first_stable_epochs
 from tombola.table.key import Key
 from tombola.table.number import Cell, longest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import inspect
+import json
 import re
 import shutil
 import statistics
@@ -234,6 +235,19 @@ def test_the_files_beside_the_page_are_the_tables_and_figures_of_its_exhibits(fi
     expected = {f"tables/demo-{part}.{kind}" for part in parts for kind in ("csv", "md", "tex")}
     expected |= {f"figures/demo-{part}.{kind}" for part in parts for kind in ("svg", "png", "pdf")}
     assert names - {"report.html", "table.csv", "table.json"} == expected
+
+
+def test_a_page_says_what_its_numbers_were_made_with(lab: tb.Lab, tmp_path: Path) -> None:
+    """Not what starts and tickets were, which have no precision; as jobs, starts count all the same."""
+    shutil.copytree(lab.store.root, tmp_path / "store")
+    jobs = {path.parent: read_json(path) for path in (tmp_path / "store").glob("jobs/*/*/job.json")}
+    for folder, job in jobs.items():
+        if job["function"] not in ("initialize", "pretrain", "prune"):
+            file = folder / "provenance.json"
+            file.write_text(json.dumps(read_json(file) | {"precision": "bfloat16"}))
+    told = gather_chains(tb.Lab(tmp_path / "store"), [TINY.at()], {}).provenance
+    assert (told["device"], told["precision"]) == ("cpu", "bfloat16")
+    assert told["jobs"] == str(sum(job["function"] != "prune" for job in jobs.values()))
 
 
 def test_a_second_demo_computes_nothing(lab: tb.Lab) -> None:

@@ -13,11 +13,10 @@ import tombola as tb
 from tombola.errors import ExperimentError, TombolaError
 from tombola.experiments.chain_items import ChainItem
 from tombola.experiments.compute import run_experiments
-from tombola.experiments.experiment import Experiment, bound_chain
+from tombola.experiments.experiment import Experiment
 from tombola.experiments.from_file import read_all_experiments, read_experiments
 from tombola.lab.chains import imp_jobs
 from tombola.lab.item import jobs_of
-from tombola.pruning.prune import Pruning
 from tombola.table.key import Key
 from tombola.table.number import Cell, Entry, longest
 from tombola.table.number import measured as measured_cell
@@ -92,6 +91,32 @@ def test_the_initialisation_of_an_experiment_is_that_of_its_starts() -> None:
     assert expected.name != imp_jobs("convnet", "digits", recipe, rounds=0)[0].name
     with pytest.raises(TombolaError, match="no initialisation 'glorot'; did you mean 'glorot-normal'"):
         Experiment("mine", recipe=QUICK, init="glorot").at()
+
+
+def test_experiments_that_differ_in_first_weights_or_noise_alone_are_no_repetitions_of_each_other() -> None:
+    quick: dict[str, Any] = {"recipe": QUICK, "rounds": 1}
+    for options, axes in (
+        ({}, {}),
+        ({"init": "glorot-normal"}, {"init": "glorot-normal"}),
+        ({"same_noise": True}, {"same_noise": True}),
+        ({"seeds": [7], "order_noise": 9}, {"order_noise": "seed+2"}),
+        ({"seeds": [7], "augmentation_noise": 7}, {}),
+        ({"seeds": [7, 8], "augmentation_noise": 7}, {"augmentation_noise": 7}),
+    ):
+        runs = [item for item in items_of(Experiment("mine", **quick, **options)) if not item.measure]
+        assert [dict(item.key.more) for item in runs] == [axes, axes], options
+
+
+def test_causes_of_noise_have_numbers_of_their_own_in_chains_of_every_seed() -> None:
+    experiment = Experiment("mine", recipe=QUICK, rounds=1, rewind=1, seeds=2, order_noise=5)
+    recipe = tb.Recipe(**QUICK)
+    expected = [
+        imp_jobs("convnet", "digits", recipe, rounds=1, rewind=1, seed=seed, order_noise=5) for seed in (0, 1)
+    ]
+    assert [[run.name for run in chain] for chain in experiment.chains()] == [
+        [run.name for run in chain] for chain in expected
+    ]
+    assert experiment.about.endswith("The order noise has a number of its own, 5.")
 
 
 def test_several_scores_make_chains_and_rows_by_each() -> None:
@@ -404,17 +429,17 @@ def test_one_seed_or_epoch_is_told_as_one() -> None:
     assert "All of it with 2 seeds, which differ in" in several
 
 
-def test_a_chain_is_described_as_it_was_made() -> None:
+def test_a_single_chain_is_described_as_it_was_made() -> None:
     recipe = tb.Recipe(epochs=2, schedule="step", milestones=(1,))
-    pruning = Pruning(0.5, "layerwise", ("14.weight",))
-    chain = imp_jobs(
-        "convnet", "digits", recipe, rounds=1, fraction=0.5, scope="layerwise", exclude=["14.weight"],
-        seed=7, init="orthogonal", same_noise=True,
-    )  # fmt: skip
-    bound = bound_chain(
-        chain, "convnet", "digits", recipe, rewind=0, pruning=pruning, same_noise=True, seed=7,
-        init="orthogonal",
-    )  # fmt: skip
+    options: dict[str, Any] = {"scope": "layerwise", "exclude": ["14.weight"], "init": "orthogonal"}
+    experiment = Experiment(
+        "chain", recipe=recipe, rounds=1, fraction=0.5, seeds=[7], same_noise=True, **options
+    )
+    expected = imp_jobs(
+        "convnet", "digits", recipe, rounds=1, fraction=0.5, seed=7, same_noise=True, **options
+    )
+    assert [[run.name for run in chain] for chain in experiment.chains()] == [[run.name for run in expected]]
+    bound = experiment.at()
     for words in (
         "the 50% smallest of the remaining weights of each layer are removed",
         "Never pruned: 14.weight.", "drawn by the scheme orthogonal", "milestones 1",
@@ -432,6 +457,32 @@ def test_a_chain_is_described_as_it_was_made() -> None:
         if exhibit.picture
     ]
     assert "each layer is ranked by itself" in caption
+
+
+def test_seeds_are_numbered_as_they_were_given() -> None:
+    experiment = Experiment(
+        "mine", recipe={"epochs": 2, "momentum": [0.0, 0.9]}, rounds=1, seeds=[5, 3], copies=2,
+        between={"copies": ["barrier"]},
+    )  # fmt: skip
+    chains = experiment.chains()
+    assert [chain[0].arguments["noise"] for chain in chains] == [5, 3, 5, 3]
+    recipes = [tb.Recipe(epochs=2, momentum=momentum) for momentum in (0.0, 0.9)]
+    expected = [
+        imp_jobs("convnet", "digits", recipe, rounds=1, seed=seed) for recipe in recipes for seed in (5, 3)
+    ]
+    assert [[run.name for run in chain] for chain in chains] == [
+        [run.name for run in chain] for chain in expected
+    ]
+    for item in items_of(experiment):
+        if item.between:
+            pairs = [(line.arguments["first"], line.arguments["second"]) for line in item.jobs]
+            noises = [[run.arguments["noise"] for run in pair] for pair in pairs]
+            assert (item.seeds, noises) == ((5, 3), [[5, 6], [3, 4]])
+    bound = experiment.at()
+    assert bound.budget == "2 epochs, seeds 5 and 3"
+    assert "Seeds 5 and 3 number the draw of the first weights and the noise of training, another in" in (
+        bound.about
+    )
 
 
 def test_a_cell_is_there_when_all_of_its_pairs_are(tmp_path: Path) -> None:
@@ -540,6 +591,19 @@ def test_a_study_written_before_has_the_same_class() -> None:
         ({"differ_in": ["order", "order"]}, "mine: differ_in has 'order' twice; give each value once"),
         ({"copies": 1}, "mine: copies is 1; it must be a whole number, at least 2"),
         ({"seeds": 0}, "mine: seeds is 0; it must be a whole number, at least 1"),
+        ({"seeds": []}, "mine: seeds is []; give how many, or a list of whole numbers"),
+        ({"seeds": [1, "2"]}, "mine: seeds is [1, '2']; give how many, or a list of whole numbers"),
+        ({"seeds": [3, 3]}, "mine: seeds has 3 twice; give each value once"),
+        (
+            {"seeds": [100], "own_pretraining_noise": True},
+            "mine: seeds is [100]; with own_pretraining_noise they must be from 0 to 99",
+        ),
+        ({"same_noise": 1}, "mine: same_noise is 1; give true or false"),
+        ({"order_noise": True}, "mine: order_noise is True; it must be a whole number"),
+        (
+            {"augmentation_noise": 3, "between": {"copies": ["barrier"]}},
+            "mine: augmentation_noise is 3, but copies differ in noises that they number themselves;",
+        ),
         ({"rounds": 1.5}, "mine: rounds is 1.5; it must be a whole number, at least 0"),
         ({"fraction": "half"}, "mine: fraction is 'half'; it must be a number"),
         ({"fraction": 2}, "mine: fraction is 2; it must lie between 0 and 1, both excluded"),

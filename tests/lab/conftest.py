@@ -12,7 +12,7 @@ import pytest
 
 import tombola as tb
 from tombola.lab import lease as leases
-from tombola.lab.engine import Progress
+from tombola.lab.driver import Progress
 from tombola.lab.job import Job
 from tombola.lab.store import Store
 from tombola.training.run import Epoch

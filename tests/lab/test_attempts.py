@@ -14,7 +14,7 @@ import tombola as tb
 from tombola.errors import ClusterError, DeviceError, JobError, MemoryShort
 from tombola.lab import cluster
 from tombola.lab.cluster import local_cluster
-from tombola.lab.engine import Outcome, Progress, run_on_cluster
+from tombola.lab.driver import Outcome, Progress, run_on_cluster
 from tombola.lab.execute import Settings, execute
 from tombola.lab.job import all_needed
 from tombola.lab.lease import acquire

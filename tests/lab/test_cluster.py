@@ -18,7 +18,7 @@ import tombola as tb
 from tombola.errors import ClusterError, DeviceError, RecipeError, StoreUnwritable
 from tombola.lab import cluster, environment, task, workers
 from tombola.lab.chains import imp_jobs
-from tombola.lab.engine import Progress
+from tombola.lab.driver import Progress
 from tombola.lab.execute import Settings
 from tombola.lab.store import Store
 

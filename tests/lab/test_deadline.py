@@ -16,8 +16,8 @@ import tombola as tb
 from tombola.errors import RecipeError, Unfinished
 from tombola.lab.chains import imp_jobs
 from tombola.lab.deadline import Stop, Stopped, at_work, in_words, stopping, wind_up, wind_up_all
+from tombola.lab.driver import Outcome, Progress
 from tombola.lab.durations import shortest
-from tombola.lab.engine import Outcome, Progress
 from tombola.lab.execute import Settings, execute
 from tombola.lab.job import Job
 from tombola.lab.stable import first_stable_epochs

@@ -5,7 +5,7 @@ import pytest
 import tombola as tb
 from tombola.errors import JobError, RecipeError
 from tombola.lab import stable
-from tombola.lab.engine import Progress
+from tombola.lab.driver import Progress
 from tombola.lab.stable import first_stable_epochs
 from tombola.measures.first_stable import FirstStable, first_stable_epoch
 

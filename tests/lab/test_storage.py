@@ -13,7 +13,7 @@ import tombola as tb
 from tombola.errors import StoreError, StoreUnwritable
 from tombola.lab import objects
 from tombola.lab.chains import imp_jobs
-from tombola.lab.engine import Progress
+from tombola.lab.driver import Progress
 from tombola.lab.execute import Settings
 from tombola.lab.gc import gc
 from tombola.lab.job import Job

@@ -26,7 +26,7 @@ from tombola.lab.export import export, export_tickets
 from tombola.lab.gc import gc
 from tombola.lab.job import Job, all_needed
 from tombola.lab.store import Store
-from tombola.lab.tickets import Choice, chosen_tickets, is_ticket
+from tombola.lab.tickets import Choice, chosen_tickets, is_ticket, stored_ticket
 from tombola.lab.verify import verify
 from tombola.measures.untrained import untrained
 from tombola.networks import initialization, network
@@ -39,7 +39,7 @@ DRIVER = """
 import sys, time
 import tombola as tb
 from tombola.lab.chains import imp_jobs
-from tombola.lab.engine import Progress
+from tombola.lab.driver import Progress
 
 class Tell(Progress):
     def epoch(self, job, row, epochs):
@@ -515,6 +515,16 @@ def test_the_tickets_of_a_store_of_before_travel(
     if not thin:
         third = other.result(chain[3].parents[0])
         assert third.fingerprint == tb.prune(run, fraction=0.5).fingerprint
+
+
+def test_the_ticket_of_a_run_of_before_is_the_one_that_it_keeps(old: tuple[tb.Lab, list[Job]]) -> None:
+    lab, chain = old
+    run = lab.result(chain[2])
+    tickets = [stored_ticket(lab.store, chain[2])]
+    lab.store.thin(chain[2].name)
+    tickets.append(stored_ticket(lab.store, chain[2]))
+    assert [ticket and ticket.fingerprint for ticket in tickets] == [run.ticket.fingerprint] * 2
+    assert stored_ticket(lab.store, chain[1]) is None  # of which the store has numbers only
 
 
 # Keeping

@@ -317,6 +317,22 @@ def test_a_bar_with_a_failed_run_is_starred() -> None:
     assert [text.get_text() for text in figure.axes[0].texts] == ["20.0*", "30.0*"]
 
 
+def test_numbers_on_bars_stay_within_the_panel_beside_failed_runs_too() -> None:
+    bars = [
+        line(one, [0.0], [height], spread=[0.9], values=[[height - 0.9, height + 0.9]], failures=[failures])
+        for one, height, failures in ((FOUR[0], 1.0, []), (FOUR[2], 2.3, [1.4]))
+    ]
+    figure = draw(picture(barrier_panel(bars, title="dense networks", x_label="")))
+    (axes,) = figure.axes
+    figure.draw_without_rendering()
+    numbers = {text.get_text(): text.get_window_extent() for text in axes.texts}
+    assert list(numbers) == ["1.0", "2.3"]
+    assert all(box.y1 <= axes.get_window_extent().y1 for box in numbers.values())
+    assert axes.get_ylim()[0] == 0
+    stars = [drawn for drawn in axes.lines if drawn.get_marker() == "*"]
+    assert [drawn.get_ydata()[0] for drawn in stars] == [1.4]
+
+
 def test_a_course_with_one_finished_round_is_not_taken_for_bars() -> None:
     (axes,) = draw(picture(panel([line(one, [0.0], [60.0], spread=[1.0]) for one in FOUR]))).axes
     assert not axes.patches

@@ -79,13 +79,13 @@ def imp(
 ) -> None:
     """Iterative pruning, by magnitude or any score: one chain, its rounds as a table while it runs."""
     stop = begin_stop(stop_after)
-    from tombola.experiments.experiment import bound_chain
-    from tombola.lab.chains import imp_jobs
-    from tombola.lab.evaluate import stored_ticket
+    from tombola.experiments.experiment import Experiment
+    from tombola.lab.chains import check_chain
     from tombola.lab.execute import Settings
     from tombola.lab.job import all_needed
     from tombola.lab.lab import Lab
     from tombola.lab.progress import RoundTable
+    from tombola.lab.tickets import stored_ticket
     from tombola.pruning.prune import Pruning
     from tombola.table.number import many
 
@@ -96,10 +96,14 @@ def imp(
     pruning = Pruning(
         fraction[0] if len(fraction) == 1 else fraction, scope, exclude, score, same_sign, invert, rewinding
     )
-    chain = imp_jobs(
-        network, data, recipe, rounds=rounds, rewind=rewind, same_noise=same_noise, seed=seed, init=init,
-        order_noise=order_noise, augmentation_noise=augmentation_noise, **vars(pruning),
+    # Refused here, in words without the name that an experiment puts before its own.
+    check_chain(recipe, rounds, rewind, pruning)
+    experiment = Experiment(
+        "chain", [network], [data], recipe, rounds=rounds, rewind=rewind, same_noise=same_noise, seeds=[seed],
+        init=init, order_noise=order_noise, augmentation_noise=augmentation_noise,
+        title=f"A pruning chain of {network} on {data}", **vars(pruning),
     )  # fmt: skip
+    (chain,) = experiment.chains()
     lab = Lab(store, settings=settings)
     if out is not None:
         check_writable(out)
@@ -129,10 +133,5 @@ def imp(
     if start is not None:
         say(console, str(start.coverage))
     if out is not None:
-        experiment = bound_chain(
-            chain, network, data, recipe, rewind=rewind, pruning=pruning,
-            same_noise=same_noise, seed=seed, init=init, order_noise=order_noise,
-            augmentation_noise=augmentation_noise,
-        )  # fmt: skip
-        write_page(lab, [experiment], out, files=False)
+        write_page(lab, [experiment.at()], out, files=False)
         say(console, f"report: {(out / 'report.html').absolute()}")

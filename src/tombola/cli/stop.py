@@ -19,7 +19,7 @@ from tombola.errors import RecipeError, Unfinished
 
 if TYPE_CHECKING:
     from tombola.lab.deadline import Stop
-    from tombola.lab.engine import Outcome
+    from tombola.lab.driver import Outcome
     from tombola.lab.store import Store
 
 # As sysexits.h has it for what is worth another try: EX_TEMPFAIL.
@@ -106,7 +106,7 @@ def unfinished(
     """The error that says what is left of a command's jobs.
 
     done, failed: numbers of jobs. left: names of the others; not_begun: as in an
-    :class:`~tombola.lab.engine.Outcome`.
+    :class:`~tombola.lab.driver.Outcome`.
     """
     from tombola.lab.deadline import in_words
 

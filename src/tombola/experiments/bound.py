@@ -17,7 +17,7 @@ from tombola.table.number import Cell, Entry, Number, entries_of
 from tombola.table.table import Table
 from tombola.views.exhibit import Exhibit, not_drawn
 from tombola.views.layout import Layout
-from tombola.views.panels import Panels
+from tombola.views.paper_panels import Panels
 from tombola.views.picture import Panel, Picture
 
 

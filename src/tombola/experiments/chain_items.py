@@ -14,7 +14,7 @@ from tombola.errors import ExperimentError, unknown
 from tombola.lab.arguments import alternatives, item_hint, job_signature
 from tombola.lab.chains import as_job
 from tombola.lab.item import Guess, Results
-from tombola.lab.job import Job, job, result_type
+from tombola.lab.job import Job, job, result_type, runs_behind
 from tombola.lab.results import number_names, numbers_of
 from tombola.measures.connectivity import Barrier, barrier, check_points
 from tombola.measures.instability import Difference, Instability, copies, instability
@@ -25,11 +25,10 @@ from tombola.table.key import Key, Over, Scalar
 from tombola.table.metrics import FACTORS, LAYER_SPARSITY, LAYERS, RECALIBRATED, metric_name
 from tombola.table.number import Curve, Number
 from tombola.ticket import Ticket
-from tombola.training.recipe import Recipe
 from tombola.training.run import Run
 
 if TYPE_CHECKING:
-    from tombola.experiments.experiment import Experiment, Measures
+    from tombola.experiments.experiment import Experiment, GridPoint, Measures
 
 COPIES, ROUNDS = "copies", "rounds"
 BETWEEN = (COPIES, ROUNDS)
@@ -110,7 +109,7 @@ class ChainItem:
         if values is None:
             return number
         failure = result.failures() if isinstance(result, Barrier | Instability) else ""
-        failed = any(results.of(run)["failed"] for run in _runs_behind(job) if results.has(run))
+        failed = any(results.of(run)["failed"] for run in runs_behind(job) if results.has(run))
         number = replace(number, failed=failed or bool(failure), note=failure)
         if key not in values:
             return replace(number, state="undefined")
@@ -142,11 +141,6 @@ class ChainItem:
         return 0, 0
 
 
-def _runs_behind(measure: Job) -> list[Job]:
-    """A run itself, or the runs that a measure was taken of."""
-    return [job for job in (measure, *measure.needs) if result_type(job.declaration) is Run]
-
-
 def _course(result: Any, metric: str) -> Curve | None:
     """The course that a number sums up: the error along a line, or forgetting events by epoch."""
     if isinstance(result, Barrier):
@@ -160,25 +154,25 @@ def _course(result: Any, metric: str) -> Curve | None:
 
 
 def measure_items(
-    experiment: Experiment,
-    chains: Sequence[Sequence[Job]],
-    key: Key,
-    number: int,
-    data: str | Data,
-    recipe: Recipe,
+    experiment: Experiment, chains: Mapping[int, Sequence[Job]], key: Key, number: int, point: GridPoint
 ) -> Iterator[ChainItem]:
-    """The runs of a round of some chains, one a seed, and every measure of them.
+    """The runs of a round of the chains of a configuration, one a seed, and every measure of them.
+
+    chains: by seed. key: of the round. Of the last round of a pruning also how sparse each layer is.
 
     Raises :class:`~tombola.errors.ExperimentError` for a measure of something else than runs or tickets.
     """
-    yield from run_items(
-        chains, key, number, recipe.epochs, tuple(range(len(chains))), last=number == experiment.rounds
-    )
+    data, epochs = point.data, point.recipe.epochs
+    runs = tuple(chain[number] for chain in chains.values())
+    yield ChainItem(key, "", runs, tuple(chains), epochs)
+    if number and number == experiment.rounds:
+        layers = tuple(job(layer_sparsity, run.arguments["ticket"]) for run in runs)
+        yield ChainItem(key, LAYER_SPARSITY, layers, tuple(chains), epochs)
     for between, differ_in, measures in _measured(experiment):
         groups = [
             (seed, group)
-            for seed, chain in enumerate(chains)
-            if (group := _runs(experiment, between, differ_in, chain, number, seed, data, recipe))
+            for seed, chain in chains.items()
+            if (group := _runs(experiment, between, differ_in, chain, number, seed, point))
         ]
         axes = () if differ_in == "noise" else (("differ_in", differ_in),)
         for name, quantity, options, varied in _named_measures(experiment, measures):
@@ -187,7 +181,7 @@ def measure_items(
             if jobs:
                 yield ChainItem(
                     replace(key, more=(*key.more, *axes)), name, tuple(measure for _, measure in jobs),
-                    tuple(seed for seed, _ in jobs), recipe.epochs, between, over, quantity, varied,
+                    tuple(seed for seed, _ in jobs), epochs, between, over, quantity, varied,
                     options.get("recalibrate") is True,
                 )  # fmt: skip
 
@@ -200,20 +194,6 @@ def _measured(experiment: Experiment) -> Iterator[tuple[str, Difference, Measure
             yield between, differ_in, measures
 
 
-def run_items(
-    chains: Sequence[Sequence[Job]], key: Key, number: int, epochs: int, seeds: tuple[int, ...], *, last: bool
-) -> Iterator[ChainItem]:
-    """The runs of a round of some chains, one a seed; of the last round also how sparse each layer is.
-
-    epochs: budget of the runs. seeds: of the chains.
-    """
-    runs = tuple(chain[number] for chain in chains)
-    yield ChainItem(key, "", runs, seeds, epochs)
-    if last and number:
-        layers = tuple(job(layer_sparsity, run.arguments["ticket"]) for run in runs)
-        yield ChainItem(key, LAYER_SPARSITY, layers, seeds, epochs)
-
-
 def _runs(
     experiment: Experiment,
     between: str,
@@ -221,8 +201,7 @@ def _runs(
     chain: Sequence[Job],
     number: int,
     seed: int,
-    data: Any,
-    recipe: Recipe,
+    point: GridPoint,
 ) -> list[Job]:
     """The runs of one seed that a measure at a round is taken of; none without a next round, or copies."""
     if between == COPIES:
@@ -231,7 +210,7 @@ def _runs(
         # The chain's own training is the first copy, for its noise is the seed.
         noises = range(seed, seed + experiment.copies)
         ticket = chain[number].arguments["ticket"]
-        runs = copies(job, ticket, data, recipe, noises=noises, differ_in=differ_in)
+        runs = copies(job, ticket, point.data, point.recipe, noises=noises, differ_in=differ_in)
         return [as_job(run) for run in runs]
     if between == ROUNDS:
         return list(chain[number : number + 2]) if number < experiment.rounds else []

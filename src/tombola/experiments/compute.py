@@ -16,7 +16,7 @@ from tombola.data.load import load_data
 from tombola.errors import DataError
 from tombola.experiments.bound import Bound
 from tombola.lab.deadline import Stop
-from tombola.lab.engine import Outcome, Progress
+from tombola.lab.driver import Outcome, Progress
 from tombola.lab.item import jobs_of, wanted_of
 from tombola.lab.job import data_behind
 from tombola.lab.lab import Lab

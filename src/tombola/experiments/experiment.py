@@ -12,7 +12,7 @@ import itertools
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,8 +20,8 @@ from tombola.data.augmentation import Augmentation
 from tombola.data.imageset import Data
 from tombola.errors import ExperimentError, RecipeError, unknown
 from tombola.experiments.bound import Bound
-from tombola.experiments.chain_items import BETWEEN, ChainItem, measure_items, run_items, scalar
-from tombola.experiments.figures import exhibits_of
+from tombola.experiments.chain_exhibits import exhibits_of
+from tombola.experiments.chain_items import BETWEEN, COPIES, ChainItem, measure_items, scalar
 from tombola.lab import call_values
 from tombola.lab.chains import imp_jobs
 from tombola.lab.job import Job
@@ -30,6 +30,7 @@ from tombola.networks.versions import as_written
 from tombola.pruning.allocation import Scope
 from tombola.pruning.prune import REWINDINGS, Pruning, Rewinding
 from tombola.pruning.scores import DEFAULT, written_score
+from tombola.seeds import NOISES
 from tombola.table.key import Key, Scalar, sparsity_of
 from tombola.table.number import many
 from tombola.training.length import Length, iterations_of, place_text, written_length
@@ -44,19 +45,34 @@ PRETRAINING_NOISE = 100
 
 
 @dataclass(frozen=True)
+class GridPoint:
+    """A configuration of an experiment, of which it has a chain for each seed.
+
+    varied: the fields of the recipe in which the configurations of the experiment differ.
+    """
+
+    network: str
+    data: str | Data
+    rewind: Length
+    pruning: Pruning
+    varied: Mapping[str, Any]
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
 class Experiment:
     """Pruning chains of every network on every data set by every recipe, and measures of each round.
 
     name: of the experiment and its files. networks: declared names. data: names, folders, or sets themselves.
-    recipe: fields of :class:`~tombola.Recipe`; a list of values makes a recipe of each, in all combinations.
-        Fields of its augmentation stand in a mapping.
+    recipe: a :class:`~tombola.Recipe`, or fields of one by name, where a list of values makes a recipe of
+        each, in all combinations, and fields of its augmentation stand in a mapping.
     rounds: number of prunings. rewind: epoch to rewind to, or iteration as ``"500it"``; a list makes chains
     with each. fraction: share that a round prunes, or a list with that of each round.
     scope, exclude, same_sign, invert: as for :func:`~tombola.prune`.
     score: what weights are ranked by, a declared name or a list of them, which makes chains by each.
     rewinding: what goes back to the start after a pruning, as for :func:`~tombola.prune`; a list, likewise.
-    seeds: number of runs, which differ in initialisation and noise. init: how the first weights are drawn, by
-    the declared name of a scheme; None for each network's own.
+    seeds: number of runs, which differ in initialisation and noise, or a list of their numbers.
+    init: how the first weights are drawn, by the declared name of a scheme; None for each network's own.
     measures: declared names; those with options, as a mapping from the name to them. A measure takes the run
         or the ticket of a round and, if it wants, the data. The accuracy of the runs is always there.
     between: measures of several runs, in the same form, by what they are taken between: ``"copies"``, the
@@ -69,6 +85,9 @@ class Experiment:
     own_pretraining_noise: whether late rewinding has a noise of its own, as in the paper, so that a rewound
         dense training is not the unrewound one over again.
     title: what it is about, for its page.
+    same_noise: whether every round sees the noise of round 0 again.
+    order_noise, augmentation_noise: numbers of the two causes of the noise apart, as for
+        :func:`~tombola.train`, the same for every seed; None for that of the seed.
 
     Raises :class:`~tombola.errors.ExperimentError` for fields that do not fit.
     """
@@ -76,7 +95,7 @@ class Experiment:
     name: str
     networks: Sequence[str] = ("convnet",)
     data: Sequence[str | Data] = ("digits",)
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] | Recipe = field(default_factory=dict)
     rounds: int = 0
     rewind: Length | Sequence[Length] = 0
     fraction: float | Sequence[float] = 0.2
@@ -86,7 +105,7 @@ class Experiment:
     same_sign: bool = False
     invert: bool = False
     rewinding: Rewinding | Sequence[Rewinding] = "weights"
-    seeds: int = 1
+    seeds: int | Sequence[int] = 1
     init: str | None = None
     measures: Measures = ()
     between: Mapping[str, Measures] = field(default_factory=dict)
@@ -95,6 +114,9 @@ class Experiment:
     differ_in: Difference | Sequence[Difference] = "noise"
     own_pretraining_noise: bool = False
     title: str = ""
+    same_noise: bool = False
+    order_noise: int | None = None
+    augmentation_noise: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name or self.name != os.path.basename(self.name):
@@ -120,22 +142,24 @@ class Experiment:
             items=tuple(self._items()),
             show=partial(exhibits_of, scope=self.scope),
             about=self.about,
-            budget=f"{_epochs_text(sorted(epochs))}, {many(self.seeds, 'seed')}",
+            budget=f"{_epochs_text(sorted(epochs))}, {self._seeds()}",
         )
+
+    def chains(self) -> list[list[Job]]:
+        """The trainings of each chain, the first of them dense; by configuration, and in each by seed.
+
+        Raises as :func:`~tombola.lab.chains.imp_jobs`.
+        """
+        return [self._chain(point, seed) for point in self._grid() for seed in self.seed_numbers]
 
     @property
     def about(self) -> str:
         """What is trained, pruned and measured, in sentences."""
-        seeds = (
-            "1 seed, which is one draw of the first weights and of the noise of training"
-            if self.seeds == 1
-            else f"{self.seeds} seeds, which differ in the first weights and in the noise of training"
-        )
-        return " ".join([self._trainings(), self._prunings(), f"All of it with {seeds}: {_NOISE}."])
+        return " ".join([self._trainings(), self._prunings(), self._repetitions()])
 
     def _trainings(self) -> str:
         """What is trained, and how, in sentences."""
-        names = dict.fromkeys(["lr", "momentum", "batch_size", *self.recipe])
+        names = dict.fromkeys(["lr", "momentum", "batch_size", *self._recipe_fields])
         recipe = [
             f"{RECIPE_WORDS.get(name, name.replace('_', ' '))} {_listed(self._choices(name))}"
             for name in names
@@ -182,12 +206,53 @@ class Experiment:
         scores = f"{_listed(self.scores, 'or')}{' (separate chains)' if len(self.scores) > 1 else ''}"
         return f"{'highest' if self.invert else 'lowest'} of the {weights} by the score {scores}"
 
+    def _repetitions(self) -> str:
+        """What is drawn anew in each run, in a sentence."""
+        own = "".join(
+            f" The {name.replace('_', ' ')} has a number of its own, {number}."
+            for name, number in self._causes.items()
+        )
+        if not isinstance(self.seeds, int):
+            number = "number" if len(self.seeds) > 1 else "numbers"
+            noises = "the same in every round" if self.same_noise else "another in every round"
+            return (
+                f"{self._seeds().capitalize()} {number} the draw of the first weights and the noise of "
+                f"training, {noises}: {_NOISE}.{own}"
+            )
+        draws = (
+            "which is one draw of the first weights and of the noise of training"
+            if self.seeds == 1
+            else "which differ in the first weights and in the noise of training"
+        )
+        again = " The noise is the same in every round." if self.same_noise else ""
+        return f"All of it with {self._seeds()}, {draws}: {_NOISE}.{again}{own}"
+
+    def _seeds(self) -> str:
+        """How many seeds, or which: "2 seeds", "seed 7"."""
+        if isinstance(self.seeds, int):
+            return many(self.seeds, "seed")
+        return f"seed{'s' * (len(self.seeds) > 1)} {_listed(self.seeds)}"
+
+    @property
+    def _recipe_fields(self) -> Mapping[str, Any]:
+        """The fields of the recipe that are told: those given, of a whole recipe those that are not usual."""
+        if not isinstance(self.recipe, Recipe):
+            return self.recipe
+        usual = vars(Recipe())
+        return {
+            name: value
+            for name, value in vars(self.recipe).items()
+            if name in _ALWAYS_TOLD or value != usual[name]
+        }
+
     def _choices(self, name: str) -> list[object]:
         """The values of a field of the recipe, one or several."""
-        return _choices_of(self.recipe.get(name, getattr(Recipe, name, None)))
+        return _choices_of(self._recipe_fields.get(name, getattr(Recipe, name, None)))
 
     def recipes(self) -> list[tuple[dict[str, Any], Recipe]]:
         """Every recipe of the grid, with the fields in which they differ."""
+        if isinstance(self.recipe, Recipe):
+            return [({}, self.recipe)]
         axes = {key: value for key, value in self.recipe.items() if isinstance(value, list | tuple)}
         fixed = {key: value for key, value in self.recipe.items() if key not in axes}
         combined = itertools.product(*axes.values())
@@ -201,6 +266,25 @@ class Experiment:
     def rewinds(self) -> tuple[Length, ...]:
         """The places to rewind to."""
         return _several(self.rewind)
+
+    @property
+    def seed_numbers(self) -> tuple[int, ...]:
+        """The number of each run, of its initialisation and of its noise."""
+        return tuple(self.seeds) if isinstance(self.seeds, Sequence) else tuple(range(self.seeds))
+
+    @property
+    def _causes(self) -> dict[str, Scalar]:
+        """The numbers of causes of noise that are not the seed's, as keys have them.
+
+        Relative to a single seed, so that runs of other seeds whose numbers go with theirs are repetitions.
+        """
+        seed = self.seed_numbers[0] if len(self.seed_numbers) == 1 else None
+        numbers = {name: getattr(self, name) for name in NOISES}
+        return {
+            name: call_values.relative(number, seed)
+            for name, number in numbers.items()
+            if number not in (None, seed)
+        }
 
     @property
     def scores(self) -> tuple[str, ...]:
@@ -230,42 +314,39 @@ class Experiment:
             for score, rewinding in itertools.product(self.scores, self.rewindings)
         )
 
-    def _items(self) -> Iterator[ChainItem]:
+    def _grid(self) -> Iterator[GridPoint]:
         grid = itertools.product(self.networks, self.data, self.rewinds, self.prunings, self.recipes())
         for network, data, rewind, pruning, (varied, recipe) in grid:
-            if isinstance(rewind, int) and rewind >= recipe.epochs:
-                raise RecipeError(f"{self.name}: rewind is {rewind} of {many(recipe.epochs, 'epoch')}")
-            chains = [
-                imp_jobs(
-                    network, data, recipe, rounds=self.rounds, rewind=rewind, seed=seed, init=self.init,
-                    pretraining_noise=PRETRAINING_NOISE + seed if self.own_pretraining_noise else None,
-                    **vars(pruning),
-                )
-                for seed in range(self.seeds)
-            ]  # fmt: skip
-            for number in range(self.rounds + 1):
-                key = self.key(network, data, rewind, varied, recipe, number, pruning)
-                yield from measure_items(self, chains, key, number, data, recipe)
+            yield GridPoint(network, data, rewind, pruning, varied, recipe)
 
-    def key(
-        self,
-        network: str,
-        data: str | Data,
-        rewind: Length,
-        varied: Mapping[str, Any],
-        recipe: Recipe,
-        number: int,
-        pruning: Pruning,
-    ) -> Key:
-        """The key of a round of the chains of one recipe and pruning, whose metric is still open."""
+    def _chain(self, point: GridPoint, seed: int) -> list[Job]:
+        return imp_jobs(
+            point.network, point.data, point.recipe, rounds=self.rounds, rewind=point.rewind,
+            same_noise=self.same_noise, seed=seed, init=self.init,
+            pretraining_noise=PRETRAINING_NOISE + seed if self.own_pretraining_noise else None,
+            order_noise=self.order_noise, augmentation_noise=self.augmentation_noise, **vars(point.pruning),
+        )  # fmt: skip
+
+    def _items(self) -> Iterator[ChainItem]:
+        for point in self._grid():
+            epochs = point.recipe.epochs
+            if isinstance(point.rewind, int) and point.rewind >= epochs:
+                raise RecipeError(f"{self.name}: rewind is {point.rewind} of {many(epochs, 'epoch')}")
+            chains = {seed: self._chain(point, seed) for seed in self.seed_numbers}
+            for number in range(self.rounds + 1):
+                yield from measure_items(self, chains, self._key(point, number), number, point)
+
+    def _key(self, point: GridPoint, number: int) -> Key:
+        """The key of a round of the chains of a configuration, whose metric is still open."""
+        pruning = point.pruning
         more: list[tuple[str, Scalar]] = [
             # A column of the table is called epochs already.
             ("budget" if name == "epochs" else name, scalar(value))
-            for name, value in varied.items()
+            for name, value in point.varied.items()
             if name not in ("momentum", "batch_size")
         ]
         if len([epoch for epoch in self.rewinds if epoch]) > 1:
-            more.append(("rewind", rewind))
+            more.append(("rewind", point.rewind))
         if self.scores != (DEFAULT,):
             more.append(("score", written_score(pruning.score)))
         if self.rewindings != ("weights",):
@@ -275,9 +356,15 @@ class Experiment:
             for name in ("scope", "exclude", "same_sign", "invert")
             if (value := getattr(pruning, name)) != getattr(Pruning, name)
         ]
+        more += [
+            (name, value)
+            for name in ("init", "same_noise")
+            if (value := getattr(self, name)) != getattr(Experiment, name)
+        ]
+        more += self._causes.items()
         return Key(
-            metric="", network=network, dataset=_name_of(data),
-            momentum=recipe.momentum, batch_size=recipe.batch_size, pretrained=bool(rewind),
+            metric="", network=point.network, dataset=_name_of(point.data), momentum=point.recipe.momentum,
+            batch_size=point.recipe.batch_size, pretrained=bool(point.rewind),
             sparsity=sparsity_of(pruning.prunings(number)), more=tuple(more),
         )  # fmt: skip
 
@@ -338,6 +425,8 @@ class Experiment:
 
     def _check_recipe(self) -> None:
         """Refuse fields of the recipe that no training could have, and values that stand there twice."""
+        if isinstance(self.recipe, Recipe):  # which refuses them itself
+            return
         if not isinstance(self.recipe, Mapping):
             raise ExperimentError(f"{self.name}: recipe is {self.recipe!r:.60}; give its fields by name")
         fields = {field.name: field for field in dataclasses.fields(Recipe)}
@@ -358,7 +447,8 @@ class Experiment:
     def _check_numbers(self) -> None:
         """Refuse counts out of range, and epochs or rounds that stand there twice."""
         counts: list[tuple[str, object, int, float]] = [("rounds", self.rounds, 0, math.inf)]
-        counts += [("seeds", self.seeds, 1, PRETRAINING_NOISE), ("copies", self.copies, 2, PRETRAINING_NOISE)]
+        counts += [] if _is_list(self.seeds) else [("seeds", self.seeds, 1, PRETRAINING_NOISE)]
+        counts += [("copies", self.copies, 2, PRETRAINING_NOISE)]
         counts += [
             ("rewind", rewind, 0, math.inf) for rewind in self.rewinds if iterations_of(rewind) is None
         ]
@@ -369,6 +459,8 @@ class Experiment:
                 raise ExperimentError(
                     f"{self.name}: {key} is {count!r}; it must be a whole number, at least {least}{also}"
                 )
+        self._check_seeds()
+        self._check_causes()
         if not self.rewinds:
             raise ExperimentError(f"{self.name}: rewind is an empty list; give at least one epoch")
         if not isinstance(self.init, str | None):
@@ -385,9 +477,38 @@ class Experiment:
             raise ExperimentError(f"{self.name}: fraction is {self.fraction!r}; it must be a number")
         self._check_pruning()
 
+    def _check_seeds(self) -> None:
+        """Refuse a list of seeds that are no different whole numbers, or whose noises are of pretraining."""
+        if not _is_list(self.seeds):
+            return
+        integral = [isinstance(seed, int) and not isinstance(seed, bool) for seed in self.seed_numbers]
+        if not all(integral) or not integral:
+            raise ExperimentError(
+                f"{self.name}: seeds is {self.seeds!r:.60}; give how many, or a list of whole numbers"
+            )
+        self._check_different("seeds", self.seed_numbers)
+        if self.own_pretraining_noise and not set(self.seed_numbers) <= set(range(PRETRAINING_NOISE)):
+            raise ExperimentError(
+                f"{self.name}: seeds is {self.seeds!r:.60}; with own_pretraining_noise they must be "
+                f"from 0 to {PRETRAINING_NOISE - 1}: noises from there on are of pretraining"
+            )
+
+    def _check_causes(self) -> None:
+        """Refuse numbers of causes of noise that are not whole, or beside copies, which have their own."""
+        for name, number in ((name, getattr(self, name)) for name in NOISES):
+            if number is None:
+                continue
+            if not isinstance(number, int) or isinstance(number, bool):
+                raise ExperimentError(f"{self.name}: {name} is {number!r:.60}; it must be a whole number")
+            if COPIES in self.between:
+                raise ExperimentError(
+                    f"{self.name}: {name} is {number}, but copies differ in noises that they number "
+                    f"themselves; leave out {name}, or copies from between"
+                )
+
     def _check_pruning(self) -> None:
         """Refuse prunings that there are not."""
-        for key in ("same_sign", "invert"):
+        for key in ("same_sign", "invert", "same_noise"):
             if not isinstance(getattr(self, key), bool):
                 raise ExperimentError(f"{self.name}: {key} is {getattr(self, key)!r:.60}; give true or false")
         if not _is_list(self.exclude) or not all(isinstance(name, str) for name in self.exclude):
@@ -413,59 +534,6 @@ class Experiment:
         for place, value in enumerate(values):
             if value in values[:place]:
                 raise ExperimentError(f"{self.name}: {key} has {value!r:.60} twice; give each value once")
-
-
-def bound_chain(
-    chain: Sequence[Job],
-    network: str,
-    data: str,
-    recipe: Recipe,
-    *,
-    rewind: Length,
-    pruning: Pruning,
-    same_noise: bool,
-    seed: int,
-    init: str | None,
-    order_noise: int | None = None,
-    augmentation_noise: int | None = None,
-) -> Bound:
-    """A single pruning chain as an experiment; the arguments are those that it was made with."""
-    usual = Recipe()
-    settings = {
-        field.name: getattr(recipe, field.name)
-        for field in dataclasses.fields(Recipe)
-        if field.name in _ALWAYS_TOLD or getattr(recipe, field.name) != getattr(usual, field.name)
-    }
-    ranking = {**vars(pruning), "score": as_written(written_score(pruning.score))}
-    experiment = Experiment(
-        "chain", [network], [data], settings, rounds=len(chain) - 1, rewind=rewind, init=init, **ranking,
-        title=f"A pruning chain of {network} on {data}",
-    )  # fmt: skip
-    numbers = {
-        name: call_values.relative(number, seed)
-        for name, number in (("order_noise", order_noise), ("augmentation_noise", augmentation_noise))
-        if number not in (None, seed)
-    }
-    items: list[ChainItem] = []
-    for number in range(len(chain)):
-        key = experiment.key(network, data, rewind, {}, recipe, number, pruning)
-        key = replace(key, more=(*key.more, *numbers.items()))
-        items += run_items([chain], key, number, recipe.epochs, (seed,), last=number == experiment.rounds)
-    noises = "the same in every round" if same_noise else "another in every round"
-    about = [
-        experiment._trainings(),
-        experiment._prunings(),
-        f"Seed {seed} numbers the draw of the first weights and the noise of training, {noises}: {_NOISE}.",
-        *(
-            f"The {name.replace('_', ' ')} has a number of its own, {number}."
-            for name, number in numbers.items()
-        ),
-    ]
-    return Bound(
-        name=experiment.name, title=experiment.title, items=tuple(items), about=" ".join(about),
-        show=partial(exhibits_of, scope=pruning.scope),
-        budget=f"{many(recipe.epochs, 'epoch')}, seed {seed}",
-    )  # fmt: skip
 
 
 OwnStudy = Experiment

@@ -14,7 +14,7 @@ from tombola.table.key import Key
 from tombola.table.number import Cell
 from tombola.views.exhibit import Exhibit
 from tombola.views.layout import Layout
-from tombola.views.panels import Panels
+from tombola.views.paper_panels import Panels
 
 
 @dataclass(frozen=True)

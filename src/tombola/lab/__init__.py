@@ -1,1 +1,1 @@
-"""The lab: the same functions with memory. Jobs, their store, and the engine that runs them."""
+"""The lab: the same functions with memory. Jobs, their store, and the driver that runs them."""

@@ -81,7 +81,7 @@ def imp_jobs(
     The other arguments are as for :func:`tombola.imp`.
     """
     settings = Pruning(**pruning)
-    check_rounds(rounds, settings, _BEYOND)
+    check_chain(recipe, rounds, rewind, settings)
     if settings.exclude:
         # Which weights there are does not depend on the images.
         module = Network.of(network, channels=3, size=(32, 32), classes=10).initialized(0)
@@ -95,6 +95,13 @@ def imp_jobs(
         job, start, data, recipe, rounds=rounds, noise=seed, same_noise=same_noise, pruning=settings, **causes
     )
     return [as_job(run) for run in runs]
+
+
+def check_chain(recipe: Recipe, rounds: int, rewind: Length, pruning: Pruning) -> None:
+    """Raises RecipeError for a rewinding or a number of rounds that no chain can have."""
+    check_rounds(rounds, pruning, _BEYOND)
+    if written_length(rewind) != 0:
+        check_rewind(rewind, recipe)
 
 
 _BEYOND = 10**12

@@ -1,4 +1,4 @@
-"""Dask clusters for the engine: one of this machine, started and ended here, or another by its address.
+"""Dask clusters for the driver: one of this machine, started and ended here, or another by its address.
 
 Workers of another cluster are plain ``dask worker`` processes that share the store's file system: as many
 slots as ``--nthreads``, and the GPU that ``CUDA_VISIBLE_DEVICES`` leaves them. They are checked before

@@ -35,10 +35,7 @@ def load_result(store: Store, name: str) -> Any:
     Raises :class:`~tombola.errors.StoreError` if it is damaged, and its subclass
     :class:`~tombola.errors.Undeclared` if its network is not declared here, or was edited since.
     """
-    return _loaded(store, name, result_type(described_function(checked_description(store, name))))
-
-
-def _loaded(store: Store, name: str, kind: type) -> Any:
+    kind = result_type(described_function(checked_description(store, name)))
     packed = store.packed(name)
     try:
         return _unpacked(store, packed, kind)
@@ -51,19 +48,6 @@ def _loaded(store: Store, name: str, kind: type) -> Any:
         raise StoreError(cause) from error
     except OTHER_FORM as error:
         raise store.damaged(name, f"{type(error).__name__} {reason(error)}") from error
-
-
-def stored_ticket(store: Store, run: Job) -> Ticket | None:
-    """The ticket that a finished run began from; None where the store has numbers only."""
-    job = run.arguments["ticket"]
-    if store.has(job.name) and not store.is_thin(job.name):
-        ticket: Ticket = _loaded(store, job.name, Ticket)
-        return ticket
-    if store.is_thin(run.name):
-        return None
-    # A store of before tickets were results has it in the run.
-    loaded: Run = _loaded(store, run.name, Run)
-    return loaded.ticket
 
 
 def finished_job(store: Store, prefix: str) -> Job:

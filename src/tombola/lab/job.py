@@ -263,6 +263,13 @@ def result_type(described: Declaration) -> Any:
     return job_signature(described.function).hints.get("return", Any)
 
 
+def runs_behind(measure: Job) -> list[Job]:
+    """The runs that a measure was taken of; of a run itself."""
+    if result_type(measure.declaration) is Run:
+        return [measure]
+    return [job_ for job_ in measure.needs if result_type(job_.declaration) is Run]
+
+
 def described_function(description: Mapping[str, Any]) -> Declaration:
     """The declaration that a description refers to, at its version.
 

@@ -1,7 +1,7 @@
-"""The lab: runs jobs and remembers their results; the library's front door to the store and the engine.
+"""The lab: runs jobs and remembers their results; the library's front door to the store and the driver.
 
 :meth:`Lab.run` checks the data and the store, decides which of the jobs behind its own are missing, and hands
-those to :mod:`tombola.lab.engine`, in this process, in worker processes of this machine or on a cluster.
+those to :mod:`tombola.lab.driver`, in this process, in worker processes of this machine or on a cluster.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tombola.errors import DataError, DeviceError, JobError, RecipeError
 from tombola.lab.arguments import job_signature
 from tombola.lab.cluster import check_data, local_cluster, remote_cluster
 from tombola.lab.deadline import BY_SIGTERM, Stop, Stopped, stopping
-from tombola.lab.engine import CountedProgress, Outcome, Progress, run_here, run_on_cluster
+from tombola.lab.driver import CountedProgress, Outcome, Progress, run_here, run_on_cluster
 from tombola.lab.evaluate import evaluate, load_result
 from tombola.lab.execute import Settings
 from tombola.lab.filesystem import check_file_system

@@ -20,7 +20,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-from tombola.lab.engine import Progress
+from tombola.lab.driver import Progress
 from tombola.lab.job import Job
 from tombola.lab.store import Store, write_table
 from tombola.lab.training_progress import trainings_in_progress

@@ -13,7 +13,7 @@ from tombola.data.imageset import Data
 from tombola.errors import RecipeError
 from tombola.lab.chains import as_job
 from tombola.lab.deadline import Stop
-from tombola.lab.engine import Progress
+from tombola.lab.driver import Progress
 from tombola.lab.job import Job, job
 from tombola.lab.lab import Lab
 from tombola.measures.connectivity import Recalibrate, Split

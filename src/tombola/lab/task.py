@@ -1,4 +1,4 @@
-"""One job as a task of a Dask worker: the engine submits :func:`run_task`, keyed by the job's name.
+"""One job as a task of a Dask worker: the driver submits :func:`run_task`, keyed by the job's name.
 
 A job that another owner works on is waited for without holding a slot. Errors cross to the driver as plain
 :class:`~tombola.errors.TombolaError`, because one that cannot be unpickled there would be waited for for

@@ -17,7 +17,7 @@ from tombola.errors import JobError, StoreError, StoreUnwritable, TombolaError, 
 from tombola.lab.description import TICKET_FUNCTION, described_in_full, parents, shared_start
 from tombola.lab.evaluate import load_result
 from tombola.lab.execute import LeaseHeld, Settings, execute
-from tombola.lab.job import name_of
+from tombola.lab.job import Job, name_of
 from tombola.lab.objects import lacks_start, stored_object
 from tombola.lab.results import pack
 from tombola.lab.store import TICKET, TICKET_KIND, Store
@@ -175,6 +175,15 @@ def _publish_own_ticket(store: Store, name: str, pruning: Mapping[str, Any]) -> 
     # The run's own provenance: the process that trained the ticket had pruned it.
     provenance = {**store.provenance(name), "seconds": 0.0, "precision": None, "engine": None, "data": {}}
     store.publish(name_of(pruning), pruning, pack(ticket), provenance)
+
+
+def stored_ticket(store: Store, run: Job) -> Ticket | None:
+    """The ticket that a finished run began from; None where the store has numbers only."""
+    ticket = run.arguments["ticket"]
+    if store.has(ticket.name) and not store.is_thin(ticket.name):
+        result: Ticket = load_result(store, ticket.name)
+        return result
+    return _own_ticket(store, run.name)
 
 
 def _own_ticket(store: Store, name: str) -> Ticket | None:

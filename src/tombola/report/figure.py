@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tombola.disk import write_whole
 from tombola.experiments.paper.settings import EPOCHS
-from tombola.report.panel import (
+from tombola.report.axes import (
     HALVES,
     PRINTED,
     STABLE_LINE,

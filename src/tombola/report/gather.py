@@ -19,7 +19,7 @@ from tombola.experiments.claims.claim import Verdict
 from tombola.experiments.paper.printed import printed_cells
 from tombola.experiments.plan import plan
 from tombola.lab.item import Item, Results
-from tombola.lab.job import Job, all_needed, result_type
+from tombola.lab.job import Job, all_needed, runs_behind
 from tombola.lab.lab import Lab
 from tombola.lab.store import PROVENANCE, Store
 from tombola.networks.network import Network
@@ -29,7 +29,6 @@ from tombola.report.findings import experiment_findings
 from tombola.table.key import Key
 from tombola.table.number import Cell, longest
 from tombola.table.table import Table
-from tombola.training.run import Run
 from tombola.untrusted import OTHER_FORM
 from tombola.version import __version__
 from tombola.views.exhibit import Exhibit
@@ -43,10 +42,10 @@ class Report:
     exhibits: the tables and figures, in order.
     table: every number behind them and behind the claims, gaps included.
     of_paper: whether the paper's claims are judged by them; never by stand-ins.
-    findings: what the numbers of an exhibit say, in sentences, by its name.
     glossary: whether the page says what its words mean, as one of an experiment of chains does.
     missing: experiments that are not finished, with the jobs and epochs of training that each still needs.
     missing_together: the same for all of them; what they share counts once.
+    finished: how many jobs behind it are in the store.
     provenance: names and texts, such as ``{"torch": "2.9.0"}``.
     title, lead: of the page. budget: how long and how often is trained.
     note: a warning about all of it, such as that a scale proves only the machinery.
@@ -55,10 +54,10 @@ class Report:
     exhibits: Sequence[Exhibit]
     table: Table = field(default_factory=lambda: Table(()))
     of_paper: bool = True
-    findings: Mapping[str, Sequence[str]] = field(default_factory=dict)
     glossary: bool = False
     missing: Sequence[tuple[str, int, int]] = ()
     missing_together: tuple[int, int] = (0, 0)
+    finished: int = 0
     provenance: Mapping[str, str] = field(default_factory=dict)
     title: str = "tombola report"
     lead: str = "Our runs beside the numbers that the paper prints, and what both say of its claims."
@@ -69,6 +68,23 @@ class Report:
     def cells(self) -> dict[Key, Cell]:
         """The cell of each key with the longest budget, complete ones only."""
         return longest(self.table.cells())
+
+    @cached_property
+    def findings(self) -> Mapping[str, Sequence[str]]:
+        """What the numbers of an exhibit say, in sentences, by its name; of experiments with several."""
+        by_experiment: dict[str, list[Exhibit]] = {}
+        for exhibit in self.exhibits:
+            if exhibit.experiment:
+                by_experiment.setdefault(exhibit.experiment, []).append(exhibit)
+        findings: dict[str, Sequence[str]] = {}
+        for exhibits in by_experiment.values():
+            findings |= experiment_findings(exhibits)
+        return findings
+
+    @cached_property
+    def origins(self) -> set[Origin]:
+        """What the runs behind its exhibits were made with."""
+        return set[Origin]().union(*(runs for exhibit in self.exhibits for runs in exhibit.origins.values()))
 
     @cached_property
     def verdicts(self) -> Sequence[Verdict]:
@@ -95,20 +111,8 @@ def gather(
     beside: experiments that are not shown, whose numbers claims rest on all the same.
     scale: in words. rest: further fields of the report.
     """
-    return _gathered(lab, _Origins(lab, lab.results()), shown, beside=beside, scale=scale, **rest)
-
-
-def _gathered(
-    lab: Lab,
-    origins: _Origins,
-    shown: Sequence[Bound | Exhibit],
-    *,
-    beside: Sequence[Bound] = (),
-    scale: str = "",
-    **rest: Any,
-) -> Report:
-    """The same with origins, whose results are read once."""
-    results = origins.results
+    results = lab.results()
+    origins = _Origins(lab.store, results)
     exhibits: list[Exhibit] = []
     for experiment in shown:
         if isinstance(experiment, Exhibit):
@@ -118,16 +122,16 @@ def _gathered(
             exhibits += [replace(exhibit, origins=made_with) for exhibit in experiment.exhibits(results)]
     experiments = [experiment for experiment in shown if isinstance(experiment, Bound)]
     costs = plan(experiments, store=lab.store)
-    missing = [
-        (alone.name, alone.jobs - alone.finished, round(alone.epochs_left))
-        for alone in costs.experiments
-        if alone.finished < alone.jobs
-    ]
     return Report(
         exhibits=exhibits,
         table=Table(number for bound in (*experiments, *beside) for number in bound.numbers(results)),
-        missing=missing,
+        missing=[
+            (alone.name, alone.jobs - alone.finished, round(alone.epochs_left))
+            for alone in costs.experiments
+            if alone.finished < alone.jobs
+        ],
         missing_together=(costs.jobs - costs.finished, round(costs.epochs_left)),
+        finished=costs.finished,
         provenance={
             **({"scale": scale} if scale else {}),
             "store": _shown_path(lab.store.root),
@@ -140,51 +144,39 @@ def _gathered(
 
 
 def gather_chains(lab: Lab, experiments: Sequence[Bound], provenance: Mapping[str, str]) -> Report:
-    """What some experiments of chains show so far, with what their numbers say.
+    """The report of some experiments of chains.
 
     provenance: what else is to be said of where the numbers come from.
     """
-    origins = _Origins(lab, lab.results())
-    report = _gathered(
-        lab, origins, experiments, of_paper=False, glossary=True,
+    report = gather(
+        lab, experiments, of_paper=False, glossary=True,
         title="; ".join(experiment.title for experiment in experiments),
         lead=" ".join(experiment.about for experiment in experiments),
         budget="; ".join(dict.fromkeys(experiment.budget for experiment in experiments)),
     )  # fmt: skip
-    findings: dict[str, Sequence[str]] = {}
-    for experiment in experiments:
-        mine = [exhibit for exhibit in report.exhibits if exhibit.experiment == experiment.name]
-        findings |= experiment_findings(mine)
-    finished = [job for job in needed_by(experiments) if lab.has(job)]
-    runs = origins.behind(finished)
     made_with = {
-        "device": _listed(origin.device for origin in runs),
-        "precision": _listed(origin.precision for origin in runs),
-        "made with": _listed(origin.versions for origin in runs),
-        "prunable": "; ".join(_coverages(lab.store, finished)) or "nothing computed yet",
-        "jobs": f"{sum(job.counted for job in finished):,}",
+        "device": _listed(origin.device for origin in report.origins),
+        "precision": _listed(origin.precision for origin in report.origins),
+        "made with": _listed(origin.versions for origin in report.origins),
+        "prunable": "; ".join(_coverages(lab.store, experiments)) or "nothing computed yet",
+        "jobs": f"{report.finished:,}",
         "this page": f"tombola {__version__}, Python {platform.python_version()}",
         "store": _shown_path(lab.store.root),
     }
-    return replace(report, findings=findings, provenance={**made_with, **provenance})
+    return replace(report, provenance={**made_with, **provenance})
 
 
-def _coverages(store: Store, jobs: Iterable[Job]) -> list[str]:
-    """For each network that these jobs initialise, how many of its parameters are prunable, in words."""
+def _coverages(store: Store, experiments: Iterable[Bound]) -> list[str]:
+    """For each network that some experiments initialised, how many parameters are prunable, in words."""
     coverages: dict[str, None] = {}
-    for job in jobs:
-        if job.declaration.name == "initialize":
+    for name, job in all_needed(jobs_behind(experiments)).items():
+        if job.declaration.name == "initialize" and store.has(name):
             # What is not declared here or damaged is told where its result is read.
             with suppress(TombolaError, *OTHER_FORM):
-                details = store.details(job.name)
+                details = store.details(name)
                 network = Network.described(details["network"])
                 coverages[f"of {network.written} {coverage(network, details['shapes'])}"] = None
     return list(coverages)
-
-
-def needed_by(experiments: Iterable[Bound]) -> list[Job]:
-    """All jobs behind some experiments, each once."""
-    return list(all_needed(jobs_behind(experiments)).values())
 
 
 def _listed(texts: Iterable[str]) -> str:
@@ -194,9 +186,9 @@ def _listed(texts: Iterable[str]) -> str:
 class _Origins:
     """What the runs behind each key were made with, as far as they are finished; each is read once."""
 
-    def __init__(self, lab: Lab, results: Results) -> None:
-        self._store = lab.store
-        self.results = results
+    def __init__(self, store: Store, results: Results) -> None:
+        self._store = store
+        self._results = results
         self._origins: dict[str, Origin | None] = {}
 
     def of(self, items: Iterable[Item]) -> dict[Key, Collection[Origin]]:
@@ -204,13 +196,13 @@ class _Origins:
         origins: dict[Key, Collection[Origin]] = {}
         for item in items:
             # An item of a chain has as many keys as its measure has numbers.
-            keys = [item.key] if item.key.metric else [number.key for number in item.numbers(self.results)]
-            origins |= dict.fromkeys(keys, self.behind(item.done(self.results)))
+            keys = [item.key] if item.key.metric else [number.key for number in item.numbers(self._results)]
+            origins |= dict.fromkeys(keys, self._behind(item.done(self._results)))
         return origins
 
-    def behind(self, jobs: Iterable[Job]) -> set[Origin]:
-        """The origins of the runs among some jobs, or behind them."""
-        runs = dict.fromkeys(run for job in jobs for run in _runs_of(job))
+    def _behind(self, jobs: Iterable[Job]) -> set[Origin]:
+        """The origins of the runs among some jobs, or behind them; its own of a job without any."""
+        runs = dict.fromkeys(run for job in jobs for run in runs_behind(job) or [job])
         return {origin for run in runs if (origin := self._origin(run)) is not None}
 
     def _origin(self, job: Job) -> Origin | None:
@@ -218,13 +210,6 @@ class _Origins:
             finished = self._store.has(job.name)
             self._origins[job.name] = _recorded_origin(self._store, job.name) if finished else None
         return self._origins[job.name]
-
-
-def _runs_of(job: Job) -> Sequence[Job]:
-    """The runs that a measure was taken on, or a run itself; the measure's own job if there are none."""
-    if result_type(job.declaration) is Run:
-        return (job,)
-    return [parent for parent in job.needs if result_type(parent.declaration) is Run] or (job,)
 
 
 def _recorded_origin(store: Store, name: str) -> Origin:

@@ -2,7 +2,7 @@
 
 Each function takes the entries of one metric and gives panels for :mod:`tombola.report` to draw. What tells
 lines apart is read off the keys (:class:`Names`), so that a configuration has one label in all pictures. The
-figures of the paper are in :mod:`tombola.views.panels`.
+figures of the paper are in :mod:`tombola.views.paper_panels`.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ from tombola.experiments.paper.settings import (
 )
 from tombola.experiments.study import Study
 from tombola.views.layout import Layout
-from tombola.views.panels import (
+from tombola.views.paper_panels import (
     consecutive_panels,
     forgetting_panels,
     instability_panels,

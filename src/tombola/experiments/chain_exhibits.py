@@ -185,7 +185,7 @@ def _of_metric(shown: _Shown, metric: str, over: str, entries: Sequence[Entry]) 
 
 def _sense(metric: str) -> str:
     """What a metric is: its label, of one without a place in the table the first sentence of its measure."""
-    label = metric_of(metric).label
+    label = _HEADINGS.get(metric, metric_of(metric).label)
     name = f"{label[0].upper()}{label[1:]}"
     try:
         described = "" if metric in METRICS else declaration(metric.partition(".")[0]).function.__doc__

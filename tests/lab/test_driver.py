@@ -18,7 +18,7 @@ from tombola.errors import JobError, StoreError
 from tombola.lab import lease as leases
 from tombola.lab.chains import imp_jobs
 from tombola.lab.deadline import Stop
-from tombola.lab.engine import Outcome, Progress, run_on_cluster
+from tombola.lab.driver import Outcome, Progress, run_on_cluster
 from tombola.lab.execute import Settings
 from tombola.lab.job import Job, all_needed
 from tombola.lab.results import Packed
@@ -285,7 +285,7 @@ DRIVER = """
 import sys
 import tombola as tb
 from tombola.lab.chains import imp_jobs
-from tombola.lab.engine import Progress
+from tombola.lab.driver import Progress
 
 class Tell(Progress):
     def done(self, job, failed):

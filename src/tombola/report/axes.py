@@ -142,14 +142,15 @@ def scale_y(axes: Axes, panels: Sequence[Panel]) -> None:
 
     Called when all of them are drawn, for matplotlib follows no line that comes after a limit is set. There
     is room for the line where training begins to count as stable. Failed runs whose values are known one by
-    one do not set the scale: they stand on its lower edge.
+    one do not set the scale: they stand on its lower edge. Bars are shown whole all the same.
     """
     lines = [line for panel in panels for line in panel.lines]
     values = [y for line in lines for y in (*line.y, *line.printed) if y is not None and math.isfinite(y)]
     if any(panel.logarithmic_y for panel in panels):
         logarithmic_errors(axes, values)
         return
-    if any(any(failures) for line in lines for failures in line.failures):
+    bars = any(is_bars(panel) for panel in panels)
+    if not bars and any(any(failures) for line in lines for failures in line.failures):
         axes.set_ylim(*_sound_limits(lines))
         return
     if values and 0 <= min(values) < 0.5 * max(values):
@@ -158,7 +159,6 @@ def scale_y(axes: Axes, panels: Sequence[Panel]) -> None:
     if limits:
         axes.set_ylim(top=max(axes.get_ylim()[1], 1.5 * max(limits)))
         if max(values, default=0) > _TALL:
-            bars = any(is_bars(panel) for panel in panels)
             # Room for the markers of what is flat and highest, or for the number on the highest bar.
             tallest = max(line.y[0] + _bar_spread(line) for line in lines) if bars else max(values)
             space_by_stability(axes, 0 if bars else -0.1 * STABLE_BELOW, (1.9 if bars else 1.3) * tallest)

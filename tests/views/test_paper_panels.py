@@ -7,7 +7,7 @@ import pytest
 
 from tombola.table.key import Key, sparsity_after
 from tombola.table.number import Curve, Number, entries_of, measured
-from tombola.views.panels import consecutive_panels, over_sparsity
+from tombola.views.paper_panels import consecutive_panels, over_sparsity
 
 
 def key(sparsity: float, metric: str = "val_accuracy", momentum: float = 0.9, **fields: Any) -> Key:

@@ -1,4 +1,4 @@
-"""The engine: runs a graph of jobs in this process, or on the workers of a Dask cluster.
+"""The driver: runs a graph of jobs in this process, or on the workers of a Dask cluster.
 
 A Dask worker is a process that stands for a device, its threads are the slots of that device (see
 :mod:`tombola.lab.slots`). Results travel through the store, never through Dask: a task returns only whether
