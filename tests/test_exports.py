@@ -13,7 +13,7 @@ from torch.nn.utils import prune as torch_prune
 
 import tombola as tb
 from tombola import exports
-from tombola.errors import ExportError, RecipeError
+from tombola.errors import DataError, ExportError, RecipeError
 
 ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript"))
 
@@ -140,3 +140,34 @@ def test_missing_packages_of_onnx_are_named(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ExportError, match=r"pip install onnx onnxscript$"):
         tb.convert(sparse, tmp_path / "run.onnx")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pt2"])
+def test_a_ticket_with_trained_weights_is_written_with_these(
+    sparse: tb.Run, suffix: str, tmp_path: Path
+) -> None:
+    ticket = tb.prune(sparse, fraction=0.2, rewinding="learning_rate")
+    assert tb.convert(ticket, tmp_path / f"ticket{suffix}") == 0
+
+
+def test_a_network_of_tokens_is_written_and_not_normalised(tmp_path: Path) -> None:
+    def bag(classes: int, vocabulary: int) -> nn.Module:
+        return nn.Sequential(nn.EmbeddingBag(vocabulary, 4), nn.Linear(4, classes))
+
+    split = torch.arange(20).view(10, 2), torch.arange(10) % 2
+    texts = tb.data_from_tensors(split, split)
+    start = tb.initialize(bag, texts)
+    assert tb.convert(start, tmp_path / "texts.safetensors") == 0
+    with pytest.raises(DataError, match="has tokens, which are not normalised; leave normalize out"):
+        start.module(normalize=texts)
+
+
+def test_features_are_normalised_on_their_own_scale() -> None:
+    def one_layer(channels: int, classes: int) -> nn.Module:
+        return nn.Linear(channels, classes)
+
+    split = torch.linspace(-3, 5, 50).view(10, 5), torch.arange(10) % 2
+    features = tb.data_from_tensors(split, split, normalization=([1.0] * 5, [3.0] * 5))
+    start = tb.initialize(one_layer, features)
+    inputs, _ = next(tb.batches(features, "test"))
+    assert torch.equal(start.module(normalize=features)(split[0]), start.module()(inputs))

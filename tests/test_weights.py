@@ -294,3 +294,24 @@ def test_on_a_gpu_a_barrier_is_to_the_bit_that_of_native_runs(start: tb.Ticket, 
     module = tb.module(runs[0], "cuda")
     right = sum(int((module(x).argmax(1) == y).sum()) for x, y in tb.batches(digits, device="cuda"))
     assert abs(100 * right / len(digits.test) - runs[0].accuracy) < 2  # plain float32, not fused bfloat16
+
+
+def test_a_foreign_ticket_is_not_pruned_by_a_start_that_is_not_known(run: tb.Run, digits: tb.Data) -> None:
+    foreign = tb.run_from(run.weights, network="convnet", data=digits)
+    with pytest.raises(TicketError, match="it is not known what training started from"):
+        tb.prune(foreign.ticket, fraction=0.2)
+
+
+def test_weights_of_a_network_of_tokens_are_a_run() -> None:
+    def bag(classes: int, vocabulary: int) -> nn.Module:
+        return nn.Sequential(nn.EmbeddingBag(vocabulary, 4), nn.Linear(4, classes))
+
+    split = torch.arange(20).view(10, 2), torch.arange(10) % 2
+    texts = tb.data_from_tensors(split, split)
+    module = bag(2, 20)
+    for foreign in (
+        tb.run_from(module.state_dict(), network=bag, data=texts),
+        tb.run_from(module, data=texts),
+    ):
+        assert foreign.ticket.network.vocabulary == 20
+        assert all(torch.equal(foreign.weights[name], value) for name, value in module.state_dict().items())

@@ -83,10 +83,12 @@ def convert(
 
 
 def _made_up(subject: Run | Ticket, *, pixels: bool) -> Tensor:
-    """Images of the size that the network takes, drawn from a generator of their own."""
+    """Inputs of the shape that the network takes, drawn from a generator of their own."""
     network = (subject.ticket if isinstance(subject, Run) else subject).network
     draws = torch.Generator().manual_seed(0)
-    shape = (_IMAGES, network.channels, *network.size)
+    shape = (_IMAGES, *network.shape)
+    if network.vocabulary is not None:
+        return torch.randint(0, network.vocabulary, shape, generator=draws)
     return (
         torch.randint(0, 256, shape, generator=draws).float()
         if pixels
@@ -127,7 +129,9 @@ def _write_prune(subject: Run | Ticket, module: nn.Module, images: Tensor, path:
 
 def _pruned(subject: Run | Ticket, module: nn.Module) -> nn.Module:
     """The module under torch.nn.utils.prune, with the dense start of a ticket that carries one."""
-    dense = subject.start if isinstance(subject, Ticket) and subject.complete else None
+    dense = None
+    if isinstance(subject, Ticket) and subject.complete and subject.trained is None:
+        dense = subject.start
     for layer, tensor, name in _maskable(subject, module):
         if dense is not None:
             getattr(layer, tensor).data.copy_(dense[name])

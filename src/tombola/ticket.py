@@ -114,7 +114,7 @@ class Ticket(OneLine):
             "weights kept": f"{self.kept:,} of {self.total:,}",
             "sparsity": f"{100 * self.sparsity:.2f}%",
             "round": self.round,
-            "taken at epoch": self.epoch,
+            "taken at": self.place,
             "start": self.start_fingerprint[:12] if self.has_start else "not known",
         }
 

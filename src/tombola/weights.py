@@ -6,7 +6,6 @@ forgetting record, what training started from) is absent, and what asks for it s
 
 from __future__ import annotations
 
-import copy
 import io
 import os
 from collections.abc import Mapping
@@ -138,20 +137,10 @@ def described_network(
             "the module is under torch.nn.utils.prune, so no copies of it can be made; say network=..., or "
             "make the pruning permanent with torch.nn.utils.prune.remove"
         )
-    factory = network if network is not None else _Copies(weights)
-    return Network.of(factory, channels=data.channels, size=data.size, classes=data.classes)
-
-
-class _Copies:
-    """A factory that gives copies of a built module."""
-
-    def __init__(self, module: Any) -> None:
-        self._module = module
-        self.__qualname__ = type(module).__name__
-
-    def __call__(self) -> nn.Module:
-        module: nn.Module = copy.deepcopy(self._module)
-        return module
+    factory: Any = weights if network is None else network
+    return Network.of(
+        factory, channels=data.channels, size=data.size, classes=data.classes, vocabulary=data.vocabulary
+    )
 
 
 def state_of(weights: Weights) -> dict[str, Tensor]:

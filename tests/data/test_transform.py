@@ -250,3 +250,11 @@ def test_jobs_name_an_augmentation_with_its_version_and_leave_defaults_out() -> 
     assert from_json({"declared": "lit"}, tb.Augmentation) == tb.Augmentation(declared="lit@1")
     # Of a store whose file is not imported here.
     assert from_json({"declared": "gone@3"}, tb.Augmentation) == tb.Augmentation(declared="gone@3")
+
+
+def test_a_recipe_at_hand_names_the_newest_version_of_its_augmentation_in_every_job(start: tb.Ticket) -> None:
+    recipe = tb.Recipe(epochs=1, augmentation=tb.Augmentation(declared="lit"))
+    for version, name in ((1, "lit"), (2, "lit@2")):
+        tb.declare_augmentation("lit", draw=factors, version=version)(lit)
+        job = tb.job(tb.train, start, "digits", recipe)
+        assert job.arguments["recipe"]["augmentation"] == {"declared": name}

@@ -10,11 +10,13 @@ import pytest
 
 import tombola as tb
 from tombola import source
+from tombola.data import transform
 from tombola.errors import JobError
 from tombola.lab.execute import Settings
 from tombola.lab.notebook import declare_sent, sent_definitions
 from tombola.networks import network as networks
 from tombola.networks.network import Network
+from tombola.training.definitions import LOSSES
 
 CELL = """
 import os
@@ -87,3 +89,60 @@ def test_what_cannot_be_sent_is_refused_where_it_is_needed_alone() -> None:
     with pytest.raises(JobError, match=r"notebook-net@3 is declared in __main__ and cannot be sent .*lock"):
         sent_definitions([needed])
     sent_definitions([tb.job(tb.initialize, "convnet", "digits")])
+
+
+PARTS = """
+import threading
+import tombola as tb
+from torch.nn.functional import cross_entropy
+
+LOCK = None
+
+@tb.declare_loss("notebook-loss")
+def notebook_loss(logits, labels):
+    assert LOCK is None
+    return cross_entropy(logits, labels, reduction="none")
+
+@tb.declare_augmentation("notebook-augmentation", draw=lambda count, generator: generator.random(count))
+def notebook_augmentation(images, draws):
+    return (images * draws.view(-1, 1, 1, 1)).byte()
+"""
+
+
+@pytest.fixture
+def _parts_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LOSSES, "_declared", {})
+    monkeypatch.setattr(transform._augmentations, "_declared", {})
+    monkeypatch.setattr(transform, "_transforms", {})
+
+
+def part_recipe() -> tb.Recipe:
+    augmentation = tb.Augmentation(declared="notebook-augmentation")
+    return tb.Recipe(epochs=1, batch_size=300, loss="notebook-loss", augmentation=augmentation)
+
+
+def part_job() -> tb.Job:
+    return tb.job(tb.train, tb.job(tb.initialize, "convnet", "digits"), "digits", part_recipe())
+
+
+@pytest.mark.usefixtures("_parts_forgotten")
+def test_parts_of_a_recipe_are_sent_with_their_sources() -> None:
+    run_cell(PARTS)
+    uses: list[source.Use] = [("losses", "notebook-loss@1"), ("augmentations", "notebook-augmentation")]
+    expected = [source.source_fingerprint(*use) for use in uses]
+    sent = sent_definitions([part_job()])
+    LOSSES._declared.clear()
+    transform._augmentations._declared.clear()
+    transform._transforms.clear()
+    source._declared.clear()
+    declare_sent(sent)
+    assert None not in expected
+    assert [source.source_fingerprint(*use) for use in uses] == expected
+    assert tb.train(tb.initialize("convnet", "digits"), "digits", part_recipe()).history
+
+
+@pytest.mark.usefixtures("_parts_forgotten")
+def test_a_loss_that_cannot_be_sent_is_refused_where_it_is_needed() -> None:
+    run_cell(PARTS.replace("LOCK = None", "LOCK = threading.Lock()"))
+    with pytest.raises(JobError, match=r"notebook-loss@1 is declared in __main__ and cannot be sent .*lock"):
+        sent_definitions([part_job()])

@@ -145,3 +145,30 @@ def test_what_cannot_be_pruned_is_refused(digits: tb.Data) -> None:
     huge = replace(start, start={name: value * 1e200 for name, value in start.start.items()})
     with pytest.raises(TicketError, match="not finite"):
         synflow(replace(huge, start={name: value.double() for name, value in huge.start.items()}))
+
+
+@pytest.mark.parametrize("score", ["snip", "grasp", "synflow"])
+def test_scores_by_gradients_draw_from_no_global_generator(digits: tb.Data, score: str) -> None:
+    start = tb.initialize("convnet", digits)
+    before = torch.get_rng_state()
+    tb.prune(start, fraction=0.5, score=score, data=digits)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_synflow_counts_a_tied_weight_as_one(digits: tb.Data) -> None:
+    class Tied(nn.Module):
+        def __init__(self, classes: int) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(64, 64, bias=False), nn.Linear(64, 64, bias=False)
+            self.second.weight = self.first.weight
+            self.last = nn.Linear(64, classes, bias=False)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.last(self.second(self.first(images.flatten(1))))
+
+    start = tb.initialize(Tied, digits)
+    weight, last = (start.start[name].double().abs() for name in ("first.weight", "last.weight"))
+    # The flow is 1' L W W 1, so that W has the gradient (1' L)' (W 1)' + (1' L W)' 1'.
+    ones, out = torch.ones(64, dtype=torch.float64), last.sum(0)
+    gradient = torch.outer(out, weight @ ones) + torch.outer(out @ weight, ones)
+    assert torch.allclose(synflow(start)["first.weight"], weight * gradient)

@@ -182,3 +182,10 @@ def test_an_unknown_scope_or_excluded_name_is_refused(run: tb.Run) -> None:
         tb.prune(run, scope="layer")  # type: ignore[arg-type]
     with pytest.raises(TicketError, match=r"no prunable weight '1\.weight'"):
         tb.prune(run, exclude=["1.weight"])
+
+
+def test_a_ticket_with_trained_weights_is_ranked_by_these(run: tb.Run) -> None:
+    ticket = tb.prune(run, fraction=0.2, rewinding="learning_rate")
+    again = tb.prune(ticket, fraction=0.5)
+    for_run = tb.prune(replace(run, ticket=ticket, weights=ticket.weights()), fraction=0.5)
+    assert all(torch.equal(again.mask[name], keep) for name, keep in for_run.mask.items())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -261,6 +263,8 @@ def test_what_a_training_used_of_the_users_own_is_recorded(ticket: tb.Ticket, di
         (lambda logits, labels: 3.0, "loss odd@1 gave a float for 11 examples"),
         (lambda logits, labels: labels.float(), "loss odd@1 gave numbers that do not depend on the logits"),
         (lambda logits, labels: logits.sum(1) * torch.rand(()), "loss odd@1 draws random numbers"),
+        (lambda logits, labels: logits.sum(1) * np.random.rand(), "loss odd@1 draws random numbers"),  # noqa: NPY002
+        (lambda logits, labels: logits.sum(1) * random.random(), "loss odd@1 draws random numbers"),
         (lambda logits, labels: logits @ logits, "loss odd@1 failed: RuntimeError: mat1 and mat2"),
     ],
 )

@@ -189,3 +189,9 @@ def test_a_teacher_that_does_not_fit_is_refused_before_the_first_step(
         tb.train(start, digits, DISTILLED, teacher="a-run")  # type: ignore[arg-type]
     with pytest.raises(RecipeError, match="needs a teacher"):
         next(tb.imp(start, digits, DISTILLED, rounds=1))
+
+
+def test_a_teacher_draws_from_no_global_generator(run: tb.Run) -> None:
+    before = torch.get_rng_state()
+    Teacher(run, torch.device("cpu"), "float32")
+    assert torch.equal(torch.get_rng_state(), before)

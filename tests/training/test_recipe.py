@@ -5,6 +5,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -176,3 +177,25 @@ def test_checkpoints_of_before_know_a_recipe_without_the_later_fields() -> None:
 def test_a_recipe_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Recipe().lr = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", ["lr", "momentum", "weight_decay", "gamma", "eps", "temperature", "alpha"])
+@pytest.mark.parametrize("value", ["0.1", None, True, (0.1,)])
+def test_what_is_no_number_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(RecipeError, match=f"^{name} is .*; it must be a number$"):
+        Recipe(**{name: value})
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    recipe = Recipe(
+        lr=np.float32(0.5), epochs=np.int64(3), optimizer="adamw", betas=np.array([0.5, 0.75]),
+        augmentation=Augmentation(pad=np.int64(2), cutout=np.int64(4)),
+    )  # fmt: skip
+    augmentation = Augmentation(pad=2, cutout=4)
+    assert recipe == Recipe(lr=0.5, epochs=3, optimizer="adamw", betas=(0.5, 0.75), augmentation=augmentation)
+    assert type(recipe.augmentation.cutout) is int
+
+
+def test_an_augmentation_by_its_fields_alone_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"augmentation is {'cutout': 2}; it must be an Augmentation"):
+        Recipe(augmentation={"cutout": 2})  # type: ignore[arg-type]

@@ -50,6 +50,11 @@ class Augmentation:
     """Name of a declared augmentation, applied to raw pixels after crop and flip; None: none."""
 
     def __post_init__(self) -> None:
+        for name, value in (("pad", self.pad), ("cutout", self.cutout)):
+            if isinstance(value, np.integer):
+                object.__setattr__(self, name, int(value))
+        if self.pad is not None and (not isinstance(self.pad, int) or isinstance(self.pad, bool)):
+            raise RecipeError(f"augmentation pad is {self.pad!r:.60}; it must be a whole number of pixels")
         if self.pad is not None and self.pad < 0:
             raise RecipeError(f"augmentation pad {self.pad} is negative; allowed 0 (no crop) and above")
         if self.fill not in ("black", "mean"):

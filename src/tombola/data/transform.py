@@ -135,6 +135,12 @@ def written_augmentation(name: str) -> str:
     return _augmentations.written(name, "declare_augmentation")
 
 
+def declare_transform(name: str, version: int, apply: Apply, transform: Transform) -> None:
+    """Declare an augmentation that was declared in another process; ``apply`` is the declared function."""
+    _augmentations.declare(name, version, apply)
+    _transforms[transform.name] = transform
+
+
 def declared_transform(name: str) -> Transform:
     """The augmentation of that name; errors as of :func:`written_augmentation`."""
     return _transforms[written_augmentation(name)]

@@ -239,7 +239,8 @@ class ArgumentWriter:
                 f"{self._function}: {key} would read as something else, for the names of its fields "
                 f"({', '.join(written)}); rename them"
             )
-        if kind is Recipe:
+        # Which version a declared augmentation is of may change: its newest, unless one is named.
+        if kind is Recipe and value.augmentation.declared is None:
             if len(_written_recipes) >= 1_000:
                 _written_recipes.clear()
             _written_recipes[id(value)] = (value, written)

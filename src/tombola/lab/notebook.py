@@ -14,9 +14,10 @@ from typing import Any
 import cloudpickle
 
 from tombola import registry
+from tombola.data.transform import declare_transform, declared_transform
 from tombola.errors import JobError, reason
 from tombola.lab.job import Job, everything_behind
-from tombola.networks.versions import BY_KIND, written
+from tombola.networks.versions import BY_KIND
 from tombola.source import Kind, declared_source, restore_source
 from tombola.ticket import Ticket
 
@@ -32,13 +33,16 @@ def sent_definitions(jobs: Collection[Job]) -> bytes:
     """
     sent = []
     for kind, name, definition in _declared_in_main():
+        written = _written(kind, name)
+        transform = declared_transform(written) if kind == "augmentations" else None
         try:
-            source = declared_source(kind, _written(name))
-            sent.append(cloudpickle.dumps((kind, name, definition, source)))
+            sent.append(
+                cloudpickle.dumps((kind, name, definition, declared_source(kind, written), transform))
+            )
         except Exception as error:  # whatever a definition refers to: a lock, an open file
-            if _written(name) in _names(jobs):
+            if written in _names(jobs):
                 raise JobError(
-                    f"{_written(name)} is declared in {_MAIN} and cannot be sent to workers "
+                    f"{written} is declared in {_MAIN} and cannot be sent to workers "
                     f"({type(error).__name__}: {reason(error)}); put it in a file and import that, or use "
                     "workers=0"
                 ) from error
@@ -56,7 +60,7 @@ def declare_sent(sent: bytes) -> None:
             return
         for pickled in cloudpickle.loads(sent):
             try:
-                kind, name, definition, source = cloudpickle.loads(pickled)
+                kind, name, definition, source, transform = cloudpickle.loads(pickled)
             except Exception as error:  # a module that only the driver has
                 raise JobError(
                     f"what {_MAIN} declares cannot be read on a worker ({type(error).__name__}: "
@@ -66,8 +70,11 @@ def declare_sent(sent: bytes) -> None:
                 registry._declarations[name] = definition
             else:
                 bare, version = name
-                BY_KIND[kind].declare(bare, version, definition)
-            restore_source(kind, _written(name), source)
+                if kind == "augmentations":
+                    declare_transform(bare, version, definition, transform)
+                else:
+                    BY_KIND[kind].declare(bare, version, definition)
+            restore_source(kind, _written(kind, name), source)
         _declared_last = sent
 
 
@@ -82,9 +89,9 @@ def _declared_in_main() -> Iterator[tuple[Kind, Any, Any]]:
                 yield kind, (name, version), definition
 
 
-def _written(name: str | tuple[str, int]) -> str:
+def _written(kind: Kind, name: str | tuple[str, int]) -> str:
     """The name under which jobs and sources have a definition."""
-    return name if isinstance(name, str) else written(*name)
+    return name if isinstance(name, str) else BY_KIND[kind].lasting_name(*name)
 
 
 def _names(jobs: Collection[Job]) -> set[str]:

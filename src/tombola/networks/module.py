@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tombola.data.imageset import Data
 from tombola.data.load import load_data
+from tombola.errors import DataError
 from tombola.networks.network import Network
 
 DataSource = str | os.PathLike[str] | Data
@@ -29,10 +30,13 @@ def loaded_module(
 
 
 class Normalized(nn.Module):
-    """A network that takes pixel values from 0 to 255.
+    """A network that takes pixel values from 0 to 255, or features as they are.
 
     network: the one behind, which takes normalised images.
-    scale, shift: buffers ``(C, 1, 1)``, by which pixels are multiplied and then moved.
+    scale, shift: buffers ``(C, 1, 1)``, by which pixels are multiplied and then moved; of features likewise,
+        along their first dimension.
+
+    Raises :class:`~tombola.errors.DataError` for tokens.
     """
 
     scale: Tensor
@@ -41,9 +45,12 @@ class Normalized(nn.Module):
     def __init__(self, network: nn.Module, data: Data) -> None:
         super().__init__()
         self.network = network
+        if data.kind == "tokens":
+            raise DataError(f"{data.name} has tokens, which are not normalised; leave normalize out")
         # As batches are normalised, so that logits are the same to the bit.
-        self.register_buffer("scale", (1 / (255 * data.std.double())).float().view(-1, 1, 1))
-        self.register_buffer("shift", (-data.mean.double() / data.std.double()).float().view(-1, 1, 1))
+        unit, along = 255 if data.kind == "images" else 1, (-1, *(1,) * (len(data.shape) - 1))
+        self.register_buffer("scale", (1 / (unit * data.std.double())).float().view(along))
+        self.register_buffer("shift", (-data.mean.double() / data.std.double()).float().view(along))
 
     def forward(self, pixels: Tensor) -> Tensor:
         logits: Tensor = self.network(pixels.to(torch.float32) * self.scale + self.shift)

@@ -99,7 +99,7 @@ class Definitions(Generic[D]):
                 else f"the {self._kind} name {name!r} is taken; choose another"
             )
         self._declared.setdefault(name, {})[version] = definition
-        remember_source(self._source, self._lasting_name(name, version), definition)
+        remember_source(self._source, self.lasting_name(name, version), definition)
 
     def is_built_in(self, name: str) -> bool:
         """Whether that bare name comes with tombola."""
@@ -135,11 +135,11 @@ class Definitions(Generic[D]):
                 raise self._error(
                     f"{self._kind} {label} is not declared; put @tombola.{decorator}('a-name') above it"
                 )
-            return self._lasting_name(*declared)
+            return self.lasting_name(*declared)
         name, version = parsed(definition, self._error)
         version = self.newest(name) if version is None else version
         self.find(name, version)
-        return self._lasting_name(name, version)
+        return self.lasting_name(name, version)
 
     def name_of(self, definition: object) -> tuple[str, int] | None:
         """Name and version of a definition that a user declared; None of one that was not."""
@@ -149,7 +149,7 @@ class Definitions(Generic[D]):
         version, name = max(matches, default=(0, ""))
         return (name, version) if matches else None
 
-    def _lasting_name(self, name: str, version: int) -> str:
+    def lasting_name(self, name: str, version: int) -> str:
         """Name and version as in jobs and files."""
         return (
             f"{name}@1"

@@ -302,8 +302,11 @@ def _checked_values(declared: str, name: str, returned: Mapping[str, Tensor], ke
 
 
 def _final(subject: Subject) -> dict[str, Tensor]:
-    """The prunable weights after training; of a ticket those at its start, pruned ones too."""
-    weights = subject.weights if isinstance(subject, Run) else subject.start
+    """The prunable weights after training; of a ticket those that training starts from, pruned ones too."""
+    if isinstance(subject, Run):
+        weights = subject.weights
+    else:
+        weights = subject.known_start() if subject.trained is None else subject.trained
     return {name: weights[name].detach().cpu() for name in ticket_of(subject).mask}
 
 

@@ -17,6 +17,7 @@ from tombola import seeds
 from tombola.data.imageset import Data, ImageSet
 from tombola.data.inputs import batches_of
 from tombola.errors import DataError, TicketError
+from tombola.networks.prunable import tied_names
 from tombola.ticket import State, Ticket
 from tombola.training.run import Run
 
@@ -85,7 +86,9 @@ def synflow(subject: Run | Ticket) -> dict[str, Tensor]:
         name: value.double().abs_() if value.is_floating_point() else value
         for name, value in _masked_state(subject).items()
     }
-    module = network.build().eval()  # computes with the state alone, by functional_call
+    module = network.initialized(0).eval()  # computes with the state alone, by functional_call
+    for name, first in tied_names(module).items():
+        state[name] = state[first]
     weights = {name: state[name].requires_grad_() for name in _ticket(subject).mask}
     if network.vocabulary is not None:
         raise TicketError("synflow passes an input of ones, and tokens are none; prune by another score")
@@ -111,7 +114,7 @@ def _masked_state(subject: Run | Ticket) -> State:
 
 def _scored_network(subject: Run | Ticket) -> nn.Module:
     """The subject's network whose batch norm takes the statistics of a batch; nothing in it draws."""
-    module = _ticket(subject).network.build().eval()
+    module = _ticket(subject).network.initialized(0).eval()
     module.load_state_dict(dict(_masked_state(subject)))
     for layer in module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):

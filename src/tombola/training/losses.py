@@ -6,6 +6,8 @@ sees the same augmented images in evaluation mode.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -26,7 +28,7 @@ class Teacher:
 
     def __init__(self, subject: Run | Ticket, device: torch.device, precision: str) -> None:
         ticket, weights = weights_of(subject)
-        module = ticket.network.build()
+        module = ticket.network.initialized(0)
         module.load_state_dict(dict(weights))
         self._module = module.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._precision = precision
@@ -69,16 +71,21 @@ def check_loss(recipe: Recipe, classes: int) -> None:
     count = classes + 1  # so that a loss a class cannot be taken for one an example
     what = f"loss {recipe.loss}"
     outputs = torch.linspace(-1, 1, count * classes).view(count, classes).requires_grad_()
+    returned: list[Any] = []
+
+    def take() -> None:
+        returned.append(definition_of(LOSSES, recipe.loss)(outputs, torch.arange(count) % classes))
+
     with seeds.torch_stream("check"):
-        before = torch.get_rng_state()
         try:
-            losses = definition_of(LOSSES, recipe.loss)(outputs, torch.arange(count) % classes)
+            drawn = seeds.drawn_from(take)
         except TombolaError:
             raise
         except Exception as error:  # a user's function
             raise RecipeError(f"{what} failed: {type(error).__name__}: {reason(error)}") from error
-        if not torch.equal(before, torch.get_rng_state()):
-            raise RecipeError(f"{what} draws random numbers, which no stream covers; leave them out")
+    if drawn:
+        raise RecipeError(f"{what} draws random numbers, which no stream covers; leave them out")
+    losses = returned[-1]
     shape: object = tuple(losses.shape) if isinstance(losses, Tensor) else f"a {type(losses).__name__}"
     if shape != (count,):
         raise RecipeError(f"{what} gave {shape} for {count} examples; it must give ({count},), one of each")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tombola import seeds
 from tombola.errors import RecipeError, TombolaError, reason
 from tombola.files import read_torch_save
 from tombola.training.definitions import OPTIMIZERS, definition_of
@@ -115,16 +116,16 @@ class DeclaredOptimizer:
 
         Raises :class:`~tombola.errors.RecipeError` for an optimizer that no training could use.
         """
-        name, before = self._recipe.optimizer, torch.get_rng_state()
+        name = self._recipe.optimizer
         places = [parameter.data_ptr() for parameter in self._parameters.values()]
         for parameter in self._parameters.values():
             parameter.grad = torch.zeros_like(parameter)
         try:
-            self.move(self._recipe.lr)
+            drawn = seeds.drawn_from(lambda: self.move(self._recipe.lr))
             self.load(self.tensors())
         except Exception as error:  # of a class that may be the user's
             raise self._failed(error) from error
-        if not torch.equal(before, torch.get_rng_state()):
+        if drawn:
             raise RecipeError(f"optimizer {name} draws random numbers, which no stream covers")
         if [parameter.data_ptr() for parameter in self._parameters.values()] != places:
             raise RecipeError(

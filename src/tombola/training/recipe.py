@@ -39,6 +39,8 @@ _BELONGING: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 """Fields that only some optimizers or losses of tombola read. A declared optimizer may read any."""
 
+_NUMBERS = ("lr", "momentum", "weight_decay", "gamma", "eps", "temperature", "alpha")
+
 _LATER_FIELDS = ("optimizer", "betas", "eps", "warmup", "loss", "label_smoothing", "temperature", "alpha")
 """Fields that the checkpoints of older versions do not have."""
 
@@ -101,6 +103,12 @@ class Recipe(OneLine):
     def __post_init__(self) -> None:
         for entry in fields(self):
             object.__setattr__(self, entry.name, _as_pythons(getattr(self, entry.name)))
+        for name in _NUMBERS:
+            value = getattr(self, name)
+            _require(isinstance(value, int | float) and not isinstance(value, bool), name, value, "a number")
+        _require(
+            isinstance(self.augmentation, Augmentation), "augmentation", self.augmentation, "an Augmentation"
+        )
         if isinstance(self.epochs, str):
             with suppress(RecipeError):  # what is no length is refused below, like any other value
                 object.__setattr__(self, "epochs", written_length(self.epochs))
@@ -214,10 +222,10 @@ def _defined(field_name: str, value: object, definitions: Definitions[Any]) -> s
 
 
 def _as_pythons(value: object) -> object:
-    """A number of numpy's as Python's, also within a tuple or list; anything else as it is."""
+    """Numbers of numpy's as Python's, in a tuple where they are several; anything else as it is."""
     if isinstance(value, tuple | list):
         return tuple(map(_as_pythons, value))
-    return value.item() if hasattr(value, "item") else value
+    return _as_pythons(value.tolist()) if hasattr(value, "tolist") else value
 
 
 def _is_integer(value: object) -> bool:
