@@ -46,6 +46,7 @@ def imp(
     order_noise: int | None = None,
     augmentation_noise: int | None = None,
     same_noise: bool = False,
+    teacher: Run | Ticket | None = None,
     device: str | torch.device | None = "cpu",
     watch: Watch | None = None,
     **pruning: Unpack[PruningOptions],
@@ -59,6 +60,7 @@ def imp(
     noise: number of the noise; each round draws its own noise from it.
     order_noise, augmentation_noise: numbers of its two causes apart, as for :func:`~tombola.train`.
     same_noise: replay the noise of round 0 in every round, as a control.
+    teacher: of every round, for a recipe of loss ``"distillation"``, as for :func:`~tombola.train`.
     pruning: of each pruning ``fraction``, or a list of one for each, ``scope``, ``exclude``, ``score``,
         ``same_sign``, ``invert`` and ``rewinding``, as for :func:`~tombola.prune`. A score that asks for data
         gets these. With ``rewinding="learning_rate"`` a round goes on from the weights of the one before, by
@@ -69,11 +71,11 @@ def imp(
     from tombola.pruning.prune import Pruning
 
     settings = Pruning(**pruning)
-    _check_search(start, data, recipe, rounds, settings)
+    _check_search(start, data, recipe, rounds, settings, teacher)
     call = directly(device, watch)
     return chain(
         call, start, data, recipe, rounds=rounds, noise=noise, order_noise=order_noise,
-        augmentation_noise=augmentation_noise, same_noise=same_noise, pruning=settings,
+        augmentation_noise=augmentation_noise, same_noise=same_noise, teacher=teacher, pruning=settings,
     )  # fmt: skip
 
 
@@ -87,6 +89,7 @@ def mask_search(
     order_noise: int | None = None,
     augmentation_noise: int | None = None,
     same_noise: bool = False,
+    teacher: Run | Ticket | None = None,
     device: str | torch.device | None = "cpu",
     watch: Watch | None = None,
     **pruning: Unpack[PruningOptions],
@@ -100,11 +103,11 @@ def mask_search(
     from tombola.pruning.prune import Pruning
 
     settings = Pruning(**pruning)
-    _check_search(start, data, recipe, rounds, settings)
+    _check_search(start, data, recipe, rounds, settings, teacher)
     call = directly(device, watch)
     return tickets(
         call, start, data, recipe, rounds=rounds, noise=noise, order_noise=order_noise,
-        augmentation_noise=augmentation_noise, same_noise=same_noise, pruning=settings,
+        augmentation_noise=augmentation_noise, same_noise=same_noise, teacher=teacher, pruning=settings,
     )  # fmt: skip
 
 
@@ -117,6 +120,7 @@ def one_shot(
     noise: int = 0,
     order_noise: int | None = None,
     augmentation_noise: int | None = None,
+    teacher: Run | Ticket | None = None,
     device: str | torch.device | None = "cpu",
     watch: Watch | None = None,
     **ranking: Unpack[RankingOptions],
@@ -141,7 +145,7 @@ def one_shot(
         )
     _, ticket = mask_search(
         start, data, recipe, rounds=1, fraction=sparsity, noise=noise, order_noise=order_noise,
-        augmentation_noise=augmentation_noise, device=device, watch=watch, **ranking,
+        augmentation_noise=augmentation_noise, teacher=teacher, device=device, watch=watch, **ranking,
     )  # fmt: skip
     return ticket
 
@@ -157,6 +161,7 @@ def chain(
     order_noise: int | None = None,
     augmentation_noise: int | None = None,
     same_noise: bool = False,
+    teacher: Run | Ticket | Written | None = None,
     pruning: Pruning | None = None,
 ) -> Iterator[Run | Written]:
     """The ``rounds + 1`` runs of a pruning chain, each made by ``call`` when it is wanted.
@@ -169,15 +174,15 @@ def chain(
     from tombola.training.loop import train
 
     pruning = pruning or Pruning()
-    noises = {
+    options = {
         "noise": noise, "noise_round": 0 if same_noise else None,
-        "order_noise": order_noise, "augmentation_noise": augmentation_noise,
+        "order_noise": order_noise, "augmentation_noise": augmentation_noise, "teacher": teacher,
     }  # fmt: skip
-    run = call(train, start, data, recipe, **noises)
+    run = call(train, start, data, recipe, **options)
     yield run
     for number in range(1, rounds + 1):
         ticket = call(prune, run, **pruning.options(number, data))
-        run = call(train, ticket, data, recipe, **noises)
+        run = call(train, ticket, data, recipe, **options)
         yield run
 
 
@@ -192,6 +197,7 @@ def tickets(
     order_noise: int | None = None,
     augmentation_noise: int | None = None,
     same_noise: bool = False,
+    teacher: Run | Ticket | Written | None = None,
     pruning: Pruning | None = None,
 ) -> Iterator[Ticket | Written]:
     """The ``rounds + 1`` tickets of a mask search, made likewise; the last one is not trained."""
@@ -201,7 +207,7 @@ def tickets(
     yield start
     runs = chain(
         call, start, data, recipe, rounds=rounds, noise=noise, order_noise=order_noise,
-        augmentation_noise=augmentation_noise, same_noise=same_noise, pruning=pruning,
+        augmentation_noise=augmentation_noise, same_noise=same_noise, teacher=teacher, pruning=pruning,
     )  # fmt: skip
     for number, run in enumerate(islice(runs, rounds), start=1):
         yield call(prune, run, **pruning.options(number, data))
@@ -238,11 +244,14 @@ def most_rounds(fraction: float, weights: int) -> int:
     return int(min(math.log(2 * max(weights, 1)) / max(-math.log1p(-fraction), 1e-12), 10**9))
 
 
-def _check_search(start: Ticket, data: Data, recipe: Recipe, rounds: int, pruning: Pruning) -> None:
+def _check_search(
+    start: Ticket, data: Data, recipe: Recipe, rounds: int, pruning: Pruning, teacher: Run | Ticket | None
+) -> None:
     """Raises, before anything is trained, for what is known to fail."""
-    from tombola.training.preflight import check_budget, check_place
+    from tombola.training.preflight import check_budget, check_place, check_teacher
 
     kept = sum(int(start.mask[name].sum()) for name in pruning.ranked(start))
     check_rounds(rounds, pruning, kept)
     check_budget(start.epoch, recipe)
     check_place(start, data, recipe)
+    check_teacher(recipe, teacher, start.network)

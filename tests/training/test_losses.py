@@ -16,6 +16,7 @@ from torch import nn
 
 import tombola as tb
 from tombola.errors import RecipeError, TombolaError
+from tombola.lab.chains import imp_jobs
 from tombola.training.checkpoint import Checkpoint, Checkpoints
 from tombola.training.losses import Teacher, mean_loss
 
@@ -171,7 +172,7 @@ def test_a_teacher_that_does_not_fit_is_refused_before_the_first_step(
     start: tb.Ticket, run: tb.Run, digits: tb.Data, colour: tb.Data
 ) -> None:
     for recipe, teacher, message in (
-        (DISTILLED, None, "loss 'distillation' needs a teacher; give train() one, teacher=run"),
+        (DISTILLED, None, "loss 'distillation' needs a teacher; give train() or imp() one, teacher=run"),
         (
             tb.Recipe(epochs=1),
             run,
@@ -195,3 +196,14 @@ def test_a_teacher_draws_from_no_global_generator(run: tb.Run) -> None:
     before = torch.get_rng_state()
     Teacher(run, torch.device("cpu"), "float32")
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_every_round_of_a_search_has_the_teacher(
+    start: tb.Ticket, digits: tb.Data, run: tb.Run, same_run: Same
+) -> None:
+    rounds = list(tb.imp(start, digits, DISTILLED, rounds=1, teacher=run))
+    by_hand = tb.train(tb.prune(rounds[0]), digits, DISTILLED, teacher=run)
+    assert same_run(rounds[0], tb.train(start, digits, DISTILLED, teacher=run))
+    assert same_run(rounds[1], by_hand)
+    with pytest.raises(RecipeError, match="teacher, which is given in Python"):
+        imp_jobs("convnet", "digits", DISTILLED, rounds=1)

@@ -10,6 +10,7 @@ from typing import Unpack
 
 from tombola.data.imageset import Data
 from tombola.data.sizes import train_images
+from tombola.errors import RecipeError
 from tombola.lab.job import Job, job
 from tombola.networks.network import Network
 from tombola.networks.prunable import prunable_names
@@ -70,6 +71,7 @@ def imp_jobs(
     pretraining_noise: int | None = None,
     order_noise: int | None = None,
     augmentation_noise: int | None = None,
+    teacher: Job | None = None,
     **pruning: Unpack[PruningOptions],
 ) -> list[Job]:
     """The ``rounds + 1`` trainings of a pruning chain, the first of them dense.
@@ -78,10 +80,11 @@ def imp_jobs(
     seed: number of both the initialisation and the noise.
     init, pretraining_noise: as for :func:`start_job`.
     order_noise, augmentation_noise: of all trainings, and of the pretraining unless that has its own noise.
+    teacher: the job of a run or ticket, for a recipe of loss ``"distillation"``.
     The other arguments are as for :func:`tombola.imp`.
     """
     settings = Pruning(**pruning)
-    check_chain(recipe, rounds, rewind, settings)
+    check_chain(recipe, rounds, rewind, settings, teacher)
     if settings.exclude:
         # Which weights there are does not depend on the images.
         module = Network.of(network, channels=3, size=(32, 32), classes=10).initialized(0)
@@ -92,14 +95,28 @@ def imp_jobs(
         **(causes if pretraining_noise is None else {}),
     )  # fmt: skip
     runs = chain(
-        job, start, data, recipe, rounds=rounds, noise=seed, same_noise=same_noise, pruning=settings, **causes
-    )
+        job, start, data, recipe, rounds=rounds, noise=seed, same_noise=same_noise, teacher=teacher,
+        pruning=settings, **causes,
+    )  # fmt: skip
     return [as_job(run) for run in runs]
 
 
-def check_chain(recipe: Recipe, rounds: int, rewind: Length, pruning: Pruning) -> None:
-    """Raises RecipeError for a rewinding or a number of rounds that no chain can have."""
+def check_chain(
+    recipe: Recipe, rounds: int, rewind: Length, pruning: Pruning, teacher: Job | None = None
+) -> None:
+    """Raises RecipeError for a rewinding, a number of rounds or a loss that no such chain can have."""
     check_rounds(rounds, pruning, _BEYOND)
+    if recipe.loss == "distillation":
+        if teacher is None:
+            raise RecipeError(
+                "loss 'distillation' needs a teacher, which is given in Python alone: "
+                "tombola.imp(..., teacher=run), or jobs of trainings with teacher="
+            )
+        if written_length(rewind) != 0:
+            raise RecipeError(
+                "pretraining has no teacher, so a chain of loss 'distillation' starts at its initialisation; "
+                "leave rewind out"
+            )
     if written_length(rewind) != 0:
         check_rewind(rewind, recipe)
 
@@ -121,6 +138,7 @@ def ticket_jobs(
     pretraining_noise: int | None = None,
     order_noise: int | None = None,
     augmentation_noise: int | None = None,
+    teacher: Job | None = None,
     **pruning: Unpack[PruningOptions],
 ) -> list[Job]:
     """The ``rounds + 1`` tickets of a mask search, the first of them its start.
@@ -133,7 +151,7 @@ def ticket_jobs(
     runs = imp_jobs(
         network, data, recipe, rounds=rounds, rewind=rewind, same_noise=same_noise, seed=seed, init=init,
         pretraining_noise=pretraining_noise, order_noise=order_noise, augmentation_noise=augmentation_noise,
-        **pruning,
+        teacher=teacher, **pruning,
     )  # fmt: skip
     return [as_job(run.arguments["ticket"]) for run in runs]
 

@@ -169,7 +169,7 @@ def check_augmentation(augmentation: Augmentation, data: Data) -> None:
 def check_teacher(recipe: Recipe, teacher: object, network: Network) -> None:
     """Raises RecipeError for a teacher that is missing, of no use, or for other images or classes."""
     if recipe.loss == "distillation" and teacher is None:
-        raise RecipeError("loss 'distillation' needs a teacher; give train() one, teacher=run")
+        raise RecipeError("loss 'distillation' needs a teacher; give train() or imp() one, teacher=run")
     if teacher is None:
         return
     if recipe.loss != "distillation":
