@@ -109,7 +109,9 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> str:
     """One line that says that a name does not exist, with the nearest name that does, or all of them."""
     names = sorted(known)
     near = difflib.get_close_matches(value, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+    hint = f"known: {', '.join(names)}" if names else "none is declared here"
+    if near:
+        hint = f"did you mean {near[0]!r}?"
     return f"no {kind} {value!r}; {hint}"
 
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -356,14 +357,25 @@ def _initialize_cost(network: str) -> Cost:
 def _prunes_as_before(arguments: Mapping[str, Any]) -> bool:
     """Whether version 1 gave a call the same mask: it left the weights of attention layers out.
 
-    A network that cannot be built for images as CIFAR-10's counts as having none, so that no name changes
-    without need.
+    Data that are not loaded may be of any kind: the first of some that the network can be built for decides,
+    and one that can be built for none counts as having no attention, so that no name changes without need.
     """
-    try:
-        network = Network.of(arguments["network"], channels=3, size=(32, 32), classes=10)
-        return not (network.own and _prunes_attention(network, network.maker()))
-    except (NetworkError, KeyError):
-        return True
+    data = arguments.get("data")
+    shapes = [(data.channels, data.size)] if isinstance(data, Data) else _USUAL_IMAGES
+    vocabulary = data.vocabulary if isinstance(data, Data) else None
+    for channels, size in shapes:
+        with suppress(NetworkError, KeyError):
+            network = Network.of(
+                arguments["network"], channels=channels, size=size, classes=10, vocabulary=vocabulary
+            )
+            return not (network.own and _prunes_attention(network, network.maker()))
+    return True
+
+
+_USUAL_IMAGES: list[tuple[int, tuple[int, ...]]] = [
+    (3, (32, 32)), (1, (28, 28)), (1, (8, 8)), (3, (64, 64)),
+]  # fmt: skip
+"""Channels and size of CIFAR-10, MNIST, digits, and EuroSAT and TinyImageNet."""
 
 
 @lru_cache(maxsize=64)

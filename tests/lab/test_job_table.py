@@ -684,3 +684,20 @@ def test_a_chain_of_hundreds_of_rounds_is_followed(lab: tb.Lab) -> None:
     runs: Sequence[Job] = chain(rounds=700, fraction=0.01)
     # Two decimals would not tell it from the round before.
     assert key_of(lab, runs[-1]).sparsity == round(100 * (1 - 0.99**700), 3)
+
+
+def test_a_ticket_pruned_at_initialization_has_its_sparsity_and_a_part_of_the_data_its_own_key(
+    lab: tb.Lab,
+) -> None:
+    start = tb.job(tb.initialize, "convnet", "digits", seed=0)
+    pruned = [
+        tb.job(tb.prune_at_initialization, start, "digits", score=score, sparsity=0.9)
+        for score in ("snip", "synflow")
+    ]
+    keys = [key_of(lab, tb.job(tb.train, ticket, "digits", FULL, noise=0)) for ticket in pruned]
+    assert [key.sparsity for key in keys] == [90.0, 90.0]
+    assert [dict(key.more) for key in keys] == [{"score": "snip"}, {"score": "synflow"}]
+    parts = [tb.job(tb.take, "digits", list(range(first, 400))) for first in (0, 100)]
+    first, second = (key_of(lab, tb.job(tb.train, start, part, FULL, noise=0)) for part in parts)
+    assert first.dataset == second.dataset == "digits"
+    assert first != second

@@ -150,11 +150,22 @@ def test_what_is_left_out_is_named_by_kind() -> None:
     assert ticket.coverage.left_out[0] in ("blocks.*.gamma", "token.weight")
 
 
+class GreyRows(Rows):
+    """Takes images of one channel only."""
+
+    def __init__(self, channels: int, size: tuple[int, int], classes: int) -> None:
+        if channels != 1:
+            raise ValueError("grey images only")
+        super().__init__(channels, size, classes)
+
+
 def test_only_a_network_with_attention_gives_its_start_another_name(digits: tb.Data) -> None:
     tb.declare_network("rows")(Rows)
+    tb.declare_network("grey-rows")(GreyRows)
     tb.declare_network("plain")(grouped_and_depthwise)
     versions = {
         name: tb.job(tb.initialize, name, "digits").declaration.version
-        for name in ("rows", "plain", "convnet")
+        for name in ("rows", "grey-rows", "plain", "convnet")
     }
-    assert versions == {"rows": 2, "plain": 1, "convnet": 1}
+    assert versions == {"rows": 2, "grey-rows": 2, "plain": 1, "convnet": 1}
+    assert tb.job(tb.initialize, "grey-rows", digits).declaration.version == 2

@@ -362,7 +362,7 @@ def test_names_are_refused_in_one_line() -> None:
         RecipeError, match=r"optimizer 'mine' takes \(parameters\); it must take \(parameters, r"
     ):
         tb.declare_optimizer("mine")(lambda parameters: parameters)  # type: ignore[arg-type,misc]
-    with pytest.raises(RecipeError, match="loss is 'crossentropy'; it must be cross-entropy"):
+    with pytest.raises(RecipeError, match="no loss 'crossentropy'; did you mean 'cross-entropy'"):
         tb.Recipe(loss="crossentropy")
     with pytest.raises(
         RecipeError, match=r"lambda.* is not declared; put @tombola\.declare_schedule\('a-name'\)"

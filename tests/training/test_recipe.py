@@ -78,9 +78,7 @@ def test_milestones_may_be_a_list_and_make_the_same_recipe() -> None:
         ("weight_decay", math.inf, "0 or above, and finite"),
         ("gamma", 0, "above 0 and finite"),
         ("gamma", math.nan, "above 0 and finite"),
-        ("schedule", "cosin", "cosine or constant or step"),
         ("precision", "float16", "auto or float32 or bfloat16"),
-        ("optimizer", "adamv", "sgd or nesterov or adamw"),
         ("betas", (0.9, 1.0), "two numbers from 0 to below 1"),
         ("betas", (0.9,), "two numbers from 0 to below 1"),
         ("betas", 0.9, "two numbers from 0 to below 1"),
@@ -105,6 +103,12 @@ def test_an_impossible_value_is_refused_by_name_with_what_is_allowed(
     with pytest.raises(RecipeError) as caught:
         Recipe(**{name: value})  # type: ignore[arg-type]
     assert str(caught.value) == f"{name} is {value!r}; it must be {allowed}"
+
+
+def test_a_name_that_there_is_not_is_refused_with_the_nearest() -> None:
+    for name, value, near in (("schedule", "cosin", "cosine"), ("optimizer", "adamv", "adamw")):
+        with pytest.raises(RecipeError, match=f"no {name} '{value}'; did you mean '{near}'"):
+            Recipe(**{name: value})  # type: ignore[arg-type]
 
 
 def test_milestones_and_the_step_schedule_go_together() -> None:

@@ -125,7 +125,8 @@ def _from_pair(images: Any, labels: Any) -> tuple[Tensor, Tensor]:
     if pixels.dtype != torch.uint8:
         raise DataError(
             f"images are {pixels.dtype}; give uint8 pixel values from 0 to 255, such as "
-            "(images * 255).round().to(torch.uint8) of floats from 0 to 1"
+            "(images * 255).round().to(torch.uint8) of floats from 0 to 1; features "
+            "and tokens go to tombola.data_from_tensors, as tensors"
         )
     if pixels.ndim == 3:
         pixels = pixels[:, None]

@@ -7,6 +7,7 @@ of them. Descriptions may come from strangers: a value of another type than it s
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -197,7 +198,8 @@ class Lineages:
             "permute": self._permuted, "randomize": self._randomized, "densify": self._densified,
             "reinitialize": self._reinitialized, "subset": self._subset,
             "forgotten-subset": self._forgotten_subset, "drop-by-difficulty": self._without,
-            "fit_images": self._fitted,
+            "fit_images": self._fitted, "take": self._part_taken,
+            "prune-at-initialization": self._pruned_at_initialization,
         }  # fmt: skip
 
     def description(self, name: str) -> Description:
@@ -324,10 +326,7 @@ class Lineages:
         if run.prunings is not None and fraction is not None and 0 < fraction < 1:
             prunings = {**run.prunings, fraction: run.prunings.get(fraction, 0) + 1}
         scored, hidden = self._scored(arguments.get("data"), run)
-        ranking = {
-            name: value for name, value in _named(arguments, _RANKING).items() if value != _RANKING[name]
-        }
-        rankings = _followed(run.rankings, ranking | scored)
+        rankings = _followed(run.rankings, _ranking(arguments) | scored)
         axes = {**_unranked(run), **_ranked(rankings)}
         if "noise_round" in axes:
             axes["search_noise_round"] = axes.pop("noise_round")
@@ -345,6 +344,16 @@ class Lineages:
             subset_percent=None, subset_criterion=None, axes=axes, hidden={**run.hidden, **hidden}, ticket="",
             pruned=pruned, rankings=rankings,
         )  # fmt: skip
+
+    def _pruned_at_initialization(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        start = self._subject(arguments.get("start"), "ticket")
+        sparsity, rounds = real(arguments.get("sparsity")), whole(arguments.get("rounds"))
+        known = start.prunings == {} and sparsity is not None and 0 < sparsity < 1
+        rankings = _followed((), _ranking(arguments))
+        axes = {**start.axes, **_ranked(rankings)} | ({} if rounds is None else {"pruning_rounds": rounds})
+        return replace(
+            start, prunings={sparsity: 1} if known and sparsity else None, axes=axes, rankings=rankings
+        )
 
     def _scored(self, value: Any, run: Lineage) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
         """The data of a score as axes, and as hidden ones, where the run was trained on others.
@@ -441,6 +450,12 @@ class Lineages:
             axes=axes, hidden={**data.hidden, **hidden},
         )  # fmt: skip
 
+    def _part_taken(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        data = self._subject(arguments.get("data"), "data")
+        indices = arguments.get("indices")
+        drawn = hashlib.sha256(json.dumps(indices).encode()).hexdigest()[:12]
+        return replace(data, axes={**data.axes, "part": drawn})
+
     def _fitted(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
         data = self._subject(arguments.get("data"), "data")
         return replace(data, axes={**data.axes, **_named(arguments, ("size", "channels"))})
@@ -501,6 +516,11 @@ def _referred(value: Any) -> str:
     """The name of the job or data set that an argument is; empty if it is none."""
     reference = next(references(value), {})
     return str(reference.get("job") or reference.get("data") or "")
+
+
+def _ranking(arguments: Mapping[str, Any]) -> dict[str, Scalar]:
+    """What a pruning ranks by, without defaults."""
+    return {name: value for name, value in _named(arguments, _RANKING).items() if value != _RANKING[name]}
 
 
 def _followed(rankings: Rankings, ranking: Fields) -> Rankings:

@@ -89,7 +89,7 @@ def check_rewind(epochs: Length, recipe: Recipe, steps: int | None = None) -> No
     if epochs not in range(1, recipe.epochs):
         raise RecipeError(
             f"rewind is to epoch {epochs}, but the recipe has {recipe.epochs} epochs; "
-            f"allowed are 1 to {recipe.epochs - 1}"
+            + ("allowed is 1" if recipe.epochs == 2 else f"allowed are 1 to {recipe.epochs - 1}")
         )
 
 

@@ -47,13 +47,13 @@ _LATER_FIELDS = ("optimizer", "betas", "eps", "warmup", "loss", "label_smoothing
 
 @dataclass(frozen=True, repr=False)
 class Recipe(OneLine):
-    """How to train: by default SGD on cross-entropy.
+    """How to train: by default SGD on cross-entropy. Of ``epochs``, ``"200ep"`` is taken for 200.
 
     Raises :class:`~tombola.errors.RecipeError` for a value outside its range.
     """
 
     epochs: int = 200
-    """Length of the whole schedule, pretraining included; "200ep" is taken for 200."""
+    """Length of the whole schedule, pretraining included."""
     batch_size: int = 256
     """Images a step; the last, smaller batch of an epoch is kept."""
     lr: float = 0.1
@@ -215,9 +215,8 @@ class Recipe(OneLine):
 
 def _defined(field_name: str, value: object, definitions: Definitions[Any]) -> str:
     """The written name of a schedule, loss or optimizer; RecipeError if there is none of that name."""
-    if isinstance(value, str) or not callable(value):
-        bare, names = str(value).partition("@")[0], definitions.names()
-        _require(isinstance(value, str) and bare in names, field_name, value, " or ".join(names))
+    if not isinstance(value, str) and not callable(value):
+        _require(False, field_name, value, " or ".join(definitions.names()))
     return definitions.written(value, f"declare_{field_name}")
 
 
