@@ -12,9 +12,12 @@ from .data.subsets import subset as subset
 from .data.subsets import take as take
 from .data.transform import declare_augmentation as declare_augmentation
 from .errors import TombolaError as TombolaError
+from .exchange.exports import convert as convert
+from .exchange.open_lth import open_lth as open_lth
+from .exchange.weights import run_from as run_from
+from .exchange.weights import ticket_from as ticket_from
 from .experiments.experiment import Experiment as Experiment
 from .experiments.experiment import OwnStudy as OwnStudy
-from .exports import convert as convert
 from .face import set_num_threads as set_num_threads
 from .lab.job import Job as Job
 from .lab.job import job as job
@@ -53,7 +56,6 @@ from .measures.untrained import untrained as untrained
 from .networks.initialization import declare_init as declare_init
 from .networks.network import Network as Network
 from .networks.network import declare_network as declare_network
-from .open_lth import open_lth as open_lth
 from .pruning.at_initialization import prune_at_initialization as prune_at_initialization
 from .pruning.controls import densify as densify
 from .pruning.controls import permute as permute
@@ -80,5 +82,3 @@ from .training.run import Run as Run
 from .training.trunk import ticket_at as ticket_at
 from .training.trunk import trunk as trunk
 from .version import __version__ as __version__
-from .weights import run_from as run_from
-from .weights import ticket_from as ticket_from

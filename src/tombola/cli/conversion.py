@@ -34,7 +34,7 @@ def convert(
     import_: Imports = (),
 ) -> None:
     """Write a finished run or ticket as a file that PyTorch, safetensors or ONNX read."""
-    from tombola import exports
+    from tombola.exchange import exports
     from tombola.lab.job import Job
     from tombola.lab.lab import Lab
     from tombola.ticket import Ticket

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "exchange.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "exchange.md"
 
 
 def test_the_program_of_the_document_runs(

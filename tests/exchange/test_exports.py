@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 import tombola as tb
-from tombola import exports
 from tombola.errors import DataError, ExportError, RecipeError
+from tombola.exchange import exports
 
 ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript"))
 

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from tombola.data.imageset import Data
 from tombola.errors import NetworkError, TicketError
+from tombola.exchange.weights import described_network, run_from, state_of, without_prefix
 from tombola.networks.network import Factory, Network
 from tombola.ticket import unknown_state
 from tombola.training.run import Run
 from tombola.untrusted import read_regular
-from tombola.weights import described_network, run_from, state_of, without_prefix
 
 # OpenLTH's networks that are ours, layer for layer.
 _OURS = {"cifar_resnet_20": "resnet20", "cifar_resnet_20_16": "resnet20", "cifar_vgg_16": "vgg16"}

@@ -1,0 +1,1 @@
+"""In and out: runs of weights that were trained elsewhere, and runs in the forms of other libraries."""
