@@ -68,7 +68,6 @@ def publishes_slowly(place: str) -> int:
 
 # In drivers and workers only: moments that nothing else tells of.
 HOOKS = """
-from tombola.lab import engine
 from tombola.lab.deadline import Stop
 from tombola.lab.store import Store
 
