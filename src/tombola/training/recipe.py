@@ -47,7 +47,7 @@ _LATER_FIELDS = ("optimizer", "betas", "eps", "warmup", "loss", "label_smoothing
 
 @dataclass(frozen=True, repr=False)
 class Recipe(OneLine):
-    """How to train: by default SGD on cross-entropy. Of ``epochs``, ``"200ep"`` is taken for 200.
+    """How to train: by default SGD on cross-entropy.
 
     Raises :class:`~tombola.errors.RecipeError` for a value outside its range.
     """
