@@ -26,12 +26,14 @@ _HOMES = {
     "Ticket": "tombola.ticket",
     "Run": "tombola.training.run",
     "Recipe": "tombola.training.recipe",
+    "ForgettingRecord": "tombola.training.run",
 }
 _IN_WORDS = {
     "Data": "a Data, a name such as 'digits', or a folder",
     "Ticket": "a Ticket",
     "Run": "a Run",
     "Recipe": "a Recipe",
+    "ForgettingRecord": "a ForgettingRecord, such as a recorder's .record",
     "int": "a whole number",
     "Length": "epochs, such as 2 or '2ep', or iterations, such as '500it'",
     "None": "None",

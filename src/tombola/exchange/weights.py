@@ -25,7 +25,7 @@ from tombola.files import read_torch_save
 from tombola.networks.network import Factory, Network
 from tombola.networks.prunable import layout
 from tombola.ticket import UNKNOWN_START, Mask, State, Ticket, apply_mask, unknown_state
-from tombola.training.run import History, NoForgettingRecord, Run
+from tombola.training.run import ForgettingRecord, History, NoForgettingRecord, Run
 from tombola.untrusted import LARGEST_TENSORS, check_regular, open_regular
 
 Weights = nn.Module | Mapping[str, Any] | str | os.PathLike[str]
@@ -47,6 +47,7 @@ def run_from(
     mask: Mask | None = None,
     start: Weights | None = None,
     precision: Literal["float32", "bfloat16"] = "float32",
+    forgetting: ForgettingRecord | None = None,
 ) -> Run:
     """A run of weights that were trained elsewhere.
 
@@ -61,9 +62,10 @@ def run_from(
     start: the dense weights that training started from. Without them, what needs them says so: to train the
         ticket, to prune by a score that looks at the start, and controls that draw from it.
     precision: ``"bfloat16"`` for what was trained so on a GPU, and shall be measured like such runs.
+    forgetting: the record of a :class:`~tombola.ForgettingRecorder` that saw the training.
 
-    The run has no history and no forgetting record. Barriers and probes of it are to the bit those of a
-    native run with these weights.
+    The run has no history, and no other forgetting record. Barriers and probes of it are to the bit those of
+    a native run with these weights.
 
     Raises :class:`~tombola.errors.NetworkError` for a network that is not named or not known, and
     :class:`~tombola.errors.TicketError` for a file that cannot be read or weights of another network.
@@ -79,7 +81,8 @@ def run_from(
         ticket = replace(ticket, round=int(ticket.kept < ticket.total), density=1.0 - ticket.sparsity)
     final = apply_mask(state, kept)
     device = "cuda" if precision == "bfloat16" else "cpu"
-    return Run(ticket, final, History(()), NoForgettingRecord(), -1, precision, device, engine="elsewhere")
+    record = forgetting or NoForgettingRecord()
+    return Run(ticket, final, History(()), record, -1, precision, device, engine="elsewhere")
 
 
 def ticket_from(

@@ -46,8 +46,8 @@ class Run(OneLine):
     forgetting: how often each training image was forgotten.
     noise: number of the noise that it was trained under.
 
-    A run that was trained elsewhere (:func:`~tombola.run_from`) has neither history nor forgetting record,
-    and noise -1; whatever asks for one of them says so.
+    A run that was trained elsewhere (:func:`~tombola.run_from`) has no history, noise -1, and a forgetting
+    record only if one was given; whatever asks for what is absent says so.
 
     precision: of convolutions and products, ``"float32"`` or ``"bfloat16"``.
     device: kind of device, ``"cpu"`` or ``"cuda"``.
@@ -138,9 +138,14 @@ class Run(OneLine):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the ticket, the final weights and the numbers of the noise."""
+        """SHA-256 over the ticket, the final weights and the numbers of the noise.
+
+        A record that was given to a foreign run counts too; of a native one it follows from the rest.
+        """
         parts = [self.ticket.fingerprint, files.fingerprint(self.weights), str(self.noise)]
         parts += [f"{name} {number}" for name, number in self._noises_apart().items()]
+        if self.foreign and not isinstance(self.forgetting, NoForgettingRecord):
+            parts.append(files.fingerprint(self.forgetting.tensors()))
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
     def _noises_apart(self) -> dict[str, int]:
@@ -183,7 +188,9 @@ class Run(OneLine):
         ticket, tensors = self.ticket.pack(start=start)
         tensors |= pack_state(self.weights, self.ticket.mask, prefix="final.")
         if not self.foreign:
-            tensors |= self.history.tensors() | self.forgetting.tensors()
+            tensors |= self.history.tensors()
+        if not isinstance(self.forgetting, NoForgettingRecord):
+            tensors |= self.forgetting.tensors()
         description: dict[str, Any] = {
             "ticket": ticket,
             "noise": self.noise,
@@ -213,11 +220,12 @@ class Run(OneLine):
         try:
             ticket = Ticket.unpack(description["ticket"], tensors, network=network, start=start)
             foreign = description.get("foreign") is True
+            unrecorded = foreign and "forgetting.events" not in tensors
             return cls(
                 ticket,
                 unpack_state(tensors, ticket.mask, prefix="final."),
                 History(()) if foreign else History.from_tensors(tensors),
-                NoForgettingRecord() if foreign else ForgettingRecord.from_tensors(tensors),
+                NoForgettingRecord() if unrecorded else ForgettingRecord.from_tensors(tensors),
                 int(description["noise"]),
                 str(description["precision"]),
                 str(description["device"]),
