@@ -12,6 +12,10 @@ from .data.subsets import subset as subset
 from .data.subsets import take as take
 from .data.transform import declare_augmentation as declare_augmentation
 from .errors import TombolaError as TombolaError
+from .exchange.callbacks import ForgettingRecorder as ForgettingRecorder
+from .exchange.callbacks import Indexed as Indexed
+from .exchange.callbacks import lightning_callback as lightning_callback
+from .exchange.callbacks import record_trainer as record_trainer
 from .exchange.exports import convert as convert
 from .exchange.open_lth import open_lth as open_lth
 from .exchange.weights import run_from as run_from
