@@ -515,7 +515,8 @@ def test_recipes_of_a_grid_may_differ_in_their_augmentation() -> None:
     augmentations = [tb.Augmentation(cutout=2), tb.Augmentation(pad=0), tb.Augmentation()]
     assert recipes == [tb.Recipe(epochs=1, augmentation=augmentation) for augmentation in augmentations]
     items = experiment.at().items
-    assert len({item.key for item in items}) == len(items)
+    assert [dict(item.key.more)["augmentation"] for item in items] == ["cutout 2", "pad 0", "as usual"]
+    assert "augmentation cutout 2, pad 0 and as usual" in experiment.at().about
 
 
 def test_a_study_written_before_has_the_same_class() -> None:

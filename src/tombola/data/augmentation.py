@@ -8,7 +8,7 @@ is cropped and mirrored, changed by a declared augmentation, normalised, and cut
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -67,6 +67,12 @@ class Augmentation:
             raise RecipeError(
                 f"augmentation declared is {self.declared!r:.60}; give the name of a declared one"
             )
+
+    def __str__(self) -> str:
+        """The fields that are not as usual, in words: ``"pad 0, cutout 2"``."""
+        values = [(entry, getattr(self, entry.name)) for entry in fields(self)]
+        changed = [f"{entry.name} {value}" for entry, value in values if value != entry.default]
+        return ", ".join(changed) or "as usual"
 
     def padding(self, data: Data) -> int:
         """Pixels added on each side of this data's images."""

@@ -341,7 +341,7 @@ class Experiment:
         pruning = point.pruning
         more: list[tuple[str, Scalar]] = [
             # A column of the table is called epochs already.
-            ("budget" if name == "epochs" else name, scalar(value))
+            ("budget" if name == "epochs" else name, scalar(_in_words(value)))
             for name, value in point.varied.items()
             if name not in ("momentum", "batch_size")
         ]
@@ -558,8 +558,15 @@ def _epochs_text(budgets: Sequence[object]) -> str:
 
 def _listed(values: Sequence[object], word: str = "and") -> str:
     """Values with a word before the last: "0.0 and 0.9"."""
-    texts = [str(value) for value in values]
+    texts = [str(_in_words(value)) for value in values]
     return f" {word} ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))
+
+
+def _in_words(value: object) -> object:
+    """An augmentation by its fields or as it is in words; any other value as it is."""
+    if isinstance(value, Mapping):
+        value = Augmentation(**value)
+    return str(value) if isinstance(value, Augmentation) else value
 
 
 def _recipe(values: Mapping[str, Any]) -> Recipe:
