@@ -1,4 +1,5 @@
 import warnings
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,7 +31,9 @@ class Eager:
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[Made]:
+def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Made]]:
+    capture.knows_this_torch.cache_clear()
+    monkeypatch.setattr(torch, "__version__", "2.13.0")
     engines: list[Made] = []
 
     def build(*_: object) -> Made:
@@ -41,7 +44,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Made]:
     monkeypatch.setattr(capture, "_idle", [])
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: SimpleNamespace(synchronize=lambda: None))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (3 * 2**30, 80 * 2**30))
-    return engines
+    yield engines
+    capture.knows_this_torch.cache_clear()
 
 
 def use(
