@@ -32,7 +32,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "tombola"
 COMMAND = "python tests/test_numeric_modules.py"
 
 FOLDERS = ("data", "measures", "networks", "pruning", "training")
-FILES = ("calls.py", "search.py", "seeds.py", "ticket.py")
+FILES = ("calls.py", "declarations.py", "search.py", "seeds.py", "ticket.py")
 # The pixels behind a name are compared with those of the results, whatever reads them.
 READERS = {f"data/{name}.py" for name in ("cache", "catalogue", "hub", "inside", "bounds", "load")}
 # What refuses, measures time, or keeps things without changing them.

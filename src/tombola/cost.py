@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tombola.networks.versions import bare_name
+from tombola.declarations import bare_name
 
 FORWARD = 1 / 3
 """Work of an image that only passes forward, in images of training."""

@@ -1,7 +1,7 @@
 """Folders that others may write to, opened for changes through no link of theirs.
 
 Below a guarded folder a change is made relative to a descriptor of the folder that is changed (``openat``),
-and that is opened step by step from the guarded one. So a folder that somebody swaps for a link, at whatever
+and that is opened step by step from the guarded one. So a folder that is swapped for a link, at any
 moment, leads no change elsewhere. Where the system has no such calls, as Windows, changes go by path.
 """
 

@@ -3,7 +3,7 @@
 A job (see :mod:`tombola.lab`) must still mean the same after its code was moved or renamed. So a function
 enters it by the name declared here, together with a version that is raised by hand when its numbers change.
 Where they change for some calls only, the others keep the version that they had: see :func:`declare`.
-Networks have names and versions of their own (:mod:`tombola.networks.versions`).
+Networks have names and versions of their own (:mod:`tombola.declarations`).
 """
 
 from __future__ import annotations

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from tombola import files
 from tombola.cost import Cost, Outline
 from tombola.data.imageset import Data
+from tombola.declarations import as_written, bare_name
 from tombola.errors import NetworkError, TicketError, reason
 from tombola.networks.fit import check_fits
 from tombola.networks.initialization import Scheme
 from tombola.networks.module import DataSource, loaded_module
 from tombola.networks.network import Factory, Network, weights_of
 from tombola.networks.prunable import Coverage, coverage, empty_module, layout, prunable_names
-from tombola.networks.versions import as_written, bare_name
 from tombola.one_line import OneLine
 from tombola.registry import declare
 from tombola.untrusted import OTHER_FORM, printable

@@ -113,10 +113,10 @@ def _costing(
 ) -> _Costing:
     """The same for a device, with its speeds if they have been measured."""
     from tombola.cores import available_cores
+    from tombola.declarations import bare_name
     from tombola.experiments.bound import jobs_behind
     from tombola.lab.bench import known_speeds
     from tombola.lab.slots import available_gpus, default_slots
-    from tombola.networks.versions import bare_name
 
     measured = known_speeds(device)
     if device.type == "cpu":

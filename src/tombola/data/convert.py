@@ -1,6 +1,6 @@
 """Data from what others hold images in: arrays and tensors, data sets of PyTorch and of Hugging Face.
 
-Pixels are taken over exactly or not at all: whatever would need a guess, such as floats on an unknown scale,
+Pixels are taken over exactly or not at all: what would need a guess, such as floats on an unknown scale,
 is refused with what to do.
 """
 
@@ -44,7 +44,7 @@ def data_from(
     class_names: Sequence[str] | None = None,
     mirrored: bool = True,
 ) -> Data:
-    """A data set from whatever holds its images.
+    """A data set from an object that holds its images.
 
     train, test: each one of
 
@@ -176,15 +176,16 @@ def _item_pixels(image: Any, what: str) -> Tensor:
     if pixels.ndim != 3 or pixels.shape[0] not in (1, 3):
         raise DataError(f"{what} is {tuple(pixels.shape)}; tensors must be (C, H, W) with 1 or 3 channels")
     if pixels.is_floating_point():
-        whole = (pixels.double() * 255).round()
+        rounded = (pixels.double() * 255).round()
         if not bool(
-            ((pixels.double() * 255 - whole).abs() < _EXACT).all() and 0 <= whole.min() <= whole.max() <= 255
+            ((pixels.double() * 255 - rounded).abs() < _EXACT).all()
+            and 0 <= rounded.min() <= rounded.max() <= 255
         ):
             raise DataError(
                 f"{what} is float and not whole pixel values over 255, as ToTensor makes them; give it "
                 "without normalisation, which tombola does itself, or as uint8"
             )
-        pixels = whole.to(torch.uint8)
+        pixels = rounded.to(torch.uint8)
     if pixels.dtype != torch.uint8:
         raise DataError(f"{what} is {pixels.dtype}; it must be uint8 pixel values from 0 to 255")
     return pixels

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 import numpy as np
 
 from tombola import seeds
+from tombola.declarations import Definitions, written
 from tombola.errors import RecipeError
-from tombola.networks.versions import Definitions, written
 
 if TYPE_CHECKING:  # The command line reads recipes and must not wait for torch.
     from torch import Tensor

@@ -1,4 +1,4 @@
-"""Recorders for somebody else's training loop: forgetting events, and the weights of chosen epochs.
+"""Recorders for training loops that are not tombola's: forgetting events, and the weights of chosen epochs.
 
 A :class:`ForgettingRecorder` is told which examples each batch holds and which of them were right;
 :func:`lightning_callback` and :func:`record_trainer` have Lightning and Hugging Face's Trainer tell it, which

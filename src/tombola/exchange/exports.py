@@ -64,8 +64,8 @@ def convert(
     path = Path(path)
     if form is None:
         if path.suffix not in _BY_SUFFIX:
-            known = ", ".join(f"{suffix} ({each})" for suffix, each in _BY_SUFFIX.items())
-            raise ExportError(f"the suffix of {path.name!r} tells no form; known: {known}, or say form=...")
+            forms = ", ".join(f"{suffix} ({name})" for suffix, name in _BY_SUFFIX.items())
+            raise ExportError(f"the suffix of {path.name!r} tells no form; known: {forms}, or say form=...")
         form = _BY_SUFFIX[path.suffix]
     if form not in _WRITERS:
         raise ExportError(unknown("form", str(form), _WRITERS))

@@ -93,7 +93,7 @@ def ticket_from(
     mask: Mask | None = None,
     epoch: int = 0,
 ) -> Ticket:
-    """A ticket that starts from somebody's weights: pretrained ones, or a pruned network to train on.
+    """A ticket that starts from given weights: pretrained ones, or a pruned network to train on.
 
     weights, network, data, mask: as for :func:`run_from`.
     epoch: the place in the schedule at which the weights count as taken.
@@ -104,10 +104,10 @@ def ticket_from(
     Raises as :func:`run_from` does.
     """
     described, state, own_mask = _read(weights, network, data)
-    told = mask if mask is not None else own_mask
-    kept = _checked_mask(described, state, told)
+    explicit = mask if mask is not None else own_mask
+    kept = _checked_mask(described, state, explicit)
     ticket = Ticket(described, state, _dense(kept), epoch=epoch).with_mask(kept)
-    return ticket if told is not None or ticket.kept == ticket.total else replace(ticket, complete=False)
+    return ticket if explicit is not None or ticket.kept == ticket.total else replace(ticket, complete=False)
 
 
 def _read(

@@ -15,9 +15,9 @@ from tombola.cost import Cost, Outline, Size, forward
 from tombola.data.imageset import Data
 from tombola.data.load import load_data
 from tombola.data.sizes import SIZES
+from tombola.declarations import bare_name
 from tombola.lab.arguments import from_json, item_hint, job_signature, written_defaults
 from tombola.lab.job import Job, result_type
-from tombola.networks.versions import bare_name
 from tombola.ticket import Ticket
 from tombola.training.recipe import Recipe
 from tombola.training.run import Run

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from tombola.data.augmentation import Augmentation
 from tombola.data.imageset import Data
+from tombola.declarations import as_written
 from tombola.errors import ExperimentError, RecipeError, unknown
 from tombola.experiments.bound import Bound
 from tombola.experiments.chain_exhibits import exhibits_of
@@ -26,7 +27,6 @@ from tombola.lab import call_values
 from tombola.lab.chains import imp_jobs
 from tombola.lab.job import Job
 from tombola.measures.instability import DIFFERENCES, Difference
-from tombola.networks.versions import as_written
 from tombola.pruning.allocation import Scope
 from tombola.pruning.prune import REWINDINGS, Pruning, Rewinding
 from tombola.pruning.scores import DEFAULT, written_score

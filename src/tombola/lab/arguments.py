@@ -25,10 +25,10 @@ from tombola.data.augmentation import AugmentationName
 from tombola.data.catalogue import origin_of
 from tombola.data.imageset import Data
 from tombola.data.transform import written_augmentation
+from tombola.declarations import as_written
 from tombola.errors import JobError
 from tombola.networks.initialization import Scheme, written_init
 from tombola.networks.network import Factory, written_network
-from tombola.networks.versions import as_written
 from tombola.pruning.scores import Score, written_score
 from tombola.ticket import Ticket
 from tombola.training.length import Iterations, written_length

@@ -17,9 +17,9 @@ from rich.table import Table
 
 from tombola.cores import intra_op_threads
 from tombola.data import cache
+from tombola.declarations import bare_name
 from tombola.disk import write_whole
 from tombola.errors import DeviceError, RecipeError, StoreError, reason
-from tombola.networks.versions import bare_name
 from tombola.training.device import Mode, hardware_name
 from tombola.training.throughput import Machine, Speed, measure_machine, measure_speed
 from tombola.untrusted import read_regular

@@ -280,7 +280,7 @@ class Lineages:
         function = axis_name("own", description["function"])
         axes = {**before.axes, function: scalar(options) if options else True}
         kind = kind_of(description)
-        if kind in ("ticket", "run"):  # whatever an own function did to the mask
+        if kind in ("ticket", "run"):  # an own function may have done anything to the mask
             return replace(before, kind=kind, axes=axes, prunings=None)
         return replace(before, kind=kind, axes=axes)
 
@@ -348,12 +348,12 @@ class Lineages:
     def _pruned_at_initialization(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
         start = self._subject(arguments.get("start"), "ticket")
         sparsity, rounds = real(arguments.get("sparsity")), whole(arguments.get("rounds"))
-        known = start.prunings == {} and sparsity is not None and 0 < sparsity < 1
+        prunings = None
+        if start.prunings == {} and sparsity is not None and 0 < sparsity < 1:
+            prunings = {sparsity: 1}
         rankings = _followed((), _ranking(arguments))
         axes = {**start.axes, **_ranked(rankings)} | ({} if rounds is None else {"pruning_rounds": rounds})
-        return replace(
-            start, prunings={sparsity: 1} if known and sparsity else None, axes=axes, rankings=rankings
-        )
+        return replace(start, prunings=prunings, axes=axes, rankings=rankings)
 
     def _scored(self, value: Any, run: Lineage) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
         """The data of a score as axes, and as hidden ones, where the run was trained on others.

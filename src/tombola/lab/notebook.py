@@ -15,9 +15,9 @@ import cloudpickle
 
 from tombola import registry
 from tombola.data.transform import declare_transform, declared_transform
+from tombola.declarations import BY_KIND
 from tombola.errors import JobError, reason
 from tombola.lab.job import Job, everything_behind
-from tombola.networks.versions import BY_KIND
 from tombola.source import Kind, declared_source, restore_source
 from tombola.ticket import Ticket
 

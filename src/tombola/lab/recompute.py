@@ -14,6 +14,7 @@ from typing import Any
 
 from tombola import disk, files
 from tombola.data.transform import augmentation_names, written_augmentation
+from tombola.declarations import bare_name
 from tombola.errors import JobError, StoreError, TombolaError, unknown, unwritable
 from tombola.lab.description import calls, is_fingerprint, own_values, parents
 from tombola.lab.job import Job, all_needed
@@ -23,7 +24,6 @@ from tombola.lab.staleness import forget_warnings, source_record
 from tombola.lab.store import Store
 from tombola.networks.initialization import init_names, written_init
 from tombola.networks.network import Network, network_names
-from tombola.networks.versions import bare_name
 from tombola.pruning.scores import score_names, written_score
 from tombola.registry import declaration, function_names
 from tombola.source import Kind, Use, declared_here

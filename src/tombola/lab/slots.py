@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import torch
 
+from tombola.declarations import bare_name
 from tombola.errors import RecipeError
 from tombola.lab.job import Job, everything_behind
-from tombola.networks.versions import bare_name
 
 _USUAL, _SMALL_STEPS = 3, 6
 _SMALL_NETWORKS = frozenset({"convnet", "resnet20"})

@@ -11,13 +11,13 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tombola.declarations import as_written
 from tombola.errors import JobError, NetworkError, StoreError
 from tombola.lab.description import objects_in, own_values, parents, shared_start
 from tombola.lab.job import Job, checked_description, described_function
 from tombola.lab.objects import lacks_start, object_path
 from tombola.lab.store import Store
 from tombola.networks.network import Network
-from tombola.networks.versions import as_written
 
 # Functions whose result has the dense start of one of their arguments, with the name of that argument.
 _PASSED_ON = {

@@ -47,8 +47,11 @@ def batches(
     if batch_size < 1:
         raise RecipeError(f"batch_size is {batch_size}; it must be at least 1")
     images = data.test if split == "test" else data.train
-    whole = device_batches(data, images, resolve_device(device))
+    batches = device_batches(data, images, resolve_device(device))
     return (
-        (whole.unaugmented(first, first + batch_size), whole.unaugmented_labels(first, first + batch_size))
-        for first in range(0, len(whole), batch_size)
+        (
+            batches.unaugmented(first, first + batch_size),
+            batches.unaugmented_labels(first, first + batch_size),
+        )
+        for first in range(0, len(batches), batch_size)
     )

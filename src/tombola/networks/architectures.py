@@ -2,7 +2,7 @@
 
 All are for small images (CIFAR's 32x32, Tiny ImageNet's 64x64): the stem is a 3x3 convolution of stride 1
 without max-pooling. First weights follow readings B3 and B4. The ``_version1`` factories are kept for tickets
-of that version (:mod:`tombola.networks.versions`).
+of that version (:mod:`tombola.declarations`).
 """
 
 from __future__ import annotations

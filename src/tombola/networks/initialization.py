@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 
 from torch import nn
 
+from tombola.declarations import Definitions, only_version, parsed
 from tombola.errors import NetworkError, reason
-from tombola.networks.versions import Definitions, only_version, parsed
 from tombola.source import note_use
 
 Scheme = Callable[[nn.Module], None]

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tombola import seeds
+from tombola.declarations import Definitions, as_written, parsed, written
 from tombola.errors import NetworkError, reason
 from tombola.networks.factory import Copies, arguments_for
 from tombola.networks.factory import Factory as Factory
 from tombola.networks.initialization import Scheme, draw_weights, written_init
 from tombola.networks.libraries import is_library_name, library_factory, library_version
-from tombola.networks.versions import Definitions, as_written, parsed, written
 from tombola.source import note_use
 
 F = TypeVar("F", bound=Factory)

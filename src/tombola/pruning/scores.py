@@ -19,8 +19,8 @@ from torch import Tensor
 
 from tombola import seeds
 from tombola.data.imageset import Data
+from tombola.declarations import Definitions, only_version, parsed
 from tombola.errors import RecipeError, TicketError, TombolaError, reason
-from tombola.networks.versions import Definitions, only_version, parsed
 from tombola.pruning.allocation import Values
 from tombola.pruning.sensitivity import grasp, snip, synflow
 from tombola.source import note_use

@@ -34,7 +34,7 @@ def snip(subject: Run | Ticket, data: Data) -> dict[str, Tensor]:
     It is how much the loss changes when the weight's connection begins to close: |dL/dc| at c = 1. The loss
     is the mean cross-entropy on ten training images of each class (all there are, of smaller classes), not
     augmented, drawn from a stream of the dense start, the round and the noise number; batch norm takes the
-    statistics of these images. SNIP's own batch is 100 to 128 images whatever their classes; it counts
+    statistics of these images. SNIP's own batch is 100 to 128 images of any classes; it counts
     biases, which are 0 at initialisation and so all pruned, where masks here are over weights alone.
 
     Raises :class:`~tombola.errors.DataError` for data of one class: the loss would have no gradient to rank.

@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
+from tombola.declarations import Definitions, only_version, parsed
 from tombola.errors import RecipeError, reason
-from tombola.networks.versions import Definitions, only_version, parsed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn, optim

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from tombola.data.augmentation import Augmentation
+from tombola.declarations import Definitions
 from tombola.errors import RecipeError
-from tombola.networks.versions import Definitions
 from tombola.one_line import OneLine
 from tombola.source import Use
 from tombola.training.definitions import LOSSES, OPTIMIZERS, SCHEDULES, factor, is_own

@@ -47,7 +47,7 @@ class Run(OneLine):
     noise: number of the noise that it was trained under.
 
     A run that was trained elsewhere (:func:`~tombola.run_from`) has no history, noise -1, and a forgetting
-    record only if one was given; whatever asks for what is absent says so.
+    record only if one was given; a measure that asks for what is absent says so.
 
     precision: of convolutions and products, ``"float32"`` or ``"bfloat16"``.
     device: kind of device, ``"cpu"`` or ``"cuda"``.
