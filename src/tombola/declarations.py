@@ -57,6 +57,7 @@ class Definitions(Generic[D]):
     kind: for errors, such as "network". source: the kind under which sources are remembered.
     built_in: by name, the versions in order, each a function that returns the definition.
     error: what is raised for a name or version that cannot be had.
+    decorator: the name of the function that declares such a definition; None: declare_ and the kind.
     numbered: version 1 of a user's definition is written with its number too, as where no file is older than
         versions; then a written name means one definition, whichever is the newest.
     """
@@ -68,10 +69,12 @@ class Definitions(Generic[D]):
         built_in: dict[str, tuple[Callable[[], D], ...]],
         error: type[TombolaError] = NetworkError,
         *,
+        decorator: str | None = None,
         numbered: bool = False,
     ) -> None:
         self._numbered = numbered
-        self._kind = kind
+        self.kind = kind
+        self.decorator = decorator or f"declare_{kind}"
         self._source: Kind = source
         self._error = error
         self._built_in = built_in
@@ -85,18 +88,18 @@ class Definitions(Generic[D]):
         """
         if not name or "@" in name:
             raise self._error(
-                f"{self._kind} name {name!r} cannot be declared; choose one without '@', and give a version "
+                f"{self.kind} name {name!r} cannot be declared; choose one without '@', and give a version "
                 "as version=2"
             )
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-            raise self._error(f"version of {self._kind} {name!r} is {version!r}; it must be 1, 2, ...")
+            raise self._error(f"version of {self.kind} {name!r} is {version!r}; it must be 1, 2, ...")
         before = self._declared.get(name, {}).get(version)
         same = before is None or _qualified_name(before) == _qualified_name(definition)
         if name in self._built_in or not same:
             raise self._error(
-                f"the {self._kind} name {name!r} is taken; choose another, or version={self.newest(name) + 1}"
+                f"the {self.kind} name {name!r} is taken; choose another, or version={self.newest(name) + 1}"
                 if name not in self._built_in
-                else f"the {self._kind} name {name!r} is taken; choose another"
+                else f"the {self.kind} name {name!r} is taken; choose another"
             )
         self._declared.setdefault(name, {})[version] = definition
         remember_source(self._source, self.lasting_name(name, version), definition)
@@ -118,13 +121,11 @@ class Definitions(Generic[D]):
         versions = self._versions(name)
         if version not in versions:
             numbers = ", ".join(map(str, sorted(versions)))
-            raise self._error(f"no version {version} of {self._kind} {name!r} here; there is {numbers}")
+            raise self._error(f"no version {version} of {self.kind} {name!r} here; there is {numbers}")
         return versions[version]()
 
-    def written(self, definition: str | D, decorator: str) -> str:
+    def written(self, definition: str | D) -> str:
         """Name and version of a definition as in jobs and files; the newest version unless one is named.
-
-        decorator: the name of the function that declares such a definition.
 
         Raises the error for an unknown name or version, or a definition that was never declared.
         """
@@ -133,7 +134,7 @@ class Definitions(Generic[D]):
             if declared is None:
                 label = getattr(definition, "__qualname__", type(definition).__qualname__)
                 raise self._error(
-                    f"{self._kind} {label} is not declared; put @tombola.{decorator}('a-name') above it"
+                    f"{self.kind} {label} is not declared; put @tombola.{self.decorator}('a-name') above it"
                 )
             return self.lasting_name(*declared)
         name, version = parsed(definition, self._error)
@@ -161,7 +162,7 @@ class Definitions(Generic[D]):
         if name in self._built_in:
             return dict(enumerate(self._built_in[name], start=1))
         if name not in self._declared:
-            raise self._error(unknown(self._kind, name, self.names()))
+            raise self._error(unknown(self.kind, name, self.names()))
         return {version: _returning(definition) for version, definition in self._declared[name].items()}
 
     def declarations(self) -> Iterator[tuple[str, int, D]]:

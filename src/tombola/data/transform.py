@@ -132,7 +132,7 @@ def written_augmentation(name: str) -> str:
 
     Raises :class:`~tombola.errors.RecipeError` for an unknown name or version.
     """
-    return _augmentations.written(name, "declare_augmentation")
+    return _augmentations.written(name)
 
 
 def declare_transform(name: str, version: int, apply: Apply, transform: Transform) -> None:

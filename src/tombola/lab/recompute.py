@@ -7,14 +7,12 @@ no result whose parents were replaced. After that they are missing like any othe
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tombola import disk, files
-from tombola.data.transform import augmentation_names, written_augmentation
-from tombola.declarations import bare_name
+from tombola.declarations import BY_KIND, bare_name
 from tombola.errors import JobError, StoreError, TombolaError, unknown, unwritable
 from tombola.lab.description import calls, is_fingerprint, own_values, parents
 from tombola.lab.job import Job, all_needed
@@ -22,12 +20,9 @@ from tombola.lab.lease import free
 from tombola.lab.objects import object_path
 from tombola.lab.staleness import forget_warnings, source_record
 from tombola.lab.store import Store
-from tombola.networks.initialization import init_names, written_init
 from tombola.networks.network import Network, network_names
-from tombola.pruning.scores import score_names, written_score
 from tombola.registry import declaration, function_names
 from tombola.source import Kind, Use, declared_here
-from tombola.training.definitions import LOSSES, OPTIMIZERS, SCHEDULES
 
 
 class Removal:
@@ -131,25 +126,14 @@ def _definitions_of(name: str) -> list[Use]:
     if is_network:
         network = Network.of(name, channels=1, size=(1, 1), classes=1).written
         uses += [("networks", network)] if network in own["networks"] else []
-    parts = [kind for kind, (names_of, _) in _PARTS.items() if bare_name(name) in names_of()]
-    uses += [(kind, text) for kind in parts if (text := _PARTS[kind][1](name)) in own[kind]]
+    parts = [kind for kind in BY_KIND if kind != "networks" and bare_name(name) in BY_KIND[kind].names()]
+    uses += [(kind, text) for kind in parts if (text := BY_KIND[kind].written(name)) in own[kind]]
     if uses:
         return uses
     if name in function_names() or is_network or parts:
         raise JobError(f"{name} is tombola's own and gives other numbers in another version only; name yours")
     names = [own_name for declared in own.values() for own_name in declared]
     raise JobError(unknown("definition of your own", name, names))
-
-
-_PARTS: Mapping[Kind, tuple[Callable[[], list[str]], Callable[[str], str]]] = {
-    "inits": (init_names, written_init),
-    "scores": (score_names, written_score),
-    "augmentations": (augmentation_names, written_augmentation),
-    "schedules": (SCHEDULES.names, partial(SCHEDULES.written, decorator="declare_schedule")),
-    "losses": (LOSSES.names, partial(LOSSES.written, decorator="declare_loss")),
-    "optimizers": (OPTIMIZERS.names, partial(OPTIMIZERS.written, decorator="declare_optimizer")),
-}
-"""By kind, what gives all bare names, and what a name is in jobs."""
 
 
 def _used(store: Store, name: str, description: Mapping[str, Any], kind: Kind, declared: str) -> bool:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, get_args
 
+from tombola.declarations import BY_KIND
 from tombola.errors import JobError, StoreError
 from tombola.lab.job import Job, all_needed
 from tombola.lab.store import Store
@@ -156,18 +157,6 @@ def _parts_of(value: Ticket | Run) -> set[str]:
     return {network.written} if network.init is None else {network.written, network.init}
 
 
-_WORDS: Mapping[Kind, tuple[str, str]] = {
-    "networks": ("network", "network"),
-    "inits": ("initialisation", "init"),
-    "scores": ("score", "score"),
-    "augmentations": ("augmentation", "augmentation"),
-    "schedules": ("schedule", "schedule"),
-    "losses": ("loss", "loss"),
-    "optimizers": ("optimizer", "optimizer"),
-}
-"""What a definition is called, and how its decorator ends."""
-
-
 def _warning(use: Use, count: int) -> str:
     """The warning for an edited definition: how many results it affects, and what to do."""
     kind, name = use
@@ -177,9 +166,9 @@ def _warning(use: Use, count: int) -> str:
         what, higher = f"{name} was edited", declaration(name).version + 1
         remedy = f'@declare("{name}", version={higher})'
     else:
-        word, decorator = _WORDS[kind]
-        what, higher = f"{word} {name} was edited", int(version) + 1 if version.isdigit() else 2
-        remedy = f'@declare_{decorator}("{bare}", version={higher})'
+        definitions = BY_KIND[kind]
+        what, higher = f"{definitions.kind} {name} was edited", int(version) + 1 if version.isdigit() else 2
+        remedy = f'@{definitions.decorator}("{bare}", version={higher})'
     return (
         f"{what} since {results} used here {'were' if count != 1 else 'was'} made with it under its name and "
         f"version: if its numbers changed, raise the version, {remedy}, or have all that rests on it "

@@ -75,6 +75,7 @@ _schemes: Definitions[Scheme] = Definitions(
         "glorot-normal": only_version(glorot_normal),
         "orthogonal": only_version(orthogonal),
     },
+    decorator="declare_init",
 )
 
 
@@ -106,7 +107,7 @@ def written_init(init: str | Scheme) -> str:
     Raises :class:`~tombola.errors.NetworkError` for an unknown name or version, or a function that was
     never declared.
     """
-    return _schemes.written(init, "declare_init")
+    return _schemes.written(init)
 
 
 def draw_weights(module: nn.Module, init: str, network: str) -> None:

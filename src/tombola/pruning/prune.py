@@ -27,10 +27,10 @@ from tombola.pruning.scores import (
     Score,
     nonfinite_count,
     ranked_values,
-    ticket_of,
     wants_data,
     written_score,
 )
+from tombola.pruning.subject import ticket_of
 from tombola.registry import declare
 from tombola.ticket import Ticket, apply_mask
 from tombola.training.run import Run

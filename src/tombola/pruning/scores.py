@@ -23,11 +23,11 @@ from tombola.declarations import Definitions, only_version, parsed
 from tombola.errors import RecipeError, TicketError, TombolaError, reason
 from tombola.pruning.allocation import Values
 from tombola.pruning.sensitivity import grasp, snip, synflow
+from tombola.pruning.subject import Subject, stream_of, ticket_of
 from tombola.source import note_use
 from tombola.ticket import Ticket
 from tombola.training.run import Run
 
-Subject = Run | Ticket
 Score = Callable[..., Mapping[str, Tensor]]
 """From a run or a ticket and, if it has a parameter ``data``, data to a tensor for each prunable weight."""
 
@@ -83,15 +83,8 @@ def movement(subject: Subject) -> dict[str, Tensor]:
 def random(subject: Subject) -> dict[str, Tensor]:
     """Uniform draws, from a stream of the dense start, the round, and the noise number of a run."""
     ticket = ticket_of(subject)
-    draws = seeds.generator("random score", *_stream(subject))
+    draws = seeds.generator("random score", *stream_of(subject))
     return {name: torch.from_numpy(draws.random(tuple(keep.shape))) for name, keep in ticket.mask.items()}
-
-
-def _stream(subject: Subject) -> tuple[int, int, int]:
-    """The numbers of the stream that a score of this run or ticket may draw from."""
-    ticket = ticket_of(subject)
-    noise = subject.noise if isinstance(subject, Run) else 0
-    return int(ticket.start_fingerprint[:12], 16), ticket.round, noise
 
 
 DEFAULT = "magnitude"
@@ -152,17 +145,12 @@ def written_score(score: str | Score) -> str:
     Raises :class:`~tombola.errors.RecipeError` for an unknown name or version, or a function that was never
     declared.
     """
-    return _scores.written(score, "declare_score")
+    return _scores.written(score)
 
 
 def wants_data(score: str | Score) -> bool:
     """Whether a score asks for data; errors as of :func:`written_score`."""
     return _takes_data(_function_of(written_score(score)))
-
-
-def ticket_of(subject: Subject) -> Ticket:
-    """The ticket itself, or the one that was trained."""
-    return subject.ticket if isinstance(subject, Run) else subject
 
 
 def ranked_values(
@@ -255,7 +243,7 @@ def _returned(declared: str, subject: Subject, data: Data | None) -> Mapping[str
     if _scores.is_built_in(parsed(declared)[0]):
         return function(subject, *arguments)
     try:
-        with seeds.torch_stream(f"score {declared}", *_stream(subject)):
+        with seeds.torch_stream(f"score {declared}", *stream_of(subject)):
             scores = function(_copied(subject), *arguments)
     except TombolaError:
         raise

@@ -18,8 +18,8 @@ from tombola.data.imageset import Data, ImageSet
 from tombola.data.inputs import batches_of
 from tombola.errors import DataError, TicketError
 from tombola.networks.prunable import tied_names
-from tombola.ticket import State, Ticket
-from tombola.training.run import Run
+from tombola.pruning.subject import Subject, stream_of, ticket_of
+from tombola.training.losses import weights_of
 
 EXAMPLES = 10
 """Training images of each class that SNIP and GraSP look at, as in GraSP's and SynFlow's public code."""
@@ -28,7 +28,7 @@ _TEMPERATURE = 200
 """By which GraSP divides logits."""
 
 
-def snip(subject: Run | Ticket, data: Data) -> dict[str, Tensor]:
+def snip(subject: Subject, data: Data) -> dict[str, Tensor]:
     """Weight times gradient of the loss, absolute (Lee et al., 2019, "SNIP").
 
     It is how much the loss changes when the weight's connection begins to close: |dL/dc| at c = 1. The loss
@@ -48,7 +48,7 @@ def snip(subject: Run | Ticket, data: Data) -> dict[str, Tensor]:
     }
 
 
-def grasp(subject: Run | Ticket, data: Data) -> dict[str, Tensor]:
+def grasp(subject: Subject, data: Data) -> dict[str, Tensor]:
     """Weight times the product of Hessian and gradient (Wang et al., 2020, "GraSP"): high is kept.
 
     Removing a weight changes the squared norm of the gradient by about minus twice that, so what is kept
@@ -70,7 +70,7 @@ def grasp(subject: Run | Ticket, data: Data) -> dict[str, Tensor]:
     }
 
 
-def synflow(subject: Run | Ticket) -> dict[str, Tensor]:
+def synflow(subject: Subject) -> dict[str, Tensor]:
     """Weight times gradient of the synaptic flow, absolute (Tanaka et al., 2020, "SynFlow").
 
     The flow is the sum of the outputs for an image of ones, with every parameter and buffer replaced by its
@@ -81,15 +81,15 @@ def synflow(subject: Run | Ticket) -> dict[str, Tensor]:
 
     Raises :class:`~tombola.errors.TicketError` where the flow is not finite, or for a network of tokens.
     """
-    network = _ticket(subject).network
+    network = ticket_of(subject).network
     state = {
         name: value.double().abs_() if value.is_floating_point() else value
-        for name, value in _masked_state(subject).items()
+        for name, value in weights_of(subject)[1].items()
     }
     module = network.initialized(0).eval()  # computes with the state alone, by functional_call
     for name, first in tied_names(module).items():
         state[name] = state[first]
-    weights = {name: state[name].requires_grad_() for name in _ticket(subject).mask}
+    weights = {name: state[name].requires_grad_() for name in ticket_of(subject).mask}
     if network.vocabulary is not None:
         raise TicketError("synflow passes an input of ones, and tokens are none; prune by another score")
     ones = torch.ones_like(network.zeros(1), dtype=torch.float64)
@@ -103,34 +103,23 @@ def synflow(subject: Run | Ticket) -> dict[str, Tensor]:
     }
 
 
-def _ticket(subject: Run | Ticket) -> Ticket:
-    return subject.ticket if isinstance(subject, Run) else subject
-
-
-def _masked_state(subject: Run | Ticket) -> State:
-    """The weights that the subject computes with, exactly 0 where they are pruned."""
-    return subject.weights if isinstance(subject, Run) else subject.weights()
-
-
-def _scored_network(subject: Run | Ticket) -> nn.Module:
+def _scored_network(subject: Subject) -> nn.Module:
     """The subject's network whose batch norm takes the statistics of a batch; nothing in it draws."""
-    module = _ticket(subject).network.initialized(0).eval()
-    module.load_state_dict(dict(_masked_state(subject)))
+    module = ticket_of(subject).network.initialized(0).eval()
+    module.load_state_dict(dict(weights_of(subject)[1]))
     for layer in module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.train()
     return module
 
 
-def _prunable(module: nn.Module, subject: Run | Ticket) -> dict[str, nn.Parameter]:
-    return {name: module.get_parameter(name) for name in _ticket(subject).mask}
+def _prunable(module: nn.Module, subject: Subject) -> dict[str, nn.Parameter]:
+    return {name: module.get_parameter(name) for name in ticket_of(subject).mask}
 
 
-def _examples(score: str, subject: Run | Ticket, data: Data) -> tuple[Tensor, Tensor]:
+def _examples(score: str, subject: Subject, data: Data) -> tuple[Tensor, Tensor]:
     """Normalised training images of all classes, and their labels, from a stream of the subject."""
-    ticket = _ticket(subject)
-    noise = subject.noise if isinstance(subject, Run) else 0
-    draws = seeds.generator(f"{score} examples", int(ticket.start_fingerprint[:12], 16), ticket.round, noise)
+    draws = seeds.generator(f"{score} examples", *stream_of(subject))
     labels = data.train.labels.numpy()
     present = np.unique(labels)
     if len(present) < 2:

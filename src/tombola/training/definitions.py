@@ -83,7 +83,7 @@ def declare_schedule(name: str, *, version: int = 1) -> Callable[[Schedule], Sch
 
     Raises :class:`~tombola.errors.RecipeError` if the name is taken or the function takes something else.
     """
-    return _declared_in(SCHEDULES, "schedule", name, version, "(recipe, epoch)")
+    return _declared_in(SCHEDULES, name, version, "(recipe, epoch)")
 
 
 def declare_loss(name: str, *, version: int = 1) -> Callable[[Loss], Loss]:
@@ -96,7 +96,7 @@ def declare_loss(name: str, *, version: int = 1) -> Callable[[Loss], Loss]:
 
     Raises :class:`~tombola.errors.RecipeError` if the name is taken or the function takes something else.
     """
-    return _declared_in(LOSSES, "loss", name, version, "(logits, labels)")
+    return _declared_in(LOSSES, name, version, "(logits, labels)")
 
 
 def declare_optimizer(name: str, *, version: int = 1) -> Callable[[OptimizerFactory], OptimizerFactory]:
@@ -112,20 +112,20 @@ def declare_optimizer(name: str, *, version: int = 1) -> Callable[[OptimizerFact
 
     Raises :class:`~tombola.errors.RecipeError` if the name is taken or the function takes something else.
     """
-    return _declared_in(OPTIMIZERS, "optimizer", name, version, "(parameters, recipe)")
+    return _declared_in(OPTIMIZERS, name, version, "(parameters, recipe)")
 
 
-def _declared_in(
-    definitions: Definitions[D], kind: str, name: str, version: int, takes: str
-) -> Callable[[D], D]:
+def _declared_in(definitions: Definitions[D], name: str, version: int, takes: str) -> Callable[[D], D]:
     def register(function: D) -> D:
         if not callable(function):
-            raise RecipeError(f"{kind} {name!r} is {function!r:.60}; it must be a function")
+            raise RecipeError(f"{definitions.kind} {name!r} is {function!r:.60}; it must be a function")
         signature = inspect.signature(function)
         try:
             signature.bind(None, None)
         except TypeError:
-            raise RecipeError(f"{kind} {name!r} takes {signature}; it must take {takes}") from None
+            raise RecipeError(
+                f"{definitions.kind} {name!r} takes {signature}; it must take {takes}"
+            ) from None
         definitions.declare(name, version, function)
         return function
 

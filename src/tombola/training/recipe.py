@@ -217,7 +217,7 @@ def _defined(field_name: str, value: object, definitions: Definitions[Any]) -> s
     """The written name of a schedule, loss or optimizer; RecipeError if there is none of that name."""
     if not isinstance(value, str) and not callable(value):
         _require(False, field_name, value, " or ".join(definitions.names()))
-    return definitions.written(value, f"declare_{field_name}")
+    return definitions.written(value)
 
 
 def _as_pythons(value: object) -> object:
