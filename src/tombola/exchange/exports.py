@@ -18,6 +18,7 @@ from torch.nn.utils import prune as torch_prune
 from tombola.disk import replace as move
 from tombola.errors import ExportError, reason, unknown, unwritable
 from tombola.networks.module import DataSource, Normalized
+from tombola.pruning.subject import ticket_of
 from tombola.ticket import Ticket
 from tombola.training.run import Run
 
@@ -84,7 +85,7 @@ def convert(
 
 def _made_up(subject: Run | Ticket, *, pixels: bool) -> Tensor:
     """Inputs of the shape that the network takes, drawn from a generator of their own."""
-    network = (subject.ticket if isinstance(subject, Run) else subject).network
+    network = ticket_of(subject).network
     draws = torch.Generator().manual_seed(0)
     shape = (_IMAGES, *network.shape)
     if network.vocabulary is not None:
@@ -132,18 +133,18 @@ def _pruned(subject: Run | Ticket, module: nn.Module) -> nn.Module:
     dense = None
     if isinstance(subject, Ticket) and subject.complete and subject.trained is None:
         dense = subject.start
+    mask = ticket_of(subject).mask
     for layer, tensor, name in _maskable(subject, module):
         if dense is not None:
             getattr(layer, tensor).data.copy_(dense[name])
-        mask = (subject.ticket if isinstance(subject, Run) else subject).mask[name]
-        torch_prune.custom_from_mask(layer, tensor, mask)  # type: ignore[no-untyped-call]
+        torch_prune.custom_from_mask(layer, tensor, mask[name])  # type: ignore[no-untyped-call]
     return module
 
 
 def _maskable(subject: Run | Ticket, module: nn.Module) -> list[tuple[nn.Module, str, str]]:
     """The layers with prunable weights, what they call these, and their names in the network."""
     network = module.network if isinstance(module, Normalized) else module
-    mask = (subject.ticket if isinstance(subject, Run) else subject).mask
+    mask = ticket_of(subject).mask
     parts = ((name.rpartition("."), name) for name in mask)
     return [(network.get_submodule(layer), tensor, name) for (layer, _, tensor), name in parts]
 
