@@ -34,6 +34,8 @@ from tombola.errors import DeviceError, DeviceLost
 from tombola.training.cuda import memory
 
 _IMAGES = 1024
+_PATIENCE = 90
+"""Seconds that a training of one epoch may take, start and compilation included."""
 
 
 def trained(batch_size: int, precision: str, megabytes: int | None, *, watched: bool) -> dict[str, Any]:
@@ -65,7 +67,10 @@ def trained(batch_size: int, precision: str, megabytes: int | None, *, watched: 
 def in_own_process(*arguments: object) -> dict[str, Any]:
     """The same, in a new process."""
     command = [sys.executable, str(Path(__file__)), *map(str, arguments), "--one"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PATIENCE)
+    except subprocess.TimeoutExpired:
+        return {"outcome": f"error: no end in {_PATIENCE} s", "MB": 0.0, "failed": 0}
     if ended.returncode:
         lines = ended.stderr.strip().splitlines() or [f"ended with {ended.returncode}"]
         return {"outcome": f"error: {lines[-1][:60]}", "MB": 0.0, "failed": 0}
@@ -145,7 +150,10 @@ def main() -> None:
             found = list(pool.map(lambda bound: in_own_process(*common, "--megabytes", bound), bounds))
     else:
         with neighbour() as leave:
-            left = [(leave(bound), in_own_process(*common)) for bound in bounds]
+            left = []
+            for bound in bounds:
+                left.append((leave(bound), in_own_process(*common)))
+                print(*left[-1], flush=True)  # a lease may end before the table
         bounds, found = [mebibytes for mebibytes, _ in left], [each for _, each in left]
     outcomes = Counter[str]()
     rows: list[dict[str, Any]] = []

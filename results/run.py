@@ -7,14 +7,14 @@ MNIST; dense networks of two more seeds. All but the permuted masks are jobs of 
 `tombola report` shows them. What the store has is not computed again: a leg on a machine that is lent for
 minutes continues the last one.
 
-Run: python results/run.py --store DIR --configs 0.0/100 0.0/256 --stop-after 1200 [--device cuda]
+Run: python results/run.py --store DIR --chains 0.0/100 0.0/256 --stop-after 1200 [--device cuda]
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import tyro
 from rich.console import Console
@@ -32,19 +32,13 @@ LAST = 10
 """Prunings of the last ticket of a chain: 89.26% sparsity."""
 
 
-def scale_jobs() -> PaperJobs:
+def scale_jobs(head_epochs: int | None = None) -> PaperJobs:
     """The jobs of the paper's scale with one seed and ten rounds, as the report here shows them."""
     middle = LAST // 2
-    return PaperJobs(
-        overridden(
-            scale_named("paper"),
-            seeds=1,
-            rounds=LAST,
-            columns=(middle, LAST),
-            stride=middle,
-            pairs=["R18/C10"],
-        )
+    scale = overridden(
+        scale_named("paper"), seeds=1, rounds=LAST, columns=(middle, LAST), stride=middle, pairs=["R18/C10"]
     )
+    return PaperJobs(scale if head_epochs is None else replace(scale, head_epochs=head_epochs))
 
 
 def chain_jobs(work: PaperJobs, configuration: Configuration, until: int, store: Store) -> Iterator[Job]:
@@ -66,9 +60,9 @@ def chain_jobs(work: PaperJobs, configuration: Configuration, until: int, store:
 
 
 def ticket_jobs(work: PaperJobs, configuration: Configuration, until: int, store: Store) -> Iterator[Job]:
-    """What is measured of the tickets that the store has: permuted controls, probes, few-shot trainings."""
+    """What is measured of the last ticket and those that the store has: controls, probes, few-shot runs."""
     tickets = work.tickets(R18_C10, configuration, 0)[: until + 1]
-    there = [n for n, ticket in enumerate(tickets) if store.has(ticket.name) and not _is_thin(store, ticket)]
+    there = [n for n, ticket in enumerate(tickets) if n == until or _is_whole(store, ticket)]
     for number in there:
         yield work.untrained(R18_C10, work.permuted(tickets[number], 0), recalibrated=True)
     for number in there:
@@ -80,10 +74,8 @@ def ticket_jobs(work: PaperJobs, configuration: Configuration, until: int, store
 
 
 def transfer_jobs(work: PaperJobs, configuration: Configuration, until: int, store: Store) -> Iterator[Job]:
-    """A fresh head for MNIST on the frozen last ticket, if the store has it."""
-    ticket = work.tickets(R18_C10, configuration, 0)[until]
-    if store.has(ticket.name) and not _is_thin(store, ticket):
-        yield work.transfer(R18_C10, ticket, "MNIST", 0)
+    """A fresh head for MNIST on the frozen last ticket."""
+    yield work.transfer(R18_C10, work.tickets(R18_C10, configuration, 0)[until], "MNIST", 0)
 
 
 def seed_jobs(work: PaperJobs, configuration: Configuration, until: int, store: Store) -> Iterator[Job]:
@@ -94,10 +86,6 @@ def seed_jobs(work: PaperJobs, configuration: Configuration, until: int, store: 
         yield work.learning(run)
 
 
-PARTS = {"chains": chain_jobs, "tickets": ticket_jobs, "transfer": transfer_jobs, "seeds": seed_jobs}
-"""What can be computed of each configuration."""
-
-
 def chosen(texts: Sequence[str]) -> list[Configuration]:
     """Configurations from the command line: momentum/batch size, with "pre" behind it if rewound."""
     named = [(configuration_named(text.removesuffix("pre")), text.endswith("pre")) for text in texts]
@@ -106,9 +94,12 @@ def chosen(texts: Sequence[str]) -> list[Configuration]:
 
 def main(
     store: Path,
-    configs: tuple[str, ...] = ("0.0/100", "0.0/256", "0.9/100", "0.9/256"),
+    chains: tuple[str, ...] = (),
+    tickets: tuple[str, ...] = (),
+    transfer: tuple[str, ...] = (),
+    seeds: tuple[str, ...] = (),
     until: int = LAST,
-    part: Literal["chains", "tickets", "transfer", "seeds"] = "chains",
+    head_epochs: int | None = None,
     stop_after: float | None = None,
     device: str = "auto",
     slots: int | None = None,
@@ -116,18 +107,29 @@ def main(
 ) -> None:
     """Compute whatever is missing.
 
-    configs: momentum/batch size, with "pre" behind it for late rewinding, such as 0.0/256pre.
-    until: prunings of each chain. part: train chains, measure the tickets that there are, or more seeds.
-    stop_after: seconds after which the leg ends. slots: trainings at once on each GPU.
+    chains, tickets, transfer, seeds: configurations of which each part is wanted, as momentum/batch size,
+    with "pre" behind it for late rewinding, such as 0.0/256pre. until: prunings of each chain.
+    head_epochs: of transferred heads, if not the paper scale's. stop_after: seconds after which the leg ends.
+    slots: trainings at once on each GPU.
     """
-    work = scale_jobs()
+    work = scale_jobs(head_epochs)
     lab = Lab(store, workers=1, settings=Settings(device=device, slots=slots, strict=strict))
-    jobs = [job for chain in chosen(configs) for job in PARTS[part](work, chain, until, lab.store)]
+    parts = ((chain_jobs, chains), (ticket_jobs, tickets), (transfer_jobs, transfer), (seed_jobs, seeds))
+    jobs = [
+        job
+        for part_jobs, names in parts
+        for configuration in chosen(names)
+        for job in part_jobs(work, configuration, until, lab.store)
+    ]
     with Bar(Console(), lab.store) as bar:
         outcome = lab.run(jobs, progress=bar, stop_after=stop_after)
     outcome.raise_failures()
     there = len(outcome.finished_before)
     print(f"{len(outcome.computed)} computed, {there} were there, {len(outcome.left)} left")
+
+
+def _is_whole(store: Store, job: Job) -> bool:
+    return store.has(job.name) and not store.is_thin(job.name)
 
 
 def _is_thin(store: Store, job: Job) -> bool:
