@@ -16,10 +16,11 @@ import tombola as tb
 from tombola.errors import TombolaError
 from tombola.lab import evaluate
 from tombola.lab.archive import import_
+from tombola.lab.details import show_file, show_job
 from tombola.lab.evaluate import finished_job
 from tombola.lab.export import export
 from tombola.lab.gc import gc
-from tombola.lab.listing import listing, show_file, show_job
+from tombola.lab.listing import listing
 from tombola.lab.store import Store
 from tombola.lab.verify import verify
 from tombola.training.checkpoint import Checkpoints

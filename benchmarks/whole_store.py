@@ -28,11 +28,12 @@ from tombola.experiments.experiment import Experiment
 from tombola.experiments.last_scale import last_scale
 from tombola.lab import evaluate, lease, objects, supervision
 from tombola.lab.archive import import_
+from tombola.lab.details import show_job
 from tombola.lab.durations import _durations
 from tombola.lab.export import export, export_tickets
 from tombola.lab.gc import gc
 from tombola.lab.job import all_needed
-from tombola.lab.listing import listing, show_job
+from tombola.lab.listing import listing
 from tombola.lab.store import Store, write_json
 from tombola.lab.training_progress import trainings_in_progress
 from tombola.lab.user_code import put_file

@@ -24,9 +24,10 @@ from tombola.errors import TombolaError
 from tombola.experiments.last_scale import last_scale
 from tombola.lab import durations, evaluate, lease, objects, supervision
 from tombola.lab.archive import import_
+from tombola.lab.details import show_file, show_job
 from tombola.lab.export import export, export_tickets
 from tombola.lab.gc import gc
-from tombola.lab.listing import listing, show_file, show_job
+from tombola.lab.listing import listing
 from tombola.lab.store import Store
 from tombola.lab.training_progress import TrainingReport, trainings_in_progress
 from tombola.lab.user_code import altered_files, import_stored, put_file

@@ -12,7 +12,8 @@ import tombola as tb
 from tombola.cli.console import say
 from tombola.errors import JobError, TicketError
 from tombola.lab.chains import imp_jobs
-from tombola.lab.listing import listing, show_file, show_job
+from tombola.lab.details import show_file, show_job
+from tombola.lab.listing import listing
 from tombola.lab.verify import verify
 
 

@@ -24,6 +24,7 @@ def bench(
     """How fast this machine trains: networks, batch sizes and numbers of trainings at once."""
     from tombola.lab import bench
     from tombola.lab.slots import check_slots
+    from tombola.table.number import many
     from tombola.training.device import hardware_name, resolve_device
 
     for together in slots:
@@ -39,8 +40,9 @@ def bench(
         cases = tuple(
             bench.Case(network, batch, trainings, size) for network, batch in kinds for trainings in packed
         )
+    bench.check_cases(cases, where, repeats)
     console = InertConsole()
-    say(console, f"{hardware_name(where)}: {len(cases)} cases, each the median of {repeats}")
+    say(console, f"{hardware_name(where)}: {many(len(cases), 'case')}, each the median of {repeats}")
     measured = bench.bench(
         cases, where, mode=mode, repeats=repeats,
         on_speed=lambda speed: say(

@@ -20,14 +20,16 @@ from tombola.cli.conversion import convert
 from tombola.cli.demo import demo
 from tombola.cli.imp import imp
 from tombola.cli.imports import import_files, split_imports
+from tombola.cli.listing import diff, ls, show
 from tombola.cli.measure import COMMAND, measure, measure_by_name
+from tombola.cli.optional import OPTIONAL
 from tombola.cli.plan import plan, studies
 from tombola.cli.report import claims, report
 from tombola.cli.run import run
 from tombola.cli.stop import UNFINISHED, joined, stops_end_here
-from tombola.cli.store import export, gc, import_, ls, show, verify
+from tombola.cli.store import export, gc, import_, rm, verify
 from tombola.cli.table import table
-from tombola.errors import TombolaError, Unfinished
+from tombola.errors import ExperimentError, TombolaError, Unfinished, unknown
 from tombola.untrusted import printable_lines
 
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -43,8 +45,10 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     COMMAND: measure,
     "ls": ls,
     "show": show,
+    "diff": diff,
     "verify": verify,
     "gc": gc,
+    "rm": rm,
     "export": export,
     "convert": convert,
     "import": import_,
@@ -74,6 +78,8 @@ def _run(arguments: list[str], debug: bool) -> None:
         if arguments[:1] == [COMMAND] and len(arguments) > 1 and arguments[1] not in ("-h", "--help"):
             measure_by_name(arguments[1:])  # each measure has options of its own
             return
+        if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+            raise ExperimentError(f"{unknown('command', arguments[0], COMMANDS)} (tombola --help lists them)")
         if arguments[:1] == ["imp"]:
             import_files(
                 split_imports(arguments)[0]
@@ -86,6 +92,7 @@ def _run(arguments: list[str], debug: bool) -> None:
                 prog="tombola",
                 description="The laboratory for lottery tickets and SGD noise. --debug shows tracebacks.",
                 args=joined(arguments),
+                registry=OPTIONAL,
             )
         sys.stdout.flush()
     except KeyboardInterrupt:

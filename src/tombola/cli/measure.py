@@ -16,6 +16,7 @@ import tyro
 from tombola.cli.arguments import Device, Mode, Store
 from tombola.cli.console import InertConsole, say
 from tombola.cli.imports import import_files, split_imports
+from tombola.cli.optional import OPTIONAL
 from tombola.errors import JobError
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def measure_by_name(arguments: Sequence[str]) -> None:
         prog=f"tombola {COMMAND} {name}",
         description=(inspect.getdoc(declared.function) or "").partition("\n\n")[0],
         args=measure_arguments,
+        registry=OPTIONAL,
     )
     _compute(declared, {field.name: getattr(parsed, field.name) for field in dataclasses.fields(parsed)})
 

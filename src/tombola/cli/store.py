@@ -1,4 +1,4 @@
-"""``tombola verify``, ``gc``, ``export`` and ``import``: looking after a store."""
+"""``tombola verify``, ``gc``, ``rm``, ``export`` and ``import``: looking after a store."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from tombola.cli.arguments import Imports, Store
 from tombola.cli.console import InertConsole, say
 from tombola.cli.imports import import_files
 from tombola.errors import JobError, StoreError
+from tombola.table.number import many
+
+# Jobs that a line names one by one.
+_MOST_NAMED = 8
 
 
 def verify(store: Store = None, import_: Imports = ()) -> None:
@@ -31,7 +35,7 @@ def verify(store: Store = None, import_: Imports = ()) -> None:
         count += 1
         say(console, str(damage))
     for what, results in sorted(not_rebuilt.items()):
-        say(console, f"not rebuilt: {what} ({_many('result', results)})")
+        say(console, f"not rebuilt: {what} ({many(results, 'result')})")
     if count:
         raise StoreError(f"{count} things are damaged in {folder.root}")
     if not_rebuilt:
@@ -68,6 +72,42 @@ def gc(
     total = sum(removal.size for removal in removals) / 1e9
     end = "removed" if remove else "could go; say --remove"
     say(console, f"{len(removals)} places, {total:.3f} GB {end}" if removals else "nothing to remove")
+
+
+def rm(
+    jobs: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="JOB [JOB ...]", help="Finished jobs, by name or the beginning of it."),
+    ],
+    dependents: Annotated[bool, tyro.conf.arg(help="Also everything that was made from them.")] = False,
+    remove: Annotated[bool, tyro.conf.arg(help="Remove them; otherwise they are only listed.")] = False,
+    store: Store = None,
+) -> None:
+    """Remove jobs from the store; without --remove, what would go and what was made from it."""
+    from tombola.lab.removal import removals, remove_job
+    from tombola.lab.store import Store as StoreFolder
+
+    folder = StoreFolder(store, create=False)
+    console = InertConsole()
+    chosen, orphans = removals(folder, jobs, dependents=dependents)
+    for removal in chosen:
+        what = f"{removal.row.function}: {removal.row.result}" if removal.row else "damaged"
+        say(console, f"{removal.name[:12]} {what} ({_megabytes(removal.size)})")
+        if remove:
+            remove_job(folder, removal.name)
+    if orphans:
+        named = ", ".join(name[:12] for name in orphans[:_MOST_NAMED])
+        others = f" and {len(orphans) - _MOST_NAMED} more" if len(orphans) > _MOST_NAMED else ""
+        origin = "it" if len(chosen) == 1 else "them"
+        say(
+            console,
+            f"{many(len(orphans), 'job')} made from {origin}: {named}{others}; their results stay, "
+            "though verify will miss what they were made from; --dependents removes them too",
+        )
+    end = "removed" if remove else "would go; say --remove"
+    size = _megabytes(sum(removal.size for removal in chosen))
+    say(console, f"{many(len(chosen), 'job')}, {size} {end}")
 
 
 def export(
@@ -107,7 +147,7 @@ def export(
         return
     exported = exporting.export_tickets(folder, names, file, tickets)
     size = _megabytes(file.stat().st_size)
-    jobs, carried = _many("job", exported.jobs), _many("ticket", exported.tickets)
+    jobs, carried = many(exported.jobs, "job"), many(exported.tickets, "ticket")
     say(console, f"{file}: {size}, {jobs} without weights, {carried}")
     for start, (bytes_, cause) in exported.carried.items():
         say(console, f"the dense start {start[:12]} goes along whole, {_megabytes(bytes_)} of it: {cause}")
@@ -130,44 +170,5 @@ def import_(
     names = import_archive(folder, file)
     tickets = sum(is_ticket(folder, name) and not folder.is_thin(name) for name in names)
     jobs = sum(not is_ticket(folder, name) for name in names)
-    also = f" and {_many('ticket', tickets)}" if tickets else ""
-    say(InertConsole(), f"job {names[0][:12]}" if len(names) == 1 else f"{_many('job', jobs)}{also}")
-
-
-def _many(thing: str, count: int) -> str:
-    return f"{count} {thing}{'s' if count != 1 else ''}"
-
-
-def ls(
-    store: Store = None,
-    function: Annotated[
-        str | None, tyro.conf.arg(help="Only jobs of this function: train, barrier, ...")
-    ] = None,
-    tickets: Annotated[bool, tyro.conf.arg(help="Also the tickets of rounds.")] = False,
-) -> None:
-    """What the store holds: one line a job."""
-    from tombola.lab.listing import listing
-    from tombola.lab.store import Store as StoreFolder
-
-    console = InertConsole()
-    if not console.is_terminal:
-        console.width = 200  # a file has room
-    console.print(listing(StoreFolder(store, create=False), function, tickets=tickets), crop=False)
-
-
-def show(
-    name: Annotated[
-        str,
-        tyro.conf.Positional,
-        tyro.conf.arg(help="A job's name or its beginning, or a ticket or run file."),
-    ],
-    store: Store = None,
-) -> None:
-    """A job's description, result and parents; or what a ticket or run file holds."""
-    from tombola.lab.listing import show_file, show_job
-    from tombola.lab.store import Store as StoreFolder
-
-    if Path(name).is_file():
-        InertConsole().print(show_file(Path(name)), crop=False)
-    else:
-        InertConsole().print(show_job(StoreFolder(store, create=False), name), crop=False)
+    also = f" and {many(tickets, 'ticket')}" if tickets else ""
+    say(InertConsole(), f"job {names[0][:12]}" if len(names) == 1 else f"{many(jobs, 'job')}{also}")

@@ -76,6 +76,20 @@ class Bench:
         return max(fitting, key=lambda speed: speed.images_per_second, default=None)
 
 
+def check_cases(cases: Iterable[Case], device: torch.device, repeats: int) -> None:
+    """Raises :class:`~tombola.errors.RecipeError` for cases that cannot be measured."""
+    if repeats < 1:
+        raise RecipeError(f"repeats is {repeats}; measure each case at least once")
+    for case in cases:
+        for what, value in (("batch size", case.batch_size), ("slots", case.packed), ("size", case.size)):
+            if value < 1:
+                raise RecipeError(f"{what} is {value}; it must be at least 1")
+        if device.type == "cpu" and case.packed > 1:
+            raise RecipeError(
+                "on a CPU trainings are not packed: each core is a worker of its own; leave out --slots"
+            )
+
+
 def bench(
     cases: Iterable[Case],
     device: torch.device,
@@ -91,10 +105,7 @@ def bench(
     memory.
     """
     cases = tuple(cases)
-    if device.type == "cpu" and any(case.packed > 1 for case in cases):
-        raise RecipeError(
-            "on a CPU trainings are not packed: each core is a worker of its own; leave out --slots"
-        )
+    check_cases(cases, device, repeats)
     speeds = []
     with intra_op_threads(1):  # as a worker has on a CPU
         machine = measure_machine(device)

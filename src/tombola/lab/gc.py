@@ -27,8 +27,8 @@ Keep = Literal["all", "needed", "tickets"]
 
 # Names of files until they are complete; see tombola.disk.
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}")
-# Workplaces that are no job's: imports, results being replaced, and trials of the file system.
-_TEMPORARY = re.compile(r"\.(import|recompute|tried)\.[0-9a-f]{8}")
+# Workplaces that are no job's: imports, results being replaced or removed, and trials of the file system.
+_TEMPORARY = re.compile(r"\.(import|recompute|removed|tried)\.[0-9a-f]{8}")
 # Seconds for which new files stay: a driver may be about to need them.
 _GRACE = 86400.0
 

@@ -1,4 +1,4 @@
-"""Listings of a store and details of one job or file: the texts behind ``tombola ls`` and ``tombola show``.
+"""What a store holds, one line a job: behind ``tombola ls``.
 
 A listing reads one line for each job from an index in the store (``.index.json``), which is written again
 whenever it is missing, from another version of tombola, or a job is newer than it.
@@ -8,33 +8,31 @@ from __future__ import annotations
 
 import json
 import os
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
-from itertools import islice
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
-from rich.tree import Tree
 
 from tombola.disk import write_whole
 from tombola.errors import JobError, StoreError, reason
 from tombola.lab.description import TICKET_FUNCTION
-from tombola.lab.store import TICKET_KIND, Store, is_at_its_place, read_json
+from tombola.lab.selection import jobs_where, parse_condition
+from tombola.lab.store import Store, is_at_its_place, read_json
+from tombola.lab.unfinished import UnfinishedJob, unfinished_jobs
+from tombola.table.number import many
 from tombola.untrusted import OTHER_FORM, printable
 from tombola.version import __version__
 
 _INDEX = ".index.json"
 # Between two columns of a listing.
 _GAP = "  "
-# Lines of each part of what is shown of a job, and characters of one of them.
-_MOST_LINES, _LONGEST_LEAF = 500, 2_000
 
 
 class JobRow(NamedTuple):
@@ -48,48 +46,113 @@ class JobRow(NamedTuple):
     seconds: float
 
 
-def listing(store: Store, function: str | None = None, *, tickets: bool = False) -> RenderableType:
-    """A table with one line for each finished job, oldest first, and the errors of damaged ones.
+Sort = Literal["time", "seconds", "function", "name"]
+
+_SORTS: Mapping[Sort, Callable[[JobRow], tuple[Any, ...]]] = {
+    "time": lambda row: (row.started, row.name),
+    "seconds": lambda row: (row.seconds, row.started, row.name),
+    "function": lambda row: (row.function, row.started, row.name),
+    "name": lambda row: (row.name,),
+}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The jobs of a store that were asked for, to be printed or written as JSON.
+
+    finished: in the order asked for. unfinished: those that run, failed or were interrupted.
+    hidden_tickets: tickets of rounds that were left out. damaged: errors of jobs that cannot be read.
+    """
+
+    store: Store
+    finished: Sequence[JobRow]
+    unfinished: Sequence[UnfinishedJob] = ()
+    hidden_tickets: int = 0
+    damaged: Sequence[StoreError] = ()
+    asked: str = ""
+
+    def __rich__(self) -> RenderableType:
+        if not self.finished and not self.unfinished and not self.damaged:
+            asked = f"{self.asked} " if self.asked else ""
+            return Group(dim_line(f"no {asked}jobs in the store at {self.store.root}"))
+        total = sum(row.seconds for row in self.finished)
+        count = many(len(self.finished), "job")
+        states = Counter(job.state for job in self.unfinished)
+        unfinished = "".join(f"{number} {state}, " for state, number in sorted(states.items()))
+        return Group(
+            _JobTable(self.finished, self.unfinished),
+            *(Text(printable(str(error)), style="red") for error in self.damaged),
+            dim_line(
+                f"{count}, {unfinished}{_hidden_tickets(self.hidden_tickets)}{total:.0f} s of work, "
+                f"in {self.store.root}"
+            ),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as an object: finished and unfinished jobs with their full names, and what is damaged."""
+        return {
+            "store": str(self.store.root),
+            "jobs": [{"state": "finished", **row._asdict()} for row in self.finished],
+            "unfinished": [asdict(job) for job in self.unfinished],
+            "tickets_not_listed": self.hidden_tickets,
+            "damaged": [str(error) for error in self.damaged],
+        }
+
+
+def listing(
+    store: Store,
+    function: str | None = None,
+    *,
+    tickets: bool = False,
+    where: Sequence[str] = (),
+    sort: Sort = "time",
+    last: int | None = None,
+) -> Listing:
+    """The jobs of a store, oldest first, with those that were begun and not finished.
 
     function: only jobs of this function.
     tickets: also the tickets of rounds; by default they are only counted, unless ``function`` is theirs.
+    where: conditions such as ``momentum=0.9``, see :mod:`tombola.lab.selection`; what is unfinished is left
+        out then, since nothing tells what it measures.
+    last: only so many of the finished ones, from the end of the order that ``sort`` says.
+
+    Raises :class:`~tombola.errors.JobError` for a condition that says nothing or names no field, and for
+    fewer than one job.
     """
+    if last is not None and last < 1:
+        raise JobError(f"last is {last}; ask for at least one job")
+    conditions = [parse_condition(text) for text in where]
     every, damaged = _indexed_rows(store)
     shown = tickets or function == TICKET_FUNCTION
     rows = [row for row in every if function is None or row.function == function]
-    hidden = 0 if function else sum(row.function == TICKET_FUNCTION for row in rows if not shown)
+    hidden = 0 if function or where else sum(row.function == TICKET_FUNCTION for row in rows if not shown)
     rows = [row for row in rows if shown or row.function != TICKET_FUNCTION]
-    if not rows and not damaged:
-        return Group(_dim_line(f"no {function + ' ' if function else ''}jobs in the store at {store.root}"))
-    rows.sort(key=_age)
-    total = sum(row.seconds for row in rows)
-    return Group(
-        _JobTable(rows),
-        *(Text(printable(str(error)), style="red") for error in damaged),
-        _dim_line(f"{len(rows)} jobs, {_hidden_tickets(hidden)}{total:.0f} s of work, in {store.root}"),
-    )
+    if conditions:
+        chosen = set(jobs_where(store, (row.name for row in rows), conditions))
+        rows = [row for row in rows if row.name in chosen]
+    rows.sort(key=_SORTS[sort])
+    unfinished = [
+        job for job in unfinished_jobs(store) if not where and (function is None or job.function == function)
+    ]
+    asked = ", ".join([*([function] if function else []), *where])
+    return Listing(store, rows[-last:] if last else rows, unfinished, hidden, damaged, asked)
 
 
 def finished_names(store: Store) -> tuple[list[str], list[StoreError]]:
     """The names of all finished jobs but tickets, oldest first, and the errors of those that are damaged."""
     rows, damaged = _indexed_rows(store)
-    return [row.name for row in sorted(rows, key=_age) if row.function != TICKET_FUNCTION], damaged
-
-
-def _age(row: JobRow) -> tuple[str, str]:
-    """What finished jobs are sorted by: when they were begun."""
-    return row.started, row.name
+    return [row.name for row in sorted(rows, key=_SORTS["time"]) if row.function != TICKET_FUNCTION], damaged
 
 
 def _hidden_tickets(tickets: int) -> str:
     """The part of the last line that counts tickets left out."""
-    return f"{tickets} ticket{'s' if tickets != 1 else ''} not listed (--tickets), " if tickets else ""
+    return f"{many(tickets, 'ticket')} not listed (--tickets), " if tickets else ""
 
 
 class _JobTable:
     """A table of jobs as wide as the terminal. Rich's own table takes seconds for thousands of rows."""
 
-    def __init__(self, rows: Sequence[JobRow]) -> None:
+    def __init__(self, rows: Sequence[JobRow], unfinished: Sequence[UnfinishedJob]) -> None:
         self._cells = [
             (
                 printable(row.name[:12]),
@@ -100,7 +163,7 @@ class _JobTable:
                 f"{row.seconds:.1f}",
             )
             for row in rows
-        ]
+        ] + [(job.name[:12], printable(job.function), job.detail, job.state, "", "") for job in unfinished]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         header = ("job", "function", "arguments", "result", "started", "seconds")
@@ -127,7 +190,7 @@ def _fit(cell: str, width: int) -> str:
     return cell + " " * (width - length) if length <= width else set_cell_size(cell, width - 1) + "…"
 
 
-def _dim_line(text: str) -> Text:
+def dim_line(text: str) -> Text:
     """A line that is not broken where it is too long, so that the path in it can be copied."""
     return Text(text, style="dim", no_wrap=True, overflow="ignore")
 
@@ -143,12 +206,7 @@ def _indexed_rows(store: Store) -> tuple[list[JobRow], list[StoreError]]:
             rows[name] = entry
             continue
         try:
-            description, provenance = store.description(name), store.provenance(name)
-            row = _checked_row(
-                name, description["function"], _arguments_line(description),
-                _result_line(store, store.numbers(name), description), provenance["started"],
-                provenance["seconds"],
-            )  # fmt: skip
+            row = job_row(store, name)
         except StoreError as error:
             damaged.append(error)
         except OTHER_FORM as error:
@@ -161,6 +219,15 @@ def _indexed_rows(store: Store) -> tuple[list[JobRow], list[StoreError]]:
         with suppress(StoreError):  # a store of another user's, or a full disk: the jobs are read again then
             write_whole(store.root / _INDEX, json.dumps(content).encode())
     return [row for _, row in rows.values()], damaged
+
+
+def job_row(store: Store, name: str) -> JobRow:
+    """The row of a finished job, read from its files."""
+    description, provenance = store.description(name), store.provenance(name)
+    return _checked_row(
+        name, description["function"], _arguments_line(description),
+        _result_line(store, store.numbers(name), description), provenance["started"], provenance["seconds"],
+    )  # fmt: skip
 
 
 def _change_times(store: Store) -> list[tuple[str, int]]:
@@ -204,94 +271,12 @@ def _checked_row(
     return JobRow(name, str(function), str(arguments), str(result), str(started), float(seconds))
 
 
-def show_job(store: Store, prefix: str) -> RenderableType:
-    """A finished job's arguments, with those of the jobs behind it, its result and provenance."""
-    name = store.find(prefix)
-    description = store.description(name)
-    tree = Tree(Text(_cut(printable(f"{description['function']} {name}")), style="bold"))
-    _add_arguments(store, tree, description, depth=3)
-    provenance, result = Tree("provenance"), Tree("result")
-    for branch, entries in ((provenance, store.provenance(name)), (result, store.numbers(name))):
-        for key, value in islice(entries.items(), _MOST_LINES):
-            branch.add(_leaf(key, _brief(value)))
-        if len(entries) > _MOST_LINES:
-            branch.add(f"... {len(entries) - _MOST_LINES:,} more not shown")
-    return Group(tree, result, provenance, _dim_line(f"folder: {store.folder(name)}"))
-
-
-def show_file(path: Path) -> RenderableType:
-    """The facts of a ticket or run file; :class:`~tombola.errors.JobError` for any other file."""
-    from tombola import files
-    from tombola.ticket import Ticket
-    from tombola.training.run import Run
-
-    kind = files.file_kind(path)
-    if kind not in (TICKET_KIND, "tombola.run/1"):
-        raise JobError(f"{path} holds {kind!r}; show knows tickets and runs")
-    loaded = Ticket.load(path) if kind == TICKET_KIND else Run.load(path)
-    ticket = loaded if isinstance(loaded, Ticket) else loaded.ticket
-    facts = {
-        "network": json.dumps(ticket.network.description()),
-        "sparsity": f"{100 * ticket.sparsity:.2f}% ({ticket.kept:,} of {ticket.total:,} prunable weights)",
-        "round": ticket.round,
-        "start": f"{ticket.start_fingerprint[:12]}, taken at {ticket.place}",
-        "dense start": "in this file" if ticket.complete else "elsewhere",
-    }
-    if isinstance(loaded, Run):
-        facts |= loaded.summary()
-    tree = Tree(Text(f"{kind} {path}", style="bold"))
-    for key, value in facts.items():
-        tree.add(_leaf(key, value))
-    return tree
-
-
-def _leaf(key: str, value: object) -> Text:
-    """A leaf of a tree; brackets and control characters in it change nothing on a terminal."""
-    return Text(_cut(printable(f"{key}: {value}")))
-
-
-def _cut(text: str) -> str:
-    """A text without what is beyond its longest length."""
-    return text if len(text) <= _LONGEST_LEAF else f"{text[:_LONGEST_LEAF]}…"
-
-
-def _add_arguments(store: Store, tree: Tree, description: Mapping[str, Any], depth: int) -> None:
-    """Add the arguments of a call to a tree, and to some depth those of the jobs among them.
-
-    The nearest first, up to so many lines: few jobs can have any number of paths to those behind them.
-    """
-    read = cache(lambda name: store.description(name) if store.has(name) else None)
-    pending, lines = deque([(tree, description, depth)]), 0
-    while pending and lines < _MOST_LINES:
-        parent_tree, call, levels = pending.popleft()
-        shown = list(islice(call["arguments"].items(), _MOST_LINES - lines))
-        lines += len(shown)
-        for key, value in shown:
-            if not (isinstance(value, dict) and "job" in value):
-                parent_tree.add(_leaf(key, _brief(value)))
-                continue
-            parent = value.get("call") or read(value["job"])
-            if parent is None:
-                parent_tree.add(_leaf(key, f"job {value['job'][:12]} (gone)"))
-                continue
-            label = parent["function"] + ("" if "call" in value else f" {value['job'][:12]}")
-            branch = parent_tree.add(_leaf(key, label))
-            if levels > 0:
-                pending.append((branch, parent, levels - 1))
-            else:
-                branch.add("...")
-        if len(shown) < len(call["arguments"]):
-            parent_tree.add(f"... {len(call['arguments']) - len(shown):,} more arguments not shown")
-    if pending:
-        tree.add(f"... what {len(pending):,} of these jobs and calls were made from is not shown")
-
-
 def _arguments_line(description: Mapping[str, Any]) -> str:
     """The arguments of a call on one line."""
-    return ", ".join(f"{key} {_brief(value)}" for key, value in description["arguments"].items())
+    return ", ".join(f"{key} {brief(value)}" for key, value in description["arguments"].items())
 
 
-def _brief(value: Any) -> str:
+def brief(value: Any) -> str:
     """A JSON value in few words; a reference as its job, data or function."""
     if isinstance(value, dict):
         if "job" in value:
@@ -299,11 +284,11 @@ def _brief(value: Any) -> str:
             return f"{call.get('function')}(...)" if isinstance(call, dict) else str(value["job"])[:12]
         if value.keys() == {"data"}:
             return str(value["data"])
-        return "{" + ", ".join(f"{key} {_brief(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key} {brief(item)}" for key, item in value.items()) + "}"
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list):
-        items = [_brief(item) for item in value]
+        items = [brief(item) for item in value]
         return "[" + ", ".join(items if len(items) <= 6 else [*items[:3], "...", items[-1]]) + "]"
     return str(value)
 
@@ -323,7 +308,7 @@ def _result_line(store: Store, numbers: Mapping[str, Any], description: Mapping[
         if any(isinstance(loss, dict) for loss in value.get("losses", ())):  # {"float": "nan"}
             return f"barrier undefined{star}"
         return f"barrier {max(errors) - (errors[0] + errors[-1]) / 2:.2f} points{star}"
-    return _brief(value)[:60]
+    return brief(value)[:60]
 
 
 def _has_failed_end(store: Store, barrier: Mapping[str, Any], arguments: Mapping[str, Any]) -> bool:

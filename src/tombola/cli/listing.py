@@ -1,0 +1,99 @@
+"""``tombola ls``, ``show`` and ``diff``: finding jobs again, looking at one, and comparing two."""
+
+from __future__ import annotations
+
+import json as json_text
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from tombola.cli.arguments import Store
+from tombola.cli.console import InertConsole, write_out
+
+AsJson = Annotated[bool, tyro.conf.arg(name="json", help="As JSON.")]
+
+
+def ls(
+    store: Store = None,
+    function: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="NAME", help="Only jobs of this function: train, barrier, ...", help_behavior_hint=""
+        ),
+    ] = None,
+    where: Annotated[
+        tuple[str, ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(
+            metavar="CONDITION",
+            help="Only jobs that measured this, such as momentum=0.9 or 'sparsity>80'; may be given several "
+            "times. Fields are those of tombola table.",
+            help_behavior_hint="",
+        ),
+    ] = (),
+    sort: Annotated[
+        Literal["time", "seconds", "function", "name"], tyro.conf.arg(help="The order of the lines.")
+    ] = "time",
+    last: Annotated[
+        int | None,
+        tyro.conf.arg(metavar="N", help="Only the last so many in that order.", help_behavior_hint=""),
+    ] = None,
+    tickets: Annotated[bool, tyro.conf.arg(help="Also the tickets of rounds.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What the store holds: one line a job, with those that run, failed or were interrupted."""
+    from tombola.lab.listing import listing
+    from tombola.lab.store import Store as StoreFolder
+
+    folder = StoreFolder(store, create=False)
+    shown = listing(folder, function, tickets=tickets, where=where, sort=sort, last=last)
+    if as_json:
+        _write_json(shown.to_json())
+        return
+    console = InertConsole()
+    if not console.is_terminal:
+        console.width = 200  # a file has room
+    console.print(shown, crop=False)
+
+
+def show(
+    name: Annotated[
+        str,
+        tyro.conf.Positional,
+        tyro.conf.arg(help="A job's name or its beginning, or a ticket or run file."),
+    ],
+    store: Store = None,
+) -> None:
+    """A job's description, learning curve, result and all that it was made from; or what a file holds."""
+    from tombola.lab.details import show_file, show_job
+    from tombola.lab.store import Store as StoreFolder
+
+    if Path(name).is_file():
+        InertConsole().print(show_file(Path(name)), crop=False)
+    else:
+        InertConsole().print(show_job(StoreFolder(store, create=False), name), crop=False)
+
+
+def diff(
+    first: Annotated[str, tyro.conf.Positional, tyro.conf.arg(help="A job's name or its beginning.")],
+    second: Annotated[str, tyro.conf.Positional, tyro.conf.arg(help="Another.")],
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """What two finished jobs differ in: what they measured, their arguments, numbers and provenance."""
+    from tombola.lab.details import difference
+    from tombola.lab.store import Store as StoreFolder
+
+    shown = difference(StoreFolder(store, create=False), first, second)
+    if as_json:
+        _write_json(shown.to_json())
+        return
+    console = InertConsole()
+    if not console.is_terminal:
+        console.width = 200  # a file has room
+    console.print(shown, crop=False)
+
+
+def _write_json(value: dict[str, Any]) -> None:
+    write_out(json_text.dumps(value, indent=2) + "\n")

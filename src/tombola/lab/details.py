@@ -1,0 +1,250 @@
+"""What one job or file holds, and how two jobs differ: behind ``tombola show`` and ``tombola diff``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from tombola.errors import JobError, StoreError
+from tombola.lab.description import parents
+from tombola.lab.lineage import Lineages
+from tombola.lab.listing import brief, dim_line, job_row
+from tombola.lab.measurement import measurement_of
+from tombola.lab.store import TICKET_KIND, Store
+from tombola.untrusted import OTHER_FORM, printable
+
+# The column of a run's history that is drawn, and what a line of text is drawn with.
+_ACCURACY = "test_accuracy"
+_BLOCKS = "▁▂▃▄▅▆▇█"
+# Parts of the provenance that differ between any two jobs.
+_ALWAYS_DIFFERENT = frozenset({"sums", "pid", "started"})
+# Lines of each part of what is shown of a job, and characters of one of them.
+_MOST_LINES, _LONGEST_LEAF = 500, 2_000
+
+
+def show_job(store: Store, prefix: str) -> RenderableType:
+    """A finished job: arguments, learning curve, result, all jobs that it was made from, and provenance."""
+    name = store.find(prefix)
+    description = store.description(name)
+    tree = Tree(Text(_cut(printable(f"{description['function']} {name}")), style="bold"))
+    _add_arguments(store, tree, description, depth=3)
+    provenance, result = Tree("provenance"), Tree("result")
+    for branch, entries in ((provenance, store.provenance(name)), (result, store.numbers(name))):
+        for key, value in islice(entries.items(), _MOST_LINES):
+            branch.add(_leaf(key, brief(value)))
+        if len(entries) > _MOST_LINES:
+            branch.add(f"... {len(entries) - _MOST_LINES:,} more not shown")
+    curve, origin = _learning_curve(store, name), _origin(store, name)
+    folder = dim_line(f"folder: {store.folder(name)}")
+    return Group(tree, *curve, result, *origin, provenance, folder)
+
+
+def _learning_curve(store: Store, name: str) -> list[RenderableType]:
+    """The test accuracy of a run over its epochs on one line; nothing for other jobs."""
+    try:
+        accuracies = [float(row[_ACCURACY]) for row in store.history(name) if row.get(_ACCURACY)]
+    except (StoreError, *OTHER_FORM):
+        return []  # its numbers are shown all the same
+    accuracies = [accuracy for accuracy in accuracies if math.isfinite(accuracy)]
+    if len(accuracies) < 2:
+        return []
+    best = max(range(len(accuracies)), key=accuracies.__getitem__)
+    ends = f"{accuracies[0]:.2f}% to {accuracies[-1]:.2f}%, best {accuracies[best]:.2f}%"
+    return [Text(f"test accuracy {sparkline(accuracies)} {ends}")]
+
+
+def sparkline(values: Sequence[float], width: int = 60) -> str:
+    """A curve as a line of block characters, from the lowest of its values to the highest.
+
+    width: the most characters; of more values each character is the last of its share.
+    """
+    if len(values) > width:
+        values = [values[(index + 1) * len(values) // width - 1] for index in range(width)]
+    low, high = min(values), max(values)
+    if low == high:
+        return _BLOCKS[0] * len(values)
+    return "".join(_BLOCKS[round((value - low) / (high - low) * (len(_BLOCKS) - 1))] for value in values)
+
+
+def _origin(store: Store, name: str) -> list[RenderableType]:
+    """All finished jobs that a job was made from, a line each, the nearest first."""
+    lines: list[str] = []
+    pending, seen = deque(sorted(parents(store.description(name)))), {name}
+    while pending and len(lines) < _MOST_LINES:
+        parent = pending.popleft()
+        if parent in seen:
+            continue
+        seen.add(parent)
+        if not store.has(parent):
+            lines.append(f"{parent[:12]} (gone)")
+            continue
+        try:
+            row = job_row(store, parent)
+            pending.extend(sorted(parents(store.description(parent))))
+        except (StoreError, *OTHER_FORM):
+            lines.append(f"{parent[:12]} (damaged)")
+            continue
+        lines.append(f"{parent[:12]} {row.function}: {row.result}")
+    if not lines:
+        return []
+    tree = Tree(f"made from {len(lines)}{' and more' if pending else ''} job{'s' * (len(lines) != 1)}")
+    for line in lines:
+        tree.add(Text(_cut(printable(line))))
+    return [tree]
+
+
+def show_file(path: Path) -> RenderableType:
+    """The facts of a ticket or run file; :class:`~tombola.errors.JobError` for any other file."""
+    from tombola import files
+    from tombola.ticket import Ticket
+    from tombola.training.run import Run
+
+    kind = files.file_kind(path)
+    if kind not in (TICKET_KIND, "tombola.run/1"):
+        raise JobError(f"{path} holds {kind!r}; show knows tickets and runs")
+    loaded = Ticket.load(path) if kind == TICKET_KIND else Run.load(path)
+    ticket = loaded if isinstance(loaded, Ticket) else loaded.ticket
+    facts = {
+        "network": json.dumps(ticket.network.description()),
+        "sparsity": f"{100 * ticket.sparsity:.2f}% ({ticket.kept:,} of {ticket.total:,} prunable weights)",
+        "round": ticket.round,
+        "start": f"{ticket.start_fingerprint[:12]}, taken at {ticket.place}",
+        "dense start": "in this file" if ticket.complete else "elsewhere",
+    }
+    if isinstance(loaded, Run):
+        facts |= loaded.summary()
+    tree = Tree(Text(f"{kind} {path}", style="bold"))
+    for key, value in facts.items():
+        tree.add(_leaf(key, value))
+    return tree
+
+
+def _leaf(key: str, value: object) -> Text:
+    """A leaf of a tree; brackets and control characters in it change nothing on a terminal."""
+    return Text(_cut(printable(f"{key}: {value}")))
+
+
+def _cut(text: str) -> str:
+    """A text without what is beyond its longest length."""
+    return text if len(text) <= _LONGEST_LEAF else f"{text[:_LONGEST_LEAF]}…"
+
+
+def _add_arguments(store: Store, tree: Tree, description: Mapping[str, Any], depth: int) -> None:
+    """Add the arguments of a call to a tree, and to some depth those of the jobs among them.
+
+    The nearest first, up to so many lines: few jobs can have any number of paths to those behind them.
+    """
+    read = cache(lambda name: store.description(name) if store.has(name) else None)
+    pending, lines = deque([(tree, description, depth)]), 0
+    while pending and lines < _MOST_LINES:
+        parent_tree, call, levels = pending.popleft()
+        shown = list(islice(call["arguments"].items(), _MOST_LINES - lines))
+        lines += len(shown)
+        for key, value in shown:
+            if not (isinstance(value, dict) and "job" in value):
+                parent_tree.add(_leaf(key, brief(value)))
+                continue
+            parent = value.get("call") or read(value["job"])
+            if parent is None:
+                parent_tree.add(_leaf(key, f"job {value['job'][:12]} (gone)"))
+                continue
+            label = parent["function"] + ("" if "call" in value else f" {value['job'][:12]}")
+            branch = parent_tree.add(_leaf(key, label))
+            if levels > 0:
+                pending.append((branch, parent, levels - 1))
+            else:
+                branch.add("...")
+        if len(shown) < len(call["arguments"]):
+            parent_tree.add(f"... {len(call['arguments']) - len(shown):,} more arguments not shown")
+    if pending:
+        tree.add(f"... what {len(pending):,} of these jobs and calls were made from is not shown")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What two finished jobs differ in; by part, what differs, with its value in each (None: it has none).
+
+    The parts: ``measured``, the fields of the keys of their numbers; ``arguments``, ``numbers`` and
+    ``provenance``, as they are written.
+    """
+
+    first: str
+    second: str
+    parts: Mapping[str, Mapping[str, tuple[Any, Any]]]
+
+    def __rich__(self) -> RenderableType:
+        if not any(self.parts.values()):
+            return Text(f"{self.first[:12]} and {self.second[:12]} differ in nothing")
+        table = Table("", self.first[:12], self.second[:12], box=None, pad_edge=False)
+        for part, differences in self.parts.items():
+            for index, (key, pair) in enumerate(islice(differences.items(), _MOST_LINES)):
+                if index == 0:
+                    table.add_row(Text(part, style="bold"))
+                cells = ("-" if value is None else _cut(printable(brief(value))) for value in pair)
+                table.add_row(Text(f"  {_cut(printable(key))}"), *map(Text, cells))
+            if len(differences) > _MOST_LINES:
+                table.add_row(Text(f"  ... {len(differences) - _MOST_LINES:,} more"))
+        return table
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as an object."""
+        parts = {part: {key: list(pair) for key, pair in pairs.items()} for part, pairs in self.parts.items()}
+        return {"first": self.first, "second": self.second, **parts}
+
+
+def difference(store: Store, first: str, second: str) -> Difference:
+    """What two finished jobs differ in, each by its name or the beginning of it.
+
+    Raises :class:`~tombola.errors.JobError` for a name that is not in the store, and
+    :class:`~tombola.errors.StoreError` for a damaged job.
+    """
+    names = store.find(first), store.find(second)
+    lineages = Lineages(store, ())
+
+    def pairs(entries: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, Any]]:
+        here, there = map(_flat, entries)
+        keys = dict.fromkeys((*here, *there))
+        return {key: (here.get(key), there.get(key)) for key in keys if here.get(key) != there.get(key)}
+
+    measured = [
+        {"function": item.function, **item.fields, "seed": item.seed}
+        for item in (measurement_of(lineages, name) for name in names)
+    ]
+    parts = {
+        "measured": pairs(measured),
+        "arguments": pairs([store.description(name)["arguments"] for name in names]),
+        "numbers": pairs([store.numbers(name) for name in names]),
+        "provenance": pairs(
+            [
+                {key: value for key, value in store.provenance(name).items() if key not in _ALWAYS_DIFFERENT}
+                for name in names
+            ]
+        ),
+    }
+    return Difference(*names, parts)
+
+
+def _flat(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Objects within objects as one, their keys joined by points; lists stay."""
+    flat: dict[str, Any] = {}
+    pending = deque([("", entries)])
+    while pending:
+        prefix, part = pending.popleft()
+        for key, value in part.items():
+            if isinstance(value, Mapping) and value and "job" not in value:
+                pending.append((f"{prefix}{key}.", value))
+            else:
+                flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,105 @@
+"""Finished jobs chosen by what they measured: behind ``tombola ls --where momentum=0.9``.
+
+The fields are those of the table's keys (:mod:`tombola.table.key`), read off the descriptions of a job and of
+all behind it: a barrier has the momentum of its runs, and a default counts like a value that was written.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tombola.errors import JobError, StoreError, unknown
+from tombola.lab.lineage import Lineages
+from tombola.lab.measurement import Measurement, measurement_of
+from tombola.lab.store import Store
+from tombola.table.key import Scalar
+from tombola.untrusted import OTHER_FORM
+
+_COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_CONDITION = re.compile(r"\s*([\w.-]+)\s*(!=|<=|>=|=|<|>)\s*(.*?)\s*")
+# Values that a number should equal may be rounded to this share of it: 89.26 is found by sparsity=89.26.
+_ROUNDED = 1e-3
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A field of a job's key, compared with a value."""
+
+    field: str
+    comparison: str
+    value: str
+
+    def holds(self, value: Scalar) -> bool:
+        """Whether it holds for the field's value; a field without a value fulfils only ``!=``."""
+        if value is None:
+            return self.comparison == "!="
+        here, there = _number(value), _number(self.value)
+        if here is None or there is None:
+            equal = str(value).lower() == self.value.lower()
+            return {"=": equal, "!=": not equal}.get(self.comparison, False)
+        if self.comparison in ("=", "!="):
+            equal = abs(here - there) <= _ROUNDED * max(abs(here), abs(there))
+            return equal == (self.comparison == "=")
+        return _COMPARISONS[self.comparison](here, there)
+
+
+def parse_condition(text: str) -> Condition:
+    """The condition that a text says; :class:`~tombola.errors.JobError` for a text that says none."""
+    match = _CONDITION.fullmatch(text)
+    if match is None or not match[3]:
+        allowed = ", ".join(_COMPARISONS)
+        raise JobError(f"{text!r} is no condition; say a field, one of {allowed}, and a value: momentum=0.9")
+    return Condition(match[1].replace("-", "_"), match[2], match[3])
+
+
+def jobs_where(store: Store, names: Iterable[str], conditions: Sequence[Condition]) -> list[str]:
+    """Those of some finished jobs for which all conditions hold, in their order.
+
+    Jobs whose descriptions are damaged are left out.
+
+    Raises :class:`~tombola.errors.JobError` for a field that none of the jobs has.
+    """
+    lineages = Lineages(store, ())
+    fields_by_name: dict[str, Mapping[str, Scalar]] = {}
+    for name in names:
+        try:
+            fields_by_name[name] = _fields(measurement_of(lineages, name))
+        except (StoreError, *OTHER_FORM):
+            continue
+    known = {field for fields in fields_by_name.values() for field in fields}
+    for condition in conditions:
+        if fields_by_name and condition.field not in known:
+            raise JobError(unknown("field", condition.field, known))
+    return [
+        name
+        for name, fields in fields_by_name.items()
+        if all(condition.holds(fields.get(condition.field)) for condition in conditions)
+    ]
+
+
+def _fields(measurement: Measurement) -> dict[str, Scalar]:
+    """What a job can be chosen by."""
+    return {
+        **measurement.hidden, **measurement.fields, "function": measurement.function,
+        "kind": measurement.kind, "epochs": measurement.epochs, "seed": measurement.seed,
+    }  # fmt: skip
+
+
+def _number(value: Scalar) -> float | None:
+    """A value as a number, if it is one; true and false are words."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None

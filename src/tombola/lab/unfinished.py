@@ -1,0 +1,81 @@
+"""Jobs that were begun and are not finished: those that run, failed, or were interrupted.
+
+Read off their workplaces: the lease tells whether a process holds one, ``error.txt`` why its last attempt
+failed, ``under-way.json`` how far a training is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from tombola.errors import OddFile
+from tombola.lab.description import is_fingerprint
+from tombola.lab.lease import free, holder
+from tombola.lab.store import Store
+from tombola.lab.training_progress import TrainingProgress, trainings_in_progress
+from tombola.untrusted import printable, read_regular
+
+UnfinishedState = Literal["running", "failed", "interrupted"]
+
+# Characters of an error that are told.
+_LONGEST_ERROR = 300
+
+
+@dataclass(frozen=True)
+class UnfinishedJob:
+    """A job with a workplace and no result.
+
+    function: its name, "" where nothing says it. detail: how far it is and who holds it, why it failed, or
+    where it goes on.
+    """
+
+    name: str
+    state: UnfinishedState
+    function: str
+    detail: str
+
+
+def unfinished_jobs(store: Store) -> Iterator[UnfinishedJob]:
+    """The jobs that were begun in a store and are not finished, sorted by name."""
+    trainings = trainings_in_progress(store)
+    for workplace in sorted((store.root / "work").iterdir()):
+        name = workplace.name
+        if not is_fingerprint(name) or workplace.is_symlink() or not workplace.is_dir() or store.has(name):
+            continue
+        training = trainings.get(name)
+        function = training.function if training else ""
+        if not free(workplace):
+            yield UnfinishedJob(name, "running", function, _running(workplace, training))
+        elif error := _last_error(workplace):
+            yield UnfinishedJob(name, "failed", function, error)
+        else:
+            yield UnfinishedJob(name, "interrupted", function, _rest(workplace))
+
+
+def _running(workplace: Path, training: TrainingProgress | None) -> str:
+    """How far a job is, and which process holds it."""
+    owner = holder(workplace) or {}
+    held = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
+    if training is None:
+        return printable(held)
+    left = timedelta(seconds=round(training.left))
+    return printable(f"epoch {training.epoch} of {training.epochs}, left {left}, {held}")
+
+
+def _last_error(workplace: Path) -> str:
+    """The last line of a failure, which of a traceback is the error itself; "" without a failure."""
+    try:
+        text = read_regular(workplace / "error.txt").decode(errors="replace").rstrip()
+    except (OSError, OddFile):
+        return ""
+    return printable(text.rpartition("\n")[2])[:_LONGEST_ERROR]
+
+
+def _rest(workplace: Path) -> str:
+    """What a job that was interrupted has left."""
+    left = any(path.name.startswith("checkpoint") for path in workplace.iterdir())
+    return "goes on from its checkpoint" if left else "begins anew"

@@ -1,0 +1,210 @@
+"""Finding jobs again, what is unfinished, how two differ, and taking jobs away."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import tombola as tb
+from tombola.errors import JobError
+from tombola.lab import lease as leases
+from tombola.lab import removal
+from tombola.lab.chains import imp_jobs
+from tombola.lab.details import difference, sparkline
+from tombola.lab.gc import gc
+from tombola.lab.listing import listing
+from tombola.lab.removal import removals, remove_job
+from tombola.lab.selection import parse_condition
+from tombola.lab.store import Store
+from tombola.lab.unfinished import unfinished_jobs
+from tombola.lab.verify import verify
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[tb.Lab, dict[float, list[tb.Job]]]:
+    """A lab with two chains of two rounds, by momentum, and a barrier along the second."""
+    lab = tb.Lab(tmp_path_factory.mktemp("find") / "store")
+    chains = {
+        momentum: imp_jobs(
+            "convnet",
+            "digits",
+            tb.Recipe(epochs=2, batch_size=400, momentum=momentum),
+            rounds=1,
+            fraction=0.5,
+        )
+        for momentum in (0.0, 0.9)
+    }
+    line = tb.job(tb.barrier, *chains[0.9], "digits", points=3)
+    lab.run([*chains[0.0], *chains[0.9], line]).raise_failures()
+    return lab, {**chains, -1.0: [line]}
+
+
+def names(store: Store, *where: str, **options: object) -> set[str]:
+    return {row.name for row in listing(store, where=where, **options).finished}  # type: ignore[arg-type]
+
+
+def test_a_job_is_found_by_what_it_and_those_behind_it_are(
+    filled: tuple[tb.Lab, dict[float, list[tb.Job]]],
+) -> None:
+    lab, chains = filled
+    fast, slow, line = chains[0.9], chains[0.0], chains[-1.0][0]
+    # Momentum 0.9 is the default, which no description has.
+    assert names(lab.store, "momentum=0.9", "kind=run") == {job.name for job in fast}
+    assert names(lab.store, "momentum=0.9", "function=barrier") == {line.name}
+    assert names(lab.store, "momentum<0.5", "sparsity>=50", "kind=run") == {slow[1].name}
+    assert names(lab.store, "sparsity!=0", "kind=run") == {fast[1].name, slow[1].name}
+    assert names(lab.store, "network=CONVNET", "dataset=digits", "batch-size=400", "kind=run") == {
+        job.name for job in (*fast, *slow)
+    }
+    assert names(lab.store, "momentum=0.4") == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("momentum", "'momentum' is no condition; say a field, one of =, !=, <, <=, >, >=, and a value"),
+        ("momentum=", "is no condition"),
+        ("momenta=0.9", "no field 'momenta'; did you mean 'momentum'?"),
+    ],
+)
+def test_a_condition_that_says_nothing_is_refused(
+    filled: tuple[tb.Lab, dict[float, list[tb.Job]]], text: str, message: str
+) -> None:
+    with pytest.raises(JobError) as refused:
+        listing(filled[0].store, where=[text])
+    assert message in str(refused.value)
+
+
+def test_words_are_equal_or_not_and_have_no_order() -> None:
+    assert parse_condition("network=Resnet18").holds("resnet18")
+    assert not parse_condition("network<z").holds("resnet18")
+    assert parse_condition("pretrained=true").holds(True)
+    assert not parse_condition("pretrained=1").holds(True)
+    assert parse_condition("target!=mnist").holds(None)
+    assert not parse_condition("target=mnist").holds(None)
+    assert parse_condition("sparsity=89.26").holds(89.2625)
+
+
+def test_the_last_jobs_of_an_order(filled: tuple[tb.Lab, dict[float, list[tb.Job]]]) -> None:
+    lab, _ = filled
+    everything = listing(lab.store, sort="seconds").finished
+    assert [row.seconds for row in everything] == sorted(row.seconds for row in everything)
+    assert list(listing(lab.store, sort="seconds", last=2).finished) == list(everything[-2:])
+    with pytest.raises(JobError, match="last is 0; ask for at least one job"):
+        listing(lab.store, last=0)
+
+
+def test_a_listing_is_an_object_of_plain_values(filled: tuple[tb.Lab, dict[float, list[tb.Job]]]) -> None:
+    lab, chains = filled
+    read = json.loads(json.dumps(listing(lab.store, "train").to_json()))
+    assert read["store"] == str(lab.store.root)
+    assert {job["name"] for job in read["jobs"]} == {job.name for job in (*chains[0.0], *chains[0.9])}
+    assert {*read["jobs"][0]} == {"state", "name", "function", "arguments", "result", "started", "seconds"}
+    assert (read["unfinished"], read["damaged"]) == ([], [])
+
+
+def test_what_runs_failed_or_was_interrupted_is_listed(lab: tb.Lab) -> None:
+    running, failed, stopped = (f"{digit}" * 64 for digit in "abc")
+    lease = leases.acquire(lab.store.workplace(running))
+    assert lease is not None
+    for name, file, text in (
+        (failed, "error.txt", "Traceback\n  line\nValueError: no \x1b[31mred\n"),
+        (stopped, "checkpoint.0", ""),
+    ):
+        workplace = lab.store.workplace(name)
+        workplace.mkdir(parents=True)
+        (workplace / file).write_text(text)
+    try:
+        found = {job.name: job for job in unfinished_jobs(lab.store)}
+    finally:
+        lease.release()
+    assert {name: job.state for name, job in found.items()} == {
+        running: "running",
+        failed: "failed",
+        stopped: "interrupted",
+    }
+    assert found[running].detail.startswith("process ")
+    assert found[failed].detail.startswith("ValueError: no ")
+    assert "\x1b" not in found[failed].detail
+    assert found[stopped].detail == "goes on from its checkpoint"
+
+
+def test_two_jobs_differ_in_what_they_measured_and_in_what_came_out(
+    filled: tuple[tb.Lab, dict[float, list[tb.Job]]],
+) -> None:
+    lab, chains = filled
+    slow, fast = chains[0.0][0], chains[0.9][0]
+    parts = difference(lab.store, slow.name[:10], fast.name).parts
+    assert parts["measured"] == {"momentum": (0.0, 0.9)}
+    assert parts["arguments"] == {"recipe.momentum": (0.0, None)}
+    numbers = lab.numbers(slow), lab.numbers(fast)
+    assert parts["numbers"]["accuracy"] == tuple(each["accuracy"] for each in numbers)
+    assert not {"started", "pid", "sums"} & {*parts["provenance"]}
+    assert not any(difference(lab.store, slow.name, slow.name).parts.values())
+
+
+def test_a_curve_is_drawn_from_its_lowest_to_its_highest_value() -> None:
+    assert sparkline([0.0, 1.0, 2.0, 7.0]) == "▁▂▃█"
+    assert sparkline([3.0, 3.0]) == "▁▁"
+    long = sparkline(range(1000), width=10)  # type: ignore[arg-type]
+    assert (len(long), long[-1], sorted(long)) == (10, "█", list(long))
+
+
+def test_what_would_be_orphaned_is_told_and_nothing_else_goes(lab: tb.Lab, quick: tb.Recipe) -> None:
+    chain = imp_jobs("convnet", "digits", quick, rounds=1)
+    lab.run(chain).raise_failures()
+    first, ticket, second = chain[0], chain[1].parents[0], chain[1]
+    chosen, orphans = removals(lab.store, [first.name[:10]])
+    assert [removal.name for removal in chosen] == [first.name]
+    assert orphans == [ticket.name, second.name]
+    assert chosen[0].size == sum(file.stat().st_size for file in lab.store.folder(first.name).iterdir())
+    assert lab.store.has(first.name)  # only told
+
+    remove_job(lab.store, first.name)
+    assert not lab.store.has(first.name)
+    assert lab.numbers(second)
+    assert {damage.place.rpartition("/")[2] for damage in verify(lab.store)} == {ticket.name}
+    assert not list((lab.store.root / "work").iterdir())
+    # What was made from it stands, so nothing is computed for it; it alone is computed again, to the bit.
+    assert lab.run(second).computed == []
+    again = lab.run(first)
+    assert again.computed == [first.name]
+
+    everything, orphans = removals(lab.store, [first.name], dependents=True)
+    assert {removal.name for removal in everything} == {first.name, ticket.name, second.name}
+    assert orphans == []
+
+
+def test_a_job_under_way_is_not_removed(lab: tb.Lab, quick: tb.Recipe) -> None:
+    (run,) = imp_jobs("convnet", "digits", quick, rounds=0)
+    lab.run(run).raise_failures()
+    lease = leases.acquire(lab.store.workplace(run.name))
+    assert lease is not None
+    with pytest.raises(JobError, match=f"is working on job {run.name[:12]}; stop it first"):
+        remove_job(lab.store, run.name)
+    lease.release()
+    assert lab.store.has(run.name)
+
+
+def test_a_removal_that_is_cut_off_has_removed_the_job_whole(
+    lab: tb.Lab, quick: tb.Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run,) = imp_jobs("convnet", "digits", quick, rounds=0)
+    lab.run(run).raise_failures()
+
+    class PowerLoss(BaseException):
+        pass
+
+    def lost(path: Path, **options: object) -> None:
+        if path.name.startswith(".removed."):
+            raise PowerLoss
+
+    with monkeypatch.context() as patch:
+        patch.setattr(removal.disk, "remove_tree", lost)
+        with pytest.raises(PowerLoss):
+            remove_job(lab.store, run.name)
+    assert not lab.store.has(run.name)
+    assert not list(verify(lab.store))
+    left = [item.place for item in gc(lab.store, grace=-1.0, dry_run=False) if "removed" in item.place]
+    assert len(left) == 1
+    assert not (lab.store.root / left[0]).exists()
