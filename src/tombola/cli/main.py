@@ -27,7 +27,7 @@ from tombola.cli.plan import plan, studies
 from tombola.cli.report import claims, report
 from tombola.cli.run import run
 from tombola.cli.stop import UNFINISHED, joined, stops_end_here
-from tombola.cli.store import export, gc, import_, rm, verify
+from tombola.cli.store import doctor, export, gc, import_, rm, verify
 from tombola.cli.table import table
 from tombola.errors import ExperimentError, TombolaError, Unfinished, unknown
 from tombola.untrusted import printable_lines
@@ -49,6 +49,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "verify": verify,
     "gc": gc,
     "rm": rm,
+    "doctor": doctor,
     "export": export,
     "convert": convert,
     "import": import_,

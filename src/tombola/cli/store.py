@@ -1,4 +1,4 @@
-"""``tombola verify``, ``gc``, ``rm``, ``export`` and ``import``: looking after a store."""
+"""``tombola verify``, ``gc``, ``rm``, ``doctor``, ``export`` and ``import``: looking after a store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from tombola.cli.arguments import Imports, Store
-from tombola.cli.console import InertConsole, say
+from tombola.cli.console import InertConsole, say, write_out
 from tombola.cli.imports import import_files
 from tombola.errors import JobError, StoreError
 from tombola.table.number import many
@@ -108,6 +108,13 @@ def rm(
     end = "removed" if remove else "would go; say --remove"
     size = _megabytes(sum(removal.size for removal in chosen))
     say(console, f"{many(len(chosen), 'job')}, {size} {end}")
+
+
+def doctor(store: Store = None) -> None:
+    """Device, versions, store, data and last errors in one text, to paste into a report of a fault."""
+    from tombola.lab.doctor import examine
+
+    write_out(examine(store))
 
 
 def export(

@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+import tombola as tb
+from tombola.errors import StoreError
+from tombola.lab import doctor
+from tombola.lab.doctor import examine
+
+
+def part(text: str, heading: str) -> list[str]:
+    """The lines below a heading."""
+    lines = text.splitlines()
+    first = lines.index(heading) + 1
+    below = (index for index in range(first, len(lines)) if not lines[index].startswith("  "))
+    return [line.strip() for line in lines[first : next(below, len(lines))]]
+
+
+def test_the_machine_the_versions_and_the_store_are_told(lab: tb.Lab) -> None:
+    lab.run(tb.job(tb.initialize, "convnet", "digits", seed=0)).raise_failures()
+    workplace = lab.store.workplace("a" * 64)
+    workplace.mkdir(parents=True)
+    (workplace / "error.txt").write_text("Traceback\nRuntimeError: \x1b[31mno memory\n")
+    text = examine(lab.store.root)
+    assert f"torch as built: {torch.__version__}" in text
+    assert f"tombola: {tb.__version__}" in part(text, "versions")
+    assert {"holds: 1 finished job", "failed: 1 job"} <= {*part(text, "store")}
+    (error,) = part(text, "last errors")
+    assert error.startswith("aaaaaaaaaaaa: RuntimeError: ")
+    assert error.endswith("no memory")
+    assert "\x1b" not in text
+
+
+def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    assert part(examine(tmp_path / "none"), "store")[1] == "holds: nothing yet"
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_is_broken_does_not_hide_the_rest(lab: tb.Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(folder: Path) -> None:
+        raise StoreError("the file system cannot rename")
+
+    monkeypatch.setattr(doctor, "check_file_system", broken)
+    text = examine(lab.store.root)
+    assert part(text, "store")[-1] == "PROBLEM: the file system cannot rename"
+    assert part(text, "data sets in the cache")
