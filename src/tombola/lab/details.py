@@ -173,7 +173,7 @@ def _add_arguments(store: Store, tree: Tree, description: Mapping[str, Any], dep
 
 
 @dataclass(frozen=True)
-class Difference:
+class JobDifference:
     """What two finished jobs differ in; by part, what differs, with its value in each (None: it has none).
 
     The parts: ``measured``, the fields of the keys of their numbers; ``arguments``, ``numbers`` and
@@ -204,7 +204,7 @@ class Difference:
         return {"first": self.first, "second": self.second, **parts}
 
 
-def difference(store: Store, first: str, second: str) -> Difference:
+def difference(store: Store, first: str, second: str) -> JobDifference:
     """What two finished jobs differ in, each by its name or the beginning of it.
 
     Raises :class:`~tombola.errors.JobError` for a name that is not in the store, and
@@ -233,7 +233,7 @@ def difference(store: Store, first: str, second: str) -> Difference:
             ]
         ),
     }
-    return Difference(*names, parts)
+    return JobDifference(*names, parts)
 
 
 def _flat(entries: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,12 +69,12 @@ class Listing:
     unfinished: Sequence[UnfinishedJob] = ()
     hidden_tickets: int = 0
     damaged: Sequence[StoreError] = ()
-    asked: str = ""
+    filters: str = ""
 
     def __rich__(self) -> RenderableType:
         if not self.finished and not self.unfinished and not self.damaged:
-            asked = f"{self.asked} " if self.asked else ""
-            return Group(dim_line(f"no {asked}jobs in the store at {self.store.root}"))
+            filters = f"{self.filters} " if self.filters else ""
+            return Group(dim_line(f"no {filters}jobs in the store at {self.store.root}"))
         total = sum(row.seconds for row in self.finished)
         count = many(len(self.finished), "job")
         states = Counter(job.state for job in self.unfinished)
@@ -134,8 +134,8 @@ def listing(
     unfinished = [
         job for job in unfinished_jobs(store) if not where and (function is None or job.function == function)
     ]
-    asked = ", ".join([*([function] if function else []), *where])
-    return Listing(store, rows[-last:] if last else rows, unfinished, hidden, damaged, asked)
+    filters = ", ".join([*([function] if function else []), *where])
+    return Listing(store, rows[-last:] if last else rows, unfinished, hidden, damaged, filters)
 
 
 def finished_names(store: Store) -> tuple[list[str], list[StoreError]]:

@@ -1,4 +1,4 @@
-"""Removal of finished jobs from a store, and what others were made from them: behind ``tombola rm``.
+"""RemovedJob of finished jobs from a store, and what others were made from them: behind ``tombola rm``.
 
 A job leaves by one rename, under its lease, so that it is there whole or not at all; what a cut-off removal
 leaves behind, :mod:`tombola.lab.gc` takes away. Shared tensors that nothing refers to any more are left to it
@@ -23,7 +23,7 @@ from tombola.untrusted import OTHER_FORM
 
 
 @dataclass(frozen=True)
-class Removal:
+class RemovedJob:
     """A job to remove.
 
     row: what it is, or None if it cannot be read. size: bytes of its folder.
@@ -36,7 +36,7 @@ class Removal:
 
 def removals(
     store: Store, prefixes: Sequence[str], *, dependents: bool = False
-) -> tuple[list[Removal], list[str]]:
+) -> tuple[list[RemovedJob], list[str]]:
     """What would be removed with some jobs, and the names of finished jobs that would be orphaned.
 
     prefixes: jobs by name or the beginning of it. dependents: remove what was made from them as well.
@@ -106,10 +106,10 @@ def _all_made_from(made_from: Mapping[str, Sequence[str]], names: Iterable[str])
     return list(seen)[first:]
 
 
-def _removal(store: Store, name: str) -> Removal:
+def _removal(store: Store, name: str) -> RemovedJob:
     try:
         row = job_row(store, name)
     except (StoreError, *OTHER_FORM):
         row = None  # damaged ones can be removed, too
     size = sum(path.lstat().st_size for path in store.folder(name).iterdir())
-    return Removal(name, row, size)
+    return RemovedJob(name, row, size)

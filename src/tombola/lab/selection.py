@@ -76,10 +76,10 @@ def jobs_where(store: Store, names: Iterable[str], conditions: Sequence[Conditio
             fields_by_name[name] = _fields(measurement_of(lineages, name))
         except (StoreError, *OTHER_FORM):
             continue
-    known = {field for fields in fields_by_name.values() for field in fields}
+    fields_there = {field for fields in fields_by_name.values() for field in fields}
     for condition in conditions:
-        if fields_by_name and condition.field not in known:
-            raise JobError(unknown("field", condition.field, known))
+        if fields_by_name and condition.field not in fields_there:
+            raise JobError(unknown("field", condition.field, fields_there))
     return [
         name
         for name, fields in fields_by_name.items()
