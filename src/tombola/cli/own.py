@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from tombola.cli.arguments import Numbers
 from tombola.cli.console import InertConsole, check_writable, say
@@ -72,11 +72,12 @@ def run_own(
     settings: Settings,
     stop: Stop,
     recompute: Sequence[str] = (),
+    keep: Literal["all", "needed"] = "all",
 ) -> None:
     """Compute what is missing, and print the tables.
 
     stop: when work ends. recompute: names of functions and networks whose results, and all made from them,
-    are removed first.
+    are removed first. keep: weights to keep while it goes.
     """
     from tombola.experiments.compute import run_experiments
     from tombola.lab.lab import Lab
@@ -90,7 +91,7 @@ def run_own(
     console = InertConsole()
     say(console, f"{', '.join(experiment.name for experiment in experiments)}, store {lab.store.root}")
     with Bar(console, lab.store) as bar:
-        ran = run_experiments(lab, experiments, progress=bar, stop=stop, recompute=recompute)
+        ran = run_experiments(lab, experiments, progress=bar, stop=stop, recompute=recompute, keep=keep)
     print_tables(lab, experiments)
     raise_left(lab.store, stop, ran.outcome)
     ran.outcome.raise_failures()

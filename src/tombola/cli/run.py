@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -59,6 +59,13 @@ def run(
             "them; may be given several times."
         ),
     ] = (),
+    keep: Annotated[
+        Literal["all", "needed"],
+        tyro.conf.arg(
+            help="Weights to keep: all, or those of runs that something is still made from; the others are "
+            "trained again where another experiment wants them."
+        ),
+    ] = "all",
     scheduler: Annotated[
         str | None,
         tyro.conf.arg(
@@ -99,9 +106,9 @@ def run(
             "studies of the paper have no such file"
         )
     if own:
-        run_own(own, store, runners, settings, stop, recompute)
+        run_own(own, store, runners, settings, stop, recompute, keep)
     else:
-        _run_paper(names, all, scale, numbers, store, runners, settings, keep_going, stop)
+        _run_paper(names, all, scale, numbers, store, runners, settings, keep_going, stop, keep)
 
 
 def _run_paper(
@@ -114,6 +121,7 @@ def _run_paper(
     settings: Settings,
     keep_going: bool,
     stop: Stop,
+    keep: Literal["all", "needed"],
 ) -> None:
     from tombola.experiments.compute import done, run_experiments
     from tombola.experiments.last_scale import remember
@@ -135,7 +143,9 @@ def _run_paper(
         remember(lab.store, scale or PAPER, numbers.given())
 
     with Bar(console, lab.store) as bar:
-        ran = run_experiments(lab, bound, keep_going=keep_going, progress=bar, begun=begun, stop=stop)
+        ran = run_experiments(
+            lab, bound, keep_going=keep_going, progress=bar, begun=begun, stop=stop, keep=keep
+        )
     for experiment in bound:
         skipped = ran.skipped.get(experiment.name)
         say(console, f"{experiment.name}: skipped, {skipped}" if skipped else str(done(experiment, lab)))

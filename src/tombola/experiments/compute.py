@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from tombola.data.imageset import Data
 from tombola.data.load import load_data
@@ -20,6 +21,7 @@ from tombola.lab.driver import Outcome, Progress
 from tombola.lab.item import jobs_of, wanted_of
 from tombola.lab.job import data_behind
 from tombola.lab.lab import Lab
+from tombola.lab.thinning import ThinningProgress
 from tombola.table.table import Table
 
 
@@ -77,6 +79,7 @@ def run_experiments(
     begun: Callable[[], object] | None = None,
     stop: Stop | None = None,
     recompute: Sequence[str] = (),
+    keep: Literal["all", "needed"] = "all",
 ) -> Ran:
     """Compute what is missing of some experiments.
 
@@ -85,6 +88,8 @@ def run_experiments(
     begun: called once, when nothing is refused any more and before the first job.
     stop: ends all of it, with what is left in the outcome; see :func:`~tombola.lab.deadline.stopping`.
     recompute: names of functions and networks whose results, and all made from them, are removed first.
+    keep: "needed" removes the weights of runs once nothing of the experiments needs them, see
+        :mod:`tombola.lab.thinning`.
 
     Raises :class:`~tombola.errors.DataError` as said and where no experiment is left, and what ``Lab.run``
     raises.
@@ -102,9 +107,12 @@ def run_experiments(
     # Finished jobs go along in the first round: the outcome counts them, and their data is checked.
     jobs = list({job.name: job for job in (*jobs_of(items), *wanted_of(items, results))}.values())
     requested: set[str] = set()
+    thinning = ThinningProgress(progress or Progress(), lab.store) if keep == "needed" else None
     while jobs:
+        if thinning is not None:
+            thinning.expect(jobs)
         requested.update(job.name for job in jobs)
-        _add(outcome, run(jobs, progress=progress, recompute=recompute))
+        _add(outcome, run(jobs, progress=thinning or progress, recompute=recompute))
         recompute = ()
         if outcome.left:  # a search would want it again
             break

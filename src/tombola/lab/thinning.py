@@ -1,0 +1,62 @@
+"""Thins the runs of an experiment as it goes: behind ``tombola run --keep needed``.
+
+A run loses its weights once everything of the experiment that is made from it is in the store. Its numbers,
+history, forgetting record and ticket stay. A later experiment that wants the weights has it trained again, as
+after ``tombola gc --keep needed``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+from tombola.errors import StoreError
+from tombola.lab.driver import Progress
+from tombola.lab.job import Job, all_needed
+from tombola.lab.store import Store
+from tombola.training.run import Epoch
+
+
+class ThinningProgress(Progress):
+    """Passes calls on to another progress, and thins runs whose weights no job expected needs any more.
+
+    A run from which nothing is made keeps its weights, and so does one behind a job that failed. What cannot
+    be thinned, stays.
+    """
+
+    def __init__(self, progress: Progress, store: Store) -> None:
+        self._progress, self._store = progress, store
+        self._made_from: dict[str, set[str]] = {}
+
+    def expect(self, jobs: Iterable[Job]) -> None:
+        """Tells that these jobs, and all behind them, will be computed unless they are there."""
+        for name, job in all_needed(jobs).items():
+            for need in job.needs:
+                self._made_from.setdefault(need.name, set()).add(name)
+
+    def begin(self, found: int, missing: int) -> None:
+        self._progress.begin(found, missing)
+
+    def removed(self, results: int, made_with: Sequence[str]) -> None:
+        self._progress.removed(results, made_with)
+
+    def epoch(self, job: Job, row: Epoch, epochs: int) -> None:
+        self._progress.epoch(job, row, epochs)
+
+    def done(self, job: Job, failed: str | None) -> None:
+        self._progress.done(job, failed)
+        if failed is None:
+            # Of tickets between trainings nothing is told here, so the runs behind them are looked at, too.
+            behind = {need.name for need in job.needs}
+            behind |= {further.name for need in job.needs for further in need.needs}
+            for name in sorted(behind):
+                self._thin_if_done(name)
+
+    def _thin_if_done(self, name: str) -> None:
+        """Thins a job if it is a run, and all that is made from it is there."""
+        made_from_it = self._made_from.get(name)
+        if not made_from_it or not all(map(self._store.has, made_from_it)):
+            return
+        with suppress(StoreError):
+            if not self._store.is_thin(name) and "ticket" in self._store.details(name):
+                self._store.thin(name)
