@@ -17,7 +17,7 @@ from typing import Any
 from tombola.data.imageset import Data
 from tombola.errors import NetworkError, StoreError, TicketError, TombolaError, Undeclared, reason
 from tombola.lab.description import calls, parents
-from tombola.lab.job import Job, call, checked_description, described_function, result_type
+from tombola.lab.job import Job, call, described_function, result_type
 from tombola.lab.objects import stored_data, stored_object
 from tombola.lab.results import Packed, unpack
 from tombola.lab.staleness import is_edited_network
@@ -35,7 +35,7 @@ def load_result(store: Store, name: str) -> Any:
     Raises :class:`~tombola.errors.StoreError` if it is damaged, and its subclass
     :class:`~tombola.errors.Undeclared` if its network is not declared here, or was edited since.
     """
-    kind = result_type(described_function(checked_description(store, name)))
+    kind = result_type(described_function(store.checked_description(name)))
     packed = store.packed(name)
     try:
         return _unpacked(store, packed, kind)
@@ -56,7 +56,7 @@ def finished_job(store: Store, prefix: str) -> Job:
     Raises :class:`~tombola.errors.JobError` if there is none or several, or for a function unknown here,
     and :class:`~tombola.errors.StoreError` if it is damaged.
     """
-    description = checked_description(store, store.find(prefix))
+    description = store.checked_description(store.find(prefix))
     return Job(described_function(description), description["arguments"])
 
 

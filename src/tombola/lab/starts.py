@@ -14,7 +14,7 @@ from typing import Any
 from tombola.declarations import as_written
 from tombola.errors import JobError, NetworkError, StoreError
 from tombola.lab.description import objects_in, own_values, parents, shared_start
-from tombola.lab.job import Job, checked_description, described_function
+from tombola.lab.job import Job, described_function
 from tombola.lab.objects import lacks_start, object_path
 from tombola.lab.store import Store
 from tombola.networks.network import Network
@@ -96,7 +96,7 @@ def _stored_call(store: Store, name: str) -> _FollowedCall | None:
     """
     if not store.has(name):
         return None
-    description = checked_description(store, name)
+    description = store.checked_description(name)
     return _FollowedCall(description["function"], description["arguments"], name)
 
 
@@ -115,7 +115,7 @@ def _job(store: Store, name: str) -> Job:
             pending.pop()
             continue
         if current not in descriptions:
-            descriptions[current] = checked_description(store, current)
+            descriptions[current] = store.checked_description(current)
             behind = objects_in(list(descriptions[current]["arguments"].values()))
             pending += [value["job"] for value in behind if "job" in value and "call" not in value]
             continue

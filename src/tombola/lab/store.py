@@ -47,7 +47,7 @@ from tombola.errors import (
     unwritable,
 )
 from tombola.guarded import guard
-from tombola.lab.description import check_description, is_fingerprint
+from tombola.lab.description import check_description, describes, is_fingerprint
 from tombola.untrusted import check_readable, json_object, read_regular
 
 if TYPE_CHECKING:
@@ -171,6 +171,16 @@ class Store:
             check_description(description)
         except ValueError as error:
             raise self.damaged(name, f"{DESCRIPTION}: {reason(error)}") from error
+        return description
+
+    def checked_description(self, name: str) -> dict[str, Any]:
+        """The description of a finished job that is proven to have that name.
+
+        Raises :class:`~tombola.errors.StoreError` if it was altered.
+        """
+        description = self.description(name)
+        if not describes(description, name):
+            raise self.damaged(name, f"{DESCRIPTION} was altered: it describes another job")
         return description
 
     def numbers(self, name: str) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from typing import Any
 
 from tombola import files
 from tombola.errors import JobError, StoreError, StoreUnwritable, TombolaError, unknown
-from tombola.lab.description import TICKET_FUNCTION, described_in_full, parents, shared_start
+from tombola.lab.description import TICKET_FUNCTION, described_in_full, name_of, parents, shared_start
 from tombola.lab.evaluate import load_result
 from tombola.lab.execute import LeaseHeld, Settings, execute
-from tombola.lab.job import Job, name_of
+from tombola.lab.job import Job
 from tombola.lab.objects import lacks_start, stored_object
 from tombola.lab.results import pack
 from tombola.lab.store import TICKET, TICKET_KIND, Store
