@@ -24,8 +24,8 @@ from tombola.errors import StoreError, TicketError
 from tombola.lab.archive import import_
 from tombola.lab.chains import imp_jobs
 from tombola.lab.description import check_description, name_of
-from tombola.lab.evaluate import load_result
 from tombola.lab.export import export
+from tombola.lab.finished import load_result
 from tombola.lab.gc import gc
 from tombola.lab.listing import finished_names, listing, show_job
 from tombola.lab.objects import data_record, stored_object

@@ -238,6 +238,11 @@ def described_function(description: Mapping[str, Any]) -> Declaration:
     return declaration(description["function"]).at(description["version"])
 
 
+def described_type(description: Mapping[str, Any]) -> Any:
+    """The type that a described call returns; raises as :func:`described_function`."""
+    return result_type(described_function(description))
+
+
 def _jobs_in(values: Iterable[object]) -> list[Job]:
     jobs: list[Job] = []
     for value in values:

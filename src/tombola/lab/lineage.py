@@ -26,7 +26,7 @@ from tombola.lab.call_values import (
     scalar,
     whole,
 )
-from tombola.lab.job import Job, described_function, everything_behind, result_type
+from tombola.lab.job import Job, described_type, everything_behind
 from tombola.lab.store import Store
 from tombola.pruning.prune import prune
 from tombola.seeds import NOISES
@@ -461,7 +461,7 @@ class Lineages:
 def kind_of(description: Description) -> Kind:
     """What a described call gives; a measure where its function is not declared here."""
     try:
-        kind = result_type(described_function(description))
+        kind = described_type(description)
     except JobError:
         return "measure"
     kinds: dict[Any, Kind] = {Ticket: "ticket", Point: "ticket", Run: "run", Data: "data"}

@@ -196,7 +196,6 @@ class Store:
 
         Raises :class:`~tombola.errors.StoreError` if it is damaged, or a thin job had tensors.
         """
-        from tombola import files
         from tombola.lab.results import Packed
 
         self.check(name, NUMBERS)
@@ -206,11 +205,29 @@ class Store:
                     f"of job {name[:12]} only the numbers are left; run it again to have the rest"
                 )
             return Packed(self.numbers(name), {}, {})
+        details, tensors = self._tensors(name, TENSORS, _RESULT_KIND)
+        return Packed(self.numbers(name), details, tensors)
+
+    def packed_ticket(self, name: str) -> Packed | None:
+        """What is left of a run whose tensors were removed: its ticket, checksums verified, if it is there.
+
+        Raises :class:`~tombola.errors.StoreError` if it is damaged.
+        """
+        from tombola.lab.results import Packed
+
+        if not self.details(name):
+            return None
+        details, tensors = self._tensors(name, TICKET, TICKET_KIND)
+        return Packed({}, details, tensors)
+
+    def _tensors(self, name: str, part: str, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The description and the tensors in one of the files of a finished job; StoreError if damaged."""
+        from tombola import files
+
         try:
-            details, tensors = self._read(name, TENSORS, lambda path: files.read_tensors(path, _RESULT_KIND))
+            return self._read(name, part, lambda path: files.read_tensors(path, kind))
         except TicketError as error:
             raise self.damaged(name, str(error)) from error
-        return Packed(self.numbers(name), details, tensors)
 
     def history(self, name: str) -> list[dict[str, str]]:
         """The rows of a finished run's history, each by the names of its columns; none of another job."""
