@@ -23,7 +23,7 @@ from PIL import ExifTags, Image
 from pyarrow import parquet
 
 from tombola import files
-from tombola.lab.job import name_of
+from tombola.lab.description import name_of
 
 NAME = "0123456789abcdef" * 4
 CALL: dict[str, Any] = {"function": "train", "version": 1, "arguments": {"run": {"job": NAME}}}

@@ -17,8 +17,8 @@ from tombola.errors import TombolaError
 from tombola.lab import evaluate
 from tombola.lab.archive import import_
 from tombola.lab.details import show_file, show_job
-from tombola.lab.evaluate import finished_job
 from tombola.lab.export import export
+from tombola.lab.finished import finished_job, load_result
 from tombola.lab.gc import gc
 from tombola.lab.listing import listing
 from tombola.lab.store import Store
@@ -111,7 +111,7 @@ def readers(bait: Bait) -> dict[str, list[Callable[[Path], Any]]]:
         "store": [
             lambda path: shown(listing(store)),
             each_job(lambda name: shown(show_job(store, name))),
-            each_job(lambda name: evaluate.load_result(store, name)),
+            each_job(lambda name: load_result(store, name)),
             each_job(lambda name: finished_job(store, name).name),
             evaluated,
             each_job(lambda name: export(store, [name], bait.room / "out.tombola")),

@@ -52,9 +52,16 @@ with atheris.instrument_imports(include=["json", "PIL", "tombola", "tomllib", "z
     from tombola.experiments.last_scale import last_scale
     from tombola.lab import user_code
     from tombola.lab.archive import import_
-    from tombola.lab.description import check_description, data_names, described_in_full, own_values, parents
+    from tombola.lab.description import (
+        check_description,
+        data_names,
+        described_in_full,
+        describes,
+        name_of,
+        own_values,
+        parents,
+    )
     from tombola.lab.export import export
-    from tombola.lab.job import describes, name_of
     from tombola.lab.listing import listing
     from tombola.lab.store import Store
     from tombola.untrusted import json_object

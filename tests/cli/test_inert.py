@@ -18,7 +18,7 @@ from tombola.cli import console
 from tombola.cli.console import InertConsole
 from tombola.cli.main import main
 from tombola.errors import TombolaError
-from tombola.lab.job import name_of
+from tombola.lab.description import name_of
 from tombola.lab.progress import Bar
 from tombola.lab.results import Packed
 from tombola.lab.store import Store

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import tombola as tb
-from tombola.lab.evaluate import finished_job
+from tombola.lab.finished import finished_job
 from tombola.lab.store import Store
 
 Result = tuple[int, str, str]

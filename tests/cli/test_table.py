@@ -10,7 +10,8 @@ import pytest
 
 import tombola as tb
 from tombola.lab.chains import imp_jobs
-from tombola.lab.job import Job, all_needed, name_of
+from tombola.lab.description import name_of
+from tombola.lab.job import Job, all_needed
 from tombola.lab.results import Packed
 from tombola.lab.store import Store
 from tombola.table.table import read_csv, read_json

@@ -26,6 +26,7 @@ from tombola.lab import durations, evaluate, lease, objects, supervision
 from tombola.lab.archive import import_
 from tombola.lab.details import show_file, show_job
 from tombola.lab.export import export, export_tickets
+from tombola.lab.finished import finished_job, load_result
 from tombola.lab.gc import gc
 from tombola.lab.listing import listing
 from tombola.lab.store import Store
@@ -89,10 +90,10 @@ def readers(lab: tb.Lab, scratch: Path, near: str) -> Iterator[tuple[str, Callab
     yield "data", lambda: objects.stored_data(store, "digits")
     for name in names:
         yield "show", lambda name=name: shown(show_job(store, name))
-        yield "result", lambda name=name: evaluate.load_result(store, name)
+        yield "result", lambda name=name: load_result(store, name)
         yield "forgetting", lambda name=name: store.forgetting_tensors(name)
         if (store.folder(name) / "history.csv").exists():
-            yield "curve", lambda name=name: lab.results().curve(evaluate.finished_job(store, name))
+            yield "curve", lambda name=name: lab.results().curve(finished_job(store, name))
         yield (
             "duration",
             lambda name=name: durations._Durations(store.root).shortest(

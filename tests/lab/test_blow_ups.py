@@ -15,9 +15,9 @@ import pytest
 import tombola as tb
 from tombola.data.subsets import subset
 from tombola.errors import JobError, StoreError
-from tombola.lab.description import check_description
-from tombola.lab.evaluate import evaluate, finished_job
-from tombola.lab.job import name_of
+from tombola.lab.description import check_description, name_of
+from tombola.lab.evaluate import evaluate
+from tombola.lab.finished import finished_job
 from tombola.lab.lab import Lab
 from tombola.lab.starts import _not_repeatable, maker_of_start
 from tombola.lab.store import Store

@@ -10,9 +10,9 @@ import tombola as tb
 from tombola import registry as declarations
 from tombola.data.subsets import subset
 from tombola.errors import JobError
-from tombola.lab.evaluate import finished_job, load_result
+from tombola.lab.description import name_of
 from tombola.lab.execute import Settings, execute
-from tombola.lab.job import name_of
+from tombola.lab.finished import finished_job, load_result
 from tombola.lab.store import Store
 from tombola.lab.verify import verify
 from tombola.measures.instability import instability

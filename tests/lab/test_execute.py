@@ -20,8 +20,8 @@ from tombola.errors import JobError, RecipeError, StoreError, StoreUnwritable
 from tombola.lab import lease as leases
 from tombola.lab import objects
 from tombola.lab.chains import imp_jobs
-from tombola.lab.evaluate import load_result
 from tombola.lab.execute import LeaseHeld, Settings, execute
+from tombola.lab.finished import load_result
 from tombola.lab.store import Store, read_json, write_json
 from tombola.lab.supervision import LabWatch
 from tombola.training.checkpoint import Checkpoint

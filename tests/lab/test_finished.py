@@ -7,7 +7,7 @@ import pytest
 import tombola as tb
 from tombola.errors import JobError
 from tombola.lab.chains import imp_jobs
-from tombola.lab.evaluate import finished_job
+from tombola.lab.finished import finished_job
 
 
 @pytest.fixture

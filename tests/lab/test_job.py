@@ -15,15 +15,13 @@ from tombola import registry as declarations
 from tombola.data.augmentation import Augmentation
 from tombola.errors import DataError, JobError, NetworkError
 from tombola.lab.chains import imp_jobs
-from tombola.lab.description import described_in_full, parents
-from tombola.lab.evaluate import load_result
+from tombola.lab.description import described_in_full, describes, name_of, parents
+from tombola.lab.finished import load_result
 from tombola.lab.job import (
     all_needed,
     call,
     data_behind,
     described_function,
-    describes,
-    name_of,
     values_behind,
 )
 from tombola.measures.instability import instability

@@ -16,7 +16,8 @@ from tombola.data.subsets import subset
 from tombola.errors import JobError, StoreError
 from tombola.experiments.compute import collect
 from tombola.lab.chains import imp_jobs, ticket_jobs
-from tombola.lab.job import Job, all_needed, job, name_of
+from tombola.lab.description import name_of
+from tombola.lab.job import Job, all_needed, job
 from tombola.lab.results import Packed, numbers_of
 from tombola.measures.difficulty import forgotten_subset
 from tombola.measures.instability import copies

@@ -36,8 +36,8 @@ from hypothesis.stateful import (
 
 from tombola.errors import StoreUnwritable
 from tombola.lab import lease, process
+from tombola.lab.description import name_of
 from tombola.lab.gc import gc
-from tombola.lab.job import name_of
 from tombola.lab.results import Packed
 from tombola.lab.store import Store
 

@@ -18,8 +18,9 @@ from tombola.errors import JobError, StoreError, TicketError
 from tombola.lab import objects
 from tombola.lab.archive import import_
 from tombola.lab.chains import imp_jobs
-from tombola.lab.evaluate import evaluate, finished_job, load_result
+from tombola.lab.evaluate import evaluate
 from tombola.lab.export import export
+from tombola.lab.finished import finished_job, load_result
 from tombola.lab.objects import OBJECT, put_value, register_data, stored_data, stored_object
 from tombola.lab.store import Store, read_json
 from tombola.lab.user_code import import_stored, put_file

@@ -19,9 +19,9 @@ from tombola.lab import training_progress
 from tombola.lab.archive import import_
 from tombola.lab.chains import imp_jobs
 from tombola.lab.details import show_file, show_job
-from tombola.lab.evaluate import load_result
 from tombola.lab.execute import Settings, _record_failure
 from tombola.lab.export import export
+from tombola.lab.finished import load_result
 from tombola.lab.gc import gc
 from tombola.lab.lease import acquire, free, holder
 from tombola.lab.listing import finished_names, listing

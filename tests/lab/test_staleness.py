@@ -21,8 +21,8 @@ from tombola.lab import lease as leases
 from tombola.lab import recompute, staleness
 from tombola.lab.chains import as_job, imp_jobs
 from tombola.lab.deadline import Stop
-from tombola.lab.evaluate import finished_job
 from tombola.lab.execute import Settings
+from tombola.lab.finished import finished_job
 from tombola.lab.gc import gc
 from tombola.lab.job import Job
 from tombola.lab.progress import Bar

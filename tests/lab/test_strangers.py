@@ -23,12 +23,11 @@ from tombola.data.fitting import fit_images
 from tombola.errors import StoreError, TicketError
 from tombola.lab.archive import import_
 from tombola.lab.chains import imp_jobs
-from tombola.lab.description import check_description
+from tombola.lab.description import check_description, name_of
 from tombola.lab.details import show_job
-from tombola.lab.evaluate import load_result
 from tombola.lab.export import export
+from tombola.lab.finished import load_result
 from tombola.lab.gc import gc
-from tombola.lab.job import name_of
 from tombola.lab.listing import finished_names, listing
 from tombola.lab.objects import data_record, stored_object
 from tombola.lab.store import Store, read_json

@@ -21,12 +21,12 @@ from tombola.lab import objects
 from tombola.lab.archive import import_
 from tombola.lab.chains import imp_jobs, ticket_jobs
 from tombola.lab.description import parents
-from tombola.lab.evaluate import finished_job
 from tombola.lab.export import export, export_tickets
+from tombola.lab.finished import finished_job, stored_ticket
 from tombola.lab.gc import gc
 from tombola.lab.job import Job, all_needed
 from tombola.lab.store import Store
-from tombola.lab.tickets import Choice, chosen_tickets, is_ticket, stored_ticket
+from tombola.lab.tickets import Choice, chosen_tickets, is_ticket
 from tombola.lab.verify import verify
 from tombola.measures.untrained import untrained
 from tombola.networks import initialization, network
@@ -525,6 +525,18 @@ def test_the_ticket_of_a_run_of_before_is_the_one_that_it_keeps(old: tuple[tb.La
     tickets.append(stored_ticket(lab.store, chain[2]))
     assert [ticket and ticket.fingerprint for ticket in tickets] == [run.ticket.fingerprint] * 2
     assert stored_ticket(lab.store, chain[1]) is None  # of which the store has numbers only
+
+
+def test_a_damaged_ticket_of_a_run_without_weights_is_told_like_any_result(
+    old: tuple[tb.Lab, list[Job]],
+) -> None:
+    lab, chain = old
+    lab.store.thin(chain[2].name)
+    path = lab.store.folder(chain[2].name) / "ticket.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-9] + bytes([content[-9] ^ 4]) + content[-8:])
+    with pytest.raises(StoreError, match=f"job {chain[2].name[:12]} is damaged: .* was altered"):
+        stored_ticket(lab.store, chain[2])
 
 
 # Keeping

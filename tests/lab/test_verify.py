@@ -15,7 +15,7 @@ from tombola import registry, source
 from tombola.cli import store
 from tombola.errors import JobError, StoreError, Undeclared
 from tombola.lab import objects
-from tombola.lab.evaluate import load_result
+from tombola.lab.finished import load_result
 from tombola.lab.store import read_json, write_json
 from tombola.lab.user_code import import_file
 from tombola.lab.verify import verify

@@ -3,11 +3,15 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
+from tombola.report.figure import draw
 from tombola.table.key import Key, sparsity_after
-from tombola.table.number import Curve, Number, entries_of, measured
+from tombola.table.number import Curve, Entry, Number, entries_of, measured
+from tombola.views.chain_panels import Names, sparsity_panels
 from tombola.views.paper_panels import consecutive_panels, over_sparsity
+from tombola.views.picture import Panel, Picture
 
 
 def key(sparsity: float, metric: str = "val_accuracy", momentum: float = 0.9, **fields: Any) -> Key:
@@ -50,6 +54,27 @@ def test_some_of_the_runs_make_no_point() -> None:
     (panel,) = over_sparsity("accuracy")(entries)
     assert (list(panel.lines[0].x), list(panel.lines[0].y)) == ([0.0], [85.0])
     assert panel.missing == ["μ = 0.9, batch 100"]
+
+
+@pytest.mark.parametrize("of_paper", [True, False])
+def test_a_round_that_is_not_there_breaks_the_line_and_one_at_its_end_ends_it(of_paper: bool) -> None:
+    keys = [key(sparsity_after(n)) for n in range(6)]
+    values = [(None, None), (80.0, 90.0), (80.0, None), (70.0, 70.0), (60.0, 62.0), (None, None)]
+    entries = entries_of([numbers(one, *runs) for one, runs in zip(keys, values, strict=True)])
+    make = over_sparsity("accuracy") if of_paper else panels_of_chains
+    ((line,),) = (panel.lines for panel in make(entries))
+    assert list(line.x) == [sparsity_after(n) for n in (1, 2, 3, 4)]
+    assert [None if math.isnan(y) else y for y in line.y] == [85.0, None, 70.0, 61.0]
+    spread = [None if math.isnan(std) else std for std in line.spread or ()]
+    assert spread == [pytest.approx(50**0.5), None, 0.0, pytest.approx(2**0.5)]
+    assert list(line.failed) == [False] * 4
+    figure = draw(Picture("chain", "", "", [Panel("", "", "", [line], by_round=True)]))
+    drawn = [np.asarray(one.get_ydata()) for one in figure.axes[0].lines if one.get_linestyle() != "None"]
+    assert [np.isnan(ys).tolist() for ys in drawn if len(ys) == 4] == [[False, True, False, False]]
+
+
+def panels_of_chains(entries: list[Entry]) -> list[Panel]:
+    return sparsity_panels(entries, Names.of(entry.key for entry in entries), "accuracy")
 
 
 def test_what_the_paper_prints_stands_at_the_points_where_it_prints_something() -> None:

@@ -82,10 +82,10 @@ def imp(
     from tombola.experiments.experiment import Experiment
     from tombola.lab.chains import check_chain
     from tombola.lab.execute import Settings
+    from tombola.lab.finished import stored_ticket
     from tombola.lab.job import all_needed
     from tombola.lab.lab import Lab
     from tombola.lab.progress import RoundTable
-    from tombola.lab.tickets import stored_ticket
     from tombola.pruning.prune import Pruning
     from tombola.table.number import many
 

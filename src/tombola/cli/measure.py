@@ -170,7 +170,7 @@ def subject_of(
 ) -> Job | Ticket | Run:
     """A finished job, or a ticket or run out of a file."""
     from tombola import files
-    from tombola.lab.evaluate import finished_job
+    from tombola.lab.finished import finished_job
     from tombola.lab.job import result_type
     from tombola.ticket import Ticket
     from tombola.training.run import Run

@@ -34,9 +34,8 @@ from tombola.errors import (
     reason,
     unwritable,
 )
-from tombola.lab.description import is_data_name, shared_start
-from tombola.lab.evaluate import load_result
-from tombola.lab.job import describes
+from tombola.lab.description import describes, is_data_name, shared_start
+from tombola.lab.finished import load_result
 from tombola.lab.objects import data_record, lacks_start, needed_objects, object_path, read_object
 from tombola.lab.starts import is_made_again
 from tombola.lab.store import RECORD, Store, write_json

@@ -1,4 +1,4 @@
-"""Descriptions of jobs: validated before anything in them is followed, and walked.
+"""Descriptions of jobs: validated before anything in them is followed, named, and walked.
 
 A description is a call as JSON, ``{"function": ..., "version": ..., "arguments": ...}``, and may come from an
 untrusted file. Among its arguments, also within lists, ``{"job": name}`` is the result of a stored job,
@@ -8,6 +8,8 @@ untrusted file. Among its arguments, also within lists, ``{"job": name}`` is the
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -88,6 +90,39 @@ def is_data_name(name: object) -> bool:
         and len(name.encode(errors="replace")) <= _LONGEST
         and name.isprintable()
     )
+
+
+def name_of(description: Mapping[str, Any]) -> str:
+    """The name of the job with this description; parents described in full count by their names alone."""
+    arguments = {key: by_name(value) for key, value in description["arguments"].items()}
+    return call_name(description["function"], description["version"], arguments)
+
+
+def call_name(function: object, version: object, arguments: Mapping[str, object]) -> str:
+    """The name of the job that is this call; the jobs among its arguments stand by their names."""
+    text = _canonical.encode({"function": function, "version": version, "arguments": arguments})
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def by_name(value: object) -> object:
+    """An argument of a description with names in place of calls described in full."""
+    if isinstance(value, list):
+        return [by_name(item) for item in value]
+    return {"job": value["job"]} if isinstance(value, dict) and _is_full(value) else value
+
+
+def describes(description: Mapping[str, Any], name: str) -> bool:
+    """Whether a description has this name, and all calls that are described in full within it have theirs."""
+    pending: list[tuple[str, Mapping[str, Any]]] = [(name, description)]
+    while pending:
+        expected, call = pending.pop()
+        if name_of(call) != expected:
+            return False
+        pending.extend((value["job"], value["call"]) for value in full_calls(call))
+    return True
 
 
 def parents(description: Mapping[str, Any]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Library objects from what the store describes: results of finished jobs, and arguments of described calls.
+"""Described calls made: their arguments as library objects, and their results.
 
 A described call names its arguments (see :mod:`tombola.lab.job`); here they become tickets, runs and data
 sets again, read from the store or, for calls that are not stored, computed again. :mod:`tombola.lab.execute`
@@ -15,49 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from tombola.data.imageset import Data
-from tombola.errors import NetworkError, StoreError, TicketError, TombolaError, Undeclared, reason
 from tombola.lab.description import calls, parents
-from tombola.lab.job import Job, call, checked_description, described_function, result_type
+from tombola.lab.finished import load_result
+from tombola.lab.job import call, described_function, described_type
 from tombola.lab.objects import stored_data, stored_object
 from tombola.lab.results import Packed, unpack
-from tombola.lab.staleness import is_edited_network
-from tombola.lab.starts import lost_start
 from tombola.lab.store import Store
-from tombola.source import Use, declared_here, note_use, recorded_uses
+from tombola.source import Use, note_use, recorded_uses
 from tombola.ticket import Ticket
 from tombola.training.run import Run
-from tombola.untrusted import OTHER_FORM
-
-
-def load_result(store: Store, name: str) -> Any:
-    """The result of a finished job as the library object it was.
-
-    Raises :class:`~tombola.errors.StoreError` if it is damaged, and its subclass
-    :class:`~tombola.errors.Undeclared` if its network is not declared here, or was edited since.
-    """
-    kind = result_type(described_function(checked_description(store, name)))
-    packed = store.packed(name)
-    try:
-        return _unpacked(store, packed, kind)
-    except (TicketError, NetworkError) as error:
-        raise _reading_error(store, name, packed.details, error) from error
-    except StoreError as error:
-        cause = lost_start(store, name, packed.details)
-        if cause is None:
-            raise
-        raise StoreError(cause) from error
-    except OTHER_FORM as error:
-        raise store.damaged(name, f"{type(error).__name__} {reason(error)}") from error
-
-
-def finished_job(store: Store, prefix: str) -> Job:
-    """The one finished job whose name begins so; what is behind it stays as described, not needed again.
-
-    Raises :class:`~tombola.errors.JobError` if there is none or several, or for a function unknown here,
-    and :class:`~tombola.errors.StoreError` if it is damaged.
-    """
-    description = checked_description(store, store.find(prefix))
-    return Job(described_function(description), description["arguments"])
 
 
 def evaluate(store: Store, description: Mapping[str, Any], runtime: Mapping[str, Any]) -> Any:
@@ -102,33 +68,6 @@ def data_fingerprints(store: Store, description: Mapping[str, Any]) -> dict[str,
     }
 
 
-def _reading_error(store: Store, name: str, details: Mapping[str, Any], error: TombolaError) -> TombolaError:
-    """What to raise for a ticket or run with right checksums that does not go with what is declared here."""
-    if isinstance(error.__cause__, NetworkError) and isinstance(error, TicketError):
-        return Undeclared(
-            f"job {name[:12]} cannot be read here: {error.__cause__}; import the file that declares it"
-        )
-    try:
-        described = details.get("ticket", details)["network"]
-        network, init = str(described["name"]), described.get("init")
-    except OTHER_FORM:
-        return store.damaged(name, str(error))
-    if is_edited_network(store, name, network):
-        return Undeclared(
-            f"job {name[:12]} was made with another text of network {network}; raise its version, or "
-            f"--recompute {network} replaces what was made with it"
-        )
-    own = declared_here()
-    if isinstance(error, NetworkError) and (network in own["networks"] or init in own["inits"]):
-        return Undeclared(f"job {name[:12]} cannot be read here: {error}; mend what declares it")
-    return store.damaged(name, str(error))
-
-
-def _unpacked(store: Store, packed: Packed, kind: Any) -> Any:
-    """A packed result as an object of its declared type."""
-    return unpack(packed, kind, lambda fingerprint: stored_object(store, fingerprint)[1])
-
-
 def _described_argument(store: Store, value: Any, runtime: Mapping[str, Any], results: dict[str, Any]) -> Any:
     """The library object that an argument of a description stands for; other values are left as they are.
 
@@ -163,7 +102,11 @@ def _described_argument(store: Store, value: Any, runtime: Mapping[str, Any], re
     if value.keys() == {"value", "type"}:
         details, tensors = stored_object(store, value["value"])
         packed = Packed({}, details, tensors)
-        return _unpacked(store, packed, {"Ticket": Ticket, "Run": Run}[value["type"]])
+        return unpack(
+            packed,
+            {"Ticket": Ticket, "Run": Run}[value["type"]],
+            lambda start: stored_object(store, start)[1],
+        )
     return value
 
 
@@ -195,7 +138,7 @@ def _versions_behind(store: Store, call: Mapping[str, Any]) -> Iterator[Hashable
 def _is_data(argument: Any) -> bool:
     """Whether an argument of a description stands for a data set, loaded or derived by a call."""
     if _is_call(argument):
-        return result_type(described_function(argument["call"])) is Data
+        return described_type(argument["call"]) is Data
     return isinstance(argument, dict) and argument.keys() == {"data"}
 
 

@@ -31,9 +31,10 @@ from tombola.errors import RecipeError, StoreError, StoreUnwritable, TombolaErro
 from tombola.lab import lease as leases
 from tombola.lab.arguments import job_signature
 from tombola.lab.deadline import PATIENCE, Stop
+from tombola.lab.description import name_of
 from tombola.lab.durations import check_time_left
 from tombola.lab.evaluate import data_fingerprints, described_arguments
-from tombola.lab.job import call, described_function, name_of
+from tombola.lab.job import call, described_function
 from tombola.lab.mixture import mixtures
 from tombola.lab.objects import put_object
 from tombola.lab.results import pack

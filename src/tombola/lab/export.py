@@ -18,7 +18,7 @@ from typing import Any
 from tombola.errors import JobError, StoreError
 from tombola.lab.archive import Member, write_archive
 from tombola.lab.description import data_names, own_values, shared_start
-from tombola.lab.job import checked_description, described_function, result_type
+from tombola.lab.job import described_type
 from tombola.lab.objects import needed_objects, object_path
 from tombola.lab.starts import cause_to_carry
 from tombola.lab.store import DESCRIPTION, HISTORY, NUMBERS, PROVENANCE, RECORD, TENSORS, THIN, TICKET, Store
@@ -82,7 +82,7 @@ def _result_members(store: Store, wanted: Collection[str], weights: bool) -> Ite
 
 def _check_texts(store: Store, name: str) -> None:
     """Raises StoreError for a job whose text files were altered."""
-    checked_description(store, name)
+    store.checked_description(name)
     store.check(name)
 
 
@@ -204,6 +204,6 @@ def _ticket_members(
 def _is_point(store: Store, name: str) -> bool:
     """Whether a finished job is a point of a trunk: weights to branch off from, which a job makes again."""
     try:
-        return result_type(described_function(store.description(name))) is Point
+        return described_type(store.description(name)) is Point
     except JobError:
         return False  # of a function that is not declared here

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from tombola.errors import JobError, StoreError, reason
-from tombola.lab.evaluate import load_result
+from tombola.lab.finished import load_result
 from tombola.lab.job import Job, result_type
 from tombola.lab.store import HISTORY, NUMBERS, Store
 from tombola.measures.connectivity import Barrier

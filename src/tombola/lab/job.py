@@ -8,25 +8,20 @@ need the same ticket share it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tombola.data.imageset import Data
 from tombola.errors import JobError
 from tombola.lab.arguments import ArgumentWriter, from_json, job_signature, same_source, written_defaults
-from tombola.lab.description import MOST_REFERENCES, TICKET_FUNCTION, full_calls, is_reference
+from tombola.lab.description import MOST_REFERENCES, TICKET_FUNCTION, by_name, call_name, is_reference
 from tombola.registry import Declaration, declaration, declaration_of
 from tombola.source import note_use
 from tombola.ticket import Ticket
 from tombola.training.run import Run
 from tombola.untrusted import DEEPEST, depth
-
-if TYPE_CHECKING:
-    from tombola.lab.store import Store
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +45,7 @@ class Job:
         """The job's SHA-256 in 64 hexadecimal digits."""
         # As name_of its description, which would be written out only to be read again.
         arguments = {key: _by_name(value) for key, value in self.arguments.items()}
-        return _call_name(self.declaration.name, self.declaration.version, arguments)
+        return call_name(self.declaration.name, self.declaration.version, arguments)
 
     @property
     def stored(self) -> bool:
@@ -155,43 +150,6 @@ def _check_size(written_call: Job) -> None:
         )
 
 
-def name_of(description: Mapping[str, Any]) -> str:
-    """The name of the job with this description; parents described in full count by their names alone."""
-    arguments = {key: _by_name(value) for key, value in description["arguments"].items()}
-    return _call_name(description["function"], description["version"], arguments)
-
-
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-
-
-def _call_name(function: object, version: object, arguments: Mapping[str, object]) -> str:
-    """The name of the job that is this call; the jobs among its arguments stand by their names."""
-    text = _canonical.encode({"function": function, "version": version, "arguments": arguments})
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def describes(description: Mapping[str, Any], name: str) -> bool:
-    """Whether a description has this name, and all calls that are described in full within it have theirs."""
-    pending: list[tuple[str, Mapping[str, Any]]] = [(name, description)]
-    while pending:
-        expected, call_ = pending.pop()
-        if name_of(call_) != expected:
-            return False
-        pending.extend((value["job"], value["call"]) for value in full_calls(call_))
-    return True
-
-
-def checked_description(store: Store, name: str) -> dict[str, Any]:
-    """The description of a finished job that is proven to have that name.
-
-    Raises :class:`~tombola.errors.StoreError` if it was altered, and as ``store.description`` does.
-    """
-    description = store.description(name)
-    if not describes(description, name):
-        raise store.damaged(name, "job.json was altered: it describes another job")
-    return description
-
-
 def all_needed(jobs: Iterable[Job]) -> dict[str, Job]:
     """These jobs and all stored ones behind them by name, every job after those that it needs."""
     ordered: dict[str, Job] = {}
@@ -280,6 +238,11 @@ def described_function(description: Mapping[str, Any]) -> Declaration:
     return declaration(description["function"]).at(description["version"])
 
 
+def described_type(description: Mapping[str, Any]) -> Any:
+    """The type that a described call returns; raises as :func:`described_function`."""
+    return result_type(described_function(description))
+
+
 def _jobs_in(values: Iterable[object]) -> list[Job]:
     jobs: list[Job] = []
     for value in values:
@@ -298,12 +261,10 @@ def _argument_json(value: object) -> object:
 
 
 def _by_name(value: object) -> object:
-    """An argument of a job or description with names in place of jobs and calls described in full."""
+    """An argument of a job with names in place of jobs and of calls described in full."""
     if isinstance(value, Job):
         return {"job": value.name}
-    if isinstance(value, list):
-        return [_by_name(item) for item in value]
-    return {"job": value["job"]} if isinstance(value, dict) and {"job", "call"} <= value.keys() else value
+    return [_by_name(item) for item in value] if isinstance(value, list) else by_name(value)
 
 
 def _references(value: object) -> int:

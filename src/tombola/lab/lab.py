@@ -22,9 +22,10 @@ from tombola.lab.arguments import job_signature
 from tombola.lab.cluster import check_data, local_cluster, remote_cluster
 from tombola.lab.deadline import BY_SIGTERM, Stop, Stopped, stopping
 from tombola.lab.driver import CountedProgress, Outcome, Progress, run_here, run_on_cluster
-from tombola.lab.evaluate import evaluate, load_result
+from tombola.lab.evaluate import evaluate
 from tombola.lab.execute import Settings
 from tombola.lab.filesystem import check_file_system
+from tombola.lab.finished import load_result
 from tombola.lab.item import Item, Itemized, Results
 from tombola.lab.job import Job, all_needed, data_behind, values_behind
 from tombola.lab.job_table import numbers_of_jobs

@@ -91,9 +91,14 @@ def needed_objects(store: Store, name: str) -> set[str]:
 def lacks_start(store: Store, name: str) -> bool:
     """Whether the dense start of a finished job's ticket or run should be in the store and is gone."""
     try:
-        start = shared_start(store.details(name))
+        return start_is_gone(store, store.details(name))
     except StoreError:
         return False  # its own damage is reported when it is read
+
+
+def start_is_gone(store: Store, details: Mapping[str, Any]) -> bool:
+    """Whether the dense start of a packed ticket or run should be in the store and is gone."""
+    start = shared_start(details)
     return start is not None and not object_path(store, start).exists()
 
 

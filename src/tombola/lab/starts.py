@@ -14,10 +14,11 @@ from typing import Any
 from tombola.declarations import as_written
 from tombola.errors import JobError, NetworkError, StoreError
 from tombola.lab.description import objects_in, own_values, parents, shared_start
-from tombola.lab.job import Job, checked_description, described_function
-from tombola.lab.objects import lacks_start, object_path
+from tombola.lab.job import Job, described_function
+from tombola.lab.objects import lacks_start, object_path, stored_object
 from tombola.lab.store import Store
 from tombola.networks.network import Network
+from tombola.ticket import State
 
 # Functions whose result has the dense start of one of their arguments, with the name of that argument.
 _PASSED_ON = {
@@ -96,7 +97,7 @@ def _stored_call(store: Store, name: str) -> _FollowedCall | None:
     """
     if not store.has(name):
         return None
-    description = checked_description(store, name)
+    description = store.checked_description(name)
     return _FollowedCall(description["function"], description["arguments"], name)
 
 
@@ -115,7 +116,7 @@ def _job(store: Store, name: str) -> Job:
             pending.pop()
             continue
         if current not in descriptions:
-            descriptions[current] = checked_description(store, current)
+            descriptions[current] = store.checked_description(current)
             behind = objects_in(list(descriptions[current]["arguments"].values()))
             pending += [value["job"] for value in behind if "job" in value and "call" not in value]
             continue
@@ -208,14 +209,21 @@ def is_made_again(store: Store, name: str) -> bool:
     return store.is_thin(source.name) and store.numbers(source.name).get("start") == start
 
 
-def lost_start(store: Store, name: str, details: Mapping[str, Any]) -> str | None:
-    """The message for a finished job whose dense start is gone, with the remedy; None if it is not.
+def dense_start(store: Store, name: str, start: str) -> State:
+    """The dense start of a finished job's ticket or run, by its fingerprint.
 
-    details: as the store has them of that job.
+    Raises :class:`~tombola.errors.StoreError` if it is damaged, or gone: then with the remedy.
     """
-    start = shared_start(details)
-    if start is None or object_path(store, start).exists():
-        return None
+    try:
+        return stored_object(store, start)[1]
+    except StoreError as error:
+        if object_path(store, start).exists():
+            raise
+        raise StoreError(_lost(store, name, start)) from error
+
+
+def _lost(store: Store, name: str, start: str) -> str:
+    """The message for a finished job whose dense start is gone, with the remedy."""
     source = _stored_source(store, name)
     if source is not None and source.name is not None and not store.is_thin(source.name):
         return (

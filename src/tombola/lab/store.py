@@ -47,7 +47,7 @@ from tombola.errors import (
     unwritable,
 )
 from tombola.guarded import guard
-from tombola.lab.description import check_description, is_fingerprint
+from tombola.lab.description import check_description, describes, is_fingerprint
 from tombola.untrusted import check_readable, json_object, read_regular
 
 if TYPE_CHECKING:
@@ -173,6 +173,16 @@ class Store:
             raise self.damaged(name, f"{DESCRIPTION}: {reason(error)}") from error
         return description
 
+    def checked_description(self, name: str) -> dict[str, Any]:
+        """The description of a finished job that is proven to have that name.
+
+        Raises :class:`~tombola.errors.StoreError` if it was altered.
+        """
+        description = self.description(name)
+        if not describes(description, name):
+            raise self.damaged(name, f"{DESCRIPTION} was altered: it describes another job")
+        return description
+
     def numbers(self, name: str) -> dict[str, Any]:
         """The numbers of a finished job's result, read without its tensors."""
         return self._json_object(name, NUMBERS)
@@ -186,7 +196,6 @@ class Store:
 
         Raises :class:`~tombola.errors.StoreError` if it is damaged, or a thin job had tensors.
         """
-        from tombola import files
         from tombola.lab.results import Packed
 
         self.check(name, NUMBERS)
@@ -196,11 +205,29 @@ class Store:
                     f"of job {name[:12]} only the numbers are left; run it again to have the rest"
                 )
             return Packed(self.numbers(name), {}, {})
+        details, tensors = self._tensors(name, TENSORS, _RESULT_KIND)
+        return Packed(self.numbers(name), details, tensors)
+
+    def packed_ticket(self, name: str) -> Packed | None:
+        """What is left of a run whose tensors were removed: its ticket, checksums verified, if it is there.
+
+        Raises :class:`~tombola.errors.StoreError` if it is damaged.
+        """
+        from tombola.lab.results import Packed
+
+        if not self.details(name):
+            return None
+        details, tensors = self._tensors(name, TICKET, TICKET_KIND)
+        return Packed({}, details, tensors)
+
+    def _tensors(self, name: str, part: str, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The description and the tensors in one of the files of a finished job; StoreError if damaged."""
+        from tombola import files
+
         try:
-            details, tensors = self._read(name, TENSORS, lambda path: files.read_tensors(path, _RESULT_KIND))
+            return self._read(name, part, lambda path: files.read_tensors(path, kind))
         except TicketError as error:
             raise self.damaged(name, str(error)) from error
-        return Packed(self.numbers(name), details, tensors)
 
     def history(self, name: str) -> list[dict[str, str]]:
         """The rows of a finished run's history, each by the names of its columns; none of another job."""

@@ -20,9 +20,9 @@ import torch
 
 from tombola.errors import ClusterError, DeviceError, JobError, StoreUnwritable, TombolaError
 from tombola.lab.deadline import Left, Stop, Stopped, at_work
+from tombola.lab.description import name_of
 from tombola.lab.environment import difference_here
 from tombola.lab.execute import LeaseHeld, Settings, execute
-from tombola.lab.job import name_of
 from tombola.lab.lease import free
 from tombola.lab.notebook import declare_sent
 from tombola.lab.store import Store

@@ -12,17 +12,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tombola import files
 from tombola.errors import JobError, StoreError, StoreUnwritable, TombolaError, unknown
-from tombola.lab.description import TICKET_FUNCTION, described_in_full, parents, shared_start
-from tombola.lab.evaluate import load_result
+from tombola.lab.description import TICKET_FUNCTION, described_in_full, name_of, parents
 from tombola.lab.execute import LeaseHeld, Settings, execute
-from tombola.lab.job import Job, name_of
-from tombola.lab.objects import lacks_start, stored_object
+from tombola.lab.finished import ticket_of
 from tombola.lab.results import pack
-from tombola.lab.store import TICKET, TICKET_KIND, Store
-from tombola.ticket import Ticket
-from tombola.training.run import Run
+from tombola.lab.store import Store
 
 ALL, NEWEST = "all", "newest"
 
@@ -169,30 +164,9 @@ def _without_ticket(description: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _publish_own_ticket(store: Store, name: str, pruning: Mapping[str, Any]) -> None:
     """Publish the ticket of a finished run as the result of the call that made it."""
-    ticket = _own_ticket(store, name)
+    ticket = ticket_of(store, name)
     if ticket is None:
         return
     # The run's own provenance: the process that trained the ticket had pruned it.
     provenance = {**store.provenance(name), "seconds": 0.0, "precision": None, "engine": None, "data": {}}
     store.publish(name_of(pruning), pruning, pack(ticket), provenance)
-
-
-def stored_ticket(store: Store, run: Job) -> Ticket | None:
-    """The ticket that a finished run began from; None where the store has numbers only."""
-    ticket = run.arguments["ticket"]
-    if store.has(ticket.name) and not store.is_thin(ticket.name):
-        result: Ticket = load_result(store, ticket.name)
-        return result
-    return _own_ticket(store, run.name)
-
-
-def _own_ticket(store: Store, name: str) -> Ticket | None:
-    """The ticket of a finished run; None if a thin one has its numbers only, or its dense start is gone."""
-    if not store.is_thin(name):
-        run = load_result(store, name)
-        return run.ticket if isinstance(run, Run) else None
-    if not store.details(name) or lacks_start(store, name):
-        return None
-    details, tensors = files.read_tensors(store.file(name, TICKET), TICKET_KIND)
-    start = shared_start(details)
-    return Ticket.unpack(details, tensors, start=stored_object(store, start)[1] if start else None)

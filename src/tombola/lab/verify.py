@@ -16,9 +16,8 @@ from typing import Any
 
 from tombola import files
 from tombola.errors import JobError, NetworkError, StoreError, TombolaError, Undeclared, reason
-from tombola.lab.description import is_fingerprint, own_values, parents
-from tombola.lab.evaluate import load_result
-from tombola.lab.job import describes, name_of
+from tombola.lab.description import describes, is_fingerprint, name_of, own_values, parents
+from tombola.lab.finished import load_result
 from tombola.lab.lease import free
 from tombola.lab.objects import OBJECT, data_record, lacks_start, object_path, read_object, unsourced_data
 from tombola.lab.staleness import is_edited_network

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from tombola.measures.statistics import mean, sample_std
 from tombola.table.key import Key, Scalar
 from tombola.table.metrics import metric_of
-from tombola.table.number import Cell, Entry, is_ticket
+from tombola.table.number import Entry, is_ticket
 from tombola.views.layout import momentum_text, percent_text
+from tombola.views.lines import line_through, mean_course, spanned
 from tombola.views.picture import Line, Panel
 
 SPARSITY = "sparsity (% of weights pruned)"
@@ -128,10 +128,10 @@ def layer_panels(entries: Sequence[Entry], names: Names, axis: str, y_label: str
         )
         lines = []
         for label, course in _grouped(part, names.label).items():
-            there = [entry for entry in course if entry.cell is not None]
+            there = spanned(course)
             if there:
                 x = [float(layers.index(str(entry.key.get(axis)))) for entry in there]
-                lines.append(_line(label, [entry.cell for entry in there if entry.cell], x, names))
+                lines.append(_line(label, there, x, names))
         title = ", ".join(filter(None, [pair, title_of(part[0].key, replace(names, pairs=False))]))
         panels.append(Panel(title, "", y_label, lines, _missing(part, names), x_names=layers))
     return panels
@@ -145,15 +145,14 @@ def title_of(key: Key, names: Names) -> str:
 
 def _course(label: str, course: Sequence[Entry], names: Names) -> Line:
     """A configuration against sparsity, in the order of the rounds."""
-    there = sorted(
-        (entry for entry in course if entry.cell is not None), key=lambda entry: entry.key.sparsity or 0.0
-    )
-    cells = [entry.cell for entry in there if entry.cell is not None]
-    line = _line(label, cells, [cell.key.sparsity or 0.0 for cell in cells], names)
-    if not any(is_ticket(cell.key) for cell in cells):
+    there = spanned(sorted(course, key=lambda entry: entry.key.sparsity or 0.0))
+    line = _line(label, there, [entry.key.sparsity or 0.0 for entry in there], names)
+    if not any(is_ticket(entry.key) for entry in there):
         return line
     return replace(
-        line, winning=[cell.winning for cell in cells], failures=[_failures(entry) for entry in there]
+        line,
+        winning=[entry.cell is not None and entry.cell.winning for entry in there],
+        failures=[_failures(entry) for entry in there],
     )
 
 
@@ -161,7 +160,7 @@ def _points(entries: Sequence[Entry], names: Names) -> list[Line]:
     """A line of one point for each entry that has a cell."""
     return [
         replace(
-            _line(names.label(entry.key), [entry.cell], [0.0], names),
+            _line(names.label(entry.key), [entry], [0.0], names),
             values=[entry.cell.values],
             failures=[_failures(entry)],
         )
@@ -171,27 +170,12 @@ def _points(entries: Sequence[Entry], names: Names) -> list[Line]:
 
 
 def _curve(entry: Entry, names: Names) -> Line | None:
-    curves = [number.curve for number in entry.numbers if number.curve is not None]
-    if not curves:
-        return None
-    # All of one recipe, so all at the same epochs or positions.
-    points = list(zip(*(curve.y for curve in curves), strict=True))
-    spreads = [spread for values in points if (spread := sample_std(values)) is not None]
-    return Line(
-        names.label(entry.key), curves[0].x, [mean(values) for values in points],
-        entry.key.momentum, entry.key.batch_size, spreads if len(spreads) == len(points) else None,
-        _half(entry.key, names), failed=[entry.failed] * len(points),
-    )  # fmt: skip
+    line = mean_course(names.label(entry.key), entry)
+    return line and replace(line, pretrained=_half(entry.key, names))
 
 
-def _line(label: str, cells: Sequence[Cell], x: Sequence[float], names: Names) -> Line:
-    key = cells[0].key
-    spread = [cell.std for cell in cells if cell.std is not None]
-    return Line(
-        label, x, [cell.mean for cell in cells], key.momentum, key.batch_size,
-        spread if len(spread) == len(cells) else None, _half(key, names),
-        failed=[cell.failed for cell in cells],
-    )  # fmt: skip
+def _line(label: str, entries: Sequence[Entry], x: Sequence[float], names: Names) -> Line:
+    return replace(line_through(label, entries, x), pretrained=_half(entries[0].key, names))
 
 
 def _half(key: Key, names: Names) -> bool | None:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tombola.measures.statistics import mean, sample_std
 from tombola.table.key import Key
 from tombola.table.metrics import metric_of
-from tombola.table.number import Cell, Entry
+from tombola.table.number import Entry
+from tombola.views.lines import line_through, mean_course, spanned
 from tombola.views.picture import Line, Panel
 
 Panels = Callable[[Sequence[Entry]], list[Panel]]
@@ -115,11 +115,11 @@ def _chained(label: str, steps: Sequence[Entry]) -> Line:
 def instability_panels(entries: Sequence[Entry]) -> list[Panel]:
     """(a) the error along the line between noise copies; (b) the barrier of each configuration, as bars."""
     barriers = [entry for entry in entries if entry.key.metric == "barrier"]
-    paths = [_path(entry, _label(entry.key, both_halves=True)) for entry in barriers if entry.finished]
+    paths = _paths(barriers, lambda key: _label(key, both_halves=True))
     missing = [_label(entry.key, both_halves=True) for entry in barriers if not entry.finished]
     heights = [
         replace(
-            _line(_label(entry.key, both_halves=True), [entry.cell], [0.0]), pretrained=entry.key.pretrained
+            line_through(_label(entry.key, both_halves=True), [entry], [0.0]), pretrained=entry.key.pretrained
         )
         for entry in barriers
         if entry.cell is not None
@@ -130,16 +130,10 @@ def instability_panels(entries: Sequence[Entry]) -> list[Panel]:
     ]
 
 
-def _path(entry: Entry, label: str) -> Line:
-    """The course that the numbers of an entry sum up, mean and spread over them."""
-    curves = [number.curve for number in entry.numbers if number.curve is not None]
-    points = list(zip(*(curve.y for curve in curves), strict=True))
-    key = entry.key
-    return Line(
-        label, curves[0].x, [mean(values) for values in points],
-        key.momentum, key.batch_size, _spread(points), key.pretrained,
-        failed=[entry.failed] * len(points),
-    )  # fmt: skip
+def _paths(entries: Iterable[Entry], label: Callable[[Key], str]) -> list[Line]:
+    """The courses of the finished entries, each in the half that it starts in."""
+    courses = [(entry, mean_course(label(entry.key), entry)) for entry in entries if entry.finished]
+    return [replace(line, pretrained=entry.key.pretrained) for entry, line in courses if line is not None]
 
 
 def forgetting_panels(entries: Sequence[Entry]) -> list[Panel]:
@@ -147,9 +141,7 @@ def forgetting_panels(entries: Sequence[Entry]) -> list[Panel]:
     drawn = []
     groups = _grouped(entries, lambda key: (_pair_name(key),))
     for letter, ((name,), part) in zip(_LETTERS, groups.items(), strict=False):
-        lines = [
-            replace(_path(entry, _label(entry.key)), pretrained=None) for entry in part if entry.finished
-        ]
+        lines = [replace(line, pretrained=None) for line in _paths(part, _label)]
         missing = [_label(entry.key) for entry in part if not entry.finished]
         drawn.append(Panel(f"({letter}) {name}", "epoch", _FORGETTING, lines, missing))
     return drawn
@@ -159,13 +151,7 @@ def subset_panels(entries: Sequence[Entry]) -> list[Panel]:
     """Fig. 7: (a) error along the line, (b) barrier and (c) accuracy by how many images were removed."""
     of = {metric: [entry for entry in entries if entry.key.metric == metric] for metric in _SUBSET_METRICS}
     barriers = of["barrier"]
-    # All are of one configuration, which tells none of them apart.
-    unconfigured: dict[str, Any] = {"momentum": None, "batch_size": None, "pretrained": None}
-    paths = [
-        replace(_path(entry, _subset_label(entry.key)), **unconfigured)
-        for entry in barriers
-        if entry.finished
-    ]
+    paths = [replace(line, **_UNCONFIGURED) for line in _paths(barriers, _subset_label)]
     missing = [_subset_label(entry.key) for entry in barriers if not entry.finished]
     return [
         Panel("(a) between noise copies", _ALPHA, _ERROR, paths, missing),
@@ -175,6 +161,8 @@ def subset_panels(entries: Sequence[Entry]) -> list[Panel]:
 
 
 _SUBSET_METRICS = ("barrier", "val_accuracy")
+_UNCONFIGURED: dict[str, Any] = {"momentum": None, "batch_size": None, "pretrained": None}
+"""All lines of Fig. 7 are of one configuration, which tells none of them apart."""
 
 
 def _by_removal(title: str, y_label: str, entries: Sequence[Entry]) -> Panel:
@@ -186,10 +174,9 @@ def _by_removal(title: str, y_label: str, entries: Sequence[Entry]) -> Panel:
         part = [*all_images, *(entry for entry in entries if entry.key.subset_criterion == criterion)]
         if not all(entry.finished for entry in part):
             missing.append(label)
-        cells = [entry.cell for entry in part if entry.cell is not None]
-        if cells:
-            removed = [100.0 - (cell.key.subset_percent or 100) for cell in cells]
-            lines.append(_line(label, cells, removed, baseline=True))
+        if there := spanned(part):
+            removed = [100.0 - (entry.key.subset_percent or 100) for entry in there]
+            lines.append(replace(line_through(label, there, removed), **_UNCONFIGURED))
     limit = metric_of(entries[0].key.metric).limit if entries else None
     return Panel(title, "images removed (%)", y_label, lines, missing, limit=limit)
 
@@ -200,33 +187,11 @@ def _lines(entries: Sequence[Entry], x_of: Callable[[Key], float]) -> tuple[list
     for (label,), part in _grouped(entries, lambda key: (_label(key),)).items():
         if not all(entry.finished for entry in part):
             missing.append(label)
-        cells = [entry.cell for entry in part if entry.cell is not None]
-        if cells:
-            printed = [
-                entry.printed.mean if entry.printed else None for entry in part if entry.cell is not None
-            ]
-            line = _line(label, cells, [x_of(cell.key) for cell in cells])
+        if there := spanned(part):
+            printed = [entry.printed.mean if entry.printed else None for entry in there]
+            line = line_through(label, there, [x_of(entry.key) for entry in there])
             lines.append(replace(line, printed=printed))
     return lines, missing
-
-
-def _line(label: str, cells: Sequence[Cell], x: Sequence[float], *, baseline: bool = False) -> Line:
-    """A line through cells; as a baseline it is of no configuration."""
-    key = cells[0].key
-    spread = [cell.std for cell in cells if cell.std is not None]
-    return Line(
-        label, x, [cell.mean for cell in cells],
-        None if baseline else key.momentum, None if baseline else key.batch_size,
-        spread if len(spread) == len(cells) else None,
-        failed=[cell.failed for cell in cells],
-    )  # fmt: skip
-
-
-def _spread(points: Iterable[Sequence[float]]) -> list[float] | None:
-    """Sample standard deviation at each point; None for single values."""
-    spreads = [sample_std(values) for values in points]
-    defined = [spread for spread in spreads if spread is not None]
-    return defined if defined and len(defined) == len(spreads) else None
 
 
 def _panel_key(key: Key, *, several: bool) -> tuple[str, ...]:
