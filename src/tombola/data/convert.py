@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from tombola.data import hub
-from tombola.data.imageset import Data, class_indices, data_from_tensors, tensor_of
+from tombola.data.imageset import Data, DataLike, class_indices, data_from_tensors, tensor_of
 from tombola.data.load import load_data
-from tombola.data.subsets import stratified_split
+from tombola.data.splits import stratified_split
 from tombola.errors import DataError
 from tombola.registry import declare
 
@@ -87,13 +87,14 @@ def data_from(
 
 
 @declare("normalized", stored=False)
-def normalized(data: Data, *, mean: Sequence[float], std: Sequence[float]) -> Data:
+def normalized(data: DataLike, *, mean: Sequence[float], std: Sequence[float]) -> Data:
     """The same data, normalised by given statistics instead of its own, as a network trained elsewhere was.
 
     mean, std: of each channel, on the scale 0..1.
 
     Raises :class:`~tombola.errors.DataError` for other numbers of channels, or deviations not above 0.
     """
+    data = load_data(data)
     moments = tuple(map(float, mean)), tuple(map(float, std))
     other = replace(data, source=None, normalization=moments)
     return replace(other, name=f"{data.name}-normalized-{other.fingerprint[:12]}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -247,6 +248,10 @@ class Data(OneLine):
         if self.vocabulary is not None:
             digest.update(f"vocabulary {self.vocabulary}".encode())
         return digest.hexdigest()
+
+
+DataLike = Data | str | os.PathLike[str]
+"""What stands for a data set where one is asked for: itself, or what :func:`~tombola.load_data` takes."""
 
 
 def check_every_class(

@@ -10,7 +10,7 @@ import torch
 from tombola.data import cache, hub
 from tombola.data.catalogue import origin_of
 from tombola.data.imageset import Data, ImageSet
-from tombola.data.subsets import stratified_split
+from tombola.data.splits import stratified_split
 from tombola.errors import DataError
 
 

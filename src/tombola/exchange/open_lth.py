@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tombola.data.imageset import Data
+from tombola.data.imageset import DataLike
 from tombola.errors import NetworkError, TicketError
 from tombola.exchange.weights import described_network, run_from, state_of, without_prefix
 from tombola.networks.network import Factory, Network
@@ -29,7 +29,7 @@ _MODEL = re.compile(r"model_ep(\d+)_it(\d+)\.pth")
 
 
 def open_lth(
-    folder: str | os.PathLike[str], *, data: Data, network: str | Factory | Network | None = None
+    folder: str | os.PathLike[str], *, data: DataLike, network: str | Factory | Network | None = None
 ) -> Run:
     """The run of one level of an OpenLTH experiment: its last model, its mask, and the start if it is kept.
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import torch
 
 from tombola.cost import Cost, Outline, Size
-from tombola.data.imageset import Data
+from tombola.data.imageset import DataLike
+from tombola.data.load import load_data
 from tombola.errors import NetworkError
 from tombola.measures.frozen import BatchNorm, FrozenBody, body_precision, network_of
 from tombola.measures.heads import HEAD_RECIPE, evaluate_heads, heads_cost, train_heads
@@ -55,7 +56,7 @@ def _probe_cost(subject: Outline, data: Size, recipe: Recipe) -> Cost:
 @declare("probe", cost=_probe_cost)
 def probe(
     subject: Ticket | Run,
-    data: Data,
+    data: DataLike,
     *,
     recipe: Recipe = HEAD_RECIPE,
     batch_norm: BatchNorm = "adapting",
@@ -87,6 +88,7 @@ def probe(
     Raises :class:`~tombola.errors.NetworkError` for images that do not fit, blocks that do not exist, cannot
     be pooled or must be named, and :class:`~tombola.errors.RecipeError` for a recipe that cannot be followed.
     """
+    data = load_data(data)
     if blocks is not None and len(blocks) == 0:
         raise NetworkError("blocks is empty; name at least one block, or leave it out for all")
     check_images(network_of(subject), data)

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from tombola import files
+from tombola.data.imageset import DataLike
 from tombola.errors import TicketError, reason
-from tombola.networks.module import DataSource, loaded_module
+from tombola.networks.module import loaded_module
 from tombola.networks.network import Factory
 from tombola.one_line import OneLine
 from tombola.ticket import State, Ticket, pack_state, unpack_state
@@ -153,7 +154,7 @@ class Run(OneLine):
         numbers = {"order_noise": self.order_noise, "augmentation_noise": self.augmentation_noise}
         return {name: number for name, number in numbers.items() if number is not None}
 
-    def module(self, *, normalize: DataSource | None = None) -> nn.Module:
+    def module(self, *, normalize: DataLike | None = None) -> nn.Module:
         """The trained network as a plain module in evaluation mode; ``normalize`` as for a ticket's."""
         return loaded_module(self.ticket.network, self.weights, normalize)
 
