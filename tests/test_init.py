@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 
@@ -20,7 +21,8 @@ sys.exit("torch was imported" if "torch" in sys.modules else 0)
 def test_every_public_name_is_listed_and_there() -> None:
     assert {"train", "pretrain", "imp", "barrier", "Ticket", "Recipe", "load_data"} <= set(dir(tombola))
     assert tombola.__version__
-    for name in set(tombola.__all__) - {"__version__"}:
+    assert get_args(tombola.DataLike)[:2] == (tombola.Data, str)
+    for name in set(tombola.__all__) - {"__version__", "DataLike"}:
         # A name from before is the same class.
         assert getattr(tombola, name).__name__ == {"OwnStudy": "Experiment"}.get(name, name)
 

@@ -5,6 +5,7 @@ from .data.convert import data_from as data_from
 from .data.convert import normalized as normalized
 from .data.fitting import fit_images as fit_images
 from .data.imageset import Data as Data
+from .data.imageset import DataLike as DataLike
 from .data.imageset import ImageSet as ImageSet
 from .data.imageset import data_from_tensors as data_from_tensors
 from .data.load import load_data as load_data

@@ -19,17 +19,17 @@ from typing import Any
 from tombola.cores import check_per_core, intra_op_threads
 from tombola.errors import ArgumentError, RecipeError, TombolaError
 
-# What is checked, by its name in type hints, and where it is defined. Imported when a function is called: to
-# look up a public name must not load torch.
-_HOMES = {
-    "Data": "tombola.data.imageset",
-    "Ticket": "tombola.ticket",
-    "Run": "tombola.training.run",
-    "Recipe": "tombola.training.recipe",
-    "ForgettingRecord": "tombola.training.run",
+# What is checked, by its name in type hints, and the class that the function gets, by where it is defined.
+# Imported when a function is called: to look up a public name must not load torch.
+_CLASSES = {
+    "DataLike": ("tombola.data.imageset", "Data"),
+    "Ticket": ("tombola.ticket", "Ticket"),
+    "Run": ("tombola.training.run", "Run"),
+    "Recipe": ("tombola.training.recipe", "Recipe"),
+    "ForgettingRecord": ("tombola.training.run", "ForgettingRecord"),
 }
 _IN_WORDS = {
-    "Data": "a Data, a name such as 'digits', or a folder",
+    "DataLike": "a Data, a name such as 'digits', or a folder",
     "Ticket": "a Ticket",
     "Run": "a Run",
     "Recipe": "a Recipe",
@@ -114,9 +114,9 @@ def _checked(kinds: tuple[str, ...], place: str, value: Any) -> Any:
             return operator.index(value)
         except TypeError:
             raise _refusal(kinds, place, value) from None
-    if isinstance(value, tuple(_class(kind) for kind in kinds if kind in _HOMES)):
+    if isinstance(value, tuple(_class(kind) for kind in kinds if kind in _CLASSES)):
         return value
-    if "Data" in kinds and isinstance(value, str | os.PathLike):
+    if "DataLike" in kinds and isinstance(value, str | os.PathLike):
         from tombola.data.load import load_data
 
         return load_data(value)
@@ -134,8 +134,9 @@ def _each_checked(check: Check, place: str, values: Any) -> Any:
 
 @functools.cache
 def _class(kind: str) -> type:
-    home: type = getattr(import_module(_HOMES[kind]), kind)
-    return home
+    module, name = _CLASSES[kind]
+    expected: type = getattr(import_module(module), name)
+    return expected
 
 
 def _refusal(kinds: tuple[str, ...], place: str, value: Any) -> TombolaError:

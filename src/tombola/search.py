@@ -26,7 +26,7 @@ from tombola.errors import RecipeError, TicketError
 if TYPE_CHECKING:
     import torch
 
-    from tombola.data.imageset import Data
+    from tombola.data.imageset import Data, DataLike
     from tombola.pruning.prune import Pruning, PruningOptions, RankingOptions
     from tombola.ticket import Ticket
     from tombola.training.checkpoint import Watch
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 def imp(
     start: Ticket,
-    data: Data,
+    data: DataLike,
     recipe: Recipe,
     *,
     rounds: int,
@@ -68,9 +68,10 @@ def imp(
 
     Raises as ``train`` and ``prune`` do, at once for settings and before the first step for the rest.
     """
+    from tombola.data.load import load_data
     from tombola.pruning.prune import Pruning
 
-    settings = Pruning(**pruning)
+    data, settings = load_data(data), Pruning(**pruning)
     _check_search(start, data, recipe, rounds, settings, teacher)
     call = directly(device, watch)
     return chain(
@@ -81,7 +82,7 @@ def imp(
 
 def mask_search(
     start: Ticket,
-    data: Data,
+    data: DataLike,
     recipe: Recipe,
     *,
     rounds: int,
@@ -100,9 +101,10 @@ def mask_search(
     The other arguments and errors are as for :func:`imp`. A training of a yielded ticket under the same noise
     number sees noise that none of the trainings behind its mask has seen, whichever recipe it has.
     """
+    from tombola.data.load import load_data
     from tombola.pruning.prune import Pruning
 
-    settings = Pruning(**pruning)
+    data, settings = load_data(data), Pruning(**pruning)
     _check_search(start, data, recipe, rounds, settings, teacher)
     call = directly(device, watch)
     return tickets(
@@ -113,7 +115,7 @@ def mask_search(
 
 def one_shot(
     start: Ticket,
-    data: Data,
+    data: DataLike,
     recipe: Recipe,
     *,
     sparsity: float,

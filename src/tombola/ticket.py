@@ -21,12 +21,13 @@ from torch import Tensor, nn
 
 from tombola import files
 from tombola.cost import Cost, Outline
-from tombola.data.imageset import Data
+from tombola.data.imageset import Data, DataLike
+from tombola.data.load import load_data
 from tombola.declarations import as_written, bare_name
 from tombola.errors import NetworkError, TicketError, reason
 from tombola.networks.fit import check_fits
 from tombola.networks.initialization import Scheme
-from tombola.networks.module import DataSource, loaded_module
+from tombola.networks.module import loaded_module
 from tombola.networks.network import Factory, Network, weights_of
 from tombola.networks.prunable import Coverage, coverage, empty_module, layout, prunable_names
 from tombola.one_line import OneLine
@@ -244,7 +245,7 @@ class Ticket(OneLine):
             trained=None if self.trained is None else apply_mask(self.trained, in_order),
         )
 
-    def module(self, *, normalize: DataSource | None = None) -> nn.Module:
+    def module(self, *, normalize: DataLike | None = None) -> nn.Module:
         """The network with the weights that training starts from, as a plain module in evaluation mode.
 
         normalize: data, or a name or folder of them, whose mean and standard deviation are put in front: the
@@ -385,7 +386,7 @@ def _prunes_attention(network: Network, maker: Factory) -> bool:
 
 @declare("initialize", version=2, unchanged={2: _prunes_as_before}, cost=_initialize_cost)
 def initialize(
-    network: str | Factory, data: Data, *, seed: int = 0, init: str | Scheme | None = None
+    network: str | Factory, data: DataLike, *, seed: int = 0, init: str | Scheme | None = None
 ) -> Ticket:
     """A dense ticket at initialisation: a full mask over newly drawn weights.
 
@@ -403,6 +404,7 @@ def initialize(
     network, a network that cannot take the images or does not give one number for each class, and a seed for
     a built module.
     """
+    data = load_data(data)
     described = Network.of(
         network, channels=data.channels, size=data.size, classes=data.classes, vocabulary=data.vocabulary,
         init=init,

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 import tombola as tb
 from tombola.data.hub import TEST_FRACTION
-from tombola.data.subsets import stratified_split
+from tombola.data.splits import stratified_split
 from tombola.errors import DataError
 
 

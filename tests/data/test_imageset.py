@@ -1,4 +1,6 @@
+import warnings
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,6 +52,45 @@ def test_a_class_missing_from_a_split_is_named() -> None:
     train, test = tensors(), tensors(2)
     with pytest.raises(DataError, match="x: the test split has no image of class 'c'"):
         data_from_tensors(train, test, name="x", class_names="abc")
+
+
+def test_arrays_are_the_tensors_of_their_values() -> None:
+    draws = np.random.default_rng(0)
+    features, labels = draws.normal(size=(9, 4)).astype(np.float32), np.arange(9) % 3
+    expected = data_from_tensors(
+        (torch.tensor(features), torch.tensor(labels)), (torch.tensor(features), torch.tensor(labels))
+    )
+    read_only = features.copy()
+    read_only.flags.writeable = False
+    swapped = features.astype(">f4"), labels.astype(">i2")  # as files of other machines have them
+    backwards = features[::-1].copy()[::-1], labels.astype(np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for pair in ((features, labels), (read_only, labels), swapped, backwards):
+            assert data_from_tensors(pair, pair).fingerprint == expected.fingerprint
+    words = draws.integers(0, 5, (9, 6))
+    tokens = data_from_tensors((words, labels), (words, labels))
+    assert (tokens.kind, tokens.vocabulary) == ("tokens", words.max() + 1)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "labels", "words"),
+    [
+        (
+            np.zeros((3, 4)),
+            np.arange(3),
+            r"such as features.astype\('float32'\) of an array; got torch.float64",
+        ),
+        (np.zeros((3, 4), np.float32), np.zeros(3), r"labels are torch.float64 \(3,\); give class indices"),
+        (np.array([["a"]]), np.arange(1), "inputs: a ndarray is no tensor: "),
+        ("abc", np.arange(3), "inputs: a str is no tensor: "),
+    ],
+)
+def test_arrays_that_would_be_rounded_or_are_no_numbers_are_refused(
+    inputs: Any, labels: Any, words: str
+) -> None:
+    with pytest.raises(DataError, match=words):
+        data_from_tensors((inputs, labels), (inputs, labels))
 
 
 def test_labels_outside_the_classes_are_refused_with_their_range() -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tombola as tb
-from tombola.data.subsets import stratified_split, subset
+from tombola.data.splits import stratified_split
+from tombola.data.subsets import subset
 from tombola.errors import DataError
 
 NESTED = (0.01, 0.02, 0.05, 0.1, 0.5, 1.0)

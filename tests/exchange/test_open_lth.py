@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,84 @@ def test_a_level_is_read_as_the_run_that_it_is(
     with torch.no_grad():
         assert torch.allclose(module(images), final(images), atol=1e-5)
     assert tb.barrier(run, run, small, points=3).height == 0
+
+
+# As MetricLogger.__str__ writes it: what was measured first stands first.
+LOG = """test_loss,0,2.302585
+test_accuracy,0,0.1
+test_examples,0,10000.0
+test_loss,391,nan
+test_accuracy,391,0.4375
+test_loss,10,1e-05"""
+
+
+def test_what_was_logged_is_the_history_and_nothing_else(
+    replicate: Replicate, small: tb.Data, tmp_path: Path
+) -> None:
+    folder, _, _ = replicate
+    log = folder / "level_2" / "main" / "logger"
+    plain = tb.open_lth(folder / "level_2", data=small)
+    assert plain.history.logged is None
+    assert plain.history.frame().empty
+    log.write_text(LOG)
+    run = tb.open_lth(folder / "level_2", data=small)
+    run.save(tmp_path / "run")
+    for each in (run, tb.Run.load(tmp_path / "run")):
+        first, second, third = each.history.table()
+        assert first == {
+            "iteration": 0,
+            "test_accuracy": 10.0,
+            "test_examples": 10_000.0,
+            "test_loss": 2.302585,
+        }
+        assert second == {"iteration": 10, "test_loss": 1e-05}  # no accuracy, and none is made up
+        assert third["test_accuracy"] == 43.75
+        assert math.isnan(third["test_loss"])
+        frame = each.history.frame()
+        assert frame["iteration"].tolist() == [0, 10, 391]
+        assert frame["test_accuracy"].isna().tolist() == [False, True, False]
+        assert repr(each.history) == (
+            "<history logged elsewhere: test_accuracy, test_examples, test_loss at 3 iterations, 0 to 391>"
+        )
+        assert each.foreign
+        with pytest.raises(TicketError, match=r"no history by epoch: .* its log has test_accuracy"):
+            tb.convergence(each)
+    # What measures read is the same, so that jobs of it keep their names.
+    assert run.fingerprint == plain.fingerprint
+    log.write_text("")
+    assert tb.open_lth(folder / "level_2", data=small).history.logged is None
+    log.unlink()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (
+            "test_loss,10ep,1.5",
+            "line 2 is 'test_loss,10ep,1.5' and no name,iteration,value such as test_loss,391,1.5",
+        ),
+        ("test_loss,5", "line 2 is 'test_loss,5' and no name,iteration,value"),
+        ("test_loss,-5,1.0", "line 2 is .* and no name,iteration,value"),
+        ("test_loss,5,1.0,2.0", "line 2 is .* and no name,iteration,value"),
+        ("test_loss,5,1_0", "line 2 is .* and no name,iteration,value"),
+        (
+            "test_accuracy,5,91.2",
+            "line 2 is 'test_accuracy,5,91.2'; accuracies of OpenLTH are shares from 0 to 1",
+        ),
+        ("test_loss,0,1.0", "test_loss stands there twice at iteration 0"),
+        ("\x1b[2Jtest_loss,5,1.0", "and no name,iteration,value"),
+    ],
+)
+def test_a_log_of_another_form_is_refused_with_its_line(
+    replicate: Replicate, small: tb.Data, line: str, words: str
+) -> None:
+    log = replicate[0] / "level_2" / "main" / "logger"
+    log.write_text(f"test_loss,0,2.0\n{line}\n")
+    with pytest.raises(TicketError, match=words) as raised:
+        tb.open_lth(replicate[0] / "level_2", data=small)
+    assert "move it away" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    log.unlink()
 
 
 def test_what_a_folder_does_not_tell_is_asked_for(

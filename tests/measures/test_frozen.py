@@ -110,6 +110,24 @@ def test_what_a_later_layer_does_in_place_is_not_seen(start: tb.Ticket, digits: 
     torch.testing.assert_close(body.features(images)[0, :, 1:], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_tokens_of_a_block_are_averaged_in_each_channel(digits: tb.Data) -> None:
+    def factory() -> nn.Module:
+        # Eight tokens, the rows of the image, of as many channels; then three channels for each.
+        return nn.Sequential(nn.Flatten(1, 2), nn.Linear(8, 3), nn.Flatten(), nn.Linear(24, 10))
+
+    start = tb.initialize(factory, digits)
+    body = body_of(start, ["0", "1"], "3")
+    assert body.begin(digits, 100, "frozen") == (8, 3)
+    images = inputs(digits, digits.test.images[:7])
+    weight, bias = start.weights()["1.weight"], start.weights()["1.bias"]
+    rows = torch.stack(
+        [image[0].sum(0) / 8 for image in images]
+    )  # by hand: a sum over the rows of each column
+    features = body.features(images)
+    torch.testing.assert_close(features[0, :, 1:], rows, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(features[1, :, 1:4], rows @ weight.T + bias, rtol=1e-5, atol=1e-6)
+
+
 def test_the_name_of_the_head_stands_for_what_goes_into_it(ticket: tb.Ticket, colour: tb.Data) -> None:
     images = inputs(colour, colour.test.images)
     found = []
@@ -231,13 +249,13 @@ class Odd(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.twice, self.pair, self.tokens = nn.ReLU(), Pair(), nn.Flatten(2)
+        self.twice, self.pair, self.volume = nn.ReLU(), Pair(), nn.Unflatten(2, (2, 4))
         self.rows, self.unused, self.after = nn.Flatten(0, 2), nn.Linear(2, 2), nn.Identity()
         self.head = nn.Linear(64, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.twice(self.twice(x))
-        self.pair(x), self.tokens(x), self.rows(x)
+        self.pair(x), self.volume(x), self.rows(x)
         outputs: Tensor = self.after(self.head(x.flatten(1)))
         return outputs
 
@@ -253,9 +271,9 @@ class Pair(nn.Module):
         ("twice", "is run 2 times before the head; it must be run once"),
         ("unused", "is run 0 times before the head; it must be run once"),
         ("after", "is run 0 times before the head; it must be run once"),
-        ("pair", "gives a tuple; it must give a tensor (B, C, H, W) or (B, C)"),
-        ("tokens", "gives (2, 1, 64) for 2 images; it must give (B, C, H, W) or (B, C)"),
-        ("rows", "gives (16, 8) for 2 images; it must give (B, C, H, W) or (B, C)"),
+        ("pair", "gives a tuple; it must give a tensor (B, C, H, W), (B, tokens, C) or (B, C)"),
+        ("volume", "gives (2, 1, 2, 4, 8) for 2 images; it must give (B, C, H, W), (B, tokens, C) or (B, C)"),
+        ("rows", "gives (16, 8) for 2 images; it must give (B, C, H, W), (B, tokens, C) or (B, C)"),
     ],
 )
 def test_a_block_that_cannot_be_pooled_is_refused(digits: tb.Data, block: str, words: str) -> None:
@@ -264,8 +282,18 @@ def test_a_block_that_cannot_be_pooled_is_refused(digits: tb.Data, block: str, w
         body.begin(digits, 100, "frozen")
 
 
+def test_channels_of_lines_are_not_taken_for_tokens(digits: tb.Data) -> None:
+    def factory() -> nn.Module:
+        return nn.Sequential(nn.Flatten(2), nn.Conv1d(1, 4, 5), nn.ReLU(), nn.Flatten(), nn.Linear(240, 10))
+
+    body = body_of(tb.initialize(factory, digits), ["2"], "4")
+    words = "gives (2, 4, 60), which may be (B, tokens, C) or, in a network with one-dimensional convolutions"
+    with pytest.raises(NetworkError, match=re.escape(words)):
+        body.begin(digits, 100, "frozen")
+
+
 def test_a_head_that_is_never_run_is_refused(digits: tb.Data) -> None:
-    body = body_of(tb.initialize(Odd, digits), ["tokens"], "unused")
+    body = body_of(tb.initialize(Odd, digits), ["volume"], "unused")
     with pytest.raises(NetworkError, match="<Odd> never runs its head 'unused'; give its final linear layer"):
         body.begin(digits, 100, "frozen")
 

@@ -82,6 +82,48 @@ def test_probes_trained_for_long_are_scikit_learns_logistic_regression(run: tb.R
     assert found.accuracy[-1] > 80
 
 
+class TinyTransformer(nn.Module):
+    """Two blocks over tokens and a class token, which alone goes into the head."""
+
+    def __init__(self, vocabulary: int, classes: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, 8)
+        self.first = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True)
+        self.second = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True)
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        begun = torch.cat([torch.zeros_like(tokens[:, :1]), tokens], dim=1)
+        outputs: Tensor = self.head(self.second(self.first(self.embedding(begun)))[:, 0])
+        return outputs
+
+
+def test_probes_of_a_transformers_blocks_are_logistic_regressions_on_the_mean_over_its_tokens() -> None:
+    draws = torch.Generator().manual_seed(0)
+    words = torch.randint(1, 9, (500, 6), generator=draws)
+    labels = (words == 3).any(1).long() + (words == 5).any(1).long()
+    data = tb.data_from_tensors((words[:300], labels[:300]), (words[300:], labels[300:]), name="words")
+    start = tb.initialize(TinyTransformer, data)
+    recipe = tb.Recipe(epochs=150, batch_size=150, lr=0.3, momentum=0.9, weight_decay=0.01)
+    found = probe(start, data, recipe=recipe, blocks=["first", "second", "head"], head="head")
+    module = TinyTransformer(9, 3).eval()
+    module.load_state_dict(dict(start.weights()))
+    with torch.no_grad():
+        begun = module.embedding(torch.cat([torch.zeros(500, 1, dtype=torch.int64), words], dim=1))
+        first = module.first(begun)
+        second = module.second(first)
+    places = (first.mean(1), second.mean(1), second[:, 0])  # the head's is its input: the class token
+    for place, features in enumerate(places):
+        seen = np.hstack([np.ones((500, 1)), features.numpy()])
+        model = LogisticRegression(C=1 / (0.01 * 300), fit_intercept=False, tol=1e-8, max_iter=5000)
+        model.fit(seen[:300], labels[:300].numpy())
+        shares = model.predict_proba(seen[300:])[np.arange(200), labels[300:].numpy()]
+        assert found.losses[place] == pytest.approx(-np.log(shares).mean(), rel=2e-3)
+        accuracy = 100 * model.score(seen[300:], labels[300:].numpy())
+        assert found.accuracy[place] == pytest.approx(accuracy, abs=1.0)
+    assert found.accuracy[0] > 60
+
+
 def test_there_is_one_number_a_block(colour: tb.Data) -> None:
     found = probe(tb.initialize(small_resnet, colour), colour, recipe=QUICK)
     assert found.blocks == ("blocks.0", "blocks.1", "blocks.2")

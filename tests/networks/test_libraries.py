@@ -110,7 +110,7 @@ class TestInstalled:
         runs = list(tb.imp(start, coloured, recipe, rounds=1, fraction=0.5))
         other = tb.train(runs[1].ticket, coloured, recipe, noise=7)
         assert tb.barrier(runs[1], other, coloured, points=3).errors[0] == 100 - runs[1].accuracy
-        probes = tb.probe(runs[1], coloured, blocks=["head"], head="head")
-        assert len(probes.accuracy) == 1
+        probes = tb.probe(runs[1], coloured, blocks=["blocks.0", "blocks.1", "head"], head="head")
+        assert len(probes.accuracy) == 3
         runs[1].save(tmp_path / "run")
         assert tb.Run.load(tmp_path / "run").fingerprint == runs[1].fingerprint

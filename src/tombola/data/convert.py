@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from tombola.data import hub
-from tombola.data.imageset import Data, data_from_tensors
+from tombola.data.imageset import Data, DataLike, class_indices, data_from_tensors, tensor_of
 from tombola.data.load import load_data
-from tombola.data.subsets import stratified_split
-from tombola.errors import DataError, reason
+from tombola.data.splits import stratified_split
+from tombola.errors import DataError
 from tombola.registry import declare
 
 Pair = tuple[Any, Any]
@@ -87,13 +87,14 @@ def data_from(
 
 
 @declare("normalized", stored=False)
-def normalized(data: Data, *, mean: Sequence[float], std: Sequence[float]) -> Data:
+def normalized(data: DataLike, *, mean: Sequence[float], std: Sequence[float]) -> Data:
     """The same data, normalised by given statistics instead of its own, as a network trained elsewhere was.
 
     mean, std: of each channel, on the scale 0..1.
 
     Raises :class:`~tombola.errors.DataError` for other numbers of channels, or deviations not above 0.
     """
+    data = load_data(data)
     moments = tuple(map(float, mean)), tuple(map(float, std))
     other = replace(data, source=None, normalization=moments)
     return replace(other, name=f"{data.name}-normalized-{other.fingerprint[:12]}")
@@ -121,12 +122,12 @@ def _are_names(names: object) -> TypeGuard[Sequence[str]]:
 
 def _from_pair(images: Any, labels: Any) -> tuple[Tensor, Tensor]:
     """A pair of tensors or arrays as uint8 ``(N, C, H, W)`` and int64 ``(N,)``."""
-    pixels = _tensor(images, "images")
+    pixels = tensor_of(images, "images")
     if pixels.dtype != torch.uint8:
         raise DataError(
             f"images are {pixels.dtype}; give uint8 pixel values from 0 to 255, such as "
             "(images * 255).round().to(torch.uint8) of floats from 0 to 1; features "
-            "and tokens go to tombola.data_from_tensors, as tensors"
+            "and tokens go to tombola.data_from_tensors"
         )
     if pixels.ndim == 3:
         pixels = pixels[:, None]
@@ -135,7 +136,7 @@ def _from_pair(images: Any, labels: Any) -> tuple[Tensor, Tensor]:
         if pixels.ndim != 4:
             remedy = "or (N, H, W) for grey ones"
         raise DataError(f"images are {tuple(pixels.shape)}; give (N, C, H, W), {remedy}")
-    return pixels.contiguous(), _class_indices(_tensor(labels, "labels"))
+    return pixels.contiguous(), class_indices(tensor_of(labels, "labels"))
 
 
 def _from_items(split: Any) -> tuple[Tensor, Tensor]:
@@ -163,14 +164,14 @@ def _from_items(split: Any) -> tuple[Tensor, Tensor]:
             f"{kind} gives another image each time it is asked; give it without augmentation, which is the "
             "recipe's (tombola.Augmentation)"
         )
-    return torch.stack(images), _class_indices(_tensor(labels, f"labels of {kind}"))
+    return torch.stack(images), class_indices(tensor_of(labels, f"labels of {kind}"))
 
 
 def _item_pixels(image: Any, what: str) -> Tensor:
     """One image as uint8 ``(C, H, W)``."""
     if hasattr(image, "getexif"):  # PIL's
         return torch.from_numpy(hub.picture_pixels(image))
-    pixels = _tensor(image, what)
+    pixels = tensor_of(image, what)
     if pixels.ndim == 2:
         pixels = pixels[None]
     if pixels.ndim != 3 or pixels.shape[0] not in (1, 3):
@@ -189,19 +190,3 @@ def _item_pixels(image: Any, what: str) -> Tensor:
     if pixels.dtype != torch.uint8:
         raise DataError(f"{what} is {pixels.dtype}; it must be uint8 pixel values from 0 to 255")
     return pixels
-
-
-def _class_indices(labels: Tensor) -> Tensor:
-    if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
-        raise DataError(
-            f"labels are {labels.dtype} {tuple(labels.shape)}; give class indices, whole numbers, as (N,)"
-        )
-    return labels.long()
-
-
-def _tensor(values: Any, what: str) -> Tensor:
-    """Values as a tensor on the CPU; DataError where they are none."""
-    try:
-        return torch.as_tensor(values).cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{what}: a {type(values).__name__} is no tensor: {reason(error)}") from None

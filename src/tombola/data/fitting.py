@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tombola.data.imageset import Data, ImageSet
+from tombola.data.imageset import Data, DataLike, ImageSet
+from tombola.data.load import load_data
 from tombola.errors import DataError
 from tombola.registry import declare
 
@@ -21,7 +22,7 @@ _TOGETHER = 4096
 
 
 @declare("fit_images", stored=False)
-def fit_images(data: Data, *, size: tuple[int, int] = (32, 32), channels: int = 3) -> Data:
+def fit_images(data: DataLike, *, size: tuple[int, int] = (32, 32), channels: int = 3) -> Data:
     """The same data with images of another size and number of channels.
 
     size: height and width in pixels. Images are resized bilinearly with antialiasing; the aspect ratio is
@@ -34,6 +35,7 @@ def fit_images(data: Data, *, size: tuple[int, int] = (32, 32), channels: int = 
     Raises :class:`~tombola.errors.DataError` for channels that do not correspond, an impossible size, or data
     that are no images.
     """
+    data = load_data(data)
     if data.kind != "images":
         raise DataError(f"{data.name} has {data.kind}; only images can be given another size")
     if data.channels not in (1, channels):

@@ -27,7 +27,7 @@ from tombola.data.bounds import check_pixels, check_size, too_many_pixels
 from tombola.data.catalogue import CATALOGUE, DataOrigin, no_data_set
 from tombola.data.imageset import Data, ImageSet
 from tombola.data.inside import check_descriptions, check_file, check_options, only_inside
-from tombola.data.subsets import stratified_split
+from tombola.data.splits import stratified_split
 from tombola.data.tables import check_files
 from tombola.errors import DataError
 from tombola.untrusted import printable

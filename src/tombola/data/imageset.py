@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tombola.errors import DataError
+from tombola.errors import DataError, reason
 from tombola.one_line import OneLine
 from tombola.untrusted import has_control_characters
 
 InputKind = Literal["images", "features", "tokens"]
+
+Array = Tensor | np.ndarray[Any, Any]
 
 _KINDS: dict[torch.dtype, InputKind] = {
     torch.uint8: "images", torch.float32: "features", torch.int64: "tokens"
@@ -46,9 +49,10 @@ class ImageSet:
         dtype, shape = self.images.dtype, tuple(self.images.shape)
         dimensions = {"images": len(shape) == 4, "features": len(shape) >= 2, "tokens": len(shape) == 2}
         if dtype not in _KINDS or not dimensions[self.kind]:
+            remedy = ", such as features.astype('float32') of an array" if dtype == torch.float64 else ""
             raise DataError(
-                "images must be uint8 (N, C, H, W), features float32 (N, ...), tokens int64 (N, length); "
-                f"got {dtype} {shape}"
+                "images must be uint8 (N, C, H, W), features float32 (N, ...), tokens int64 (N, length)"
+                f"{remedy}; got {dtype} {shape}"
             )
         if 0 in shape[1:]:
             raise DataError(f"{self.kind} are {shape}, each of no values; give at least one")
@@ -246,6 +250,10 @@ class Data(OneLine):
         return digest.hexdigest()
 
 
+DataLike = Data | str | os.PathLike[str]
+"""What stands for a data set where one is asked for: itself, or what :func:`~tombola.load_data` takes."""
+
+
 def check_every_class(
     name: str, split: str, labels: Tensor, class_names: Sequence[str], *, of: Tensor | None = None
 ) -> None:
@@ -261,9 +269,29 @@ def check_every_class(
         raise DataError(f"{name}: the {split} split has no image of class {some}; every class needs some")
 
 
+def tensor_of(values: Any, what: str) -> Tensor:
+    """Values as a tensor on the CPU; :class:`~tombola.errors.DataError`, saying what, if they are none."""
+    try:
+        if isinstance(values, np.ndarray):
+            # PyTorch takes no other byte order and no negative strides, and warns of read-only arrays.
+            values = np.require(values, values.dtype.newbyteorder("="), ["C", "W"])
+        return torch.as_tensor(values).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{what}: a {type(values).__name__} is no tensor: {reason(error)}") from None
+
+
+def class_indices(labels: Tensor) -> Tensor:
+    """Whole numbers ``(N,)`` as int64; :class:`~tombola.errors.DataError` for other labels."""
+    if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise DataError(
+            f"labels are {labels.dtype} {tuple(labels.shape)}; give class indices, whole numbers, as (N,)"
+        )
+    return labels.long()
+
+
 def data_from_tensors(
-    train: tuple[Tensor, Tensor],
-    test: tuple[Tensor, Tensor],
+    train: tuple[Array, Array],
+    test: tuple[Array, Array],
     *,
     name: str | None = None,
     class_names: Sequence[str] | None = None,
@@ -272,11 +300,11 @@ def data_from_tensors(
     normalization: tuple[Sequence[float], Sequence[float]] | None = None,
     vocabulary: int | None = None,
 ) -> Data:
-    """A data set from the caller's own tensors: images, features of any shape, or tokens.
+    """A data set from the caller's own tensors or numpy arrays: images, features of any shape, or tokens.
 
-    train, test: pairs of inputs and int64 labels ``(N,)``. Inputs are uint8 images ``(N, C, H, W)``, which
-        are normalised and, as a recipe says, cropped and mirrored; or features, float32 ``(N, ...)``, or
-        tokens, int64 ``(N, length)``, which a network gets as they are.
+    train, test: pairs of inputs and labels, whole numbers ``(N,)``. Inputs are uint8 images ``(N, C, H, W)``,
+        which are normalised and, as a recipe says, cropped and mirrored; or features, float32 ``(N, ...)``,
+        or tokens, int64 ``(N, length)``, which a network gets as they are.
     name: identifies the set in a store; by default derived from the fingerprint, so never shared by two.
     class_names: by default the class indices as text.
     mirrored: whether flipped images keep their class.
@@ -287,7 +315,11 @@ def data_from_tensors(
 
     Raises :class:`~tombola.errors.DataError` on wrong types or shapes, or a class that a split lacks.
     """
-    splits = ImageSet(*train), ImageSet(*test)
+    train_split, test_split = (
+        ImageSet(tensor_of(inputs, "inputs"), class_indices(tensor_of(labels, "labels")))
+        for inputs, labels in (train, test)
+    )
+    splits = train_split, test_split
     kind, shape = splits[0].kind, tuple(splits[0].images.shape)
     if kind == "features" and len(shape) == 4 and shape[1] in (1, 3) and not features:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Subsets of a data set, class-balanced (section 5.2 and Appendix F of the paper) or any, and its splits.
+"""Subsets of a data set, class-balanced (section 5.2 and Appendix F of the paper) or any.
 
 A subset is a data set like any other: some of the train images in their old order, and the test split and
 normalisation of the full set, so that its images are the very same inputs. For a balanced one every class is
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from tombola.cost import Cost, Size
-from tombola.data.imageset import Data, ImageSet, check_every_class
+from tombola.data.imageset import Data, DataLike, ImageSet, check_every_class
+from tombola.data.load import load_data
 from tombola.errors import DataError, reason
 from tombola.registry import declare
 from tombola.seeds import generator
@@ -30,7 +31,7 @@ def _subset_cost(data: Size, share: float | None, shots: int | None) -> Cost:
 
 
 @declare("subset", stored=False, cost=_subset_cost)
-def subset(data: Data, *, share: float | None = None, shots: int | None = None, seed: int = 0) -> Data:
+def subset(data: DataLike, *, share: float | None = None, shots: int | None = None, seed: int = 0) -> Data:
     """A class-balanced random subset of the train split.
 
     share: of each class this share of its images, above 0 and at most 1, rounded to whole images, half up. As
@@ -41,6 +42,7 @@ def subset(data: Data, *, share: float | None = None, shots: int | None = None, 
     Raises :class:`~tombola.errors.DataError` for a share outside (0, 1], one so small that a class would
     be left without an image, or more shots than a class has.
     """
+    data = load_data(data)
     counts = class_counts(data, share, shots)
     chosen = []
     for index, count in enumerate(counts):
@@ -60,7 +62,7 @@ def _take_cost(data: Size, indices: Sequence[int]) -> Cost:
 
 
 @declare("take", stored=False, cost=_take_cost)
-def take(data: Data, indices: Indices) -> Data:
+def take(data: DataLike, indices: Indices) -> Data:
     """The data with the train images at some indices, in that order.
 
     indices: whole numbers from 0 to below the number of train images, or a bool for each of these; a list, an
@@ -71,6 +73,7 @@ def take(data: Data, indices: Indices) -> Data:
 
     Raises :class:`~tombola.errors.DataError` for indices out of range or of another type, or none.
     """
+    data = load_data(data)
     part = _part(data, _checked_indices(data, indices), data.name)
     return replace(part, name=f"{data.name}-part-{part.fingerprint[:12]}")
 
@@ -156,23 +159,3 @@ def size_text(share: float | None, shots: int | None) -> str:
 def rounded_half_up(count: float) -> int:
     """The nearest integer; halves are rounded up."""
     return math.floor(count + 0.5)
-
-
-def stratified_split(labels: Tensor, test_fraction: float, stream: str = "split") -> tuple[Tensor, Tensor]:
-    """Indices of the train and of the test split, both sorted, as int64.
-
-    labels: int64 ``(N,)``, class indices.
-    test_fraction: share of each class that goes to the test split, between 0 and 1. A class gives that share
-        rounded to whole images, but at least one, and never its last.
-    stream: name of the random stream. Each class draws from its own, ``(stream, class)``, so images
-        added to one class move no image of another.
-    """
-    is_test = np.zeros(len(labels), dtype=bool)
-    classes = labels.numpy()
-    for index in np.unique(classes):
-        members = np.flatnonzero(classes == index)
-        count = max(min(max(round(test_fraction * len(members)), 1), len(members) - 1), 0)
-        # Ranks of raw words rather than a permutation: numpy promises the bit stream, but not its methods.
-        words = generator(stream, int(index)).bit_generator.random_raw(len(members))
-        is_test[members[np.argsort(words, kind="stable")[:count]]] = True
-    return torch.from_numpy(np.flatnonzero(~is_test)), torch.from_numpy(np.flatnonzero(is_test))

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
+from tombola.data.imageset import DataLike
 from tombola.disk import replace as move
 from tombola.errors import ExportError, reason, unknown, unwritable
-from tombola.networks.module import DataSource, Normalized
+from tombola.networks.module import Normalized
 from tombola.pruning.subject import ticket_of
 from tombola.ticket import Ticket
 from tombola.training.run import Run
@@ -42,7 +43,7 @@ def convert(
     path: str | os.PathLike[str],
     *,
     form: Form | None = None,
-    normalize: DataSource | None = None,
+    normalize: DataLike | None = None,
 ) -> float:
     """Write a run, or an untrained ticket, in a form that others read; returns how far its logits differ.
 

@@ -2,7 +2,8 @@
 
 A level of a lottery experiment, ``replicate_1/level_3/main``, holds models by step (``model_ep160_it0.pth``)
 and the mask (``mask.pth``); level 0 of the same replicate holds the dense start and the hyperparameters. The
-layers of its networks have other names than those of ours, in the same order.
+layers of its networks have other names than those of ours, in the same order. ``logger`` holds what was
+measured while it trained, a line ``name,iteration,value`` for each.
 """
 
 from __future__ import annotations
@@ -15,21 +16,23 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tombola.data.imageset import Data
-from tombola.errors import NetworkError, TicketError
+from tombola.data.imageset import DataLike
+from tombola.errors import NetworkError, OddFile, TicketError, reason
 from tombola.exchange.weights import described_network, run_from, state_of, without_prefix
 from tombola.networks.network import Factory, Network
 from tombola.ticket import unknown_state
-from tombola.training.run import Run
+from tombola.training.logged_values import LoggedValues
+from tombola.training.run import History, Run
 from tombola.untrusted import read_regular
 
 # OpenLTH's networks that are ours, layer for layer.
 _OURS = {"cifar_resnet_20": "resnet20", "cifar_resnet_20_16": "resnet20", "cifar_vgg_16": "vgg16"}
 _MODEL = re.compile(r"model_ep(\d+)_it(\d+)\.pth")
+_LOGGED = re.compile(r"(\w[\w .-]{0,59}),(\d{1,15}),(-?\d+(?:\.\d+)?(?:e[-+]?\d+)?|-?inf|nan)", re.ASCII)
 
 
 def open_lth(
-    folder: str | os.PathLike[str], *, data: Data, network: str | Factory | Network | None = None
+    folder: str | os.PathLike[str], *, data: DataLike, network: str | Factory | Network | None = None
 ) -> Run:
     """The run of one level of an OpenLTH experiment: its last model, its mask, and the start if it is kept.
 
@@ -39,10 +42,13 @@ def open_lth(
     network: for those that tombola does not have; ``cifar_resnet_20`` and ``cifar_vgg_16`` are ``resnet20``
         and ``vgg16``. Tensors of other names are taken over in their order, where kinds and shapes agree.
 
-    The ticket's round is the level, its epoch that of the start. History and forgetting record are absent.
+    The ticket's round is the level, its epoch that of the start. ``run.history.frame()`` has what OpenLTH
+    logged, a row an iteration, under its names, with accuracies in percent: ``test_accuracy``, ``test_loss``
+    and ``test_examples``; where it logged ``train_...`` too, these are of passes in evaluation mode. What it
+    did not log is absent, as are a history by epoch and a forgetting record.
 
     Raises as :func:`~tombola.run_from` does, and :class:`~tombola.errors.TicketError` for a folder without
-    models or mask.
+    models or mask, and a log of another form.
     """
     place = Path(folder)
     place = place / "main" if (place / "main").is_dir() else place
@@ -68,7 +74,37 @@ def open_lth(
         round=int(level[1]) if level else run.ticket.round,
         complete=run.ticket.has_start and (dense != models[first] or run.ticket.kept == run.ticket.total),
     )
-    return replace(run, ticket=ticket)
+    return replace(run, ticket=ticket, history=History((), _logged(place / "logger")))
+
+
+def _logged(path: Path) -> LoggedValues | None:
+    """What the log of a level says; None where there is none, or an empty one.
+
+    Raises :class:`~tombola.errors.TicketError`, with the line, for one that OpenLTH does not write.
+    """
+    if not path.exists():
+        return None
+    try:
+        text = read_regular(path, follow=True).decode()
+        entries = [_entry(number, line) for number, line in enumerate(text.strip().splitlines(), 1)]
+        return LoggedValues.of(entries) if entries else None
+    except (OddFile, OSError, ValueError) as error:
+        raise TicketError(f"{path} cannot be read: {reason(error)}; mend it or move it away") from error
+
+
+def _entry(number: int, line: str) -> tuple[str, int, float]:
+    """Name, iteration and value of a line of a log; ValueError for another line."""
+    match = _LOGGED.fullmatch(line)
+    if match is None:
+        raise ValueError(
+            f"line {number} is {line!r:.60} and no name,iteration,value such as test_loss,391,1.5"
+        )
+    name, iteration, value = match[1], int(match[2]), float(match[3])
+    if not name.endswith("_accuracy"):
+        return name, iteration, value
+    if not 0 <= value <= 1:
+        raise ValueError(f"line {number} is {line!r:.60}; accuracies of OpenLTH are shares from 0 to 1")
+    return name, iteration, 100 * value
 
 
 def _models(folder: Path) -> dict[tuple[int, int], Path]:

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
-from tombola.data.imageset import Data
+from tombola.data.imageset import DataLike
+from tombola.data.load import load_data
 from tombola.errors import NetworkError, OddFile, TicketError, reason, unknown
 from tombola.files import read_torch_save
 from tombola.networks.network import Factory, Network
@@ -43,7 +44,7 @@ def run_from(
     weights: Weights,
     *,
     network: str | Factory | Network | None = None,
-    data: Data | None = None,
+    data: DataLike | None = None,
     mask: Mask | None = None,
     start: Weights | None = None,
     precision: Literal["float32", "bfloat16"] = "float32",
@@ -89,7 +90,7 @@ def ticket_from(
     weights: Weights,
     *,
     network: str | Factory | Network | None = None,
-    data: Data | None = None,
+    data: DataLike | None = None,
     mask: Mask | None = None,
     epoch: int = 0,
 ) -> Ticket:
@@ -111,7 +112,7 @@ def ticket_from(
 
 
 def _read(
-    weights: Weights, network: str | Factory | Network | None, data: Data | None
+    weights: Weights, network: str | Factory | Network | None, data: DataLike | None
 ) -> tuple[Network, dict[str, Tensor], dict[str, Tensor] | None]:
     """The network, its weights (dense ones, where known) in its order, and the mask that is beside them."""
     state = state_of(weights)
@@ -123,7 +124,7 @@ def _read(
 
 
 def described_network(
-    weights: Weights, network: str | Factory | Network | None, data: Data | None
+    weights: Weights, network: str | Factory | Network | None, data: DataLike | None
 ) -> Network:
     """The description of the network that weights are of."""
     if isinstance(network, Network):
@@ -141,6 +142,7 @@ def described_network(
             "make the pruning permanent with torch.nn.utils.prune.remove"
         )
     factory: Any = weights if network is None else network
+    data = load_data(data)
     return Network.of(
         factory, channels=data.channels, size=data.size, classes=data.classes, vocabulary=data.vocabulary
     )

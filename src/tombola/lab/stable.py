@@ -6,10 +6,9 @@ run again it takes the same path, and its earlier results come from the store.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
-from tombola.data.imageset import Data
+from tombola.data.imageset import DataLike
 from tombola.errors import RecipeError
 from tombola.lab.chains import as_job
 from tombola.lab.deadline import Stop
@@ -34,7 +33,7 @@ from tombola.training.recipe import Recipe
 def first_stable_epochs(
     lab: Lab,
     starts: Sequence[Job | Ticket],
-    data: str | os.PathLike[str] | Data,
+    data: DataLike,
     recipe: Recipe,
     *,
     noise: int = 0,

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from tombola.cost import Cost, Outline, Size, evaluated_images, forward
 from tombola.data.batches import Batches
-from tombola.data.imageset import Data
+from tombola.data.imageset import DataLike
+from tombola.data.load import load_data
 from tombola.data.sizes import train_images
 from tombola.errors import NetworkError, RecipeError
 from tombola.one_line import OneLine
@@ -141,7 +142,7 @@ def _barrier_cost(first: Outline, data: Size, points: int, recalibrate: Recalibr
 def barrier(
     first: Run,
     second: Run,
-    data: Data,
+    data: DataLike,
     *,
     points: int = 21,
     recalibrate: Recalibrate = False,
@@ -161,6 +162,7 @@ def barrier(
 
     Raises :class:`~tombola.errors.NetworkError` for runs of different networks or images that do not fit.
     """
+    data = load_data(data)
     networks = first.ticket.network, second.ticket.network
     if networks[0] != networks[1]:
         raise NetworkError(f"a barrier needs two runs of one network; got {networks[0]} and {networks[1]}")

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from tombola.cost import Cost, Size
-from tombola.data.imageset import Data
+from tombola.data.imageset import Data, DataLike
+from tombola.data.load import load_data
 from tombola.data.subsets import class_counts, rounded_half_up, size_text, with_images
 from tombola.errors import DataError, unknown
 from tombola.measures.learning import forgetting_ranking
@@ -30,7 +31,7 @@ def _forgotten_cost(data: Size, share: float | None, shots: int | None) -> Cost:
 
 @declare("forgotten-subset", stored=False, cost=_forgotten_cost)
 def forgotten_subset(
-    data: Data,
+    data: DataLike,
     run: Run,
     *,
     which: Forgotten,
@@ -48,6 +49,7 @@ def forgotten_subset(
 
     Raises :class:`~tombola.errors.DataError` as ``subset`` does, and for a run on other images.
     """
+    data = load_data(data)
     _check_ranking(which, get_args(Forgotten), data, run)
     counts = class_counts(data, share, shots)
     order = forgetting_ranking(run, seed=seed)
@@ -63,7 +65,7 @@ def _drop_cost(data: Size, share: float) -> Cost:
 
 
 @declare("drop-by-difficulty", stored=False, cost=_drop_cost)
-def drop_by_difficulty(data: Data, run: Run, *, which: Difficulty, share: float, seed: int = 0) -> Data:
+def drop_by_difficulty(data: DataLike, run: Run, *, which: Difficulty, share: float, seed: int = 0) -> Data:
     """The data without the easiest or the hardest of all its train images, of any class (Fig. 7).
 
     data, run, seed: as for :func:`forgotten_subset`.
@@ -73,6 +75,7 @@ def drop_by_difficulty(data: Data, run: Run, *, which: Difficulty, share: float,
     Raises :class:`~tombola.errors.DataError` for another share or one that drops no image or all, for a class
     that would be left without an image, and for a run on other images.
     """
+    data = load_data(data)
     _check_ranking(which, get_args(Difficulty), data, run)
     if not 0 < share < 1:
         raise DataError(f"share is {share}; of the images to drop it must lie between 0 and 1, both excluded")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from tombola.calls import Call, Written, directly
-from tombola.data.imageset import Data
+from tombola.data.imageset import DataLike
 from tombola.data.subsets import subset
 from tombola.ticket import Ticket
 from tombola.training.checkpoint import Watch
@@ -20,7 +20,7 @@ from tombola.training.run import Run
 
 def few_shot(
     ticket: Ticket,
-    data: Data,
+    data: DataLike,
     recipe: Recipe,
     *,
     share: float | None = None,

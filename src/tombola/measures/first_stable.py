@@ -21,7 +21,8 @@ from typing import Generic
 import torch
 
 from tombola.calls import Call, Written, directly
-from tombola.data.imageset import Data
+from tombola.data.imageset import DataLike
+from tombola.data.load import load_data
 from tombola.errors import RecipeError
 from tombola.measures.connectivity import Recalibrate, Split, check_line
 from tombola.measures.instability import (
@@ -171,7 +172,7 @@ class Branches(Generic[Written]):
 
 def first_stable_epoch(
     start: Ticket,
-    data: Data,
+    data: DataLike,
     recipe: Recipe,
     *,
     noise: int = 0,
@@ -201,6 +202,7 @@ def first_stable_epoch(
     Raises :class:`~tombola.errors.RecipeError` for a start that is pretrained already or settings out of
     range, and what ``train`` and ``barrier`` raise.
     """
+    data = load_data(data)
     check_start(start)
     branches = Branches(
         directly(device, watch), start, data, recipe,

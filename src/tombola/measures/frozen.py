@@ -64,9 +64,9 @@ class _Readings:
             self.tried.append((index, values))
             return
         assert isinstance(values, Tensor)  # the trial pass has seen to that
-        place = self.features[index, : len(values), 1 : 1 + values.shape[1]]
-        if values.ndim == 4:
-            torch.mean(values, (2, 3), dtype=torch.float32, out=place)
+        place = self.features[index, : len(values), 1 : 1 + _channels(values)]
+        if values.ndim > 2:
+            torch.mean(values, (2, 3) if values.ndim == 4 else 1, dtype=torch.float32, out=place)
         else:
             place.copy_(values)
 
@@ -106,6 +106,8 @@ class FrozenBody:
         for index, name in enumerate(self.places):
             if name != self._head:
                 module.get_submodule(name).register_forward_hook(readings.reader(index))
+        # Then (B, C, L) and (B, L, C) cannot be told apart.
+        self._convolves_lines = any(isinstance(layer, nn.Conv1d) for layer in module.modules())
         place = self.places.index(self._head) if self._head in self.places else None
         module.get_submodule(self._head).register_forward_pre_hook(readings.end(place))
 
@@ -139,9 +141,9 @@ class FrozenBody:
         self._body.module.eval()
 
     def features(self, images: Tensor) -> Tensor:
-        """The features of each place, averaged over the pixels of each channel.
+        """The features of each place, averaged over the pixels of each channel, or over tokens.
 
-        images: normalised float32 ``(B, C, H, W)`` on the device.
+        images: normalised float32 ``(B, C, H, W)`` on the device, or what else the network takes.
 
         Returns float32 ``(places, B, 1 + widest)``, without gradients: a constant 1 for the bias, the
         features of the place, and zeros up to the widest place. The next call overwrites it.
@@ -192,13 +194,14 @@ class FrozenBody:
                 raise undefined_batch_norm(self.network, count, batch_size) from error
             shape = "x".join(map(str, images.shape[1:]))
             raise NetworkError(
-                f"network {self.network.name} cannot take the {shape} images of {data.name}: {reason(error)}"
+                f"network {self.network.name} cannot take the {shape} {data.kind} of {data.name}: "
+                f"{reason(error)}"
             ) from error
         widths = []
         for index, name in enumerate(self.places):
             outputs = [values for tried, values in self._readings.tried if tried == index]
             try:
-                widths.append(_width(outputs, len(images)))
+                widths.append(_width(outputs, len(images), self._convolves_lines))
             except ValueError as error:
                 raise NetworkError(f"block {name!r} of {self.network.name} {error}") from None
         return tuple(widths)
@@ -224,15 +227,27 @@ def body_precision(subject: Ticket | Run, recipe: Recipe, device: torch.device) 
     return subject.precision
 
 
-def _width(outputs: Sequence[object], images: int) -> int:
-    """Number of features of a place that gave these outputs for one batch; ValueError for other outputs."""
+def _width(outputs: Sequence[object], images: int, convolves_lines: bool) -> int:
+    """Number of features of a place that gave these outputs for one batch; ValueError for other outputs.
+
+    convolves_lines: whether the network has one-dimensional convolutions, whose outputs are (B, C, L).
+    """
     if len(outputs) != 1:
         raise ValueError(f"is run {len(outputs)} times before the head; it must be run once")
     (values,) = outputs
+    allowed = "(B, C, H, W), (B, tokens, C) or (B, C)"
     if not isinstance(values, Tensor):
-        raise ValueError(f"gives a {type(values).__name__}; it must give a tensor (B, C, H, W) or (B, C)")
-    if values.ndim not in (2, 4) or len(values) != images:
+        raise ValueError(f"gives a {type(values).__name__}; it must give a tensor {allowed}")
+    if values.ndim not in (2, 3, 4) or len(values) != images:
+        raise ValueError(f"gives {tuple(values.shape)} for {images} images; it must give {allowed}")
+    if values.ndim == 3 and convolves_lines:
         raise ValueError(
-            f"gives {tuple(values.shape)} for {images} images; it must give (B, C, H, W) or (B, C)"
+            f"gives {tuple(values.shape)}, which may be (B, tokens, C) or, in a network with "
+            "one-dimensional convolutions, (B, C, length); name a block that gives (B, C)"
         )
-    return int(values.shape[1])
+    return _channels(values)
+
+
+def _channels(values: Tensor) -> int:
+    """Number of channels of an output: ``(B, C, H, W)``, ``(B, tokens, C)`` or ``(B, C)``."""
+    return values.shape[2 if values.ndim == 3 else 1]

@@ -18,7 +18,8 @@ import torch
 
 from tombola.calls import Call, Written, directly
 from tombola.cost import Cost, Outline, Size
-from tombola.data.imageset import Data
+from tombola.data.imageset import DataLike
+from tombola.data.load import load_data
 from tombola.errors import RecipeError, TicketError, unknown
 from tombola.measures.connectivity import (
     Barrier,
@@ -122,7 +123,7 @@ def _instability_cost(
 @declare("instability", version=2, unchanged={2: weighs_batches_alike}, cost=_instability_cost)
 def instability(
     runs: Sequence[Run],
-    data: Data,
+    data: DataLike,
     *,
     trunk: Run | None = None,
     points: int = 21,
@@ -144,6 +145,7 @@ def instability(
     Raises :class:`~tombola.errors.TicketError` for runs that do not start from one ticket,
     :class:`~tombola.errors.RecipeError` for too few of them, and what ``barrier`` raises.
     """
+    data = load_data(data)
     check_line(points, recalibrate, split)
     if trunk is not None and runs:
         _check_passes(trunk, runs[0])
@@ -216,7 +218,7 @@ def _check_passes(trunk: Run, copy: Run) -> None:
 
 def noise_copies(
     ticket: Ticket,
-    data: Data,
+    data: DataLike,
     recipe: Recipe,
     *,
     noises: Sequence[int] = (1, 2, 3),
@@ -273,7 +275,7 @@ def check_noises(noises: Sequence[int]) -> None:
 
 def between_rounds(
     runs: Sequence[Run],
-    data: Data,
+    data: DataLike,
     *,
     points: int = 11,
     recalibrate: Recalibrate = False,

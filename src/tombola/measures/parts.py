@@ -8,7 +8,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from tombola.data.imageset import Data
+from tombola.data.imageset import DataLike
+from tombola.data.load import load_data
 from tombola.errors import RecipeError, unknown
 from tombola.ticket import Ticket
 from tombola.training.device import resolve_device
@@ -27,7 +28,7 @@ def module(subject: Run | Ticket, device: str | torch.device | None = "cpu") -> 
 
 
 def batches(
-    data: Data,
+    data: DataLike,
     split: Split = "test",
     *,
     batch_size: int = EVALUATION_BATCH,
@@ -42,6 +43,7 @@ def batches(
 
     Raises :class:`~tombola.errors.RecipeError` for another split or a batch size below 1.
     """
+    data = load_data(data)
     if split not in get_args(Split):
         raise RecipeError(unknown("split", str(split), get_args(Split)))
     if batch_size < 1:

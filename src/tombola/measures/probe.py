@@ -3,6 +3,11 @@
 After every residual block, or every convolution stage of a plain network, features are averaged over each
 channel's pixels and given to a linear layer of their own (:mod:`tombola.measures.heads`). The network below
 is frozen (:mod:`tombola.measures.frozen`).
+
+The features of a transformer's block are averaged over its tokens, class token and padding among them, as
+Chen et al. (2020, "Generative pretraining from pixels") do for their probes. It is what the average over
+pixels is for convolutions, and every transformer has it; of a class token only the last layers need to have
+gathered anything. For the class token name the head, where it is what goes into it.
 """
 
 from __future__ import annotations
@@ -13,7 +18,8 @@ from dataclasses import dataclass
 import torch
 
 from tombola.cost import Cost, Outline, Size
-from tombola.data.imageset import Data
+from tombola.data.imageset import DataLike
+from tombola.data.load import load_data
 from tombola.errors import NetworkError
 from tombola.measures.frozen import BatchNorm, FrozenBody, body_precision, network_of
 from tombola.measures.heads import HEAD_RECIPE, evaluate_heads, heads_cost, train_heads
@@ -50,7 +56,7 @@ def _probe_cost(subject: Outline, data: Size, recipe: Recipe) -> Cost:
 @declare("probe", cost=_probe_cost)
 def probe(
     subject: Ticket | Run,
-    data: Data,
+    data: DataLike,
     *,
     recipe: Recipe = HEAD_RECIPE,
     batch_norm: BatchNorm = "adapting",
@@ -71,6 +77,9 @@ def probe(
         train; ``"frozen"`` keeps those that the subject has. Parameters never move.
     blocks: names of the modules to probe after, for a network of one's own; the head's own name stands for
         what goes into it. By default every residual block of a ResNet, every convolution stage of a VGG.
+        Outputs are ``(B, C, H, W)``, averaged over pixels, ``(B, tokens, C)``, averaged over tokens, or
+        ``(B, C)``; 3 dimensions are refused in a network with one-dimensional convolutions, whose are not
+        tokens.
     head: name of the final linear layer, before which the body ends; needed together with ``blocks`` for a
         network of one's own.
     seed: number of the streams from which the probes' initial weights, order and augmentation are drawn.
@@ -79,6 +88,7 @@ def probe(
     Raises :class:`~tombola.errors.NetworkError` for images that do not fit, blocks that do not exist, cannot
     be pooled or must be named, and :class:`~tombola.errors.RecipeError` for a recipe that cannot be followed.
     """
+    data = load_data(data)
     if blocks is not None and len(blocks) == 0:
         raise NetworkError("blocks is empty; name at least one block, or leave it out for all")
     check_images(network_of(subject), data)

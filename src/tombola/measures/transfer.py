@@ -14,7 +14,8 @@ import torch
 
 from tombola.cost import Cost, Outline, Size
 from tombola.data.fitting import fit_images
-from tombola.data.imageset import Data
+from tombola.data.imageset import DataLike
+from tombola.data.load import load_data
 from tombola.measures.frozen import BatchNorm, FrozenBody, body_precision, network_of
 from tombola.measures.heads import HEAD_RECIPE, evaluate_heads, heads_cost, train_heads
 from tombola.registry import declare
@@ -49,7 +50,7 @@ def _transfer_cost(subject: Outline, data: Size, recipe: Recipe) -> Cost:
 @declare("transfer", cost=_transfer_cost)
 def transfer(
     subject: Ticket | Run,
-    data: Data,
+    data: DataLike,
     *,
     recipe: Recipe = HEAD_RECIPE,
     size: tuple[int, int] = (32, 32),
@@ -73,6 +74,7 @@ def transfer(
     :class:`~tombola.errors.NetworkError` for a network that cannot take images of that size or a head that is
     not there, and :class:`~tombola.errors.RecipeError` for a recipe that cannot be followed.
     """
+    data = load_data(data)
     where = resolve_device(device)
     watch = watch or Watch()
     target = fit_images(data, size=size, channels=network_of(subject).channels)

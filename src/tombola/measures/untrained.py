@@ -12,7 +12,8 @@ from typing import Literal
 import torch
 
 from tombola.cost import Cost, Outline, Size, evaluated_images, forward
-from tombola.data.imageset import Data
+from tombola.data.imageset import DataLike
+from tombola.data.load import load_data
 from tombola.measures.connectivity import Recalibrate, check_recalibrate, recalibrate_batch_norm
 from tombola.registry import declare
 from tombola.ticket import Ticket
@@ -45,7 +46,7 @@ def _untrained_cost(ticket: Outline, data: Size, recalibrate: Recalibrate) -> Co
 @declare("untrained", cost=_untrained_cost)
 def untrained(
     ticket: Ticket,
-    data: Data,
+    data: DataLike,
     *,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     recalibrate: Recalibrate = False,
@@ -61,6 +62,7 @@ def untrained(
 
     Raises :class:`~tombola.errors.NetworkError` for images that do not fit the network.
     """
+    data = load_data(data)
     check_images(ticket.network, data)
     check_recalibrate(recalibrate)
     where = resolve_device(device)

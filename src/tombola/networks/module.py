@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from tombola.data.imageset import Data
+from tombola.data.imageset import Data, DataLike
 from tombola.data.load import load_data
 from tombola.errors import DataError
 from tombola.networks.network import Network
 
-DataSource = str | os.PathLike[str] | Data
-
 
 def loaded_module(
-    network: Network, state: Mapping[str, Tensor], normalize: DataSource | None = None
+    network: Network, state: Mapping[str, Tensor], normalize: DataLike | None = None
 ) -> nn.Module:
     """A fresh module of the network with these weights, in evaluation mode, on the CPU.
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tombola.cost import HEADER_BYTES, RESULT_BYTES, Cost, Outline
-from tombola.data.imageset import Data
+from tombola.data.imageset import DataLike
+from tombola.data.load import load_data
 from tombola.errors import RecipeError, TicketError
 from tombola.pruning.allocation import Scope
 from tombola.pruning.prune import prune
@@ -28,7 +29,7 @@ def _at_initialization_cost(start: Outline, sparsity: float) -> Cost:
 @declare("prune-at-initialization", cost=_at_initialization_cost)
 def prune_at_initialization(
     start: Ticket,
-    data: Data,
+    data: DataLike,
     *,
     score: str | Score,
     sparsity: float,
@@ -58,6 +59,7 @@ def prune_at_initialization(
     Raises :class:`~tombola.errors.TicketError` for a start that is sparse already, and
     :class:`~tombola.errors.RecipeError` for a sparsity or number of rounds out of range.
     """
+    data = load_data(data)
     if not 0 < sparsity < 1:
         raise RecipeError(f"sparsity is {sparsity}; it must lie between 0 and 1, both excluded")
     if rounds is None:

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from tombola.cost import HEADER_BYTES, RESULT_BYTES, Cost, Outline
-from tombola.data.imageset import Data
+from tombola.data.imageset import DataLike
+from tombola.data.load import load_data
 from tombola.errors import RecipeError, TicketError, unknown
 from tombola.pruning.allocation import Scope, allocation, check_scope
 from tombola.pruning.scores import (
@@ -193,7 +194,7 @@ def prune(
     same_sign: bool = False,
     invert: bool = False,
     rewinding: Rewinding = "weights",
-    data: Data | None = None,
+    data: DataLike | None = None,
 ) -> Ticket:
     """The ticket of the next round.
 
@@ -205,6 +206,7 @@ def prune(
     :class:`~tombola.errors.TicketError` for an excluded name that is no prunable weight, or scores that do
     not fit the weights, are NaN or rank nothing.
     """
+    data = None if data is None else load_data(data)
     ticket, pruning = ticket_of(run), Pruning(fraction, scope, exclude, score, same_sign, invert, rewinding)
     if isinstance(pruning.fraction, Sequence):
         raise RecipeError(f"fraction is {fraction}; one pruning takes one number")

@@ -18,7 +18,8 @@ import torch
 
 from tombola import files, seeds
 from tombola.data.augmentation import draw
-from tombola.data.imageset import Data
+from tombola.data.imageset import Data, DataLike
+from tombola.data.load import load_data
 from tombola.errors import RecipeError, TicketError, reason
 from tombola.registry import declare
 from tombola.seeds import NOISES, Streams
@@ -41,7 +42,7 @@ from tombola.untrusted import OTHER_FORM
 @declare("train", cost=train_cost, default_to=NOISES)
 def train(
     ticket: Ticket,
-    data: Data,
+    data: DataLike,
     recipe: Recipe,
     *,
     noise: int = 0,
@@ -79,6 +80,7 @@ def train(
     Raises :class:`~tombola.errors.RecipeError` or :class:`~tombola.errors.NetworkError`, before the first
     step, for a training that cannot run as described. A run that diverges is a result, not an error.
     """
+    data = load_data(data)
     round_ = ticket.round if noise_round is None else noise_round
     streams = Streams.of(noise, round_, order_noise, augmentation_noise)
     with train_until(
@@ -102,7 +104,7 @@ def train(
 @declare("pretrain", cost=pretrain_cost, default_to=NOISES)
 def pretrain(
     start: Ticket,
-    data: Data,
+    data: DataLike,
     recipe: Recipe,
     *,
     epochs: Length = 2,
@@ -122,6 +124,7 @@ def pretrain(
     The other arguments and errors are as for :func:`train`. With the same noise number, the trunk sees what
     the first epochs of ``train(start, ...)`` see.
     """
+    data = load_data(data)
     steps = steps_of_epoch(len(data.train), recipe.batch_size)
     check_rewind(epochs, recipe, steps)
     epoch, step = place_of(epochs, steps)

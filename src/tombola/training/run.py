@@ -17,11 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from tombola import files
+from tombola.data.imageset import DataLike
 from tombola.errors import TicketError, reason
-from tombola.networks.module import DataSource, loaded_module
+from tombola.networks.module import loaded_module
 from tombola.networks.network import Factory
 from tombola.one_line import OneLine
 from tombola.ticket import State, Ticket, pack_state, unpack_state
+from tombola.training.logged_values import LoggedValues
 from tombola.untrusted import OTHER_FORM
 
 if TYPE_CHECKING:
@@ -46,8 +48,8 @@ class Run(OneLine):
     forgetting: how often each training image was forgotten.
     noise: number of the noise that it was trained under.
 
-    A run that was trained elsewhere (:func:`~tombola.run_from`) has no history, noise -1, and a forgetting
-    record only if one was given; a measure that asks for what is absent says so.
+    A run that was trained elsewhere (:func:`~tombola.run_from`) has no history by epoch, noise -1, and a
+    forgetting record only if one was given; a measure that asks for what is absent says so.
 
     precision: of convolutions and products, ``"float32"`` or ``"bfloat16"``.
     device: kind of device, ``"cpu"`` or ``"cuda"``.
@@ -140,7 +142,8 @@ class Run(OneLine):
     def fingerprint(self) -> str:
         """SHA-256 over the ticket, the final weights and the numbers of the noise.
 
-        A record that was given to a foreign run counts too; of a native one it follows from the rest.
+        A record that was given to a foreign run counts too, its log does not, which no measure reads; of a
+        native one both follow from the rest.
         """
         parts = [self.ticket.fingerprint, files.fingerprint(self.weights), str(self.noise)]
         parts += [f"{name} {number}" for name, number in self._noises_apart().items()]
@@ -153,7 +156,7 @@ class Run(OneLine):
         numbers = {"order_noise": self.order_noise, "augmentation_noise": self.augmentation_noise}
         return {name: number for name, number in numbers.items() if number is not None}
 
-    def module(self, *, normalize: DataSource | None = None) -> nn.Module:
+    def module(self, *, normalize: DataLike | None = None) -> nn.Module:
         """The trained network as a plain module in evaluation mode; ``normalize`` as for a ticket's."""
         return loaded_module(self.ticket.network, self.weights, normalize)
 
@@ -189,6 +192,8 @@ class Run(OneLine):
         tensors |= pack_state(self.weights, self.ticket.mask, prefix="final.")
         if not self.foreign:
             tensors |= self.history.tensors()
+        elif self.history.logged is not None:
+            tensors |= self.history.logged.tensors()
         if not isinstance(self.forgetting, NoForgettingRecord):
             tensors |= self.forgetting.tensors()
         description: dict[str, Any] = {
@@ -224,7 +229,7 @@ class Run(OneLine):
             return cls(
                 ticket,
                 unpack_state(tensors, ticket.mask, prefix="final."),
-                History(()) if foreign else History.from_tensors(tensors),
+                History((), LoggedValues.from_tensors(tensors)) if foreign else History.from_tensors(tensors),
                 NoForgettingRecord() if unrecorded else ForgettingRecord.from_tensors(tensors),
                 int(description["noise"]),
                 str(description["precision"]),
@@ -261,10 +266,15 @@ class Epoch:
 
 
 class History(Sequence[Epoch]):
-    """The rows of a training, one an epoch, beginning with the state before any step."""
+    """The rows of a training, one an epoch, beginning with the state before any step.
 
-    def __init__(self, rows: Sequence[Epoch]) -> None:
+    logged: what the library logged that a foreign run was trained by; there are no rows then, and
+        :meth:`table` and :meth:`frame` show the log.
+    """
+
+    def __init__(self, rows: Sequence[Epoch], logged: LoggedValues | None = None) -> None:
         self._rows = tuple(rows)
+        self.logged = logged
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -275,15 +285,18 @@ class History(Sequence[Epoch]):
     def __getitem__(self, index: slice) -> Sequence[Epoch]: ...
     def __getitem__(self, index: int | slice) -> Epoch | Sequence[Epoch]:
         if not self._rows:
-            raise TicketError(
-                "there is no history: the run was trained elsewhere, and only its weights are known"
-            )
+            known = "only its weights are known"
+            if self.logged is not None:
+                known = f"its log has {self.logged.in_words()}; .history.frame() shows it"
+            raise TicketError(f"there is no history by epoch: the run was trained elsewhere, and {known}")
         return self._rows[index]
 
     def __iter__(self) -> Iterator[Epoch]:
         return iter(self._rows)
 
     def __repr__(self) -> str:
+        if self.logged is not None:
+            return f"<history logged elsewhere: {self.logged.in_words()}>"
         if not self._rows:
             return "<history of no epochs>"
         first, last = self._rows[0], self._rows[-1]
@@ -324,11 +337,11 @@ class History(Sequence[Epoch]):
         )
 
     def table(self) -> list[dict[str, Any]]:
-        """The rows as dictionaries."""
-        return [asdict(row) for row in self._rows]
+        """The rows as dictionaries; of a log those of its iterations, with what was logged at each."""
+        return [asdict(row) for row in self._rows] if self.logged is None else self.logged.table()
 
     def frame(self) -> pd.DataFrame:
-        """The rows as a data frame, whose columns are the fields of :class:`Epoch`."""
+        """The rows as a data frame, whose columns are the fields of :class:`Epoch`, or the log's names."""
         import pandas as pd
 
         return pd.DataFrame(self.table())

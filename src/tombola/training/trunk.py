@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from tombola.cost import Cost
-from tombola.data.imageset import Data
+from tombola.data.imageset import DataLike
+from tombola.data.load import load_data
 from tombola.errors import RecipeError
 from tombola.registry import declare
 from tombola.seeds import NOISES, Streams
@@ -47,7 +48,7 @@ class Point:
 @declare("trunk", cost=trunk_cost, default_to=NOISES)
 def trunk(
     start: Ticket,
-    data: Data,
+    data: DataLike,
     recipe: Recipe,
     *,
     epochs: int,
@@ -67,6 +68,7 @@ def trunk(
     The other arguments and errors are as for :func:`~tombola.pretrain`, whose ticket :func:`ticket_at`
     returns.
     """
+    data = load_data(data)
     check_rewind(epochs, recipe)
     ticket = start if after is None else ticket_at(start, after)
     if epochs <= ticket.epoch:
