@@ -8,6 +8,7 @@ from torch import nn
 from tombola.errors import NetworkError
 from tombola.networks.architectures import Block, ResNet, convnet, resnet18, resnet34, vgg16
 from tombola.networks.blocks import BlockNames, block_names, built_in_block_names
+from tombola.networks.network import Network
 
 
 def small() -> ResNet:
@@ -45,6 +46,12 @@ def test_the_small_network_has_every_activated_convolution() -> None:
     assert found is not None
     assert [type(module.get_submodule(name)) for name in found.blocks] == [nn.ReLU] * 4
     assert isinstance(module.get_submodule(found.head), nn.Linear)
+
+
+def test_a_plain_network_has_its_poolings_and_hidden_layers() -> None:
+    module = Network.of("lenet5", channels=1, size=(28, 28), classes=10).without_values()
+    found = built_in_block_names(module)
+    assert found == BlockNames(("groups.0", "groups.1", "groups.2"), "linear")
 
 
 def test_own_names_take_the_place_of_the_known_ones() -> None:

@@ -41,6 +41,28 @@ def assert_spread(weight: Tensor, expected: float, kind: str) -> None:
     assert beyond == 0 if kind == "uniform" else beyond == pytest.approx(0.083, abs=0.03)
 
 
+@pytest.mark.parametrize(
+    ("name", "variance", "cut"),
+    [("lenet5", lambda fan_in, fan_out: 1 / fan_in, True)]
+    + [(name, lambda fan_in, fan_out: 2 / (fan_in + fan_out), False) for name in ("lenet300", "conv4")],
+)
+def test_the_classic_networks_start_as_in_their_papers(
+    name: str, variance: Callable[[int, int], float], cut: bool
+) -> None:
+    """SNIP's code: variance 1/fan in, cut off at two spreads of the uncut. Frankle & Carbin: Glorot."""
+    module = Network.of(name, channels=1, size=(28, 28), classes=10).initialized(0)
+    for layer in module.modules():
+        if not isinstance(layer, nn.Linear | nn.Conv2d):
+            continue
+        fan_in = layer.weight[0].numel()
+        spread = math.sqrt(variance(fan_in, layer.weight.numel() // layer.weight.shape[1]))
+        weight = layer.weight.detach()
+        assert float(weight.std()) == pytest.approx(spread, rel=5 / math.sqrt(2 * weight.numel()))
+        # A normal variable cut off at 2 has the variance 1 - 4 phi(2) / (2 Phi(2) - 1) = 0.7737.
+        assert (float(weight.abs().max()) <= 2 * spread / math.sqrt(0.7737)) == cut
+        assert not layer.bias.any()
+
+
 @pytest.mark.parametrize(("name", "count"), [("resnet18@2", 17 + 3), ("resnet34@2", 33 + 3)])
 def test_resnets_start_as_pytorch_draws_a_convolution(name: str, count: int) -> None:
     """Kaiming uniform with a = sqrt 5: uniform, standard deviation 1/sqrt(3 fan in)."""

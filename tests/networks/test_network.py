@@ -29,7 +29,10 @@ def recorder(seen: list[Any]) -> Callable[..., nn.Module]:
 
 
 def test_the_built_in_networks_are_known_by_name() -> None:
-    assert network_names() == ["resnet18", "resnet34", "resnet50", "resnet20", "vgg16", "convnet"]
+    assert network_names() == [
+        "resnet18", "resnet34", "resnet50", "resnet20", "vgg16", "convnet",
+        "lenet300", "lenet5", "conv2", "conv4", "conv6", "conv8",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("network", ["convnet", nn.Flatten])

@@ -17,7 +17,11 @@ from tombola.training.recipe import Recipe
 
 def imp(
     network: Annotated[
-        str, tyro.conf.arg(help="resnet18, resnet34, resnet50, resnet20, vgg16, convnet, timm:NAME, ...")
+        str,
+        tyro.conf.arg(
+            help="resnet18, resnet34, resnet50, resnet20, vgg16, convnet, lenet300, lenet5, conv2, conv4, "
+            "conv6, conv8, timm:NAME, ..."
+        ),
     ] = "convnet",
     data: Annotated[str, tyro.conf.arg(help="A name (digits, cifar10, mnist, ...) or a folder.")] = "digits",
     rounds: Annotated[int, tyro.conf.arg(help="Number of prunings; there is one training more.")] = 20,

@@ -12,6 +12,7 @@ from torch import nn
 
 from tombola.errors import NetworkError, unknown
 from tombola.networks.architectures import VGG, ConvNet, ResNet
+from tombola.networks.classic import PlainNet
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def built_in_block_names(module: nn.Module) -> BlockNames | None:
     """Names in a network that comes with tombola; None for any other module."""
     if isinstance(module, ResNet):
         return BlockNames(tuple(f"blocks.{name}" for name, _ in module.blocks.named_children()), "linear")
-    if isinstance(module, VGG):
+    if isinstance(module, VGG | PlainNet):
         return BlockNames(tuple(f"groups.{name}" for name, _ in module.groups.named_children()), "linear")
     if isinstance(module, ConvNet):
         children = dict(module.named_children())

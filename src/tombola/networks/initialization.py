@@ -20,6 +20,9 @@ Scheme = Callable[[nn.Module], None]
 
 _Layer = nn.Linear | nn.modules.conv._ConvNd
 
+_SPREAD_WITHIN_TWO = 0.8796256610342398
+"""Standard deviation of a standard normal variable that is cut off at -2 and 2."""
+
 
 def pytorch(module: nn.Module) -> None:
     """PyTorch's default: weights and biases uniform between +-1/sqrt(fan in) (Kaiming uniform, a = sqrt 5).
@@ -58,6 +61,18 @@ def glorot_normal(module: nn.Module) -> None:
         _zero_bias(layer)
 
 
+def lecun_normal(module: nn.Module) -> None:
+    """Convolutions and linear layers normal with variance 1/fan in (LeCun et al., 1998), biases 0.
+
+    Cut off at two standard deviations, and as much wider before: so TensorFlow's "variance scaling" draws,
+    by which the networks of SNIP start (Lee et al., 2019).
+    """
+    for layer in _layers(module):
+        width = 1 / math.sqrt(layer.weight[0].numel()) / _SPREAD_WITHIN_TWO
+        nn.init.trunc_normal_(layer.weight, std=width, a=-2 * width, b=2 * width)
+        _zero_bias(layer)
+
+
 def orthogonal(module: nn.Module) -> None:
     """Each layer's matrix orthogonal (Saxe et al., 2014), times sqrt 2 for ReLU; biases 0."""
     for layer in _layers(module):
@@ -73,6 +88,7 @@ _schemes: Definitions[Scheme] = Definitions(
         "kaiming-normal": only_version(kaiming_normal),
         "kaiming-normal-fan-in": only_version(kaiming_normal_fan_in),
         "glorot-normal": only_version(glorot_normal),
+        "lecun-normal": only_version(lecun_normal),
         "orthogonal": only_version(orthogonal),
     },
     decorator="declare_init",

@@ -29,9 +29,9 @@ from tombola.source import note_use
 F = TypeVar("F", bound=Factory)
 
 
-def _built_in(*factories: str) -> tuple[Callable[[], Factory], ...]:
+def _built_in(*factories: str, module: str = "architectures") -> tuple[Callable[[], Factory], ...]:
     """The versions of a network, in order, each imported when it is built."""
-    return tuple(partial(_imported, "tombola.networks.architectures", factory) for factory in factories)
+    return tuple(partial(_imported, f"tombola.networks.{module}", factory) for factory in factories)
 
 
 def _imported(module: str, factory: str) -> Factory:
@@ -50,6 +50,10 @@ _networks: Definitions[Factory] = Definitions(
         "resnet20": _built_in("resnet20"),
         "vgg16": _built_in("vgg16_version1", "vgg16"),
         "convnet": _built_in("convnet"),
+        **{
+            name: _built_in(name, module="classic")
+            for name in ("lenet300", "lenet5", "conv2", "conv4", "conv6", "conv8")
+        },
     },
 )
 
