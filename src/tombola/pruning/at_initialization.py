@@ -64,10 +64,7 @@ def prune_at_initialization(
         rounds = SYNFLOW_ROUNDS if score == "synflow" else 1
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
         raise RecipeError(f"rounds is {rounds!r}; it must be a whole number, at least 1")
-    if start.kept < start.total:
-        raise TicketError(
-            f"the start has sparsity {start.sparsity:.4f} already; give a dense one, such as densify(ticket)"
-        )
+    check_dense(start)
     needed = data if wants_data(score) else None
     ticket = start
     for number in range(1, rounds + 1):
@@ -81,10 +78,23 @@ def prune_at_initialization(
             invert=invert,
             data=needed,
         )
+    warn_of_collapse(ticket)
+    return replace(ticket, round=start.round + 1, density=start.density * (1 - sparsity))
+
+
+def check_dense(start: Ticket) -> None:
+    """Raises TicketError for a start that is sparse already."""
+    if start.kept < start.total:
+        raise TicketError(
+            f"the start has sparsity {start.sparsity:.4f} already; give a dense one, such as densify(ticket)"
+        )
+
+
+def warn_of_collapse(ticket: Ticket) -> None:
+    """Warn, where its caller was called, of layers of a ticket that keep no weight."""
     if collapsed := ticket.collapsed_layers:
         shown = ", ".join(collapsed[:3]) + (", ..." if len(collapsed) > 3 else "")
         warnings.warn(
             f"layer collapse: {len(collapsed)} of {len(ticket.mask)} layers keep no weight ({shown})",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return replace(ticket, round=start.round + 1, density=start.density * (1 - sparsity))
