@@ -31,6 +31,8 @@ from .measures.connectivity import Barrier as Barrier
 from .measures.connectivity import barrier as barrier
 from .measures.difficulty import drop_by_difficulty as drop_by_difficulty
 from .measures.difficulty import forgotten_subset as forgotten_subset
+from .measures.early_bird import EarlyBird as EarlyBird
+from .measures.early_bird import early_bird as early_bird
 from .measures.few_shot import few_shot as few_shot
 from .measures.first_stable import FirstStable as FirstStable
 from .measures.first_stable import first_stable_epoch as first_stable_epoch
