@@ -32,6 +32,8 @@ from .measures.connectivity import Barrier as Barrier
 from .measures.connectivity import barrier as barrier
 from .measures.difficulty import drop_by_difficulty as drop_by_difficulty
 from .measures.difficulty import forgotten_subset as forgotten_subset
+from .measures.early_bird import EarlyBird as EarlyBird
+from .measures.early_bird import early_bird as early_bird
 from .measures.few_shot import few_shot as few_shot
 from .measures.first_stable import FirstStable as FirstStable
 from .measures.first_stable import first_stable_epoch as first_stable_epoch
@@ -48,6 +50,9 @@ from .measures.learning import forgetting as forgetting
 from .measures.learning import forgetting_curve as forgetting_curve
 from .measures.learning import forgetting_ranking as forgetting_ranking
 from .measures.learning import summed_forgetting as summed_forgetting
+from .measures.masked_accuracy import SupermaskAccuracy as SupermaskAccuracy
+from .measures.masked_accuracy import edge_popup_accuracy as edge_popup_accuracy
+from .measures.masked_accuracy import supermask_accuracy as supermask_accuracy
 from .measures.parts import batches as batches
 from .measures.parts import module as module
 from .measures.probe import Probes as Probes
@@ -66,6 +71,11 @@ from .pruning.controls import densify as densify
 from .pruning.controls import permute as permute
 from .pruning.controls import randomize as randomize
 from .pruning.controls import reinitialize as reinitialize
+from .pruning.learned_mask import edge_popup as edge_popup
+from .pruning.learned_mask import supermask as supermask
+from .pruning.mask_actions import rescale as rescale
+from .pruning.mask_actions import shuffle_start as shuffle_start
+from .pruning.mask_actions import signed_constant as signed_constant
 from .pruning.prune import prune as prune
 from .pruning.scores import declare_score as declare_score
 from .registry import declare as declare

@@ -397,8 +397,9 @@ def initialize(
     data: says how many channels, pixels and classes the network is for, or which features or tokens.
     seed: number of the initialisation stream.
     init: a declared initialisation scheme, ``"pytorch"``, ``"kaiming-normal"``, ``"kaiming-normal-fan-in"``,
-        ``"glorot-normal"``, ``"lecun-normal"``, ``"orthogonal"`` or one of :func:`tombola.declare_init`; None
-        for the network's own. Controls that draw weights anew (``reinitialize``) draw by the same.
+        ``"glorot-normal"``, ``"lecun-normal"``, ``"signed-constant"``, ``"orthogonal"`` or one of
+        :func:`tombola.declare_init`; None for the network's own. Controls that draw weights anew
+        (``reinitialize``) draw by the same.
 
     Raises :class:`~tombola.errors.NetworkError` for an unknown name, a scheme that cannot be applied to the
     network, a network that cannot take the images or does not give one number for each class, and a seed for

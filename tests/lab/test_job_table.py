@@ -702,3 +702,24 @@ def test_a_ticket_pruned_at_initialization_has_its_sparsity_and_a_part_of_the_da
     first, second = (key_of(lab, tb.job(tb.train, start, part, FULL, noise=0)) for part in parts)
     assert first.dataset == second.dataset == "digits"
     assert first != second
+
+
+def test_learned_masks_and_mask_actions_stand_in_the_key(lab: tb.Lab) -> None:
+    def keys(seed: int) -> list[Key]:
+        start = tb.job(tb.initialize, "convnet", "digits", seed=seed)
+        popup = tb.job(tb.edge_popup, start, "digits", SHORT, keep=0.3, noise=seed)
+        supermask = tb.job(tb.supermask, start, "digits", SHORT, draw=2, noise=seed)
+        acted = tb.job(tb.shuffle_start, tb.job(tb.rescale, popup, exponent=0.5), seed=seed + 1)
+        signs = tb.job(tb.signed_constant, popup)
+        tickets = [start, popup, supermask, acted, signs]
+        return [key_of(lab, tb.job(tb.train, ticket, "digits", FULL, noise=seed)) for ticket in tickets]
+
+    assert [key.sparsity for key in keys(0)] == [0.0, 70.0, None, 70.0, 70.0]
+    assert keys(0)[1].search_share == 0.25  # of the epochs of the training
+    dense, popup, supermask, acted, signs = (dict(key.more) for key in keys(0))
+    assert (popup["mask"], supermask["mask"], supermask["draw"]) == ("edge-popup", "supermask", 2)
+    assert "mask" not in dense
+    assert (acted["rescale"], acted["shuffle_start"]) == ('{"exponent": 0.5}', '{"seed": "seed+1"}')
+    assert signs["signed_constant"] is True
+    # Other seeds are repetitions of the same.
+    assert keys(1) == keys(0)

@@ -122,6 +122,22 @@ def test_version_1_draws_the_weights_that_it_always_drew(name: str, total: float
     assert seen == pytest.approx(total, rel=1e-10)
 
 
+def test_a_signed_constant_has_one_magnitude_a_layer_and_signs_of_pytorch() -> None:
+    """Edge-popup's: sqrt(2 / fan in), the deviation of He et al. (2015)."""
+    module = Network.of("conv4", **CIFAR, init="signed-constant").initialized(0)
+    with seeds.torch_stream("initialization", 0):
+        Network.of("conv4", **CIFAR).build()  # whose own draws come first
+        first = nn.init.kaiming_uniform_(torch.empty(64, 3, 3, 3), a=math.sqrt(5))
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    for layer in layers:
+        weight, fan_in = layer.weight.detach(), layer.weight[0].numel()
+        torch.testing.assert_close(weight.abs(), torch.full_like(weight, math.sqrt(2 / fan_in)))
+        assert abs(float(weight.sign().mean())) < 5 / math.sqrt(weight.numel())
+        assert layer.bias is not None
+        assert not layer.bias.any()
+    assert torch.equal(layers[0].weight.sign(), first.sign())
+
+
 @pytest.mark.parametrize(
     ("init", "kind", "variance"),
     [

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 from tombola.data.imageset import Data
@@ -28,6 +29,7 @@ from tombola.lab.call_values import (
 )
 from tombola.lab.job import Job, described_type, everything_behind
 from tombola.lab.store import Store
+from tombola.pruning.learned_mask import edge_popup
 from tombola.pruning.prune import prune
 from tombola.seeds import NOISES
 from tombola.table.key import Scalar, sparsity_of
@@ -200,6 +202,10 @@ class Lineages:
             "forgotten-subset": self._forgotten_subset, "drop-by-difficulty": self._without,
             "fit_images": self._fitted, "take": self._part_taken,
             "prune-at-initialization": self._pruned_at_initialization,
+            "edge-popup": self._edge_popup, "supermask": self._supermask,
+            "shuffle-start": partial(self._acted_on, "shuffle_start"),
+            "signed-constant": partial(self._acted_on, "signed_constant"),
+            "rescale": partial(self._acted_on, "rescale"),
         }  # fmt: skip
 
     def description(self, name: str) -> Description:
@@ -351,6 +357,41 @@ class Lineages:
         rankings = _followed((), _ranking(arguments))
         axes = {**start.axes, **_ranked(rankings)} | ({} if rounds is None else {"pruning_rounds": rounds})
         return replace(start, prunings=prunings, axes=axes, rankings=rankings)
+
+    def _edge_popup(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        keep = real(arguments.get("keep", written_defaults(edge_popup)["keep"]))
+        learned = self._learned("edge-popup", arguments)
+        if learned.prunings == {} and keep is not None and 0 < keep < 1:
+            return replace(learned, prunings={round(1 - keep, 12): 1})
+        return replace(learned, prunings=None)
+
+    def _supermask(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        # How sparse it is its scores decide.
+        learned = replace(self._learned("supermask", arguments), prunings=None)
+        return replace(learned, axes={**learned.axes, **_named(arguments, ("dynamic_scaling", "draw"))})
+
+    def _learned(self, mask: str, arguments: Mapping[str, Any]) -> Lineage:
+        """A start under a mask whose learning counts as its search."""
+        start = self._subject(arguments.get("start"), "ticket")
+        data = self._subject(arguments.get("data"), "data")
+        noise = whole(arguments.get("noise"))
+        axes = {**start.axes, **{f"mask_{axis}": item for axis, item in data.axes.items()}, "mask": mask}
+        if data.subset_criterion is not None:
+            axes |= {"search_subset_percent": data.subset_percent, "search_subset": data.subset_criterion}
+        if start.dataset is not None and data.dataset != start.dataset:
+            axes["start_dataset"] = start.dataset
+        return replace(
+            start, dataset=data.dataset, search=recipe_of(arguments), search_noise=noise, axes=axes,
+            hidden={**start.hidden, "search_noise": noise or 0},
+        )  # fmt: skip
+
+    def _acted_on(self, function: str, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        """A ticket over other values of its start."""
+        ticket = self._subject(arguments.get("ticket"), "ticket")
+        options = options_of(arguments)
+        if whole(options.get("seed")) is not None:
+            options["seed"] = relative(options["seed"], ticket.seed)
+        return replace(ticket, axes={**ticket.axes, function: scalar(options) if options else True})
 
     def _scored(self, value: Any, run: Lineage) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
         """The data of a score as axes, and as hidden ones, where the run was trained on others.

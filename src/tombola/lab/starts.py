@@ -27,6 +27,9 @@ _PASSED_ON = {
     "permute": "ticket",
     "randomize": "ticket",
     "densify": "ticket",
+    "prune-at-initialization": "start",
+    "edge-popup": "start",
+    "supermask": "start",
 }
 
 

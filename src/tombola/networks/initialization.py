@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+import torch
 from torch import nn
 
 from tombola.declarations import Definitions, only_version, parsed
@@ -73,6 +74,18 @@ def lecun_normal(module: nn.Module) -> None:
         _zero_bias(layer)
 
 
+def signed_constant(module: nn.Module) -> None:
+    """Convolutions and linear layers of one magnitude each, sqrt(2/fan in), with PyTorch's signs; biases 0.
+
+    The best draw of edge-popup (Ramanujan et al., 2020), by its public code.
+    """
+    for layer in _layers(module):
+        nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5))
+        with torch.no_grad():
+            layer.weight.copy_(layer.weight.sign() * math.sqrt(2 / layer.weight[0].numel()))
+        _zero_bias(layer)
+
+
 def orthogonal(module: nn.Module) -> None:
     """Each layer's matrix orthogonal (Saxe et al., 2014), times sqrt 2 for ReLU; biases 0."""
     for layer in _layers(module):
@@ -89,6 +102,7 @@ _schemes: Definitions[Scheme] = Definitions(
         "kaiming-normal-fan-in": only_version(kaiming_normal_fan_in),
         "glorot-normal": only_version(glorot_normal),
         "lecun-normal": only_version(lecun_normal),
+        "signed-constant": only_version(signed_constant),
         "orthogonal": only_version(orthogonal),
     },
     decorator="declare_init",

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from tombola.cost import HEADER_BYTES, RESULT_BYTES, Cost, Outline
-from tombola.data.imageset import DataLike
+from tombola.data.imageset import Data, DataLike
 from tombola.data.load import load_data
 from tombola.errors import RecipeError, TicketError
 from tombola.pruning.allocation import Scope, highest, nearest_count, remaining_of
@@ -70,10 +70,7 @@ def prune_at_initialization(
         rounds = SYNFLOW_ROUNDS if declared == "synflow" else 1
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
         raise RecipeError(f"rounds is {rounds!r}; it must be a whole number, at least 1")
-    if start.kept < start.total:
-        raise TicketError(
-            f"the start has sparsity {start.sparsity:.4f} already; give a dense one, such as densify(ticket)"
-        )
+    check_dense(start)
     densities = [(1 - sparsity) ** (number / rounds) for number in range(1, rounds + 1)]
     pruning = Pruning(sparsity, scope, exclude, score, invert=invert)
     _check_count(start, pruning, sparsity)
@@ -81,13 +78,26 @@ def prune_at_initialization(
         ticket = _pruned_by_flow(start, pruning, densities)
     else:
         ticket = _pruned(start, pruning, densities, data)
+    warn_of_collapse(ticket)
+    return replace(ticket, round=start.round + 1, density=start.density * (1 - sparsity))
+
+
+def check_dense(start: Ticket) -> None:
+    """Raises TicketError for a start that is sparse already."""
+    if start.kept < start.total:
+        raise TicketError(
+            f"the start has sparsity {start.sparsity:.4f} already; give a dense one, such as densify(ticket)"
+        )
+
+
+def warn_of_collapse(ticket: Ticket) -> None:
+    """Warn, where its caller was called, of layers of a ticket that keep no weight."""
     if collapsed := ticket.collapsed_layers:
         shown = ", ".join(collapsed[:3]) + (", ..." if len(collapsed) > 3 else "")
         warnings.warn(
             f"layer collapse: {len(collapsed)} of {len(ticket.mask)} layers keep no weight ({shown})",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return replace(ticket, round=start.round + 1, density=start.density * (1 - sparsity))
 
 
 def _check_count(start: Ticket, pruning: Pruning, sparsity: float) -> None:
