@@ -31,6 +31,10 @@ from .measures.connectivity import Barrier as Barrier
 from .measures.connectivity import barrier as barrier
 from .measures.coresets import herding as herding
 from .measures.coresets import k_center as k_center
+from .measures.curvature import HessianEigenvalues as HessianEigenvalues
+from .measures.curvature import HessianTrace as HessianTrace
+from .measures.curvature import hessian_eigenvalues as hessian_eigenvalues
+from .measures.curvature import hessian_trace as hessian_trace
 from .measures.difficulty import drop_by_difficulty as drop_by_difficulty
 from .measures.difficulty import forgotten_subset as forgotten_subset
 from .measures.example_scores import ExampleScores as ExampleScores
@@ -53,6 +57,8 @@ from .measures.learning import forgetting as forgetting
 from .measures.learning import forgetting_curve as forgetting_curve
 from .measures.learning import forgetting_ranking as forgetting_ranking
 from .measures.learning import summed_forgetting as summed_forgetting
+from .measures.margins import Margins as Margins
+from .measures.margins import margins as margins
 from .measures.memorization import memorization as memorization
 from .measures.parts import batches as batches
 from .measures.parts import module as module
@@ -62,6 +68,10 @@ from .measures.selection import Selection as Selection
 from .measures.selection import random_selection as random_selection
 from .measures.selection import select_by_score as select_by_score
 from .measures.selection import selected as selected
+from .measures.sharpness import BoxSharpness as BoxSharpness
+from .measures.sharpness import SamSharpness as SamSharpness
+from .measures.sharpness import box_sharpness as box_sharpness
+from .measures.sharpness import sam_sharpness as sam_sharpness
 from .measures.statistics import Summary as Summary
 from .measures.statistics import difference as difference
 from .measures.statistics import summarize as summarize
