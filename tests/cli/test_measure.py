@@ -96,6 +96,33 @@ def test_a_measure_of_ones_own_is_a_command_with_no_other_edit(
     assert "weights-kept-times" in {Store(tmp_path / "store").description(name)["function"] for name in names}
 
 
+def test_scores_and_selections_are_written_as_csv(
+    tombola: Tombola, refused: Refused, tmp_path: Path, runs: list[tb.Job]
+) -> None:
+    lab, run = tb.Lab(tmp_path / "store"), runs[0].name[:12]
+    file = tmp_path / "scores.csv"
+    code, out, _ = tombola("measure", "example-scores", run, "--data", "digits", "--csv", file)
+    assert code == 0
+    assert out.splitlines()[-1] == f"written: {file}"
+    first, *lines = file.read_text().splitlines()
+    expected = tb.example_scores(lab.result(runs[0]), tb.load_data("digits")).values.tolist()
+    assert first == "image,score"
+    assert [line.split(",") for line in lines] == [[str(n), repr(value)] for n, value in enumerate(expected)]
+    scores = tb.job(tb.example_scores, runs[0], "digits").name[:12]
+    hardest = ("measure", "select-by-score", scores, "--data", "digits", "--share", 0.01, "--csv", "-")
+    code, out, _ = tombola(*hardest)
+    assert code == 0
+    by_hand = sorted(range(1198), key=lambda index: -expected[index])[:12]
+    assert out == "image\n" + "".join(f"{index}\n" for index in by_hand)
+    assert refused(tombola("measure", "learning", run, "--csv", file)) == (
+        "learning gives nothing of each image, so --csv has nothing to write; example-scores and the like do"
+    )
+    assert refused(tombola("measure", "select-by-score", run, "--data", "digits", "--share", 0.1)) == (
+        "select-by-score: scores wants a job of scores, such as example-scores gives; job "
+        f"{runs[0].name[:12]} is of train"
+    )
+
+
 def test_what_is_not_there_is_refused_with_the_nearest(
     tombola: Tombola, refused: Refused, tmp_path: Path, runs: list[tb.Job]
 ) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from tombola.cli.arguments import Device, Mode, Store
-from tombola.cli.console import InertConsole, say
+from tombola.cli.console import InertConsole, say, write_out
 from tombola.cli.imports import import_files, split_imports
 from tombola.cli.optional import OPTIONAL
 from tombola.errors import JobError
@@ -30,7 +30,17 @@ COMMAND = "measure"
 Recompute = Annotated[
     bool, tyro.conf.arg(help="Compute it anew, in place of what is there and of all that was made from it.")
 ]
-_OWN = ("store", "device", "mode", "recompute")
+Csv = Annotated[
+    Path | None,
+    tyro.conf.arg(
+        metavar="FILE",
+        help="Write what it gives of each image as CSV, such as scores or a selection; - is standard output.",
+        help_behavior_hint="",
+    ),
+]
+_OWN = ("store", "device", "mode", "recompute", "csv")
+_STDOUT = Path("-")
+_IN_WORDS = {"ExampleScores": "job of scores, such as example-scores gives"}
 
 
 def measure(
@@ -95,7 +105,7 @@ def _options(declared: Declaration) -> type:
         else:
             options.append((key, written))
     shared: list[Any] = [("store", Store, None), ("device", Device, "auto"), ("mode", Mode, "default")]
-    shared.append(("recompute", Recompute, False))
+    shared += [("recompute", Recompute, False), ("csv", Csv, None)]
     return dataclasses.make_dataclass(f"{declared.name}-arguments", [*jobs, *options, *shared], kw_only=True)
 
 
@@ -118,12 +128,15 @@ def _on_the_line(hint: Any) -> Any:
 def _kinds(hint: Any) -> tuple[type, ...]:
     """The results of jobs that a parameter takes, one or several."""
     from tombola.lab.arguments import alternatives, item_hint
+    from tombola.measures.example_scores import ExampleScores
+    from tombola.measures.selection import Selection
     from tombola.ticket import Ticket
     from tombola.training.run import Run
     from tombola.training.trunk import Point
 
-    single = tuple(kind for kind in (Ticket, Run, Point) if kind in alternatives(hint))
-    return single or tuple(kind for kind in (Ticket, Run) if kind in alternatives(item_hint(hint, 0)))
+    results = (Ticket, Run, ExampleScores, Selection)
+    single = tuple(kind for kind in (*results, Point) if kind in alternatives(hint))
+    return single or tuple(kind for kind in results if kind in alternatives(item_hint(hint, 0)))
 
 
 def _is_one(hint: Any) -> bool:
@@ -134,15 +147,24 @@ def _is_one(hint: Any) -> bool:
 
 def _compute(declared: Declaration, values: dict[str, Any]) -> None:
     """Compute a measure as a job and print its numbers."""
+    from tombola.disk import write_whole
     from tombola.lab.arguments import job_signature
     from tombola.lab.execute import Settings
-    from tombola.lab.job import job
+    from tombola.lab.job import job, result_type
     from tombola.lab.lab import Lab
     from tombola.lab.recompute import remove_jobs
     from tombola.lab.results import numbers_of
     from tombola.measures.connectivity import Barrier
+    from tombola.measures.example_scores import ExampleScores
     from tombola.measures.instability import Instability
+    from tombola.measures.selection import Selection
 
+    csv: Path | None = values["csv"]
+    if csv is not None and result_type(declared) not in (ExampleScores, Selection):
+        raise JobError(
+            f"{declared.name} gives nothing of each image, so --csv has nothing to write; example-scores and "
+            "the like do"
+        )
     hints = job_signature(declared.function).hints
     settings = Settings(device=values["device"], mode=values["mode"])
     lab = Lab(values["store"], settings=settings)
@@ -157,12 +179,18 @@ def _compute(declared: Declaration, values: dict[str, Any]) -> None:
     if values["recompute"]:
         remove_jobs(lab.store, {measure_job.name})
     result = lab.result(measure_job)
+    if csv == _STDOUT:
+        write_out(result.csv())
+        return
     console = InertConsole()
     say(console, f"{declared.name} {measure_job.name[:12]}" + ("" if measure_job.stored else " (not kept)"))
     if isinstance(result, Barrier | Instability) and (failures := result.failures()):
         say(console, f"failed: {failures}")
     for key, number in numbers_of(result).items():
         say(console, f"{key or 'value'}: {number:g}")
+    if csv is not None:
+        write_whole(csv, result.csv().encode())
+        say(console, f"written: {csv}")
 
 
 def subject_of(
@@ -175,7 +203,7 @@ def subject_of(
     from tombola.ticket import Ticket
     from tombola.training.run import Run
 
-    wanted = " or ".join(kind.__name__.lower() for kind in kinds)
+    wanted = " or ".join(_IN_WORDS.get(kind.__name__, kind.__name__.lower()) for kind in kinds)
     if Path(text).is_file():
         loaded = (Run if files.file_kind(text) == "tombola.run/1" else Ticket).load(text)
         if not isinstance(loaded, kinds):
