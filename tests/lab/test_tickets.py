@@ -7,9 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +27,8 @@ from tombola.lab.export import export, export_tickets
 from tombola.lab.finished import finished_job, stored_ticket
 from tombola.lab.gc import gc
 from tombola.lab.job import Job, all_needed
+from tombola.lab.results import Packed, pack
+from tombola.lab.starts import StartMakers
 from tombola.lab.store import Store
 from tombola.lab.tickets import Choice, chosen_tickets, is_ticket
 from tombola.lab.verify import verify
@@ -457,6 +461,33 @@ def test_a_start_that_comes_out_otherwise_is_told_in_one_line(tmp_path: Path) ->
     assert other.store.numbers(first.parents[0].name) == before
     machine[0] = 1
     other.run(third).raise_failures()
+
+
+def test_what_made_the_starts_of_a_long_chain_is_read_once_a_job(
+    tmp_path: Path, digits: tb.Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, chain = Store(tmp_path / "store"), chain_of(rounds=12)
+    start = pack(tb.initialize("convnet", digits))
+    jobs = all_needed(chain)  # made up: no training is behind them, and every ticket is the first
+    for name, job in jobs.items():
+        result = Packed({"accuracy": 50.0}, {}, {}) if job.declaration.name == "train" else start
+        store.publish(name, job.description(), result, {})
+    tickets = [name for name, job in jobs.items() if job.declaration.name == "prune"]
+    reads: Counter[str] = Counter()
+    read = Store.checked_description
+
+    def counting(self: Store, name: str) -> dict[str, Any]:
+        reads[name] += 1
+        return read(self, name)
+
+    monkeypatch.setattr(Store, "checked_description", counting)
+    makers = StartMakers(store)
+    assert {makers.cause_to_carry(name) for name in reversed(tickets)} == {None}
+    assert len(tickets) == 12
+    assert set(reads.values()) == {1}
+    assert not any(map(makers.is_made_again, tickets))
+    store.thin(chain[0].arguments["ticket"].name)
+    assert all(map(makers.is_made_again, tickets))
 
 
 # Stores of before

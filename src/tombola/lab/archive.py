@@ -37,7 +37,7 @@ from tombola.errors import (
 from tombola.lab.description import describes, is_data_name, shared_start
 from tombola.lab.finished import load_result
 from tombola.lab.objects import data_record, lacks_start, needed_objects, object_path, read_object
-from tombola.lab.starts import is_made_again
+from tombola.lab.starts import StartMakers
 from tombola.lab.store import RECORD, Store, write_json
 from tombola.untrusted import (
     LARGEST_TENSORS,
@@ -232,6 +232,7 @@ def _copy(source: IO[bytes], target: IO[bytes]) -> str:
 
 def _check_jobs(incoming: Store, store: Store) -> None:
     """Raises for jobs that are not what their names say, and results that could not be read in the store."""
+    makers = StartMakers(incoming)
     for name in incoming.names():
         if not describes(incoming.description(name), name):
             raise StoreError(f"the description of job {name[:12]} is of another job")
@@ -244,17 +245,17 @@ def _check_jobs(incoming: Store, store: Store) -> None:
             continue
         incoming.packed(name)
         if lacks_start(incoming, name):
-            _check_lost_start(incoming, name, store)
+            _check_lost_start(incoming, name, store, makers)
             continue
         # Of a function or network that is not declared here only the checksums can be verified.
         with suppress(JobError, Undeclared):
             load_result(incoming, name)
 
 
-def _check_lost_start(incoming: Store, name: str, store: Store) -> None:
+def _check_lost_start(incoming: Store, name: str, store: Store, makers: StartMakers) -> None:
     """Raises StoreError for a ticket whose dense start is in neither store and is not made again by a job."""
     start = shared_start(incoming.details(name)) or ""
-    if not is_made_again(incoming, name) and not object_path(store, start).exists():
+    if not makers.is_made_again(name) and not object_path(store, start).exists():
         raise StoreError(
             f"the dense start {start[:12]} of job {name[:12]} is lost: it is not in the file, and no job "
             "there makes it again; export once more from where it is"

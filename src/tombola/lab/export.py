@@ -20,7 +20,7 @@ from tombola.lab.archive import Member, write_archive
 from tombola.lab.description import data_names, own_values, shared_start
 from tombola.lab.job import described_type
 from tombola.lab.objects import needed_objects, object_path
-from tombola.lab.starts import cause_to_carry
+from tombola.lab.starts import StartMakers
 from tombola.lab.store import DESCRIPTION, HISTORY, NUMBERS, PROVENANCE, RECORD, TENSORS, THIN, TICKET, Store
 from tombola.lab.tickets import (
     Choice,
@@ -152,11 +152,12 @@ def _carried_starts(
 ) -> dict[str, tuple[int, str]]:
     """The dense starts of tickets that no job makes again: the size of each in bytes, and why."""
     carried: dict[str, tuple[int, str]] = {}
+    makers = StartMakers(store)
     for name in sorted(behind):
         if store.is_thin(name) or not (name in chosen or _is_first_ticket(store, name)):
             continue
         start = shared_start(store.details(name))
-        cause = cause_to_carry(store, name) if start and start not in carried else None
+        cause = makers.cause_to_carry(name) if start and start not in carried else None
         if start is None or cause is None:
             continue
         path = object_path(store, start)

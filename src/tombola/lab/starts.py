@@ -67,11 +67,24 @@ def maker_of_described_start(store: Store, description: Mapping[str, Any]) -> st
     return None if source is None else source.name
 
 
-def _source(store: Store, call: _FollowedCall) -> _FollowedCall | None:
-    """The call that made the dense start of a call's result; None where it cannot be followed further."""
+def _source(
+    store: Store, call: _FollowedCall, sources: dict[str, _FollowedCall | None] | None = None
+) -> _FollowedCall | None:
+    """The call that made the dense start of a call's result; None where it cannot be followed further.
+
+    sources: those of finished jobs that were followed before, by name; to these it adds.
+    """
+    sources = {} if sources is None else sources
+    passed: list[str] = []
     followed: _FollowedCall | None = call
     while followed is not None and followed.function in _PASSED_ON:
+        name = followed.name
+        if name is not None and name in sources:
+            followed = sources[name]
+            break
+        passed += [name] if name is not None else []
         followed = _argument_call(store, followed.arguments.get(_PASSED_ON[followed.function]))
+    sources |= dict.fromkeys(passed, followed)
     return followed
 
 
@@ -153,26 +166,51 @@ def awaited(store: Store, job: Job, jobs: Collection[str]) -> Iterator[str]:
                 yield maker.name
 
 
-def cause_to_carry(store: Store, name: str) -> str | None:
-    """Why an export must include the dense start of a finished ticket; None if a job makes it from a seed."""
-    start = shared_start(store.details(name))
-    source = _stored_source(store, name)
-    if source is None:
-        return "it comes from a ticket of the caller's own, or from a job that is gone"
-    if source.name is None:
-        return f"{source.function} made it, whose results no store keeps"
-    if store.numbers(source.name).get("start") != start:
-        return f"job {source.name[:12]} that made it has made another since"
-    try:
-        return _not_repeatable(store, source.name)
-    except (JobError, NetworkError) as error:
-        return str(error)
+class StartMakers:
+    """What made the dense starts of a store's finished jobs; of many jobs of one chain it is read once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._sources: dict[str, _FollowedCall | None] = {}
+        self._not_repeatable: dict[str, str | None] = {}
+
+    def cause_to_carry(self, name: str) -> str | None:
+        """Why an export must include a finished ticket's dense start; None if a job makes it from a seed."""
+        start = shared_start(self._store.details(name))
+        source = _stored_source(self._store, name, self._sources)
+        if source is None:
+            return "it comes from a ticket of the caller's own, or from a job that is gone"
+        if source.name is None:
+            return f"{source.function} made it, whose results no store keeps"
+        if self._store.numbers(source.name).get("start") != start:
+            return f"job {source.name[:12]} that made it has made another since"
+        if source.name not in self._not_repeatable:
+            try:
+                self._not_repeatable[source.name] = _not_repeatable(self._store, source.name)
+            except (JobError, NetworkError) as error:
+                self._not_repeatable[source.name] = str(error)
+        return self._not_repeatable[source.name]
+
+    def is_made_again(self, name: str) -> bool:
+        """Whether a ticket's dense start comes from a thin job of the store, which makes it when needed.
+
+        Its function need not be declared yet.
+        """
+        source = _stored_source(self._store, name, self._sources)
+        start = shared_start(self._store.details(name))
+        if source is None or source.name is None:
+            return False
+        return self._store.is_thin(source.name) and self._store.numbers(source.name).get("start") == start
 
 
-def _stored_source(store: Store, name: str) -> _FollowedCall | None:
-    """The call that made the dense start of a finished job."""
+def _stored_source(
+    store: Store, name: str, sources: dict[str, _FollowedCall | None] | None = None
+) -> _FollowedCall | None:
+    """The call that made the dense start of a finished job; sources: as for :func:`_source`."""
+    if sources is not None and name in sources:
+        return sources[name]
     call = _stored_call(store, name)
-    return None if call is None else _source(store, call)
+    return None if call is None else _source(store, call, sources)
 
 
 def _not_repeatable(store: Store, name: str) -> str | None:
@@ -199,17 +237,6 @@ def _not_repeatable(store: Store, name: str) -> str | None:
             Network.of(as_written(network), channels=1, size=(1, 1), classes=1, init=drawn_by)
         pending.extend(parents(description))
     return None
-
-
-def is_made_again(store: Store, name: str) -> bool:
-    """Whether a ticket's dense start comes from a thin job of the store, which makes it when it is needed.
-
-    Its function need not be declared yet.
-    """
-    source, start = _stored_source(store, name), shared_start(store.details(name))
-    if source is None or source.name is None:
-        return False
-    return store.is_thin(source.name) and store.numbers(source.name).get("start") == start
 
 
 def dense_start(store: Store, name: str, start: str) -> State:

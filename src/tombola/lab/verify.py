@@ -21,7 +21,7 @@ from tombola.lab.finished import load_result
 from tombola.lab.lease import free
 from tombola.lab.objects import OBJECT, data_record, lacks_start, object_path, read_object, unsourced_data
 from tombola.lab.staleness import is_edited_network
-from tombola.lab.starts import is_made_again
+from tombola.lab.starts import StartMakers
 from tombola.lab.store import RECORD, Store
 from tombola.lab.tickets import is_ticket
 from tombola.lab.user_code import altered_files
@@ -71,13 +71,14 @@ def verify(store: Store, not_rebuilt: Counter[str] | None = None) -> Iterator[Da
 
 
 def _damaged_jobs(store: Store, not_rebuilt: Counter[str]) -> Iterator[Damage]:
+    makers = StartMakers(store)
     for shelf in sorted((store.root / "jobs").iterdir()):
         for folder in sorted(shelf.iterdir()) if shelf.is_dir() else [shelf]:
             if folder.name.startswith("."):
                 continue
             yield from (
                 Damage(str(folder.relative_to(store.root)), cause)
-                for cause in _causes(store, folder, not_rebuilt)
+                for cause in _causes(store, folder, not_rebuilt, makers)
             )
 
 
@@ -120,7 +121,7 @@ def _cut_off_publications(store: Store) -> Iterator[Damage]:
                     )
 
 
-def _causes(store: Store, folder: Path, not_rebuilt: Counter[str]) -> Iterator[str]:
+def _causes(store: Store, folder: Path, not_rebuilt: Counter[str], makers: StartMakers) -> Iterator[str]:
     """Yields what is wrong with a job's folder."""
     name = folder.name
     if not folder.is_dir() or not is_fingerprint(name) or folder.parent.name != name[:2]:
@@ -135,7 +136,7 @@ def _causes(store: Store, folder: Path, not_rebuilt: Counter[str]) -> Iterator[s
         store.numbers(name)
         store.check(name)
         if not store.is_thin(name):
-            undeclared = _undeclared_in_result(store, name, description)
+            undeclared = _undeclared_in_result(store, name, description, makers)
             if undeclared is not None and not is_ticket(store, name):
                 not_rebuilt[undeclared] += 1
         elif (folder / RECORD).exists():
@@ -154,13 +155,15 @@ def _causes(store: Store, folder: Path, not_rebuilt: Counter[str]) -> Iterator[s
             yield f"made from a ticket or run {value[:12]} of the caller's own, which is gone"
 
 
-def _undeclared_in_result(store: Store, name: str, description: Mapping[str, Any]) -> str | None:
+def _undeclared_in_result(
+    store: Store, name: str, description: Mapping[str, Any], makers: StartMakers
+) -> str | None:
     """What a result cannot be unpacked without, because it is not declared here; None if it was unpacked.
 
     Raises what reading the result raises.
     """
     packed = store.packed(name)  # verifies the checksums, with or without a declaration
-    if lacks_start(store, name) and is_made_again(store, name):
+    if lacks_start(store, name) and makers.is_made_again(name):
         return None  # an import of tickets, whose start is computed again when it is needed
     try:
         load_result(store, name)
