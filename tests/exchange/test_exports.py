@@ -138,7 +138,7 @@ def test_missing_packages_of_onnx_are_named(
     sparse: tb.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ExportError, match=r"pip install onnx onnxscript$"):
+    with pytest.raises(ExportError, match=r"pip install 'tombola\[onnx\]'$"):
         tb.convert(sparse, tmp_path / "run.onnx")
 
 

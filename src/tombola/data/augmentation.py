@@ -24,6 +24,9 @@ if TYPE_CHECKING:  # The command line reads Augmentation and must not wait for t
 
     from tombola.data.imageset import Data
 
+# Not written with its version by the recipe itself, as losses, schedules and optimizers are. Version 1 of an
+# augmentation stands in jobs without a number, unlike theirs: in a recipe a bare name could then be version 1
+# or the newest. To write "@1" would give jobs that exist another name.
 AugmentationName = Annotated[str, "declared augmentation"]
 """The name of a declared augmentation, whose version must enter a job."""
 

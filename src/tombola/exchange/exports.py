@@ -164,7 +164,7 @@ def _write_program(subject: Run | Ticket, module: nn.Module, images: Tensor, pat
 def _write_onnx(subject: Run | Ticket, module: nn.Module, images: Tensor, path: Path) -> Logits:
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
-            raise ExportError("ONNX needs two packages that are not there: pip install onnx onnxscript")
+            raise ExportError("ONNX needs two packages that are not there; pip install 'tombola[onnx]'")
     batch = torch.export.Dim("batch")
     try:
         torch.onnx.export(
