@@ -250,10 +250,11 @@ def _check_search(
     start: Ticket, data: Data, recipe: Recipe, rounds: int, pruning: Pruning, teacher: Run | Ticket | None
 ) -> None:
     """Raises, before anything is trained, for what is known to fail."""
+    from tombola.training.length import steps_of_epoch
     from tombola.training.preflight import check_budget, check_place, check_teacher
 
     kept = sum(int(start.mask[name].sum()) for name in pruning.ranked(start))
     check_rounds(rounds, pruning, kept)
-    check_budget(start.epoch, recipe)
+    check_budget((start.epoch, start.step), recipe, steps_of_epoch(len(data.train), recipe.batch_size))
     check_place(start, data, recipe)
     check_teacher(recipe, teacher, start.network)

@@ -265,7 +265,10 @@ def test_the_store_can_be_listed_and_shown(tombola: Callable[..., Result], tmp_p
         (("--recipe.momentum", 1.5), "momentum is 1.5; it must be from 0 to below 1"),
         (("--recipe.momentum", "nan"), "momentum is nan; it must be from 0 to below 1"),
         (("--recipe.lr", 0), "lr is 0.0; it must be above 0 and finite"),
-        (("--recipe.epochs", 0), "epochs is 0; it must be a whole number, at least 1"),
+        (
+            ("--recipe.epochs", 0),
+            "epochs is 0; it must be a whole number, at least 1, or iterations such as '1500it'",
+        ),
         (
             ("--recipe.augmentation.pad", -1),
             "augmentation pad -1 is negative; allowed 0 (no crop) and above",

@@ -107,6 +107,59 @@ def test_experiments_that_differ_in_first_weights_or_noise_alone_are_no_repetiti
         assert [dict(item.key.more) for item in runs] == [axes, axes], options
 
 
+@pytest.mark.parametrize(
+    ("options", "axes"),
+    [
+        ({"recipe": {"lr": 0.3, "gamma": 0.2}}, {"lr": 0.3, "gamma": 0.2}),
+        ({"recipe": {"optimizer": "adamw", "lr": 0.001}}, {"optimizer": "adamw", "lr": 0.001}),
+        (
+            {"recipe": tb.Recipe(epochs="30it", optimizer="nesterov")},
+            {"iterations": 30, "optimizer": "nesterov"},
+        ),
+        (
+            {"recipe": {"schedule": "step", "milestones": ["10it", "20it"], "warmup": "3it"}},
+            {"schedule": "step", "milestones": '["10it", "20it"]', "warmup": "3it"},
+        ),
+        ({"rewind": 1, "own_pretraining_noise": True}, {"pretraining_noise": "seed+100", "rewind": 1}),
+        ({"rewind": 1, "recipe": {"epochs": "30it"}}, {"iterations": 30, "rewind": 1}),
+    ],
+    ids=str,
+)
+def test_a_key_tells_what_the_run_was_as_that_of_its_job_by_itself(
+    options: dict[str, Any], axes: dict[str, object], tmp_path: Path
+) -> None:
+    recipe = options.get("recipe", {})
+    options = options | {"recipe": recipe if isinstance(recipe, tb.Recipe) else {"epochs": 2, **recipe}}
+    (item,) = items_of(Experiment("mine", **options))
+    [number] = tb.Lab(tmp_path, workers=0).table(item.jobs[0])
+    assert dict(number.key.more) == axes
+    # The place of late rewinding is an axis of an experiment only where there are several.
+    single = tuple(axis for axis in number.key.more if axis[0] != "rewind")
+    assert item.key == replace(number.key, metric="", more=single)
+    assert item.epochs == number.epochs
+
+
+def test_budgets_in_epochs_and_in_iterations_are_told_each_in_its_own_unit() -> None:
+    experiment = Experiment("mine", recipe={"epochs": ["2ep", "30it", 1], "batch_size": 400})
+    axes = [dict(item.key.more) for item in items_of(experiment)]
+    assert axes == [{"budget": 2}, {"iterations": 30}, {"budget": 1}]
+    assert experiment.at().budget == "1 and 2 epochs and 30 iterations, 1 seed"
+    assert "trained for 1 and 2 epochs and 30 iterations with" in experiment.about
+    same = Experiment("mine", recipe={"epochs": 2, "batch_size": 400})
+    assert items_of(same)[0].jobs[0].name == items_of(experiment)[0].jobs[0].name
+    with pytest.raises(TombolaError, match="mine: epochs of the recipe has 2 twice"):
+        Experiment("mine", recipe={"epochs": ["2ep", 2]})
+
+
+def test_a_list_of_milestones_is_one_recipe_and_a_list_of_lists_several() -> None:
+    one = Experiment("mine", recipe={"epochs": 4, "schedule": "step", "milestones": [1, "2ep"]})
+    assert [recipe.milestones for _, recipe in one.recipes()] == [(1, 2)]
+    two = Experiment("mine", recipe={"epochs": 4, "schedule": "step", "milestones": [[1], ["9it", "12it"]]})
+    assert [recipe.milestones for _, recipe in two.recipes()] == [(1,), ("9it", "12it")]
+    assert [item.key.get("milestones") for item in items_of(two)] == ["[1]", '["9it", "12it"]']
+    assert "milestones 1 and 9it, 12it" in two.about
+
+
 def test_causes_of_noise_have_numbers_of_their_own_in_chains_of_every_seed() -> None:
     experiment = Experiment("mine", recipe=QUICK, rounds=1, rewind=1, seeds=2, order_noise=5)
     recipe = tb.Recipe(**QUICK)
@@ -527,9 +580,15 @@ def test_a_study_written_before_has_the_same_class() -> None:
     ("entries", "words"),
     [
         ({"recipe": {"epoch": 3}}, "mine: no field of a recipe 'epoch'; did you mean 'epochs'?"),
-        ({"recipe": {"epochs": 0}}, "epochs is 0; it must be a whole number, at least 1"),
+        (
+            {"recipe": {"epochs": 0}},
+            "epochs is 0; it must be a whole number, at least 1, or iterations such as '1500it'",
+        ),
         ({"recipe": {"lr": "fast"}}, "mine: recipe has lr = 'fast'; it must be a number"),
-        ({"recipe": {"milestones": 3}}, "mine: the recipe does not fit: "),
+        (
+            {"recipe": {"milestones": 3}},
+            "milestones is 3; it must be a list: rising whole epochs above 0, or ",
+        ),
         (
             {"recipe": {"augmentation": "lit"}},
             "mine: the recipe does not fit: augmentation is 'lit'",

@@ -723,3 +723,30 @@ def test_learned_masks_and_mask_actions_stand_in_the_key(lab: tb.Lab) -> None:
     assert signs["signed_constant"] is True
     # Other seeds are repetitions of the same.
     assert keys(1) == keys(0)
+
+
+# Budgets in iterations, and optimizers without momentum
+
+
+def test_a_budget_in_iterations_is_an_axis_and_no_number_of_epochs(lab: tb.Lab) -> None:
+    short, long = (chain(recipe=replace(FULL, epochs=f"{count}it"), rounds=0) for count in (30, 40))
+    table = lab.table([*short, *long])
+    assert [(number.key.get("iterations"), number.epochs) for number in table] == [(30, 0), (40, 0)]
+    ticket = chain()[1].arguments["ticket"]
+    sparse = key_of(lab, job(tb.train, ticket, "digits", replace(FULL, epochs="40it", lr=0.5)))
+    assert (sparse.get("iterations"), sparse.get("sparse_iterations")) == (None, 40)
+    assert (sparse.search_share, sparse.get("sparse_lr")) == (None, 0.5)
+    back = key_of(lab, job(tb.train, short[0].arguments["ticket"], "digits", FULL))
+    assert "iterations" not in dict(back.more)
+    pretrained = chain(recipe=replace(FULL, epochs="40it"), rounds=0, rewind="7it")
+    assert dict(key_of(lab, *pretrained).more) == {"iterations": 40, "rewind": "7it"}
+
+
+def test_adamw_has_no_momentum(lab: tb.Lab) -> None:
+    adamw = tb.Recipe(epochs=4, batch_size=100, optimizer="adamw", lr=0.001)
+    key = key_of(lab, *chain(recipe=adamw, rounds=0))
+    assert (key.momentum, key.batch_size, key.get("optimizer")) == (None, 100, "adamw")
+    ticket = chain()[1].arguments["ticket"]
+    sparse = key_of(lab, job(tb.train, ticket, "digits", adamw))
+    assert (sparse.momentum, sparse.sparse_momentum, sparse.sparse_batch_size) == (0.0, None, 100)
+    assert sparse.get("sparse_optimizer") == "adamw"

@@ -560,3 +560,15 @@ def test_a_capture_leaves_other_threads_their_memory_and_their_time(monkeypatch:
     values.zero_()
     graph.replay()
     assert bool((values == 512).all())
+
+
+def test_a_training_by_iterations_takes_the_steps_of_an_eager_one(
+    start: tb.Ticket, digits: tb.Data, monkeypatch: pytest.MonkeyPatch, same_run: Same
+) -> None:
+    recipe = tb.Recipe(
+        epochs="29it", batch_size=100, lr=0.1, warmup="5it", schedule="step", milestones=("14it", "26it")
+    )
+    graphed = tb.train(start, digits, recipe, device="cuda")
+    assert graphed.history.column("epoch") == [0, 1, 2, 2 + 5 / 12]
+    uncaptured(monkeypatch)
+    assert same_run(graphed, tb.train(start, digits, recipe, device="cuda"))

@@ -2,7 +2,16 @@ import pytest
 
 import tombola as tb
 from tombola.errors import RecipeError
-from tombola.training.length import iterations_of, place_of, place_text, steps_of_epoch, written_length
+from tombola.training.length import (
+    epochs_of,
+    iterations_of,
+    length_text,
+    place_of,
+    place_text,
+    steps_of_epoch,
+    whole_epochs,
+    written_length,
+)
 
 
 @pytest.mark.parametrize(("length", "written", "words"), [
@@ -32,8 +41,16 @@ def test_iterations_become_epochs_and_steps_by_the_images_and_the_batch_size() -
     assert [iterations_of(length) for length in (2, "2ep", "7it")] == [None, None, 7]
 
 
-def test_a_recipe_takes_its_epochs_as_text_and_no_iterations() -> None:
-    assert tb.Recipe(epochs="3ep") == tb.Recipe(epochs=3)  # type: ignore[arg-type]
-    for length in ("3it", "three"):
-        with pytest.raises(RecipeError, match=f"epochs is '{length}'; it must be a whole number, at least 1"):
+def test_a_recipe_takes_its_epochs_as_text() -> None:
+    assert tb.Recipe(epochs="3ep") == tb.Recipe(epochs=3)
+    for length in ("3 it", "three", "0it", "0ep", -3, 2.5, True):
+        words = f"epochs is {length!r}; it must be a whole number, at least 1, or iterations such as '1500it'"
+        with pytest.raises(RecipeError, match=words if length not in ("0it", "0ep") else "epochs is 0; it"):
             tb.Recipe(epochs=length)  # type: ignore[arg-type]
+
+
+def test_lengths_in_words_and_in_epochs() -> None:
+    words = [length_text(length) for length in (1, "2ep", "1it", "64000it")]
+    assert words == ["1 epoch", "2 epochs", "1 iteration", "64,000 iterations"]
+    assert [epochs_of(length, 12) for length in (3, "3ep", "24it", "30it")] == [3, 3, 2, 2.5]
+    assert [whole_epochs(length) for length in (3, "3ep", "24it")] == [3, 3, 0]

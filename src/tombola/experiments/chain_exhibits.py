@@ -15,6 +15,7 @@ from tombola.errors import JobError
 from tombola.experiments.bound import Bound
 from tombola.pruning.allocation import Scope
 from tombola.registry import declaration
+from tombola.table.key import KEY_FIELDS
 from tombola.table.metrics import LAYERS, METRICS, RECALIBRATED, metric_of, metrics_of
 from tombola.table.number import Entry
 from tombola.views.chain_panels import (
@@ -25,6 +26,7 @@ from tombola.views.chain_panels import (
     layer_panels,
     run_panels,
     sparsity_panels,
+    tells_apart,
 )
 from tombola.views.exhibit import Exhibit, not_drawn
 from tombola.views.layout import Layout, fields_of
@@ -239,6 +241,7 @@ def _layout(entries: Sequence[Entry]) -> Layout | None:
         name
         for name in fields_of(keys)
         if name not in ("metric", "over", "sparsity") and len({key.get(name) for key in keys}) > 1
+        if name in KEY_FIELDS or tells_apart(name, keys)
     ]
     if LAYERS in varying:
         varying = [*(name for name in varying if name != LAYERS), LAYERS]

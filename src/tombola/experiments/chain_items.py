@@ -25,6 +25,7 @@ from tombola.table.key import Key, Over, Scalar
 from tombola.table.metrics import FACTORS, LAYER_SPARSITY, LAYERS, RECALIBRATED, metric_name
 from tombola.table.number import Curve, Number
 from tombola.ticket import Ticket
+from tombola.training.length import whole_epochs
 from tombola.training.run import Run
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class ChainItem:
 
     key: of all its numbers but for the metric. measure: its declared name; empty for the runs themselves.
     jobs: one a seed; of a measure of two runs one a pair. seeds: of each job.
-    epochs: budget of the trainings.
+    epochs: budget of the trainings; 0 for one in iterations, which is an axis of the key.
     between: the runs that it was taken between, such as ``"copies"``; empty for a single one.
     over: what its values are of.
     quantity: the number of it that is wanted, such as ``"height"``; empty for all.
@@ -162,7 +163,7 @@ def measure_items(
 
     Raises :class:`~tombola.errors.ExperimentError` for a measure of something else than runs or tickets.
     """
-    data, epochs = point.data, point.recipe.epochs
+    data, epochs = point.data, whole_epochs(point.recipe.epochs)
     runs = tuple(chain[number] for chain in chains.values())
     yield ChainItem(key, "", runs, tuple(chains), epochs)
     if number and number == experiment.rounds:

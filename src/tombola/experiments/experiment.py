@@ -22,7 +22,7 @@ from tombola.declarations import as_written
 from tombola.errors import ExperimentError, RecipeError, unknown
 from tombola.experiments.bound import Bound
 from tombola.experiments.chain_exhibits import exhibits_of
-from tombola.experiments.chain_items import BETWEEN, COPIES, ChainItem, measure_items, scalar
+from tombola.experiments.chain_items import BETWEEN, COPIES, ChainItem, measure_items
 from tombola.lab import call_values
 from tombola.lab.chains import imp_jobs
 from tombola.lab.job import Job
@@ -31,10 +31,10 @@ from tombola.pruning.allocation import Scope
 from tombola.pruning.prune import REWINDINGS, Pruning, Rewinding
 from tombola.pruning.scores import DEFAULT, written_score
 from tombola.seeds import NOISES
-from tombola.table.key import Key, Scalar, sparsity_of
+from tombola.table.key import ITERATIONS, Key, Scalar, sparsity_of
 from tombola.table.number import many
-from tombola.training.length import Length, iterations_of, place_text, written_length
-from tombola.training.recipe import Recipe
+from tombola.training.length import Length, is_length, iterations_of, length_text, place_text, written_length
+from tombola.training.recipe import Recipe, has_momentum
 
 T = TypeVar("T")
 Measures = Sequence[str] | Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]
@@ -135,14 +135,13 @@ class Experiment:
         Raises what :func:`~tombola.lab.chains.imp_jobs` and :func:`~tombola.lab.job.job` raise, and
         :class:`~tombola.errors.ExperimentError` for a measure of something else than runs or tickets.
         """
-        epochs = {recipe.epochs for _, recipe in self.recipes()}
         return Bound(
             name=self.name,
             title=self.title or self.name,
             items=tuple(self._items()),
             show=partial(exhibits_of, scope=self.scope),
             about=self.about,
-            budget=f"{_epochs_text(sorted(epochs))}, {self._seeds()}",
+            budget=f"{self._budgets()}, {self._seeds()}",
         )
 
     def chains(self) -> list[list[Job]]:
@@ -168,7 +167,7 @@ class Experiment:
         init = f" The first weights are drawn by the scheme {self.init}." if self.init else ""
         return (
             f"{_listed(list(self.networks))} on {_listed(list(map(_name_of, self.data)))}, trained for "
-            f"{_epochs_text(self._choices('epochs'))} with {', '.join(recipe)}.{init}"
+            f"{self._budgets()} with {', '.join(recipe)}.{init}"
         )
 
     def _prunings(self) -> str:
@@ -227,6 +226,10 @@ class Experiment:
         again = " The noise is the same in every round." if self.same_noise else ""
         return f"All of it with {self._seeds()}, {draws}: {_NOISE}.{again}{own}"
 
+    def _budgets(self) -> str:
+        """How long trainings are: "12 epochs"."""
+        return _lengths_text([recipe.epochs for _, recipe in self.recipes()])
+
     def _seeds(self) -> str:
         """How many seeds, or which: "2 seeds", "seed 7"."""
         if isinstance(self.seeds, int):
@@ -247,13 +250,13 @@ class Experiment:
 
     def _choices(self, name: str) -> list[object]:
         """The values of a field of the recipe, one or several."""
-        return _choices_of(self._recipe_fields.get(name, getattr(Recipe, name, None)))
+        return _choices_of(name, self._recipe_fields.get(name, getattr(Recipe, name, None)))
 
     def recipes(self) -> list[tuple[dict[str, Any], Recipe]]:
         """Every recipe of the grid, with the fields in which they differ."""
         if isinstance(self.recipe, Recipe):
             return [({}, self.recipe)]
-        axes = {key: value for key, value in self.recipe.items() if isinstance(value, list | tuple)}
+        axes = {key: _choices_of(key, value) for key, value in self.recipe.items() if _varies(key, value)}
         fixed = {key: value for key, value in self.recipe.items() if key not in axes}
         combined = itertools.product(*axes.values())
         varied = [dict(zip(axes, values, strict=True)) for values in combined]
@@ -330,7 +333,7 @@ class Experiment:
     def _items(self) -> Iterator[ChainItem]:
         for point in self._grid():
             epochs = point.recipe.epochs
-            if isinstance(point.rewind, int) and point.rewind >= epochs:
+            if isinstance(point.rewind, int) and isinstance(epochs, int) and point.rewind >= epochs:
                 raise RecipeError(f"{self.name}: rewind is {point.rewind} of {many(epochs, 'epoch')}")
             chains = {seed: self._chain(point, seed) for seed in self.seed_numbers}
             for number in range(self.rounds + 1):
@@ -340,11 +343,13 @@ class Experiment:
         """The key of a round of the chains of a configuration, whose metric is still open."""
         pruning = point.pruning
         more: list[tuple[str, Scalar]] = [
-            # A column of the table is called epochs already.
-            ("budget" if name == "epochs" else name, scalar(_in_words(value)))
+            _recipe_axis(name, value)
             for name, value in point.varied.items()
             if name not in ("momentum", "batch_size")
         ]
+        more += self._fixed(point)
+        if self.own_pretraining_noise and point.rewind:
+            more.append(("pretraining_noise", call_values.relative(PRETRAINING_NOISE, 0)))
         if len([epoch for epoch in self.rewinds if epoch]) > 1:
             more.append(("rewind", point.rewind))
         if self.scores != (DEFAULT,):
@@ -362,11 +367,21 @@ class Experiment:
             if (value := getattr(self, name)) != getattr(Experiment, name)
         ]
         more += self._causes.items()
+        momentum = point.recipe.momentum if has_momentum(point.recipe.optimizer) else None
         return Key(
-            metric="", network=point.network, dataset=_name_of(point.data), momentum=point.recipe.momentum,
+            metric="", network=point.network, dataset=_name_of(point.data), momentum=momentum,
             batch_size=point.recipe.batch_size, pretrained=bool(point.rewind),
             sparsity=sparsity_of(pruning.prunings(number)), more=tuple(more),
         )  # fmt: skip
+
+    def _fixed(self, point: GridPoint) -> Iterator[tuple[str, Scalar]]:
+        """The fields of the recipe that all configurations share, where they are not at their defaults."""
+        usual = Recipe()
+        for name, value in vars(point.recipe).items():
+            in_iterations = name == "epochs" and iterations_of(value) is not None
+            told = name not in _IN_KEY and value != getattr(usual, name)
+            if (told or in_iterations) and name not in point.varied:
+                yield _recipe_axis(name, value)
 
     def _check_subjects(self) -> None:
         """Refuse networks or data that are no lists of different names."""
@@ -415,11 +430,9 @@ class Experiment:
         try:
             rewind = [written_length(length) for length in self.rewinds]
             object.__setattr__(self, "rewind", rewind if _is_list(self.rewind) else rewind[0])
-            if isinstance(self.recipe, Mapping) and "epochs" in self.recipe:
-                epochs = self.recipe["epochs"]
-                written = [written_length(length) for length in _several(epochs)]
-                recipe = {**self.recipe, "epochs": written if _is_list(epochs) else written[0]}
-                object.__setattr__(self, "recipe", recipe)
+            if isinstance(self.recipe, Mapping):
+                lengths = {name: _written(self.recipe[name]) for name in _LENGTHS if name in self.recipe}
+                object.__setattr__(self, "recipe", {**self.recipe, **lengths})
         except RecipeError as error:
             raise ExperimentError(f"{self.name}: {error}") from error
 
@@ -433,12 +446,12 @@ class Experiment:
         for key, content in self.recipe.items():
             if key not in fields:
                 raise ExperimentError(f"{self.name}: {unknown('field of a recipe', key, list(fields))}")
-            choices = _choices_of(content)
+            choices = _choices_of(key, content)
             if not choices:
                 raise ExperimentError(f"{self.name}: recipe has {key} = {content!r}; give at least one value")
             counts = isinstance(fields[key].default, int | float)
             for value in choices:
-                if counts and not _is_number(value):
+                if counts and not _is_number(value) and not (key in _LENGTHS and is_length(value)):
                     raise ExperimentError(
                         f"{self.name}: recipe has {key} = {value!r:.60}; it must be a number"
                     )
@@ -548,17 +561,33 @@ _SHARES: Mapping[str, str] = {
 
 RECIPE_WORDS = {"batch_size": "batch size", "lr": "learning rate"}
 _ALWAYS_TOLD = ("epochs", "lr", "momentum", "batch_size", "weight_decay", "schedule")
+_IN_KEY = ("epochs", "momentum", "batch_size")
+"""Fields of a recipe that are fields of a key or its budget."""
+_LENGTHS = ("epochs", "warmup", "milestones")
+_LISTS = ("milestones", "betas")
+"""Fields of a recipe whose single value is a list."""
 _NOISE = "the order of the images and, where used, their augmentation and dropout"
 
 
-def _epochs_text(budgets: Sequence[object]) -> str:
-    """Some budgets in words: "1 epoch", "10 and 20 epochs"."""
-    return f"{_listed(budgets)} epoch{'' if list(budgets) == [1] else 's'}"
+def _recipe_axis(name: str, value: Any) -> tuple[str, Scalar]:
+    """A field of a recipe as an axis of a key: as that of a single job has it, but augmentations in words."""
+    if name == "epochs":  # a column of the table is called so already
+        return ("budget", value) if iterations_of(value) is None else (ITERATIONS, iterations_of(value))
+    return name, call_values.scalar(_in_words(value))
+
+
+def _lengths_text(lengths: Sequence[Length]) -> str:
+    """Some lengths in words: "1 epoch", "10 and 20 epochs", "2 epochs and 500 iterations"."""
+    different = list(dict.fromkeys(lengths))
+    in_epochs = sorted(length for length in different if isinstance(length, int))
+    in_iterations = [length_text(length) for length in different if not isinstance(length, int)]
+    epochs = [f"{_listed(in_epochs)} epoch{'' if in_epochs == [1] else 's'}"] if in_epochs else []
+    return _listed([*epochs, *in_iterations])
 
 
 def _listed(values: Sequence[object], word: str = "and") -> str:
     """Values with a word before the last: "0.0 and 0.9"."""
-    texts = [str(_in_words(value)) for value in values]
+    texts = [", ".join(map(str, value)) if _is_list(value) else str(_in_words(value)) for value in values]
     return f" {word} ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))
 
 
@@ -586,9 +615,23 @@ def _several(choice: T | Sequence[T]) -> tuple[T, ...]:
     return (choice,)
 
 
-def _choices_of(content: object) -> list[object]:
+def _choices_of(name: str, content: object) -> list[Any]:
     """The values of a field of a recipe, one or several."""
-    return list(content) if isinstance(content, list | tuple) else [content]
+    return list(content) if _varies(name, content) and isinstance(content, list | tuple) else [content]
+
+
+def _varies(name: str, content: object) -> bool:
+    """Whether a field of a recipe has a list of values, not one that is a list, as milestones are."""
+    if not isinstance(content, list | tuple):
+        return False
+    return name not in _LISTS or not content or all(isinstance(value, list | tuple) for value in content)
+
+
+def _written(content: Any) -> Any:
+    """Lengths, also within lists, as jobs have them; anything else as it is."""
+    if isinstance(content, list | tuple):
+        return [_written(value) for value in content]
+    return written_length(content) if isinstance(content, str) else content
 
 
 def _name_of(data: str | Data) -> str:

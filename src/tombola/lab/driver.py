@@ -88,7 +88,7 @@ class Progress:
     def removed(self, results: int, made_with: Sequence[str]) -> None:
         """Called once, if results of some names were to be computed anew: so many were removed."""
 
-    def epoch(self, job: Job, row: Epoch, epochs: int) -> None:
+    def epoch(self, job: Job, row: Epoch, epochs: float) -> None:
         """A training in this process finished an epoch."""
 
     def done(self, job: Job, failed: str | None) -> None:
@@ -108,7 +108,7 @@ class CountedProgress(Progress):
     def removed(self, results: int, made_with: Sequence[str]) -> None:
         self._progress.removed(results, made_with)
 
-    def epoch(self, job: Job, row: Epoch, epochs: int) -> None:
+    def epoch(self, job: Job, row: Epoch, epochs: float) -> None:
         self._progress.epoch(job, row, epochs)
 
     def done(self, job: Job, failed: str | None) -> None:

@@ -121,7 +121,7 @@ def execute(
     store: Store,
     description: Mapping[str, Any],
     settings: Settings,
-    on_epoch: Callable[[Epoch, int], None] | None = None,
+    on_epoch: Callable[[Epoch, float], None] | None = None,
     *,
     end_process: Callable[[], None] | None = None,
     stop: Stop | None = None,

@@ -96,9 +96,17 @@ class Results:
         rows = self.store.history(run.name)
         try:
             errors = tuple(100 - float(row["test_accuracy"]) for row in rows)
-            return Curve(tuple(int(row["epoch"]) for row in rows), errors)
+            return Curve(tuple(_place(row["epoch"]) for row in rows), errors)
         except OTHER_FORM as error:
             raise self.store.damaged(run.name, f"{HISTORY}: {reason(error)}") from error
+
+
+def _place(text: str) -> float:
+    """A place in the schedule as a history has it: whole, but where a training ends within an epoch."""
+    place = float(text)
+    if not math.isfinite(place):
+        raise ValueError(f"epoch {text}")
+    return place
 
 
 def _ended(run: Mapping[str, Any]) -> End:

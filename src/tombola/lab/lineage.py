@@ -32,9 +32,10 @@ from tombola.lab.store import Store
 from tombola.pruning.learned_mask import edge_popup
 from tombola.pruning.prune import prune
 from tombola.seeds import NOISES
-from tombola.table.key import Scalar, sparsity_of
+from tombola.table.key import ITERATIONS, Scalar, sparsity_of
 from tombola.ticket import Ticket
-from tombola.training.recipe import Recipe
+from tombola.training.length import is_length, iterations_of
+from tombola.training.recipe import Recipe, has_momentum
 from tombola.training.run import Run
 from tombola.training.trunk import Point
 
@@ -88,7 +89,10 @@ class Lineage:
 
     @property
     def epochs(self) -> int:
-        """Budget of the full trainings behind it; 0 where nothing was trained."""
+        """Budget of the full trainings behind it, in whole epochs; 0 where nothing was trained.
+
+        Also 0 for a budget in iterations, which is an axis: how many epochs it is, only the data tell.
+        """
         recipe = self.training or self.search or self.pretraining or {}
         return whole(recipe.get("epochs")) or 0
 
@@ -177,7 +181,9 @@ def _differing(search: Fields, training: Fields) -> dict[str, Scalar]:
 
 
 def _default(name: str) -> Scalar:
-    """What a recipe has where it says nothing."""
+    """What a recipe has where it says nothing; None for iterations: it has epochs then."""
+    if name == ITERATIONS:
+        return None
     value = getattr(Recipe(), name, None)
     return value if isinstance(value, str | int | float) else "default"
 
@@ -510,12 +516,21 @@ def kind_of(description: Description) -> Kind:
 
 
 def recipe_of(arguments: Mapping[str, Any]) -> dict[str, Scalar] | None:
-    """The recipe of a call: its budget, momentum and batch size, and what is not at its default."""
+    """The recipe of a call: its budget, momentum and batch size, and what is not at its default.
+
+    A budget in iterations stands in it as their number. AdamW has no momentum.
+    """
     written = arguments.get("recipe")
     if not isinstance(written, dict):
         return None
     values = {name if name in _USUAL else axis_name("recipe", name): value for name, value in written.items()}
-    return {**_DEFAULTS, **{name: scalar(value) for name, value in values.items()}}
+    recipe = {**_DEFAULTS, **{name: scalar(value) for name, value in values.items()}}
+    budget = recipe["epochs"]
+    if isinstance(budget, str) and is_length(budget):
+        recipe |= {"epochs": None, ITERATIONS: iterations_of(budget)}
+    if not has_momentum(recipe.get("optimizer")):
+        recipe["momentum"] = None
+    return recipe
 
 
 def drawn_by(

@@ -44,7 +44,7 @@ class _Trainings(RichProgress):
         trainings = trainings_in_progress(self.store)
         for name, training in list(trainings.items())[:_MOST]:
             left = timedelta(seconds=round(training.left))
-            epochs = f"epoch {training.epoch} of {training.epochs}"
+            epochs = f"epoch {training.epoch:.6g} of {training.epochs:.6g}"
             yield Text(f"  {training.function} {name[:12]}  {epochs}, left {left}")
         if len(trainings) > _MOST:
             yield Text(f"  and {len(trainings) - _MOST} more")
@@ -175,10 +175,10 @@ class RoundTable(Progress):
                 "rounds are of different kinds: " + "; ".join(parts), highlight=False, soft_wrap=True
             )
 
-    def epoch(self, job: Job, row: Epoch, epochs: int) -> None:
+    def epoch(self, job: Job, row: Epoch, epochs: float) -> None:
         self._current = (
             f"round {len(self._rows)} of {self._rounds}, {job.declaration.name}: "
-            f"epoch {row.epoch} of {epochs}, test accuracy {row.test_accuracy:.2f}%, "
+            f"epoch {row.epoch:.6g} of {epochs:.6g}, test accuracy {row.test_accuracy:.2f}%, "
             f"{row.seconds:.1f} s an epoch"
         )
         self._refresh()

@@ -84,7 +84,7 @@ def first_stable_epochs(
             (number, length): as_job(searches[number].instability(length))
             for number, lengths in enumerate(measured)
             for length in questions(
-                stabilities(lengths), recipe.epochs, at_once=at_once, neighbours=neighbours
+                stabilities(lengths), searches[number].budget, at_once=at_once, neighbours=neighbours
             )
         }
 

@@ -51,7 +51,7 @@ class LabWatch(Checkpoints):
         *,
         every: float,
         hung_after: float,
-        on_epoch: Callable[[Epoch, int], None] | None = None,
+        on_epoch: Callable[[Epoch, float], None] | None = None,
         report: TrainingReport | None = None,
         stop: Stop | None = None,
     ) -> None:
@@ -88,8 +88,8 @@ class LabWatch(Checkpoints):
         super().put(written)
         forget_attempts(self._folder)  # a job that gets on does not kill its worker
 
-    def finished_epoch(self, row: Epoch, epochs: int) -> None:
-        append_to_log(self._folder, f"finished epoch {row.epoch} of {epochs}")
+    def finished_epoch(self, row: Epoch, epochs: float) -> None:
+        append_to_log(self._folder, f"finished epoch {row.epoch:.6g} of {epochs:.6g}")
         self._trained = row.epoch == epochs
         if self._report is not None:
             self._report.epoch(row.epoch, epochs)

@@ -97,7 +97,7 @@ def run_when_free(
     store: Store,
     description: Mapping[str, Any],
     settings: Settings,
-    on_epoch: Callable[[Epoch, int], None] | None,
+    on_epoch: Callable[[Epoch, float], None] | None,
     stop: Stop,
 ) -> bool:
     """Runs a job; while another owner works on it, waits with growing pauses and without a slot.

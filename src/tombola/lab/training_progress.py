@@ -30,8 +30,8 @@ class TrainingProgress:
     """A training in progress: epochs done, of how many, and the seconds left at its pace."""
 
     function: str
-    epoch: int
-    epochs: int
+    epoch: float
+    epochs: float
     left: float
 
 
@@ -42,9 +42,9 @@ class TrainingReport:
         self._path = workplace / _FILE
         self._function = function
         self._written = time.monotonic()
-        self._first: tuple[int, float] | None = None
+        self._first: tuple[float, float] | None = None
 
-    def epoch(self, epoch: int, epochs: int) -> None:
+    def epoch(self, epoch: float, epochs: float) -> None:
         """Reports a finished epoch, unless the last report is less than a second old."""
         now = time.monotonic()
         if self._first is None:
@@ -61,7 +61,7 @@ class TrainingReport:
 
 def _progress(function: str, epoch: Any, epochs: Any, left: Any) -> TrainingProgress:
     """A report of values from a file, each of the type that it is declared with."""
-    progress = TrainingProgress(printable(str(function)), int(epoch), int(epochs), float(left))
+    progress = TrainingProgress(printable(str(function)), float(epoch), float(epochs), float(left))
     timedelta(seconds=progress.left)  # raises for one that cannot be shown
     return progress
 

@@ -38,6 +38,7 @@ from tombola.measures.statistics import Summary
 from tombola.ticket import Ticket
 from tombola.training.checkpoint import Watch
 from tombola.training.loop import train
+from tombola.training.preflight import check_whole_epochs
 from tombola.training.recipe import Recipe
 from tombola.training.run import Run
 from tombola.training.trunk import Point, point_before, ticket_at, trunk
@@ -123,6 +124,7 @@ class Branches(Generic[Written]):
         check_noises(noises)
         check_difference(differ_in)
         check_line(points, recalibrate, split)
+        self.budget = check_whole_epochs(recipe, "lengths of pretraining")
         self._call, self._start, self._data, self._recipe = call, start, data, recipe
         self._noise, self._noises, self._differ_in = noise, tuple(noises), differ_in
         self._reading: dict[str, object] = {
@@ -156,7 +158,7 @@ class Branches(Generic[Written]):
 
     def found(self, instabilities: Mapping[int, Instability]) -> FirstStable:
         """The first stable epoch that the answers of a finished search give."""
-        budget = self._recipe.epochs
+        budget = self.budget
         answers = stabilities(instabilities)
         return FirstStable(
             bracket(answers, budget)[1],
@@ -189,7 +191,7 @@ def first_stable_epoch(
     """The smallest pretraining length from which the children of one start are stable, by bisection.
 
     start: an initialisation; for the paper's table, one search for each of three.
-    recipe: of trunk and children; lengths run from 0 to its epochs.
+    recipe: of trunk and children, of whole epochs; lengths run from 0 to these.
     noise: number of the trunk's noise.
     noises: of the children, one copy for each. At momentum 0 the copy of the trunk's own number is the trunk,
         gone on to its end, and is trained once.
@@ -210,7 +212,7 @@ def first_stable_epoch(
         threshold=threshold,
     )  # fmt: skip
     instabilities: dict[int, Instability] = {}
-    while lengths := questions(stabilities(instabilities), recipe.epochs, neighbours=neighbours):
+    while lengths := questions(stabilities(instabilities), branches.budget, neighbours=neighbours):
         instabilities |= {length: branches.instability(length) for length in lengths}
     return branches.found(instabilities)
 

@@ -30,7 +30,7 @@ from tombola.training.cuda.capture import STRETCH, CapturedSteps, knows_this_tor
 from tombola.training.engines import PREPARED_IMAGES
 from tombola.training.epoch import DevicePlan, EpochPlan, check_strays, gathered, gathered_at_step
 from tombola.training.evaluation import EVALUATION_BATCH, device_batches
-from tombola.training.preflight import check_augmentation
+from tombola.training.preflight import check_augmentation, check_whole_epochs
 from tombola.training.recipe import Recipe
 from tombola.training.step import TakeStep
 
@@ -43,10 +43,12 @@ HEAD_RECIPE = Recipe(
     epochs=5, batch_size=100, lr=0.005, momentum=0.9, weight_decay=1e-4, schedule="constant"
 )  # fmt: skip
 
+_TRAININGS = "trainings of heads"
+
 
 def heads_cost(subject: Outline, data: Size, recipe: Recipe, *, times: int = 1) -> Cost:
     """The cost of training and testing heads on a frozen body, in which all images only pass forward."""
-    images = recipe.epochs * data.train * data.share + data.test
+    images = check_whole_epochs(recipe, _TRAININGS) * data.train * data.share + data.test
     return replace(forward(subject, times * images), heads=True)
 
 
@@ -97,7 +99,7 @@ def train_heads(
         body.restart()
         heads.copy_(first)
         momentum.zero_()
-    for epoch in range(recipe.epochs):
+    for epoch in range(check_whole_epochs(recipe, _TRAININGS)):
         order = torch.from_numpy(seeds.generator("probe order", seed, epoch).permutation(len(data.train)))
         draws = draw(augmentation, data, noise=seed, round=0, epoch=epoch, stream="probe augmentation")
         rates = [recipe.rate(epoch, step, steps) for step in range(steps)]
@@ -109,6 +111,7 @@ def train_heads(
 
 def _check_plain(recipe: Recipe) -> None:
     """Raises RecipeError for fields of a recipe that the training of heads would not follow."""
+    check_whole_epochs(recipe, _TRAININGS)
     usual = Recipe()
     for name in ("optimizer", "loss", "label_smoothing"):
         value = getattr(recipe, name)

@@ -50,7 +50,8 @@ def learning(run: Run) -> Learning:
 def convergence(run: Run) -> float | None:
     """Mean over the epochs of the error reduction so far, divided by the final error reduction.
 
-    The error before training is that of the history's first row, before any step. None for a run that
+    The error before training is that of the history's first row, before any step. A part of an epoch, with
+    which a training by iterations may begin or end, counts as one. None for a run that
     learned nothing (a final error no lower than the first one), where the ratio is undefined. Can exceed 1.
     """
     errors: list[float] = [100.0 - accuracy for accuracy in run.history.column("test_accuracy")]
@@ -164,11 +165,13 @@ class ForgettingCurve:
 
 @declare("forgetting-curve", stored=False)
 def forgetting_curve(run: Run) -> ForgettingCurve:
-    """Forgetting events of a run in each epoch; none in the first, in which all images are new."""
-    trained = run.history[1:]
-    return ForgettingCurve(
-        tuple(row.epoch for row in trained), tuple(row.forgetting_events for row in trained)
-    )
+    """Forgetting events of a run in each epoch; none in the first, in which all images are new.
+
+    A part of an epoch with which a training by iterations ends is left out: it does not count for forgetting.
+    """
+    trained = [(row.epoch, row.forgetting_events) for row in run.history[1:]]
+    ended = [(int(epoch), events) for epoch, events in trained if epoch == int(epoch)]
+    return ForgettingCurve(tuple(epoch for epoch, _ in ended), tuple(events for _, events in ended))
 
 
 @declare("forgetting-ranking", stored=False)

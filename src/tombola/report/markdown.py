@@ -20,8 +20,9 @@ from tombola.report.cell_text import (
     usual_runs,
 )
 from tombola.table.compare import SideBySide, side_by_side
-from tombola.table.key import Key
+from tombola.table.key import ITERATIONS, Key
 from tombola.table.number import Cell, copies_of
+from tombola.training.length import length_text
 from tombola.views.layout import NAMES, Grid, Values
 
 WINNING = "Underlined: winning ticket, its mean no lower than that of its own dense network (reading C6)."
@@ -168,10 +169,26 @@ def _runs_sentence(cells: Sequence[Cell]) -> str:
     if cells[0].of_pairs and seeds > 1:
         copies = f" of {copies_of(runs // seeds)} noise copies of each of {seeds} runs"
     spread = " ± standard deviation" * any(cell.std is not None for cell in cells)
-    budgets = " and ".join(str(epochs) for epochs in sorted({cell.epochs for cell in cells}))
+    budgets = _budgets_text(cells)
     what = "pairs" if cells[0].of_pairs else "runs"
     shown = f"Means{spread} of {runs} {what}" if runs > 1 else f"Single {what}"
-    return f"{shown}{copies} of {budgets} epoch{'' if budgets == '1' else 's'}."
+    return f"{shown}{copies} of {budgets}."
+
+
+def _budgets_text(cells: Sequence[Cell]) -> str:
+    """The budgets of some cells in words: "10 and 20 epochs", "500 iterations"."""
+    iterations = {cell.key: _iterations(cell) for cell in cells}
+    in_epochs = sorted({cell.epochs for cell in cells if not iterations[cell.key]})
+    epochs = " and ".join(map(str, in_epochs))
+    texts = [f"{epochs} epoch{'' if epochs == '1' else 's'}"] if in_epochs else []
+    texts += [length_text(f"{count}it") for count in sorted(set(iterations.values()) - {0})]
+    return " and ".join(texts)
+
+
+def _iterations(cell: Cell) -> int:
+    """The budget of a cell in iterations; 0 for one in epochs."""
+    count = cell.key.get(ITERATIONS)
+    return count if isinstance(count, int) and not cell.epochs else 0
 
 
 def _escaped(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len, set_cell_size
 
 from tombola.report.terminal import MISSING
+from tombola.table.key import ITERATIONS
 from tombola.table.metrics import metric_of
 from tombola.table.number import Number
 from tombola.untrusted import printable
@@ -61,8 +62,10 @@ def _field_text(number: Number, name: str) -> str:
     """The value of a column of the table as text; a ticket needs no word for it."""
     if name == "baseline" and number.key.baseline is None:
         return ""
+    in_iterations = number.key.get(ITERATIONS) is not None and not number.epochs
     own = {
-        "epochs": number.epochs, "seed": number.seed, "pair": number.pair, "stand_in": number.stand_in,
+        "epochs": None if in_iterations else number.epochs,
+        "seed": number.seed, "pair": number.pair, "stand_in": number.stand_in,
     }  # fmt: skip
     return value_text(name, own[name] if name in own else number.key.get(name))
 

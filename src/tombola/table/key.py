@@ -26,6 +26,9 @@ Baseline = Literal[
 initialisation; a dense network that was never trained, trained and frozen, or trained on the target."""
 Scalar = str | int | float | bool | None
 
+ITERATIONS = "iterations"
+"""The axis of a budget in iterations, beside which the budget in epochs is 0."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
@@ -38,7 +41,8 @@ class Key:
     network, dataset: what the network or ticket was trained on; with a retrained dense network the target
         itself.
     target: what a frozen network was transferred to.
-    momentum, batch_size, pretrained: of the mask search; pretrained means late rewinding.
+    momentum, batch_size, pretrained: of the mask search; pretrained means late rewinding. AdamW has no
+        momentum.
     search_share: budget of each mask search training as a share of the full one, if shortened (AIMP).
     sparse_momentum, sparse_batch_size: of the sparse training where it differs from the mask search.
     block: as the paper numbers them; a probe of "block 8" of ResNet-34 is one after its last block.

@@ -42,7 +42,8 @@ class Number:
     """One value of a key, or the gap where it will stand.
 
     value: in the unit of the metric; None unless measured.
-    epochs: budget of the full trainings that it rests on.
+    epochs: budget of the full trainings that it rests on; 0 for none, and for one in iterations, which is the
+        axis ``iterations`` of the key.
     seed: number of the run, where it is of one. pair: which of several pairs of noise copies, or which copy,
         from 0.
     failed: whether a run behind it diverged or stayed at chance.

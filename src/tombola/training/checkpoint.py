@@ -48,8 +48,8 @@ class Watch:
     def advanced(self, snapshot: Callable[[], Checkpoint], *, epoch_end: bool) -> None:
         """Called after every few steps and at each epoch's end; ``snapshot`` takes a checkpoint."""
 
-    def finished_epoch(self, row: Epoch, epochs: int) -> None:
-        """Called with each new row of the history; ``epochs`` is the length of the schedule."""
+    def finished_epoch(self, row: Epoch, epochs: float) -> None:
+        """Called with each new row of the history; ``epochs`` is the length of the schedule in epochs."""
 
 
 class Checkpoints(Watch):

@@ -17,6 +17,7 @@ from tombola.errors import RecipeError, reason
 if TYPE_CHECKING:
     from torch import Tensor, nn, optim
 
+    from tombola.training.length import Length
     from tombola.training.recipe import Recipe
 
 Schedule = Callable[["Recipe", float], float]
@@ -31,7 +32,7 @@ D = TypeVar("D", Schedule, Loss, OptimizerFactory)
 
 def cosine(recipe: Recipe, epoch: float) -> float:
     """From 1 to zero, which it would reach at the end of the last epoch."""
-    return 0.5 * (1.0 + math.cos(math.pi * (epoch / recipe.epochs)))
+    return 0.5 * (1.0 + math.cos(math.pi * (epoch / _in_epochs(recipe.epochs))))
 
 
 def constant(recipe: Recipe, epoch: float) -> float:
@@ -41,7 +42,13 @@ def constant(recipe: Recipe, epoch: float) -> float:
 
 def step(recipe: Recipe, epoch: float) -> float:
     """1, times gamma from each milestone on."""
-    return recipe.gamma ** sum(epoch >= milestone for milestone in recipe.milestones)
+    return recipe.gamma ** sum(epoch >= milestone for milestone in map(_in_epochs, recipe.milestones))
+
+
+def _in_epochs(length: Length) -> float:
+    """A length of the recipe that a schedule gets (:meth:`~tombola.Recipe.in_epochs`)."""
+    assert not isinstance(length, str)
+    return length
 
 
 def _computed_elsewhere(*_: object) -> NoReturn:
@@ -77,7 +84,8 @@ def declare_schedule(name: str, *, version: int = 1) -> Callable[[Schedule], Sch
 
     The function takes ``(recipe, epoch)`` and returns the factor, 0 or above, by which the recipe's ``lr`` is
     multiplied. ``epoch`` is the place in the schedule, a float: 2.5 is the middle of the third epoch. It is
-    called for each step; a warm-up of the recipe goes before it.
+    called for each step; a warm-up of the recipe goes before it. Lengths of the recipe that were given in
+    iterations are epochs here too: ``recipe.epochs`` may then be 2.5.
 
     version: to be raised when what it returns changes.
 

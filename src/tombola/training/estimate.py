@@ -6,21 +6,24 @@ import math
 from dataclasses import replace
 
 from tombola.cost import FORWARD, HEADER_BYTES, RESULT_BYTES, Cost, Outline, Size
-from tombola.training.length import Length, place_of, steps_of_epoch
+from tombola.training.length import Length, epochs_of, steps_of_epoch
 from tombola.training.recipe import Recipe
 
 
 def train_cost(ticket: Outline, data: Size, recipe: Recipe) -> Cost:
-    """The cost of training a ticket for what its epoch leaves of the recipe."""
-    return _training(ticket, data, recipe, recipe.epochs - ticket.epoch)
+    """The cost of training a ticket for what its place in the schedule leaves of the recipe."""
+    return _training(ticket, data, recipe, epochs_of(recipe.epochs, _steps(data, recipe)) - ticket.epoch)
 
 
 def pretrain_cost(start: Outline, data: Size, recipe: Recipe, epochs: Length) -> Cost:
     """The cost of a pretraining, whose ticket is taken at ``epochs``."""
-    steps = steps_of_epoch(math.ceil(data.train * data.share), recipe.batch_size)
-    epoch, step = place_of(epochs, max(steps, 1))
-    place = epoch + step / max(steps, 1)
+    place = epochs_of(epochs, _steps(data, recipe))
     return replace(_training(start, data, recipe, place), result=replace(start, epoch=place))
+
+
+def _steps(data: Size, recipe: Recipe) -> int:
+    """Steps of an epoch, at least one: of data that are made from nothing no size is known."""
+    return max(1, steps_of_epoch(math.ceil(data.train * data.share), recipe.batch_size))
 
 
 def trunk_cost(start: Outline, data: Size, recipe: Recipe, epochs: int, after: Outline | None) -> Cost:

@@ -31,7 +31,7 @@ from tombola.training.device import Mode, environment, repeatable, resolve_devic
 from tombola.training.engines import Engine, EpochTally
 from tombola.training.epoch import EpochPlan, check_strays, step_seeds
 from tombola.training.estimate import pretrain_cost, train_cost
-from tombola.training.length import Length, place_of, steps_of_epoch
+from tombola.training.length import Length, epochs_of, place_of, steps_of_epoch
 from tombola.training.losses import Teacher
 from tombola.training.preflight import check_place, check_rewind, check_teacher, check_trainable
 from tombola.training.recipe import Recipe
@@ -62,7 +62,9 @@ def train(
         epoch and once in every other, and under the noise of its pretraining a training goes on as if it had
         not been interrupted. The first row of the history after the start is then of part of an epoch.
     recipe: how; a 200-epoch recipe trains a ticket taken at epoch 2 for 198 epochs. The optimizer's
-        state, such as momentum, starts at zero.
+        state, such as momentum, starts at zero. One of ``epochs="1500it"`` may end within an epoch: its last
+        row is then of the part that was trained, at a place such as 3.84, with a test at its end, and does
+        not count for forgetting.
     noise: number of the noise: order, augmentation and dropout are drawn from streams of this number, the
         ticket's round and the epoch, so no two rounds of a chain see the same.
     noise_round: draw the noise of this round instead of the ticket's own, as a control.
@@ -83,9 +85,8 @@ def train(
     data = load_data(data)
     round_ = ticket.round if noise_round is None else noise_round
     streams = Streams.of(noise, round_, order_noise, augmentation_noise)
-    with train_until(
-        ticket, data, recipe, (recipe.epochs, 0), streams, device, mode, watch, teacher=teacher
-    ) as trained:
+    end = place_of(recipe.epochs, steps_of_epoch(len(data.train), recipe.batch_size))
+    with train_until(ticket, data, recipe, end, streams, device, mode, watch, teacher=teacher) as trained:
         return Run(
             ticket,
             trained.engine.flat_network.state(),
@@ -172,7 +173,7 @@ def train_until(
     watch = watch or Watch()
     where = resolve_device(device)
     precision = resolve_precision(recipe, where)
-    draws = check_trainable(ticket.network, data, recipe, ticket.epoch)
+    draws = check_trainable(ticket.network, data, recipe, ticket.epoch, ticket.step)
     check_place(ticket, data, recipe)
     check_teacher(recipe, teacher, ticket.network)
     with (
@@ -264,7 +265,7 @@ class Training:
     def train_epoch(self, watch: Watch, interrupted: Checkpoint | None = None) -> None:
         """Train what is left of the current epoch, and enter it in the history.
 
-        If the training ends within it, its last epoch has no row.
+        If a pretraining ends within it, its last epoch has no row.
         """
         started = time.perf_counter() - self.seconds
         plan = self.ahead or self.plan(self.epoch)
@@ -279,23 +280,35 @@ class Training:
             last = min(self.step + together, end)
             self.engine.advance(self.step, last)
             self.step = last
-            if last < plan.steps:
+            # At the end of the whole training its last row belongs to the checkpoint too.
+            if last < plan.steps and not (last == end and self.ends_recipe):
                 watch.advanced(lambda: self.snapshot(started), epoch_end=False)
-        if end < plan.steps:
+        if end < plan.steps and not self.ends_recipe:
             self._trusted_tally()
             return
         following = self.epoch + 1
         self.ahead = self.plan(following) if (following, 0) < self.until else None
-        row = self._history_row(plan, started)
+        row = self._history_row(plan, started, end)
         self.rows.append(row)
-        self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
-        watch.finished_epoch(row, self.recipe.epochs)
+        self.seconds = 0.0
+        if end == plan.steps:
+            self.epoch, self.step = following, 0
+        watch.finished_epoch(row, epochs_of(self.recipe.epochs, plan.steps))
         watch.advanced(self.snapshot, epoch_end=True)
+
+    @property
+    def ends_recipe(self) -> bool:
+        """Whether it goes on to the end of the recipe's schedule, as a pretraining does not."""
+        return self.until == place_of(self.recipe.epochs, self._steps)
+
+    @property
+    def _steps(self) -> int:
+        """Steps of an epoch."""
+        return steps_of_epoch(len(self.data.train), self.recipe.batch_size)
 
     def plan(self, epoch: int) -> EpochPlan:
         """Draw the order, crops, flips and seeds of an epoch, and compute its learning rates."""
-        count, size = len(self.data.train), self.recipe.batch_size
-        steps = steps_of_epoch(count, size)
+        count, size, steps = len(self.data.train), self.recipe.batch_size, self._steps
         streams = self.streams
         shuffle = seeds.generator("order", streams.order, streams.round, epoch)
         order = torch.from_numpy(shuffle.permutation(count))
@@ -306,20 +319,24 @@ class Training:
         seed_of = step_seeds(streams.noise, streams.round, epoch, steps)
         return EpochPlan(order, draws, rates, size, seed_of).to(self.device)
 
-    def _history_row(self, plan: EpochPlan, started: float) -> Epoch:
-        """The history row of the current epoch, all of whose steps are launched; waits for them."""
+    def _history_row(self, plan: EpochPlan, started: float, end: int) -> Epoch:
+        """The history row of the current epoch, whose steps up to ``end`` are launched; waits for them.
+
+        An epoch that is not trained to its end does not enter the forgetting record.
+        """
         tally = self._trusted_tally()
         first = self._first_step()
-        presented, right = plan.order[first * plan.batch_size :], tally.right[first * plan.batch_size :]
-        forgotten = self.record.present(presented, right)
+        images = slice(first * plan.batch_size, end * plan.batch_size)
+        presented, right = plan.order[images], tally.right[images]
+        forgotten = self.record.present(presented, right) if end == plan.steps else 0
         count, size = len(plan.order), plan.batch_size
-        sizes = [min(size, count - step * size) for step in range(first, plan.steps)]
+        sizes = [min(size, count - step * size) for step in range(first, end)]
         weights = torch.tensor(sizes, dtype=torch.float64, device=self.device)
-        loss = float((tally.losses[first:].double() * weights).sum()) / len(presented)
+        loss = float((tally.losses[first:end].double() * weights).sum()) / len(presented)
         seconds = time.perf_counter() - started  # now that a GPU was waited for
         return Epoch(
-            self.epoch + 1,
-            plan.rates[-1],
+            self.epoch + 1 if end == plan.steps else self.epoch + end / plan.steps,
+            plan.rates[end - 1],
             loss,
             100 * int(right.sum()) / len(presented),
             *self.engine.evaluate(self.data.test),
@@ -376,11 +393,13 @@ class Training:
         self.epoch = int(checkpoint.description["epoch"])
         self.step = int(checkpoint.description["step"])
         self.seconds = float(checkpoint.description["seconds"])
-        count = len(self.data.train)
-        steps = steps_of_epoch(count, self.recipe.batch_size)
+        count, steps = len(self.data.train), self._steps
         if not (self.first <= self.place <= self.until and 0 <= self.step <= steps and self.seconds >= 0):
             raise ValueError(f"epoch {self.epoch}, step {self.step}, {self.seconds} seconds")
-        if [row.epoch for row in self.rows] != list(range(self.first[0], self.epoch + 1)):
+        places: list[float] = list(range(self.first[0], self.epoch + 1))
+        if self.step and self.place == self.until and self.ends_recipe:
+            places.append(self.epoch + self.step / steps)
+        if [row.epoch for row in self.rows] != places:
             raise ValueError("its history is of other epochs")
         empty = ForgettingRecord.empty(count, self.device)
         if _dtypes_and_shapes(self.record.tensors()) != _dtypes_and_shapes(empty.tensors()):

@@ -21,15 +21,27 @@ from tombola.networks.network import Network
 from tombola.ticket import Ticket
 from tombola.training.definitions import OPTIMIZERS, SCHEDULES, is_own
 from tombola.training.flat_network import channels_last
-from tombola.training.length import Length, iterations_of, steps_of_epoch, written_length
+from tombola.training.length import (
+    Length,
+    is_length,
+    iterations_of,
+    length_text,
+    place_of,
+    steps_of_epoch,
+    written_length,
+)
 from tombola.training.losses import check_loss, weights_of
 from tombola.training.optimizers import DeclaredOptimizer
-from tombola.training.recipe import Recipe
+from tombola.training.recipe import MOST_EPOCHS, Recipe
 from tombola.training.run import Run
 
 
-def check_trainable(network: Network, data: Data, recipe: Recipe, start_epoch: int) -> bool:
+def check_trainable(
+    network: Network, data: Data, recipe: Recipe, start_epoch: int, start_step: int = 0
+) -> bool:
     """Check that a training can run as described, before any step of it.
+
+    start_epoch, start_step: place in the schedule at which it begins.
 
     Returns whether the network draws random numbers in training mode, as dropout does.
 
@@ -38,7 +50,8 @@ def check_trainable(network: Network, data: Data, recipe: Recipe, start_epoch: i
     :class:`~tombola.errors.NetworkError` if images do not fit the network, or it gives anything but logits
     when it trains, or draws random numbers that no stream covers.
     """
-    check_budget(start_epoch, recipe)
+    steps = steps_of_epoch(len(data.train), recipe.batch_size)
+    check_budget((start_epoch, start_step), recipe, steps)
     check_images(network, data)
     check_kind(recipe.augmentation, data)
     check_augmentation(recipe.augmentation, data)
@@ -49,26 +62,62 @@ def check_trainable(network: Network, data: Data, recipe: Recipe, start_epoch: i
             "every epoch is one partial batch",
             stacklevel=3,
         )
-    check_schedule(recipe, start_epoch)
+    check_schedule(recipe, start_epoch, steps)
     check_loss(recipe, data.classes)
     last = count % recipe.batch_size or min(recipe.batch_size, count)
     return _draws_in_training(network, recipe, count, last)
 
 
-def check_budget(start_epoch: int, recipe: Recipe) -> None:
-    """Raises RecipeError for a recipe that ends at or before the epoch at which the start was taken."""
-    if start_epoch >= recipe.epochs:
+def check_budget(start: tuple[int, int], recipe: Recipe, steps: int) -> None:
+    """Raises RecipeError for a recipe that ends at or before the place at which the start was taken.
+
+    So it does for lengths that can only be compared where it is known how many steps an epoch has.
+
+    start: epoch and step within it.
+    """
+    end = place_of(recipe.epochs, steps)
+    if not isinstance(recipe.epochs, str):
+        if start >= end:
+            raise RecipeError(
+                f"the ticket was taken at epoch {start[0]}, but the recipe has {recipe.epochs} epochs; "
+                f"rewind to at most epoch {recipe.epochs - 1}"
+            )
+    elif start >= end:
         raise RecipeError(
-            f"the ticket was taken at epoch {start_epoch}, but the recipe has {recipe.epochs} epochs; "
-            f"rewind to at most epoch {recipe.epochs - 1}"
+            f"the ticket was taken at iteration {start[0] * steps + start[1]:,}, but the recipe has "
+            f"{length_text(recipe.epochs)}, {steps:,} an epoch; rewind to an earlier one"
+        )
+    if end > (MOST_EPOCHS, 0):
+        raise RecipeError(
+            f"epochs is {recipe.epochs!r}, {end[0]:,} epochs of {steps:,} steps; it must be at most "
+            f"{MOST_EPOCHS:,} epochs: forgetting events of an image are counted to 32,767"
+        )
+    if place_of(recipe.warmup, steps) > end:
+        raise RecipeError(
+            f"warmup is {recipe.warmup!r}, but the recipe has {length_text(recipe.epochs)}, {steps:,} steps "
+            "an epoch; warm up for no more than the recipe"
         )
 
 
-def check_schedule(recipe: Recipe, start_epoch: int) -> None:
-    """Raises RecipeError for a declared schedule that gives no rate at the beginning of some epoch."""
+def check_schedule(recipe: Recipe, start_epoch: int, steps: int) -> None:
+    """Raises RecipeError for a declared schedule that gives no rate at the beginning of some epoch.
+
+    steps: of an epoch.
+    """
     if is_own(SCHEDULES, recipe.schedule):
-        for epoch in range(start_epoch, recipe.epochs):
-            recipe.rate(epoch, 0, 1)
+        last, rest = place_of(recipe.epochs, steps)
+        for epoch in range(start_epoch, last + (rest > 0)):
+            recipe.rate(epoch, 0, steps)
+
+
+def check_whole_epochs(recipe: Recipe, what: str) -> int:
+    """The epochs of a recipe; RecipeError for one in iterations.
+
+    what: cannot have such a recipe, in the plural, for the error.
+    """
+    if isinstance(recipe.epochs, str):
+        raise RecipeError(f"epochs is {recipe.epochs!r}, but {what} are counted in whole epochs; give these")
+    return recipe.epochs
 
 
 def check_rewind(epochs: Length, recipe: Recipe, steps: int | None = None) -> None:
@@ -76,21 +125,35 @@ def check_rewind(epochs: Length, recipe: Recipe, steps: int | None = None) -> No
 
     steps: of an epoch; None where the data is not at hand, and a place in iterations cannot be checked yet.
     """
-    iterations, epochs = iterations_of(epochs), written_length(epochs)
-    if iterations is not None:
-        if steps is not None and iterations >= recipe.epochs * steps:
+    rewind, last = written_length(epochs), recipe.epochs
+    if isinstance(rewind, str) or isinstance(last, str):
+        if not is_length(rewind) or rewind == 0:
             raise RecipeError(
-                f"rewind is to iteration {iterations:,}, but the recipe has {recipe.epochs * steps:,}, "
-                f"{steps:,} an epoch; rewind to an earlier one than the last"
+                f"rewind is to epoch {rewind}; allowed are 1 or later, or iterations as '500it'"
+            )
+        iterations, budget = _iterations(rewind, steps), _iterations(last, steps)
+        if iterations is not None and budget is not None and iterations >= budget:
+            raise RecipeError(
+                f"rewind is to iteration {iterations:,}, but the recipe has {budget:,}"
+                + ("" if steps is None else f", {steps:,} an epoch")
+                + "; rewind to an earlier one than the last"
             )
         return
-    if recipe.epochs == 1:
-        raise RecipeError(f"rewind is to epoch {epochs}, but the recipe has 1 epoch; none lies within")
-    if epochs not in range(1, recipe.epochs):
+    if last == 1:
+        raise RecipeError(f"rewind is to epoch {rewind}, but the recipe has 1 epoch; none lies within")
+    if rewind not in range(1, last):
         raise RecipeError(
-            f"rewind is to epoch {epochs}, but the recipe has {recipe.epochs} epochs; "
-            + ("allowed is 1" if recipe.epochs == 2 else f"allowed are 1 to {recipe.epochs - 1}")
+            f"rewind is to epoch {rewind}, but the recipe has {last} epochs; "
+            + ("allowed is 1" if last == 2 else f"allowed are 1 to {last - 1}")
         )
+
+
+def _iterations(length: Length, steps: int | None) -> int | None:
+    """A length in iterations; None for one in epochs of which it is not known how many steps they have."""
+    iterations = iterations_of(length)
+    if iterations is not None or steps is None:
+        return iterations
+    return int(written_length(length)) * steps
 
 
 def check_place(ticket: Ticket, data: Data, recipe: Recipe) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import suppress
+from copy import copy
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
@@ -17,7 +17,15 @@ from tombola.errors import RecipeError
 from tombola.one_line import OneLine
 from tombola.source import Use
 from tombola.training.definitions import LOSSES, OPTIMIZERS, SCHEDULES, factor, is_own
-from tombola.training.length import written_length
+from tombola.training.length import (
+    Iterations,
+    Length,
+    epochs_of,
+    is_length,
+    iterations_of,
+    place_of,
+    written_length,
+)
 
 MOST_EPOCHS = 65_534
 """An image is forgotten at most every other epoch, and 16 bits count to 32,767."""
@@ -28,6 +36,12 @@ OPTIMIZER_STATES: Mapping[str, tuple[str, ...]] = {
     "adamw": ("first_moment", "second_moment"),
 }
 """By optimizer, what it keeps between steps, a number for each weight."""
+
+
+def has_momentum(optimizer: object) -> bool:
+    """Whether an optimizer, by its name in a recipe, has momentum: AdamW has not; a declared one may."""
+    return "momentum" in OPTIMIZER_STATES.get(str(optimizer), ("momentum",))
+
 
 _BELONGING: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "momentum": ("optimizer", ("sgd", "nesterov")),
@@ -52,8 +66,9 @@ class Recipe(OneLine):
     Raises :class:`~tombola.errors.RecipeError` for a value outside its range.
     """
 
-    epochs: int = 200
-    """Length of the whole schedule, pretraining included."""
+    epochs: Length = 200
+    """Length of the whole schedule, pretraining included: 200 or "200ep", or iterations as "64000it", which
+    may end within an epoch."""
     batch_size: int = 256
     """Images a step; the last, smaller batch of an epoch is kept."""
     lr: float = 0.1
@@ -65,8 +80,8 @@ class Recipe(OneLine):
     schedule: str = "cosine"
     """"cosine" to zero, step by step; "constant"; "step", a drop by gamma at each milestone; or a declared
     one."""
-    milestones: tuple[int, ...] = ()
-    """Epochs at which schedule "step" multiplies the rate by gamma."""
+    milestones: tuple[Length, ...] = ()
+    """Places at which schedule "step" multiplies the rate by gamma: epochs, or iterations as "32000it"."""
     gamma: float = 0.1
     """Factor of schedule "step"."""
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -79,9 +94,9 @@ class Recipe(OneLine):
     """Decay of AdamW's running means of the gradient and of its square."""
     eps: float = 1e-8
     """Added to the root in AdamW's denominator."""
-    warmup: int = 0
-    """Epochs of linear warm-up, in steps: step t of the W in them, counted from 1, has rate lr * t / W. Then
-    comes the schedule as it stands at that epoch, neither shifted nor stretched."""
+    warmup: Length = 0
+    """Linear warm-up, in epochs or in iterations as "500it": step t of the W in it, counted from 1, has rate
+    lr * t / W. Then comes the schedule as it stands at that place, neither shifted nor stretched."""
     loss: str = "cross-entropy"
     """What is minimised: "cross-entropy"; "distillation" from a training's teacher; or a declared loss."""
     label_smoothing: float = 0.0
@@ -109,16 +124,7 @@ class Recipe(OneLine):
         _require(
             isinstance(self.augmentation, Augmentation), "augmentation", self.augmentation, "an Augmentation"
         )
-        if isinstance(self.epochs, str):
-            with suppress(RecipeError):  # what is no length is refused below, like any other value
-                object.__setattr__(self, "epochs", written_length(self.epochs))
-        _require(
-            _is_integer(self.epochs) and self.epochs >= 1, "epochs", self.epochs, "a whole number, at least 1"
-        )
-        _require(
-            self.epochs <= MOST_EPOCHS, "epochs", self.epochs,
-            f"a whole number, at most {MOST_EPOCHS:,}: forgetting events of an image are counted to 32,767",
-        )  # fmt: skip
+        self._check_lengths()
         _require(
             _is_integer(self.batch_size) and self.batch_size >= 1,
             "batch_size", self.batch_size, "a whole number, at least 1",
@@ -134,10 +140,6 @@ class Recipe(OneLine):
         precisions = ("auto", "float32", "bfloat16")
         _require(self.precision in precisions, "precision", self.precision, " or ".join(precisions))
         _require(
-            _is_integer(self.warmup) and 0 <= self.warmup <= self.epochs,
-            "warmup", self.warmup, f"a whole number of epochs from 0 to the recipe's {self.epochs}",
-        )  # fmt: skip
-        _require(
             _is_share(self.label_smoothing), "label_smoothing", self.label_smoothing, "from 0 to below 1"
         )
         _require(0 < self.temperature < math.inf, "temperature", self.temperature, "above 0 and finite")
@@ -150,15 +152,36 @@ class Recipe(OneLine):
         object.__setattr__(self, "betas", tuple(map(float, betas)))
         _require(0 < self.eps < math.inf, "eps", self.eps, "above 0 and finite")
         self._check_belonging()
-        object.__setattr__(self, "milestones", tuple(self.milestones))
-        rising = list(self.milestones) == sorted(set(self.milestones))
-        positive = all(_is_integer(epoch) and epoch > 0 for epoch in self.milestones)
-        _require(rising and positive, "milestones", self.milestones, "rising whole epochs above 0")
         if not is_own(SCHEDULES, self.schedule) and bool(self.milestones) != (self.schedule == "step"):
             raise RecipeError(
                 f"schedule is {self.schedule!r} and milestones are {self.milestones}; "
                 "milestones must be given for schedule 'step', and for no other"
             )
+
+    def _check_lengths(self) -> None:
+        """Write the lengths as jobs have them; RecipeError for what is none, or is longer than the recipe."""
+        epochs = _length("epochs", self.epochs, "a whole number, at least 1, or iterations such as '1500it'")
+        _require(epochs != 0, "epochs", epochs, "a whole number, at least 1, or iterations such as '1500it'")
+        _require(
+            isinstance(epochs, str) or epochs <= MOST_EPOCHS, "epochs", epochs,
+            f"a whole number, at most {MOST_EPOCHS:,}: forgetting events of an image are counted to 32,767",
+        )  # fmt: skip
+        object.__setattr__(self, "epochs", epochs)
+        comparable = f"from 0 to the recipe's {epochs}"
+        warmup = _length("warmup", self.warmup, f"a whole number of epochs {comparable}, or '500it'")
+        object.__setattr__(self, "warmup", warmup)
+        longer = _in_one_unit(warmup, epochs) and _count(warmup) > _count(epochs)
+        _require(not longer, "warmup", warmup, f"a whole number of epochs {comparable}, or '500it'")
+        allowed = "rising whole epochs above 0, or rising iterations such as '32000it'"
+        _require(
+            isinstance(self.milestones, list | tuple), "milestones", self.milestones, f"a list: {allowed}"
+        )
+        _require(all(map(is_length, self.milestones)), "milestones", self.milestones, allowed)
+        milestones = tuple(map(written_length, self.milestones))
+        object.__setattr__(self, "milestones", milestones)
+        counts = list(map(_count, milestones))
+        rising = 0 not in counts and counts == sorted(set(counts))
+        _require(rising and _in_one_unit(*milestones), "milestones", milestones, allowed)
 
     def _check_belonging(self) -> None:
         """Raises RecipeError for a field that the recipe's optimizer or loss would not read."""
@@ -208,9 +231,42 @@ class Recipe(OneLine):
 
         The cosine falls a little with every step and would reach zero one step after the last.
         """
-        if epoch < self.warmup:
-            return self.lr * (epoch * steps + step + 1) / (self.warmup * steps)
-        return self.lr * factor(self, epoch + step / steps)
+        warmup_epoch, warmup_step = place_of(self.warmup, steps)
+        if (epoch, step) < (warmup_epoch, warmup_step):
+            return self.lr * (epoch * steps + step + 1) / (warmup_epoch * steps + warmup_step)
+        return self.lr * factor(self.in_epochs(steps), epoch + step / steps)
+
+    def in_epochs(self, steps: int) -> Recipe:
+        """This recipe as schedules see it, for epochs of so many steps: no length is in iterations.
+
+        Lengths that were given in iterations are epochs, with a fraction where they end within one.
+        """
+        lengths = (self.epochs, self.warmup, *self.milestones)
+        if not any(isinstance(length, str) for length in lengths):
+            return self
+        resolved = copy(self)
+        epochs, warmup, *milestones = (epochs_of(length, steps) for length in lengths)
+        resolved_lengths = {"epochs": epochs, "warmup": warmup, "milestones": tuple(milestones)}
+        for name, value in resolved_lengths.items():
+            object.__setattr__(resolved, name, value)  # not checked: fractions are for schedules alone
+        return resolved
+
+
+def _length(name: str, value: Any, allowed: str) -> int | Iterations:
+    """A length as jobs have it; RecipeError for a value that is none."""
+    _require(is_length(value), name, value, allowed)
+    return written_length(value)
+
+
+def _count(length: int | Iterations) -> int:
+    """The number of a length, in its own unit."""
+    iterations = iterations_of(length)
+    return int(length) if iterations is None else iterations
+
+
+def _in_one_unit(*lengths: int | Iterations) -> bool:
+    """Whether lengths can be compared without data: all in epochs, or all in iterations; 0 is in both."""
+    return len({isinstance(length, str) for length in lengths if length != 0}) < 2
 
 
 def _defined(field_name: str, value: object, definitions: Definitions[Any]) -> str:

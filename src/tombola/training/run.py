@@ -92,7 +92,7 @@ class Run(OneLine):
         noises += [f"{name.replace('_', ' ')} {number}" for name, number in self._noises_apart().items()]
         return (
             f"<run of {ticket.network.written}: {self.accuracy:.2f}% on the test images{end}, "
-            f"{100 * ticket.sparsity:.2f}% sparse, epochs {ticket.epoch} to {self.history[-1].epoch}, "
+            f"{100 * ticket.sparsity:.2f}% sparse, epochs {ticket.epoch} to {self.history[-1].epoch:.6g}, "
             f"{', '.join(noises)}, trained on {self.device}>"
         )
 
@@ -102,7 +102,7 @@ class Run(OneLine):
             trained = {
                 "test accuracy": f"{self.accuracy:.2f}%",
                 "end": self.end,
-                "epochs": f"{self.ticket.epoch} to {self.history[-1].epoch}",
+                "epochs": f"{self.ticket.epoch} to {self.history[-1].epoch:.6g}",
                 "noise": self.noise,
                 "trained": f"in {self.precision} on {self.device}, {self.engine}",
             }
@@ -250,23 +250,27 @@ def _optional_whole(value: Any) -> int | None:
 class Epoch:
     """One row of a history. Losses are mean cross-entropies in nats, accuracies in percent.
 
-    The first row is the state before any step: its training columns are not a number.
+    The first row is the state before any step: its training columns are not a number. A training whose length
+    is given in iterations may end within an epoch. Its last row is then of that part of an epoch.
     """
 
-    epoch: int
+    epoch: float
+    """Place in the schedule: how many epochs lie behind, whole but where a training ends within one."""
     lr: float
     train_loss: float
     train_accuracy: float
     test_loss: float
     test_accuracy: float
     forgetting_events: int
-    """Over all training images, in this epoch."""
+    """Over all training images, in this epoch; not counted, and 0, in a part of an epoch at the end."""
     seconds: float
     """Wall time; the one column that is not reproducible."""
 
 
 class History(Sequence[Epoch]):
     """The rows of a training, one an epoch, beginning with the state before any step.
+
+    That of a part of an epoch at the end is a row too.
 
     logged: what the library logged that a foreign run was trained by; there are no rows then, and
         :meth:`table` and :meth:`frame` show the log.
@@ -301,7 +305,7 @@ class History(Sequence[Epoch]):
             return "<history of no epochs>"
         first, last = self._rows[0], self._rows[-1]
         return (
-            f"<history of epochs {first.epoch} to {last.epoch}: train loss {last.train_loss:.4g}, "
+            f"<history of epochs {first.epoch:.6g} to {last.epoch:.6g}: train loss {last.train_loss:.4g}, "
             f"test accuracy {last.test_accuracy:.2f}%>"
         )
 
@@ -330,7 +334,7 @@ class History(Sequence[Epoch]):
             raise TicketError("history columns of different lengths")
         if not columns["epoch"]:
             raise TicketError("a history without rows")
-        columns["epoch"] = [int(value) for value in columns["epoch"]]
+        columns["epoch"] = [value if value > int(value) else int(value) for value in columns["epoch"]]
         columns["forgetting_events"] = [int(value) for value in columns["forgetting_events"]]
         return cls(
             [Epoch(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
@@ -354,6 +358,9 @@ class ForgettingRecord:
     events: int16 ``(N,)``, how often it was right at one presentation and wrong at the next.
     learned: bool ``(N,)``, whether it was ever right.
     correct: bool ``(N,)``, whether it was right at its last presentation.
+
+    Only epochs that are trained to their end count: all images have then had equally many chances to be
+    forgotten. What a training presents of an epoch within which it ends does not enter the record.
     """
 
     events: Tensor

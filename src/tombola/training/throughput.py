@@ -190,7 +190,7 @@ class _Runner:
             for name, keep in ticket.mask.items()
         }
         precision = resolve_precision(recipe, device)
-        draws = check_trainable(ticket.network, data, recipe, ticket.epoch)
+        draws = check_trainable(ticket.network, data, recipe, ticket.epoch, ticket.step)
         with (
             repeatable(device, self._mode),
             engine_for(ticket.network, data, recipe, device, precision, self._mode, draws=draws) as engine,

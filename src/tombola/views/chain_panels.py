@@ -38,13 +38,11 @@ class Names:
     def of(cls, keys: Iterable[Key], without: Sequence[str] = ()) -> Names:
         """The names of some keys; without: further axes that are drawn otherwise."""
         listed = list(keys)
-        values: dict[str, set[Scalar]] = {}
-        for name in dict.fromkeys(name for key in listed for name, _ in key.more if name not in without):
-            values[name] = {key.get(name) for key in listed}
+        names = dict.fromkeys(name for key in listed for name, _ in key.more if name not in without)
         return cls(
             len({(key.network, key.dataset) for key in listed}) > 1,
             any(key.pretrained for key in listed),
-            tuple(name for name, choices in values.items() if len(choices) > 1),
+            tuple(name for name in names if tells_apart(name, listed)),
         )
 
     def pair(self, key: Key) -> str:
@@ -71,6 +69,14 @@ class Names:
     def full(self, key: Key) -> str:
         """The label with network and data, where there are several."""
         return ", ".join(filter(None, [self.pair(key), self.label(key)]))
+
+
+def tells_apart(name: str, keys: Sequence[Key]) -> bool:
+    """Whether an axis differs between keys, and not only as late rewinding does, such as the noise of it."""
+    values: dict[bool | None, set[Scalar]] = {}
+    for key in keys:
+        values.setdefault(key.pretrained, set()).add(key.get(name))
+    return any(len(choices) > 1 for choices in values.values())
 
 
 def sparsity_panels(entries: Sequence[Entry], names: Names, y_label: str) -> list[Panel]:
