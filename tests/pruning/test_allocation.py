@@ -178,6 +178,22 @@ def test_uniform_densities_are_those_of_the_whole(run: tb.Run) -> None:
         assert int(keep.sum()) == pytest.approx(min(share * keep.numel(), before[name]), abs=1)
 
 
+@pytest.mark.parametrize("share", [0.0001, 0.04, 0.6, 0.9999])
+@pytest.mark.parametrize("kind", ["distinct", "tied", "sorted", "hidden"])
+def test_of_very_many_scores_the_lowest_go_first_too(kind: str, share: float) -> None:
+    """More than a sample is taken of, and orders that a sample of every 97th would be deceived by."""
+    values = np.random.default_rng(0).normal(size=150_000)
+    if kind == "tied":
+        values = values.round(1)
+    elif kind == "sorted":
+        values.sort()
+    elif kind == "hidden":
+        values[::97] = -9
+    kept = np.random.default_rng(1).random(len(values)) < 0.9
+    count = int(kept.sum() * (1 - share))
+    assert np.array_equal(keep_highest(values, kept, count), lowest_first(values, kept, count))
+
+
 def test_ties_by_hand() -> None:
     values = np.array([1, 2, 1, -1, 1, 2], dtype=np.float32)
     kept = np.array([1, 1, 0, 1, 1, 1], dtype=bool)

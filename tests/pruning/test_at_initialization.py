@@ -1,7 +1,9 @@
 """Pruning at initialisation against derivatives by hand, in closed form and by differences."""
 
 import math
+import warnings
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from torch.nn.functional import cross_entropy
 import tombola as tb
 from tombola.errors import DataError, RecipeError, TicketError
 from tombola.pruning import sensitivity
-from tombola.pruning.sensitivity import grasp, snip, synflow
+from tombola.pruning.sensitivity import grasp, snip
+from tombola.pruning.synaptic_flow import synflow
 
 
 def layers(channels: int, size: tuple[int, int], classes: int) -> nn.Module:
@@ -118,6 +121,45 @@ def test_only_in_many_rounds_synflow_loses_no_layer(digits: tb.Data) -> None:
     assert lost.collapsed_layers
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"invert": True, "sparsity": 0.0}, {"exclude": ["14.weight"]}, {"sparsity": 0.99}]
+)
+@pytest.mark.parametrize("network", ["convnet", "conv4", no_norm])
+def test_the_rounds_of_synflow_are_those_of_one_prune_after_the_other(
+    digits: tb.Data, network: str, options: dict[str, Any]
+) -> None:
+    """In one network whose weights close, and with a network built for each round: the same masks."""
+    start = tb.initialize(network, digits, seed=2)
+    if "exclude" in options:
+        options = options | {"exclude": list(start.mask)[-1:]}
+    # Inverted, more than some weights are a whole layer.
+    sparsity, rounds = options.get("sparsity", 0.9) or 5 / start.total, 5
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # layers are lost
+        ticket = tb.prune_at_initialization(
+            start, digits, score="synflow", rounds=rounds, **options | {"sparsity": sparsity}
+        )
+    expected = start
+    options = {name: value for name, value in options.items() if name != "sparsity"}
+    for number in range(1, rounds + 1):
+        fraction = 1 - (1 - sparsity) ** (number / rounds) / expected.density
+        expected = tb.prune(expected, fraction=fraction, score="synflow", **options)
+    assert all(torch.equal(keep, expected.mask[name]) for name, keep in ticket.mask.items())
+    assert torch.equal(start.start[name := next(iter(start.mask))], ticket.start[name])
+
+
+def test_a_weight_of_exactly_zero_may_stay(digits: tb.Data) -> None:
+    start = tb.initialize(no_norm, digits)
+    zeros = {
+        name: value * (torch.arange(value.numel()).view_as(value) % 4 == 0)
+        for name, value in start.start.items()
+    }
+    ticket = tb.prune_at_initialization(
+        replace(start, start=zeros, start_fingerprint=""), digits, score="synflow", sparsity=0.2, rounds=2
+    )
+    assert ticket.kept == math.floor(0.8 * start.total + 0.5)
+
+
 def test_erk_with_random_scores_is_the_random_ticket_of_sparse_training(digits: tb.Data) -> None:
     start = tb.initialize("convnet", digits, seed=0)
     ticket = tb.prune_at_initialization(start, digits, score="random", sparsity=0.8, scope="erk")
@@ -132,6 +174,11 @@ def test_what_cannot_be_pruned_is_refused(digits: tb.Data) -> None:
     for sparsity in (0.0, 1.0, math.nan):
         with pytest.raises(RecipeError, match="must lie between 0 and 1"):
             tb.prune_at_initialization(start, digits, score="snip", sparsity=sparsity)
+    few = "keeps none of 8,456 weights; give 5.9e-05 to 0.99994087"
+    with pytest.raises(RecipeError, match=few):
+        tb.prune_at_initialization(start, digits, score="snip", sparsity=0.99999)
+    with pytest.raises(RecipeError, match="sparsity is 1e-05, which keeps all of 8,456"):
+        tb.prune_at_initialization(start, digits, score="snip", sparsity=0.00001)
     with pytest.raises(RecipeError, match="rounds is 0; it must be a whole number"):
         tb.prune_at_initialization(start, digits, score="snip", sparsity=0.5, rounds=0)
     sparse = tb.prune_at_initialization(start, digits, score="random", sparsity=0.5)

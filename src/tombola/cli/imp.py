@@ -19,8 +19,8 @@ def imp(
     network: Annotated[
         str,
         tyro.conf.arg(
-            help="resnet18, resnet34, resnet50, resnet20, vgg16, convnet, lenet300, lenet5, conv2, conv4, conv6, "
-            "conv8, timm:NAME, ..."
+            help="resnet18, resnet34, resnet50, resnet20, vgg16, convnet, lenet300, lenet5, conv2, conv4, "
+            "conv6, conv8, timm:NAME, ..."
         ),
     ] = "convnet",
     data: Annotated[str, tyro.conf.arg(help="A name (digits, cifar10, mnist, ...) or a folder.")] = "digits",

@@ -122,17 +122,38 @@ def keep_highest(scores: Values, kept: Kept, count: int) -> Kept:
 
     If no more than ``count`` positions are kept already, all of them stay.
     """
-    excess = int(kept.sum()) - count
-    if excess <= 0:
-        return kept.copy()
-    ranked = scores[kept]
-    threshold = np.partition(ranked, excess - 1)[excess - 1]
-    pruned = ranked < threshold
-    ties = np.flatnonzero(ranked == threshold)
-    pruned[ties[: excess - int(pruned.sum())]] = True
     result = kept.copy()
-    result[kept] = ~pruned
+    result[kept] = highest(scores[kept], count)
     return result
+
+
+def highest(scores: Values, count: int) -> Kept:
+    """Which are the ``count`` highest scores; of equal ones the first are left out."""
+    excess = len(scores) - count
+    if excess <= 0:
+        return np.ones(len(scores), dtype=bool)
+    threshold = _lowest(scores, excess)
+    chosen = scores > threshold
+    ties = np.flatnonzero(scores == threshold)
+    chosen[ties[len(ties) - (count - int(chosen.sum())) :]] = True
+    return chosen
+
+
+def _lowest(scores: Values, rank: int) -> np.floating:
+    """The lowest score of that rank, the first of which is 1."""
+    if len(scores) > _LARGE:
+        # Few are to go in a round. A sample says below which score they are to be found.
+        sample = scores[::_STRIDE]
+        place = int(1.1 * rank / _STRIDE) + 10
+        if place < len(sample):
+            candidates = scores[scores <= np.partition(sample, place)[place]]
+            if len(candidates) >= rank:
+                scores = candidates
+    lowest: np.floating = np.partition(scores, rank - 1)[rank - 1]
+    return lowest
+
+
+_LARGE, _STRIDE = 100_000, 97
 
 
 def remaining_count(kept: Kept, density: float, fraction: float) -> int:
@@ -140,9 +161,13 @@ def remaining_count(kept: Kept, density: float, fraction: float) -> int:
 
     density: what earlier rounds should have left; followed where they did.
     """
-    count = int(kept.sum())
-    if count == nearest_count(len(kept), density):
-        return nearest_count(len(kept), density * (1 - fraction))
+    return remaining_of(int(kept.sum()), len(kept), density, fraction)
+
+
+def remaining_of(count: int, total: int, density: float, fraction: float) -> int:
+    """The same of ``count`` weights that are kept out of ``total``."""
+    if count == nearest_count(total, density):
+        return nearest_count(total, density * (1 - fraction))
     return nearest_count(count, 1 - fraction)
 
 

@@ -6,12 +6,15 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from tombola.cost import HEADER_BYTES, RESULT_BYTES, Cost, Outline
 from tombola.data.imageset import Data
 from tombola.errors import RecipeError, TicketError
-from tombola.pruning.allocation import Scope
-from tombola.pruning.prune import prune
-from tombola.pruning.scores import Score, wants_data
+from tombola.pruning.allocation import Scope, highest, nearest_count, remaining_of
+from tombola.pruning.prune import Pruning, prune
+from tombola.pruning.scores import Score, check_ranking, written_score
+from tombola.pruning.synaptic_flow import SynapticFlow
 from tombola.registry import declare
 from tombola.ticket import Ticket
 
@@ -60,24 +63,19 @@ def prune_at_initialization(
     """
     if not 0 < sparsity < 1:
         raise RecipeError(f"sparsity is {sparsity}; it must lie between 0 and 1, both excluded")
+    declared = written_score(score)
     if rounds is None:
-        rounds = SYNFLOW_ROUNDS if score == "synflow" else 1
+        rounds = SYNFLOW_ROUNDS if declared == "synflow" else 1
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
         raise RecipeError(f"rounds is {rounds!r}; it must be a whole number, at least 1")
     check_dense(start)
-    needed = data if wants_data(score) else None
-    ticket = start
-    for number in range(1, rounds + 1):
-        wanted = (1 - sparsity) ** (number / rounds)
-        ticket = prune(
-            ticket,
-            fraction=1 - wanted / ticket.density,
-            scope=scope,
-            exclude=exclude,
-            score=score,
-            invert=invert,
-            data=needed,
-        )
+    densities = [(1 - sparsity) ** (number / rounds) for number in range(1, rounds + 1)]
+    pruning = Pruning(sparsity, scope, exclude, score, invert=invert)
+    _check_count(start, pruning, sparsity)
+    if declared == "synflow" and scope == "global":
+        ticket = _pruned_by_flow(start, pruning, densities)
+    else:
+        ticket = _pruned(start, pruning, densities, data)
     warn_of_collapse(ticket)
     return replace(ticket, round=start.round + 1, density=start.density * (1 - sparsity))
 
@@ -98,3 +96,50 @@ def warn_of_collapse(ticket: Ticket) -> None:
             f"layer collapse: {len(collapsed)} of {len(ticket.mask)} layers keep no weight ({shown})",
             stacklevel=3,
         )
+
+
+def _check_count(start: Ticket, pruning: Pruning, sparsity: float) -> None:
+    """Raises RecipeError for a sparsity that removes none of the ranked weights, or all."""
+    total = sum(start.mask[name].numel() for name in pruning.ranked(start))
+    count = nearest_count(total, 1 - sparsity)
+    if count in (0, total):
+        left = "none" if count == 0 else "all"
+        raise RecipeError(
+            f"sparsity is {sparsity}, which keeps {left} of {total:,} weights; "
+            f"give {0.5 / total:.1e} to {1 - 0.5 / total:.8g}"
+        )
+
+
+def _pruned(start: Ticket, pruning: Pruning, densities: Sequence[float], data: Data) -> Ticket:
+    """The ticket after prunings to these densities, one after the other."""
+    ticket = start
+    for density in densities:
+        options = pruning.options(1, data) | {"fraction": 1 - density / ticket.density}
+        ticket = prune(ticket, **options)
+    return ticket
+
+
+def _pruned_by_flow(start: Ticket, pruning: Pruning, densities: Sequence[float]) -> Ticket:
+    """What :func:`_pruned` gives by SynFlow over all layers, in a network that is built once."""
+    flow = SynapticFlow(start)
+    places = {name: flow.places(name) for name in pruning.ranked(start)}
+    total = count = sum(map(len, places.values()))
+    before = start.density
+    for density in densities:
+        scores = flow.scores(places)
+        check_ranking("synflow", list(places), scores)
+        fraction = 1 - density / before
+        count = remaining_of(count, total, before, fraction)
+        before *= 1 - fraction
+        ranked = np.concatenate(scores)
+        kept = highest(-ranked if pruning.invert else ranked, count)
+        ends = np.cumsum([len(layer) for layer in scores])[:-1]
+        for name, keep in zip(tuple(places), np.split(kept, ends), strict=True):
+            flow.close(name, places[name][~keep])
+            places[name] = places[name][keep]
+    return replace(
+        start,
+        mask=dict(start.mask) | {name: flow.mask(name, at) for name, at in places.items()},
+        nonfinite=0,
+        trained=None,
+    )

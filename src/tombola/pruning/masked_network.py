@@ -42,7 +42,9 @@ class HighestScores:
 
     def __call__(self, scores: Tensor, *, training: bool) -> Tensor:
         sizes = scores.abs()
-        return _straight_through(highest(sizes.detach(), nearest_count(scores.numel(), self.keep)), sizes)
+        return _straight_through(
+            mask_of_highest(sizes.detach(), nearest_count(scores.numel(), self.keep)), sizes
+        )
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Bernoulli:
         return factors * (mask.numel() / mask.sum().clamp(min=1)) if self.dynamic_scaling else factors
 
 
-def highest(scores: Tensor, count: int) -> Tensor:
+def mask_of_highest(scores: Tensor, count: int) -> Tensor:
     """1 at the ``count`` highest scores and 0 elsewhere; of equal ones the first positions are 0 first."""
     order = scores.reshape(-1).sort(stable=True).indices
     mask = torch.ones(scores.numel(), dtype=scores.dtype, device=scores.device)

@@ -1,7 +1,8 @@
 """Scores: functions that give every prunable weight a number, by declared name; pruning keeps the highest.
 
 Those that come with tombola are the mask criteria of Zhou et al. (2019), "Deconstructing Lottery Tickets",
-and the scores of pruning at initialisation (:mod:`tombola.pruning.sensitivity`).
+and the scores of pruning at initialisation (:mod:`tombola.pruning.sensitivity`,
+:mod:`tombola.pruning.synaptic_flow`).
 Only surviving weights are ranked; what pruned positions score does not count.
 """
 
@@ -22,8 +23,9 @@ from tombola.data.imageset import Data
 from tombola.declarations import Definitions, only_version, parsed
 from tombola.errors import RecipeError, TicketError, TombolaError, reason
 from tombola.pruning.allocation import Values
-from tombola.pruning.sensitivity import grasp, snip, synflow
+from tombola.pruning.sensitivity import grasp, snip
 from tombola.pruning.subject import Subject, stream_of, ticket_of
+from tombola.pruning.synaptic_flow import synflow
 from tombola.source import note_use
 from tombola.ticket import Ticket
 from tombola.training.run import Run
@@ -175,21 +177,13 @@ def ranked_values(
     returned = _returned(declared, subject, data)
     final, mask = _final(subject), ticket_of(subject).mask
     values: dict[str, Values] = {}
-    lowest, highest, ranked = np.inf, -np.inf, 0
+    competitors: list[Values] = []
     finite = {name: torch.isfinite(final[name]).numpy().reshape(-1) for name in names}
     for name in names:
         layer = _checked_values(declared, name, returned, mask[name])
-        competing = layer[mask[name].numpy().reshape(-1) & finite[name]]
-        if len(competing):
-            # NaN is the smallest and the largest of any numbers that it stands among.
-            low, high = competing.min(), competing.max()
-            if np.isnan(low):
-                raise TicketError(f"score {declared} is NaN for some of {name}; it must be a number")
-            lowest, highest, ranked = min(lowest, low), max(highest, high), ranked + len(competing)
+        competitors.append(layer[mask[name].numpy().reshape(-1) & finite[name]])
         values[name] = -layer if invert else layer
-    # Equal magnitudes have always gone by position; of two equal scores either may well be the right one.
-    if declared != DEFAULT and ranked > 2 and lowest == highest:
-        raise TicketError(f"score {declared} is the same for all weights that are left, so it ranks nothing")
+    check_ranking(declared, names, competitors)
     if same_sign:
         start = _start(subject)
         same = {name: (torch.sign(final[name]) == torch.sign(start[name])).numpy() for name in names}
@@ -200,6 +194,24 @@ def ranked_values(
         else np.where(finite[name], layer, -np.inf).astype(layer.dtype, copy=False)
         for name, layer in values.items()
     }
+
+
+def check_ranking(declared: str, names: Sequence[str], competitors: Sequence[Values]) -> None:
+    """Raises TicketError for scores that are NaN or rank nothing.
+
+    declared: as :func:`written_score` returns it. competitors: scores of the weights that are left, by layer.
+    """
+    lowest, highest, ranked = np.inf, -np.inf, 0
+    for name, layer in zip(names, competitors, strict=True):
+        if len(layer):
+            # NaN is the smallest and the largest of any numbers that it stands among.
+            low, high = layer.min(), layer.max()
+            if np.isnan(low):
+                raise TicketError(f"score {declared} is NaN for some of {name}; it must be a number")
+            lowest, highest, ranked = min(lowest, low), max(highest, high), ranked + len(layer)
+    # Equal magnitudes have always gone by position; of two equal scores either may well be the right one.
+    if declared != DEFAULT and ranked > 2 and lowest == highest:
+        raise TicketError(f"score {declared} is the same for all weights that are left, so it ranks nothing")
 
 
 def _other_sign_first(

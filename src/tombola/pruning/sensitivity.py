@@ -1,4 +1,4 @@
-"""Scores by gradients: SNIP, GraSP and SynFlow, as pruning at initialisation ranks weights by them.
+"""Scores by gradients of the loss: SNIP and GraSP, as pruning at initialisation ranks weights by them.
 
 They rank the weights of a run as well. Networks are built on the CPU, in copies of the subject.
 """
@@ -10,14 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from tombola import seeds
 from tombola.data.imageset import Data, ImageSet
 from tombola.data.inputs import batches_of
-from tombola.errors import DataError, TicketError
-from tombola.networks.prunable import tied_names
+from tombola.errors import DataError
 from tombola.pruning.subject import Subject, stream_of, ticket_of
 from tombola.training.losses import weights_of
 
@@ -67,39 +65,6 @@ def grasp(subject: Subject, data: Data) -> dict[str, Tensor]:
     hessian_gradient = torch.autograd.grad(product, list(weights.values()))
     return {
         name: weights[name].detach() * values for name, values in zip(weights, hessian_gradient, strict=True)
-    }
-
-
-def synflow(subject: Subject) -> dict[str, Tensor]:
-    """Weight times gradient of the synaptic flow, absolute (Tanaka et al., 2020, "SynFlow").
-
-    The flow is the sum of the outputs for an image of ones, with every parameter and buffer replaced by its
-    absolute value and batch norm in evaluation mode. In float64: the flow is a product over all layers,
-    beyond what float32 holds. No data are looked at. It keeps its promise (no layer loses all its weights
-    while others have some) only where it is asked again as weights go: 100 rounds of
-    :func:`tombola.prune_at_initialization`.
-
-    Raises :class:`~tombola.errors.TicketError` where the flow is not finite, or for a network of tokens.
-    """
-    network = ticket_of(subject).network
-    state = {
-        name: value.double().abs_() if value.is_floating_point() else value
-        for name, value in weights_of(subject)[1].items()
-    }
-    module = network.initialized(0).eval()  # computes with the state alone, by functional_call
-    for name, first in tied_names(module).items():
-        state[name] = state[first]
-    weights = {name: state[name].requires_grad_() for name in ticket_of(subject).mask}
-    if network.vocabulary is not None:
-        raise TicketError("synflow passes an input of ones, and tokens are none; prune by another score")
-    ones = torch.ones_like(network.zeros(1), dtype=torch.float64)
-    flow = functional_call(module, state, (ones,)).sum()
-    if not torch.isfinite(flow):
-        raise TicketError("the synaptic flow is not finite, so synflow ranks nothing; prune by another score")
-    gradients = torch.autograd.grad(flow, list(weights.values()))
-    return {
-        name: (weights[name].detach() * gradient).abs()
-        for name, gradient in zip(weights, gradients, strict=True)
     }
 
 
