@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 import tombola as tb
 from tombola import seeds
-from tombola.errors import RecipeError, TicketError
+from tombola.errors import NetworkError, RecipeError, TicketError
 from tombola.pruning.learned_mask import (
     learned_edge_popup,
     learned_state,
@@ -209,6 +209,13 @@ def test_the_mask_does_not_rest_on_how_scores_lie_in_memory() -> None:
     assert float(scores[mask == 1].min()) >= float(scores[mask == 0].max())
     # Of equal scores the first go first, as in every pruning.
     assert mask_of_highest(torch.ones(5), 2).tolist() == [0, 0, 0, 1, 1]
+
+
+def test_no_trace_takes_the_weights_without_their_masks(plain: tb.Data) -> None:
+    """As the fused steps of a GPU are made: they would train and evaluate the network itself."""
+    module = MaskedNetwork(net(3, 4), Bernoulli())
+    with pytest.raises(NetworkError, match="which no trace would see"):
+        fx.symbolic_trace(module)
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.77])

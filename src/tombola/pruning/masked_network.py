@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.func import functional_call
 
+from tombola.errors import NetworkError
 from tombola.networks.network import Factory, Network
 from tombola.networks.prunable import prunable_names
 from tombola.pruning.allocation import nearest_count
@@ -99,6 +100,9 @@ class MaskedNetwork(nn.Module):
         self.scores = nn.ParameterList(torch.zeros(shape) for shape in shapes)
 
     def forward(self, inputs: Tensor) -> Tensor:
+        if isinstance(inputs, fx.Proxy):
+            # A trace would keep the weights without their masks.
+            raise NetworkError("masks follow scores from step to step, which no trace would see")
         masked = {
             name: self.network.get_parameter(name) * self._rule(scores, training=self.training)
             for name, scores in zip(self._names, self.scores, strict=True)
