@@ -430,6 +430,23 @@ def test_a_measure_with_several_option_sets_is_taken_with_each(tmp_path: Path, d
     }
 
 
+def test_a_measure_that_trains_has_the_recipe_of_its_chain_but_for_fields_that_it_is_given() -> None:
+    experiment = Experiment(
+        name="masks", recipe={"epochs": [2, 3], "batch_size": 100}, rounds=1,
+        measures={"early-bird.epoch": {}, "edge-popup-accuracy": {"recipe": {"lr": 1.0}, "keep": 0.3}},
+    )  # fmt: skip
+    recipes = {
+        (item.measure, item.epochs): job.description()["arguments"]["recipe"]
+        for item in experiment.at().items
+        for job in item.jobs
+        if item.measure in ("early-bird", "edge-popup-accuracy")
+    }
+    for epochs in (2, 3):
+        assert recipes["early-bird", epochs] == {"epochs": epochs, "batch_size": 100}
+        popup = {"epochs": epochs, "batch_size": 100, "lr": 1.0}
+        assert recipes["edge-popup-accuracy", epochs] == popup
+
+
 def test_a_number_has_one_name_by_its_experiment_and_by_its_job(tmp_path: Path) -> None:
     experiment = Experiment(
         "mine", recipe=QUICK, rounds=1, fraction=0.9, copies=2,
@@ -601,7 +618,11 @@ def test_a_study_written_before_has_the_same_class() -> None:
         (
             {"measures": ["barrier"]},
             "mine: measure 'barrier' takes first, second; here a measure takes one run or ticket and, if it "
-            "wants, the data; one of several runs belongs under between",
+            "wants, the data and the recipe; one of several runs belongs under between",
+        ),
+        (
+            {"measures": {"early-bird": {"recipe": {"epoch": 3}}}},
+            "mine: recipe of measure 'early-bird' does not fit: ",
         ),
         (
             {"measures": ["untrained.los"]},
@@ -610,7 +631,7 @@ def test_a_study_written_before_has_the_same_class() -> None:
         (
             {"between": {"copies": ["untrained"]}},
             "mine: measure 'untrained' takes ticket; between runs a measure takes two of them, or a list, "
-            "and, if it wants, the data",
+            "and, if it wants, the data and the recipe",
         ),
         (
             {"between": {"copy": ["barrier"]}},

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 import tombola as tb
 from tombola import seeds
-from tombola.errors import RecipeError, TicketError
+from tombola.errors import NetworkError, RecipeError, TicketError
 from tombola.pruning.learned_mask import (
     learned_edge_popup,
     learned_state,
@@ -25,7 +25,7 @@ from tombola.pruning.masked_network import (
     HighestScores,
     MaskedNetwork,
     MaskRule,
-    highest,
+    mask_of_highest,
     network_state_of,
     scores_of,
 )
@@ -202,13 +202,20 @@ def test_the_mask_does_not_rest_on_how_scores_lie_in_memory() -> None:
     scores = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0)).round(decimals=1)
     other = scores.to(memory_format=torch.channels_last)
     assert other.stride() != scores.stride()
-    mask = highest(other, 30)
-    assert torch.equal(mask, highest(scores, 30))
+    mask = mask_of_highest(other, 30)
+    assert torch.equal(mask, mask_of_highest(scores, 30))
     assert int(mask.sum()) == 30
     assert set(mask.unique().tolist()) == {0.0, 1.0}
     assert float(scores[mask == 1].min()) >= float(scores[mask == 0].max())
     # Of equal scores the first go first, as in every pruning.
-    assert highest(torch.ones(5), 2).tolist() == [0, 0, 0, 1, 1]
+    assert mask_of_highest(torch.ones(5), 2).tolist() == [0, 0, 0, 1, 1]
+
+
+def test_no_trace_takes_the_weights_without_their_masks(plain: tb.Data) -> None:
+    """As the fused steps of a GPU are made: they would train and evaluate the network itself."""
+    module = MaskedNetwork(net(3, 4), Bernoulli())
+    with pytest.raises(NetworkError, match="which no trace would see"):
+        fx.symbolic_trace(module)
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.77])

@@ -78,7 +78,8 @@ class Experiment:
     seeds: number of runs, which differ in initialisation and noise, or a list of their numbers.
     init: how the first weights are drawn, by the declared name of a scheme; None for each network's own.
     measures: declared names; those with options, as a mapping from the name to them. A measure takes the run
-        or the ticket of a round and, if it wants, the data. The accuracy of the runs is always there.
+        or the ticket of a round and, if it wants, the data and the recipe, in which an option ``recipe`` may
+        replace fields. The accuracy of the runs is always there.
     between: measures of several runs, in the same form, by what they are taken between: ``"copies"``, the
         trainings of a round's ticket under different noise, or ``"rounds"``, the runs of a round and of the
         next. A measure of two runs is taken of every pair.

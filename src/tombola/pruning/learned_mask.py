@@ -24,7 +24,7 @@ from tombola.pruning.masked_network import (
     Bernoulli,
     HighestScores,
     MaskRule,
-    highest,
+    mask_of_highest,
     masked_start,
     scores_of,
 )
@@ -163,7 +163,9 @@ def popped_up(scores: Mapping[str, Tensor], keep: float) -> dict[str, Tensor]:
     """The mask of the largest absolute scores of each layer; what is not finite ranks lowest."""
     # NaN would sort above all else.
     sizes = {name: torch.where(values.isfinite(), values.abs(), -1.0) for name, values in scores.items()}
-    return {name: highest(size, nearest_count(size.numel(), keep)).bool() for name, size in sizes.items()}
+    return {
+        name: mask_of_highest(size, nearest_count(size.numel(), keep)).bool() for name, size in sizes.items()
+    }
 
 
 def learned_supermask(

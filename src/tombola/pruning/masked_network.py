@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.func import functional_call
 
+from tombola.errors import NetworkError
 from tombola.networks.network import Factory, Network
 from tombola.networks.prunable import prunable_names
 from tombola.pruning.allocation import nearest_count
@@ -42,7 +43,9 @@ class HighestScores:
 
     def __call__(self, scores: Tensor, *, training: bool) -> Tensor:
         sizes = scores.abs()
-        return _straight_through(highest(sizes.detach(), nearest_count(scores.numel(), self.keep)), sizes)
+        return _straight_through(
+            mask_of_highest(sizes.detach(), nearest_count(scores.numel(), self.keep)), sizes
+        )
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Bernoulli:
         return factors * (mask.numel() / mask.sum().clamp(min=1)) if self.dynamic_scaling else factors
 
 
-def highest(scores: Tensor, count: int) -> Tensor:
+def mask_of_highest(scores: Tensor, count: int) -> Tensor:
     """1 at the ``count`` highest scores and 0 elsewhere; of equal ones the first positions are 0 first."""
     order = scores.reshape(-1).sort(stable=True).indices
     mask = torch.ones(scores.numel(), dtype=scores.dtype, device=scores.device)
@@ -97,6 +100,9 @@ class MaskedNetwork(nn.Module):
         self.scores = nn.ParameterList(torch.zeros(shape) for shape in shapes)
 
     def forward(self, inputs: Tensor) -> Tensor:
+        if isinstance(inputs, fx.Proxy):
+            # A trace would keep the weights without their masks.
+            raise NetworkError("masks follow scores from step to step, which no trace would see")
         masked = {
             name: self.network.get_parameter(name) * self._rule(scores, training=self.training)
             for name, scores in zip(self._names, self.scores, strict=True)
