@@ -28,6 +28,10 @@ from .lab.job import Job as Job
 from .lab.job import job as job
 from .lab.lab import Lab as Lab
 from .lab.stable import first_stable_epochs as first_stable_epochs
+from .measures.alignment import Alignment as Alignment
+from .measures.alignment import align as align
+from .measures.alignment import aligned_run as aligned_run
+from .measures.alignment import aligned_ticket as aligned_ticket
 from .measures.connectivity import Barrier as Barrier
 from .measures.connectivity import barrier as barrier
 from .measures.coresets import herding as herding

@@ -13,7 +13,8 @@ from torch.nn import functional
 
 import tombola as tb
 from tombola.errors import NetworkError, RecipeError
-from tombola.measures.connectivity import Barrier, interpolate, recalibrate_batch_norm
+from tombola.measures.connectivity import Barrier
+from tombola.measures.interpolation import interpolate, recalibrate_batch_norm
 from tombola.training.engines import device_batches
 from tombola.training.run import ForgettingRecord, History
 

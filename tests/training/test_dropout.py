@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import tombola as tb
 from tombola import seeds
-from tombola.measures.connectivity import recalibrate_batch_norm
+from tombola.measures.interpolation import recalibrate_batch_norm
 from tombola.training import engines
 from tombola.training.checkpoint import Checkpoint, Checkpoints
 from tombola.training.evaluation import device_batches

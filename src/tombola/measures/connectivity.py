@@ -17,21 +17,24 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tombola.cost import Cost, Outline, Size, evaluated_images, forward
-from tombola.data.batches import Batches
 from tombola.data.imageset import DataLike
 from tombola.data.load import load_data
 from tombola.data.sizes import train_images
-from tombola.errors import NetworkError, RecipeError
+from tombola.errors import RecipeError
+from tombola.measures import alignment
+from tombola.measures.alignment import check_one_network
+from tombola.measures.interpolation import batches_for_statistics, interpolate, recalibrate_batch_norm
+from tombola.measures.repair import HiddenUnits, has_batch_norm
 from tombola.one_line import OneLine
 from tombola.registry import declare
 from tombola.ticket import State
 from tombola.training.checkpoint import Watch
 from tombola.training.device import repeatable, resolve_device
-from tombola.training.evaluation import EVALUATION_BATCH, Evaluator, device_batches
-from tombola.training.flat_network import FlatNetwork, channels_last
+from tombola.training.evaluation import Evaluator, device_batches
+from tombola.training.flat_network import FlatNetwork
 from tombola.training.preflight import check_images
 from tombola.training.run import End, Run
 
@@ -127,15 +130,15 @@ def weighs_batches_alike(call: Mapping[str, object]) -> bool:
     Version 2 weighs a shorter last batch of train images by its size where statistics are measured anew.
     call: its arguments by name, ``data`` among them. Data whose size only loading would tell count as short.
     """
-    if not call.get("recalibrate"):
+    if not (call.get("recalibrate") or call.get("repair")):
         return True
     count = train_images(call["data"])
-    return count is not None and len({last - first for first, last in _batches(count)}) == 1
+    return count is not None and len({last - first for first, last in batches_for_statistics(count)}) == 1
 
 
-def _barrier_cost(first: Outline, data: Size, points: int, recalibrate: Recalibrate) -> Cost:
+def _barrier_cost(first: Outline, data: Size, points: int, recalibrate: Recalibrate, repair: bool) -> Cost:
     """Evaluations at all points of one line."""
-    return lines_cost(first, data, points, recalibrate)
+    return lines_cost(first, data, points, recalibrate or repair)
 
 
 @declare("barrier", version=2, unchanged={2: weighs_batches_alike}, cost=_barrier_cost)
@@ -147,6 +150,8 @@ def barrier(
     points: int = 21,
     recalibrate: Recalibrate = False,
     split: Split = "test",
+    align: alignment.By | alignment.Alignment | None = None,
+    repair: bool = False,
     device: str | torch.device | None = "cpu",
     watch: Watch | None = None,
 ) -> Barrier:
@@ -158,33 +163,54 @@ def barrier(
         anew at every position, ends included, by :func:`recalibrate_batch_norm` on the unaugmented train
         split. With ``"beside"`` the line is the interpolated one and carries the other as a second reading.
     split: the images that errors and losses are of, ``"test"`` or ``"train"``, without augmentation.
+    align: bring the hidden units of the second run into the order of the first's before: by ``"weights"`` or
+        ``"activations"``, as :func:`~tombola.align` does by default, or by an alignment, which may be of
+        other runs of the network, such as the dense ones of two chains. The second run's mask goes along. The
+        line is then that from the first run on, and swapping the runs mirrors it up to another alignment
+        only.
+    repair: at every position between the ends, give hidden units the mean and standard deviation over the
+        train images that lie between those they have at the ends (REPAIR: Jordan et al., 2023). With batch
+        norm that is to measure its statistics anew, to the bit ``recalibrate=True``, ends included; without
+        it, layers are rescaled (:mod:`tombola.measures.repair`), and the ends are the runs as they are.
     watch: gets a sign of life after every pass over images.
 
-    Raises :class:`~tombola.errors.NetworkError` for runs of different networks or images that do not fit.
+    Raises :class:`~tombola.errors.NetworkError` for runs of different networks, images that do not fit, and
+    networks that cannot be aligned or repaired.
     """
     data = load_data(data)
-    networks = first.ticket.network, second.ticket.network
-    if networks[0] != networks[1]:
-        raise NetworkError(f"a barrier needs two runs of one network; got {networks[0]} and {networks[1]}")
-    shapes = [{name: value.shape for name, value in run.weights.items()} for run in (first, second)]
-    if shapes[0] != shapes[1]:  # two factories may share a label, such as <lambda>
-        raise NetworkError(
-            f"a barrier needs two runs of one network; these differ, yet both are {networks[0].name}"
-        )
-    check_images(networks[0], data)
+    check_one_network(first, second, "a barrier")
+    network = first.ticket.network
+    check_images(network, data)
     check_line(points, recalibrate, split)
+    if repair and recalibrate:
+        raise RecipeError(
+            "repair=True measures batch norm anew already; leave recalibrate out, or ask for two barriers"
+        )
     where = resolve_device(device)
     watch = watch or Watch()
+    if isinstance(align, str):
+        align = alignment.align(first, second, data, by=align, device=device, watch=watch)
+    if align is not None:
+        second = alignment.aligned_run(second, align)
     precision = _common_precision(first, second, where)
     images = data.train if split == "train" else data.test
     interpolated, recalibrated = [], []
     with repeatable(where):
-        body = FlatNetwork(networks[0], where)
+        body = FlatNetwork(network, where)
         evaluate = Evaluator(body, precision)
         ends = [_on_device(run.weights, body) for run in (first, second)]
+        units = None
+        if repair and has_batch_norm(body.module):
+            recalibrate = True
+        elif repair:
+            units = HiddenUnits(body, ends, device_batches(data, data.train, where), precision)
+            watch.beat()
         for index in range(points):
             # Looked up at every point: a module may have put another tensor in a buffer's place.
             interpolate(body.module.state_dict(), ends[0], ends[1], index, points)
+            if units is not None and 0 < index < points - 1:
+                units.repair(index, points)
+                watch.beat()
             body.refresh_copy()
             if recalibrate is not True:
                 interpolated.append(evaluate(data, images))
@@ -243,87 +269,10 @@ def check_recalibrate(recalibrate: Recalibrate) -> None:
         raise RecipeError(f"recalibrate is {recalibrate!r}; it must be False, True or 'beside'")
 
 
-def interpolate(live: State, first: State, second: State, index: int, points: int) -> None:
-    """Bring ``live`` to position ``index`` of ``points`` on the line from ``first`` to ``second``, in place.
-
-    All three have the same names and lie on one device. Worked from the nearer end, so that the ends are
-    exact and swapping the runs mirrors the line to the bit. Integer buffers are taken from the nearer end.
-    """
-    last = points - 1
-    if 2 * index > last:
-        first, second, index = second, first, last - index
-    with torch.no_grad():
-        if index == 0:
-            torch._foreach_copy_(list(live.values()), [first[name] for name in live])
-            return
-        integers = [name for name, value in live.items() if not value.is_floating_point()]
-        names = [name for name, value in live.items() if value.is_floating_point()]
-        near, far = ([state[name] for name in names] for state in (first, second))
-        # Not in the live tensors: two names may stand for one of them (tied weights).
-        if 2 * index == last:
-            values = torch._foreach_add(near, far)
-            torch._foreach_div_(values, 2)
-        else:
-            values = torch._foreach_sub(far, near)
-            torch._foreach_mul_(values, index / last)
-            torch._foreach_add_(values, near)
-        if names:
-            torch._foreach_copy_([live[name] for name in names], values)
-        for name in integers:
-            live[name].copy_(first[name])
-
-
 def _on_device(state: State, body: FlatNetwork) -> dict[str, Tensor]:
     """A copy of the state on the body's device, in the body's memory layout."""
     body.load(state)
     return {name: value.clone() for name, value in body.module.state_dict().items()}
-
-
-@torch.no_grad()
-def recalibrate_batch_norm(module: nn.Module, batches: Batches, precision: str) -> None:
-    """Measure the running statistics of batch norm anew, in place, every image weighing the same.
-
-    They are reset, and the images passed with normalisation layers, and nothing else, in training mode,
-    :data:`EVALUATION_BATCH` at a time and in order.
-    Let batch b have n_b of the n images, and a layer see in it mean m_b and unbiased variance v_b over images
-    and pixels. The running mean becomes sum(n_b m_b) / n and the running variance sum(n_b v_b) / n: the mean
-    variance within a batch, without what the m_b differ by. A single image left over goes with the batch
-    before.
-    """
-    norms = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._NormBase)]
-    momenta = [layer.momentum for layer in norms]
-    passed = dict.fromkeys(norms, 0)  # images, once for each pass through the layer
-    size = 0
-
-    def weigh(layer: nn.modules.batchnorm._NormBase, inputs: object) -> None:
-        # For each pass, not each batch: a layer may stand at several places of a network. Between batches of
-        # one size this is one over the number of passes, to the bit PyTorch's own average (momentum None).
-        passed[layer] += size
-        layer.momentum = size / passed[layer]
-
-    for layer in norms:
-        layer.reset_running_stats()
-    hooks = [layer.register_forward_pre_hook(weigh) for layer in norms]
-    module.eval()
-    for layer in norms:
-        layer.train()
-    try:
-        for first, last in _batches(len(batches)):
-            size = last - first
-            with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
-                module(channels_last(batches.unaugmented(first, last)))
-    finally:
-        for layer, momentum, hook in zip(norms, momenta, hooks, strict=True):
-            layer.momentum = momentum
-            hook.remove()
-
-
-def _batches(count: int) -> list[tuple[int, int]]:
-    """First and last (exclusive) index of each batch of so many images."""
-    ends = [*range(EVALUATION_BATCH, count, EVALUATION_BATCH), count]
-    if len(ends) > 1 and ends[-1] - ends[-2] == 1:
-        del ends[-2]  # of a single image batch norm may have no statistics
-    return list(zip([0, *ends], ends, strict=False))
 
 
 def _common_precision(first: Run, second: Run, device: torch.device) -> str:

@@ -14,7 +14,8 @@ import torch
 from tombola.cost import Cost, Outline, Size, evaluated_images, forward
 from tombola.data.imageset import DataLike
 from tombola.data.load import load_data
-from tombola.measures.connectivity import Recalibrate, check_recalibrate, recalibrate_batch_norm
+from tombola.measures.connectivity import Recalibrate, check_recalibrate
+from tombola.measures.interpolation import recalibrate_batch_norm
 from tombola.registry import declare
 from tombola.ticket import Ticket
 from tombola.training.device import repeatable, resolve_device, resolve_precision
