@@ -40,7 +40,7 @@ class ThinningProgress(Progress):
     def removed(self, results: int, made_with: Sequence[str]) -> None:
         self._progress.removed(results, made_with)
 
-    def epoch(self, job: Job, row: Epoch, epochs: int) -> None:
+    def epoch(self, job: Job, row: Epoch, epochs: float) -> None:
         self._progress.epoch(job, row, epochs)
 
     def done(self, job: Job, failed: str | None) -> None:

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from tombola import files
 from tombola.cost import Cost, Outline, Size, forward
-from tombola.data.imageset import Data
+from tombola.data.imageset import DataLike
+from tombola.data.load import load_data
 from tombola.errors import NetworkError, RecipeError, unknown
 from tombola.measures.matching import match_activations, match_weights
 from tombola.networks.network import Network
@@ -104,7 +105,7 @@ def _align_cost(first: Outline, data: Size, by: By, images: int) -> Cost:
 def align(
     first: Run,
     second: Run,
-    data: Data,
+    data: DataLike,
     *,
     by: By = "weights",
     starts: int = 5,
@@ -132,6 +133,7 @@ def align(
     cannot be followed, with the module and the operation; :class:`~tombola.errors.RecipeError` for settings
     out of range.
     """
+    data = load_data(data)
     check_one_network(first, second, "an alignment")
     check_alignment(by)
     if not 1 <= starts <= MOST_STARTS:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from tombola.cost import Cost, Outline, Size
-from tombola.data.imageset import Data
+from tombola.data.imageset import Data, DataLike
+from tombola.data.load import load_data
 from tombola.measures.frozen import FrozenBody, network_of
 from tombola.measures.parts import batches
 from tombola.measures.predictions import check_finite, check_trained, pass_cost
@@ -35,7 +36,7 @@ def _features_cost(subject: Outline, data: Size, share: float) -> Cost:
 @declare("herding", cost=_features_cost)
 def herding(
     subject: Ticket | Run,
-    data: Data,
+    data: DataLike,
     *,
     share: float,
     balanced: bool = False,
@@ -58,6 +59,7 @@ def herding(
     :class:`~tombola.errors.NetworkError` for a head that must be named, and
     :class:`~tombola.errors.DataError` for a share out of range.
     """
+    data = load_data(data)
     watch = watch or Watch()
     points = _features("herding", subject, data, share, head, device, watch)
 
@@ -70,7 +72,7 @@ def herding(
 @declare("k-center", cost=_features_cost)
 def k_center(
     subject: Ticket | Run,
-    data: Data,
+    data: DataLike,
     *,
     share: float,
     balanced: bool = False,
@@ -88,6 +90,7 @@ def k_center(
     The other arguments and errors are as for :func:`herding`. DeepCore's default features are of another
     network, trained on ImageNet; these are of the subject.
     """
+    data = load_data(data)
     watch = watch or Watch()
     points = _features("k-center", subject, data, share, head, device, watch)
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from tombola import seeds
 from tombola.cost import Cost, Outline, Size
-from tombola.data.imageset import Data
+from tombola.data.imageset import DataLike
+from tombola.data.load import load_data
 from tombola.errors import RecipeError
 from tombola.measures.loss_surface import LossSurface, surface_cost
 from tombola.measures.parts import Split
@@ -80,7 +81,7 @@ def _eigenvalues_cost(subject: Outline, data: Size, split: str, count: int) -> C
 @declare("hessian-eigenvalues", cost=_eigenvalues_cost)
 def hessian_eigenvalues(
     subject: Ticket | Run,
-    data: Data,
+    data: DataLike,
     *,
     count: int = 1,
     split: Split = "train",
@@ -106,6 +107,7 @@ def hessian_eigenvalues(
     Raises :class:`~tombola.errors.TicketError` for a run that diverged, and
     :class:`~tombola.errors.RecipeError` where the steps do not suffice or an option is out of range.
     """
+    data = load_data(data)
     if count < 1 or steps < count:
         raise RecipeError(f"count is {count} and steps is {steps}; count must be at least 1, steps no less")
     if not 0 < tolerance < 1:
@@ -198,7 +200,7 @@ def _trace_cost(subject: Outline, data: Size, split: str, draws: int) -> Cost:
 @declare("hessian-trace", cost=_trace_cost)
 def hessian_trace(
     subject: Ticket | Run,
-    data: Data,
+    data: DataLike,
     *,
     split: Split = "train",
     draws: int = 4,
@@ -221,6 +223,7 @@ def hessian_trace(
     Raises :class:`~tombola.errors.TicketError` for a run that diverged, and
     :class:`~tombola.errors.RecipeError` for fewer than two draws.
     """
+    data = load_data(data)
     if draws < 2:
         raise RecipeError(f"draws is {draws}; it must be at least 2, or there is no standard error")
     where = resolve_device(device)

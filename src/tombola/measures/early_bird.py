@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from tombola.cost import RESULT_BYTES, Cost, Outline, Size
-from tombola.data.imageset import Data
+from tombola.data.imageset import DataLike
+from tombola.data.load import load_data
 from tombola.errors import NetworkError, RecipeError, TicketError, reason, unknown
 from tombola.pruning.allocation import Kept, keep_highest, nearest_count
 from tombola.registry import declare
@@ -27,6 +28,7 @@ from tombola.ticket import Mask, State, Ticket
 from tombola.training.checkpoint import Checkpoint, Watch
 from tombola.training.device import Mode
 from tombola.training.estimate import train_cost
+from tombola.training.length import place_of, steps_of_epoch
 from tombola.training.loop import train_until
 from tombola.training.recipe import Recipe
 from tombola.training.run import Epoch
@@ -63,17 +65,14 @@ class EarlyBird:
 
 def _early_bird_cost(start: Outline, data: Size, recipe: Recipe, epochs: int | None) -> Cost:
     """A training up to the last epoch that is looked at."""
-    training = train_cost(start, data, recipe)
-    share = (recipe.epochs if epochs is None else epochs) / recipe.epochs
-    return replace(
-        training, epochs=training.epochs * share, images=training.images * share, disk=RESULT_BYTES
-    )
+    part = recipe if epochs is None else replace(recipe, epochs=epochs)
+    return replace(train_cost(start, data, part), disk=RESULT_BYTES)
 
 
 @declare("early-bird", cost=_early_bird_cost)
 def early_bird(
     start: Ticket,
-    data: Data,
+    data: DataLike,
     recipe: Recipe,
     *,
     of: Pruned = "channels",
@@ -96,7 +95,7 @@ def early_bird(
         published are 0.3, 0.5 and 0.7.
     window: how many masks there must be, the newest one included; 5 as published.
     threshold: a distance below which masks count as equal; 0.1 as published, for relative distances too.
-    epochs: how many epochs of the recipe to train and look at; None for all.
+    epochs: how many epochs of the recipe to train and look at; None for all whole ones.
     device, mode, watch: as for :func:`tombola.train`.
 
     The paper also draws scales towards 0 by an L1 penalty of 1e-4, which no recipe here has. The mask before
@@ -107,8 +106,14 @@ def early_bird(
     Raises :class:`~tombola.errors.NetworkError` for channels of a network without batch norm,
     :class:`~tombola.errors.RecipeError` for settings out of range, and what ``train`` raises.
     """
-    last = recipe.epochs if epochs is None else epochs
-    _check_settings(of, keep, window, threshold, last, start, recipe)
+    data = load_data(data)
+    whole, _ = place_of(recipe.epochs, steps_of_epoch(len(data.train), recipe.batch_size))
+    last = whole if epochs is None else epochs
+    _check_settings(of, keep, window, threshold)
+    if isinstance(last, bool) or not isinstance(last, int) or not start.epoch < last <= whole:
+        raise RecipeError(
+            f"epochs is {last!r}; the recipe has {whole}, so allowed are {start.epoch + 1} to {whole}"
+        )
     ranked = _scales(start) if of == "channels" else start.mask
     count = sum(int(entries.sum()) for entries in ranked.values())
     kept = nearest_count(count, keep)
@@ -181,7 +186,7 @@ class _MaskWatch(Watch):
             self._take(checkpoint.tensors)
         self._watch.advanced(lambda: self._with_masks(snapshot()), epoch_end=epoch_end)
 
-    def finished_epoch(self, row: Epoch, epochs: int) -> None:
+    def finished_epoch(self, row: Epoch, epochs: float) -> None:
         self._watch.finished_epoch(row, epochs)
 
     def _take(self, tensors: Mapping[str, Tensor]) -> None:
@@ -229,9 +234,7 @@ def _scales(start: Ticket) -> dict[str, Tensor]:
     return scales
 
 
-def _check_settings(
-    of: str, keep: float, window: int, threshold: float, last: int, start: Ticket, recipe: Recipe
-) -> None:
+def _check_settings(of: str, keep: float, window: int, threshold: float) -> None:
     """Raises RecipeError for a setting out of range."""
     if of not in get_args(Pruned):
         raise RecipeError(unknown("mask", str(of), get_args(Pruned)))
@@ -241,8 +244,3 @@ def _check_settings(
         raise RecipeError(f"window is {window!r}; it must be a whole number, at least 2")
     if not 0 < threshold <= 1:
         raise RecipeError(f"threshold is {threshold}; it must be above 0 and at most 1")
-    if isinstance(last, bool) or not isinstance(last, int) or not start.epoch < last <= recipe.epochs:
-        raise RecipeError(
-            f"epochs is {last!r}; the recipe has {recipe.epochs}, so allowed are {start.epoch + 1} to "
-            f"{recipe.epochs}"
-        )

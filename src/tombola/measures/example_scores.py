@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from tombola.cost import Cost, Outline, Size
-from tombola.data.imageset import Data
+from tombola.data.imageset import DataLike
+from tombola.data.load import load_data
 from tombola.errors import RecipeError, TicketError, unknown
 from tombola.measures.gradient_norms import Layers, gradient_norms
 from tombola.measures.parts import Split
@@ -139,7 +140,7 @@ def _scores_cost(subject: Outline, data: Size, score: str, split: str) -> Cost:
 @declare("example-scores", cost=_scores_cost)
 def example_scores(
     subject: Ticket | Run,
-    data: Data,
+    data: DataLike,
     *,
     score: ExampleScore = "el2n",
     split: Split = "train",
@@ -177,6 +178,7 @@ def example_scores(
     Raises :class:`~tombola.errors.TicketError` for a run that diverged, and
     :class:`~tombola.errors.RecipeError` for another score.
     """
+    data = load_data(data)
     if score not in get_args(ExampleScore):
         raise RecipeError(unknown("score of examples", str(score), get_args(ExampleScore)))
     if score in _OF_GRADIENTS:

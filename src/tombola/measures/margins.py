@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from tombola.cost import Cost, Outline, Size
-from tombola.data.imageset import Data
+from tombola.data.imageset import DataLike
+from tombola.data.load import load_data
 from tombola.errors import RecipeError
 from tombola.measures.parts import Split
 from tombola.measures.predictions import logits_of, pass_cost
@@ -52,7 +53,7 @@ def _margins_cost(subject: Outline, data: Size, split: str) -> Cost:
 @declare("margins", cost=_margins_cost)
 def margins(
     subject: Ticket | Run,
-    data: Data,
+    data: DataLike,
     *,
     split: Split = "test",
     small: float = 0.5,
@@ -71,6 +72,7 @@ def margins(
     Raises :class:`~tombola.errors.TicketError` for a run that diverged, and
     :class:`~tombola.errors.RecipeError` for another threshold.
     """
+    data = load_data(data)
     if not 0 < small <= 1:
         raise RecipeError(f"small is {small}; it must be above 0 and at most 1")
     logits, labels = logits_of(subject, data, what="margin", split=split, device=device, watch=watch)

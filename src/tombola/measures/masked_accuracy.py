@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from tombola.cost import Cost, Outline, Size, forward
-from tombola.data.imageset import Data
+from tombola.data.imageset import Data, DataLike
+from tombola.data.load import load_data
 from tombola.errors import RecipeError
 from tombola.measures.statistics import mean
 from tombola.measures.untrained import Untrained
@@ -62,7 +63,7 @@ def _masked_cost(start: Outline, data: Size, recipe: Recipe, masks: int) -> Cost
 @declare("edge-popup-accuracy", cost=_popup_cost)
 def edge_popup_accuracy(
     start: Ticket,
-    data: Data,
+    data: DataLike,
     recipe: Recipe,
     *,
     keep: float = 0.5,
@@ -75,6 +76,7 @@ def edge_popup_accuracy(
 
     The arguments and errors are as there.
     """
+    data = load_data(data)
     state = learned_edge_popup(start, data, recipe, keep, noise, device, mode, watch)
     mask = popped_up(scores_of(state, start), keep)
     return _accuracy_of(start, data, recipe, state, device, mode)(mask, False)
@@ -83,7 +85,7 @@ def edge_popup_accuracy(
 @declare("supermask-accuracy", cost=_supermask_cost)
 def supermask_accuracy(
     start: Ticket,
-    data: Data,
+    data: DataLike,
     recipe: Recipe,
     *,
     dynamic_scaling: bool = False,
@@ -99,6 +101,7 @@ def supermask_accuracy(
     The other arguments and errors are as there. With ``dynamic_scaling`` each mask's layers are scaled by
     their own number of weights.
     """
+    data = load_data(data)
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
         raise RecipeError(f"draws is {draws!r}; it must be a whole number, at least 1")
     state = learned_supermask(start, data, recipe, dynamic_scaling, noise, device, mode, watch)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from tombola.cost import Cost, Outline, Size, forward
-from tombola.data.imageset import Data
+from tombola.data.imageset import DataLike
+from tombola.data.load import load_data
 from tombola.errors import RecipeError, TicketError
 from tombola.measures.example_scores import ExampleScores
 from tombola.measures.predictions import logits_of
@@ -30,7 +31,7 @@ def _predictions_cost(runs: Sequence[Outline], data: Size) -> Cost:
 @declare("memorization", cost=_predictions_cost)
 def memorization(
     runs: Sequence[Run],
-    data: Data,
+    data: DataLike,
     *,
     share: float = 0.7,
     seeds: Sequence[int] | None = None,
@@ -55,6 +56,7 @@ def memorization(
     Raises :class:`~tombola.errors.RecipeError` for other than as many parts as runs, two or more, and
     :class:`~tombola.errors.TicketError` for a run that diverged or was trained on another number of images.
     """
+    data = load_data(data)
     if selections is None:
         numbers = range(len(runs)) if seeds is None else seeds
         selections = [random_selection(data, share=share, seed=number) for number in numbers]

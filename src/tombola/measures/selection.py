@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from tombola.cost import Cost, Size
-from tombola.data.imageset import Data
+from tombola.data.imageset import Data, DataLike
+from tombola.data.load import load_data
 from tombola.data.subsets import class_counts, rounded_half_up, take
 from tombola.errors import DataError, unknown
 from tombola.measures.example_scores import ExampleScores
@@ -68,7 +69,7 @@ def selected_cost(data: Size, share: float) -> Cost:
 @declare("select-by-score", stored=False, cost=selected_cost)
 def select_by_score(
     scores: ExampleScores,
-    data: Data,
+    data: DataLike,
     *,
     share: float,
     keep: Keep = "hard",
@@ -91,6 +92,7 @@ def select_by_score(
     Raises :class:`~tombola.errors.DataError` for shares out of range, for a class that would be left without
     an image where balanced, for scores of another number of images, and for unknown (NaN) scores.
     """
+    data = load_data(data)
     if keep not in get_args(Keep):
         raise DataError(unknown("end to keep", str(keep), get_args(Keep)))
     if len(scores.values) != len(data.train):
@@ -126,7 +128,7 @@ def select_by_score(
 
 
 @declare("random-selection", stored=False, cost=selected_cost)
-def random_selection(data: Data, *, share: float, balanced: bool = False, seed: int = 0) -> Selection:
+def random_selection(data: DataLike, *, share: float, balanced: bool = False, seed: int = 0) -> Selection:
     """Train images at random, without replacement: the baseline of selections, and of
     :func:`~tombola.memorization`.
 
@@ -135,6 +137,7 @@ def random_selection(data: Data, *, share: float, balanced: bool = False, seed: 
 
     Raises :class:`~tombola.errors.DataError` for a share out of range.
     """
+    data = load_data(data)
     check_share(share)
     words = generator("random selection", seed).bit_generator.random_raw(len(data.train))
     ranked = torch.from_numpy(np.argsort(words, kind="stable"))
@@ -180,7 +183,7 @@ def _selected_cost(selection: Size) -> Cost:
 
 
 @declare("selected", stored=False, cost=_selected_cost)
-def selected(data: Data, selection: Selection) -> Data:
+def selected(data: DataLike, selection: Selection) -> Data:
     """The data with the selected train images only, in their old order; test split and normalisation stay.
 
     A training on it has fewer steps an epoch. Paul et al. (2021) train subsets for as many steps as all of
@@ -188,6 +191,7 @@ def selected(data: Data, selection: Selection) -> Data:
 
     Raises :class:`~tombola.errors.DataError` for a selection from another number of images.
     """
+    data = load_data(data)
     if selection.images != len(data.train):
         raise DataError(
             f"the selection is of {selection.images:,} images, but {data.name} has {len(data.train):,} train "

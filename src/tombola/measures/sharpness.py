@@ -14,7 +14,8 @@ from torch import Tensor
 
 from tombola import seeds
 from tombola.cost import Cost, Outline, Size
-from tombola.data.imageset import Data
+from tombola.data.imageset import DataLike
+from tombola.data.load import load_data
 from tombola.errors import RecipeError
 from tombola.measures.loss_surface import LossSurface, surface_cost
 from tombola.measures.parts import Split
@@ -53,7 +54,7 @@ def _box_cost(subject: Outline, data: Size, split: str, iterations: int) -> Cost
 @declare("box-sharpness", cost=_box_cost)
 def box_sharpness(
     subject: Ticket | Run,
-    data: Data,
+    data: DataLike,
     *,
     epsilon: float = 1e-3,
     subspace: int | None = None,
@@ -81,6 +82,7 @@ def box_sharpness(
     Raises :class:`~tombola.errors.TicketError` for a run that diverged, and
     :class:`~tombola.errors.RecipeError` for an option out of range.
     """
+    data = load_data(data)
     if not 0 < epsilon < 1:
         raise RecipeError(f"epsilon is {epsilon}; it must lie between 0 and 1, such as 1e-3")
     if iterations < 1:
@@ -148,7 +150,7 @@ def _sam_cost(subject: Outline, data: Size, split: str) -> Cost:
 @declare("sam-sharpness", cost=_sam_cost)
 def sam_sharpness(
     subject: Ticket | Run,
-    data: Data,
+    data: DataLike,
     *,
     rho: float = 0.05,
     adaptive: bool = False,
@@ -167,6 +169,7 @@ def sam_sharpness(
     Raises :class:`~tombola.errors.TicketError` for a run that diverged, and
     :class:`~tombola.errors.RecipeError` for a rho that is not above 0.
     """
+    data = load_data(data)
     if not 0 < rho < float("inf"):
         raise RecipeError(f"rho is {rho}; it must be above 0, such as 0.05")
     where = resolve_device(device)

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from tombola import seeds
 from tombola.cost import HEADER_BYTES, RESULT_BYTES, Cost, Outline, Size
-from tombola.data.imageset import Data
+from tombola.data.imageset import Data, DataLike
+from tombola.data.load import load_data
 from tombola.errors import RecipeError, TicketError
 from tombola.pruning.allocation import nearest_count
 from tombola.pruning.at_initialization import check_dense, warn_of_collapse
@@ -34,6 +35,7 @@ from tombola.ticket import State, Ticket
 from tombola.training.checkpoint import Watch
 from tombola.training.device import Mode
 from tombola.training.estimate import train_cost
+from tombola.training.length import place_of, steps_of_epoch
 from tombola.training.loop import train_until
 from tombola.training.recipe import Recipe
 
@@ -51,7 +53,7 @@ def _edge_popup_cost(start: Outline, data: Size, recipe: Recipe, keep: float) ->
 @declare("edge-popup", cost=_edge_popup_cost)
 def edge_popup(
     start: Ticket,
-    data: Data,
+    data: DataLike,
     recipe: Recipe,
     *,
     keep: float = 0.5,
@@ -86,6 +88,7 @@ def edge_popup(
     :class:`~tombola.errors.RecipeError` for a keep out of range or that leaves nothing of a layer, and what
     ``train`` raises.
     """
+    data = load_data(data)
     scores = scores_of(learned_edge_popup(start, data, recipe, keep, noise, device, mode, watch), start)
     ticket = _ticket_under(start, popped_up(scores, keep), scores)
     return replace(ticket, density=start.density * keep)
@@ -94,7 +97,7 @@ def edge_popup(
 @declare("supermask", cost=_learning_cost)
 def supermask(
     start: Ticket,
-    data: Data,
+    data: DataLike,
     recipe: Recipe,
     *,
     dynamic_scaling: bool = False,
@@ -127,6 +130,7 @@ def supermask(
 
     Raises :class:`~tombola.errors.TicketError` for a start that is sparse already, and what ``train`` raises.
     """
+    data = load_data(data)
     if draw is not None and (isinstance(draw, bool) or not isinstance(draw, int) or draw < 0):
         raise RecipeError(f"draw is {draw!r}; it must be a whole number from 0 on, or None for the likeliest")
     state = learned_supermask(start, data, recipe, dynamic_scaling, noise, device, mode, watch)
@@ -209,7 +213,8 @@ def learned_state(
     """The state of the masked network of a start after the whole recipe, from the first scores."""
     masked = masked_start(start, rule, first)
     streams = Streams.of(noise, start.round)
-    with train_until(masked, data, recipe, (recipe.epochs, 0), streams, device, mode, watch) as training:
+    end = place_of(recipe.epochs, steps_of_epoch(len(data.train), recipe.batch_size))
+    with train_until(masked, data, recipe, end, streams, device, mode, watch) as training:
         return training.engine.flat_network.state()
 
 
