@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -19,11 +18,7 @@ from tombola.cli.imports import import_files, split_imports
 from tombola.errors import JobError
 
 if TYPE_CHECKING:
-    from tombola.lab.job import Job
-    from tombola.lab.store import Store as StoreFolder
     from tombola.registry import Declaration
-    from tombola.ticket import Ticket
-    from tombola.training.run import Run
 
 COMMAND = "measure"
 Recompute = Annotated[
@@ -133,6 +128,7 @@ def _is_one(hint: Any) -> bool:
 def _compute(declared: Declaration, values: dict[str, Any]) -> None:
     """Compute a measure as a job and print its numbers."""
     from tombola.lab.arguments import job_signature
+    from tombola.lab.evaluate import subject_of
     from tombola.lab.execute import Settings
     from tombola.lab.job import job
     from tombola.lab.lab import Lab
@@ -161,29 +157,3 @@ def _compute(declared: Declaration, values: dict[str, Any]) -> None:
         say(console, f"failed: {failures}")
     for key, number in numbers_of(result).items():
         say(console, f"{key or 'value'}: {number:g}")
-
-
-def subject_of(
-    store: StoreFolder, measure: str, key: str, text: str, kinds: tuple[type, ...]
-) -> Job | Ticket | Run:
-    """A finished job, or a ticket or run out of a file."""
-    from tombola import files
-    from tombola.lab.evaluate import finished_job
-    from tombola.lab.job import result_type
-    from tombola.ticket import Ticket
-    from tombola.training.run import Run
-
-    wanted = " or ".join(kind.__name__.lower() for kind in kinds)
-    if Path(text).is_file():
-        loaded = (Run if files.file_kind(text) == "tombola.run/1" else Ticket).load(text)
-        if not isinstance(loaded, kinds):
-            raise JobError(
-                f"{measure}: {key} wants a {wanted}; {text} holds a {type(loaded).__name__.lower()}"
-            )
-        return loaded
-    finished = finished_job(store, text)
-    if result_type(finished.declaration) not in kinds:
-        gives = finished.declaration.name
-        remedy = "; tombola ls --function prune lists tickets" if Ticket in kinds else ""
-        raise JobError(f"{measure}: {key} wants a {wanted}; job {finished.name[:12]} is of {gives}{remedy}")
-    return finished

@@ -14,8 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from tombola import files
 from tombola.data.imageset import Data
-from tombola.errors import NetworkError, StoreError, TicketError, TombolaError, Undeclared, reason
+from tombola.errors import JobError, NetworkError, StoreError, TicketError, TombolaError, Undeclared, reason
 from tombola.lab.description import calls, parents
 from tombola.lab.job import Job, call, checked_description, described_function, result_type
 from tombola.lab.objects import stored_data, stored_object
@@ -58,6 +59,34 @@ def finished_job(store: Store, prefix: str) -> Job:
     """
     description = checked_description(store, store.find(prefix))
     return Job(described_function(description), description["arguments"])
+
+
+def run_or_ticket(path: str) -> Run | Ticket:
+    """The run or ticket that a file holds."""
+    return (Run if files.file_kind(path) == "tombola.run/1" else Ticket).load(path)
+
+
+def subject_of(
+    store: Store, measure: str, key: str, text: str, kinds: tuple[type, ...]
+) -> Job | Ticket | Run:
+    """A finished job by the beginning of its name, or a ticket or run out of a file.
+
+    measure, key: what takes it, for the :class:`~tombola.errors.JobError` for one of none of these kinds.
+    """
+    wanted = " or ".join(kind.__name__.lower() for kind in kinds)
+    if Path(text).is_file():
+        loaded = run_or_ticket(text)
+        if not isinstance(loaded, kinds):
+            raise JobError(
+                f"{measure}: {key} wants a {wanted}; {text} holds a {type(loaded).__name__.lower()}"
+            )
+        return loaded
+    finished = finished_job(store, text)
+    if result_type(finished.declaration) not in kinds:
+        gives = finished.declaration.name
+        remedy = "; tombola ls --function prune lists tickets" if Ticket in kinds else ""
+        raise JobError(f"{measure}: {key} wants a {wanted}; job {finished.name[:12]} is of {gives}{remedy}")
+    return finished
 
 
 def evaluate(store: Store, description: Mapping[str, Any], runtime: Mapping[str, Any]) -> Any:
