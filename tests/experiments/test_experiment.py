@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from torch import Tensor
 
@@ -158,6 +159,26 @@ def test_a_list_of_milestones_is_one_recipe_and_a_list_of_lists_several() -> Non
     assert [recipe.milestones for _, recipe in two.recipes()] == [(1,), ("9it", "12it")]
     assert [item.key.get("milestones") for item in items_of(two)] == ["[1]", '["9it", "12it"]']
     assert "milestones 1 and 9it, 12it" in two.about
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    plain = Experiment(
+        "mine", recipe={**QUICK, "lr": [0.1, 0.2]}, rounds=3, rewind=[0, 1], seeds=[2, 4],
+        fraction=[0.5, 0.25, 0.2], copies=2, copies_at=[0, 1],
+    )  # fmt: skip
+    same = Experiment(
+        "mine",
+        recipe={"epochs": np.int64(2), "batch_size": np.int32(400), "lr": np.array([0.1, 0.2])},
+        rounds=np.int64(3),  # type: ignore[arg-type]
+        rewind=np.arange(2),  # type: ignore[arg-type]
+        seeds=np.array([2, 4]),  # type: ignore[arg-type]
+        fraction=[np.float64(0.5), 0.25, 0.2],
+        copies=np.uint8(2),  # type: ignore[arg-type]
+        copies_at=[np.int64(0), np.int64(1)],  # type: ignore[list-item]
+    )
+    assert same == plain
+    with pytest.raises(TombolaError, match="mine: rounds is True; it must be a whole number"):
+        Experiment("mine", recipe=QUICK, rounds=np.bool_(True))  # type: ignore[arg-type]
 
 
 def test_causes_of_noise_have_numbers_of_their_own_in_chains_of_every_seed() -> None:

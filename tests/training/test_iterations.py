@@ -21,6 +21,7 @@ from tombola.training import engines
 from tombola.training.checkpoint import Checkpoint, Checkpoints, Watch
 from tombola.training.estimate import pretrain_cost, train_cost
 from tombola.training.run import Epoch
+from tombola.training.trunk import trunk
 
 Same = Callable[..., bool]
 STEPS = 12  # of an epoch of the digits in batches of 100, the last of 98
@@ -267,6 +268,8 @@ def test_lengths_that_do_not_fit_these_epochs_are_refused_before_the_first_step(
         tb.train(start, digits, recipe_of("800000it"))
     with pytest.raises(RecipeError, match="rewind is to iteration 24, but the recipe has 20, 12 an epoch;"):
         tb.pretrain(start, digits, recipe_of("20it"), epochs=2)
+    with pytest.raises(RecipeError, match="rewind is to iteration 24, but the recipe has 20, 12 an epoch;"):
+        trunk(start, digits, recipe_of("20it"), epochs=2)
     ticket = tb.pretrain(start, digits, recipe_of("20it"), epochs="19it")
     words = "taken at iteration 19, but the recipe has 19 iterations, 12 an epoch; rewind to an earlier one"
     for call in (tb.train, lambda *arguments: tb.imp(*arguments, rounds=1)):

@@ -205,5 +205,5 @@ def test_every_round_of_a_search_has_the_teacher(
     by_hand = tb.train(tb.prune(rounds[0]), digits, DISTILLED, teacher=run)
     assert same_run(rounds[0], tb.train(start, digits, DISTILLED, teacher=run))
     assert same_run(rounds[1], by_hand)
-    with pytest.raises(RecipeError, match="teacher, which is given in Python"):
+    with pytest.raises(RecipeError, match="needs a teacher; give a finished run or ticket, teacher="):
         imp_jobs("convnet", "digits", DISTILLED, rounds=1)

@@ -10,7 +10,6 @@ import tyro
 from tombola.cli.arguments import Imports, Store
 from tombola.cli.console import InertConsole, say
 from tombola.cli.imports import import_files
-from tombola.cli.measure import subject_of
 
 
 def convert(
@@ -35,6 +34,7 @@ def convert(
 ) -> None:
     """Write a finished run or ticket as a file that PyTorch, safetensors or ONNX read."""
     from tombola.exchange import exports
+    from tombola.lab.finished import subject_of
     from tombola.lab.job import Job
     from tombola.lab.lab import Lab
     from tombola.ticket import Ticket

@@ -11,6 +11,7 @@ from tombola.cli.arguments import CheckpointEvery, Device, Imports, Mode, Store,
 from tombola.cli.console import InertConsole, check_writable, say
 from tombola.cli.imports import import_files
 from tombola.cli.own import write_page
+from tombola.cli.scales import existing_store
 from tombola.cli.stop import StopAfter, begin_stop, unfinished
 from tombola.training.recipe import Recipe
 
@@ -67,6 +68,14 @@ def imp(
         str | None,
         tyro.conf.arg(help="Initialisation: pytorch, kaiming-normal, ...; default: the network's own."),
     ] = None,
+    teacher: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="JOB|FILE",
+            help="Of loss distillation: a finished run or ticket by name or its beginning, or a file.",
+            help_behavior_hint="",
+        ),
+    ] = None,
     import_: Imports = (),
     recipe: Recipe = Recipe(),  # noqa: B008 (frozen)
     store: Store = None,
@@ -90,6 +99,7 @@ def imp(
     from tombola.lab.job import all_needed
     from tombola.lab.lab import Lab
     from tombola.lab.progress import RoundTable
+    from tombola.lab.teacher import named_teacher
     from tombola.pruning.prune import Pruning
     from tombola.table.number import many
 
@@ -100,11 +110,12 @@ def imp(
     pruning = Pruning(
         fraction[0] if len(fraction) == 1 else fraction, scope, exclude, score, same_sign, invert, rewinding
     )
+    taught_by = None if teacher is None else named_teacher(existing_store(store), teacher)
     # Refused here, in words without the name that an experiment puts before its own.
-    check_chain(recipe, rounds, rewind, pruning)
+    check_chain(recipe, rounds, rewind, pruning, taught_by, data)
     experiment = Experiment(
         "chain", [network], [data], recipe, rounds=rounds, rewind=rewind, same_noise=same_noise, seeds=[seed],
-        init=init, order_noise=order_noise, augmentation_noise=augmentation_noise,
+        init=init, order_noise=order_noise, augmentation_noise=augmentation_noise, teacher=taught_by,
         title=f"A pruning chain of {network} on {data}", **vars(pruning),
     )  # fmt: skip
     (chain,) = experiment.chains()

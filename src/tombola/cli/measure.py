@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -20,11 +19,7 @@ from tombola.cli.optional import OPTIONAL
 from tombola.errors import JobError
 
 if TYPE_CHECKING:
-    from tombola.lab.job import Job
-    from tombola.lab.store import Store as StoreFolder
     from tombola.registry import Declaration
-    from tombola.ticket import Ticket
-    from tombola.training.run import Run
 
 COMMAND = "measure"
 Recompute = Annotated[
@@ -40,7 +35,6 @@ Csv = Annotated[
 ]
 _OWN = ("store", "device", "mode", "recompute", "csv")
 _STDOUT = Path("-")
-_IN_WORDS = {"ExampleScores": "job of scores, such as example-scores gives"}
 
 
 def measure(
@@ -150,6 +144,7 @@ def _compute(declared: Declaration, values: dict[str, Any]) -> None:
     from tombola.disk import write_whole
     from tombola.lab.arguments import job_signature
     from tombola.lab.execute import Settings
+    from tombola.lab.finished import subject_of
     from tombola.lab.job import job, result_type
     from tombola.lab.lab import Lab
     from tombola.lab.recompute import remove_jobs
@@ -191,29 +186,3 @@ def _compute(declared: Declaration, values: dict[str, Any]) -> None:
     if csv is not None:
         write_whole(csv, result.csv().encode())
         say(console, f"written: {csv}")
-
-
-def subject_of(
-    store: StoreFolder, measure: str, key: str, text: str, kinds: tuple[type, ...]
-) -> Job | Ticket | Run:
-    """A finished job, or a ticket or run out of a file."""
-    from tombola import files
-    from tombola.lab.finished import finished_job
-    from tombola.lab.job import result_type
-    from tombola.ticket import Ticket
-    from tombola.training.run import Run
-
-    wanted = " or ".join(_IN_WORDS.get(kind.__name__, kind.__name__.lower()) for kind in kinds)
-    if Path(text).is_file():
-        loaded = (Run if files.file_kind(text) == "tombola.run/1" else Ticket).load(text)
-        if not isinstance(loaded, kinds):
-            raise JobError(
-                f"{measure}: {key} wants a {wanted}; {text} holds a {type(loaded).__name__.lower()}"
-            )
-        return loaded
-    finished = finished_job(store, text)
-    if result_type(finished.declaration) not in kinds:
-        gives = finished.declaration.name
-        remedy = "; tombola ls --function prune lists tickets" if Ticket in kinds else ""
-        raise JobError(f"{measure}: {key} wants a {wanted}; job {finished.name[:12]} is of {gives}{remedy}")
-    return finished

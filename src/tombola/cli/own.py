@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 from tombola.cli.arguments import Numbers
 from tombola.cli.console import InertConsole, check_writable, say
+from tombola.cli.scales import existing_store
 from tombola.cli.stop import raise_left
 from tombola.errors import ExperimentError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from tombola.lab.deadline import Stop
     from tombola.lab.execute import Settings
     from tombola.lab.lab import Lab
+    from tombola.lab.store import Store as StoreFolder
 
 
 class Runners(TypedDict, total=False):
@@ -57,12 +59,15 @@ def own_paths(
     return [Path(name) for name in own]
 
 
-def read_files(paths: Sequence[Path]) -> tuple[list[ExperimentFile], list[Bound]]:
-    """The files of the user's own, and their experiments with everything that they measure."""
+def read_files(paths: Sequence[Path], store: StoreFolder | None) -> tuple[list[ExperimentFile], list[Bound]]:
+    """The files of the user's own, and their experiments with everything that they measure.
+
+    store: in which a teacher that is named is found; None where there is none yet.
+    """
     from tombola.experiments.from_file import read_all_experiments
 
     files = read_all_experiments(paths)
-    return files, [experiment.at() for file in files for experiment in file.experiments]
+    return files, [experiment.at(store) for file in files for experiment in file.experiments]
 
 
 def run_own(
@@ -84,7 +89,7 @@ def run_own(
     from tombola.lab.progress import Bar
     from tombola.lab.user_code import put_file
 
-    files, experiments = read_files(paths)
+    files, experiments = read_files(paths, existing_store(store))
     lab = Lab(store, settings=settings, **runners)
     code = tuple(put_file(lab.store, path) for file in files for path in file.code)
     lab.settings = replace(settings, files=code)
@@ -103,7 +108,7 @@ def report_own(paths: Sequence[Path], out: Path, lab: Lab, *, page_only: bool = 
     from tombola.experiments.bound import jobs_behind
     from tombola.lab.staleness import warn_stale
 
-    _, experiments = read_files(paths)
+    _, experiments = read_files(paths, lab.store)
     warn_stale(lab.store, jobs_behind(experiments), {})
     check_writable(out)
     # The page first: what reads the tables may close them before their end.

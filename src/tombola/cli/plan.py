@@ -76,7 +76,7 @@ def plan(
         place = resolve_device(device)
         left_out: list[str] = []
         if own := own_paths(names, all, scale, numbers):
-            _, bound = read_files(own)
+            _, bound = read_files(own, existing_store(store))
             scale_words = ""
         else:
             work = PaperJobs(asked_scale(scale, numbers))

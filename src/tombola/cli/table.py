@@ -105,7 +105,7 @@ def _own_experiments(lab: Lab, path: Path) -> list[Bound]:
     from tombola.experiments.bound import jobs_behind
     from tombola.lab.staleness import warn_stale
 
-    _, experiments = read_files([path])
+    _, experiments = read_files([path], lab.store)
     warn_stale(lab.store, jobs_behind(experiments), {})
     return experiments
 

@@ -23,13 +23,19 @@ def train_images(data: object) -> int | None:
 
     That is so for a local folder, a hub data set outside the catalogue, and the data of a job not yet run.
     """
+    size = known_size(data)
+    return None if size is None else size.train
+
+
+def known_size(data: object) -> Size | None:
+    """The size of a call's ``data`` argument; None where only loading it would tell."""
     if isinstance(data, Data):
-        return len(data.train)
+        return Size(len(data.train), len(data.test), data.classes)
     if not isinstance(data, str | os.PathLike):
         return None
     if data == "digits":
-        return SIZES["digits"].train
+        return SIZES["digits"]
     origin = origin_of(data)
     if origin.folder is not None:
         return None
-    return next((SIZES[name].train for name, entry in CATALOGUE.items() if entry is origin.entry), None)
+    return next((SIZES[name] for name, entry in CATALOGUE.items() if entry is origin.entry), None)

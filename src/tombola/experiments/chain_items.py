@@ -212,7 +212,10 @@ def _runs(
         # The chain's own training is the first copy, for its noise is the seed.
         noises = range(seed, seed + experiment.copies)
         ticket = chain[number].arguments["ticket"]
-        runs = copies(job, ticket, point.data, point.recipe, noises=noises, differ_in=differ_in)
+        runs = copies(
+            job, ticket, point.data, point.recipe, noises=noises, differ_in=differ_in,
+            teacher=experiment.teacher_of(point),
+        )  # fmt: skip
         return [as_job(run) for run in runs]
     if between == ROUNDS:
         if point.search is not None or point.control is not None:

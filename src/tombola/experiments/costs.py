@@ -98,10 +98,12 @@ class Costs:
             return tuple(self._planned(job, item, item_hint(hint, index)) for index, item in enumerate(value))
         if not isinstance(value, dict):
             return from_json(value, hint)
+        if "job" in value:  # gone from the store that a finished job was read from
+            return Outline()
         if value.keys() == {"data"}:
             return self._size(value["data"], job.data)
         if value.keys() == {"value", "type"}:
-            return _outline(job.values[value["value"]])
+            return _outline(job.values[value["value"]]) if value["value"] in job.values else Outline()
         if hint is not Recipe:
             return from_json(value, hint)
         if id(value) not in self._recipes:
@@ -110,6 +112,8 @@ class Costs:
 
     def _size(self, name: str, sources: Mapping[str, str | Data]) -> Size:
         if name not in self._sizes:
+            if name not in sources:  # of a finished job, read from a store
+                return Size(0, 0, 0)
             data = load_data(sources[name])
             self._sizes[name] = Size(len(data.train), len(data.test), data.classes)
         return self._sizes[name]

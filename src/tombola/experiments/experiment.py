@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeGuard, TypeVar
 
+import numpy
+
 from tombola.data.augmentation import Augmentation
 from tombola.data.imageset import Data
 from tombola.declarations import as_written
@@ -27,6 +29,8 @@ from tombola.experiments.searches import CONTROLS, Search, control_of, searches_
 from tombola.lab import call_values
 from tombola.lab.chains import as_job, imp_jobs, training_job
 from tombola.lab.job import Job
+from tombola.lab.store import Store
+from tombola.lab.teacher import Teacher, axes_of, named_teacher
 from tombola.measures.instability import DIFFERENCES, Difference
 from tombola.pruning.allocation import Scope
 from tombola.pruning.prune import REWINDINGS, Pruning, Rewinding
@@ -34,8 +38,10 @@ from tombola.pruning.scores import DEFAULT, written_score
 from tombola.seeds import NOISES
 from tombola.table.key import ITERATIONS, Baseline, Key, Scalar, sparsity_of
 from tombola.table.number import many
+from tombola.ticket import Ticket
 from tombola.training.length import Length, is_length, iterations_of, length_text, place_text, written_length
 from tombola.training.recipe import Recipe, has_momentum
+from tombola.training.run import Run
 
 T = TypeVar("T")
 Measures = Sequence[str] | Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]
@@ -99,6 +105,8 @@ class Experiment:
     same_noise: whether every round sees the noise of round 0 again.
     order_noise, augmentation_noise: numbers of the two causes of the noise apart, as for
         :func:`~tombola.train`, the same for every seed; None for that of the seed.
+    teacher: what recipes of loss ``"distillation"`` learn from, late rewinding included: the job of a run or
+        ticket, one of these itself, or as text the beginning of the name of a finished job, or a file.
 
     Raises :class:`~tombola.errors.ExperimentError` for fields that do not fit.
     """
@@ -131,24 +139,32 @@ class Experiment:
     searches: Measures = ()
     controls: Sequence[Baseline] = ()
     compared_at: Sequence[int] | None = None
+    teacher: Teacher | str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name or self.name != os.path.basename(self.name):
             raise ExperimentError(
                 f"an experiment is called {self.name!r}; its name must do as the name of a file"
             )
+        for name in (*_NUMBERS, *NOISES):
+            object.__setattr__(self, name, _as_pythons(getattr(self, name)))
         self._check_subjects()
         self._check_measures()
         self._write_lengths()
         self._check_recipe()
         self._check_numbers()
+        self._check_teacher()
 
-    def at(self) -> Bound:
+    def at(self, store: Store | None = None) -> Bound:
         """Everything that it measures, as jobs, and how it is shown.
+
+        store: where a teacher that goes by its name is found, such as ``lab.store``.
 
         Raises what :func:`~tombola.lab.chains.imp_jobs` and :func:`~tombola.lab.job.job` raise, and
         :class:`~tombola.errors.ExperimentError` for a measure of something else than runs or tickets.
         """
+        if isinstance(self.teacher, str):
+            return self.with_teacher(store).at()
         return Bound(
             name=self.name,
             title=self.title or self.name,
@@ -158,12 +174,31 @@ class Experiment:
             budget=f"{self._budgets()}, {self._seeds()}",
         )
 
-    def chains(self) -> list[list[Job]]:
+    def chains(self, store: Store | None = None) -> list[list[Job]]:
         """The trainings of each chain, the first of them dense; by configuration, and in each by seed.
+
+        store: as for :meth:`at`.
 
         Raises as :func:`~tombola.lab.chains.imp_jobs`.
         """
+        if isinstance(self.teacher, str):
+            return self.with_teacher(store).chains()
         return [self._chain(point, seed) for point in self._grid() for seed in self.seed_numbers]
+
+    def with_teacher(self, store: Store | None) -> Experiment:
+        """The same with its teacher found by its name in a store; without one only a file is found.
+
+        Raises :class:`~tombola.errors.JobError` if there is none of that name, or several.
+        """
+        if not isinstance(self.teacher, str):
+            return self
+        return dataclasses.replace(self, teacher=named_teacher(store, self.teacher))
+
+    def teacher_of(self, point: GridPoint) -> Teacher | None:
+        """What a configuration learns from: nothing but where it distils."""
+        if point.recipe.loss != "distillation" or isinstance(self.teacher, str):
+            return None
+        return self.teacher
 
     @property
     def about(self) -> str:
@@ -180,9 +215,14 @@ class Experiment:
             if name != "epochs" and not (name == "momentum" and self._choices("optimizer") == ["adamw"])
         ]
         init = f" The first weights are drawn by the scheme {self.init}." if self.init else ""
+        taught = ""
+        if self.teacher is not None:
+            axes = {"teacher_job": self.teacher} if isinstance(self.teacher, str) else axes_of(self.teacher)
+            network = f", a {axes['teacher']}" if axes.get("teacher") not in (None, "own") else ""
+            taught = f" The teacher of distillation is {axes['teacher_job']}{network}."
         return (
             f"{_listed(list(self.networks))} on {_listed(list(map(_name_of, self.data)))}, trained for "
-            f"{self._budgets()} with {', '.join(recipe)}.{init}"
+            f"{self._budgets()} with {', '.join(recipe)}.{taught}{init}"
         )
 
     def _prunings(self) -> str:
@@ -371,6 +411,7 @@ class Experiment:
         noises: dict[str, Any] = {
             "same_noise": self.same_noise, "seed": seed, "order_noise": self.order_noise,
             "augmentation_noise": self.augmentation_noise,
+            "teacher": self.teacher_of(point),
         }  # fmt: skip
         chain = imp_jobs(
             point.network, point.data, point.recipe, rounds=self.rounds, rewind=point.rewind, init=self.init,
@@ -443,6 +484,8 @@ class Experiment:
             if (value := getattr(self, name)) != getattr(Experiment, name)
         ]
         more += self._causes.items()
+        if (teacher := self.teacher_of(point)) is not None:
+            more += axes_of(teacher).items()
         momentum = point.recipe.momentum if has_momentum(point.recipe.optimizer) else None
         return Key(
             metric="", network=point.network, dataset=_name_of(point.data), momentum=momentum,
@@ -455,8 +498,8 @@ class Experiment:
         usual = Recipe()
         for name, value in vars(point.recipe).items():
             in_iterations = name == "epochs" and iterations_of(value) is not None
-            told = name not in _IN_KEY and value != getattr(usual, name)
-            if (told or in_iterations) and name not in point.varied:
+            unusual = name not in _IN_KEY and value != getattr(usual, name)
+            if (unusual or in_iterations) and name not in point.varied:
                 yield _recipe_axis(name, value)
 
     def _check_subjects(self) -> None:
@@ -617,6 +660,22 @@ class Experiment:
                     f"themselves; leave out {name}, or copies from between"
                 )
 
+    def _check_teacher(self) -> None:
+        """Refuse what is no teacher, or one that no recipe learns from."""
+        if self.teacher is None:
+            return
+        if not isinstance(self.teacher, str | Job | Run | Ticket):
+            raise ExperimentError(
+                f"{self.name}: teacher is {self.teacher!r:.60}; give a run, a ticket, the job of one, or "
+                "the name of a finished job"
+            )
+        losses = {recipe.loss for _, recipe in self.recipes()}
+        if "distillation" not in losses:
+            raise ExperimentError(
+                f"{self.name}: a teacher is given, but loss is {_listed(sorted(losses))}; "
+                "use loss 'distillation'"
+            )
+
     def _check_pruning(self) -> None:
         """Refuse prunings that there are not."""
         for key in ("same_sign", "invert", "same_noise"):
@@ -667,6 +726,8 @@ RECIPE_WORDS = {"batch_size": "batch size", "lr": "learning rate"}
 _ALWAYS_TOLD = ("epochs", "lr", "momentum", "batch_size", "weight_decay", "schedule")
 _IN_KEY = ("epochs", "momentum", "batch_size")
 """Fields of a recipe that are fields of a key or its budget."""
+_NUMBERS = ("recipe", "rounds", "rewind", "fraction", "seeds", "copies", "copies_at")
+"""Fields that are numbers or have them."""
 _LENGTHS = ("epochs", "warmup", "milestones")
 _LISTS = ("milestones", "betas")
 """Fields of a recipe whose single value is a list."""
@@ -691,7 +752,10 @@ def _lengths_text(lengths: Sequence[Length]) -> str:
 
 def _listed(values: Sequence[object], word: str = "and") -> str:
     """Values with a word before the last: "0.0 and 0.9"."""
-    texts = [", ".join(map(str, value)) if _is_list(value) else str(_in_words(value)) for value in values]
+    texts = [
+        ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(_in_words(value))
+        for value in values
+    ]
     return f" {word} ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))
 
 
@@ -710,6 +774,17 @@ def _recipe(values: Mapping[str, Any]) -> Recipe:
     if not isinstance(augmentation, Augmentation):
         raise TypeError(f"augmentation is {augmentation!r:.60}; give its fields by name")
     return Recipe(**{**values, "augmentation": augmentation})
+
+
+def _as_pythons(value: Any) -> Any:
+    """Numbers and arrays of numpy's as Python's, also within lists and mappings; anything else as it is."""
+    if isinstance(value, numpy.generic | numpy.ndarray):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return type(value)(map(_as_pythons, value))
+    if isinstance(value, Mapping):
+        return {name: _as_pythons(item) for name, item in value.items()}
+    return value
 
 
 def _several(choice: T | Sequence[T]) -> tuple[T, ...]:

@@ -10,8 +10,8 @@ from typing import Unpack
 
 from tombola.data.imageset import Data
 from tombola.data.sizes import train_images
-from tombola.errors import RecipeError
 from tombola.lab.job import Job, job
+from tombola.lab.teacher import Teacher, check_taught
 from tombola.networks.network import Network
 from tombola.networks.prunable import prunable_names
 from tombola.pruning.prune import Pruning, PruningOptions
@@ -34,6 +34,7 @@ def start_job(
     pretraining_noise: int | None = None,
     order_noise: int | None = None,
     augmentation_noise: int | None = None,
+    teacher: Teacher | None = None,
 ) -> Job:
     """The start of a chain: an initialisation, pretrained to the place ``rewind`` if that is not 0.
 
@@ -43,6 +44,7 @@ def start_job(
     pretraining_noise: number of the noise of the pretraining; by default the seed. Under the chain's own
         number a rewound dense training goes on as if there had been no rewinding (at momentum 0, to the bit).
     order_noise, augmentation_noise: numbers of its two causes apart, as for :func:`~tombola.train`.
+    teacher: of the pretraining, for a recipe of loss ``"distillation"``.
     """
     if isinstance(network, str):
         Network.of(network, channels=1, size=(1, 1), classes=1)  # refuses an unknown name
@@ -54,7 +56,7 @@ def start_job(
     noise = seed if pretraining_noise is None else pretraining_noise
     return job(
         pretrain, start, data, recipe, epochs=rewind, noise=noise, order_noise=order_noise,
-        augmentation_noise=augmentation_noise,
+        augmentation_noise=augmentation_noise, teacher=teacher,
     )  # fmt: skip
 
 
@@ -71,7 +73,7 @@ def imp_jobs(
     pretraining_noise: int | None = None,
     order_noise: int | None = None,
     augmentation_noise: int | None = None,
-    teacher: Job | None = None,
+    teacher: Teacher | None = None,
     **pruning: Unpack[PruningOptions],
 ) -> list[Job]:
     """The ``rounds + 1`` trainings of a pruning chain, the first of them dense.
@@ -80,11 +82,12 @@ def imp_jobs(
     seed: number of both the initialisation and the noise.
     init, pretraining_noise: as for :func:`start_job`.
     order_noise, augmentation_noise: of all trainings, and of the pretraining unless that has its own noise.
-    teacher: the job of a run or ticket, for a recipe of loss ``"distillation"``.
+    teacher: a run or ticket or the job of one, of all trainings and the pretraining, for a recipe of loss
+        ``"distillation"``. One of another number of classes is refused here if these are known.
     The other arguments are as for :func:`tombola.imp`.
     """
     settings = Pruning(**pruning)
-    check_chain(recipe, rounds, rewind, settings, teacher)
+    check_chain(recipe, rounds, rewind, settings, teacher, data)
     if settings.exclude:
         # Which weights there are does not depend on the images.
         module = Network.of(network, channels=3, size=(32, 32), classes=10).initialized(0)
@@ -92,7 +95,7 @@ def imp_jobs(
     causes = {"order_noise": order_noise, "augmentation_noise": augmentation_noise}
     start = start_job(
         network, data, recipe, rewind=rewind, seed=seed, init=init, pretraining_noise=pretraining_noise,
-        **(causes if pretraining_noise is None else {}),
+        teacher=teacher, **(causes if pretraining_noise is None else {}),
     )  # fmt: skip
     runs = chain(
         job, start, data, recipe, rounds=rounds, noise=seed, same_noise=same_noise, teacher=teacher,
@@ -120,21 +123,16 @@ def training_job(
 
 
 def check_chain(
-    recipe: Recipe, rounds: int, rewind: Length, pruning: Pruning, teacher: Job | None = None
+    recipe: Recipe,
+    rounds: int,
+    rewind: Length,
+    pruning: Pruning,
+    teacher: Teacher | None = None,
+    data: object = None,
 ) -> None:
-    """Raises RecipeError for a rewinding, a number of rounds or a loss that no such chain can have."""
+    """Raises RecipeError for a rewinding, a number of rounds or a teacher that no such chain can have."""
     check_rounds(rounds, pruning, _BEYOND)
-    if recipe.loss == "distillation":
-        if teacher is None:
-            raise RecipeError(
-                "loss 'distillation' needs a teacher, which is given in Python alone: "
-                "tombola.imp(..., teacher=run), or jobs of trainings with teacher="
-            )
-        if written_length(rewind) != 0:
-            raise RecipeError(
-                "pretraining has no teacher, so a chain of loss 'distillation' starts at its initialisation; "
-                "leave rewind out"
-            )
+    check_taught(recipe, teacher, data)
     if written_length(rewind) != 0:
         check_rewind(rewind, recipe)
 
@@ -156,7 +154,7 @@ def ticket_jobs(
     pretraining_noise: int | None = None,
     order_noise: int | None = None,
     augmentation_noise: int | None = None,
-    teacher: Job | None = None,
+    teacher: Teacher | None = None,
     **pruning: Unpack[PruningOptions],
 ) -> list[Job]:
     """The ``rounds + 1`` tickets of a mask search, the first of them its start.

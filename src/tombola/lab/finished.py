@@ -8,10 +8,12 @@ removed the ticket that is left of it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from tombola.errors import NetworkError, TicketError, TombolaError, Undeclared, reason
-from tombola.lab.job import Job, described_function, described_type
+from tombola import files
+from tombola.errors import JobError, NetworkError, TicketError, TombolaError, Undeclared, reason
+from tombola.lab.job import Job, described_function, described_type, result_type
 from tombola.lab.objects import start_is_gone
 from tombola.lab.results import Packed, unpack
 from tombola.lab.staleness import is_edited_network
@@ -21,6 +23,9 @@ from tombola.source import declared_here
 from tombola.ticket import Ticket
 from tombola.training.run import Run
 from tombola.untrusted import OTHER_FORM
+
+# What gives a kind of result, where its name alone does not say it.
+_IN_WORDS = {"ExampleScores": "job of scores, such as example-scores gives"}
 
 
 def load_result(store: Store, name: str) -> Any:
@@ -59,6 +64,34 @@ def finished_job(store: Store, prefix: str) -> Job:
     """
     description = store.checked_description(store.find(prefix))
     return Job(described_function(description), description["arguments"])
+
+
+def run_or_ticket(path: str) -> Run | Ticket:
+    """The run or ticket that a file holds."""
+    return (Run if files.file_kind(path) == "tombola.run/1" else Ticket).load(path)
+
+
+def subject_of(
+    store: Store, measure: str, key: str, text: str, kinds: tuple[type, ...]
+) -> Job | Ticket | Run:
+    """A finished job by the beginning of its name, or a ticket or run out of a file.
+
+    measure, key: what takes it, for the :class:`~tombola.errors.JobError` for one of none of these kinds.
+    """
+    wanted = " or ".join(_IN_WORDS.get(kind.__name__, kind.__name__.lower()) for kind in kinds)
+    if Path(text).is_file():
+        loaded = run_or_ticket(text)
+        if not isinstance(loaded, kinds):
+            raise JobError(
+                f"{measure}: {key} wants a {wanted}; {text} holds a {type(loaded).__name__.lower()}"
+            )
+        return loaded
+    finished = finished_job(store, text)
+    if result_type(finished.declaration) not in kinds:
+        gives = finished.declaration.name
+        remedy = "; tombola ls --function prune lists tickets" if Ticket in kinds else ""
+        raise JobError(f"{measure}: {key} wants a {wanted}; job {finished.name[:12]} is of {gives}{remedy}")
+    return finished
 
 
 def _unpacked(store: Store, name: str, packed: Packed, kind: Any) -> Any:

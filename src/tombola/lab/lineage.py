@@ -317,11 +317,14 @@ class Lineages:
             axes["pretraining_noise"] = relative(noise, start.seed)
         for name, number in _causes(arguments).items():
             axes[f"pretraining_{name}"] = relative(number, start.seed)
+        taught, taught_by = _taught(arguments.get("teacher"), self._first(arguments.get("teacher")))
+        axes |= {f"pretraining_{axis}": value for axis, value in taught.items()}
+        hidden = {f"pretraining_{axis}": value for axis, value in taught_by.items()}
         epochs = arguments.get("epochs", 2)
         place = epochs if isinstance(epochs, str) else whole(epochs) or 0
         return replace(
             start, rewind=place, pretraining=recipe_of(arguments), axes=axes,
-            hidden={**start.hidden, "pretraining_noise": whole(noise) or 0},
+            hidden={**start.hidden, "pretraining_noise": whole(noise) or 0, **hidden},
         )  # fmt: skip
 
     def _taken_at(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
@@ -425,6 +428,9 @@ class Lineages:
         if ticket.dataset is not None and data.dataset != ticket.dataset:
             axes["search_dataset" if ticket.prunings else "start_dataset"] = ticket.dataset
         taught, taught_by = _taught(arguments.get("teacher"), self._first(arguments.get("teacher")))
+        # A teacher that pretraining had too is told once.
+        told_twice = {f"pretraining_{axis}": value for axis, value in taught.items()}.items()
+        axes = {axis: value for axis, value in axes.items() if (axis, value) not in told_twice}
         return replace(
             ticket, dataset=data.dataset, training=recipe_of(arguments), noise=noise,
             causes=_causes(arguments), axes={**axes, **taught},

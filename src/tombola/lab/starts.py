@@ -58,7 +58,7 @@ def maker_of_start(store: Store, job: Job) -> Job | None:
     source = _source(store, _as_call(job))
     if source is None or source.name is None:
         return None
-    return source.job or _job(store, source.name)
+    return source.job or rebuilt_job(store, source.name)
 
 
 def maker_of_described_start(store: Store, description: Mapping[str, Any]) -> str | None:
@@ -117,7 +117,7 @@ def _stored_call(store: Store, name: str) -> _FollowedCall | None:
     return _FollowedCall(description["function"], description["arguments"], name)
 
 
-def _job(store: Store, name: str) -> Job:
+def rebuilt_job(store: Store, name: str) -> Job:
     """A finished job as a :class:`~tombola.lab.job.Job`, its parents too, as far as the store has them.
 
     Each is read and made once, after those behind it: a long chain must not hit the recursion limit.

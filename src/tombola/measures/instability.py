@@ -199,7 +199,7 @@ def _check_copies(runs: Sequence[Run], copies: Sequence[Run]) -> None:
         ends = first.history[-1].epoch, second.history[-1].epoch
         if ends[0] != ends[1]:
             raise RecipeError(
-                f"the runs end at epochs {ends[0]} and {ends[1]}; copies are trained by one recipe"
+                f"the runs end at epochs {ends[0]:.6g} and {ends[1]:.6g}; copies are trained by one recipe"
             )
 
 
@@ -223,6 +223,7 @@ def noise_copies(
     *,
     noises: Sequence[int] = (1, 2, 3),
     differ_in: Difference = "noise",
+    teacher: Run | Ticket | None = None,
     device: str | torch.device | None = "cpu",
     watch: Watch | None = None,
 ) -> Iterator[Run]:
@@ -231,10 +232,12 @@ def noise_copies(
     noises: number of the noise of each copy, all different.
     differ_in: ``"noise"``, or one of its causes alone, ``"order"`` or ``"augmentation"``: the copies then
         share the other one, that of the first number.
+    teacher: of every copy, for a recipe of loss ``"distillation"``, as for :func:`~tombola.train`.
 
     Raises as :func:`~tombola.train` does, and :class:`~tombola.errors.RecipeError` for a noise named twice.
     """
-    return copies(directly(device, watch), ticket, data, recipe, noises=noises, differ_in=differ_in)
+    call = directly(device, watch)
+    return copies(call, ticket, data, recipe, noises=noises, differ_in=differ_in, teacher=teacher)
 
 
 def copies(
@@ -245,12 +248,13 @@ def copies(
     *,
     noises: Sequence[int] = (1, 2, 3),
     differ_in: Difference = "noise",
+    teacher: Run | Ticket | Written | None = None,
 ) -> Iterator[Run | Written]:
     """The trainings of one ticket under several noises, each made by ``call`` when it is wanted."""
     check_noises(noises)
     check_difference(differ_in)
     numbers = [copy_noise(number, differ_in, noises[0]) for number in noises]
-    return (call(train, ticket, data, recipe, **noise) for noise in numbers)
+    return (call(train, ticket, data, recipe, teacher=teacher, **noise) for noise in numbers)
 
 
 def copy_noise(number: int, differ_in: Difference, shared: int) -> dict[str, int]:

@@ -112,6 +112,7 @@ def pretrain(
     noise: int = 0,
     order_noise: int | None = None,
     augmentation_noise: int | None = None,
+    teacher: Run | Ticket | None = None,
     device: str | torch.device | None = "cpu",
     mode: Mode = "default",
     watch: Watch | None = None,
@@ -132,7 +133,9 @@ def pretrain(
     if (epoch, step) <= (start.epoch, start.step):
         raise RecipeError(f"the start was taken at {start.place} already; pretrain to a later one than that")
     streams = Streams.of(noise, start.round, order_noise, augmentation_noise)
-    with train_until(start, data, recipe, (epoch, step), streams, device, mode, watch) as trained:
+    with train_until(
+        start, data, recipe, (epoch, step), streams, device, mode, watch, teacher=teacher
+    ) as trained:
         state = trained.engine.flat_network.state()
         return rewind_ticket(start, state, epoch, step, steps if step else 1)
 

@@ -22,6 +22,7 @@ from tombola.ticket import State, Ticket
 from tombola.training.checkpoint import Watch
 from tombola.training.device import Mode
 from tombola.training.estimate import trunk_cost
+from tombola.training.length import steps_of_epoch
 from tombola.training.loop import rewind_ticket, train_until
 from tombola.training.preflight import check_rewind
 from tombola.training.recipe import Recipe
@@ -69,7 +70,7 @@ def trunk(
     returns.
     """
     data = load_data(data)
-    check_rewind(epochs, recipe)
+    check_rewind(epochs, recipe, steps_of_epoch(len(data.train), recipe.batch_size))
     ticket = start if after is None else ticket_at(start, after)
     if epochs <= ticket.epoch:
         raise RecipeError(f"the trunk is at epoch {ticket.epoch} already; go on to a later one than that")
