@@ -193,14 +193,18 @@ def draw_failures(axes: Axes, panel: Panel, look: Looking) -> None:
     Called when the scale is set.
     """
     places = {id(line): [place] for _, group in _groups(panel) for place, line in group}
+    on_bars = is_bars(panel) and not panel.runs
     below: dict[float, dict[Look, list[float]]] = {}
     for line in panel.lines:
         appearance = look(line)
-        positions = places[id(line)] if panel.runs or is_bars(panel) else line.x
+        positions = places[id(line)] if panel.runs or on_bars else line.x
+        star = _star(appearance)
+        if on_bars and appearance.filled:  # a star on a bar of its own colour is seen by its edge
+            star["markeredgecolor"] = PAPER
         for x, failures in zip(positions, line.failures, strict=False):
             for value in failures:
                 if value >= axes.get_ylim()[0]:
-                    axes.plot(x, value, **_star(appearance))
+                    axes.plot(x, value, **star)
                 else:
                     below.setdefault(x, {}).setdefault(appearance, []).append(value)
     for x, by_look in below.items():
