@@ -332,7 +332,7 @@ def test_processes_import_nothing_out_of_the_current_folder(tmp_path: Path, modu
     (own / "script.py").write_text(
         f"""
 import tombola as tb
-from tombola.report.figure_files import drawn
+from tombola.report.drawing_pool import drawn
 if __name__ == "__main__":
     job = tb.job(tb.initialize, "convnet", "digits")
     tb.Lab({str(tmp_path / "store")!r}, workers=1).run(job).raise_failures()

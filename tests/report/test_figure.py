@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from tombola.errors import StoreError
 from tombola.measures.limits import STABLE_BELOW
 from tombola.report.figure import draw, save_picture
-from tombola.report.style import ConfigurationStyle, looks
+from tombola.report.style import PAPER, ConfigurationStyle, looks
 from tombola.table.key import sparsity_after
 from tombola.views.picture import Line, Panel, Picture
 
@@ -331,6 +331,19 @@ def test_numbers_on_bars_stay_within_the_panel_beside_failed_runs_too() -> None:
     assert axes.get_ylim()[0] == 0
     stars = [drawn for drawn in axes.lines if drawn.get_marker() == "*"]
     assert [drawn.get_ydata()[0] for drawn in stars] == [1.4]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_star_on_its_bar_is_seen_whole(momentum: float) -> None:
+    one = next(one for one in FOUR if one.momentum == momentum)
+    bar = line(one, [0.0], [50.0], values=[[10.0, 90.0]], failures=[[10.0]])
+    (axes,) = draw(picture(barrier_panel([bar], title="dense networks", x_label=""))).axes
+    (star,) = [drawn for drawn in axes.lines if drawn.get_marker() == "*"]
+    (patch,) = axes.patches
+    seen = {to_hex(star.get_markeredgecolor()), to_hex(star.get_markerfacecolor())}
+    assert seen == {to_hex(PAPER), one.color.lower()}
+    assert to_hex(patch.get_facecolor()) == one.color.lower()
+    assert star.get_zorder() > patch.get_zorder()
 
 
 def test_a_course_with_one_finished_round_is_not_taken_for_bars() -> None:

@@ -134,6 +134,6 @@ def test_pandas_and_matplotlib_are_not_imported_before_they_are_needed() -> None
 
 
 def test_a_process_that_draws_imports_no_torch() -> None:
-    code = "import sys, tombola.report.figure_files; print('torch' in sys.modules)"
+    code = "import sys, tombola.report.drawing_pool; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

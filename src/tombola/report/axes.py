@@ -1,57 +1,36 @@
-"""One panel of a picture on its axes: lines or bars with their spread, what failed, and what is missing."""
+"""Lines of a panel with their spread, its scale, and the runs that failed."""
 
 from __future__ import annotations
 
 import math
-import re
-import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tombola.measures.limits import STABLE_BELOW
 from tombola.report.axis_scales import (
+    TALL,
     logarithmic_errors,
     space_by_round,
     space_by_stability,
-    stability_position,
 )
-from tombola.report.style import INK, PAPER, SOFT, Look
+from tombola.report.bars import bar_spread, groups, is_bars
+from tombola.report.labels import LONGEST_LABEL, name_axes, name_missing, shortened
+from tombola.report.style import PAPER, SOFT, STABLE_LINE, Look, Looking
 from tombola.views.picture import Line, Panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Looking = Callable[[Line], Look]
-
-HALVES = {None: "", False: "without late rewinding", True: "with late rewinding"}
-"""Where training started, by the ``pretrained`` of a line."""
-
-STABLE_LINE: dict[str, Any] = {"color": INK, "linewidth": 1.2, "linestyle": (0, (5, 3))}
-_FIXED_SPACE = "\N{NO-BREAK SPACE}"
 PRINTED: dict[str, Any] = {"linestyle": "", "markersize": 8, "markerfacecolor": "none"}
 """How the paper's own numbers stand beside a line, as hollow ones of its markers."""
 
 _STAR = 13  # points
 _MARKERS_UP_TO = 12  # points of a line: more would hide it
-_NUMBERED_UP_TO = 12  # bars: more leave no room for numbers
 _CROWDED_FROM = 13  # lines: their bands are paler
-_SHORT_LABEL = 24  # characters of a y label that fit beside a low panel
 _LABELLED_UP_TO = 6  # rounds on an axis: their sparsities are long
-_TALL = 10 * STABLE_BELOW  # points: beside such a barrier a low one cannot be read
 _PANEL_POINTS = 190  # about the height of a panel of one row
-_NUMBER_SHARE = 0.15  # of a panel's height that the number on a bar takes
-_LONGEST_LABEL = 56  # characters of a label: a longer one is cut in its middle
 _NAMED_UP_TO = 24  # names on an axis
 _TABULATED_EVERY = 5  # rounds: the paper's tables do
-
-
-def is_bars(panel: Panel) -> bool:
-    """Whether a panel is drawn as bars: each line is one number that stands for a whole configuration.
-
-    A course along sparsities or a logarithmic axis of which a single point is finished stays a course.
-    """
-    course = panel.logarithmic_x or panel.runs or bool(panel.x_names) or panel.by_round
-    return bool(panel.lines) and not course and all(len(line.x) == 1 for line in panel.lines)
 
 
 def draw_lines(axes: Axes, panel: Panel, look: Looking) -> None:
@@ -66,75 +45,8 @@ def draw_lines(axes: Axes, panel: Panel, look: Looking) -> None:
     alpha = 0.13 if len(panel.lines) < _CROWDED_FROM else 0.06
     for line in panel.lines:
         _draw_line(axes, line, look(line), alpha)
-    _name_axes(axes, panel)
-    _name_missing(axes, panel)
-
-
-def draw_bars(axes: Axes, panel: Panel, look: Looking) -> None:
-    """A bar for each line, in groups by where training started, each with its height written on it."""
-    numbered = len(panel.lines) <= _NUMBERED_UP_TO
-    feet = _number_feet(panel)
-    if panel.limit is not None:
-        axes.axhline(panel.limit, **STABLE_LINE, zorder=1)
-
-    def draw_bar(place: float, line: Line) -> None:
-        _draw_bar(axes, place, line, look(line), feet[id(line)], numbered=numbered)
-
-    _draw_groups(axes, panel, draw_bar)
-    axes.margins(y=0.12)  # for the numbers above the highest bars
-
-
-def draw_runs(axes: Axes, panel: Panel, look: Looking) -> None:
-    """For each line its mean as a dash and its runs as points, in groups by where training started."""
-
-    def draw_line(place: float, line: Line) -> None:
-        appearance = look(line)
-        axes.plot(
-            [place - 0.36, place + 0.36], [line.y[0]] * 2, color=appearance.color, linewidth=3, zorder=2
-        )
-        failures = list(line.failures[0]) if line.failures else []
-        sound = [value for value in (line.values[0] if line.values else ()) if value not in failures]
-        for shift, value in zip(_beside_each_other(len(sound)), sound, strict=True):
-            face = appearance.color if appearance.filled else PAPER
-            axes.plot(
-                place + shift, value, appearance.marker, markersize=7, color=appearance.color,
-                markerfacecolor=face, markeredgewidth=1.5, zorder=3,
-            )  # fmt: skip
-
-    _draw_groups(axes, panel, draw_line)
-
-
-def _draw_groups(axes: Axes, panel: Panel, draw: Callable[[float, Line], None]) -> None:
-    """Draw lines of one point each side by side, in groups by where training started."""
-    ticks, names = [], []
-    for half, group in _groups(panel):
-        for place, line in group:
-            draw(place, line)
-        if HALVES[half]:
-            ticks.append(sum(place for place, _ in group) / len(group))
-            names.append(HALVES[half])
-    axes.grid(visible=False, axis="x")
-    axes.set_xticks(ticks, names)
-    axes.tick_params(axis="x", length=0)
-    _name_axes(axes, panel)
-    _name_missing(axes, panel)
-
-
-def _groups(panel: Panel) -> list[tuple[bool | None, list[tuple[float, Line]]]]:
-    """Lines by where training started, each with its place on the x axis."""
-    start, groups = 0.0, []
-    for half in (None, False, True):
-        lines = [line for line in panel.lines if line.pretrained is half]
-        if lines:
-            groups.append((half, [(start + place, line) for place, line in enumerate(lines)]))
-            start += len(lines) + 0.8
-    return groups
-
-
-def _beside_each_other(count: int) -> list[float]:
-    """Shifts of so many points around one place."""
-    step = min(0.16, 0.6 / max(count - 1, 1))
-    return [step * (place - (count - 1) / 2) for place in range(count)]
+    name_axes(axes, panel)
+    name_missing(axes, panel)
 
 
 def scale_y(axes: Axes, panels: Sequence[Panel]) -> None:
@@ -158,9 +70,9 @@ def scale_y(axes: Axes, panels: Sequence[Panel]) -> None:
     limits = [panel.limit for panel in panels if panel.limit is not None]
     if limits:
         axes.set_ylim(top=max(axes.get_ylim()[1], 1.5 * max(limits)))
-        if max(values, default=0) > _TALL:
+        if max(values, default=0) > TALL:
             # Room for the markers of what is flat and highest, or for the number on the highest bar.
-            tallest = max(line.y[0] + _bar_spread(line) for line in lines) if bars else max(values)
+            tallest = max(line.y[0] + bar_spread(line) for line in lines) if bars else max(values)
             space_by_stability(axes, 0 if bars else -0.1 * STABLE_BELOW, (1.9 if bars else 1.3) * tallest)
 
 
@@ -192,15 +104,19 @@ def draw_failures(axes: Axes, panel: Panel, look: Looking) -> None:
 
     Called when the scale is set.
     """
-    places = {id(line): [place] for _, group in _groups(panel) for place, line in group}
+    places = {id(line): [place] for _, group in groups(panel) for place, line in group}
+    on_bars = is_bars(panel) and not panel.runs
     below: dict[float, dict[Look, list[float]]] = {}
     for line in panel.lines:
         appearance = look(line)
-        positions = places[id(line)] if panel.runs or is_bars(panel) else line.x
+        positions = places[id(line)] if panel.runs or on_bars else line.x
+        star = _star(appearance)
+        if on_bars and appearance.filled:  # a star on a bar of its own colour is seen by its edge
+            star["markeredgecolor"] = PAPER
         for x, failures in zip(positions, line.failures, strict=False):
             for value in failures:
                 if value >= axes.get_ylim()[0]:
-                    axes.plot(x, value, **_star(appearance))
+                    axes.plot(x, value, **star)
                 else:
                     below.setdefault(x, {}).setdefault(appearance, []).append(value)
     for x, by_look in below.items():
@@ -239,18 +155,6 @@ def _draw_stars_on_edge(axes: Axes, x: float, by_look: Mapping[Look, Sequence[fl
         fontsize=11,
         bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.4},
     )
-
-
-def draw_gap(axes: Axes, panel: Panel) -> None:
-    """A panel of which nothing is computed yet."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.grid(visible=False)
-    _name_axes(axes, panel)
-    text = "not computed yet"
-    if panel.missing:
-        text += ":\n" + _listed(panel.missing, 8, width=44)
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=SOFT)
 
 
 def _draw_line(axes: Axes, line: Line, look: Look, alpha: float) -> None:
@@ -324,56 +228,6 @@ def _draw_spread(axes: Axes, line: Line, look: Look, starred: Sequence[bool], al
         )
 
 
-def _number_feet(panel: Panel) -> dict[int, float]:
-    """Where the number of each bar stands: upon it, and clear of the line where training counts as stable."""
-    feet = {id(line): max(line.y[0] + _bar_spread(line), 0.0) for line in panel.lines}
-    limit = panel.limit
-    if limit is not None:
-        tallest = max(*feet.values(), limit)
-        # On either scale the number needs so much of the height.
-        position = stability_position if tallest > _TALL else float
-        room = _NUMBER_SHARE * position(tallest)
-        for line, foot in feet.items():
-            if position(limit) - room < position(foot) < position(limit):
-                feet[line] = limit
-    return feet
-
-
-def _bar_spread(line: Line) -> float:
-    spread = line.spread[0] if line.spread is not None else math.nan
-    return spread if math.isfinite(spread) else 0.0
-
-
-def _draw_bar(axes: Axes, place: float, line: Line, look: Look, foot: float, *, numbered: bool) -> None:
-    """A bar with its spread; foot: where its number stands."""
-    height, spread = line.y[0], _bar_spread(line)
-    axes.bar(place, height, 0.8, **look.bar(), zorder=2)
-    if spread:
-        axes.errorbar(place, height, spread, fmt="none", ecolor=INK, elinewidth=1.2, capsize=3, zorder=3)
-    text = f"{height:.1f}" if numbered else ""
-    if any(_starred(line)):
-        text += "*"
-    axes.annotate(
-        text,
-        (place, foot),
-        (0, 4),
-        textcoords="offset points",
-        ha="center",
-        va="bottom",
-        fontsize=11,
-        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 2.5} if text else None,
-        zorder=4,
-    )
-
-
-def _name_axes(axes: Axes, panel: Panel) -> None:
-    axes.set_xlabel(panel.x_label)
-    # A unit in brackets stays in one line.
-    y_label = shortened(panel.y_label, 3 * _SHORT_LABEL)
-    label = re.sub(r"\([^)]*\)", lambda unit: unit[0].replace(" ", _FIXED_SPACE), y_label)
-    axes.set_ylabel(textwrap.fill(label, _SHORT_LABEL))
-
-
 def _scale_x(axes: Axes, panel: Panel) -> None:
     from matplotlib.ticker import MaxNLocator, NullLocator
 
@@ -381,7 +235,7 @@ def _scale_x(axes: Axes, panel: Panel) -> None:
     if panel.x_names:
         tilt: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
         every = -(-len(panel.x_names) // _NAMED_UP_TO)
-        names = [shortened(name, _LONGEST_LABEL // 2) for name in panel.x_names[::every]]
+        names = [shortened(name, LONGEST_LABEL // 2) for name in panel.x_names[::every]]
         axes.set_xticks(range(0, len(panel.x_names), every), names, fontsize=10, **tilt)
         return
     if panel.by_round and values and values[-1] < 100:
@@ -403,52 +257,6 @@ def _scale_x(axes: Axes, panel: Panel) -> None:
         axes.set_xticks(values, [f"{value:g}" for value in values])
     elif all(value.is_integer() for value in map(float, panel.marks or values)):
         axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10], integer=True))
-
-
-def title_pad(panel: Panel) -> float | None:
-    """Points between a drawn panel and its title, for what is missing stands there; None as everywhere."""
-    text = _missing_text(panel)
-    return 10 + 13 * (text.count("\n") + 1) if text and panel.lines else None
-
-
-def _missing_text(panel: Panel) -> str:
-    parts = {"not complete yet: ": panel.begun, "not computed yet: ": panel.absent}
-    return "\n".join(_listed(labels, 4, width=58, start=start) for start, labels in parts.items() if labels)
-
-
-def _name_missing(axes: Axes, panel: Panel) -> None:
-    if not panel.missing:
-        return
-    axes.annotate(
-        _missing_text(panel),
-        (0, 1),
-        (0, 5),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        va="bottom",
-        fontsize=10,
-        color=SOFT,
-        style="italic",
-    )
-
-
-def _listed(labels: Sequence[str], at_most: int, *, width: int, start: str = "") -> str:
-    """Labels in lines of so many characters that break between labels; the last ones only counted."""
-    shown = [shortened(label).replace(" ", _FIXED_SPACE) for label in labels]
-    if len(shown) > at_most + 1:
-        shown[at_most:] = [f"and {len(shown) - at_most} more"]
-    text = start + "; ".join(shown)
-    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
-
-
-def shortened(text: str, most: int = _LONGEST_LABEL) -> str:
-    """A text of at most so many characters, in one line: of a longer one its beginning and its end."""
-    text = " ".join(text.split())
-    return (
-        text
-        if len(text) <= most
-        else f"{text[: most - most // 3 - 1]}\N{HORIZONTAL ELLIPSIS}{text[-(most // 3) :]}"
-    )
 
 
 def _starred(line: Line) -> list[bool]:

@@ -11,6 +11,9 @@ from tombola.measures.limits import STABLE_BELOW
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+TALL = 10 * STABLE_BELOW
+"""Points: beside such a barrier a low one cannot be read on an even scale."""
+
 _EVEN_PART = 0.6
 """Length of the even part of an axis of barriers, in decades of the rest."""
 

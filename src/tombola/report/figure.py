@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tombola.disk import write_whole
 from tombola.experiments.paper.settings import EPOCHS
-from tombola.report.axes import (
-    HALVES,
-    PRINTED,
+from tombola.report.axes import PRINTED, draw_failures, draw_lines, scale_y
+from tombola.report.bars import draw_bars, draw_runs, is_bars
+from tombola.report.labels import HALVES, draw_gap, shortened, title_pad
+from tombola.report.style import (
+    INK,
+    PAPER,
+    RULE,
+    SOFT,
     STABLE_LINE,
+    Look,
     Looking,
-    draw_bars,
-    draw_failures,
-    draw_gap,
-    draw_lines,
-    draw_runs,
-    is_bars,
-    scale_y,
-    shortened,
-    title_pad,
+    drawing,
+    grey,
+    looks,
+    new_figure,
 )
-from tombola.report.style import INK, PAPER, RULE, SOFT, Look, drawing, grey, looks, new_figure
 from tombola.views.picture import Panel, Picture
 
 if TYPE_CHECKING:

@@ -191,7 +191,14 @@ class Look:
         return filling(self.color, self.dashes, solid=self.filled)
 
 
-def looks(picture: Picture) -> Callable[[Line], Look]:
+Looking = Callable[[Line], Look]
+"""Tells the look of a line."""
+
+STABLE_LINE: dict[str, Any] = {"color": INK, "linewidth": 1.2, "linestyle": (0, (5, 3))}
+"""The line below which a barrier counts as stable."""
+
+
+def looks(picture: Picture) -> Looking:
     """What tells the look of each line of a picture.
 
     A configuration has its colour and dashes. Where a picture shows several lines of one, by block or by

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tombola.disk import write_whole
 from tombola.report.board import board_csv
+from tombola.report.drawing_pool import drawn
 from tombola.report.figure import KINDS, save_picture
-from tombola.report.figure_files import drawn
 from tombola.report.frame import to_csv
 from tombola.report.gather import Report
 from tombola.report.latex import to_latex
