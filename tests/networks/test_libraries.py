@@ -114,3 +114,14 @@ class TestInstalled:
         assert len(probes.accuracy) == 3
         runs[1].save(tmp_path / "run")
         assert tb.Run.load(tmp_path / "run").fingerprint == runs[1].fingerprint
+
+    @pytest.mark.long
+    def test_a_mobilenet_learns_before_its_batch_norm_shows_it(self, digits: tb.Data) -> None:
+        # Its running statistics move by 1% a step: in 24 steps by a fifth of the way.
+        data = tb.fit_images(digits, size=(32, 32))
+        start = tb.initialize("torchvision:mobilenet_v3_small", data)
+        assert start.network.build().features[0][1].momentum == 0.01  # type: ignore[index, union-attr]
+        run = tb.train(start, data, tb.Recipe(epochs=2, batch_size=100, augmentation=tb.Augmentation(pad=0)))
+        assert run.history[-1].train_accuracy > 50
+        assert run.accuracy < 20
+        assert tb.barrier(run, run, data, points=3, recalibrate=True).errors[0] < 50

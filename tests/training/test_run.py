@@ -13,6 +13,7 @@ from torch import nn
 
 import tombola as tb
 from tombola.errors import TicketError
+from tombola.training.logged_values import LoggedValues
 from tombola.training.run import NOT_MEASURED, Epoch, ForgettingRecord, History
 
 Same = Callable[..., bool]
@@ -247,3 +248,16 @@ def test_a_record_comes_back_from_its_tensors_as_a_copy() -> None:
     )  # fmt: skip
     again.present(torch.tensor([0]), torch.tensor([False]))
     assert record.events.tolist() == tensors["forgetting.events"].tolist() == [0, 1, 0]
+
+
+def test_a_log_in_a_file_is_refused_where_its_names_or_lengths_are_odd() -> None:
+    log = LoggedValues.of([("test_loss", 3, 1.5), ("test_loss", 0, math.nan), ("test_accuracy", 3, 50.0)])
+    tensors = log.tensors()
+    again = LoggedValues.from_tensors(tensors | {"final.weight": torch.zeros(2)})
+    assert again is not None
+    assert again.table()[1] == {"iteration": 3, "test_accuracy": 50.0, "test_loss": 1.5}
+    assert LoggedValues.from_tensors({"final.weight": torch.zeros(2)}) is None
+    with pytest.raises(ValueError, match="shorter"):
+        LoggedValues.from_tensors(tensors | {"logged.test_loss.values": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"the name '\\x1bcls' has control characters"):
+        LoggedValues.of([("\x1bcls", 0, 1.0)])

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tombola.untrusted import has_control_characters
+
 _PREFIX, _ITERATIONS, _VALUES = "logged.", ".iterations", ".values"
 
 
@@ -24,9 +26,14 @@ class LoggedValues:
 
     @classmethod
     def of(cls, entries: Iterable[tuple[str, int, float]]) -> LoggedValues:
-        """The log with these names, iterations and values; ValueError for two of a name at one iteration."""
+        """The log with these names, iterations and values.
+
+        Raises ValueError for two values of a name at one iteration, and a name that cannot be printed.
+        """
         by_name: dict[str, dict[int, float]] = {}
         for name, iteration, value in entries:
+            if has_control_characters(name):
+                raise ValueError(f"the name {name!r:.60} has control characters")
             values = by_name.setdefault(name, {})
             if iteration in values:
                 raise ValueError(f"{name} stands there twice at iteration {iteration}")
