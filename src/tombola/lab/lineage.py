@@ -206,6 +206,7 @@ class Lineages:
             "shuffle-start": partial(self._acted_on, "shuffle_start"),
             "signed-constant": partial(self._acted_on, "signed_constant"),
             "rescale": partial(self._acted_on, "rescale"),
+            "freeze-pruned": partial(self._acted_on, "freeze_pruned"),
         }  # fmt: skip
 
     def description(self, name: str) -> Description:
