@@ -125,3 +125,20 @@ def test_what_a_measure_does_not_take_ends_with_the_same_code(tombola: Tombola, 
         code, _, err = tombola("measure", *arguments)
         assert code == 2
         assert "Traceback" not in err
+
+
+def test_a_start_is_drawn_pruned_and_trained_by_commands(tombola: Tombola, tmp_path: Path) -> None:
+    def named(*arguments: object) -> str:
+        code, out, err = tombola("measure", *arguments, "--data", "digits")
+        assert (code, err) == (0, "")
+        return out.splitlines()[0].split()[-1]
+
+    start = named("initialize", "--network", "convnet", "--seed", 2)
+    ticket = named("prune-at-initialization", start, "--score", "snip", "--sparsity", 0.5)
+    named("train", ticket, "--recipe.epochs", 1)
+    first = tb.job(tb.initialize, "convnet", "digits", seed=2)
+    second = tb.job(tb.prune_at_initialization, first, "digits", score="snip", sparsity=0.5)
+    third = tb.job(tb.train, second, "digits", tb.Recipe(epochs=1))
+    lab = tb.Lab(tmp_path / "store")
+    assert all(lab.has(job) for job in (first, second, third))
+    assert lab.result(third).ticket.kept == 4228

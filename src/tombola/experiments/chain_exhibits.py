@@ -106,10 +106,10 @@ class _Shown:
         )  # fmt: skip
 
 
-def exhibits_of(experiment: Bound, entries: Sequence[Entry], scope: Scope = "global") -> list[Exhibit]:
+def exhibits_of(experiment: Bound, entries: Sequence[Entry], scope: Scope | None = "global") -> list[Exhibit]:
     """What there is to see of an experiment of chains, as far as it is computed.
 
-    scope: of its prunings, as for :func:`~tombola.prune`.
+    scope: of its prunings, as for :func:`~tombola.prune`; None where tickets are found in several ways.
     """
     shown = _Shown(experiment, Names.of((entry.key for entry in entries), without=(LAYERS,)))
     by_metric: dict[tuple[str, str], list[Entry]] = {}
@@ -131,7 +131,8 @@ def exhibits_of(experiment: Bound, entries: Sequence[Entry], scope: Scope = "glo
         exhibits.append(_learning_curves(shown, accuracies))
     if layers:
         panels = layer_panels(layers, shown.names, LAYERS, metric_of(LAYER_SPARSITY).axis)
-        caption = f"{_LAYERS_CAPTION}{_RANKED[scope]}"
+        ranked = _RANKED[scope] if scope else "tickets that are found in other ways differ in it."
+        caption = f"{_LAYERS_CAPTION}{ranked}"
         exhibits.append(shown.exhibit("layers", "Sparsity of each layer", layers, panels, caption))
     if any(len(entry.numbers) > 1 for entry in accuracies):
         ends = first_and_last(accuracies)

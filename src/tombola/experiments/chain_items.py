@@ -166,7 +166,7 @@ def measure_items(
     epochs = point.recipe.epochs
     runs = tuple(chain[number] for chain in chains.values())
     yield ChainItem(key, "", runs, tuple(chains), epochs)
-    if number and number == experiment.rounds:
+    if number and number == experiment.rounds and point.control is None:
         layers = tuple(job(layer_sparsity, run.arguments["ticket"]) for run in runs)
         yield ChainItem(key, LAYER_SPARSITY, layers, tuple(chains), epochs)
     for between, differ_in, measures in _measured(experiment):
@@ -214,6 +214,8 @@ def _runs(
         runs = copies(job, ticket, point.data, point.recipe, noises=noises, differ_in=differ_in)
         return [as_job(run) for run in runs]
     if between == ROUNDS:
+        if point.search is not None or point.control is not None:
+            return []  # one does not follow from the other
         return list(chain[number : number + 2]) if number < experiment.rounds else []
     return [chain[number]]
 

@@ -23,15 +23,16 @@ from tombola.errors import ExperimentError, RecipeError, unknown
 from tombola.experiments.bound import Bound
 from tombola.experiments.chain_exhibits import exhibits_of
 from tombola.experiments.chain_items import BETWEEN, COPIES, ChainItem, measure_items, scalar
+from tombola.experiments.searches import CONTROLS, Search, control_of, searches_of
 from tombola.lab import call_values
-from tombola.lab.chains import imp_jobs
+from tombola.lab.chains import as_job, imp_jobs, training_job
 from tombola.lab.job import Job
 from tombola.measures.instability import DIFFERENCES, Difference
 from tombola.pruning.allocation import Scope
 from tombola.pruning.prune import REWINDINGS, Pruning, Rewinding
 from tombola.pruning.scores import DEFAULT, written_score
 from tombola.seeds import NOISES
-from tombola.table.key import Key, Scalar, sparsity_of
+from tombola.table.key import Baseline, Key, Scalar, sparsity_of
 from tombola.table.number import many
 from tombola.training.length import Length, iterations_of, place_text, written_length
 from tombola.training.recipe import Recipe
@@ -49,6 +50,7 @@ class GridPoint:
     """A configuration of an experiment, of which it has a chain for each seed.
 
     varied: the fields of the recipe in which the configurations of the experiment differ.
+    search: what finds its tickets in place of the prunings of a chain. control: of which tickets it has that.
     """
 
     network: str
@@ -57,6 +59,8 @@ class GridPoint:
     pruning: Pruning
     varied: Mapping[str, Any]
     recipe: Recipe
+    search: Search | None = None
+    control: Baseline | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,12 @@ class Experiment:
     copies_at: the rounds at which tickets have copies; None for all, which costs as many trainings again.
     differ_in: what copies differ in: the ``"noise"``, or data ``"order"`` or ``"augmentation"`` alone; a list
         of these makes copies of each kind.
+    searches: other ways to tickets of the sparsity of each round, in the form of measures: functions from a
+        start, and data and recipe if they want, and a ``sparsity`` to a ticket, such as
+        ``{"prune-at-initialization": [{"score": "snip"}, {"score": "random", "scope": "erk"}]}``.
+    controls: what every ticket is compared with, trained likewise: ``"permuted"`` (its mask, within each
+        layer), ``"randomized"`` or ``"reinitialized"``.
+    compared_at: the rounds at whose sparsity there are searches and controls; None for all.
     own_pretraining_noise: whether late rewinding has a noise of its own, as in the paper, so that a rewound
         dense training is not the unrewound one over again.
     title: what it is about, for its page.
@@ -118,6 +128,9 @@ class Experiment:
     same_noise: bool = False
     order_noise: int | None = None
     augmentation_noise: int | None = None
+    searches: Measures = ()
+    controls: Sequence[Baseline] = ()
+    compared_at: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name or self.name != os.path.basename(self.name):
@@ -141,7 +154,7 @@ class Experiment:
             name=self.name,
             title=self.title or self.name,
             items=tuple(self._items()),
-            show=partial(exhibits_of, scope=self.scope),
+            show=partial(exhibits_of, scope=None if self.searches else self.scope),
             about=self.about,
             budget=f"{_epochs_text(sorted(epochs))}, {self._seeds()}",
         )
@@ -156,7 +169,8 @@ class Experiment:
     @property
     def about(self) -> str:
         """What is trained, pruned and measured, in sentences."""
-        return " ".join([self._trainings(), self._prunings(), self._repetitions()])
+        sentences = [self._trainings(), self._prunings(), self._comparisons(), self._repetitions()]
+        return " ".join(filter(None, sentences))
 
     def _trainings(self) -> str:
         """What is trained, and how, in sentences."""
@@ -206,6 +220,22 @@ class Experiment:
             return f"{'largest' if self.invert else 'smallest'} of the {weights}"
         scores = f"{_listed(self.scores, 'or')}{' (separate chains)' if len(self.scores) > 1 else ''}"
         return f"{'highest' if self.invert else 'lowest'} of the {weights} by the score {scores}"
+
+    def _comparisons(self) -> str:
+        """What tickets are compared with, in sentences."""
+        places = self.compared_at
+        where = None if places is None else f"round{'s' * (len(places) > 1)} {_listed(places)}"
+        sentences = []
+        if self.searches:
+            found = "; ".join(search.label for search in self._searches)
+            sentences.append(
+                f"At the sparsity of {where or 'each round'} tickets are also found by "
+                f"{_listed(list(self._search_names))} ({found}), and trained likewise."
+            )
+        if self.controls:
+            controls = _listed([_CONTROLS[control] for control in self.controls])
+            sentences.append(f"Controls of the tickets{f' of {where}' if where else ''}: {controls}.")
+        return " ".join(sentences)
 
     def _repetitions(self) -> str:
         """What is drawn anew in each run, in a sentence."""
@@ -315,18 +345,61 @@ class Experiment:
             for score, rewinding in itertools.product(self.scores, self.rewindings)
         )
 
+    @property
+    def _searches(self) -> tuple[Search, ...]:
+        return searches_of(self.searches)
+
+    @property
+    def _search_names(self) -> tuple[str, ...]:
+        """The declared names of the searches, each once."""
+        return tuple(dict.fromkeys(search.name for search in self._searches))
+
     def _grid(self) -> Iterator[GridPoint]:
-        grid = itertools.product(self.networks, self.data, self.rewinds, self.prunings, self.recipes())
-        for network, data, rewind, pruning, (varied, recipe) in grid:
-            yield GridPoint(network, data, rewind, pruning, varied, recipe)
+        ways: list[tuple[Pruning, Search | None]] = [(pruning, None) for pruning in self.prunings]
+        # Of a chain that a search stands beside it has the sparsities.
+        ways += [(self.prunings[0], search) for search in self._searches]
+        grid = itertools.product(self.networks, self.data, self.rewinds, ways, self.recipes())
+        for network, data, rewind, (pruning, search), (varied, recipe) in grid:
+            for control in (None, *self.controls):
+                yield GridPoint(network, data, rewind, pruning, varied, recipe, search, control)
 
     def _chain(self, point: GridPoint, seed: int) -> list[Job]:
-        return imp_jobs(
-            point.network, point.data, point.recipe, rounds=self.rounds, rewind=point.rewind,
-            same_noise=self.same_noise, seed=seed, init=self.init,
-            pretraining_noise=PRETRAINING_NOISE + seed if self.own_pretraining_noise else None,
-            order_noise=self.order_noise, augmentation_noise=self.augmentation_noise, **vars(point.pruning),
+        """The trainings of a configuration, the first of them dense, then that of each round."""
+        noises: dict[str, Any] = {
+            "same_noise": self.same_noise, "seed": seed, "order_noise": self.order_noise,
+            "augmentation_noise": self.augmentation_noise,
+        }  # fmt: skip
+        chain = imp_jobs(
+            point.network, point.data, point.recipe, rounds=self.rounds, rewind=point.rewind, init=self.init,
+            pretraining_noise=PRETRAINING_NOISE + seed if self.own_pretraining_noise else None, **noises,
+            **vars(point.pruning),
         )  # fmt: skip
+        if point.search is None and point.control is None:
+            return chain
+        tickets = [as_job(run.arguments["ticket"]) for run in chain]
+        if point.search is not None:
+            start = tickets[0]
+            tickets = [start] + [
+                point.search.ticket(
+                    start, point.data, point.recipe, sparsity=self._sparsity(number), seed=seed
+                )
+                for number in range(1, self.rounds + 1)
+            ]
+        if point.control is not None:
+            tickets[1:] = [control_of(ticket, point.control, seed) for ticket in tickets[1:]]
+        return [training_job(ticket, point.data, point.recipe, **noises) for ticket in tickets]
+
+    def _sparsity(self, number: int) -> float:
+        """The share of the weights that is pruned after a round, to twelve digits."""
+        prunings = self.prunings[0].prunings(number)
+        return round(1 - math.prod((1 - fraction) ** count for fraction, count in prunings.items()), 12)
+
+    def _numbers(self, point: GridPoint) -> Sequence[int]:
+        """The rounds at which a configuration is measured; a control has no dense network of its own."""
+        if point.search is None and point.control is None:
+            return range(self.rounds + 1)
+        compared = range(1, self.rounds + 1) if self.compared_at is None else self.compared_at
+        return [0, *compared] if point.control is None else compared
 
     def _items(self) -> Iterator[ChainItem]:
         for point in self._grid():
@@ -334,7 +407,7 @@ class Experiment:
             if isinstance(point.rewind, int) and point.rewind >= epochs:
                 raise RecipeError(f"{self.name}: rewind is {point.rewind} of {many(epochs, 'epoch')}")
             chains = {seed: self._chain(point, seed) for seed in self.seed_numbers}
-            for number in range(self.rounds + 1):
+            for number in self._numbers(point):
                 yield from measure_items(self, chains, self._key(point, number), number, point)
 
     def _key(self, point: GridPoint, number: int) -> Key:
@@ -348,14 +421,16 @@ class Experiment:
         ]
         if len([epoch for epoch in self.rewinds if epoch]) > 1:
             more.append(("rewind", point.rewind))
-        if self.scores != (DEFAULT,):
+        if self.searches:
+            more.append(("search", point.search.label if point.search else "iterative"))
+        if self.scores != (DEFAULT,) and not point.search:
             more.append(("score", written_score(pruning.score)))
-        if self.rewindings != ("weights",):
+        if self.rewindings != ("weights",) and not point.search:
             more.append(("rewinding", pruning.rewinding))
         more += [
             (name, call_values.scalar(value))  # as the table has it of a single job
             for name in ("scope", "exclude", "same_sign", "invert")
-            if (value := getattr(pruning, name)) != getattr(Pruning, name)
+            if not point.search and (value := getattr(pruning, name)) != getattr(Pruning, name)
         ]
         more += [
             (name, value)
@@ -366,7 +441,7 @@ class Experiment:
         return Key(
             metric="", network=point.network, dataset=_name_of(point.data), momentum=point.recipe.momentum,
             batch_size=point.recipe.batch_size, pretrained=bool(point.rewind),
-            sparsity=sparsity_of(pruning.prunings(number)), more=tuple(more),
+            sparsity=sparsity_of(pruning.prunings(number)), baseline=point.control, more=tuple(more),
         )  # fmt: skip
 
     def _check_subjects(self) -> None:
@@ -395,7 +470,8 @@ class Experiment:
                 raise ExperimentError(
                     f"{self.name}: {unknown('kind of runs to measure between', key, BETWEEN)}"
                 )
-        for key, measures in (("measures", self.measures), *self.between.items()):
+        named = (("measures", self.measures), ("searches", self.searches), *self.between.items())
+        for key, measures in named:
             if isinstance(measures, str):
                 raise ExperimentError(f"{self.name}: {key} is {measures!r}; give a list, [{measures!r}]")
             if not _is_list(measures) and not isinstance(measures, Mapping):
@@ -468,6 +544,7 @@ class Experiment:
             raise ExperimentError(f"{self.name}: init is {self.init!r:.60}; give the name of a scheme")
         self._check_different("rewind", self.rewinds)
         self._check_different("copies_at", self.copies_at or ())
+        self._check_comparisons()
         if not self.differences or not all(differ_in in DIFFERENCES for differ_in in self.differences):
             raise ExperimentError(
                 f"{self.name}: differ_in is {self.differ_in!r:.60}; allowed are {', '.join(DIFFERENCES)}"
@@ -477,6 +554,26 @@ class Experiment:
         if not all(map(_is_number, fractions)):
             raise ExperimentError(f"{self.name}: fraction is {self.fraction!r}; it must be a number")
         self._check_pruning()
+
+    def _check_comparisons(self) -> None:
+        """Refuse controls that there are not, and comparisons with rounds that there are not."""
+        if not _is_list(self.controls):
+            raise ExperimentError(f"{self.name}: controls is {self.controls!r:.60}; give a list of names")
+        for control in self.controls:
+            if control not in CONTROLS:
+                raise ExperimentError(f"{self.name}: {unknown('control', str(control), CONTROLS)}")
+        self._check_different("controls", self.controls)
+        self._check_different("searches", [(search.name, search.options) for search in self._searches])
+        if (self.controls or self.searches) and self.rounds == 0:
+            raise ExperimentError(
+                f"{self.name}: rounds is 0, so there is no sparsity for searches and controls; give 1 or more"
+            )
+        self._check_different("compared_at", self.compared_at or ())
+        for number in self.compared_at or ():
+            if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= self.rounds:
+                raise ExperimentError(
+                    f"{self.name}: compared_at has {number!r}; its rounds are from 1 to {self.rounds}"
+                )
 
     def _check_seeds(self) -> None:
         """Refuse a list of seeds that are no different whole numbers, or whose noises are of pretraining."""
@@ -539,6 +636,12 @@ class Experiment:
 
 OwnStudy = Experiment
 """The name of an :class:`Experiment` in files that were written before it had this one."""
+
+_CONTROLS: Mapping[Baseline, str] = {
+    "permuted": "the mask permuted within each layer",
+    "randomized": "a random mask over all layers",
+    "reinitialized": "the mask over another initialisation",
+}
 
 _SHARES: Mapping[str, str] = {
     "uniform": "Every layer keeps the same share of its weights.",

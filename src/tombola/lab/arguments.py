@@ -339,7 +339,7 @@ def item_hint(hint: Any, index: int) -> Any:
     """The type of one item of a list or tuple."""
     for kind in alternatives(hint):
         origin, items = typing.get_origin(kind), typing.get_args(kind)
-        if not items or origin is typing.Literal:
+        if not items or origin in (typing.Literal, Callable):
             continue
         if origin is not tuple or items[-1] is Ellipsis:
             return items[0]

@@ -101,6 +101,24 @@ def imp_jobs(
     return [as_job(run) for run in runs]
 
 
+def training_job(
+    ticket: Job,
+    data: str | os.PathLike[str] | Data | Job,
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    same_noise: bool = False,
+    order_noise: int | None = None,
+    augmentation_noise: int | None = None,
+) -> Job:
+    """The training of a ticket that was found in another way, as :func:`imp_jobs` trains those of a chain."""
+    runs = chain(
+        job, ticket, data, recipe, rounds=0, noise=seed, same_noise=same_noise, order_noise=order_noise,
+        augmentation_noise=augmentation_noise,
+    )  # fmt: skip
+    return as_job(next(runs))
+
+
 def check_chain(
     recipe: Recipe, rounds: int, rewind: Length, pruning: Pruning, teacher: Job | None = None
 ) -> None:

@@ -29,7 +29,9 @@ def findings_of(exhibit: Exhibit, names: Names) -> list[str]:
     metric = _metric_of(exhibit)
     if metric == _ACCURACY:
         return [*_winning(entries, names), *_last_round(entries, names), *_failures(entries)]
-    if metric in ("", _ERROR) or any(entry.key.get(LAYERS) for entry in entries):
+    if any(entry.key.get(LAYERS) for entry in entries):
+        return _collapse(entries, names)
+    if metric in ("", _ERROR):
         return []
     return (_stability if metric in _BARRIERS else _spread_of_metric)(entries, names)
 
@@ -51,6 +53,18 @@ def _metric_of(exhibit: Exhibit) -> str:
     """The metric of all numbers of an exhibit; empty where there are several, or none."""
     metrics = {entry.key.metric for entry in exhibit.entries}
     return metrics.pop() if len(metrics) == 1 else ""
+
+
+def _collapse(entries: Sequence[Entry], names: Names) -> list[str]:
+    """Which layers lost all their weights, in some runs at least."""
+    lost: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.cell is not None and max(entry.cell.values, default=0) >= 1:
+            lost.setdefault(names.full(entry.key), []).append(str(entry.key.get(LAYERS)))
+    return [
+        f"Layer collapse: no weight is left of {', '.join(layers)} ({_fixed(label)}), in some runs at least."
+        for label, layers in lost.items()
+    ]
 
 
 def _winning(entries: Sequence[Entry], names: Names) -> list[str]:

@@ -14,7 +14,7 @@ from tombola.measures.statistics import mean, sample_std
 from tombola.table.key import Key, Scalar
 from tombola.table.metrics import metric_of
 from tombola.table.number import Cell, Entry, is_ticket
-from tombola.views.layout import momentum_text, percent_text
+from tombola.views.layout import momentum_text, percent_text, value_text
 from tombola.views.picture import Line, Panel
 
 SPARSITY = "sparsity (% of weights pruned)"
@@ -27,12 +27,13 @@ class Names:
     """What the entries of an experiment are called, by what varies among their keys.
 
     pairs: whether there are several networks or data sets. late: whether some chains rewind to a later epoch
-    than 0. axes: further axes that vary.
+    than 0. axes: further axes that vary. controls: whether there are controls of tickets.
     """
 
     pairs: bool
     late: bool
     axes: tuple[str, ...]
+    controls: bool = False
 
     @classmethod
     def of(cls, keys: Iterable[Key], without: Sequence[str] = ()) -> Names:
@@ -45,11 +46,14 @@ class Names:
             len({(key.network, key.dataset) for key in listed}) > 1,
             any(key.pretrained for key in listed),
             tuple(name for name, choices in values.items() if len(choices) > 1),
+            any(key.baseline is not None for key in listed),
         )
 
     def pair(self, key: Key) -> str:
-        """Network and data, where there are several."""
-        return f"{key.network} on {key.dataset}" if self.pairs else ""
+        """Network and data, where there are several, and what control; those of a panel."""
+        pair = f"{key.network} on {key.dataset}" if self.pairs else ""
+        control = value_text("baseline", key.baseline) if key.baseline else ""
+        return ", ".join(filter(None, [pair, control]))
 
     def configuration(self, key: Key) -> str:
         """Momentum, batch size and further axes, such as "μ = 0.9, batch 32, lr 0.1"."""
@@ -69,7 +73,7 @@ class Names:
         return f"{self.configuration(key)}, {LATE}" if key.pretrained else self.configuration(key)
 
     def full(self, key: Key) -> str:
-        """The label with network and data, where there are several."""
+        """The label with network and data, and what control, where there are several."""
         return ", ".join(filter(None, [self.pair(key), self.label(key)]))
 
 
@@ -84,7 +88,8 @@ def sparsity_panels(entries: Sequence[Entry], names: Names, y_label: str) -> lis
             if any(entry.cell is not None for entry in course):
                 lines.append(_course(label, course, names))
         limit = metric_of(part[0].key.metric).limit
-        panels.append(Panel(pair, SPARSITY, y_label, lines, missing, by_round=True, limit=limit))
+        title = pair or ("tickets" if names.controls else "")
+        panels.append(Panel(title, SPARSITY, y_label, lines, missing, by_round=True, limit=limit))
     return panels
 
 

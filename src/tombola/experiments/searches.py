@@ -1,0 +1,99 @@
+"""Other ways to a ticket than a chain of prunings, as an experiment names them, and controls of tickets.
+
+A search is any declared function from a start and a sparsity to a :class:`~tombola.Ticket`, such as
+``"prune-at-initialization"``. What it finds is trained by the recipe of the chains, at their sparsities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tombola.data.imageset import Data
+from tombola.errors import ExperimentError
+from tombola.lab.arguments import alternatives, job_signature
+from tombola.lab.job import Job, job, result_type
+from tombola.pruning.controls import permute, randomize, reinitialize
+from tombola.registry import Declaration, declaration
+from tombola.table.key import Baseline
+from tombola.ticket import Ticket
+from tombola.training.recipe import Recipe
+
+CONTROLS: tuple[Baseline, ...] = ("permuted", "randomized", "reinitialized")
+"""The controls of a ticket that an experiment can name, as keys name them."""
+
+OTHER_DRAW = 100
+"""Added to a seed for the initialisation of its reinitialised controls."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """A declared function that finds a ticket, and its options.
+
+    label: what tells it from others of its experiment.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    label: str
+
+    def ticket(self, start: Job, data: str | Data, recipe: Recipe, *, sparsity: float, seed: int) -> Job:
+        """The ticket that it finds for a start.
+
+        Its parameters are filled in by what they take: a ticket, data, a recipe, and ``sparsity`` and
+        ``noise`` by their names.
+
+        Raises :class:`~tombola.errors.ExperimentError` for a function that is no such search.
+        """
+        declared = declaration(self.name)
+        by_name = {"sparsity": sparsity, "noise": seed}
+        by_kind: dict[Any, Any] = {Ticket: start, Data: data, Recipe: recipe}
+        filled: dict[str, Any] = {}
+        interface = job_signature(declared.function)
+        for key, parameter in interface.signature.parameters.items():
+            kinds = alternatives(interface.hints.get(key, Any))
+            kind = next((kind for kind in by_kind if kind in kinds), None)
+            if key in by_name:
+                filled[key] = by_name[key]
+            elif kind is not None and parameter.default is parameter.empty:
+                filled[key] = by_kind[kind]
+        self._check(declared, filled, start)
+        return job(declared.function, **filled | dict(self.options))
+
+    def _check(self, declared: Declaration, filled: Mapping[str, Any], start: Job) -> None:
+        """Raises ExperimentError for a function that does not go from a start and a sparsity to a ticket."""
+        if result_type(declared) is not Ticket or "sparsity" not in filled or start not in filled.values():
+            raise ExperimentError(
+                f"search {self.name!r} is no function from a ticket and a sparsity to a ticket; "
+                "prune-at-initialization is one"
+            )
+        for name in self.options:
+            if name in filled:
+                raise ExperimentError(f"search {self.name!r} has {name}, which the rounds and seeds give it")
+
+
+def searches_of(written: Sequence[str] | Mapping[str, Any]) -> tuple[Search, ...]:
+    """The searches that an experiment names, in the form of its measures."""
+    by_name = written if isinstance(written, Mapping) else {name: {} for name in written}
+    searches = []
+    for name, choices in by_name.items():
+        for options in [choices] if isinstance(choices, Mapping) else choices:
+            told = ", ".join(_told(option, value) for option, value in options.items())
+            named = name if len(by_name) > 1 or not told else ""
+            searches.append(Search(name, options, " ".join(filter(None, [named, told]))))
+    return tuple(searches)
+
+
+def _told(option: str, value: object) -> str:
+    """An option in words; a score speaks for itself, and what is switched on needs no value."""
+    return str(value) if option == "score" else option if value is True else f"{option} {value}"
+
+
+def control_of(ticket: Job, control: Baseline, seed: int) -> Job:
+    """The control of a ticket, drawn by the seed; the other initialisation by a number of its own."""
+    if control == "permuted":
+        return job(permute, ticket, seed=seed)
+    if control == "randomized":
+        return job(randomize, ticket, seed=seed)
+    return job(reinitialize, ticket, seed=OTHER_DRAW + seed)
