@@ -65,7 +65,7 @@ def edge_popup_accuracy(
     data: Data,
     recipe: Recipe,
     *,
-    keep: float = 0.5,
+    sparsity: float = 0.5,
     noise: int = 0,
     device: str | torch.device | None = "cpu",
     mode: Mode = "default",
@@ -75,8 +75,8 @@ def edge_popup_accuracy(
 
     The arguments and errors are as there.
     """
-    state = learned_edge_popup(start, data, recipe, keep, noise, device, mode, watch)
-    mask = popped_up(scores_of(state, start), keep)
+    state = learned_edge_popup(start, data, recipe, sparsity, noise, device, mode, watch)
+    mask = popped_up(scores_of(state, start), sparsity)
     return _accuracy_of(start, data, recipe, state, device, mode)(mask, False)
 
 
