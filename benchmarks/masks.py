@@ -10,7 +10,7 @@ drawn masks. The paper trains 2,000 epochs on MNIST.
 
 Minutes a network on a GPU, hours on a CPU. Nothing is asserted.
 
-Run: python benchmarks/masks.py edge-popup --device cuda [--networks conv4 conv6] [--keeps 0.3 0.5]
+Run: python benchmarks/masks.py edge-popup --device cuda [--networks conv4 conv6] [--sparsities 0.5 0.7]
      python benchmarks/masks.py supermask --device cuda [--networks lenet300] [--epochs 2000] [--seeds 3]
      python benchmarks/masks.py edge-popup --data digits --networks lenet300 --epochs 4    # in seconds
 """
@@ -35,7 +35,7 @@ PUBLISHED = {
     "edge-popup": {"conv2": 77.5, "conv4": 86.0, "conv6": 88.0, "conv8": 88.5},
     "supermask": {"lenet300": 98.0, "conv2": 66.0, "conv4": 72.5, "conv6": 76.5},
 }
-"""Test accuracy in percent: of edge-popup the peak over shares kept; of supermasks the best variant."""
+"""Test accuracy in percent: of edge-popup the peak over sparsities; of supermasks the best variant."""
 
 RECIPES = {
     "edge-popup": tb.Recipe(epochs=100, batch_size=128, lr=0.1, momentum=0.9, weight_decay=1e-4),
@@ -49,7 +49,7 @@ RECIPES = {
 def main(
     method: tyro.conf.Positional[Literal["edge-popup", "supermask"]],
     networks: Sequence[str] = (),
-    keeps: Sequence[float] = (0.5,),
+    sparsities: Sequence[float] = (0.5,),
     seeds: int = 1,
     epochs: int | None = None,
     lr: float | None = None,
@@ -58,7 +58,7 @@ def main(
 ) -> None:
     """Learn masks and print their test accuracy beside the published.
 
-    networks: by default those of the paper. keeps: of edge-popup, shares of each layer.
+    networks: by default those of the paper. sparsities: of edge-popup, of each layer.
     seeds: how many draws of the weights, each with noise of its own.
     epochs, lr: of the scores, by default those above.
     data: by default MNIST for lenet300 and CIFAR-10 for all else.
@@ -68,11 +68,11 @@ def main(
     rows: list[dict[str, Any]] = []
     for network in networks or PUBLISHED[method]:
         source = tb.load_data(data or ("mnist" if network == "lenet300" else "cifar10"))
-        for keep in keeps if method == "edge-popup" else (None,):
+        for sparsity in sparsities if method == "edge-popup" else (None,):
             started = time.perf_counter()
             accuracies, kept = [], []
             for seed in range(seeds):
-                accuracy, density = _accuracy(method, network, source, recipe, keep, seed, device)
+                accuracy, density = _accuracy(method, network, source, recipe, sparsity, seed, device)
                 accuracies.append(accuracy)
                 kept.append(density)
             rows.append(
@@ -91,13 +91,19 @@ def main(
 
 
 def _accuracy(
-    method: str, network: str, data: tb.Data, recipe: tb.Recipe, keep: float | None, seed: int, device: str
+    method: str,
+    network: str,
+    data: tb.Data,
+    recipe: tb.Recipe,
+    sparsity: float | None,
+    seed: int,
+    device: str,
 ) -> tuple[float, float]:
     """Test accuracy in percent, and the share of the weights that is on."""
-    if keep is not None:
+    if sparsity is not None:
         start = tb.initialize(network, data, seed=seed, init="signed-constant")
-        popped = tb.edge_popup_accuracy(start, data, recipe, keep=keep, noise=seed, device=device)
-        return popped.accuracy, keep
+        popped = tb.edge_popup_accuracy(start, data, recipe, sparsity=sparsity, noise=seed, device=device)
+        return popped.accuracy, 1 - sparsity
     start = tb.signed_constant(tb.initialize(network, data, seed=seed))
     drawn = tb.supermask_accuracy(start, data, recipe, dynamic_scaling=True, noise=seed, device=device)
     return drawn.accuracy, drawn.density

@@ -98,6 +98,7 @@ from .pruning.controls import randomize as randomize
 from .pruning.controls import reinitialize as reinitialize
 from .pruning.learned_mask import edge_popup as edge_popup
 from .pruning.learned_mask import supermask as supermask
+from .pruning.mask_actions import freeze_pruned as freeze_pruned
 from .pruning.mask_actions import rescale as rescale
 from .pruning.mask_actions import shuffle_start as shuffle_start
 from .pruning.mask_actions import signed_constant as signed_constant

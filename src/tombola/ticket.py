@@ -26,6 +26,7 @@ from tombola.data.load import load_data
 from tombola.declarations import as_written, bare_name
 from tombola.errors import NetworkError, TicketError, reason
 from tombola.networks.fit import check_fits
+from tombola.networks.frozen_rest import has_rest, overlaps
 from tombola.networks.initialization import Scheme
 from tombola.networks.module import loaded_module
 from tombola.networks.network import Factory, Network, weights_of
@@ -91,6 +92,11 @@ class Ticket(OneLine):
                     f"the mask of {name} must be bool {tuple(self.start[name].shape)}; "
                     f"got {keep.dtype} {tuple(keep.shape)}"
                 )
+        if has_rest(self.network) and overlaps(self.start, self.mask):
+            raise TicketError(
+                f"the frozen rest of {self.network.name} has values where the mask keeps weights; take "
+                "controls before freeze_pruned"
+            )
         if not self.start_fingerprint:
             object.__setattr__(self, "start_fingerprint", files.fingerprint(self.start))
 

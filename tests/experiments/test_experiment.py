@@ -454,7 +454,7 @@ def test_a_measure_with_several_option_sets_is_taken_with_each(tmp_path: Path, d
 def test_a_measure_that_trains_has_the_recipe_of_its_chain_but_for_fields_that_it_is_given() -> None:
     experiment = Experiment(
         name="masks", recipe={"epochs": [2, 3], "batch_size": 100}, rounds=1,
-        measures={"early-bird.epoch": {}, "edge-popup-accuracy": {"recipe": {"lr": 1.0}, "keep": 0.3}},
+        measures={"early-bird.epoch": {}, "edge-popup-accuracy": {"recipe": {"lr": 1.0}, "sparsity": 0.7}},
     )  # fmt: skip
     recipes = {
         (item.measure, item.epochs): job.description()["arguments"]["recipe"]

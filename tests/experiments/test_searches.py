@@ -54,6 +54,20 @@ def test_searches_and_controls_are_the_calls_that_one_would_write_down() -> None
     assert len(runs) == 3 * 3 + 3 * 2 * 2
 
 
+def test_a_mask_that_is_learned_is_a_search_by_a_recipe_of_its_own() -> None:
+    experiment = tb.Experiment(
+        "mine", recipe=QUICK, rounds=1, fraction=0.7, seeds=[3],
+        searches={"edge-popup": {"recipe": {"lr": 1.0}}},
+    )  # fmt: skip
+    (job,) = next(jobs for place, jobs in runs_of(experiment).items() if place[0] != "iterative" and place[2])
+    start = tb.job(tb.initialize, "convnet", "digits", seed=3)
+    learning = tb.Recipe(epochs=1, batch_size=400, lr=1.0)
+    ticket = tb.job(tb.edge_popup, start, "digits", learning, sparsity=0.7, noise=3)
+    assert job.name == tb.job(tb.train, ticket, "digits", tb.Recipe(epochs=1, batch_size=400), noise=3).name
+    with pytest.raises(ExperimentError, match="recipe of search 'edge-popup' does not fit: "):
+        tb.Experiment("mine", rounds=1, searches={"edge-popup": {"recipe": {"epoch": 1}}}).at()
+
+
 def test_an_experiment_without_them_has_the_keys_it_had() -> None:
     (item,) = tb.Experiment("mine", recipe=QUICK).at().items
     assert isinstance(item, ChainItem)

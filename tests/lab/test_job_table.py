@@ -707,7 +707,7 @@ def test_a_ticket_pruned_at_initialization_has_its_sparsity_and_a_part_of_the_da
 def test_learned_masks_and_mask_actions_stand_in_the_key(lab: tb.Lab) -> None:
     def keys(seed: int) -> list[Key]:
         start = tb.job(tb.initialize, "convnet", "digits", seed=seed)
-        popup = tb.job(tb.edge_popup, start, "digits", SHORT, keep=0.3, noise=seed)
+        popup = tb.job(tb.edge_popup, start, "digits", SHORT, sparsity=0.7, noise=seed)
         supermask = tb.job(tb.supermask, start, "digits", SHORT, draw=2, noise=seed)
         acted = tb.job(tb.shuffle_start, tb.job(tb.rescale, popup, exponent=0.5), seed=seed + 1)
         signs = tb.job(tb.signed_constant, popup)

@@ -64,7 +64,7 @@ def test_distances_are_those_of_masks_by_hand(
 ) -> None:
     scales = [f"{layer}.weight" for layer in (1, 4, 7, 10)]
     names = scales if of == "channels" else list(start.mask)
-    found = tb.early_bird(start, digits, long_recipe, of=of, keep=keep, noise=2, window=4)  # type: ignore[arg-type]
+    found = tb.early_bird(start, digits, long_recipe, of=of, fraction=1 - keep, noise=2, window=4)  # type: ignore[arg-type]
     distances, chance = by_hand(weights_by_epoch, names, keep, 4)
     assert found.distances == pytest.approx(distances, abs=1e-12)
     assert found.chance == pytest.approx(chance)
@@ -85,7 +85,7 @@ def test_chance_is_the_distance_of_independent_masks() -> None:
 def test_at_a_low_share_masks_are_near_by_chance_from_the_first(start: tb.Ticket, digits: tb.Data) -> None:
     """The published rule on 5% of the weights draws its ticket as early as it can; relative to chance not."""
     recipe = tb.Recipe(epochs=6, batch_size=100, lr=0.1)
-    found = tb.early_bird(start, digits, recipe, of="weights", keep=0.05)
+    found = tb.early_bird(start, digits, recipe, of="weights", fraction=0.95)
     assert found.chance < 0.1
     assert found.epoch == 5
     assert found.corrected_epoch is None or found.corrected_epoch > 5
@@ -140,24 +140,24 @@ def test_an_interrupted_look_goes_on_with_its_masks(
 ) -> None:
     recipe = replace(long_recipe, epochs=4)
 
-    def look(watch: Watch | None, keep: float = 0.5) -> tb.EarlyBird:
-        return tb.early_bird(start, digits, recipe, keep=keep, window=3, watch=watch)
+    def look(watch: Watch | None, fraction: float = 0.5) -> tb.EarlyBird:
+        return tb.early_bird(start, digits, recipe, fraction=fraction, window=3, watch=watch)
 
     with pytest.raises(Interrupted):
         look(Interrupting(tmp_path, after))
     assert look(Checkpoints(tmp_path, every=1000)) == look(None)
     if after == 10:  # another share of the same training has other masks, and begins anew
-        assert look(Checkpoints(tmp_path, every=1000), keep=0.3) == look(None, keep=0.3)
+        assert look(Checkpoints(tmp_path, every=1000), fraction=0.7) == look(None, fraction=0.7)
 
 
 def test_what_has_no_mask_is_refused(start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe) -> None:
     with pytest.raises(NetworkError, match=r"lenet300 has no batch norm, .* say of='weights'"):
         tb.early_bird(tb.initialize("lenet300", digits), digits, recipe)
-    for keep in (0.0, 1.0):
+    for fraction in (0.0, 1.0):
         with pytest.raises(RecipeError, match="must lie between 0 and 1"):
-            tb.early_bird(start, digits, recipe, keep=keep)
+            tb.early_bird(start, digits, recipe, fraction=fraction)
     with pytest.raises(RecipeError, match="keeps 0 of 72 channels; all masks would be equal"):
-        tb.early_bird(start, digits, recipe, keep=0.001)
+        tb.early_bird(start, digits, recipe, fraction=0.999)
     with pytest.raises(RecipeError, match="no mask 'layers'"):
         tb.early_bird(start, digits, recipe, of="layers")  # type: ignore[arg-type]
     with pytest.raises(RecipeError, match="window is 1"):

@@ -159,7 +159,7 @@ def test_a_supermask_is_that_of_a_loop_in_plain_pytorch(plain: tb.Data, untraine
     assert 0.2 < likeliest.density < 0.8
 
 
-@pytest.mark.parametrize("rule", [HighestScores(0.4), Bernoulli(), Bernoulli(dynamic_scaling=True)])
+@pytest.mark.parametrize("rule", [HighestScores(0.6), Bernoulli(), Bernoulli(dynamic_scaling=True)])
 def test_the_gradient_of_a_score_is_that_of_its_factor_by_differences(plain: tb.Data, rule: MaskRule) -> None:
     """In float64: dL/ds = dL/dm times sign(s), or the slope of the sigmoid, and the scale of the layer."""
     start = tb.initialize(net, plain, seed=2)
@@ -218,14 +218,14 @@ def test_no_trace_takes_the_weights_without_their_masks(plain: tb.Data) -> None:
         fx.symbolic_trace(module)
 
 
-@pytest.mark.parametrize("keep", [0.1, 0.77])
+@pytest.mark.parametrize("sparsity", [0.9, 0.23])
 def test_an_edge_popup_ticket_keeps_its_share_of_each_layer_and_the_weights_of_its_start(
-    digits: tb.Data, start: tb.Ticket, recipe: tb.Recipe, keep: float, same_bits: Callable[..., bool]
+    digits: tb.Data, start: tb.Ticket, recipe: tb.Recipe, sparsity: float, same_bits: Callable[..., bool]
 ) -> None:
-    ticket = tb.edge_popup(start, digits, replace(recipe, epochs=1), keep=keep)
+    ticket = tb.edge_popup(start, digits, replace(recipe, epochs=1), sparsity=sparsity)
     for mask in ticket.mask.values():
-        assert int(mask.sum()) == math.floor(keep * mask.numel() + 0.5)
-    assert (ticket.round, ticket.density, ticket.epoch) == (1, pytest.approx(keep), 0)
+        assert int(mask.sum()) == math.floor((1 - sparsity) * mask.numel() + 0.5)
+    assert (ticket.round, ticket.density, ticket.epoch) == (1, pytest.approx(1 - sparsity), 0)
     assert same_bits(ticket.start, start.start)
     assert ticket.start_fingerprint == start.start_fingerprint
 
@@ -235,7 +235,7 @@ def test_masks_alone_make_a_network_that_tells_digits_apart(digits: tb.Data) -> 
     start = tb.initialize("lenet300", digits, init="signed-constant")
     recipe = tb.Recipe(epochs=4, batch_size=64, lr=0.1, weight_decay=1e-4)
     assert tb.untrained(start, digits).accuracy < 30
-    ticket = tb.edge_popup(start, digits, recipe, keep=0.5)
+    ticket = tb.edge_popup(start, digits, recipe, sparsity=0.5)
     assert tb.untrained(ticket, digits).accuracy > 50
     shuffled = tb.untrained(tb.permute(ticket), digits).accuracy
     assert shuffled < 30
@@ -321,8 +321,8 @@ def test_the_accuracy_of_a_supermask_is_that_of_its_drawn_tickets(
 def test_the_accuracy_under_edge_popup_is_that_of_its_ticket_but_for_batch_norm(
     plain: tb.Data, untrained_start: tb.Ticket, digits: tb.Data, start: tb.Ticket
 ) -> None:
-    ticket = tb.edge_popup(untrained_start, plain, PLAIN, keep=0.3)
-    assert tb.edge_popup_accuracy(untrained_start, plain, PLAIN, keep=0.3) == tb.untrained(ticket, plain)
+    ticket = tb.edge_popup(untrained_start, plain, PLAIN, sparsity=0.7)
+    assert tb.edge_popup_accuracy(untrained_start, plain, PLAIN, sparsity=0.7) == tb.untrained(ticket, plain)
     # Batch norm as the learning has left it, and the mask by hand.
     recipe = tb.Recipe(epochs=1, batch_size=100)
     state = learned_edge_popup(start, digits, recipe, 0.5, 0, "cpu", "default", None)
@@ -339,12 +339,12 @@ def test_the_accuracy_under_edge_popup_is_that_of_its_ticket_but_for_batch_norm(
 
 
 def test_what_cannot_be_learned_is_refused(digits: tb.Data, start: tb.Ticket, recipe: tb.Recipe) -> None:
-    for keep in (0.0, 1.0, math.nan):
-        with pytest.raises(RecipeError, match=f"keep is {keep}; it must lie between 0 and 1"):
-            tb.edge_popup(start, digits, recipe, keep=keep)
-    words = r"leaves nothing of the 72 weights of 0\.weight, .* give at least 0\.01389"
+    for sparsity in (0.0, 1.0, math.nan):
+        with pytest.raises(RecipeError, match=f"sparsity is {sparsity}; it must lie between 0 and 1"):
+            tb.edge_popup(start, digits, recipe, sparsity=sparsity)
+    words = r"leaves nothing of the 72 weights of 0\.weight, .* give at most 0\.99305556"
     with pytest.raises(RecipeError, match=words):
-        tb.edge_popup(start, digits, recipe, keep=0.005)
+        tb.edge_popup(start, digits, recipe, sparsity=0.995)
     sparse = tb.prune(start, fraction=0.5)
     for learn in (tb.edge_popup, tb.supermask):
         with pytest.raises(TicketError, match=r"sparsity 0\.5000 already; give a dense one"):
@@ -370,6 +370,6 @@ def test_a_drawn_mask_that_leaves_nothing_of_a_layer_is_told(plain: tb.Data) -> 
 
 def test_scores_that_diverged_rank_lowest_and_are_told(digits: tb.Data, start: tb.Ticket) -> None:
     recipe = tb.Recipe(epochs=2, batch_size=400, lr=1e30, weight_decay=0.5)
-    ticket = tb.edge_popup(start, digits, recipe, keep=0.5)
+    ticket = tb.edge_popup(start, digits, recipe, sparsity=0.5)
     assert ticket.nonfinite > 0
     assert ticket.kept == start.total // 2

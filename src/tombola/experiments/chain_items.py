@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_origin
 
 from tombola.data.imageset import Data
 from tombola.errors import ExperimentError, unknown
+from tombola.experiments.searches import recipe_with
 from tombola.lab.arguments import alternatives, item_hint, job_signature
 from tombola.lab.chains import as_job
 from tombola.lab.item import Guess, Results
@@ -334,12 +335,8 @@ def _parameters(
     others = {key: of_point[kind] for key, kind in kinds.items() if kind in of_point} | dict(options)
     for key, value in options.items():
         if kinds.get(key) is Recipe and isinstance(value, Mapping):
-            try:
-                others[key] = replace(point.recipe, **value)
-            except TypeError as error:
-                raise ExperimentError(
-                    f"{experiment.name}: {key} of measure {name!r} does not fit: {error}"
-                ) from error
+            what = f"{experiment.name}: {key} of measure {name!r}"
+            others[key] = recipe_with(point.recipe, value, what)
     return function, {key: kind for key, kind in kinds.items() if key not in others}, others
 
 

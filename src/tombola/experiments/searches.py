@@ -7,7 +7,7 @@ A search is any declared function from a start and a sparsity to a :class:`~tomb
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tombola.data.imageset import Data
@@ -42,7 +42,7 @@ class Search:
         """The ticket that it finds for a start.
 
         Its parameters are filled in by what they take: a ticket, data, a recipe, and ``sparsity`` and
-        ``noise`` by their names.
+        ``noise`` by their names. An option may have fields to replace in the recipe.
 
         Raises :class:`~tombola.errors.ExperimentError` for a function that is no such search.
         """
@@ -58,8 +58,14 @@ class Search:
                 filled[key] = by_name[key]
             elif kind is not None and parameter.default is parameter.empty:
                 filled[key] = by_kind[kind]
+        options = {
+            key: recipe_with(recipe, value, f"{key} of search {self.name!r}")
+            if filled.get(key) is recipe and isinstance(value, Mapping)
+            else value
+            for key, value in self.options.items()
+        }
         self._check(declared, filled, start)
-        return job(declared.function, **filled | dict(self.options))
+        return job(declared.function, **filled | options)
 
     def _check(self, declared: Declaration, filled: Mapping[str, Any], start: Job) -> None:
         """Raises ExperimentError for a function that does not go from a start and a sparsity to a ticket."""
@@ -69,8 +75,16 @@ class Search:
                 "prune-at-initialization is one"
             )
         for name in self.options:
-            if name in filled:
+            if name in filled and not isinstance(filled[name], Recipe):
                 raise ExperimentError(f"search {self.name!r} has {name}, which the rounds and seeds give it")
+
+
+def recipe_with(recipe: Recipe, fields: Mapping[str, Any], what: str) -> Recipe:
+    """A recipe with some fields replaced; ExperimentError, which says what it is, for one that it lacks."""
+    try:
+        return replace(recipe, **fields)
+    except TypeError as error:
+        raise ExperimentError(f"{what} does not fit: {error}") from error
 
 
 def searches_of(written: Sequence[str] | Mapping[str, Any]) -> tuple[Search, ...]:

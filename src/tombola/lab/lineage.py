@@ -212,6 +212,7 @@ class Lineages:
             "shuffle-start": partial(self._acted_on, "shuffle_start"),
             "signed-constant": partial(self._acted_on, "signed_constant"),
             "rescale": partial(self._acted_on, "rescale"),
+            "freeze-pruned": partial(self._acted_on, "freeze_pruned"),
         }  # fmt: skip
 
     def description(self, name: str) -> Description:
@@ -368,10 +369,10 @@ class Lineages:
         return replace(start, prunings=prunings, axes=axes, rankings=rankings)
 
     def _edge_popup(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
-        keep = real(arguments.get("keep", written_defaults(edge_popup)["keep"]))
+        sparsity = real(arguments.get("sparsity", written_defaults(edge_popup)["sparsity"]))
         learned = self._learned("edge-popup", arguments)
-        if learned.prunings == {} and keep is not None and 0 < keep < 1:
-            return replace(learned, prunings={round(1 - keep, 12): 1})
+        if learned.prunings == {} and sparsity is not None and 0 < sparsity < 1:
+            return replace(learned, prunings={sparsity: 1})
         return replace(learned, prunings=None)
 
     def _supermask(self, name: str, arguments: Mapping[str, Any]) -> Lineage:

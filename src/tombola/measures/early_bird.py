@@ -76,7 +76,7 @@ def early_bird(
     recipe: Recipe,
     *,
     of: Pruned = "channels",
-    keep: float = 0.5,
+    fraction: float = 0.5,
     window: int = 5,
     threshold: float = 0.1,
     epochs: int | None = None,
@@ -91,7 +91,7 @@ def early_bird(
         ``train(start, data, recipe, noise=noise)`` to the bit.
     of: what is pruned on paper: ``"channels"`` by the absolute scale of their batch norm, all layers ranked
         together, as published; or ``"weights"`` by magnitude, all layers together.
-    keep: share of these that is kept, between 0 and 1, both excluded, to the nearest count, half up;
+    fraction: share of these that is pruned, between 0 and 1, both excluded, as for :func:`tombola.prune`;
         published are 0.3, 0.5 and 0.7.
     window: how many masks there must be, the newest one included; 5 as published.
     threshold: a distance below which masks count as equal; 0.1 as published, for relative distances too.
@@ -100,7 +100,7 @@ def early_bird(
 
     The paper also draws scales towards 0 by an L1 penalty of 1e-4, which no recipe here has. The mask before
     the first step is left out: all scales are 1 then. The ticket over weights is
-    ``prune(pretrain(start, data, recipe, epochs=found.epoch), fraction=1 - keep)``. Source: You et al.
+    ``prune(pretrain(start, data, recipe, epochs=found.epoch), fraction=fraction)``. Source: You et al.
     (2020), "Drawing early-bird tickets".
 
     Raises :class:`~tombola.errors.NetworkError` for channels of a network without batch norm,
@@ -109,16 +109,18 @@ def early_bird(
     data = load_data(data)
     whole, _ = place_of(recipe.epochs, steps_of_epoch(len(data.train), recipe.batch_size))
     last = whole if epochs is None else epochs
-    _check_settings(of, keep, window, threshold)
+    _check_settings(of, fraction, window, threshold)
     if isinstance(last, bool) or not isinstance(last, int) or not start.epoch < last <= whole:
         raise RecipeError(
             f"epochs is {last!r}; the recipe has {whole}, so allowed are {start.epoch + 1} to {whole}"
         )
     ranked = _scales(start) if of == "channels" else start.mask
     count = sum(int(entries.sum()) for entries in ranked.values())
-    kept = nearest_count(count, keep)
+    kept = nearest_count(count, 1 - fraction)
     if not 0 < kept < count:
-        raise RecipeError(f"keep is {keep}, which keeps {kept} of {count:,} {of}; all masks would be equal")
+        raise RecipeError(
+            f"fraction is {fraction}, which keeps {kept} of {count:,} {of}; all masks would be equal"
+        )
     masks = _MaskWatch(
         watch or Watch(), lambda state: _mask(state, ranked, kept), {"of": of, "kept": kept}, start, window
     )
@@ -234,12 +236,12 @@ def _scales(start: Ticket) -> dict[str, Tensor]:
     return scales
 
 
-def _check_settings(of: str, keep: float, window: int, threshold: float) -> None:
+def _check_settings(of: str, fraction: float, window: int, threshold: float) -> None:
     """Raises RecipeError for a setting out of range."""
     if of not in get_args(Pruned):
         raise RecipeError(unknown("mask", str(of), get_args(Pruned)))
-    if not 0 < keep < 1:
-        raise RecipeError(f"keep is {keep}; it must lie between 0 and 1, both excluded")
+    if not 0 < fraction < 1:
+        raise RecipeError(f"fraction is {fraction}; it must lie between 0 and 1, both excluded")
     if isinstance(window, bool) or not isinstance(window, int) or window < 2:
         raise RecipeError(f"window is {window!r}; it must be a whole number, at least 2")
     if not 0 < threshold <= 1:

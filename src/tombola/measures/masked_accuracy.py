@@ -66,7 +66,7 @@ def edge_popup_accuracy(
     data: DataLike,
     recipe: Recipe,
     *,
-    keep: float = 0.5,
+    sparsity: float = 0.5,
     noise: int = 0,
     device: str | torch.device | None = "cpu",
     mode: Mode = "default",
@@ -77,8 +77,8 @@ def edge_popup_accuracy(
     The arguments and errors are as there.
     """
     data = load_data(data)
-    state = learned_edge_popup(start, data, recipe, keep, noise, device, mode, watch)
-    mask = popped_up(scores_of(state, start), keep)
+    state = learned_edge_popup(start, data, recipe, sparsity, noise, device, mode, watch)
+    mask = popped_up(scores_of(state, start), sparsity)
     return _accuracy_of(start, data, recipe, state, device, mode)(mask, False)
 
 

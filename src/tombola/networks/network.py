@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any, TypeVar
 
@@ -27,6 +27,10 @@ from tombola.networks.libraries import is_library_name, library_factory, library
 from tombola.source import note_use
 
 F = TypeVar("F", bound=Factory)
+
+
+FROZEN_REST = "frozen-rest:"
+"""Before the name of a network whose pruned weights stay at values of their own; see ``frozen_rest.py``."""
 
 
 def _built_in(*factories: str, module: str = "architectures") -> tuple[Callable[[], Factory], ...]:
@@ -203,12 +207,15 @@ class Network:
     @property
     def own(self) -> bool:
         """Whether the factory is not tombola's."""
-        return not _networks.is_built_in(self.name)
+        return not _networks.is_built_in(self.name.removeprefix(FROZEN_REST))
 
     def maker(self) -> Factory:
         """The factory that builds it; if a name and version were declared again, the last one declared."""
         if self.factory is not None:
             return self.factory
+        if self.name.startswith(FROZEN_REST):
+            within = replace(self, name=self.name.removeprefix(FROZEN_REST))
+            return _imported("tombola.networks.frozen_rest", "FrozenRestFactory")(within)
         if isinstance(self.version, str):
             return library_factory(self.name)
         return _networks.find(self.name, self.version)
@@ -276,6 +283,9 @@ class Network:
 
 def _name_and_version(network: str) -> tuple[str, int | str]:
     """Name and version of a named network, by default the newest; NetworkError if there is none such."""
+    if network.startswith(FROZEN_REST):
+        within, its_version = _name_and_version(network.removeprefix(FROZEN_REST))
+        return f"{FROZEN_REST}{within}", its_version
     name, _, wanted = network.partition("@")
     if is_library_name(name):
         return name, library_version(name, wanted or None)

@@ -46,8 +46,9 @@ def _learning_cost(start: Outline, data: Size, recipe: Recipe) -> Cost:
     return replace(learning, disk=RESULT_BYTES + HEADER_BYTES + start.weights / 8)
 
 
-def _edge_popup_cost(start: Outline, data: Size, recipe: Recipe, keep: float) -> Cost:
-    return replace(_learning_cost(start, data, recipe), result=replace(start, density=start.density * keep))
+def _edge_popup_cost(start: Outline, data: Size, recipe: Recipe, sparsity: float) -> Cost:
+    pruned = replace(start, density=start.density * (1 - sparsity))
+    return replace(_learning_cost(start, data, recipe), result=pruned)
 
 
 @declare("edge-popup", cost=_edge_popup_cost)
@@ -56,7 +57,7 @@ def edge_popup(
     data: DataLike,
     recipe: Recipe,
     *,
-    keep: float = 0.5,
+    sparsity: float = 0.5,
     noise: int = 0,
     device: str | torch.device | None = "cpu",
     mode: Mode = "default",
@@ -64,19 +65,19 @@ def edge_popup(
 ) -> Ticket:
     """The ticket of a dense start whose mask edge-popup learns, its weights untrained.
 
-    Each weight has a score. The weights of the ``keep`` largest absolute scores of each layer are on, all
-    layers alike; the loss is that of the network under this mask. Scores are trained by the recipe, with the
+    Each weight has a score. The weights of the largest absolute scores of each layer are on, the same
+    share of each; the loss is that of the network under this mask. Scores are trained by the recipe, with the
     gradient of the mask passed straight to the absolute score: w * dL/d(m w) * sign(score). All else stays as
     it is: weights, biases, batch norm's parameters. Source: Ramanujan et al. (2020), "What's hidden in a
     randomly weighted neural network?".
 
     start: any ticket with a full mask. The paper's draws: ``init="signed-constant"`` (its best) or
         ``init="kaiming-normal-fan-in"`` of :func:`tombola.initialize`; scaled by the surviving fan in,
-        ``rescale(start, density=keep, exponent=0.5)``. Its public code scales by 1 - keep instead.
+        ``rescale(start, density=1 - sparsity, exponent=0.5)`` (the public code scales by the other share).
     recipe: of the scores, from epoch 0 to its end; its weight decay acts on them. For CIFAR-10 the paper has
         SGD at rate 0.1, momentum 0.9, weight decay 1e-4, batches of 128 and 100 epochs of a cosine.
-    keep: share of each layer that is on, between 0 and 1, both excluded, to the nearest count, half up. The
-        paper's best are 0.3 to 0.7.
+    sparsity: share of each layer that is off, between 0 and 1, both excluded; the number of weights that are
+        on is the nearest, half up. The paper's best are 0.3 to 0.7.
     noise: number of the noise, as for :func:`tombola.train`, and of the first scores, which are uniform
         between -1/sqrt(fan in) and 1/sqrt(fan in).
     device, mode, watch: as for :func:`tombola.train`; a checkpoint resumes to the same bits.
@@ -85,13 +86,13 @@ def edge_popup(
     which a masked network may be at chance: see ``recalibrate`` of :func:`tombola.untrained`.
 
     Raises :class:`~tombola.errors.TicketError` for a start that is sparse already,
-    :class:`~tombola.errors.RecipeError` for a keep out of range or that leaves nothing of a layer, and what
-    ``train`` raises.
+    :class:`~tombola.errors.RecipeError` for a sparsity out of range or that leaves nothing of a layer, and
+    what ``train`` raises.
     """
     data = load_data(data)
-    scores = scores_of(learned_edge_popup(start, data, recipe, keep, noise, device, mode, watch), start)
-    ticket = _ticket_under(start, popped_up(scores, keep), scores)
-    return replace(ticket, density=start.density * keep)
+    scores = scores_of(learned_edge_popup(start, data, recipe, sparsity, noise, device, mode, watch), start)
+    ticket = _ticket_under(start, popped_up(scores, sparsity), scores)
+    return replace(ticket, density=start.density * (1 - sparsity))
 
 
 @declare("supermask", cost=_learning_cost)
@@ -145,7 +146,7 @@ def learned_edge_popup(
     start: Ticket,
     data: Data,
     recipe: Recipe,
-    keep: float,
+    sparsity: float,
     noise: int,
     device: str | torch.device | None,
     mode: Mode,
@@ -153,22 +154,23 @@ def learned_edge_popup(
 ) -> State:
     """The state of the masked network whose scores :func:`edge_popup` has learned."""
     _check_maskable(start)
-    _check_keep(keep, start)
+    _check_sparsity(sparsity, start)
     streams = Streams.of(noise, start.round)
     with seeds.torch_stream("edge-popup scores", streams.noise, streams.round):
         first = {
             name: nn.init.kaiming_uniform_(torch.empty(full.shape), a=math.sqrt(5))
             for name, full in start.mask.items()
         }
-    return learned_state(start, data, recipe, HighestScores(keep), first, noise, device, mode, watch)
+    return learned_state(start, data, recipe, HighestScores(sparsity), first, noise, device, mode, watch)
 
 
-def popped_up(scores: Mapping[str, Tensor], keep: float) -> dict[str, Tensor]:
+def popped_up(scores: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
     """The mask of the largest absolute scores of each layer; what is not finite ranks lowest."""
     # NaN would sort above all else.
     sizes = {name: torch.where(values.isfinite(), values.abs(), -1.0) for name, values in scores.items()}
     return {
-        name: mask_of_highest(size, nearest_count(size.numel(), keep)).bool() for name, size in sizes.items()
+        name: mask_of_highest(size, nearest_count(size.numel(), 1 - sparsity)).bool()
+        for name, size in sizes.items()
     }
 
 
@@ -231,14 +233,14 @@ def _check_maskable(start: Ticket) -> None:
     check_dense(start)
 
 
-def _check_keep(keep: float, start: Ticket) -> None:
+def _check_sparsity(sparsity: float, start: Ticket) -> None:
     """Raises RecipeError for a share out of range, or one that leaves nothing of a layer."""
-    if not 0 < keep < 1:
-        raise RecipeError(f"keep is {keep}; it must lie between 0 and 1, both excluded")
+    if not 0 < sparsity < 1:
+        raise RecipeError(f"sparsity is {sparsity}; it must lie between 0 and 1, both excluded")
     sizes = {name: full.numel() for name, full in start.mask.items()}
     name = min(sizes, key=sizes.__getitem__)
-    if nearest_count(sizes[name], keep) == 0:
+    if nearest_count(sizes[name], 1 - sparsity) == 0:
         raise RecipeError(
-            f"keep is {keep}, which leaves nothing of the {sizes[name]} weights of {name}, so that nothing "
-            f"passes through it; give at least {1 / sizes[name]:.4g}"
+            f"sparsity is {sparsity}, which leaves nothing of the {sizes[name]} weights of {name}, so that "
+            f"nothing passes through it; give at most {1 - 0.5 / sizes[name]:.8g}"
         )

@@ -1,9 +1,10 @@
-"""Mask actions of Zhou et al. (2019): what the weights of a mask start from in place of their first values.
+"""Mask actions of Zhou et al. (2019): what kept and pruned weights are, in place of first values and zeros.
 
-These are "mask-1 actions", on the weights that are kept. The first one, back to the start, is what tickets
-do anyway; fresh draws are :func:`tombola.reinitialize`. All take values from the dense start, and return the
-ticket's mask over another start, at the same place in the schedule. Source: "Deconstructing lottery tickets:
-zeros, signs, and the supermask".
+"Mask-1 actions" are on the weights that are kept. The first one, back to the start, is what tickets do
+anyway; fresh draws are :func:`tombola.reinitialize`. The others take values from the dense start, and return
+the ticket's mask over another start, at the same place in the schedule. The "mask-0 action" that freezes
+pruned weights at their start is :func:`freeze_pruned`; it comes last, after controls and mask-1 actions.
+Source: "Deconstructing lottery tickets: zeros, signs, and the supermask".
 """
 
 from __future__ import annotations
@@ -17,10 +18,21 @@ from torch import Tensor
 
 from tombola import files, seeds
 from tombola.errors import RecipeError, TicketError, unknown
+from tombola.networks.frozen_rest import (
+    NETWORK,
+    FrozenRestFactory,
+    has_rest,
+    rest_name,
+    state_with_rest,
+    state_without_rest,
+)
+from tombola.networks.network import FROZEN_REST
 from tombola.registry import declare
-from tombola.ticket import Ticket
+from tombola.ticket import Mask, State, Ticket
+from tombola.training.run import Run
 
 Among = Literal["all", "kept"]
+Shrunk = Literal["none", "pruned", "all"]
 
 
 @declare("shuffle-start", stored=False)
@@ -95,6 +107,67 @@ def rescale(ticket: Ticket, *, density: float | None = None, exponent: float = 1
             for name, keep in ticket.mask.items()
         },
     )
+
+
+@declare("freeze-pruned", stored=False)
+def freeze_pruned(ticket: Ticket, *, trained: Run | None = None, zero: Shrunk = "none") -> Ticket:
+    """The ticket whose pruned weights stay at their values in its dense start, and are not trained.
+
+    Its network is the same with a rest that never moves (``frozen-rest:resnet18@2``), where these values
+    stand: as everywhere, the pruned weights themselves are 0, and the ticket's sparsity is the share that is
+    not trained. Such a ticket is trained, measured and saved like any other, on a GPU by plain steps. Its
+    next ticket, ``prune(run)``, has zeros at newly pruned positions until it is frozen again. Controls are
+    taken before freezing.
+
+    trained: a run of the mask search, by which ``zero`` tells weights that shrank, of smaller magnitude at
+        its end than in the ticket's start.
+    zero: which of them are 0 at the start: ``"none"``; of the ``"pruned"`` ones (their
+        freeze_init_zero_mask), or ``"all"`` of them, of which kept ones are trained from 0
+        (freeze_init_zero_all).
+
+    Raises :class:`~tombola.errors.RecipeError` for a ``zero`` without a run, or another choice, and
+    :class:`~tombola.errors.TicketError` if the ticket does not carry its dense start or the run is of another
+    network.
+    """
+    if zero not in get_args(Shrunk):
+        raise RecipeError(unknown("choice of weights", str(zero), get_args(Shrunk)))
+    if (zero == "none") != (trained is None):
+        raise RecipeError(f"zero is {zero!r}; it goes with trained=, a run in which weights shrank")
+    frozen = has_rest(ticket.network)
+    start = state_without_rest(ticket.dense_start()) if frozen else dict(ticket.dense_start())
+    mask = state_without_rest(ticket.mask) if frozen else ticket.mask
+    rests = {name: start[name].masked_fill(keep, 0) for name, keep in mask.items()}
+    for name, shrank in {} if trained is None else _shrunk(start, mask, trained).items():
+        rests[name] = rests[name].masked_fill(shrank, 0)
+        if zero == "all":
+            start[name] = start[name].masked_fill(shrank & mask[name], 0)
+    going_on = ticket.trained
+    if going_on is not None:
+        going_on = state_with_rest(state_without_rest(going_on) if frozen else going_on, rests)
+    network = ticket.network
+    if not frozen:
+        factory = None if network.factory is None else FrozenRestFactory(network)
+        network = replace(network, name=f"{FROZEN_REST}{network.name}", factory=factory)
+    return replace(
+        ticket, network=network, start=state_with_rest(start, rests), start_fingerprint="",
+        mask={f"{NETWORK}{name}": keep for name, keep in mask.items()}, trained=going_on,
+    )  # fmt: skip
+
+
+def _shrunk(start: State, mask: Mask, trained: Run) -> dict[str, Tensor]:
+    """Where weights are smaller after a run than at the start; TicketError for a run of another network."""
+    weights = trained.weights
+    if has_rest(trained.ticket.network):
+        weights = {
+            name: value + trained.weights[rest_name(name)] if name in mask else value
+            for name, value in state_without_rest(weights).items()
+        }
+    for name in mask:
+        if name not in weights or weights[name].shape != start[name].shape:
+            raise TicketError(
+                f"the run is of network {trained.ticket.network.name}, which has no such {name}"
+            )
+    return {name: weights[name].abs() < start[name].abs() for name in mask}
 
 
 def _from_values(ticket: Ticket, values: Mapping[str, Tensor]) -> Ticket:

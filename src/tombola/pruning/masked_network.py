@@ -36,15 +36,15 @@ class MaskRule(Protocol):
 class HighestScores:
     """The rule of edge-popup (Ramanujan et al., 2020): on are the weights of the largest absolute scores.
 
-    keep: their share of each layer, rounded to the nearest count, half up.
+    sparsity: share of each layer that is off; the number that is on is the nearest, half up.
     """
 
-    keep: float
+    sparsity: float
 
     def __call__(self, scores: Tensor, *, training: bool) -> Tensor:
         sizes = scores.abs()
         return _straight_through(
-            mask_of_highest(sizes.detach(), nearest_count(scores.numel(), self.keep)), sizes
+            mask_of_highest(sizes.detach(), nearest_count(scores.numel(), 1 - self.sparsity)), sizes
         )
 
 
