@@ -33,6 +33,8 @@ from .measures.alignment import aligned_run as aligned_run
 from .measures.alignment import aligned_ticket as aligned_ticket
 from .measures.connectivity import Barrier as Barrier
 from .measures.connectivity import barrier as barrier
+from .measures.curves import Curve as Curve
+from .measures.curves import curve as curve
 from .measures.difficulty import drop_by_difficulty as drop_by_difficulty
 from .measures.difficulty import forgotten_subset as forgotten_subset
 from .measures.few_shot import few_shot as few_shot
@@ -58,6 +60,9 @@ from .measures.probe import probe as probe
 from .measures.statistics import Summary as Summary
 from .measures.statistics import difference as difference
 from .measures.statistics import summarize as summarize
+from .measures.surfaces import Surface as Surface
+from .measures.surfaces import loss_slice as loss_slice
+from .measures.surfaces import plane as plane
 from .measures.transfer import Transfer as Transfer
 from .measures.transfer import transfer as transfer
 from .measures.untrained import untrained as untrained

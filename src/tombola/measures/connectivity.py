@@ -190,7 +190,7 @@ def barrier(
         align = alignment.align(first, second, data, by=align, device=device, watch=watch)
     if align is not None:
         second = alignment.aligned_run(second, align)
-    precision = _common_precision(first, second, where)
+    precision = common_precision(first, second, where)
     images = data.train if split == "train" else data.test
     interpolated, recalibrated = [], []
     with repeatable(where):
@@ -273,7 +273,7 @@ def _on_device(state: State, body: FlatNetwork) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in body.module.state_dict().items()}
 
 
-def _common_precision(first: Run, second: Run, device: torch.device) -> str:
+def common_precision(first: Run, second: Run, device: torch.device) -> str:
     """The precision that both runs were trained in, in which they are evaluated.
 
     Raises :class:`~tombola.errors.RecipeError` for runs of different precisions or devices, or if the device
