@@ -40,6 +40,8 @@ from .measures.curvature import HessianEigenvalues as HessianEigenvalues
 from .measures.curvature import HessianTrace as HessianTrace
 from .measures.curvature import hessian_eigenvalues as hessian_eigenvalues
 from .measures.curvature import hessian_trace as hessian_trace
+from .measures.curves import Curve as Curve
+from .measures.curves import curve as curve
 from .measures.difficulty import drop_by_difficulty as drop_by_difficulty
 from .measures.difficulty import forgotten_subset as forgotten_subset
 from .measures.early_bird import EarlyBird as EarlyBird
@@ -85,6 +87,9 @@ from .measures.sharpness import sam_sharpness as sam_sharpness
 from .measures.statistics import Summary as Summary
 from .measures.statistics import difference as difference
 from .measures.statistics import summarize as summarize
+from .measures.surfaces import Surface as Surface
+from .measures.surfaces import loss_slice as loss_slice
+from .measures.surfaces import plane as plane
 from .measures.transfer import Transfer as Transfer
 from .measures.transfer import transfer as transfer
 from .measures.untrained import untrained as untrained

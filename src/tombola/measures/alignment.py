@@ -49,21 +49,21 @@ class Alignment(OneLine):
 
     network: of both runs, as written in jobs.
     by: what was compared, ``"weights"`` or ``"activations"``.
-    permutations: int64 ``(units,)`` for each group of units that may change places, by the place where the
-        group first occurs: the unit of the second run that comes to stand where the first has each of its
-        units.
     similarity: cosine of the angle between all parameters of the first run and of the second in its order, -1
         to 1; NaN where a weight is not finite.
     before: the same with the second run as it was.
+    permutations: int64 ``(units,)`` for each group of units that may change places, by the place where the
+        group first occurs: the unit of the second run that comes to stand where the first has each of its
+        units.
     products: the inner product of these parameters at the end of each start of weight matching; the largest
         is the one that was taken. Empty by activations.
     """
 
     network: str
     by: By
-    permutations: Mapping[str, Tensor]
     similarity: float
     before: float
+    permutations: Mapping[str, Tensor]
     products: tuple[float, ...] = ()
 
     @property
@@ -170,12 +170,12 @@ def align(
     return Alignment(
         network.written,
         by,
+        _cosine(first.weights, moved, parameters),
+        _cosine(first.weights, second.weights, parameters),
         {
             group.name: torch.from_numpy(order)
             for group, order in zip(symmetries.groups, permutations, strict=True)
         },
-        _cosine(first.weights, moved, parameters),
-        _cosine(first.weights, second.weights, parameters),
         products,
     )
 

@@ -25,7 +25,7 @@ from tombola.data.load import load_data
 from tombola.data.sizes import train_images
 from tombola.errors import RecipeError
 from tombola.measures import alignment
-from tombola.measures.alignment import check_one_network
+from tombola.measures.alignment import By, check_one_network
 from tombola.measures.interpolation import batches_for_statistics, interpolate, recalibrate_batch_norm
 from tombola.measures.repair import HiddenUnits, has_batch_norm
 from tombola.one_line import OneLine
@@ -150,7 +150,7 @@ def barrier(
     points: int = 21,
     recalibrate: Recalibrate = False,
     split: Split = "test",
-    align: alignment.By | alignment.Alignment | None = None,
+    align: By | None = None,
     repair: bool = False,
     device: str | torch.device | None = "cpu",
     watch: Watch | None = None,
@@ -163,11 +163,10 @@ def barrier(
         anew at every position, ends included, by :func:`recalibrate_batch_norm` on the unaugmented train
         split. With ``"beside"`` the line is the interpolated one and carries the other as a second reading.
     split: the images that errors and losses are of, ``"test"`` or ``"train"``, without augmentation.
-    align: bring the hidden units of the second run into the order of the first's before: by ``"weights"`` or
-        ``"activations"``, as :func:`~tombola.align` does by default, or by an alignment, which may be of
-        other runs of the network, such as the dense ones of two chains. The second run's mask goes along. The
-        line is then that from the first run on, and swapping the runs mirrors it up to another alignment
-        only.
+    align: bring the hidden units of the second run into the order of the first's before, by ``"weights"`` or
+        ``"activations"``, as :func:`~tombola.align` does by default; for an alignment of your own give
+        ``aligned_run(second, alignment)``. The second run's mask goes along. Swapping the runs mirrors the
+        line up to another alignment only.
     repair: at every position between the ends, give hidden units the mean and standard deviation over the
         train images that lie between those they have at the ends (REPAIR: Jordan et al., 2023). With batch
         norm that is to measure its statistics anew, to the bit ``recalibrate=True``, ends included; without
@@ -188,11 +187,11 @@ def barrier(
         )
     where = resolve_device(device)
     watch = watch or Watch()
-    if isinstance(align, str):
-        align = alignment.align(first, second, data, by=align, device=device, watch=watch)
     if align is not None:
-        second = alignment.aligned_run(second, align)
-    precision = _common_precision(first, second, where)
+        second = alignment.aligned_run(
+            second, alignment.align(first, second, data, by=align, device=device, watch=watch)
+        )
+    precision = common_precision(first, second, where)
     images = data.train if split == "train" else data.test
     interpolated, recalibrated = [], []
     with repeatable(where):
@@ -275,7 +274,7 @@ def _on_device(state: State, body: FlatNetwork) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in body.module.state_dict().items()}
 
 
-def _common_precision(first: Run, second: Run, device: torch.device) -> str:
+def common_precision(first: Run, second: Run, device: torch.device) -> str:
     """The precision that both runs were trained in, in which they are evaluated.
 
     Raises :class:`~tombola.errors.RecipeError` for runs of different precisions or devices, or if the device

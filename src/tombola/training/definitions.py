@@ -51,6 +51,13 @@ def _in_epochs(length: Length) -> float:
     return length
 
 
+def ramp(recipe: Recipe, epoch: float) -> float:
+    """1 for half of the epochs, then linear to 0.01 at nine tenths, and that to the end (Garipov et al.,
+    2018)."""
+    share = epoch / recipe.epochs
+    return 1.0 if share <= 0.5 else max(1.0 - 0.99 * (share - 0.5) / 0.4, 0.01)
+
+
 def _computed_elsewhere(*_: object) -> NoReturn:
     """Holds the place of what :mod:`.losses` and :mod:`.optimizers` compute by its name."""
     raise NotImplementedError
@@ -59,7 +66,7 @@ def _computed_elsewhere(*_: object) -> NoReturn:
 SCHEDULES: Definitions[Schedule] = Definitions(
     "schedule",
     "schedules",
-    {schedule.__name__: only_version(schedule) for schedule in (cosine, constant, step)},
+    {schedule.__name__: only_version(schedule) for schedule in (cosine, constant, step, ramp)},
     RecipeError,
     numbered=True,
 )

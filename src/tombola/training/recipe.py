@@ -78,8 +78,8 @@ class Recipe(OneLine):
     weight_decay: float = 5e-4
     """On every parameter: an L2 penalty as in PyTorch's SGD; of AdamW decoupled, times the learning rate."""
     schedule: str = "cosine"
-    """"cosine" to zero, step by step; "constant"; "step", a drop by gamma at each milestone; or a declared
-    one."""
+    """"cosine" to zero, step by step; "constant"; "step", a drop by gamma at each milestone; "ramp", constant
+    for half of the epochs and linear to a hundredth at nine tenths; or a declared one."""
     milestones: tuple[Length, ...] = ()
     """Places at which schedule "step" multiplies the rate by gamma: epochs, or iterations as "32000it"."""
     gamma: float = 0.1
