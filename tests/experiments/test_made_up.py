@@ -25,8 +25,11 @@ from tombola.experiments.bound import Bound
 from tombola.lab.item import Results
 from tombola.lab.job import Job, result_type
 from tombola.measures.connectivity import Barrier
+from tombola.measures.curvature import HessianTrace
 from tombola.measures.instability import Instability
 from tombola.measures.learning import Forgetting, ForgettingCurve, Learning, SummedForgetting
+from tombola.measures.margins import Margins
+from tombola.measures.sharpness import SamSharpness
 from tombola.report.frame import to_csv
 from tombola.table.key import KEY_FIELDS, Key
 from tombola.training.run import Run
@@ -76,6 +79,13 @@ def made_up(job: Job) -> Any:
         return Learning(5000, forgetting, curve, convergence, failed=drawn.random() < 0.05)
     if kind is SummedForgetting:
         return SummedForgetting(9 * drawn.random(), 9 * drawn.random(), 5000, 3, drawn.random() < 0.05)
+    if kind is HessianTrace:
+        return HessianTrace(100 * drawn.random(), drawn.random(), 4, 11_000_000)
+    if kind is SamSharpness:
+        return SamSharpness(0.1, 0.1 + drawn.random(), 1.0)
+    if kind is Margins:
+        small = drawn.random() / 2
+        return Margins(3.0, -1.0, 0.0, 3.0, 6.0, 9.0, wrong=small / 2, small=small)
     if job.declaration.name == "probe":
         return SimpleNamespace(accuracy=tuple(100 * drawn.random() for _ in range(20)))
     return SimpleNamespace(accuracy=100 * drawn.random())

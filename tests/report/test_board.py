@@ -43,13 +43,13 @@ def rows() -> dict[str, Row]:
 
 
 def test_every_claim_has_a_row_in_the_papers_order(rows: dict[str, Row]) -> None:
-    assert list(rows) == [f"C{number}" for number in range(1, 62)]
+    assert list(rows) == [f"C{number}" for number in range(1, 64)]
     assert [row.sentence for row in rows.values()] == [claim.sentence for claim in CLAIMS]
 
 
 def test_runs_at_the_printed_numbers_get_the_papers_verdicts(rows: dict[str, Row]) -> None:
     assert sum(row.paper == row.ours for row in rows.values()) >= 60  # C29 counts in shares of the budget
-    assert "The paper's own numbers: 36 hold, 12 partly, 13 not computable yet." in counts([*rows.values()])
+    assert "The paper's own numbers: 36 hold, 12 partly, 15 not computable yet." in counts([*rows.values()])
 
 
 def test_a_verdict_comes_with_its_comparisons_runs_and_budget(rows: dict[str, Row]) -> None:
@@ -77,7 +77,7 @@ def test_undecided_claims_are_counted_between_failing_ones_and_those_not_computa
     rows = [*rows_for(made_up_runs(spread=30.0)).values()]
     number = sum(row.ours == "undecided" for row in rows)
     assert number > 10
-    assert f", {number} undecided, 13 not computable yet." in counts(rows).partition("Ours:")[2]
+    assert f", {number} undecided, 15 not computable yet." in counts(rows).partition("Ours:")[2]
     lines = list(csv.DictReader(io.StringIO(board_csv(rows))))
     assert {line["noise"] for line in lines if line["ours"] == "undecided"} == {"yes"}
 

@@ -77,6 +77,11 @@ METRICS: Mapping[str, Metric] = {
     "highest_path_error": Metric("highest path error", "%", 2, "largest test error on the line (%)"),
     # The smallest position on that line (0 to 1) with at least 90% of the largest error.
     "barrier_reached": Metric("barrier reached", "", 2),
+    # Of the mean cross-entropy over the train images, batch norm fixed; of trained dense networks.
+    "hessian_trace": Metric("trace of the Hessian", axis="trace of the Hessian"),
+    "adaptive_sharpness": Metric("adaptive sharpness (nats)", axis="adaptive sharpness (nats)"),
+    # Wrong, or right by less than half of the probability.
+    "small_margin_percent": Metric("small margins", "%", 2, "test images of small margin (%)"),
     "layer_sparsity": Metric("sparsity of the layer", "", 3, "share of the layer's weights pruned"),
 }
 """In the order in which they head columns, where they stand side by side."""

@@ -70,6 +70,10 @@ def confirming_value(key: Key) -> float:
             return 0.3 if key.subset_criterion else 0.5
         case "late_forgetting_events":
             return 0.1 if is_plain(key) else 0.3
+        case "hessian_trace" | "adaptive_sharpness":
+            return 1.0 if is_plain(key) else 2.0
+        case "small_margin_percent":
+            return 9.0 if is_plain(key) else 8.0
         case "untrained_accuracy" | "recalibrated_untrained_accuracy":
             assert key.dataset is not None
             return CHANCE[key.dataset]

@@ -12,6 +12,7 @@ from tombola.experiments.claims.claim import judge
 from tombola.experiments.claims.lookups import (
     barrier,
     barrier_to_next,
+    dense_run,
     few_shot_of_round,
     late_forgetting,
     path_error,
@@ -287,3 +288,21 @@ def test_c57_follows_features_over_rounds_once_they_are_there(
 def test_c60_is_about_each_half_of_each_pair(confirming: Mapping[Key, Cell], change: Change) -> None:
     ticket_convergence(change.find, VGG_C100, MOMENTUM_256.rewound, 89.26)
     assert verdict("C60", changed(confirming, change, 0.95)) == ("partly", ["VGG16/C100, 0.0/256 pretrained"])
+
+
+def test_c62_is_about_both_measures_of_each_pair_and_batch_size(
+    confirming: Mapping[Key, Cell], change: Change
+) -> None:
+    dense_run(change.find, "hessian_trace", R18_C10, MOMENTUM_256)
+    against = ["R18/C10, trace at batch size 256"]
+    assert verdict("C62", changed(confirming, change, 0.5)) == ("partly", against)
+    dense_run(change.find, "adaptive_sharpness", R18_C10, MOMENTUM_256)
+    against += ["R18/C10, sharpness at batch size 256"]
+    assert verdict("C62", changed(confirming, change, 0.5)) == ("partly", against)
+
+
+def test_c63_fails_where_momentum_leaves_more_small_margins(
+    confirming: Mapping[Key, Cell], change: Change
+) -> None:
+    dense_run(change.find, "small_margin_percent", VGG_C100, UNSTABLE)
+    assert verdict("C63", changed(confirming, change, 9.5)) == ("partly", ["VGG16/C100 at batch size 100"])

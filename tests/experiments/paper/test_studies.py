@@ -53,9 +53,10 @@ def test_all_tables_and_figures_of_the_paper_are_there() -> None:
     assert [study.name for study in FIGURES] == [f"fig{number}" for number in range(1, 24)]
     assert len(PAPER) == 46
     assert [study.name for study in (*EXTRA_FIGURES, *EXTRA_TABLES)] == [
-        "untrained-accuracy", "ticket-convergence", "recalibrated-barriers", "literal-blocks",
+        "untrained-accuracy", "ticket-convergence", "recalibrated-barriers", "literal-blocks", "basins",
+        "small-margins",
     ]  # fmt: skip
-    assert len({study.name for study in STUDIES}) == 46 + 4
+    assert len({study.name for study in STUDIES}) == 46 + 6
 
 
 def test_every_printed_number_has_a_study_that_measures_it(every_key: set[Key]) -> None:

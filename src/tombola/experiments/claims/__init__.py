@@ -1,1 +1,1 @@
-"""The 61 testable claims of the paper, as checks over cells."""
+"""The 61 testable claims of the paper, and two things that it supposes, as checks over cells."""

@@ -12,6 +12,7 @@ from tombola.experiments.claims import (
     little_data,
     mask_search,
     stability,
+    suppositions,
     ticket_transfer,
     winning_tickets,
 )
@@ -28,6 +29,7 @@ _MODULES = (
     features,
     ticket_transfer,
     little_data,
+    suppositions,
 )
 
 CLAIMS: tuple[Claim, ...] = tuple(

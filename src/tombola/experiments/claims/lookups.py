@@ -44,7 +44,7 @@ def gain(find: Find, pair: Pair, configuration: Configuration, sparsity: float) 
 
 
 def dense_run(find: Find, metric: str, pair: Pair, configuration: Configuration) -> Quantity:
-    """Forgetting or convergence of the dense training without late rewinding."""
+    """What was measured of the dense training without late rewinding, such as its forgetting."""
     return find(key_of(metric, pair, configuration, 0.0))
 
 

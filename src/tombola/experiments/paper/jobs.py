@@ -13,17 +13,20 @@ from tombola.data.fitting import fit_images
 from tombola.data.imageset import Data
 from tombola.data.subsets import subset
 from tombola.experiments.paper.scales import Scale, Subject
-from tombola.experiments.paper.settings import PRETRAINING_NOISE, RETRAINED, Configuration, Pair
+from tombola.experiments.paper.settings import ADAPTIVE_RHO, PRETRAINING_NOISE, RETRAINED, Configuration, Pair
 from tombola.lab.chains import as_job, imp_jobs, start_job, ticket_jobs
 from tombola.lab.item import Measured, Read
 from tombola.lab.job import Job, job
+from tombola.measures.curvature import hessian_trace
 from tombola.measures.difficulty import Difficulty, Forgotten, drop_by_difficulty, forgotten_subset
 from tombola.measures.few_shot import few_shot_training
 from tombola.measures.first_stable import Branches
 from tombola.measures.heads import HEAD_RECIPE
 from tombola.measures.instability import consecutive, copies, instability
 from tombola.measures.learning import SUMMED_RUNS, learning, summed_forgetting
+from tombola.measures.margins import margins
 from tombola.measures.probe import probe
+from tombola.measures.sharpness import sam_sharpness
 from tombola.measures.transfer import transfer
 from tombola.measures.untrained import untrained
 from tombola.pruning.controls import permute
@@ -200,6 +203,21 @@ class PaperJobs:
             return (job(summed_forgetting, runs),)
 
         return self._once(("summed forgetting", pair, configuration), make)
+
+    def flatness(self, pair: Pair, run: Job) -> tuple[Job, Job]:
+        """Trace of the Hessian and adaptive sharpness where a run ended, on the train images."""
+
+        def make() -> tuple[Job, Job]:
+            data = self.subject(pair).data
+            return job(hessian_trace, run, data), job(
+                sam_sharpness, run, data, rho=ADAPTIVE_RHO, adaptive=True
+            )
+
+        return self._once(("flatness", run.name), make)
+
+    def margins(self, pair: Pair, run: Job) -> Job:
+        """Margins of the test images in a run."""
+        return self._once(("margins", run.name), lambda: job(margins, run, self.subject(pair).data))
 
     def untrained(self, pair: Pair, ticket: Job, *, recalibrated: bool = False) -> Job:
         """Accuracy of a ticket as it is, or with batch-norm statistics measured on the train images (D3)."""

@@ -7,8 +7,11 @@ from typing import Any
 
 from tombola.lab.item import Read, Reading
 from tombola.measures.connectivity import Barrier
+from tombola.measures.curvature import HessianTrace
 from tombola.measures.instability import Instability
 from tombola.measures.learning import SUMMED_RUNS, Learning, SummedForgetting
+from tombola.measures.margins import Margins
+from tombola.measures.sharpness import SamSharpness
 from tombola.table.number import Curve, Together
 
 _REACHED = 0.9
@@ -58,6 +61,21 @@ def convergence_of(run: Learning) -> Reading:
     if run.convergence is None:
         return Reading((), run.failed, "a run that learned nothing is left out")
     return Reading((run.convergence,), run.failed)
+
+
+def trace_of(curvature: HessianTrace) -> Reading:
+    """Trace of the Hessian."""
+    return Reading((curvature.trace,))
+
+
+def sharpness_of(step: SamSharpness) -> Reading:
+    """Rise of the loss by one step, in nats."""
+    return Reading((step.sharpness,))
+
+
+def small_margins(margins: Margins) -> Reading:
+    """Percent of the images that are wrong, or right by a small margin only."""
+    return Reading((100 * (margins.wrong + margins.small),))
 
 
 def late_forgetting(run: Learning) -> Reading:

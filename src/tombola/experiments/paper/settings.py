@@ -115,6 +115,9 @@ TARGETS = {
 }
 """What the tickets of Tables 6, 19 and 20 are transferred to."""
 
+ADAPTIVE_RHO = 0.5
+"""Length of the step of adaptive sharpness: ASAM's (Kwon et al., 2021); the paper has no such number."""
+
 PRETRAINING_NOISE = 100
 """Added to a run's number for the noise of its pretraining: the paper's dense networks with and without late
 rewinding are separate trainings (protocol, part 2), which at momentum 0 one noise would make the same."""

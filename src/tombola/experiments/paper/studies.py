@@ -1,6 +1,7 @@
 """Tables 1-23 and Figures 1-23 by name, and what the paper does not have.
 
-That is two figures for claims that no table of the paper holds, and two tables for second readings of it.
+That is two figures for claims that no table of the paper holds, two tables for second readings of it, and two
+for what it supposes.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tombola.errors import ExperimentError, unknown
+from tombola.experiments.paper.basin_rows import dense_basins, dense_margins
 from tombola.experiments.paper.feature_rows import probed_rounds, probed_tickets, transferred_tickets
 from tombola.experiments.paper.first_stable_rows import first_stable_searches
 from tombola.experiments.paper.little_data_rows import chosen_data, little_data, little_data_by_round
@@ -266,8 +268,20 @@ EXTRA_TABLES = (
         probed_tickets(R34_TIN, random_dense=True, literal=True),
         _PROBES,
     ),
+    Study(
+        "basins",
+        "Curvature and sharpness where dense trainings end, all pairs",
+        dense_basins(*PAIRS),
+        Layout(("network", "dataset", *_TICKET[:2]), ("metric",)),
+    ),
+    Study(
+        "small-margins",
+        "Test images of small margin in dense networks, all pairs",
+        dense_margins(*PAIRS),
+        Layout(("network", "dataset"), _TICKET[:2]),
+    ),
 )
-"""For second readings of the paper, beside those that its own tables and figures are given."""
+"""For second readings of the paper, and for what it supposes and does not measure."""
 
 PAPER = (*TABLES, *FIGURES)
 """The paper's own 46."""
