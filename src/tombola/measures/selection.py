@@ -129,8 +129,9 @@ def select_by_score(
 
 @declare("random-selection", stored=False, cost=selected_cost)
 def random_selection(data: DataLike, *, share: float, balanced: bool = False, seed: int = 0) -> Selection:
-    """Train images at random, without replacement: the baseline of selections, and of
-    :func:`~tombola.memorization`.
+    """Train images at random, without replacement: the baseline of all selections.
+
+    :func:`~tombola.memorization` rests on trainings on many of them.
 
     share, balanced: as for :func:`select_by_score`.
     seed: number of the draw; of one seed smaller selections are within larger ones.
