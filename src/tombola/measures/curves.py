@@ -19,7 +19,8 @@ from torch import Tensor
 from tombola import seeds
 from tombola.cost import Cost, Outline, Size, evaluated_images, forward
 from tombola.data.augmentation import draw
-from tombola.data.imageset import Data
+from tombola.data.imageset import Data, DataLike
+from tombola.data.load import load_data
 from tombola.errors import RecipeError, unknown
 from tombola.measures.alignment import check_one_network
 from tombola.measures.connectivity import Split, check_line, common_precision
@@ -33,7 +34,7 @@ from tombola.training.device import repeatable, resolve_device
 from tombola.training.epoch import EpochPlan, gathered, step_seeds
 from tombola.training.evaluation import Evaluator, device_batches
 from tombola.training.flat_network import FlatNetwork
-from tombola.training.length import steps_of_epoch
+from tombola.training.length import steps_of_epoch, whole_epochs
 from tombola.training.losses import mean_loss
 from tombola.training.optimizers import move
 from tombola.training.preflight import check_trainable
@@ -119,7 +120,7 @@ class Curve(OneLine):
 def _curve_cost(first: Outline, data: Size, recipe: Recipe, points: int) -> Cost:
     """A training and the evaluations at all positions."""
     evaluations = forward(first, points * evaluated_images(data, True))
-    epochs = recipe.epochs * data.share
+    epochs = whole_epochs(recipe.epochs) * data.share
     images = evaluations.images + epochs * data.train
     return replace(evaluations, epochs=epochs, images=images, disk=evaluations.disk + 4 * first.weights)
 
@@ -128,7 +129,7 @@ def _curve_cost(first: Outline, data: Size, recipe: Recipe, points: int) -> Cost
 def curve(
     first: Run,
     second: Run,
-    data: Data,
+    data: DataLike,
     *,
     shape: Shape = "bezier",
     recipe: Recipe = CURVE_RECIPE,
@@ -157,6 +158,7 @@ def curve(
     Raises :class:`~tombola.errors.NetworkError` for runs of different networks or images that do not fit, and
     :class:`~tombola.errors.RecipeError` for a recipe that cannot train a curve or settings out of range.
     """
+    data = load_data(data)
     check_one_network(first, second, "a curve")
     if shape not in get_args(Shape):
         raise RecipeError(unknown("shape of a curve", str(shape), get_args(Shape)))
@@ -164,6 +166,8 @@ def curve(
         raise RecipeError(f"optimizer is {recipe.optimizer!r}; a curve is trained by 'sgd' or 'nesterov'")
     if recipe.loss == "distillation":
         raise RecipeError("loss is 'distillation'; a curve has no teacher, so give it another")
+    if isinstance(recipe.epochs, str):
+        raise RecipeError(f"epochs is {recipe.epochs!r}; the training of a curve has whole epochs")
     check_line(points, True, split)
     network = first.ticket.network
     draws = check_trainable(network, data, recipe, 0)
@@ -175,7 +179,7 @@ def curve(
         body = FlatNetwork(network, where)
         training = _BendTraining(body, first, second, shape, recipe, precision, draws=draws)
         train_losses = []
-        for epoch in range(recipe.epochs):
+        for epoch in range(whole_epochs(recipe.epochs)):
             train_losses.append(training.train_epoch(data, noise, epoch))
             watch.beat()
         bend = training.bend()

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from tombola import seeds
 from tombola.cost import Cost, Outline, Size, evaluated_images, forward
-from tombola.data.imageset import Data
+from tombola.data.imageset import Data, DataLike
+from tombola.data.load import load_data
 from tombola.errors import RecipeError
 from tombola.measures.alignment import check_one_network
 from tombola.measures.connectivity import Split, check_line, common_precision
@@ -90,7 +91,7 @@ def _plane_cost(runs: Sequence[Outline], data: Size, points: int) -> Cost:
 @declare("plane", cost=_plane_cost)
 def plane(
     runs: Sequence[Run],
-    data: Data,
+    data: DataLike,
     *,
     points: int = 21,
     margin: float = 0.2,
@@ -113,6 +114,7 @@ def plane(
     Raises :class:`~tombola.errors.NetworkError` for runs of different networks or images that do not fit, and
     :class:`~tombola.errors.RecipeError` for runs that span no plane and settings out of range.
     """
+    data = load_data(data)
     if len(runs) != 3:
         raise RecipeError(f"a plane goes through 3 runs; got {len(runs)}")
     for other in runs[1:]:
@@ -146,7 +148,7 @@ def _slice_cost(run: Outline, data: Size, points: int, directions: int, recalibr
 @declare("slice", cost=_slice_cost)
 def loss_slice(
     run: Run,
-    data: Data,
+    data: DataLike,
     *,
     directions: int = 1,
     points: int = 51,
@@ -174,6 +176,7 @@ def loss_slice(
     Raises :class:`~tombola.errors.NetworkError` for images that do not fit, and
     :class:`~tombola.errors.RecipeError` for settings out of range.
     """
+    data = load_data(data)
     if directions not in (1, 2):
         raise RecipeError(f"directions is {directions}; it must be 1 or 2")
     _check_grid(points, points if directions == 2 else 1, split)

@@ -54,7 +54,7 @@ def _in_epochs(length: Length) -> float:
 def ramp(recipe: Recipe, epoch: float) -> float:
     """1 for half of the epochs, then linear to 0.01 at nine tenths, and that to the end (Garipov et al.,
     2018)."""
-    share = epoch / recipe.epochs
+    share = epoch / _in_epochs(recipe.epochs)
     return 1.0 if share <= 0.5 else max(1.0 - 0.99 * (share - 0.5) / 0.4, 0.01)
 
 
