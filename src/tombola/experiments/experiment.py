@@ -29,7 +29,7 @@ from tombola.lab.chains import as_job, imp_jobs, training_job
 from tombola.lab.job import Job
 from tombola.measures.instability import DIFFERENCES, Difference
 from tombola.pruning.allocation import Scope
-from tombola.pruning.prune import REWINDINGS, Pruning, Rewinding
+from tombola.pruning.prune import REWINDINGS, Pruning, Rates, Rewinding
 from tombola.pruning.scores import DEFAULT, written_score
 from tombola.seeds import NOISES
 from tombola.table.key import Baseline, Key, Scalar, sparsity_of
@@ -72,7 +72,7 @@ class Experiment:
         each, in all combinations, and fields of its augmentation stand in a mapping.
     rounds: number of prunings. rewind: epoch to rewind to, or iteration as ``"500it"``; a list makes chains
     with each. fraction: share that a round prunes, or a list with that of each round.
-    scope, exclude, same_sign, invert: as for :func:`~tombola.prune`.
+    scope, exclude, same_sign, invert, rates: as for :func:`~tombola.prune`.
     score: what weights are ranked by, a declared name or a list of them, which makes chains by each.
     rewinding: what goes back to the start after a pruning, as for :func:`~tombola.prune`; a list, likewise.
     seeds: number of runs, which differ in initialisation and noise, or a list of their numbers.
@@ -130,6 +130,7 @@ class Experiment:
     searches: Measures = ()
     controls: Sequence[Baseline] = ()
     compared_at: Sequence[int] | None = None
+    rates: Rates = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name or self.name != os.path.basename(self.name):
@@ -200,6 +201,7 @@ class Experiment:
             _SHARES.get(self.scope, ""),
             "Weights whose sign is another than at the start go first." if self.same_sign else "",
             f"Never pruned: {', '.join(self.exclude)}." if self.exclude else "",
+            f"Of other rates than the rest: {_rates_text(self.prunings[0].rates)}." if self.rates else "",
             "What is left after a pruning is a ticket.",
         ]
         return " ".join(filter(None, sentences))
@@ -340,7 +342,7 @@ class Experiment:
         """
         same = self.fraction, self.scope, self.exclude
         return tuple(
-            Pruning(*same, as_written(score), self.same_sign, self.invert, rewinding)
+            Pruning(*same, as_written(score), self.same_sign, self.invert, rewinding, self.rates)
             for score, rewinding in itertools.product(self.scores, self.rewindings)
         )
 
@@ -428,7 +430,7 @@ class Experiment:
             more.append(("rewinding", pruning.rewinding))
         more += [
             (name, call_values.scalar(value))  # as the table has it of a single job
-            for name in ("scope", "exclude", "same_sign", "invert")
+            for name in ("scope", "exclude", "same_sign", "invert", "rates")
             if not point.search and (value := getattr(pruning, name)) != getattr(Pruning, name)
         ]
         more += [
@@ -652,6 +654,11 @@ _SHARES: Mapping[str, str] = {
 RECIPE_WORDS = {"batch_size": "batch size", "lr": "learning rate"}
 _ALWAYS_TOLD = ("epochs", "lr", "momentum", "batch_size", "weight_decay", "schedule")
 _NOISE = "the order of the images and, where used, their augmentation and dropout"
+
+
+def _rates_text(rates: Rates) -> str:
+    """Rates of layers in words: "linear 0.5 times"."""
+    return ", ".join(f"{name} {rate:g} times" for name, rate in dict(rates).items())
 
 
 def _epochs_text(budgets: Sequence[object]) -> str:
