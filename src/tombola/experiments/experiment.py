@@ -23,7 +23,7 @@ from tombola.errors import ExperimentError, RecipeError, unknown
 from tombola.experiments.bound import Bound
 from tombola.experiments.chain_exhibits import exhibits_of
 from tombola.experiments.chain_items import BETWEEN, COPIES, ChainItem, measure_items, scalar
-from tombola.experiments.searches import CONTROLS, Search, control_of, searches_of
+from tombola.experiments.searches import CONTROLS, TicketSearch, control_of, searches_of
 from tombola.lab import call_values
 from tombola.lab.chains import as_job, imp_jobs, training_job
 from tombola.lab.job import Job
@@ -59,7 +59,7 @@ class GridPoint:
     pruning: Pruning
     varied: Mapping[str, Any]
     recipe: Recipe
-    search: Search | None = None
+    search: TicketSearch | None = None
     control: Baseline | None = None
 
 
@@ -228,10 +228,10 @@ class Experiment:
         where = None if places is None else f"round{'s' * (len(places) > 1)} {_listed(places)}"
         sentences = []
         if self.searches:
-            found = "; ".join(search.label for search in self._searches)
+            labels = "; ".join(search.label for search in self._searches)
             sentences.append(
                 f"At the sparsity of {where or 'each round'} tickets are also found by "
-                f"{_listed(list(self._search_names))} ({found}), and trained likewise."
+                f"{_listed(list(self._search_names))} ({labels}), and trained likewise."
             )
         if self.controls:
             controls = _listed([_CONTROLS[control] for control in self.controls])
@@ -347,7 +347,7 @@ class Experiment:
         )
 
     @property
-    def _searches(self) -> tuple[Search, ...]:
+    def _searches(self) -> tuple[TicketSearch, ...]:
         return searches_of(self.searches)
 
     @property
@@ -356,7 +356,7 @@ class Experiment:
         return tuple(dict.fromkeys(search.name for search in self._searches))
 
     def _grid(self) -> Iterator[GridPoint]:
-        ways: list[tuple[Pruning, Search | None]] = [(pruning, None) for pruning in self.prunings]
+        ways: list[tuple[Pruning, TicketSearch | None]] = [(pruning, None) for pruning in self.prunings]
         # Of a chain that a search stands beside it has the sparsities.
         ways += [(self.prunings[0], search) for search in self._searches]
         grid = itertools.product(self.networks, self.data, self.rewinds, ways, self.recipes())
