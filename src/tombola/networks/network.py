@@ -215,7 +215,7 @@ class Network:
             return self.factory
         if self.name.startswith(FROZEN_REST):
             within = replace(self, name=self.name.removeprefix(FROZEN_REST))
-            return _imported("tombola.networks.frozen_rest", "FrozenRestFactory")(within)
+            return _imported("tombola.networks.frozen_rest", "FrozenRestFactory")(within, within.maker())
         if isinstance(self.version, str):
             return library_factory(self.name)
         return _networks.find(self.name, self.version)
