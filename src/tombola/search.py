@@ -62,9 +62,9 @@ def imp(
     same_noise: replay the noise of round 0 in every round, as a control.
     teacher: of every round, for a recipe of loss ``"distillation"``, as for :func:`~tombola.train`.
     pruning: of each pruning ``fraction``, or a list of one for each, ``scope``, ``exclude``, ``score``,
-        ``same_sign``, ``invert`` and ``rewinding``, as for :func:`~tombola.prune`. A score that asks for data
-        gets these. With ``rewinding="learning_rate"`` a round goes on from the weights of the one before, by
-        the schedule from the start's place on.
+        ``same_sign``, ``invert``, ``rewinding`` and ``rates``, as for :func:`~tombola.prune`. A score that
+        asks for data gets these. With ``rewinding="learning_rate"`` a round goes on from the weights of the
+        one before, by the schedule from the start's place on.
 
     Raises as ``train`` and ``prune`` do, at once for settings and before the first step for the rest.
     """
@@ -130,7 +130,7 @@ def one_shot(
     start: dense.
     sparsity: share of the prunable weights, but for excluded ones, that is removed; between 0 and 1, both
         excluded. 1 - 0.8^n keeps as many as n rounds of iterative pruning.
-    ranking: ``scope``, ``exclude``, ``score``, ``same_sign``, ``invert`` and ``rewinding``, as for
+    ranking: ``scope``, ``exclude``, ``score``, ``same_sign``, ``invert``, ``rewinding`` and ``rates``, as for
         :func:`~tombola.prune`.
     The other arguments and errors are as for :func:`mask_search`. The ticket is of round 1.
 

@@ -119,6 +119,23 @@ def test_causes_of_noise_have_numbers_of_their_own_in_chains_of_every_seed() -> 
     assert experiment.about.endswith("The order noise has a number of its own, 5.")
 
 
+def test_layers_of_other_rates_are_told_in_jobs_and_keys() -> None:
+    experiment = Experiment(
+        "mine", networks=["lenet300"], recipe=QUICK, rounds=1, scope="layerwise", rates={"linear": 0.5}
+    )
+    (chain,) = experiment.chains()
+    assert chain[1].arguments["ticket"].arguments["rates"] == [["linear", 0.5]]
+    (_, last) = (item for item in items_of(experiment) if not item.measure)
+    assert dict(last.key.more) == {"scope": "layerwise", "rates": '[["linear", 0.5]]'}
+    assert "Of other rates than the rest: linear 0.5 times." in experiment.about
+    with pytest.raises(TombolaError, match="no prunable weight of lenet300, or module that holds one, 'lin'"):
+        Experiment(
+            "mine", networks=["lenet300"], recipe=QUICK, rounds=1, scope="layerwise", rates={"lin": 0.5}
+        ).at()
+    with pytest.raises(TombolaError, match="rates are of scope 'layerwise'"):
+        Experiment("mine", recipe=QUICK, rounds=1, rates={"linear": 0.5}).at()
+
+
 def test_several_scores_make_chains_and_rows_by_each() -> None:
     experiment = Experiment("mine", recipe=QUICK, rounds=1, score=["magnitude", "movement"], scope="erk")
     runs = [item for item in items_of(experiment) if not item.measure]

@@ -151,8 +151,13 @@ def test_a_search_that_is_not_declared_is_refused() -> None:
         tb.Experiment("mine", recipe=QUICK, rounds=1, searches=3)  # type: ignore[arg-type]
 
 
-def test_a_file_compares_them_and_the_page_tells_of_lost_layers(tmp_path: Path) -> None:
-    """Inverted SNIP removes the whole first layer of the convnet at 90%, whose weights matter most."""
+def test_magnitudes_after_training_beat_snip_and_need_their_places_and_lost_layers_are_told(
+    tmp_path: Path,
+) -> None:
+    """The orderings of Frankle et al. (2021), where they are plain with one seed.
+
+    Inverted SNIP removes the whole first layer of the convnet at 90%, whose weights matter most.
+    """
     (tmp_path / "mine.toml").write_text(
         """
         rounds = 1
@@ -161,8 +166,8 @@ def test_a_file_compares_them_and_the_page_tells_of_lost_layers(tmp_path: Path) 
         [searches]
         prune-at-initialization = [{ score = "snip" }, { score = "snip", invert = true }]
         [recipe]
-        epochs = 1
-        batch_size = 400
+        epochs = 4
+        batch_size = 32
         """
     )
     (experiment,) = read_experiments(tmp_path / "mine.toml").experiments
@@ -171,6 +176,15 @@ def test_a_file_compares_them_and_the_page_tells_of_lost_layers(tmp_path: Path) 
     lab.run(jobs_of(bound.items)).raise_failures()
     numbers = bound.numbers(lab.results())
     assert not [number for number in numbers if number.state != "measured"]
+    accuracies = {
+        (number.key.get("search"), number.key.baseline): number.value
+        for number in numbers
+        if number.key.metric == "val_accuracy" and number.key.sparsity
+    }
+    magnitude, snip = accuracies["iterative", None], accuracies["snip", None]
+    assert magnitude > snip + 5
+    assert magnitude > accuracies["iterative", "permuted"] + 3
+    assert snip > accuracies["snip, invert", None] + 20
     exhibits = bound.exhibits(lab.results())
     accuracy = exhibits[0].picture
     assert accuracy is not None

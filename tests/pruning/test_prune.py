@@ -2,6 +2,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tombola as tb
-from tombola.errors import RecipeError, TicketError
+from tombola.errors import RecipeError, TicketError, TombolaError
 
 
 def with_weights(run: tb.Run, seed: int, nonfinite: float = 0.0, levels: int = 50) -> tb.Run:
@@ -189,3 +190,52 @@ def test_a_ticket_with_trained_weights_is_ranked_by_these(run: tb.Run) -> None:
     again = tb.prune(ticket, fraction=0.5)
     for_run = tb.prune(replace(run, ticket=ticket, weights=ticket.weights()), fraction=0.5)
     assert all(torch.equal(again.mask[name], keep) for name, keep in for_run.mask.items())
+
+
+def test_the_output_layer_can_be_pruned_at_half_the_rate(digits: tb.Data) -> None:
+    """A fifth of the weights goes in all, of each layer a share in proportion to its rate."""
+    ticket = tb.initialize("lenet300", digits)
+    sizes = [keep.numel() for keep in ticket.mask.values()]
+    assert sizes == [64 * 300, 300 * 100, 100 * 10]
+    for number in range(1, 4):
+        before = [int(keep.sum()) for keep in ticket.mask.values()]
+        ticket = tb.prune(ticket, scope="layerwise", rates={"linear": 0.5})
+        assert ticket.kept == math.floor(sum(sizes) * 0.8**number + 0.5)
+        gone = [count - int(keep.sum()) for count, keep in zip(before, ticket.mask.values(), strict=True)]
+        unit = sum(gone) / (before[0] + before[1] + before[2] / 2)
+        expected = [unit * before[0], unit * before[1], unit * before[2] / 2]
+        assert all(abs(count - exact) < 1 for count, exact in zip(gone, expected, strict=True))
+        weights = ticket.start["linear.weight"].abs()
+        assert weights[ticket.mask["linear.weight"]].min() >= weights[~ticket.mask["linear.weight"]].max()
+
+
+def test_equal_rates_prune_as_none_and_the_longest_name_counts(digits: tb.Data) -> None:
+    ticket = tb.initialize("lenet300", digits)
+    plain = tb.prune(ticket, scope="layerwise")
+    equal = tb.prune(ticket, scope="layerwise", rates={"groups": 0.5, "linear": 0.5})
+    assert all(torch.equal(keep, plain.mask[name]) for name, keep in equal.mask.items())
+    apart = tb.prune(
+        ticket, scope="layerwise", rates={"groups": 1e-6, "groups.1.0.weight": 1, "linear": 1e-6}
+    )
+    assert [int((~keep).sum()) for keep in apart.mask.values()] == [0, 10_040, 0]
+    # More than a layer has goes to the others.
+    full = tb.prune(ticket, fraction=0.9, scope="layerwise", rates={"linear.weight": 1000})
+    assert int(full.mask["linear.weight"].sum()) == 0
+    assert full.kept == 5020
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rates": {"linear": 0.5}}, "rates are of scope 'layerwise', and scope is 'global'"),
+        ({"rates": {"linear": 0}, "scope": "layerwise"}, "the rate of linear is 0; it must be above 0"),
+        ({"rates": {"linear": math.nan}, "scope": "layerwise"}, "the rate of linear is nan"),
+        ({"rates": [("linear", 1), ("linear", 2)], "scope": "layerwise"}, "give each name once"),
+        ({"rates": "linear", "scope": "layerwise"}, "give a rate by name"),
+        ({"rates": ["linear"], "scope": "layerwise"}, "give a rate by name"),
+        ({"rates": {"liner": 0.5}, "scope": "layerwise"}, "no prunable weight, or module .* 'liner'"),
+    ],
+)
+def test_rates_that_there_are_not_are_refused(digits: tb.Data, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TombolaError, match=message):
+        tb.prune(tb.initialize("lenet300", digits), **options)

@@ -53,6 +53,13 @@ def imp(
         tyro.conf.arg(help="What goes back: weights and learning rate, or the learning rate alone."),
     ] = "weights",
     exclude: Annotated[tuple[str, ...], tyro.conf.arg(help="Names of weights never to prune.")] = (),
+    rates: Annotated[
+        dict[str, float],
+        tyro.conf.arg(
+            help="With --scope layerwise: how fast layers are pruned, others 1: linear 0.5 groups.0 0.75.",
+            help_behavior_hint="",
+        ),
+    ] = {},  # noqa: B006 (read only)
     same_noise: Annotated[bool, tyro.conf.arg(help="Replay the noise of round 0 in every round.")] = False,
     seed: Annotated[int, tyro.conf.arg(help="Number of the initialisation and of the SGD noise.")] = 0,
     order_noise: Annotated[
@@ -98,7 +105,14 @@ def imp(
         device=device, mode=mode, threads=threads, checkpoint_every=checkpoint_every, strict=strict
     )
     pruning = Pruning(
-        fraction[0] if len(fraction) == 1 else fraction, scope, exclude, score, same_sign, invert, rewinding
+        fraction[0] if len(fraction) == 1 else fraction,
+        scope,
+        exclude,
+        score,
+        same_sign,
+        invert,
+        rewinding,
+        rates,
     )
     # Refused here, in words without the name that an experiment puts before its own.
     check_chain(recipe, rounds, rewind, pruning)

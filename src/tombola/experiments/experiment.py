@@ -23,13 +23,13 @@ from tombola.errors import ExperimentError, RecipeError, unknown
 from tombola.experiments.bound import Bound
 from tombola.experiments.chain_exhibits import exhibits_of
 from tombola.experiments.chain_items import BETWEEN, COPIES, ChainItem, measure_items, scalar
-from tombola.experiments.searches import CONTROLS, Search, control_of, searches_of
+from tombola.experiments.searches import CONTROLS, TicketSearch, control_of, searches_of
 from tombola.lab import call_values
 from tombola.lab.chains import as_job, imp_jobs, training_job
 from tombola.lab.job import Job
 from tombola.measures.instability import DIFFERENCES, Difference
 from tombola.pruning.allocation import Scope
-from tombola.pruning.prune import REWINDINGS, Pruning, Rewinding
+from tombola.pruning.prune import REWINDINGS, Pruning, Rates, Rewinding
 from tombola.pruning.scores import DEFAULT, written_score
 from tombola.seeds import NOISES
 from tombola.table.key import Baseline, Key, Scalar, sparsity_of
@@ -59,7 +59,7 @@ class GridPoint:
     pruning: Pruning
     varied: Mapping[str, Any]
     recipe: Recipe
-    search: Search | None = None
+    search: TicketSearch | None = None
     control: Baseline | None = None
 
 
@@ -72,7 +72,7 @@ class Experiment:
         each, in all combinations, and fields of its augmentation stand in a mapping.
     rounds: number of prunings. rewind: epoch to rewind to, or iteration as ``"500it"``; a list makes chains
     with each. fraction: share that a round prunes, or a list with that of each round.
-    scope, exclude, same_sign, invert: as for :func:`~tombola.prune`.
+    scope, exclude, same_sign, invert, rates: as for :func:`~tombola.prune`.
     score: what weights are ranked by, a declared name or a list of them, which makes chains by each.
     rewinding: what goes back to the start after a pruning, as for :func:`~tombola.prune`; a list, likewise.
     seeds: number of runs, which differ in initialisation and noise, or a list of their numbers.
@@ -131,6 +131,7 @@ class Experiment:
     searches: Measures = ()
     controls: Sequence[Baseline] = ()
     compared_at: Sequence[int] | None = None
+    rates: Rates = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name or self.name != os.path.basename(self.name):
@@ -201,6 +202,7 @@ class Experiment:
             _SHARES.get(self.scope, ""),
             "Weights whose sign is another than at the start go first." if self.same_sign else "",
             f"Never pruned: {', '.join(self.exclude)}." if self.exclude else "",
+            f"Of other rates than the rest: {_rates_text(self.prunings[0].rates)}." if self.rates else "",
             "What is left after a pruning is a ticket.",
         ]
         return " ".join(filter(None, sentences))
@@ -227,10 +229,10 @@ class Experiment:
         where = None if places is None else f"round{'s' * (len(places) > 1)} {_listed(places)}"
         sentences = []
         if self.searches:
-            found = "; ".join(search.label for search in self._searches)
+            labels = "; ".join(search.label for search in self._searches)
             sentences.append(
                 f"At the sparsity of {where or 'each round'} tickets are also found by "
-                f"{_listed(list(self._search_names))} ({found}), and trained likewise."
+                f"{_listed(list(self._search_names))} ({labels}), and trained likewise."
             )
         if self.controls:
             controls = _listed([_CONTROLS[control] for control in self.controls])
@@ -341,12 +343,12 @@ class Experiment:
         """
         same = self.fraction, self.scope, self.exclude
         return tuple(
-            Pruning(*same, as_written(score), self.same_sign, self.invert, rewinding)
+            Pruning(*same, as_written(score), self.same_sign, self.invert, rewinding, self.rates)
             for score, rewinding in itertools.product(self.scores, self.rewindings)
         )
 
     @property
-    def _searches(self) -> tuple[Search, ...]:
+    def _searches(self) -> tuple[TicketSearch, ...]:
         return searches_of(self.searches)
 
     @property
@@ -355,7 +357,7 @@ class Experiment:
         return tuple(dict.fromkeys(search.name for search in self._searches))
 
     def _grid(self) -> Iterator[GridPoint]:
-        ways: list[tuple[Pruning, Search | None]] = [(pruning, None) for pruning in self.prunings]
+        ways: list[tuple[Pruning, TicketSearch | None]] = [(pruning, None) for pruning in self.prunings]
         # Of a chain that a search stands beside it has the sparsities.
         ways += [(self.prunings[0], search) for search in self._searches]
         grid = itertools.product(self.networks, self.data, self.rewinds, ways, self.recipes())
@@ -429,7 +431,7 @@ class Experiment:
             more.append(("rewinding", pruning.rewinding))
         more += [
             (name, call_values.scalar(value))  # as the table has it of a single job
-            for name in ("scope", "exclude", "same_sign", "invert")
+            for name in ("scope", "exclude", "same_sign", "invert", "rates")
             if not point.search and (value := getattr(pruning, name)) != getattr(Pruning, name)
         ]
         more += [
@@ -653,6 +655,11 @@ _SHARES: Mapping[str, str] = {
 RECIPE_WORDS = {"batch_size": "batch size", "lr": "learning rate"}
 _ALWAYS_TOLD = ("epochs", "lr", "momentum", "batch_size", "weight_decay", "schedule")
 _NOISE = "the order of the images and, where used, their augmentation and dropout"
+
+
+def _rates_text(rates: Rates) -> str:
+    """Rates of layers in words: "linear 0.5 times"."""
+    return ", ".join(f"{name} {rate:g} times" for name, rate in dict(rates).items())
 
 
 def _epochs_text(budgets: Sequence[object]) -> str:

@@ -28,7 +28,7 @@ OTHER_DRAW = 100
 
 
 @dataclass(frozen=True)
-class Search:
+class TicketSearch:
     """A declared function that finds a ticket, and its options.
 
     label: what tells it from others of its experiment.
@@ -87,19 +87,19 @@ def recipe_with(recipe: Recipe, fields: Mapping[str, Any], what: str) -> Recipe:
         raise ExperimentError(f"{what} does not fit: {error}") from error
 
 
-def searches_of(written: Sequence[str] | Mapping[str, Any]) -> tuple[Search, ...]:
+def searches_of(written: Sequence[str] | Mapping[str, Any]) -> tuple[TicketSearch, ...]:
     """The searches that an experiment names, in the form of its measures."""
     by_name = written if isinstance(written, Mapping) else {name: {} for name in written}
     searches = []
     for name, choices in by_name.items():
         for options in [choices] if isinstance(choices, Mapping) else choices:
-            told = ", ".join(_told(option, value) for option, value in options.items())
-            named = name if len(by_name) > 1 or not told else ""
-            searches.append(Search(name, options, " ".join(filter(None, [named, told]))))
+            in_words = ", ".join(_option_text(option, value) for option, value in options.items())
+            named = name if len(by_name) > 1 or not in_words else ""
+            searches.append(TicketSearch(name, options, " ".join(filter(None, [named, in_words]))))
     return tuple(searches)
 
 
-def _told(option: str, value: object) -> str:
+def _option_text(option: str, value: object) -> str:
     """An option in words; a score speaks for itself, and what is switched on needs no value."""
     return str(value) if option == "score" else option if value is True else f"{option} {value}"
 

@@ -85,7 +85,7 @@ def imp_jobs(
     """
     settings = Pruning(**pruning)
     check_chain(recipe, rounds, rewind, settings, teacher)
-    if settings.exclude:
+    if settings.exclude or settings.rates:
         # Which weights there are does not depend on the images.
         module = Network.of(network, channels=3, size=(32, 32), classes=10).initialized(0)
         settings.check_names(prunable_names(module), f"prunable weight of {network}")

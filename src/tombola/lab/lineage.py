@@ -154,7 +154,7 @@ class Lineage:
 
 _RANKING: Fields = {
     name: scalar(written_defaults(prune)[name])
-    for name in ("scope", "exclude", "score", "same_sign", "invert", "rewinding")
+    for name in ("scope", "exclude", "score", "same_sign", "invert", "rewinding", "rates")
 }
 """The arguments of a pruning that tell its tickets from others of that sparsity, with their defaults."""
 _USUAL = ("epochs", "momentum", "batch_size")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -32,12 +33,17 @@ def check_scope(scope: str, scopes: Sequence[str] = get_args(Scope)) -> None:
         raise RecipeError(unknown("pruning scope", scope, scopes))
 
 
-def allocation(scope: Scope, shapes: Mapping[str, Sequence[int]]) -> Allocation:
-    """The allocation of a scope for layers whose weights have these shapes."""
+def allocation(
+    scope: Scope, shapes: Mapping[str, Sequence[int]], rates: Mapping[str, float] | None = None
+) -> Allocation:
+    """The allocation of a scope for layers whose weights have these shapes.
+
+    rates: of scope ``"layerwise"``: of each layer how fast it is pruned, in proportion to the others.
+    """
     if scope == "global":
         return keep_globally
     if scope == "layerwise":
-        return keep_layerwise
+        return keep_layerwise if rates is None else partial(keep_at_rates, rates=rates)
     shares = {name: math.prod(shape) if scope == "uniform" else sum(shape) for name, shape in shapes.items()}
 
     def keep(
@@ -70,6 +76,34 @@ def keep_layerwise(
     }
 
 
+def keep_at_rates(
+    scores: Mapping[str, Values],
+    kept: Mapping[str, Kept],
+    density: float,
+    fraction: float,
+    rates: Mapping[str, float],
+) -> dict[str, Kept]:
+    """A ranking for each layer, of whose kept weights a share goes that is in proportion to its rate.
+
+    As many go in all as :func:`keep_globally` removes. Source: Frankle & Carbin (2019), who prune output
+    layers at half the rate.
+    """
+    before = np.concatenate([kept[name] for name in scores])
+    counts = [int(kept[name].sum()) for name in scores]
+    removed = shared_counts(
+        sum(counts) - remaining_count(before, density, fraction),
+        [
+            Fraction(rates[name]).limit_denominator(10**6) * count
+            for name, count in zip(scores, counts, strict=True)
+        ],
+        counts,
+    )
+    return {
+        name: keep_highest(layer, kept[name], count - gone)
+        for (name, layer), count, gone in zip(scores.items(), counts, removed, strict=True)
+    }
+
+
 def keep_in_shares(
     scores: Mapping[str, Values],
     kept: Mapping[str, Kept],
@@ -94,7 +128,7 @@ def keep_in_shares(
     }
 
 
-def shared_counts(total: int, shares: Sequence[int], most: Sequence[int]) -> list[int]:
+def shared_counts(total: int, shares: Sequence[int | Fraction], most: Sequence[int]) -> list[int]:
     """``total`` in whole numbers in proportion to shares, none above its ``most``.
 
     What a layer cannot keep goes to the others in proportion. Remainders are rounded up from the largest on;
@@ -104,7 +138,7 @@ def shared_counts(total: int, shares: Sequence[int], most: Sequence[int]) -> lis
     open_layers = [index for index, share in enumerate(shares) if share and most[index]]
     left = total
     while open_layers:
-        unit = Fraction(left, sum(shares[index] for index in open_layers))
+        unit = left / sum((Fraction(shares[index]) for index in open_layers), Fraction(0))
         full = [index for index in open_layers if unit * shares[index] >= most[index]]
         for index in full or open_layers:
             exact[index] = Fraction(most[index]) if full else unit * shares[index]

@@ -9,11 +9,12 @@ as they were trained, and only the place in the schedule is the start's.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict, TypeGuard, get_args
 
 import numpy as np
 import torch
@@ -36,6 +37,8 @@ from tombola.ticket import Ticket, apply_mask
 from tombola.training.run import Run
 
 Rewinding = Literal["weights", "learning_rate"]
+Rates = Sequence[tuple[str, float]] | Mapping[str, float]
+"""How fast layers are pruned, by name, in proportion to all others."""
 REWINDINGS: tuple[Rewinding, ...] = get_args(Rewinding)
 
 
@@ -48,6 +51,7 @@ class RankingOptions(TypedDict, total=False):
     same_sign: bool
     invert: bool
     rewinding: Rewinding
+    rates: Rates
 
 
 class PruningOptions(RankingOptions, total=False):
@@ -74,6 +78,10 @@ class Pruning:
     invert: the lowest scores are kept.
     rewinding: what goes back to the start: ``"weights"`` and learning rate, or the ``"learning_rate"`` alone,
         so that the next round goes on from the trained weights (Renda et al., 2020).
+    rates: of scope ``"layerwise"``: how fast layers are pruned in proportion to all others, which have 1, by
+        the names of weights or of modules that hold them: ``{"linear": 0.5}`` prunes the output layer at half
+        the rate, as Frankle & Carbin (2019) do. As many weights go in all as without. In a job as pairs,
+        ``[("linear", 0.5)]``.
 
     Raises :class:`~tombola.errors.RecipeError` for a setting out of range.
     """
@@ -85,6 +93,7 @@ class Pruning:
     same_sign: bool = False
     invert: bool = False
     rewinding: Rewinding = "weights"
+    rates: Rates = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fraction", _checked_fraction(self.fraction))
@@ -104,6 +113,7 @@ class Pruning:
         if self.rewinding not in REWINDINGS:
             raise RecipeError(unknown("rewinding", str(self.rewinding), REWINDINGS))
         written_score(self.score)
+        object.__setattr__(self, "rates", _checked_rates(self.rates, self.scope))
 
     def fraction_of(self, number: int) -> float:
         """The fraction of a round, the first of which is 1; RecipeError if none was given for it."""
@@ -136,6 +146,7 @@ class Pruning:
             "same_sign": self.same_sign,
             "invert": self.invert,
             "rewinding": self.rewinding,
+            "rates": self.rates,
         }
         return options | ({"data": data} if wants_data(self.score) else {})
 
@@ -158,6 +169,45 @@ class Pruning:
         for name in self.exclude:
             if name not in prunable:
                 raise TicketError(unknown(kind, name, prunable))
+        for name, _ in self._pairs:
+            if not any(_holds(name, weight) for weight in prunable):
+                raise TicketError(unknown(f"{kind}, or module that holds one,", name, prunable))
+
+    @property
+    def _pairs(self) -> tuple[tuple[str, float], ...]:
+        """The rates, by name."""
+        return tuple(self.rates.items() if isinstance(self.rates, Mapping) else self.rates)
+
+    def rates_of(self, names: Sequence[str]) -> Mapping[str, float] | None:
+        """The rate of each of some weights: that of the longest name that holds it; None without rates."""
+        if not self.rates:
+            return None
+        longest_first = sorted(self._pairs, key=lambda pair: -len(pair[0]))
+        return {name: next((rate for of, rate in longest_first if _holds(of, name)), 1.0) for name in names}
+
+
+def _holds(name: str, weight: str) -> bool:
+    """Whether a name is that of a weight or of a module that holds it."""
+    return weight == name or weight.startswith(f"{name}.")
+
+
+def _checked_rates(rates: object, scope: Scope) -> tuple[tuple[str, float], ...]:
+    """Rates as pairs of names and plain numbers, by name; RecipeError for anything else."""
+    pairs = list(rates.items() if isinstance(rates, Mapping) else rates if _is_list(rates) else [(rates,)])
+    for pair in pairs:
+        if not _is_list(pair) or len(pair) != 2 or not isinstance(pair[0], str):
+            raise RecipeError(f"rates is {rates!r:.60}; give a rate by name, such as {{'linear': 0.5}}")
+        if isinstance(pair[1], bool) or not isinstance(pair[1], Real) or not 0 < float(pair[1]) < math.inf:
+            raise RecipeError(f"the rate of {pair[0]} is {pair[1]!r:.60}; it must be above 0 and finite")
+    if pairs and scope != "layerwise":
+        raise RecipeError(f"rates are of scope 'layerwise', and scope is {scope!r}; leave one of them out")
+    if len(dict(pairs)) < len(pairs):
+        raise RecipeError(f"rates is {rates!r:.60}; give each name once")
+    return tuple(sorted((name, float(rate)) for name, rate in pairs))
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def _checked_fraction(fraction: object) -> float | tuple[float, ...]:
@@ -194,24 +244,28 @@ def prune(
     invert: bool = False,
     rewinding: Rewinding = "weights",
     data: Data | None = None,
+    rates: Rates = (),
 ) -> Ticket:
     """The ticket of the next round.
 
     run: a trained ticket, or one that is pruned as it is: its weights are those that training starts from.
-    fraction: one number. scope, exclude, score, same_sign, invert, rewinding: as for :class:`Pruning`.
+    fraction: one number. scope, exclude, score, same_sign, invert, rewinding, rates: as for
+        :class:`Pruning`.
     data: for a score that asks for data.
 
     Raises :class:`~tombola.errors.RecipeError` for a setting out of range or a score that lacks its data, and
     :class:`~tombola.errors.TicketError` for an excluded name that is no prunable weight, or scores that do
     not fit the weights, are NaN or rank nothing.
     """
-    ticket, pruning = ticket_of(run), Pruning(fraction, scope, exclude, score, same_sign, invert, rewinding)
+    ticket = ticket_of(run)
+    pruning = Pruning(fraction, scope, exclude, score, same_sign, invert, rewinding, rates)
     if isinstance(pruning.fraction, Sequence):
         raise RecipeError(f"fraction is {fraction}; one pruning takes one number")
     names = pruning.ranked(ticket)
     scores = ranked_values(run, names, score, same_sign=pruning.same_sign, invert=pruning.invert, data=data)
     kept = {name: ticket.mask[name].numpy().reshape(-1) for name in names}
-    allocate = allocation(scope, {name: ticket.mask[name].shape for name in names})
+    shapes = {name: ticket.mask[name].shape for name in names}
+    allocate = allocation(scope, shapes, pruning.rates_of(names))
     still_kept = allocate(scores, kept, ticket.density, fraction)
     mask = {
         name: torch.from_numpy(still_kept[name]).reshape(keep.shape) if name in still_kept else keep
