@@ -116,6 +116,7 @@ class Network:
     vocabulary: how many tokens there are, for a network that takes tokens; else None.
     factory: only for a network that was never declared; such a one cannot enter a job.
     version: of the declared definition; of a network of timm or torchvision the package's.
+    within: the network whose layers another form of it has, as for the learning of masks; else None.
     init: written name of the scheme that draws its first weights; None for the network's default. Networks
         that differ in it alone are equal: they have the same layers.
     """
@@ -128,6 +129,7 @@ class Network:
     version: int | str = 1
     init: str | None = field(default=None, compare=False)
     vocabulary: int | None = None
+    within: Network | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -184,6 +186,11 @@ class Network:
     def written(self) -> str:
         """Name and version as in jobs and files."""
         return written(self.name, self.version)
+
+    @property
+    def definition(self) -> str:
+        """Name and version of the declared network whose layers it has."""
+        return (self if self.within is None else self.within).written.removeprefix(FROZEN_REST)
 
     @property
     def shape(self) -> tuple[int, ...]:
