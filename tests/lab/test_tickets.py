@@ -28,7 +28,7 @@ from tombola.lab.finished import finished_job, stored_ticket
 from tombola.lab.gc import gc
 from tombola.lab.job import Job, all_needed
 from tombola.lab.results import Packed, pack
-from tombola.lab.starts import StartMakers
+from tombola.lab.starts import StartMakers, maker_of_start
 from tombola.lab.store import Store
 from tombola.lab.tickets import Choice, chosen_tickets, is_ticket
 from tombola.lab.verify import verify
@@ -623,3 +623,16 @@ def test_progress_and_outcome_leave_tickets_out_unless_asked_for(lab: tb.Lab, re
     ticket = tb.job(tb.prune, chain[2], fraction=0.5)
     assert lab.run(ticket).computed == [ticket.name]
     assert json.loads((lab.store.folder(ticket.name) / "result.json").read_text())["round"] == 3
+
+
+def test_a_ticket_without_a_training_has_the_start_of_the_job_that_drew_it(store: Store) -> None:
+    start = tb.job(tb.initialize, "convnet", "digits", seed=0)
+    recipe = tb.Recipe(epochs=1)
+    for ticket in (
+        tb.job(tb.prune_at_initialization, start, "digits", score="snip", sparsity=0.5),
+        tb.job(tb.edge_popup, start, "digits", recipe),
+        tb.job(tb.supermask, start, "digits", recipe),
+    ):
+        maker = maker_of_start(store, tb.job(tb.permute, ticket, seed=1))
+        assert maker is not None
+        assert maker.name == start.name

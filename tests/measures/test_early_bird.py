@@ -16,7 +16,7 @@ from tombola.training.checkpoint import Checkpoint, Checkpoints, Watch
 
 @pytest.fixture(scope="module")
 def long_recipe() -> tb.Recipe:
-    return tb.Recipe(epochs=8, batch_size=100, lr=0.1)
+    return tb.Recipe(epochs=6, batch_size=100, lr=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def by_hand(
     return distances, 2 * share * (1 - share)
 
 
-@pytest.mark.parametrize(("of", "keep"), [("channels", 0.5), ("channels", 0.3), ("weights", 0.2)])
+@pytest.mark.parametrize(("of", "keep"), [("channels", 0.3), ("weights", 0.2)])
 def test_distances_are_those_of_masks_by_hand(
     start: tb.Ticket,
     digits: tb.Data,
@@ -71,7 +71,7 @@ def test_distances_are_those_of_masks_by_hand(
     assert found.corrected == pytest.approx([far / chance for far in distances])
     # From the fourth epoch on there are four masks; distances[0] is that of epoch 2.
     for epoch, limit in ((found.epoch, 0.1), (found.corrected_epoch, 0.1 * chance)):
-        settled = [at for at in range(4, 9) if distances[at - 2] < limit]
+        settled = [at for at in range(4, 7) if distances[at - 2] < limit]
         assert epoch == (settled[0] if settled else None)
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 import tombola as tb
 from tombola import seeds
 from tombola.errors import NetworkError, RecipeError, TicketError
+from tombola.networks import network as networks
 from tombola.pruning.learned_mask import (
     learned_edge_popup,
     learned_state,
@@ -290,6 +291,26 @@ def test_an_interrupted_learning_goes_on_to_the_same_bits(
     assert resumed[0] is not None
     assert resumed[0].description["identity"]["network"]["name"].startswith("convnet under ")
     assert ticket.fingerprint == learn(start, digits, recipe).fingerprint
+
+
+def test_a_checkpoint_is_of_the_source_of_the_network_within(
+    plain: tb.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An edit of it meanwhile is another training, also under masks and with a frozen rest."""
+    monkeypatch.setattr(networks._networks, "_declared", {})
+    tb.declare_network("edited")(net)
+    start = tb.initialize("edited", plain)
+    recipe = tb.Recipe(epochs=1, batch_size=32)
+    frozen = tb.freeze_pruned(tb.prune(start, fraction=0.5))
+    sources = []
+    for number, ticket in enumerate((start, frozen, start)):
+        learn = tb.edge_popup if number == 2 else tb.train
+        with pytest.raises(Interrupted):
+            learn(ticket, plain, recipe, watch=Interrupting(tmp_path / str(number), 1))  # type: ignore[operator]
+        checkpoint = Checkpoints(tmp_path / str(number)).resume()
+        assert checkpoint is not None
+        sources.append(checkpoint.description["identity"]["source"])
+    assert sources[0] == sources[1] == sources[2]
 
 
 def test_a_drawn_mask_has_each_weight_with_its_probability() -> None:

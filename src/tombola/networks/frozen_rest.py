@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 from tombola.errors import NetworkError
-from tombola.networks.network import FROZEN_REST, Network
+from tombola.networks.network import FROZEN_REST, Factory, Network
 from tombola.networks.prunable import prunable_names
 
 NETWORK = "network."
@@ -46,9 +46,13 @@ class WithFrozenRest(nn.Module):
 
 @dataclass(frozen=True)
 class FrozenRestFactory:
-    """Builds a network with a frozen rest."""
+    """Builds a network with a frozen rest; equal ones share captured engines.
+
+    maker: of the network, which two networks of one name may differ in.
+    """
 
     network: Network
+    maker: Factory
 
     def __call__(self) -> nn.Module:
         return WithFrozenRest(self.network.build())

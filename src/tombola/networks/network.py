@@ -116,6 +116,7 @@ class Network:
     vocabulary: how many tokens there are, for a network that takes tokens; else None.
     factory: only for a network that was never declared; such a one cannot enter a job.
     version: of the declared definition; of a network of timm or torchvision the package's.
+    within: the network whose layers another form of it has, as for the learning of masks; else None.
     init: written name of the scheme that draws its first weights; None for the network's default. Networks
         that differ in it alone are equal: they have the same layers.
     """
@@ -128,6 +129,7 @@ class Network:
     version: int | str = 1
     init: str | None = field(default=None, compare=False)
     vocabulary: int | None = None
+    within: Network | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -186,6 +188,11 @@ class Network:
         return written(self.name, self.version)
 
     @property
+    def definition(self) -> str:
+        """Name and version of the declared network whose layers it has."""
+        return (self if self.within is None else self.within).written.removeprefix(FROZEN_REST)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one input."""
         return self.size if self.vocabulary is not None else (self.channels, *self.size)
@@ -215,7 +222,7 @@ class Network:
             return self.factory
         if self.name.startswith(FROZEN_REST):
             within = replace(self, name=self.name.removeprefix(FROZEN_REST))
-            return _imported("tombola.networks.frozen_rest", "FrozenRestFactory")(within)
+            return _imported("tombola.networks.frozen_rest", "FrozenRestFactory")(within, within.maker())
         if isinstance(self.version, str):
             return library_factory(self.name)
         return _networks.find(self.name, self.version)

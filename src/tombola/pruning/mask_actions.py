@@ -146,7 +146,7 @@ def freeze_pruned(ticket: Ticket, *, trained: Run | None = None, zero: Shrunk = 
         going_on = state_with_rest(state_without_rest(going_on) if frozen else going_on, rests)
     network = ticket.network
     if not frozen:
-        factory = None if network.factory is None else FrozenRestFactory(network)
+        factory = None if network.factory is None else FrozenRestFactory(network, network.maker())
         network = replace(network, name=f"{FROZEN_REST}{network.name}", factory=factory)
     return replace(
         ticket, network=network, start=state_with_rest(start, rests), start_fingerprint="",

@@ -134,7 +134,7 @@ def masked_start(start: Ticket, rule: MaskRule, scores: Mapping[str, Tensor]) ->
     network = start.network
     masked = Network(
         f"{network.written} under {rule}", network.channels, network.size, network.classes,
-        factory=_MaskedFactory(network, network.maker(), rule), vocabulary=network.vocabulary,
+        factory=_MaskedFactory(network, network.maker(), rule), vocabulary=network.vocabulary, within=network,
     )  # fmt: skip
     state = {f"{_NETWORK}{name}": value for name, value in start.weights().items()}
     state |= {f"{_SCORES}{index}": scores[name] for index, name in enumerate(start.mask)}

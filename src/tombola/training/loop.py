@@ -204,7 +204,7 @@ def train_until(
             identity["step"] = ticket.step
         if ticket.trained is not None:
             identity["trained"] = files.fingerprint(ticket.trained)
-        source = source_fingerprint("networks", ticket.network.written)
+        source = source_fingerprint("networks", ticket.network.definition)
         if source is not None:  # of the user's own: one that was edited meanwhile is another training
             identity["source"] = source.get("text", source["file"])
         for kind, name in recipe.definitions:
