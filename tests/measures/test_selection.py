@@ -155,6 +155,13 @@ def test_scores_and_selections_are_jobs_and_what_is_trained_on_them_has_keys_of_
     expected = tb.train(tb.initialize("convnet", digits), tb.take(digits, hardest), short)
     assert lab.result(trainings[0]).accuracy == expected.accuracy
     rows = [number for number in lab.table(*trainings) if number.key.metric == "val_accuracy"]
-    assert len(rows) == len({number.key for number in rows}) == 5
+    told = [(one.key.subset_criterion, one.key.subset_percent, dict(one.key.more)) for one in rows]
+    assert told == [
+        ("by_score", 20, {"example_score": "el2n"}),
+        ("by_score", 20, {"example_score": "el2n", "keep": "easy"}),
+        ("random", 20, {}),
+        ("herding", 20, {}),
+        ("k_center", 20, {"balanced": True}),
+    ]
     numbers = {number.key.metric: number.value for number in lab.table(scores)}
     np.testing.assert_allclose(numbers["example-scores.mean"], by_hand.mean)

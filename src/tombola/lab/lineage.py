@@ -213,6 +213,7 @@ class Lineages:
             "signed-constant": partial(self._acted_on, "signed_constant"),
             "rescale": partial(self._acted_on, "rescale"),
             "freeze-pruned": partial(self._acted_on, "freeze_pruned"),
+            "selected": self._selected,
         }  # fmt: skip
 
     def description(self, name: str) -> Description:
@@ -501,6 +502,33 @@ class Lineages:
             axes=axes, hidden={**data.hidden, **hidden},
         )  # fmt: skip
 
+    def _selected(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        parents = self.within(arguments.get("selection"))
+        selection = self._readable(parents[0][0]) if parents else None
+        if selection is None:
+            data = self._subject(arguments.get("data"), "data")
+            return replace(data, axes={**data.axes, "selected": True})
+        options = {**selection["arguments"], "data": arguments.get("data")}
+        criterion = str(selection["function"])
+        part = self._part(options, _CRITERIA.get(criterion, criterion), options.get("share"))
+        axes = {**part.axes, **_named(options, ("keep", "skip", "balanced"))}
+        if score := self._example_score(options.get("scores")):
+            axes["example_score"] = score
+        return replace(part, axes=axes)
+
+    def _example_score(self, value: Any) -> str | None:
+        """The score that a job gives, or a mean over such jobs; of a function of the user's own its name."""
+        parents = self.within(value)
+        while parents:  # a stranger may have taken means of means, as deep as a stack is not
+            description = self._readable(parents[0][0])
+            if description is None:
+                return None
+            function, arguments = str(description["function"]), description["arguments"]
+            if function != "mean-scores":
+                return str(arguments.get("score", _EXAMPLE_SCORES.get(function, function)))[:_LONGEST_SCORE]
+            parents = self.within(arguments.get("scores"))
+        return None
+
     def _part_taken(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
         data = self._subject(arguments.get("data"), "data")
         indices = arguments.get("indices")
@@ -510,6 +538,18 @@ class Lineages:
     def _fitted(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
         data = self._subject(arguments.get("data"), "data")
         return replace(data, axes={**data.axes, **_named(arguments, ("size", "channels"))})
+
+
+_CRITERIA = {
+    "select-by-score": "by_score",
+    "random-selection": "random",
+    "herding": "herding",
+    "k-center": "k_center",
+}
+"""How images were chosen by each function that selects them; a function of the user's own by its name."""
+_EXAMPLE_SCORES = {"example-scores": "el2n", "forgetting-scores": "forgetting"}
+"""The score of each function where its arguments do not name one."""
+_LONGEST_SCORE = 60
 
 
 def kind_of(description: Description) -> Kind:

@@ -17,8 +17,9 @@ Over = Literal["seeds", "pairs", "copies", "rounds"]
 """What the values of a key are of: runs that differ in initialisation and noise; pairs of noise copies of one
 run; noise copies of one run; consecutive rounds of one run."""
 Criterion = Literal[
-    "random_class_balanced", "least_forgotten", "most_forgotten", "easiest_removed", "hardest_removed"
-]
+    "random_class_balanced", "least_forgotten", "most_forgotten", "easiest_removed", "hardest_removed",
+    "by_score", "random", "herding", "k_center",
+]  # fmt: skip
 Baseline = Literal[
     "permuted", "randomized", "reinitialized", "random_dense", "frozen_dense", "retrained_dense", "dense"
 ]

@@ -17,10 +17,12 @@ from tombola.experiments.paper.settings import MOMENTUM, PAIRS, PLAIN
 )
 def momentum_ends_in_narrower_basins(find: Find) -> Checks:
     for pair in PAIRS:
-        for plain, momentum in zip(PLAIN, MOMENTUM, strict=True):
+        for without_momentum, with_momentum in zip(PLAIN, MOMENTUM, strict=True):
             for metric, words in (("hessian_trace", "trace"), ("adaptive_sharpness", "sharpness")):
-                gap = dense_run(find, metric, pair, momentum) - dense_run(find, metric, pair, plain)
-                yield f"{pair.name}, {words} at batch size {plain.batch_size}", gap > 0
+                gap = dense_run(find, metric, pair, with_momentum) - dense_run(
+                    find, metric, pair, without_momentum
+                )
+                yield f"{pair.name}, {words} at batch size {with_momentum.batch_size}", gap > 0
 
 
 @claim(
@@ -33,6 +35,9 @@ def momentum_ends_in_narrower_basins(find: Find) -> Checks:
 )
 def momentum_leaves_fewer_small_margins(find: Find) -> Checks:
     for pair in PAIRS:
-        for plain, momentum in zip(PLAIN, MOMENTUM, strict=True):
-            shares = [dense_run(find, "small_margin_percent", pair, one) for one in (momentum, plain)]
-            yield f"{pair.name} at batch size {plain.batch_size}", shares[0] - shares[1] < 0
+        for without_momentum, with_momentum in zip(PLAIN, MOMENTUM, strict=True):
+            shares = [
+                dense_run(find, "small_margin_percent", pair, one)
+                for one in (with_momentum, without_momentum)
+            ]
+            yield f"{pair.name} at batch size {with_momentum.batch_size}", shares[0] - shares[1] < 0
