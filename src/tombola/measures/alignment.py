@@ -97,7 +97,7 @@ def _align_cost(first: Outline, data: Size, by: By, images: int) -> Cost:
     """By activations, two passes of the images; by weights no work of a device."""
     if by == "weights":
         return Cost()
-    return forward(first, 2 * min(images, data.train))
+    return forward(first, 2 * min(images, data.train * data.share))
 
 
 @declare("align", cost=_align_cost)
