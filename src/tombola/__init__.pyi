@@ -33,7 +33,7 @@ from .measures.alignment import aligned_run as aligned_run
 from .measures.alignment import aligned_ticket as aligned_ticket
 from .measures.connectivity import Barrier as Barrier
 from .measures.connectivity import barrier as barrier
-from .measures.curves import Curve as Curve
+from .measures.curves import ConnectingCurve as ConnectingCurve
 from .measures.curves import curve as curve
 from .measures.difficulty import drop_by_difficulty as drop_by_difficulty
 from .measures.difficulty import forgotten_subset as forgotten_subset
