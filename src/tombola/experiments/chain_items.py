@@ -6,9 +6,10 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, get_origin
 
+from tombola.data.augmentation import Augmentation
 from tombola.data.imageset import Data
 from tombola.errors import ExperimentError, unknown
 from tombola.lab.arguments import alternatives, item_hint, job_signature
@@ -25,6 +26,7 @@ from tombola.table.key import Key, Over, Scalar
 from tombola.table.metrics import FACTORS, LAYER_SPARSITY, LAYERS, RECALIBRATED, metric_name
 from tombola.table.number import Curve, Number
 from tombola.ticket import Ticket
+from tombola.training.recipe import Recipe
 from tombola.training.run import Run
 
 if TYPE_CHECKING:
@@ -321,8 +323,23 @@ def _parameters(
     ]
     kinds = {key: _kind(interface.hints.get(key, Any)) for key in required}
     of_data = [key for key, kind in kinds.items() if kind is Data]
-    others = {**dict.fromkeys(of_data, data), **options}
+    defaults = {key: parameter.default for key, parameter in interface.signature.parameters.items()}
+    written = {key: _with_fields(name, defaults.get(key), value) for key, value in options.items()}
+    others = {**dict.fromkeys(of_data, data), **written}
     return function, {key: kind for key, kind in kinds.items() if kind is not Data}, others
+
+
+def _with_fields(measure: str, default: Any, value: Any) -> Any:
+    """An option of a measure; a mapping for a recipe is the default recipe with these fields changed."""
+    if not (isinstance(default, Recipe) and isinstance(value, Mapping)):
+        return value
+    for entry in value:
+        if entry not in (names := [field.name for field in fields(Recipe)]):
+            raise ExperimentError(f"measure {measure!r}: {unknown('field of a recipe', str(entry), names)}")
+    augmentation = value.get("augmentation", default.augmentation)
+    if isinstance(augmentation, Mapping):
+        augmentation = Augmentation(**augmentation)
+    return replace(default, **{**value, "augmentation": augmentation})
 
 
 def _kind(hint: Any) -> Any:
