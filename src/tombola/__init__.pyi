@@ -40,7 +40,7 @@ from .measures.curvature import HessianEigenvalues as HessianEigenvalues
 from .measures.curvature import HessianTrace as HessianTrace
 from .measures.curvature import hessian_eigenvalues as hessian_eigenvalues
 from .measures.curvature import hessian_trace as hessian_trace
-from .measures.curves import Curve as Curve
+from .measures.curves import ConnectingCurve as ConnectingCurve
 from .measures.curves import curve as curve
 from .measures.difficulty import drop_by_difficulty as drop_by_difficulty
 from .measures.difficulty import forgotten_subset as forgotten_subset

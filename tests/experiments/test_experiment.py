@@ -18,6 +18,7 @@ from tombola.experiments.experiment import Experiment
 from tombola.experiments.from_file import read_all_experiments, read_experiments
 from tombola.lab.chains import imp_jobs
 from tombola.lab.item import jobs_of
+from tombola.measures.curves import CURVE_RECIPE
 from tombola.table.key import Key
 from tombola.table.number import Cell, Entry, longest
 from tombola.table.number import measured as measured_cell
@@ -378,6 +379,21 @@ def test_a_measure_of_two_runs_is_taken_of_every_pair_of_copies() -> None:
     assert item.seeds == (0, 0, 0, 1, 1, 1)
 
 
+def test_a_recipe_of_a_measure_is_its_default_with_the_fields_that_are_named() -> None:
+    fields = {"epochs": 1, "augmentation": {"pad": 0}}
+    experiment = Experiment(
+        "mine", recipe=QUICK, copies=2, between={"copies": {"curve.height": {"recipe": fields, "points": 3}}}
+    )
+    (item,) = [item for item in items_of(experiment) if item.between]
+    recipe = replace(CURVE_RECIPE, epochs=1, augmentation=tb.Augmentation(pad=0))
+    (described,) = item.jobs
+    ends = described.arguments["first"], described.arguments["second"]
+    assert described.name == tb.job(tb.curve, *ends, "digits", recipe=recipe, points=3).name
+    wrong = replace(experiment, between={"copies": {"curve.height": {"recipe": {"epoch": 1}}}})
+    with pytest.raises(ExperimentError, match="no field of a recipe 'epoch'; did you mean 'epochs'"):
+        items_of(wrong)
+
+
 def test_copies_can_differ_in_one_cause_of_noise_each_kind_beside_the_others() -> None:
     causes = ["noise", "order", "augmentation"]
     experiment = Experiment(
@@ -660,7 +676,7 @@ def test_a_study_written_before_has_the_same_class() -> None:
         ),
         (
             {"measures": {"early-bird": {"recipe": {"epoch": 3}}}},
-            "mine: recipe of measure 'early-bird' does not fit: ",
+            "mine: recipe of measure 'early-bird': no field of a recipe ",
         ),
         (
             {"measures": ["untrained.los"]},

@@ -64,7 +64,7 @@ def test_a_mask_that_is_learned_is_a_search_by_a_recipe_of_its_own() -> None:
     learning = tb.Recipe(epochs=1, batch_size=400, lr=1.0)
     ticket = tb.job(tb.edge_popup, start, "digits", learning, sparsity=0.7, noise=3)
     assert job.name == tb.job(tb.train, ticket, "digits", tb.Recipe(epochs=1, batch_size=400), noise=3).name
-    with pytest.raises(ExperimentError, match="recipe of search 'edge-popup' does not fit: "):
+    with pytest.raises(ExperimentError, match="recipe of search 'edge-popup': no field of a recipe"):
         tb.Experiment("mine", rounds=1, searches={"edge-popup": {"recipe": {"epoch": 1}}}).at()
 
 

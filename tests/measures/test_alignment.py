@@ -240,6 +240,7 @@ def test_an_alignment_is_a_job_and_an_argument_of_others(
 def test_what_cannot_be_is_refused(run: tb.Run, digits: tb.Data, colour: tb.Data) -> None:
     other = run_of(tiny, digits)
     alignment = tb.align(run, run, digits)
+    twice = replace(alignment, permutations={k: 0 * v for k, v in alignment.permutations.items()})
     refused: list[tuple[type[Exception], str, Callable[[], object]]] = [
         (NetworkError, "an alignment needs two runs of one network", lambda: tb.align(run, other, digits)),
         (RecipeError, "way to align 'weight'", lambda: tb.align(run, run, digits, by="weight")),
@@ -247,6 +248,7 @@ def test_what_cannot_be_is_refused(run: tb.Run, digits: tb.Data, colour: tb.Data
         (RecipeError, "starts is 0; it must be from 1", lambda: tb.align(run, run, digits, starts=0)),
         (RecipeError, "images is 1; ", lambda: tb.align(run, run, digits, images=1)),
         (NetworkError, "convnet is for", lambda: tb.align(run, run, colour, by="activations")),
+        (NetworkError, "the alignment is damaged: it has units twice", lambda: tb.aligned_run(run, twice)),
         (NetworkError, "the alignment is of runs of convnet", lambda: tb.aligned_run(other, alignment)),
     ]
     for error, message, call in refused:

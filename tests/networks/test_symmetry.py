@@ -147,6 +147,18 @@ def transformer() -> nn.Module:
     return chain
 
 
+def indexed_bias() -> nn.Module:
+    """A table with an entry for each index in a buffer, which stays, and a row of units for each entry."""
+
+    def path(net: nn.Module, x: Tensor) -> Tensor:
+        return net.last(torch.relu(net.first(x.flatten(2).transpose(1, 2)) + net.table[net.index]).mean(1))
+
+    chain = Chain(path, first=nn.Linear(3, 6), last=nn.Linear(6, 5))
+    chain.table = nn.Parameter(torch.randn(9, 6))
+    chain.register_buffer("index", torch.arange(64) % 9)
+    return chain
+
+
 def unused_layer() -> nn.Module:
     layers = {"linear": nn.Linear(192, 4), "idle": nn.Linear(4, 4), "last": nn.Linear(4, 5)}
     return Chain(lambda net, x: net.last(net.linear(x.flatten(1))), **layers)
@@ -156,7 +168,7 @@ KINDS: list[tuple[Build, list[int]]] = [
     (mlp, [6, 7]), (flattened, [4]), (flattened_channels_last, [4]), (residual_stream, [6]),
     (concatenated, [4, 6]), (padded_shortcut, [4, 6]), (grouped, [2, 2, 3, 3]), (depthwise, [4]),
     (group_norm, [3, 3]), (squeeze_and_excite, [2, 6]), (gated, [4]), (halves, [3, 3]),
-    (transformer, [8, 12]), (unused_layer, [4]),
+    (transformer, [8, 12]), (indexed_bias, [6]), (unused_layer, [4]),
 ]  # fmt: skip
 
 
@@ -235,6 +247,11 @@ def branching(x: Tensor) -> Tensor:
     return -x if x.sum() > 0 else x
 
 
+def picked(x: Tensor) -> Tensor:
+    """Only of positive sums, in both rows alike, so that shapes stay."""
+    return torch.ones(2, 1) * x[x > x.amin(1, keepdim=True) - 1].view(2, -1)
+
+
 class Hidden(torch.autograd.Function):
     """A function whose work PyTorch does not see as operations on the tensor that it got."""
 
@@ -257,6 +274,14 @@ class Hidden(torch.autograd.Function):
                 last=nn.Linear(4, 5),
             ),
             r"through __bool__ in the network \(Chain\): the path of the network must not depend on values",
+        ),
+        (
+            lambda: Chain(
+                lambda net, x: net.last(picked(net.first(x.flatten(1)))),
+                first=nn.Linear(192, 4),
+                last=nn.Linear(4, 5),
+            ),
+            "through getitem in the network .*: what is taken depends on values",
         ),
         (
             lambda: Chain(

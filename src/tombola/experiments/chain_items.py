@@ -333,10 +333,11 @@ def _parameters(
     kinds = {key: _kind(interface.hints.get(key, Any)) for key in required}
     of_point: dict[Any, Any] = {Data: point.data, Recipe: point.recipe}
     others = {key: of_point[kind] for key, kind in kinds.items() if kind in of_point} | dict(options)
+    defaults = {key: parameter.default for key, parameter in interface.signature.parameters.items()}
     for key, value in options.items():
-        if kinds.get(key) is Recipe and isinstance(value, Mapping):
-            what = f"{experiment.name}: {key} of measure {name!r}"
-            others[key] = recipe_with(point.recipe, value, what)
+        recipe = point.recipe if kinds.get(key) is Recipe else defaults.get(key)
+        if isinstance(recipe, Recipe) and isinstance(value, Mapping):
+            others[key] = recipe_with(recipe, value, f"{experiment.name}: {key} of measure {name!r}")
     return function, {key: kind for key, kind in kinds.items() if key not in others}, others
 
 

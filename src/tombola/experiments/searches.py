@@ -7,11 +7,12 @@ A search is any declared function from a start and a sparsity to a :class:`~tomb
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from tombola.data.augmentation import Augmentation
 from tombola.data.imageset import Data
-from tombola.errors import ExperimentError
+from tombola.errors import ExperimentError, unknown
 from tombola.lab.arguments import alternatives, job_signature
 from tombola.lab.job import Job, job, result_type
 from tombola.pruning.controls import permute, randomize, reinitialize
@@ -79,12 +80,16 @@ class TicketSearch:
                 raise ExperimentError(f"search {self.name!r} has {name}, which the rounds and seeds give it")
 
 
-def recipe_with(recipe: Recipe, fields: Mapping[str, Any], what: str) -> Recipe:
-    """A recipe with some fields replaced; ExperimentError, which says what it is, for one that it lacks."""
-    try:
-        return replace(recipe, **fields)
-    except TypeError as error:
-        raise ExperimentError(f"{what} does not fit: {error}") from error
+def recipe_with(recipe: Recipe, changes: Mapping[str, Any], what: str) -> Recipe:
+    """A recipe with some fields changed; ExperimentError, which says what it is, for one that it lacks."""
+    names = [field.name for field in fields(Recipe)]
+    for name in changes:
+        if name not in names:
+            raise ExperimentError(f"{what}: {unknown('field of a recipe', str(name), names)}")
+    augmentation = changes.get("augmentation", recipe.augmentation)
+    if isinstance(augmentation, Mapping):
+        augmentation = Augmentation(**augmentation)
+    return replace(recipe, **{**changes, "augmentation": augmentation})
 
 
 def searches_of(written: Sequence[str] | Mapping[str, Any]) -> tuple[TicketSearch, ...]:

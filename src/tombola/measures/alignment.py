@@ -98,7 +98,7 @@ def _align_cost(first: Outline, data: Size, by: By, images: int) -> Cost:
     """By activations, two passes of the images; by weights no work of a device."""
     if by == "weights":
         return Cost()
-    return forward(first, 2 * min(images, data.train))
+    return forward(first, 2 * min(images, data.train * data.share))
 
 
 @declare("align", cost=_align_cost)
@@ -221,7 +221,11 @@ def _permutations(network: Network, alignment: Alignment) -> tuple[Symmetry, lis
             f"the alignment is of runs of {alignment.network}, and this is of {network.written}; "
             "align runs of this network"
         )
-    return symmetries, [alignment.permutations[group.name].numpy() for group in symmetries.groups]
+    permutations = [alignment.permutations[group.name].numpy() for group in symmetries.groups]
+    for order in permutations:
+        if sorted(order.tolist()) != list(range(len(order))):
+            raise NetworkError("the alignment is damaged: it has units twice; align the runs again")
+    return symmetries, permutations
 
 
 def _in_order(ticket: Ticket, symmetries: Symmetry, permutations: list[np.ndarray]) -> Ticket:

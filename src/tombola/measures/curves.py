@@ -48,7 +48,7 @@ CURVE_RECIPE = Recipe(epochs=200, batch_size=128, lr=0.03, schedule="ramp", weig
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Curve(OneLine):
+class ConnectingCurve(OneLine):
     """Errors and losses along a trained curve between two runs.
 
     shape: ``"bezier"`` or ``"chain"``.
@@ -138,7 +138,7 @@ def curve(
     split: Split = "test",
     device: str | torch.device | None = "cpu",
     watch: Watch | None = None,
-) -> Curve:
+) -> ConnectingCurve:
     """Train the bend of a curve between the final weights of two runs, and measure errors along it.
 
     first, second: runs of one network; to be aligned before, if at all (:func:`~tombola.aligned_run`).
@@ -194,7 +194,7 @@ def curve(
                 recalibrate_batch_norm(body.module, device_batches(data, data.train, where), precision)
             measured.append(evaluate(data, images))
             watch.beat()
-    return Curve(
+    return ConnectingCurve(
         shape,
         tuple(index / (points - 1) for index in range(points)),
         tuple(100.0 - accuracy for _, accuracy in measured),

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -117,7 +116,7 @@ class _Assignment:
         """Assign the units of one group anew, the others held; whether the inner product grew."""
         group = self._symmetry.groups[index]
         products, twice = self._products(permutations, index)
-        before, after = permutations[index], linear_sum_assignment(products, maximize=True)[1]
+        before, after = permutations[index], _assigned(products)
         places = np.arange(group.size)
         gain = float(products[places, after].sum() - products[places, before].sum())
         if twice:  # then the products were those of one side with the other held
@@ -145,6 +144,14 @@ class _Assignment:
                     second = second.index_select(other.dim, order)
             total += _by_unit(first, axis) @ _by_unit(second, axis).T
         return total.numpy(), twice
+
+
+def _assigned(products: np.ndarray) -> np.ndarray:
+    """For each row the column, each taken once, so that the sum of the entries is largest."""
+    from scipy.optimize import linear_sum_assignment  # takes a moment, which only an alignment is worth
+
+    columns: np.ndarray = linear_sum_assignment(products, maximize=True)[1]
+    return columns
 
 
 def _by_unit(tensor: Tensor, axis: UnitAxis) -> Tensor:
@@ -184,7 +191,7 @@ def match_activations(
     for index, group in enumerate(symmetry.groups):
         correlations = [sums[axis].correlations() for axis in group.axes if axis in sums]
         if correlations:
-            permutations[index] = linear_sum_assignment(np.sum(correlations, axis=0), maximize=True)[1]
+            permutations[index] = _assigned(np.sum(correlations, axis=0))
     return permutations
 
 

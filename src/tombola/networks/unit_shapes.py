@@ -41,6 +41,9 @@ def movement(unit_map: UnitMap, operation: Operation) -> None:
     tensor = operation.arguments[0]
     if operation.name == "view" and any(isinstance(value, torch.dtype) for value in operation.arguments):
         unit_map.refuse("view", "it reads bits as another type")
+    indices = tensors_in((operation.arguments[1:], operation.options))
+    if operation.name in ("getitem", "index_select") and any(map(unit_map.units_of, indices)):
+        unit_map.refuse(operation.name, "what is taken depends on values")
     results = list(tensors_in(operation.result))
     moved: list[dict[int, Units]] = [{} for _ in results]
     for axis, units in unit_map.units_of(tensor).items():

@@ -95,9 +95,8 @@ class UnitMap:
         for name, tensor in module.state_dict(keep_vars=True).items():
             if id(tensor) not in self._names:
                 self._names[id(tensor)] = name
-                units = {
-                    axis: self.record.new_units(size) for axis, size in enumerate(tensor.shape) if size > 1
-                }
+                sizes = tensor.shape if tensor.is_floating_point() else ()  # what counts or indexes is fixed
+                units = {axis: self.record.new_units(size) for axis, size in enumerate(sizes) if size > 1}
                 rows = tensor.shape[0] if tensor.ndim else 1
                 self.record.pieces[name] = [Piece(name, 0, rows, units)]
                 self._known[id(tensor)] = tensor, units
