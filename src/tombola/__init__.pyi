@@ -29,6 +29,9 @@ from .lab.lab import Lab as Lab
 from .lab.stable import first_stable_epochs as first_stable_epochs
 from .measures.connectivity import Barrier as Barrier
 from .measures.connectivity import barrier as barrier
+from .measures.data_diet import as_many_steps as as_many_steps
+from .measures.data_diet import data_diet as data_diet
+from .measures.data_diet import pretrain_on_part as pretrain_on_part
 from .measures.difficulty import drop_by_difficulty as drop_by_difficulty
 from .measures.difficulty import forgotten_subset as forgotten_subset
 from .measures.few_shot import few_shot as few_shot
@@ -56,6 +59,7 @@ from .measures.statistics import difference as difference
 from .measures.statistics import summarize as summarize
 from .measures.transfer import Transfer as Transfer
 from .measures.transfer import transfer as transfer
+from .measures.transfer import transfer_training as transfer_training
 from .measures.untrained import untrained as untrained
 from .networks.initialization import declare_init as declare_init
 from .networks.network import Network as Network
@@ -66,6 +70,7 @@ from .pruning.controls import permute as permute
 from .pruning.controls import randomize as randomize
 from .pruning.controls import reinitialize as reinitialize
 from .pruning.prune import prune as prune
+from .pruning.rehead import rehead as rehead
 from .pruning.scores import declare_score as declare_score
 from .registry import declare as declare
 from .search import imp as imp

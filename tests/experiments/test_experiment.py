@@ -551,7 +551,7 @@ def test_a_study_written_before_has_the_same_class() -> None:
         (
             {"between": {"copies": ["untrained"]}},
             "mine: measure 'untrained' takes ticket; between runs a measure takes two of them, or a list, "
-            "and, if it wants, the data",
+            "and, if it wants, data and recipe",
         ),
         (
             {"between": {"copy": ["barrier"]}},

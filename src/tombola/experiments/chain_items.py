@@ -25,6 +25,7 @@ from tombola.table.key import Key, Over, Scalar
 from tombola.table.metrics import FACTORS, LAYER_SPARSITY, LAYERS, RECALIBRATED, metric_name
 from tombola.table.number import Curve, Number
 from tombola.ticket import Ticket
+from tombola.training.recipe import Recipe
 from tombola.training.run import Run
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def measure_items(
 
     Raises :class:`~tombola.errors.ExperimentError` for a measure of something else than runs or tickets.
     """
-    data, epochs = point.data, point.recipe.epochs
+    epochs = point.recipe.epochs
     runs = tuple(chain[number] for chain in chains.values())
     yield ChainItem(key, "", runs, tuple(chains), epochs)
     if number and number == experiment.rounds:
@@ -176,7 +177,7 @@ def measure_items(
         ]
         axes = () if differ_in == "noise" else (("differ_in", differ_in),)
         for name, quantity, options, varied in _named_measures(experiment, measures):
-            take, over = _taken(experiment, between, name, options, data)
+            take, over = _taken(experiment, between, name, options, point)
             jobs = [(seed, measure) for seed, group in groups for measure in take(group)]
             if jobs:
                 yield ChainItem(
@@ -240,12 +241,12 @@ def _named_measures(
 
 
 def _taken(
-    experiment: Experiment, between: str, name: str, options: Mapping[str, Any], data: str | Data
+    experiment: Experiment, between: str, name: str, options: Mapping[str, Any], point: GridPoint
 ) -> tuple[Take, Over]:
     """How a measure is taken, and what its values are of."""
     if not between:
-        return _of_one(experiment, name, options, data), "seeds"
-    take, of_pairs = _of_several(experiment, name, options, data)
+        return _of_one(experiment, name, options, point), "seeds"
+    take, of_pairs = _of_several(experiment, name, options, point)
     if between == ROUNDS:
         return take, "rounds"
     return take, "pairs" if of_pairs else "copies"
@@ -269,13 +270,13 @@ def _check_quantity(experiment: Experiment, name: str, quantity: str) -> None:
         raise ExperimentError(f"{experiment.name}: {unknown(f'number of measure {name!r}', first, names)}")
 
 
-def _of_one(experiment: Experiment, name: str, options: Mapping[str, Any], data: str | Data) -> Take:
+def _of_one(experiment: Experiment, name: str, options: Mapping[str, Any], point: GridPoint) -> Take:
     """How a measure is taken of the run of a round, or of its ticket."""
-    function, subjects, others = _parameters(name, options, data)
+    function, subjects, others = _parameters(name, options, point)
     if list(subjects.values()) not in ([Run], [Ticket]):
         raise ExperimentError(
             f"{experiment.name}: measure {name!r} takes {_text_of(subjects)}; here a measure takes one run "
-            "or ticket and, if it wants, the data; one of several runs belongs under between"
+            "or ticket and, if it wants, data and recipe; one of several runs belongs under between"
         )
     ((subject, kind),) = subjects.items()
 
@@ -287,16 +288,16 @@ def _of_one(experiment: Experiment, name: str, options: Mapping[str, Any], data:
 
 
 def _of_several(
-    experiment: Experiment, name: str, options: Mapping[str, Any], data: str | Data
+    experiment: Experiment, name: str, options: Mapping[str, Any], point: GridPoint
 ) -> tuple[Take, bool]:
     """How a measure is taken of a list of runs, or of every pair of them, and whether it is of pairs."""
-    function, subjects, others = _parameters(name, options, data)
+    function, subjects, others = _parameters(name, options, point)
     if function in (barrier, instability) and isinstance(points := options.get("points"), int):
         check_points(points)  # rather than in each of its jobs
     if list(subjects.values()) not in ([Run, Run], [list]):
         raise ExperimentError(
             f"{experiment.name}: measure {name!r} takes {_text_of(subjects)}; between runs a measure takes "
-            "two of them, or a list, and, if it wants, the data"
+            "two of them, or a list, and, if it wants, data and recipe"
         )
 
     def take(runs: Sequence[Job]) -> list[Job]:
@@ -309,9 +310,12 @@ def _of_several(
 
 
 def _parameters(
-    name: str, options: Mapping[str, Any], data: str | Data
+    name: str, options: Mapping[str, Any], point: GridPoint
 ) -> tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]:
-    """A measure's function, the parameters for runs or a ticket with their kinds, and all other arguments."""
+    """A measure's function, the parameters for runs or a ticket with their kinds, and all other arguments.
+
+    A measure that asks for data or a recipe without a default gets those of the chains.
+    """
     function = declaration(name).function
     interface = job_signature(function)
     required = [
@@ -320,15 +324,16 @@ def _parameters(
         if parameter.default is parameter.empty and key not in options
     ]
     kinds = {key: _kind(interface.hints.get(key, Any)) for key in required}
-    of_data = [key for key, kind in kinds.items() if kind is Data]
-    others = {**dict.fromkeys(of_data, data), **options}
-    return function, {key: kind for key, kind in kinds.items() if kind is not Data}, others
+    of_chains = {Data: point.data, Recipe: point.recipe}
+    filled = {key: of_chains[kind] for key, kind in kinds.items() if kind in of_chains}
+    subjects = {key: kind for key, kind in kinds.items() if kind not in of_chains}
+    return function, subjects, {**filled, **options}
 
 
 def _kind(hint: Any) -> Any:
-    """Whether a parameter takes a run, a ticket, data or a list of runs; None if nothing of these."""
+    """Whether a parameter takes a run, a ticket, data, a recipe or several runs; None if nothing of these."""
     kinds = alternatives(hint)
-    for kind in (Run, Ticket, Data):
+    for kind in (Run, Ticket, Data, Recipe):
         if kind in kinds:
             return kind
     return list if get_origin(hint) and Run in alternatives(item_hint(hint, 0)) else None

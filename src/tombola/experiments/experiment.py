@@ -23,6 +23,7 @@ from tombola.errors import ExperimentError, RecipeError, unknown
 from tombola.experiments.bound import Bound
 from tombola.experiments.chain_exhibits import exhibits_of
 from tombola.experiments.chain_items import BETWEEN, COPIES, ChainItem, measure_items, scalar
+from tombola.experiments.diet_chains import Diet
 from tombola.lab import call_values
 from tombola.lab.chains import imp_jobs
 from tombola.lab.job import Job
@@ -88,6 +89,9 @@ class Experiment:
     same_noise: whether every round sees the noise of round 0 again.
     order_noise, augmentation_noise: numbers of the two causes of the noise apart, as for
         :func:`~tombola.train`, the same for every seed; None for that of the seed.
+    diet: which stages see a part of the train images only, after Paul et al. (2022), by the fields of
+        :class:`~tombola.experiments.diet_chains.Diet`: ``{"share": 0.25, "chosen": "least_forgotten",
+        "stages": ["search"]}``. Empty for none.
 
     Raises :class:`~tombola.errors.ExperimentError` for fields that do not fit.
     """
@@ -117,6 +121,7 @@ class Experiment:
     same_noise: bool = False
     order_noise: int | None = None
     augmentation_noise: int | None = None
+    diet: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name or self.name != os.path.basename(self.name):
@@ -128,6 +133,7 @@ class Experiment:
         self._write_lengths()
         self._check_recipe()
         self._check_numbers()
+        self._check_diet()
 
     def at(self) -> Bound:
         """Everything that it measures, as jobs, and how it is shown.
@@ -187,6 +193,7 @@ class Experiment:
             "Weights whose sign is another than at the start go first." if self.same_sign else "",
             f"Never pruned: {', '.join(self.exclude)}." if self.exclude else "",
             "What is left after a pruning is a ticket.",
+            str(Diet.of(self.diet)) if self.diet else "",
         ]
         return " ".join(filter(None, sentences))
 
@@ -320,6 +327,12 @@ class Experiment:
             yield GridPoint(network, data, rewind, pruning, varied, recipe)
 
     def _chain(self, point: GridPoint, seed: int) -> list[Job]:
+        if self.diet:
+            return Diet.of(self.diet).chain(
+                point.network, point.data, point.recipe, rounds=self.rounds, rewind=point.rewind, seed=seed,
+                init=self.init, same_noise=self.same_noise, pruning=point.pruning,
+                pretraining_noise=PRETRAINING_NOISE + seed if self.own_pretraining_noise else None,
+            )  # fmt: skip
         return imp_jobs(
             point.network, point.data, point.recipe, rounds=self.rounds, rewind=point.rewind,
             same_noise=self.same_noise, seed=seed, init=self.init,
@@ -362,6 +375,7 @@ class Experiment:
             if (value := getattr(self, name)) != getattr(Experiment, name)
         ]
         more += self._causes.items()
+        more += Diet.of(self.diet).axes if self.diet else []
         return Key(
             metric="", network=point.network, dataset=_name_of(point.data), momentum=point.recipe.momentum,
             batch_size=point.recipe.batch_size, pretrained=bool(point.rewind),
@@ -476,6 +490,19 @@ class Experiment:
         if not all(map(_is_number, fractions)):
             raise ExperimentError(f"{self.name}: fraction is {self.fraction!r}; it must be a number")
         self._check_pruning()
+
+    def _check_diet(self) -> None:
+        """Refuse a diet that there is not, or one beside causes of noise with numbers of their own."""
+        if not isinstance(self.diet, Mapping):
+            raise ExperimentError(f"{self.name}: diet is {self.diet!r:.60}; give its fields by name")
+        if not self.diet:
+            return
+        try:
+            Diet.of(self.diet)
+        except RecipeError as error:
+            raise ExperimentError(f"{self.name}: {error}") from error
+        if causes := [name for name in NOISES if getattr(self, name) is not None]:
+            raise ExperimentError(f"{self.name}: a diet goes with one noise; leave out {causes[0]}")
 
     def _check_seeds(self) -> None:
         """Refuse a list of seeds that are no different whole numbers, or whose noises are of pretraining."""

@@ -26,6 +26,7 @@ _PASSED_ON = {
     "permute": "ticket",
     "randomize": "ticket",
     "densify": "ticket",
+    "at-same-step": "ticket",
 }
 
 
