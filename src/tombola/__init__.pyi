@@ -27,6 +27,12 @@ from .lab.job import Job as Job
 from .lab.job import job as job
 from .lab.lab import Lab as Lab
 from .lab.stable import first_stable_epochs as first_stable_epochs
+from .measures.axial import AxialProjection as AxialProjection
+from .measures.axial import PruningRobustness as PruningRobustness
+from .measures.axial import axial_projection as axial_projection
+from .measures.axial import pruning_robustness as pruning_robustness
+from .measures.basins import Basins as Basins
+from .measures.basins import basins as basins
 from .measures.connectivity import Barrier as Barrier
 from .measures.connectivity import barrier as barrier
 from .measures.data_diet import as_many_steps as as_many_steps
@@ -69,6 +75,7 @@ from .pruning.controls import densify as densify
 from .pruning.controls import permute as permute
 from .pruning.controls import randomize as randomize
 from .pruning.controls import reinitialize as reinitialize
+from .pruning.perturb import perturb as perturb
 from .pruning.prune import prune as prune
 from .pruning.rehead import rehead as rehead
 from .pruning.scores import declare_score as declare_score

@@ -542,7 +542,7 @@ def test_a_study_written_before_has_the_same_class() -> None:
         (
             {"measures": ["barrier"]},
             "mine: measure 'barrier' takes first, second; here a measure takes one run or ticket and, if it "
-            "wants, the data; one of several runs belongs under between",
+            "wants, data and recipe; one of several runs belongs under between",
         ),
         (
             {"measures": ["untrained.los"]},

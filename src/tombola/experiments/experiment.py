@@ -77,8 +77,9 @@ class Experiment:
     measures: declared names; those with options, as a mapping from the name to them. A measure takes the run
         or the ticket of a round and, if it wants, the data. The accuracy of the runs is always there.
     between: measures of several runs, in the same form, by what they are taken between: ``"copies"``, the
-        trainings of a round's ticket under different noise, or ``"rounds"``, the runs of a round and of the
-        next. A measure of two runs is taken of every pair.
+        trainings of a round's ticket under different noise, ``"rounds"``, the runs of a round and of the
+        next, or ``"later_rounds"``, those of a round and of all later ones. A measure of two runs is taken of
+        every pair of copies, and of a round with each later one.
     copies: how many trainings of each ticket there are then, the chain's own among them.
     copies_at: the rounds at which tickets have copies; None for all, which costs as many trainings again.
     differ_in: what copies differ in: the ``"noise"``, or data ``"order"`` or ``"augmentation"`` alone; a list

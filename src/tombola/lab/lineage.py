@@ -201,7 +201,7 @@ class Lineages:
             "fit_images": self._fitted, "take": self._part_taken,
             "prune-at-initialization": self._pruned_at_initialization, "rehead": self._reheaded,
             "transfer-training": self._trained_on_target, "pretrain-on-part": self._pretrained_on_part,
-            "at-same-step": self._at_same_step,
+            "at-same-step": self._at_same_step, "perturb": self._perturbed,
         }  # fmt: skip
 
     def description(self, name: str) -> Description:
@@ -447,6 +447,12 @@ class Lineages:
         drawn, hidden = drawn_by("rehead", arguments, run.seed)
         axes: dict[str, Scalar] = {**run.axes, **drawn, "rehead": True, **_named(arguments, ("size",))}
         return replace(run, axes=axes, hidden={**run.hidden, **hidden})
+
+    def _perturbed(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        ticket = self._subject(arguments.get("ticket"), "ticket")
+        drawn, hidden = drawn_by("perturbation", arguments, ticket.seed)
+        axes = {**ticket.axes, **drawn, "perturbed_by": real(arguments.get("distance"))}
+        return replace(ticket, axes=axes, hidden={**ticket.hidden, **hidden})
 
     def _densified(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
         ticket = self._subject(arguments.get("ticket"), "ticket")
