@@ -106,10 +106,10 @@ def axial_projection(
         for start, end in ((first, projection), (projection, second))
     )
     mask = second.ticket.mask
-    whole, part, later = (flat(run.weights, mask) for run in (first, projection, second))
+    trained, part, later = (flat(run.weights, mask) for run in (first, projection, second))
     norms = float(part.norm()) * float(later.norm())
     return AxialProjection(
-        float((whole - part).norm()), float((part - later).norm()),
+        float((trained - part).norm()), float((part - later).norm()),
         float(part @ later) / norms if norms else None, from_first, into_second,
     )  # fmt: skip
 

@@ -91,12 +91,12 @@ def pretrain_on_part(
     The ticket stands at that place of the schedule of ``data``: a search from it on all images goes on as
     after :func:`tombola.pretrain`. The other arguments and errors are as there.
     """
-    whole = steps_of_epoch(len(data.train), recipe.batch_size)
-    check_rewind(epochs, recipe, whole)
-    epoch, step = place_of(epochs, whole)
+    steps = steps_of_epoch(len(data.train), recipe.batch_size)
+    check_rewind(epochs, recipe, steps)
+    epoch, step = place_of(epochs, steps)
     pretrained = pretrain(
         start, part, as_many_steps(recipe, min(1.0, len(part.train) / len(data.train))),
-        epochs=f"{epoch * whole + step}it", noise=noise, order_noise=order_noise,
+        epochs=f"{epoch * steps + step}it", noise=noise, order_noise=order_noise,
         augmentation_noise=augmentation_noise, device=device, watch=watch,
     )  # fmt: skip
     return at_same_step(pretrained, before=part, data=data, batch_size=recipe.batch_size)
@@ -174,11 +174,11 @@ def diet_trainings(
     """The runs of :func:`data_diet`, each made by ``call`` when it is wanted."""
     size = recipe.batch_size
     begun = call(at_same_step, start, before=data, data=part, batch_size=size)
-    found = tickets(
+    searched = tickets(
         call, begun, part, search, rounds=rounds, noise=noise, same_noise=same_noise, pruning=pruning
     )
     options = {"noise": noise, "noise_round": 0 if same_noise else None}
     yield call(train, start, data, recipe, **options)
-    for ticket in islice(found, 1, None):
+    for ticket in islice(searched, 1, None):
         back = call(at_same_step, ticket, before=part, data=data, batch_size=size)
         yield call(train, back, data, recipe, **options)

@@ -33,8 +33,8 @@ def pruned_distance(ticket: Ticket, mask: Mask) -> float:
     Euclidean, over the prunable weights.
     """
     weights = ticket.weights()
-    taken = (weights[name].double() * ~mask[name] for name in ticket.mask)
-    return math.sqrt(sum(float((values**2).sum()) for values in taken))
+    removed = (weights[name].double() * ~mask[name] for name in ticket.mask)
+    return math.sqrt(sum(float((values**2).sum()) for values in removed))
 
 
 @declare("perturb", stored=False, cost=lambda ticket: Cost(result=ticket))

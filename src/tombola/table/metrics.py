@@ -70,6 +70,13 @@ METRICS: Mapping[str, Metric] = {
     "barrier_to_next": Metric(
         "barrier to the next ticket", "points", 2, "error barrier to the next round (points)", STABLE_BELOW
     ),
+    # Between the trained tickets of two rounds, over the line between their errors.
+    "excess_to_round": Metric("error over the line (points)", "points", 2, "error over the line (points)"),
+    # Of the weights of a round, as far as a later one keeps them, batch norm measured anew.
+    "projection_error": Metric("error of the projection", "%", 2, "test error (%)"),
+    "projection_excess": Metric(
+        "error over the line from the projection (points)", "points", 2, "error over the line (points)"
+    ),
     "instability.height": Metric(
         "mean barrier of all pairs", "points", 2, "error barrier (points)", STABLE_BELOW
     ),
