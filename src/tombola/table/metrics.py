@@ -80,6 +80,13 @@ METRICS: Mapping[str, Metric] = {
     "instability.height": Metric(
         "mean barrier of all pairs", "points", 2, "error barrier (points)", STABLE_BELOW
     ),
+    # Over the line between the errors at the two ends, and not over their mean.
+    "barrier.excess": Metric("error over the line (points)", "points", 2, "error over the line (points)"),
+    "basins.count": Metric("number of basins", "", 0, "number of basins"),
+    "axial-projection.recalibrated_error": Metric("error of the projection", "%", 2, "test error (%)"),
+    "pruning-robustness.height": Metric(
+        "barrier to the training from a moved start", "points", 2, "error barrier (points)"
+    ),
     # The largest error on the line between two runs.
     "highest_path_error": Metric("highest path error", "%", 2, "largest test error on the line (%)"),
     # The smallest position on that line (0 to 1) with at least 90% of the largest error.
