@@ -74,7 +74,7 @@ class Diet:
     @property
     def axes(self) -> list[tuple[str, Scalar]]:
         """What a key has of it, as the table reads it off single jobs."""
-        percent = 100 * self.share
+        percent = round(100 * self.share, 6)
         part: Scalar = round(percent) if percent == round(percent) else percent
         return [
             axis
