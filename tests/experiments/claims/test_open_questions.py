@@ -30,15 +30,24 @@ def cells(question: Claim, value: Callable[[Key], float]) -> Mapping[Key, Cell]:
 
 
 def merged(key: Key) -> float:
-    return {"projection_excess": 0.5, "projection_error": 12.0, "excess_to_round": 1.0}[key.metric]
+    """Tickets err by 30%: half way to chance, which is 90% and more, is at 60% and more."""
+    if key.metric == "val_accuracy":
+        return 70.0
+    return {"projection_excess": 0.5, "projection_error": 59.0, "excess_to_round": 1.0}[key.metric]
 
 
 def vanished(key: Key) -> float:
-    return {"projection_excess": 0.0, "projection_error": 99.6, "excess_to_round": 60.0}[key.metric]
+    """At chance, from where the error only falls on the way to the ticket."""
+    changed = {"projection_excess": 0.0, "projection_error": 99.6, "excess_to_round": 60.0}
+    return changed[key.metric] if key.metric in changed else merged(key)
+
+
+def behind_a_ridge(key: Key) -> float:
+    return 2.5 if key.metric == "projection_excess" else merged(key)
 
 
 def by_cause(key: Key) -> float:
-    return {None: 40.0, "order": 38.0, "augmentation": 20.0}[key.get("differ_in")]  # type: ignore[index]
+    return {"noise": 40.0, "order": 38.0, "augmentation": 20.0}[str(key.get("differ_in"))]
 
 
 def falling(key: Key) -> float:
@@ -65,7 +74,8 @@ def upset(key: Key) -> float:
 @pytest.mark.parametrize(
     ("name", "value", "status", "against"),
     [
-        ("Q1", merged, "holds", 0), ("Q1", lambda key: 2.5, "fails", 16),
+        ("Q1", merged, "holds", 0), ("Q1", vanished, "partly", 16),
+        ("Q1", behind_a_ridge, "partly", 16),
         ("Q2", merged, "fails", 16), ("Q2", vanished, "holds", 0),
         ("Q3", merged, "holds", 0), ("Q3", vanished, "fails", 24),
         ("Q4", by_cause, "holds", 0), ("Q4", lambda key: 50 - by_cause(key), "fails", 4),
@@ -90,7 +100,7 @@ def test_answers_are_numbered_apart_from_the_papers_claims() -> None:
     assert all(question.ours for question in QUESTIONS)
 
 
-def test_the_paper_prints_no_number_of_them_but_probes_and_barriers() -> None:
+def test_the_paper_prints_not_enough_numbers_for_any_of_them() -> None:
     verdicts = judge_questions(printed_cells())
     assert {verdict.status for verdict in verdicts} == {"not computable yet"}
     assert all(verdict.missing for verdict in verdicts)
@@ -161,10 +171,10 @@ def test_probes_differ_in_what_their_name_says(paper_studies: Mapping[str, Bound
     settings = {"momentum": 0.0, "batch_size": 256}
     heads = {
         head: jobs_of_study(paper_studies, "probe-hyperparameters", head=head, **settings)[1].arguments
-        for head in (None, "lr 0.05", "epochs x 4", "momentum 0", "batch size 400")
+        for head in ("as in the paper", "lr 0.05", "epochs x 4", "momentum 0", "batch size 400")
     }
     usual = {"epochs": 5, "batch_size": 100, "lr": 0.005, "weight_decay": 1e-4, "schedule": "constant"}
-    assert "recipe" not in heads[None]  # which are probes as they are
+    assert "recipe" not in heads["as in the paper"]  # which are probes as they are
     assert heads["lr 0.05"]["recipe"] == {**usual, "lr": 0.05}
     assert heads["epochs x 4"]["recipe"] == {**usual, "epochs": 20}
     assert heads["momentum 0"]["recipe"] == {**usual, "momentum": 0.0}

@@ -27,21 +27,22 @@ from tombola.experiments.paper.settings import (
 )
 from tombola.lab.item import Measured
 from tombola.measures.heads import HEAD_RECIPE
-from tombola.measures.instability import Difference
+from tombola.measures.instability import DIFFERENCES
 from tombola.table.key import sparsity_after
 
-_CAUSES: tuple[Difference, ...] = ("order", "augmentation")
-
+AS_USUAL = "as in the paper"
 HEADS: Mapping[str, Mapping[str, Any]] = {
     "lr 0.05": {"lr": 10 * HEAD_RECIPE.lr},
     "lr 0.0005": {"lr": HEAD_RECIPE.lr / 10},
-    "epochs x 4": {},
     "batch size 400": {"batch_size": 400},
     "momentum 0": {"momentum": 0.0},
     "weight decay 0": {"weight_decay": 0.0},
 }
 """Other ways of training a probe, each by what it changes in that of the paper (ours)."""
-_LONGER = 4
+_TIMES = 4
+_LONGER = f"epochs x {_TIMES}"
+OTHER_HEADS = (_LONGER, *HEADS)
+"""The names of all of them."""
 
 
 def distant_rounds(*pairs: Pair) -> Listing:
@@ -78,12 +79,10 @@ def causes_of_noise(pair: Pair) -> Listing:
 
     def listed(work: PaperJobs) -> Iterator[Measured]:
         for configuration in work.scale.chosen(CONFIGURATIONS):
-            key = key_after("barrier", pair, configuration, 0)
-            yield work.measured(key, (work.instability(pair, configuration),), barrier_heights)
-            for cause in _CAUSES:
+            for cause in DIFFERENCES:
+                key = key_after("barrier", pair, configuration, 0, more=(("differ_in", cause),))
                 apart = work.instability_by(pair, configuration, cause)
-                differing = replace(key, more=(("differ_in", cause),))
-                yield work.measured(differing, (apart,), barrier_heights)
+                yield work.measured(key, (apart,), barrier_heights)
 
     return listed
 
@@ -113,14 +112,9 @@ def probe_hyperparameters(pair: Pair) -> Listing:
         for configuration in work.scale.chosen(CONFIGURATIONS):
             tickets = [work.tickets(pair, configuration, number)[n] for number in numbers(work)]
             key = key_after("probe_accuracy", pair, configuration, n, block=LAST_BLOCK)
-            yield work.measured(
-                key, tuple(work.probe(pair, ticket, s) for s, ticket in enumerate(tickets)), read
-            )
-            for name, changes in HEADS.items():
-                longer = {} if changes else {"epochs": _LONGER * work.scale.head_epochs}
-                jobs = tuple(
-                    work.probe(pair, ticket, s, **changes, **longer) for s, ticket in enumerate(tickets)
-                )
+            recipes = {AS_USUAL: {}, _LONGER: {"epochs": _TIMES * work.scale.head_epochs}, **HEADS}
+            for name, changes in recipes.items():
+                jobs = tuple(work.probe(pair, ticket, s, **changes) for s, ticket in enumerate(tickets))
                 yield work.measured(replace(key, more=(("head", name),)), jobs, read)
 
     return listed
