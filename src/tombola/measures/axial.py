@@ -67,7 +67,7 @@ class AxialProjection:
 
     @property
     def excess(self) -> float:
-        """The same over the line between the two end errors."""
+        """The same over the line between the two end errors; from a plateau it is 0, too."""
         assert self.into_second.recalibrated is not None
         return self.into_second.recalibrated.excess
 

@@ -110,8 +110,9 @@ def basins(
     runs: at least two: copies of one training, the rounds of a chain, or any others. Tickets may differ.
     by: the barrier that counts: ``"height"``, the largest error on the line minus the mean of the two end
         errors (Frankle et al., 2020), or ``"excess"``, the largest error above the line between the two end
-        errors (Paul et al., 2023; Entezari et al., 2022), which is 0 where the error only rises. Between
-        rounds of very different error the first is at least half their difference.
+        errors (Paul et al., 2023; Entezari et al., 2022), which is 0 where the error only rises: so it is on
+        most ways to a run at chance, too, which lies in no basin. Between rounds of very different error the
+        first is at least half their difference.
     threshold: in percentage points. points, recalibrate, split: as for :func:`~tombola.barrier`.
 
     A run to which a line has no finite loss is joined to none by it.
