@@ -107,12 +107,12 @@ def early_bird(
     :class:`~tombola.errors.RecipeError` for settings out of range, and what ``train`` raises.
     """
     data = load_data(data)
-    whole, _ = place_of(recipe.epochs, steps_of_epoch(len(data.train), recipe.batch_size))
-    last = whole if epochs is None else epochs
+    budget, _ = place_of(recipe.epochs, steps_of_epoch(len(data.train), recipe.batch_size))
+    last = budget if epochs is None else epochs
     _check_settings(of, fraction, window, threshold)
-    if isinstance(last, bool) or not isinstance(last, int) or not start.epoch < last <= whole:
+    if isinstance(last, bool) or not isinstance(last, int) or not start.epoch < last <= budget:
         raise RecipeError(
-            f"epochs is {last!r}; the recipe has {whole}, so allowed are {start.epoch + 1} to {whole}"
+            f"epochs is {last!r}; the recipe has {budget}, so allowed are {start.epoch + 1} to {budget}"
         )
     ranked = _scales(start) if of == "channels" else start.mask
     count = sum(int(entries.sum()) for entries in ranked.values())

@@ -289,10 +289,10 @@ class History(Sequence[Epoch]):
     def __getitem__(self, index: slice) -> Sequence[Epoch]: ...
     def __getitem__(self, index: int | slice) -> Epoch | Sequence[Epoch]:
         if not self._rows:
-            known = "only its weights are known"
+            rest = "only its weights are known"
             if self.logged is not None:
-                known = f"its log has {self.logged.in_words()}; .history.frame() shows it"
-            raise TicketError(f"there is no history by epoch: the run was trained elsewhere, and {known}")
+                rest = f"its log has {self.logged.in_words()}; .history.frame() shows it"
+            raise TicketError(f"there is no history by epoch: the run was trained elsewhere, and {rest}")
         return self._rows[index]
 
     def __iter__(self) -> Iterator[Epoch]:
