@@ -113,11 +113,12 @@ def training_job(
     same_noise: bool = False,
     order_noise: int | None = None,
     augmentation_noise: int | None = None,
+    teacher: Teacher | None = None,
 ) -> Job:
     """The training of a ticket that was found in another way, as :func:`imp_jobs` trains those of a chain."""
     runs = chain(
         job, ticket, data, recipe, rounds=0, noise=seed, same_noise=same_noise, order_noise=order_noise,
-        augmentation_noise=augmentation_noise,
+        augmentation_noise=augmentation_noise, teacher=teacher,
     )  # fmt: skip
     return as_job(next(runs))
 
