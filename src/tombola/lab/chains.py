@@ -88,10 +88,7 @@ def imp_jobs(
     """
     settings = Pruning(**pruning)
     check_chain(recipe, rounds, rewind, settings, teacher, data)
-    if settings.exclude or settings.rates:
-        # Which weights there are does not depend on the images.
-        module = Network.of(network, channels=3, size=(32, 32), classes=10).initialized(0)
-        settings.check_names(prunable_names(module), f"prunable weight of {network}")
+    check_layers(network, settings)
     causes = {"order_noise": order_noise, "augmentation_noise": augmentation_noise}
     start = start_job(
         network, data, recipe, rewind=rewind, seed=seed, init=init, pretraining_noise=pretraining_noise,
@@ -136,6 +133,14 @@ def check_chain(
     check_taught(recipe, teacher, data)
     if written_length(rewind) != 0:
         check_rewind(rewind, recipe)
+
+
+def check_layers(network: str, pruning: Pruning) -> None:
+    """Raises RecipeError for layers named in a pruning that a network does not have."""
+    if pruning.exclude or pruning.rates:
+        # Which weights there are does not depend on the images.
+        module = Network.of(network, channels=3, size=(32, 32), classes=10).initialized(0)
+        pruning.check_names(prunable_names(module), f"prunable weight of {network}")
 
 
 _BEYOND = 10**12
