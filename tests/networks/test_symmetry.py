@@ -91,7 +91,7 @@ def padded_shortcut() -> nn.Module:
 
 
 def grouped() -> nn.Module:
-    """Two groups: of 3 channels in and 2 out each, between which no unit may change."""
+    """Two groups, which may change places, of 3 channels in and 2 out each, between which no unit may."""
     return nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 4, 3, groups=2), nn.Flatten(), nn.Linear(64, 5))
 
 
@@ -166,7 +166,7 @@ def unused_layer() -> nn.Module:
 
 KINDS: list[tuple[Build, list[int]]] = [
     (mlp, [6, 7]), (flattened, [4]), (flattened_channels_last, [4]), (residual_stream, [6]),
-    (concatenated, [4, 6]), (padded_shortcut, [4, 6]), (grouped, [2, 2, 3, 3]), (depthwise, [4]),
+    (concatenated, [4, 6]), (padded_shortcut, [4, 6]), (grouped, [2, 2, 2, 3, 3]), (depthwise, [4]),
     (group_norm, [3, 3]), (squeeze_and_excite, [2, 6]), (gated, [4]), (halves, [3, 3]),
     (transformer, [8, 12]), (indexed_bias, [6]), (unused_layer, [4]),
 ]  # fmt: skip
@@ -206,9 +206,37 @@ def test_no_other_order_of_the_units_of_a_tiny_network_keeps_its_outputs() -> No
         changed = {"0.weight": state["0.weight"][rows], "0.bias": state["0.bias"][rows], "1.weight": grouped}
         module.load_state_dict(state | changed)
         kept += torch.allclose(module(inputs), before)
-    inner = [group.size for group in found.groups if any(axis.name == "0.weight" for axis in group.axes)]
+    on_first = [group for group in found.groups if any(axis.name == "0.weight" for axis in group.axes)]
     assert kept == 2 * 2
-    assert inner == [2, 2]
+    assert [group.size for group in on_first if not group.members] == [2, 2]
+
+
+def grouped_with_a_way_round() -> nn.Module:
+    """Half of the groups' outputs go another way, too: groups are not alike."""
+
+    def path(net: nn.Module, x: Tensor) -> Tensor:
+        x = net.grouped(torch.relu(net.first(x)))
+        return net.last(x.mean((2, 3))) + net.other(x[:, :2].mean((2, 3)))
+
+    layers = {"first": nn.Conv2d(3, 6, 3), "grouped": nn.Conv2d(6, 4, 3, groups=2)}
+    return Chain(path, **layers, last=nn.Linear(4, 5), other=nn.Linear(2, 5))
+
+
+def test_groups_of_a_grouped_convolution_change_places_only_where_they_are_alike() -> None:
+    for build, count in ((grouped, 1), (grouped_with_a_way_round, 0)):
+        found = symmetry(described(build))
+        exchanges = [group for group in found.groups if group.members]
+        assert len(exchanges) == count
+    # By hand: the two groups of the first kind, all else as it is.
+    network = described(grouped)
+    state = network.initialized(0).state_dict()
+    permutations = symmetry(network).identity()
+    permutations[0] = np.array([1, 0])
+    moved = symmetry(network).permuted(state, permutations)
+    inputs, outputs = torch.tensor([3, 4, 5, 0, 1, 2]), torch.tensor([2, 3, 0, 1])
+    assert torch.equal(moved["0.weight"], state["0.weight"][inputs])
+    assert torch.equal(moved["1.weight"], state["1.weight"][outputs])
+    assert torch.equal(moved["3.weight"], state["3.weight"].view(5, 4, 16)[:, outputs].reshape(5, 64))
 
 
 @pytest.mark.parametrize("name", ["convnet", "resnet20"])

@@ -25,7 +25,8 @@ from tombola.cost import Cost, Outline, Size, forward
 from tombola.data.imageset import DataLike
 from tombola.data.load import load_data
 from tombola.errors import NetworkError, RecipeError, unknown
-from tombola.measures.matching import match_activations, match_weights
+from tombola.measures.activation_matching import match_activations
+from tombola.measures.matching import match_weights
 from tombola.networks.network import Network
 from tombola.networks.symmetry import Permutations, Symmetry, check_same_outputs, symmetry
 from tombola.one_line import OneLine
@@ -68,13 +69,13 @@ class Alignment(OneLine):
 
     @property
     def moved(self) -> float:
-        """Share of the units of the second run that stand at another place, 0 to 1."""
+        """Share of the units of the second run that stand at another place of their group, 0 to 1."""
         moved = sum(int((order != torch.arange(len(order))).sum()) for order in self.permutations.values())
         return moved / self.units if self.units else 0.0
 
     @property
     def units(self) -> int:
-        """How many units may change places."""
+        """How many units, and groups of grouped convolutions, may change places."""
         return sum(map(len, self.permutations.values()))
 
     def _in_one_line(self) -> str:

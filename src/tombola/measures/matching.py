@@ -1,10 +1,10 @@
-"""Which unit of one network is which of another: weight matching and activation matching (Git Re-Basin).
+"""Weight matching: which unit of one network is which of another, by their weights (Git Re-Basin).
 
-Both solve linear assignment problems, one for each group of interchangeable units
-(:mod:`tombola.networks.symmetry`). Weight matching (Ainsworth et al., 2023, section 3.2) maximises the inner
-product of all weights of the first network with the permuted ones of the second, one group at a time with the
-others held; it ends in a local maximum, so it is begun several times. Activation matching (section 3.1; with
-correlations as in Jordan et al., 2023) treats each group by itself.
+The inner product of all weights of the first network with the permuted ones of the second is maximised, one
+group of interchangeable units (:mod:`tombola.networks.symmetry`) at a time with the others held: each is a
+linear assignment problem (Ainsworth et al., 2023, section 3.2). That ends in a local maximum, so it is begun
+several times. The groups of a grouped convolution are assigned whole, each pair by its units in their best
+order.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
 from tombola import seeds
-from tombola.networks.symmetry import Symmetry, UnitAxis, order_along
+from tombola.networks.symmetry import Symmetry, UnitAxis, UnitGroup, order_along
 
 State = Mapping[str, Tensor]
 
@@ -67,6 +65,7 @@ def match_weights(
     for start in range(starts):
         generator = seeds.generator("weight matching", seed, start)
         permutations = symmetry.drawn(generator) if start else symmetry.identity()
+        problem.begin(permutations)
         count = 0
         stale = set(range(len(symmetry.groups)))
         while stale and count < MOST_PASSES:
@@ -98,7 +97,7 @@ class _Assignment:
         # By tensor and rows, all axes that have units, each with the number of its group.
         self._axes: dict[tuple[str, tuple[int, int]], list[tuple[int, UnitAxis]]] = {}
         for index, group in enumerate(symmetry.groups):
-            for axis in group.axes:
+            for axis in () if group.members else group.axes:
                 if axis.name in self._first:
                     self._axes.setdefault((axis.name, axis.rows), []).append((index, axis))
         # By group, those whose best assignment may be another once it has moved: they share a tensor.
@@ -106,17 +105,32 @@ class _Assignment:
         for axes in self._axes.values():
             for index, axis in axes:
                 self.meeting[index] |= {number for number, other in axes if other.dim != axis.dim}
+        for index, group in enumerate(symmetry.groups):
+            inner = {number for members in group.members for number in members}
+            nearby = (
+                {index, *inner, *(number for one in inner for number in self.meeting[one])}
+                if inner
+                else set()
+            )
+            for number in nearby:
+                self.meeting[number] = self.meeting[number] | (
+                    {index} if number != index else nearby - {index}
+                )
+        self._exchanged: dict[str, Tensor] = self._second
 
-    def product(self, permutations: Sequence[np.ndarray]) -> float:
-        """The inner product of all weights at these permutations."""
-        moved = self._symmetry.permuted(self._second, permutations)
-        return sum(float((value * moved[name]).sum()) for name, value in self._first.items())
+    def product(self, permutations: Sequence[np.ndarray], names: Iterable[str] | None = None) -> float:
+        """The inner product of all weights at these permutations, or of the tensors of some names."""
+        second = self._second if names is None else {name: self._second[name] for name in names}
+        moved = self._symmetry.permuted(second, permutations)
+        return sum(float((self._first[name] * value).sum()) for name, value in moved.items())
 
     def improve(self, permutations: list[np.ndarray], index: int) -> bool:
         """Assign the units of one group anew, the others held; whether the inner product grew."""
         group = self._symmetry.groups[index]
+        if group.members:
+            return self._exchange(permutations, index)
         products, twice = self._products(permutations, index)
-        before, after = permutations[index], _assigned(products)
+        before, after = permutations[index], assigned(products)
         places = np.arange(group.size)
         gain = float(products[places, after].sum() - products[places, before].sum())
         if twice:  # then the products were those of one side with the other held
@@ -128,6 +142,70 @@ class _Assignment:
         permutations[index] = after
         return True
 
+    def begin(self, permutations: Sequence[np.ndarray], names: Iterable[str] | None = None) -> None:
+        """Take over the permutations of the groups of grouped convolutions, which move first.
+
+        names: of the tensors that they may have changed; None for all.
+        """
+        groups = self._symmetry.groups
+        outer = [
+            order if group.members else np.arange(group.size)
+            for group, order in zip(groups, permutations, strict=True)
+        ]
+        second = {name: self._second[name] for name in (self._second if names is None else names)}
+        self._exchanged = {**self._exchanged, **self._symmetry.permuted(second, outer)}
+
+    def _exchange(self, permutations: list[np.ndarray], index: int) -> bool:
+        """Assign the groups of a grouped convolution anew, and the units within each; whether the product
+        grew.
+
+        Each pair of groups counts as much as its units in their best order, by all tensors but the weight
+        itself.
+        """
+        groups = self._symmetry.groups
+        exchange = groups[index]
+        apart = [*permutations]
+        for number in (index, *(number for members in exchange.members for number in members)):
+            apart[number] = np.arange(groups[number].size)
+        names = {axis.name for axis in exchange.axes if axis.name in self._first}
+        second = self._symmetry.permuted({name: self._second[name] for name in names}, apart)
+        own = exchange.axes[0].name
+        scores = np.zeros((exchange.size, exchange.size))
+        orders: list[list[list[np.ndarray]]] = []
+        for slot in zip(*exchange.members, strict=True):
+            products = self._between_blocks([groups[number] for number in slot], second, own)
+            best = [
+                [assigned(products[one, other]) for other in range(exchange.size)]
+                for one in range(exchange.size)
+            ]
+            places = np.arange(groups[slot[0]].size)
+            for one, row in enumerate(best):
+                scores[one] += [products[one, other][places, order].sum() for other, order in enumerate(row)]
+            orders.append(best)
+        after = assigned(scores)
+        changed = [*permutations]
+        changed[index] = after
+        for best, slot in zip(orders, zip(*exchange.members, strict=True), strict=True):
+            for one, number in enumerate(slot):
+                changed[number] = best[one][after[one]]
+        if self.product(changed, names) - self.product(permutations, names) <= _GAIN * self._size:
+            return False
+        permutations[:] = changed
+        self.begin(permutations, names)
+        return True
+
+    def _between_blocks(self, slot: Sequence[UnitGroup], second: State, own: str) -> np.ndarray:
+        """Of each unit of each group of the first with each of the second's, ``(groups, groups, units,
+        units)``."""
+        entries: list[list[Tensor]] = [[], []]
+        for group in slot:
+            axes = [axis for axis in group.axes if axis.name != own and axis.name in self._first]
+            for place, state in enumerate((self._first, second)):
+                parts = [_by_unit(state[axis.name][slice(*axis.rows)], axis) for axis in axes]
+                entries[place].append(torch.cat(parts, 1) if parts else torch.zeros(group.size, 1).double())
+        first, other = (torch.stack(values) for values in entries)
+        return torch.einsum("aue,bve->abuv", first, other).numpy()
+
     def _products(self, permutations: Sequence[np.ndarray], index: int) -> tuple[np.ndarray, bool]:
         """Of each unit of the first with each of the second, and whether some tensor has the group twice."""
         group = self._symmetry.groups[index]
@@ -136,17 +214,25 @@ class _Assignment:
         for axis in group.axes:
             if axis.name not in self._first:
                 continue
-            first, second = (values[axis.name][slice(*axis.rows)] for values in (self._first, self._second))
+            # The group's own positions first, which may be few of many.
+            places = torch.from_numpy(axis.places).reshape(-1)
+            first, second = (
+                state[axis.name][slice(*axis.rows)].index_select(axis.dim, places)
+                for state in (self._first, self._exchanged)
+            )
+            moves: dict[int, list[tuple[UnitAxis, np.ndarray]]] = {}
             for number, other in self._axes[axis.name, axis.rows]:
                 if other.dim != axis.dim:
                     twice = twice or number == index
-                    order = order_along(other, permutations[number], second.shape[other.dim])
-                    second = second.index_select(other.dim, order)
-            total += _by_unit(first, axis) @ _by_unit(second, axis).T
+                    moves.setdefault(other.dim, []).append((other, permutations[number]))
+            for dim, along in moves.items():
+                second = second.index_select(dim, order_along(along, second.shape[dim]))
+            entries = [values.movedim(axis.dim, 0).reshape(group.size, -1) for values in (first, second)]
+            total += entries[0] @ entries[1].T
         return total.numpy(), twice
 
 
-def _assigned(products: np.ndarray) -> np.ndarray:
+def assigned(products: np.ndarray) -> np.ndarray:
     """For each row the column, each taken once, so that the sum of the entries is largest."""
     from scipy.optimize import linear_sum_assignment  # takes a moment, which only an alignment is worth
 
@@ -163,126 +249,3 @@ def _by_unit(tensor: Tensor, axis: UnitAxis) -> Tensor:
 
 def _norm(state: State) -> float:
     return math.sqrt(sum(float(value.square().sum()) for value in state.values()))
-
-
-def match_activations(
-    symmetry: Symmetry,
-    modules: Sequence[nn.Module],
-    batches: Iterable[Tensor],
-    beat: Callable[[], None],
-) -> list[np.ndarray]:
-    """The permutations of the second of two networks' units that correlate best with the first's on images.
-
-    A unit's activations are what goes into the linear and convolution layers that take it, over all images
-    and pixels; where several layers take it, their correlations add up. A unit without variance correlates
-    with none, and a group that no such layer takes stays as it is.
-    """
-    sums: dict[UnitAxis, _Moments] = {}
-    for images in batches:
-        inputs = [_layer_inputs(module, images) for module in modules]
-        for axis in (axis for group in symmetry.groups for axis in group.axes):
-            for one, other in zip(
-                *(layer_inputs.get((axis.name, axis.dim), []) for layer_inputs in inputs), strict=True
-            ):
-                moments = sums.setdefault(axis, _Moments.none(len(axis.places)))
-                moments.add(one.of_units(axis), other.of_units(axis))
-        beat()
-    permutations = symmetry.identity()
-    for index, group in enumerate(symmetry.groups):
-        correlations = [sums[axis].correlations() for axis in group.axes if axis in sums]
-        if correlations:
-            permutations[index] = _assigned(np.sum(correlations, axis=0))
-    return permutations
-
-
-@dataclass(frozen=True)
-class _LayerInput:
-    """What went into a layer once.
-
-    values: of any shape, with channels along an axis. columns: of the layer's weight, those of one group.
-    """
-
-    values: Tensor
-    channels: int
-    columns: int
-
-    def of_units(self, axis: UnitAxis) -> Tensor:
-        """The values of each unit, float64 ``(units, samples)``."""
-        first, last = axis.rows
-        # Of a grouped convolution each group takes columns of its own.
-        before = first // (last - first) * self.columns if axis.dim == 1 else 0
-        places = torch.from_numpy(axis.places).reshape(-1).to(self.values.device) + before
-        values = self.values.movedim(self.channels, 0).index_select(0, places)
-        return values.reshape(len(axis.places), -1).double()
-
-
-class _LayerInputs(TorchFunctionMode):
-    """Takes down what goes into linear and convolution layers, by weight and the axis that takes it."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self._names = {id(parameter): name for name, parameter in module.named_parameters()}
-        self.inputs: dict[tuple[str, int], list[_LayerInput]] = {}
-
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Sequence[type],
-        arguments: tuple[Any, ...] = (),
-        options: Mapping[str, Any] | None = None,
-    ) -> Any:
-        options = options or {}
-        label = getattr(function, "__name__", "")
-        if label == "linear" or label.startswith("conv"):
-            weight = arguments[1] if len(arguments) > 1 else options.get("weight")
-            if isinstance(weight, Tensor) and id(weight) in self._names:
-                values = arguments[0]
-                channels = values.ndim - 1 if label == "linear" else values.ndim - (weight.ndim - 2) - 1
-                key = self._names[id(weight)], 0 if "transpose" in label else 1
-                # A later layer may work on the values in place.
-                layer_input = _LayerInput(values.clone(), channels, weight.shape[1])
-                self.inputs.setdefault(key, []).append(layer_input)
-        return function(*arguments, **options)
-
-
-@torch.no_grad()
-def _layer_inputs(module: nn.Module, images: Tensor) -> dict[tuple[str, int], list[_LayerInput]]:
-    reading = _LayerInputs(module)
-    with reading:
-        module.eval()(images)
-    return reading.inputs
-
-
-@dataclass
-class _Moments:
-    """Sums over samples of the units of two networks: of values, squares and products."""
-
-    count: int
-    sums: list[Tensor]
-    squares: list[Tensor]
-    products: Tensor
-
-    @classmethod
-    def none(cls, units: int) -> _Moments:
-        zeros = [torch.zeros(units, dtype=torch.float64) for _ in range(4)]
-        return cls(0, zeros[:2], zeros[2:], torch.zeros(units, units, dtype=torch.float64))
-
-    def add(self, first: Tensor, second: Tensor) -> None:
-        """Take in samples, ``(units, samples)`` of each network."""
-        self.count += first.shape[1]
-        for index, values in enumerate((first, second)):
-            self.sums[index] += values.sum(1).cpu()
-            self.squares[index] += values.square().sum(1).cpu()
-        self.products += (first @ second.T).cpu()
-
-    def correlations(self) -> np.ndarray:
-        """Of each unit of the first network with each of the second; 0 where one does not vary."""
-        means = [value / self.count for value in self.sums]
-        variances = [square / self.count - mean**2 for square, mean in zip(self.squares, means, strict=True)]
-        covariance = self.products / self.count - means[0][:, None] * means[1]
-        scale = (variances[0].clamp(min=0)[:, None] * variances[1].clamp(min=0)).sqrt()
-        return torch.where(scale > _FLAT, covariance / scale, 0).numpy()
-
-
-_FLAT = 1e-20
-"""Product of the standard deviations of two units below which one of them does not vary."""

@@ -4,8 +4,9 @@ A unit is what one number of a layer's outputs is called by: a channel, a neuron
 stream. Units form a group where any two of them may change places: they occur in the same axes of the same
 tensors, equally often. The groups are derived from a pass of the network (:mod:`tombola.networks.units`), so
 that no network needs a description by hand, and are tried before they are used: a permuted network must give
-the outputs that it gave. Where a network has more symmetries than are found, as the exchange of whole groups
-of a grouped convolution or of attention heads, its units stay together; what is found is never too much.
+the outputs that it gave. The groups of a grouped convolution may change places as a whole, too, where they
+are alike. Where a network has more symmetries than are found, as the exchange of attention heads, its units
+stay together; what is found is never too much.
 """
 
 from __future__ import annotations
@@ -50,23 +51,28 @@ class UnitGroup:
     """Units any two of which may change places.
 
     size: how many. axes: where they occur; a permutation moves them in all of these at once.
+    members: where what changes places are the groups of a grouped convolution, each with all its inputs and
+        outputs: the numbers of the groups of units that each of them has; empty for single units.
     """
 
     size: int
     axes: tuple[UnitAxis, ...]
+    members: tuple[tuple[int, ...], ...] = ()
 
     @property
     def name(self) -> str:
-        """The first tensor that has the units, with its rows where it is not alone in having such."""
+        """Where the units first occur: a tensor, and axis, row and place within it."""
         first = self.axes[0]
-        return f"{first.name}:{first.dim}:{first.rows[0]}:{first.places[0, 0]}"
+        place = f"{first.name}:{first.dim}:{first.rows[0]}:{first.places[0, 0]}"
+        return f"groups of {place}" if self.members else place
 
 
 @dataclass(frozen=True, eq=False)
 class Symmetry:
     """The groups of interchangeable units of a network.
 
-    groups: in the order of the network's tensors.
+    groups: those of single units, in the order of the network's tensors, after those whose "units" are the
+        groups of a grouped convolution, which move first.
     tied: further names of tensors that stand in a ``state_dict`` more than once, with their first name.
     """
 
@@ -93,34 +99,33 @@ class Symmetry:
             are.
         """
         moved = dict(state)
-        for group, permutation in zip(self.groups, permutations, strict=True):
-            if (permutation == np.arange(group.size)).all():
-                continue
-            for axis in group.axes:
-                if axis.name in moved:
-                    moved[axis.name] = _moved(moved[axis.name], axis, permutation)
+        for outer in (True, False):  # groups of grouped convolutions before the units within them
+            orders: dict[tuple[str, tuple[int, int], int], list[tuple[UnitAxis, np.ndarray]]] = {}
+            for group, permutation in zip(self.groups, permutations, strict=True):
+                if bool(group.members) == outer and (permutation != np.arange(group.size)).any():
+                    for axis in group.axes:
+                        orders.setdefault((axis.name, axis.rows, axis.dim), []).append((axis, permutation))
+            for (name, rows, dim), moves in orders.items():
+                if name in moved and not moved[name].is_meta:  # of a start only the shapes may be known
+                    if moved[name] is state[name]:
+                        moved[name] = state[name].clone()
+                    part = moved[name][slice(*rows)]
+                    part.copy_(part.index_select(dim, order_along(moves, part.shape[dim])))
         return moved | {name: moved[first] for name, first in self.tied.items() if name in moved}
 
 
-def _moved(tensor: Tensor, axis: UnitAxis, permutation: np.ndarray) -> Tensor:
-    if tensor.is_meta:  # of a start of which only the shapes are known
-        return tensor
-    first, last = axis.rows
-    if (first, last) == (0, len(tensor)):
-        return tensor.index_select(axis.dim, order_along(axis, permutation, tensor.shape[axis.dim]))
-    part = tensor[first:last]
-    order = order_along(axis, permutation, part.shape[axis.dim])
-    return torch.cat([tensor[:first], part.index_select(axis.dim, order), tensor[last:]])
+def order_along(moves: Iterable[tuple[UnitAxis, np.ndarray]], length: int) -> Tensor:
+    """The index, int64 ``(length,)``, that permutes the units of some groups along one axis of that length.
 
-
-def order_along(axis: UnitAxis, permutation: np.ndarray, length: int) -> Tensor:
-    """The index, int64 ``(length,)``, that permutes the units along an axis of that length."""
+    moves: of each group where its units lie along the axis, and its permutation.
+    """
     order = np.arange(length)
-    order[axis.places] = axis.places[permutation]
+    for axis, permutation in moves:
+        order[axis.places] = axis.places[permutation]
     return torch.from_numpy(order)
 
 
-def _groups(record: UnitRecord) -> Iterator[UnitGroup]:
+def _groups(record: UnitRecord) -> tuple[UnitGroup, ...]:
     """The units that occur in the same axes equally often, and are not fixed, put together."""
     roots, fixed = record.settled()
     axes = [
@@ -139,12 +144,85 @@ def _groups(record: UnitRecord) -> Iterator[UnitGroup]:
     alike: dict[tuple[tuple[int, int], ...], list[int]] = {}
     for unit, where in occurrences.items():
         alike.setdefault(tuple(where), []).append(unit)
+    marked = [frozenset(roots[units].tolist()) for units in record.marked]
+    exchanged = []
+    for name, (inputs, outputs) in record.grouped.items():
+        blocks = np.hstack([roots[inputs], roots[outputs]])
+        if _are_exchangeable(name, blocks, axes, occurrences, marked):
+            exchanged.append((name, blocks))
+    # Units of groups that may be exchanged stand in the order in which they are exchanged.
+    rank = {
+        unit: place
+        for _, blocks in exchanged
+        for block in blocks.tolist()
+        for place, unit in enumerate(block)
+    }
+    inner: list[UnitGroup] = []
+    number_of: dict[int, int] = {}
     for shared, units in alike.items():
-        if len(units) > 1:
-            members = np.array(sorted(units))
-            lie = [(axes[index], times) for index, times in shared if index < len(axes)]
-            if lie:
-                yield UnitGroup(len(units), tuple(_unit_axis(*axis, members, times) for axis, times in lie))
+        lie = [(axes[index], times) for index, times in shared if index < len(axes)]
+        if len(units) > 1 and lie:
+            ordered = np.array(sorted(units, key=lambda unit: (rank.get(unit, unit), unit)))
+            number_of.update(dict.fromkeys(units, len(exchanged) + len(inner)))
+            inner.append(
+                UnitGroup(len(units), tuple(_unit_axis(*axis, ordered, times) for axis, times in lie))
+            )
+    outer = []
+    for name, blocks in exchanged:
+        members = tuple(
+            tuple(sorted({number_of[unit] for unit in block if unit in number_of}))
+            for block in blocks.tolist()
+        )
+        outer.append(UnitGroup(len(blocks), tuple(_block_axes(name, blocks, axes, occurrences)), members))
+    return (*outer, *inner)
+
+
+_Axes = Sequence[tuple[Piece, int, np.ndarray]]
+_Occurrences = Mapping[int, Sequence[tuple[int, int]]]
+
+
+def _are_exchangeable(
+    name: str,
+    blocks: np.ndarray,
+    axes: _Axes,
+    occurrences: _Occurrences,
+    marked: Sequence[frozenset[int]],
+) -> bool:
+    """Whether the groups of a grouped convolution may change places: but in its own weight, units occur
+    alike.
+
+    blocks: the units of each group, inputs first, ``(groups, units)``. marked: as in the record, settled.
+    """
+    all_units = blocks.ravel().tolist()
+    if len(set(all_units)) < len(all_units) or not all(unit in occurrences for unit in all_units):
+        return False
+    own = {index: f"own {dim}" for index, (piece, dim, _) in enumerate(axes) if piece.name == name}
+    alike = []
+    for block in blocks.tolist():
+        within = {len(axes) + number: "marked" for number, units in enumerate(marked) if units <= set(block)}
+        places = own | within
+        alike.append(
+            [
+                sorted((places.get(index, str(index)), times) for index, times in occurrences[unit])
+                for unit in block
+            ]
+        )
+    return all(block == alike[0] for block in alike)
+
+
+def _block_axes(name: str, blocks: np.ndarray, axes: _Axes, occurrences: _Occurrences) -> Iterator[UnitAxis]:
+    """Where the groups of a grouped convolution lie: its rows, and the axes of other tensors that have their
+    units."""
+    rows = [piece.stop for piece, _, _ in axes if piece.name == name]
+    yield UnitAxis(name, (0, max(rows)), 0, np.arange(max(rows)).reshape(len(blocks), -1))
+    for index in sorted({index for unit in blocks.ravel().tolist() for index, _ in occurrences[unit]}):
+        if index < len(axes) and axes[index][0].name != name:
+            piece, dim, units = axes[index]
+            places = [
+                [place for unit in block for place in np.flatnonzero(units == unit).tolist()]
+                for block in blocks.tolist()
+            ]
+            yield UnitAxis(piece.name, (piece.start, piece.stop), dim, np.array(places))
 
 
 def _unit_axis(piece: Piece, dim: int, units: np.ndarray, members: np.ndarray, times: int) -> UnitAxis:
@@ -171,7 +249,7 @@ def symmetry(network: Network) -> Symmetry:
         raise NetworkError(
             f"network {network.name} cannot be aligned: {type(error).__name__}: {reason(error)}"
         ) from error
-    symmetries = Symmetry(tuple(_groups(record)), tied_names(module))
+    symmetries = Symmetry(_groups(record), tied_names(module))
     module = network.initialized(0)
     _disturb(module, generator)
     state = {name: value.clone() for name, value in module.state_dict().items()}

@@ -91,6 +91,8 @@ def _grouped(unit_map: UnitMap, inputs: Units | None, weight: Tensor, groups: in
         return
     unit_map.record.marked.extend(blocks)
     pieces = unit_map.parameter_groups(weight, groups)
+    if pieces is not None and inputs is not None:
+        unit_map.record.grouped[pieces[0].name] = inputs.reshape(groups, -1), blocks
     for index in range(groups):
         columns = unit_map.units_along(weight, 1) if pieces is None else pieces[index].units[1]
         part = None if inputs is None else inputs.reshape(groups, -1)[index]

@@ -43,11 +43,14 @@ class Piece:
 class UnitRecord:
     """What a pass of a network said about its units.
 
-    pieces: by name of the tensor. marked: sets of units of which no member may change places with another
+    pieces: by name of the tensor. grouped: by name of the weight of a grouped convolution, the units that
+    each group takes and gives, ``(groups, units)`` each. marked: sets of units of which no member may change
+    places with another
         unit.
     """
 
     pieces: dict[str, list[Piece]] = field(default_factory=dict)
+    grouped: dict[str, tuple[Units, Units]] = field(default_factory=dict)
     marked: list[Units] = field(default_factory=list)
     _parents: list[int] = field(default_factory=list)
     _fixed: list[int] = field(default_factory=list)
