@@ -394,3 +394,6 @@ def test_scores_that_diverged_rank_lowest_and_are_told(digits: tb.Data, start: t
     ticket = tb.edge_popup(start, digits, recipe, sparsity=0.5)
     assert ticket.nonfinite > 0
     assert ticket.kept == start.total // 2
+    for accuracy in (tb.edge_popup_accuracy, tb.supermask_accuracy):
+        with pytest.raises(TicketError, match=r"mask diverged: scores of 0\.weight are not all finite"):
+            accuracy(start, digits, recipe)
