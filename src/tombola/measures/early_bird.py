@@ -42,7 +42,7 @@ class EarlyBird:
     """When the masks of a training settle, and how far they are apart until then.
 
     epoch: after which the ticket is drawn: the newest mask is nearer than the threshold to each of the others
-        in the window. None if that never comes.
+        in the window. None if that never comes, as in fewer epochs than the window has masks.
     corrected_epoch: the same by distances relative to chance.
     distances: after each epoch from the second on, the largest distance of its mask to those before it in the
         window: the share of entries that differ, 0 to 1.
