@@ -32,6 +32,12 @@ from .measures.alignment import Alignment as Alignment
 from .measures.alignment import align as align
 from .measures.alignment import aligned_run as aligned_run
 from .measures.alignment import aligned_ticket as aligned_ticket
+from .measures.axial import AxialProjection as AxialProjection
+from .measures.axial import PruningRobustness as PruningRobustness
+from .measures.axial import axial_projection as axial_projection
+from .measures.axial import pruning_robustness as pruning_robustness
+from .measures.basins import Basins as Basins
+from .measures.basins import basins as basins
 from .measures.connectivity import Barrier as Barrier
 from .measures.connectivity import barrier as barrier
 from .measures.coresets import herding as herding
@@ -42,6 +48,9 @@ from .measures.curvature import hessian_eigenvalues as hessian_eigenvalues
 from .measures.curvature import hessian_trace as hessian_trace
 from .measures.curves import ConnectingCurve as ConnectingCurve
 from .measures.curves import curve as curve
+from .measures.data_diet import as_many_steps as as_many_steps
+from .measures.data_diet import data_diet as data_diet
+from .measures.data_diet import pretrain_on_part as pretrain_on_part
 from .measures.difficulty import drop_by_difficulty as drop_by_difficulty
 from .measures.difficulty import forgotten_subset as forgotten_subset
 from .measures.early_bird import EarlyBird as EarlyBird
@@ -92,6 +101,7 @@ from .measures.surfaces import loss_slice as loss_slice
 from .measures.surfaces import plane as plane
 from .measures.transfer import Transfer as Transfer
 from .measures.transfer import transfer as transfer
+from .measures.transfer import transfer_training as transfer_training
 from .measures.untrained import untrained as untrained
 from .networks.initialization import declare_init as declare_init
 from .networks.network import Network as Network
@@ -107,7 +117,9 @@ from .pruning.mask_actions import freeze_pruned as freeze_pruned
 from .pruning.mask_actions import rescale as rescale
 from .pruning.mask_actions import shuffle_start as shuffle_start
 from .pruning.mask_actions import signed_constant as signed_constant
+from .pruning.perturb import perturb as perturb
 from .pruning.prune import prune as prune
+from .pruning.rehead import rehead as rehead
 from .pruning.scores import declare_score as declare_score
 from .registry import declare as declare
 from .search import imp as imp

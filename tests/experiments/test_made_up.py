@@ -24,6 +24,7 @@ import pytest
 from tombola.experiments.bound import Bound
 from tombola.lab.item import Results
 from tombola.lab.job import Job, result_type
+from tombola.measures.axial import AxialProjection
 from tombola.measures.connectivity import Barrier
 from tombola.measures.curvature import HessianTrace
 from tombola.measures.instability import Instability
@@ -69,6 +70,9 @@ def made_up(job: Job) -> Any:
         return {"accuracy": 100 * drawn.random(), "failed": drawn.random() < 0.05}
     if kind is Barrier:
         return line(drawn)
+    if kind is AxialProjection:
+        ends = (line(drawn, recalibrated=line(drawn)) for _ in range(2))
+        return AxialProjection(drawn.random(), drawn.random(), drawn.random(), *ends)
     if kind is Instability:
         lines = tuple(line(drawn, recalibrated=line(drawn)) for _ in range(3))
         return Instability(lines, noises=(0, 1, 2), failed=int(drawn.random() < 0.1))

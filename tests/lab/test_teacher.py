@@ -159,3 +159,13 @@ def test_a_teacher_of_other_classes_or_of_none_is_refused_before_any_training(
         imp_jobs("convnet", "digits", distilled, rounds=0, teacher=barrier)
     with pytest.raises(RecipeError, match="a teacher is given, but loss is 'cross-entropy'"):
         imp_jobs("convnet", "digits", replace(distilled, loss="cross-entropy"), rounds=0, teacher=teacher)
+
+
+def test_controls_and_tickets_of_other_searches_learn_from_the_teacher_too(teacher: Job) -> None:
+    experiment = Experiment(
+        "mine", recipe=DISTILLED, rounds=1, teacher=teacher, controls=["permuted"],
+        searches={"prune-at-initialization": {"score": "snip"}},
+    )  # fmt: skip
+    chains = experiment.chains()
+    assert len(chains) == 4
+    assert {run.arguments["teacher"].name for chain in chains for run in chain} == {teacher.name}

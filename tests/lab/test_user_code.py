@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,27 @@ def test_workers_import_the_file_out_of_the_store(store: Store, tmp_path: Path, 
     process, kept = lab.result(tb.job(measure, start))
     assert kept == start.kept
     assert process != os.getpid()
+
+
+def test_no_thread_goes_on_while_another_still_imports_its_file(tmp_path: Path) -> None:
+    begun, gate = threading.Event(), threading.Event()
+    path = tmp_path / "slow.py"
+    path.write_text("import sys\nbegun, gate = sys._slow_import\nbegun.set()\ngate.wait(30)\nready = True\n")
+    seen: list[bool] = []
+
+    def imports() -> None:
+        seen.append(hasattr(import_file(path), "ready"))
+
+    sys._slow_import = begun, gate  # type: ignore[attr-defined]
+    try:
+        first, second = (threading.Thread(target=imports) for _ in range(2))
+        first.start()
+        begun.wait(30)
+        second.start()
+        second.join(0.3)  # it ended here when it did not wait
+        gate.set()
+        first.join(30)
+        second.join(30)
+    finally:
+        del sys._slow_import  # type: ignore[attr-defined]
+    assert seen == [True, True]

@@ -165,3 +165,41 @@ def test_a_head_that_is_not_there_is_refused(digits: tb.Data, head: str | None, 
 
     with pytest.raises(NetworkError, match=re.escape(words)):
         transfer(tb.initialize(factory, digits), digits, head=head)
+
+
+# The whole network trained (Morcos et al., 2019)
+
+
+def test_a_ticket_trained_on_another_set_is_the_training_of_the_moved_one(
+    chain: list[tb.Run], digits: tb.Data
+) -> None:
+    ticket = chain[1].ticket
+    some = replace(first(digits, 300, 100), name="some")
+    recipe = tb.Recipe(epochs=2, batch_size=100)
+    found = tb.transfer_training(ticket, some, recipe, size=(9, 9), seed=3, noise=5)
+    target = fit_images(some, size=(9, 9), channels=1)
+    assert (
+        found.fingerprint == tb.train(tb.rehead(ticket, target, seed=3), target, recipe, noise=5).fingerprint
+    )
+    assert found.ticket.network.size == (9, 9)
+    # At the size that the ticket was found with, unless another is said.
+    assert tb.transfer_training(ticket, some, recipe).ticket.network.size == (8, 8)
+
+
+def test_in_an_experiment_tickets_are_trained_on_a_target_by_the_recipe_of_the_chains(
+    start: tb.Ticket, digits: tb.Data, tmp_path: Path
+) -> None:
+    recipe = tb.Recipe(epochs=1, batch_size=400)
+    experiment = tb.Experiment(
+        "elsewhere", recipe=recipe, rounds=1,
+        measures={"transfer-training.accuracy": {"data": "digits", "seed": 1}},
+    )  # fmt: skip
+    lab = tb.Lab(tmp_path / "store")
+    bound = experiment.at()
+    jobs = [job for item in bound.items if getattr(item, "measure", "") for job in item.jobs]
+    lab.run(jobs).raise_failures()
+    _, sparse = tb.imp(start, digits, recipe, rounds=1)
+    numbers = [one for one in bound.numbers(lab.results()) if one.key.metric == "transfer-training.accuracy"]
+    assert [one.key.sparsity for one in numbers] == [0.0, 20.0]
+    expected = tb.transfer_training(sparse.ticket, digits, recipe, seed=1)
+    assert numbers[1].value == expected.accuracy

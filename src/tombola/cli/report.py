@@ -87,8 +87,8 @@ def claims(
     numbers: ScaleNumbers = Numbers(),  # noqa: B008 (frozen)
     store: Store = None,
 ) -> None:
-    """The paper's 61 claims, judged on its own numbers and on those in the store."""
-    from tombola.experiments.claims.all_claims import judge_all
+    """The paper's 61 claims, what it supposes and what it leaves open, judged on its numbers and on ours."""
+    from tombola.experiments.claims.all_claims import judge_all, judge_questions
     from tombola.experiments.compute import collect
     from tombola.experiments.paper.jobs import PaperJobs
     from tombola.experiments.paper.printed import printed_cells
@@ -104,7 +104,9 @@ def claims(
     if not console.is_terminal:
         console.width = 160  # a file has room
     cells = longest(collect(lab, fitting).cells())
-    rows = board(judge_all(printed_cells()), judge_all(cells))
+    printed = printed_cells()
+    paper, ours = ([*judge_all(of), *judge_questions(of)] for of in (printed, cells))
+    rows = board(paper, ours)
     if work.scale.note:
         rows = [of_stand_ins(row) for row in rows]
     say(console, f"{work.scale.budget}, store {lab.store.root}")

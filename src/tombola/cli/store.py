@@ -12,7 +12,6 @@ from tombola.cli.arguments import Imports, Store
 from tombola.cli.console import InertConsole, say, write_out
 from tombola.cli.imports import import_files
 from tombola.errors import JobError, StoreError
-from tombola.table.number import many
 
 # Jobs that a line names one by one.
 _MOST_NAMED = 8
@@ -25,6 +24,7 @@ def verify(store: Store = None, import_: Imports = ()) -> None:
     """
     from tombola.lab import verify as walking
     from tombola.lab.store import Store as StoreFolder
+    from tombola.table.number import many
 
     import_files(import_)
     folder = StoreFolder(store, create=False)
@@ -87,6 +87,7 @@ def rm(
     """Remove jobs from the store; without --remove, what would go and what was made from it."""
     from tombola.lab.removal import removals, remove_job
     from tombola.lab.store import Store as StoreFolder
+    from tombola.table.number import many
 
     folder = StoreFolder(store, create=False)
     console = InertConsole()
@@ -142,6 +143,7 @@ def export(
     """Write finished jobs, and all that they need to be read, to one file."""
     from tombola.lab import export as exporting
     from tombola.lab.store import Store as StoreFolder
+    from tombola.table.number import many
 
     if tickets is not None and not weights:
         raise JobError("--tickets leaves weights out by itself; say it without --no-weights")
@@ -172,6 +174,7 @@ def import_(
     from tombola.lab.archive import import_ as import_archive
     from tombola.lab.store import Store as StoreFolder
     from tombola.lab.tickets import is_ticket
+    from tombola.table.number import many
 
     folder = StoreFolder(store)
     names = import_archive(folder, file)

@@ -22,7 +22,7 @@ from tombola.measures.instability import Difference, Instability, copies, instab
 from tombola.measures.layers import layer_sparsity
 from tombola.measures.learning import Learning
 from tombola.registry import declaration
-from tombola.table.key import Key, Over, Scalar
+from tombola.table.key import Key, Over, Scalar, sparsity_of
 from tombola.table.metrics import FACTORS, LAYER_SPARSITY, LAYERS, RECALIBRATED, metric_name
 from tombola.table.number import Curve, Number
 from tombola.ticket import Ticket
@@ -33,9 +33,11 @@ from tombola.training.run import Run
 if TYPE_CHECKING:
     from tombola.experiments.experiment import Experiment, GridPoint, Measures
 
-COPIES, ROUNDS = "copies", "rounds"
-BETWEEN = (COPIES, ROUNDS)
+COPIES, ROUNDS, LATER = "copies", "rounds", "later_rounds"
+BETWEEN = (COPIES, ROUNDS, LATER)
 """The runs that a measure of several can be taken between."""
+SECOND = "second_sparsity"
+"""The axis that tells which later round a round was measured with, as the table has it of single jobs."""
 
 Take = Callable[[Sequence[Job]], list[Job]]
 """From the runs that a measure is taken of, one or several, to the measures."""
@@ -180,13 +182,30 @@ def measure_items(
         axes = () if differ_in == "noise" else (("differ_in", differ_in),)
         for name, quantity, options, varied in _named_measures(experiment, measures):
             take, over = _taken(experiment, between, name, options, point)
-            jobs = [(seed, measure) for seed, group in groups for measure in take(group)]
-            if jobs:
-                yield ChainItem(
-                    replace(key, more=(*key.more, *axes)), name, tuple(measure for _, measure in jobs),
-                    tuple(seed for seed, _ in jobs), epochs, between, over, quantity, varied,
-                    options.get("recalibrate") is True,
-                )  # fmt: skip
+            for apart, members in _with_each_later(between, over, groups, number, point):
+                jobs = [(seed, measure) for seed, group in members for measure in take(group)]
+                if jobs:
+                    yield ChainItem(
+                        replace(key, more=(*key.more, *axes, *apart)), name,
+                        tuple(measure for _, measure in jobs), tuple(seed for seed, _ in jobs), epochs,
+                        between, "seeds" if between == LATER else over, quantity, varied,
+                        options.get("recalibrate") is True,
+                    )  # fmt: skip
+
+
+def _with_each_later(
+    between: str, over: Over, groups: Sequence[tuple[int, list[Job]]], number: int, point: GridPoint
+) -> Iterator[tuple[tuple[tuple[str, Scalar], ...], Sequence[tuple[int, list[Job]]]]]:
+    """The groups of runs that a measure is taken of, with what tells them apart.
+
+    A measure of two runs is taken of a round with each later one; one of several of all of them together.
+    """
+    if between != LATER or over != "pairs" or not groups:
+        yield (), groups
+        return
+    for offset in range(1, len(groups[0][1])):
+        sparsity = sparsity_of(point.pruning.prunings(number + offset))
+        yield ((SECOND, sparsity),), [(seed, [runs[0], runs[offset]]) for seed, runs in groups]
 
 
 def _measured(experiment: Experiment) -> Iterator[tuple[str, Difference, Measures]]:
@@ -218,10 +237,12 @@ def _runs(
             teacher=experiment.teacher_of(point),
         )  # fmt: skip
         return [as_job(run) for run in runs]
+    if between in (ROUNDS, LATER) and (point.search is not None or point.control is not None):
+        return []  # one does not follow from the other
     if between == ROUNDS:
-        if point.search is not None or point.control is not None:
-            return []  # one does not follow from the other
         return list(chain[number : number + 2]) if number < experiment.rounds else []
+    if between == LATER:
+        return list(chain[number:]) if number < experiment.rounds else []
     return [chain[number]]
 
 

@@ -25,6 +25,7 @@ from tombola.errors import ExperimentError, RecipeError, unknown
 from tombola.experiments.bound import Bound
 from tombola.experiments.chain_exhibits import exhibits_of
 from tombola.experiments.chain_items import BETWEEN, COPIES, ChainItem, measure_items
+from tombola.experiments.diet_chains import Diet
 from tombola.experiments.searches import CONTROLS, TicketSearch, control_of, searches_of
 from tombola.lab import call_values
 from tombola.lab.chains import as_job, imp_jobs, training_job
@@ -87,8 +88,9 @@ class Experiment:
         or the ticket of a round and, if it wants, the data and the recipe, in which an option ``recipe`` may
         replace fields. The accuracy of the runs is always there.
     between: measures of several runs, in the same form, by what they are taken between: ``"copies"``, the
-        trainings of a round's ticket under different noise, or ``"rounds"``, the runs of a round and of the
-        next. A measure of two runs is taken of every pair.
+        trainings of a round's ticket under different noise, ``"rounds"``, the runs of a round and of the
+        next, or ``"later_rounds"``, those of a round and of all later ones. A measure of two runs is taken of
+        every pair of copies, and of a round with each later one.
     copies: how many trainings of each ticket there are then, the chain's own among them.
     copies_at: the rounds at which tickets have copies; None for all, which costs as many trainings again.
     differ_in: what copies differ in: the ``"noise"``, or data ``"order"`` or ``"augmentation"`` alone; a list
@@ -107,6 +109,9 @@ class Experiment:
         :func:`~tombola.train`, the same for every seed; None for that of the seed.
     teacher: what recipes of loss ``"distillation"`` learn from, late rewinding included: the job of a run or
         ticket, one of these itself, or as text the beginning of the name of a finished job, or a file.
+    diet: which stages see a part of the train images only, after Paul et al. (2022), by the fields of
+        :class:`~tombola.experiments.diet_chains.Diet`: ``{"share": 0.25, "chosen": "least_forgotten",
+        "stages": ["search"]}``. Empty for none.
 
     Raises :class:`~tombola.errors.ExperimentError` for fields that do not fit.
     """
@@ -141,6 +146,7 @@ class Experiment:
     compared_at: Sequence[int] | None = None
     teacher: Teacher | str | None = None
     rates: Rates = ()
+    diet: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name or self.name != os.path.basename(self.name):
@@ -155,6 +161,7 @@ class Experiment:
         self._check_recipe()
         self._check_numbers()
         self._check_teacher()
+        self._check_diet()
 
     def at(self, store: Store | None = None) -> Bound:
         """Everything that it measures, as jobs, and how it is shown.
@@ -243,6 +250,7 @@ class Experiment:
             f"Never pruned: {', '.join(self.exclude)}." if self.exclude else "",
             f"Of other rates than the rest: {_rates_text(self.prunings[0].rates)}." if self.rates else "",
             "What is left after a pruning is a ticket.",
+            str(Diet.of(self.diet)) if self.diet else "",
         ]
         return " ".join(filter(None, sentences))
 
@@ -415,11 +423,19 @@ class Experiment:
             "augmentation_noise": self.augmentation_noise,
             "teacher": self.teacher_of(point),
         }  # fmt: skip
-        chain = imp_jobs(
-            point.network, point.data, point.recipe, rounds=self.rounds, rewind=point.rewind, init=self.init,
-            pretraining_noise=PRETRAINING_NOISE + seed if self.own_pretraining_noise else None, **noises,
-            **vars(point.pruning),
-        )  # fmt: skip
+        common: dict[str, Any] = {
+            "rounds": self.rounds, "rewind": point.rewind, "init": self.init,
+            "pretraining_noise": PRETRAINING_NOISE + seed if self.own_pretraining_noise else None,
+        }  # fmt: skip
+        if self.diet:
+            chain = Diet.of(self.diet).chain(
+                point.network, point.data, point.recipe, seed=seed, same_noise=self.same_noise,
+                pruning=point.pruning, **common,
+            )  # fmt: skip
+        else:
+            chain = imp_jobs(
+                point.network, point.data, point.recipe, **common, **noises, **vars(point.pruning)
+            )
         if point.search is None and point.control is None:
             return chain
         tickets = [as_job(run.arguments["ticket"]) for run in chain]
@@ -486,6 +502,7 @@ class Experiment:
             if (value := getattr(self, name)) != getattr(Experiment, name)
         ]
         more += self._causes.items()
+        more += Diet.of(self.diet).axes(searched=point.search is None) if self.diet else []
         if (teacher := self.teacher_of(point)) is not None:
             more += axes_of(teacher).items()
         momentum = point.recipe.momentum if has_momentum(point.recipe.optimizer) else None
@@ -632,6 +649,21 @@ class Experiment:
                 raise ExperimentError(
                     f"{self.name}: compared_at has {number!r}; its rounds are from 1 to {self.rounds}"
                 )
+
+    def _check_diet(self) -> None:
+        """Refuse a diet that there is not, or one beside causes of noise with numbers of their own."""
+        if not isinstance(self.diet, Mapping):
+            raise ExperimentError(f"{self.name}: diet is {self.diet!r:.60}; give its fields by name")
+        if not self.diet:
+            return
+        try:
+            Diet.of(self.diet)
+        except RecipeError as error:
+            raise ExperimentError(f"{self.name}: {error}") from error
+        if causes := [name for name in NOISES if getattr(self, name) is not None]:
+            raise ExperimentError(f"{self.name}: a diet goes with one noise; leave out {causes[0]}")
+        if self.teacher is not None:
+            raise ExperimentError(f"{self.name}: a diet goes without distillation; leave out teacher")
 
     def _check_seeds(self) -> None:
         """Refuse a list of seeds that are no different whole numbers, or whose noises are of pretraining."""

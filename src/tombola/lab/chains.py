@@ -88,10 +88,7 @@ def imp_jobs(
     """
     settings = Pruning(**pruning)
     check_chain(recipe, rounds, rewind, settings, teacher, data)
-    if settings.exclude or settings.rates:
-        # Which weights there are does not depend on the images.
-        module = Network.of(network, channels=3, size=(32, 32), classes=10).initialized(0)
-        settings.check_names(prunable_names(module), f"prunable weight of {network}")
+    check_layers(network, settings)
     causes = {"order_noise": order_noise, "augmentation_noise": augmentation_noise}
     start = start_job(
         network, data, recipe, rewind=rewind, seed=seed, init=init, pretraining_noise=pretraining_noise,
@@ -113,11 +110,12 @@ def training_job(
     same_noise: bool = False,
     order_noise: int | None = None,
     augmentation_noise: int | None = None,
+    teacher: Teacher | None = None,
 ) -> Job:
     """The training of a ticket that was found in another way, as :func:`imp_jobs` trains those of a chain."""
     runs = chain(
         job, ticket, data, recipe, rounds=0, noise=seed, same_noise=same_noise, order_noise=order_noise,
-        augmentation_noise=augmentation_noise,
+        augmentation_noise=augmentation_noise, teacher=teacher,
     )  # fmt: skip
     return as_job(next(runs))
 
@@ -135,6 +133,14 @@ def check_chain(
     check_taught(recipe, teacher, data)
     if written_length(rewind) != 0:
         check_rewind(rewind, recipe)
+
+
+def check_layers(network: str, pruning: Pruning) -> None:
+    """Raises RecipeError for layers named in a pruning that a network does not have."""
+    if pruning.exclude or pruning.rates:
+        # Which weights there are does not depend on the images.
+        module = Network.of(network, channels=3, size=(32, 32), classes=10).initialized(0)
+        pruning.check_names(prunable_names(module), f"prunable weight of {network}")
 
 
 _BEYOND = 10**12

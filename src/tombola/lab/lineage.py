@@ -214,6 +214,9 @@ class Lineages:
             "rescale": partial(self._acted_on, "rescale"),
             "freeze-pruned": partial(self._acted_on, "freeze_pruned"),
             "selected": self._selected,
+            "rehead": self._reheaded, "transfer-training": self._trained_on_target,
+            "pretrain-on-part": self._pretrained_on_part, "at-same-step": self._at_same_step,
+            "perturb": self._perturbed,
         }  # fmt: skip
 
     def description(self, name: str) -> Description:
@@ -328,6 +331,19 @@ class Lineages:
             start, rewind=place, pretraining=recipe_of(arguments), axes=axes,
             hidden={**start.hidden, "pretraining_noise": whole(noise) or 0, **hidden},
         )  # fmt: skip
+
+    def _pretrained_on_part(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        start = self._pretrained(name, arguments)
+        part = self._subject(arguments.get("part"), "data")
+        percent, criterion = part.subset_percent, part.subset_criterion
+        chosen = {"pretraining_subset": criterion, "pretraining_subset_percent": percent}
+        axes = {f"pretraining_{axis}": value for axis, value in part.axes.items()}
+        axes |= {axis: value for axis, value in chosen.items() if value is not None}
+        hidden = {f"pretraining_{axis}": value for axis, value in part.hidden.items()}
+        return replace(start, axes={**start.axes, **axes}, hidden={**start.hidden, **hidden})
+
+    def _at_same_step(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        return self._subject(arguments.get("ticket"), "ticket")
 
     def _taken_at(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
         point = self._first(arguments.get("point"))
@@ -462,6 +478,34 @@ class Lineages:
     def _reinitialized(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
         control = self._control(arguments, "reinitialized", "keep_signs")
         return replace(control, rewind=0, pretraining=None)
+
+    def _reheaded(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        """A ticket for other data; one that goes on from a run's trained weights is told by that."""
+        subject = self._first(arguments.get("subject"))
+        ticket = self._subject(arguments.get("subject"), "ticket")
+        drawn, hidden = drawn_by("rehead", arguments, ticket.seed)
+        axes: dict[str, Scalar] = {**ticket.axes, **drawn, "rehead": True}
+        if subject is not None and subject.kind == "run":
+            axes["fine_tuned"] = True
+        if ticket.training is not None:
+            ticket = replace(
+                ticket, search=ticket.training, search_noise=ticket.noise, search_causes=ticket.causes,
+                training=None, noise=None, causes={},
+            )  # fmt: skip
+        return replace(ticket, axes=axes, hidden={**ticket.hidden, **hidden})
+
+    def _trained_on_target(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        """The training of a reheaded ticket on images that are fitted to it."""
+        run = self._trained(name, arguments)
+        drawn, hidden = drawn_by("rehead", arguments, run.seed)
+        axes: dict[str, Scalar] = {**run.axes, **drawn, "rehead": True, **_named(arguments, ("size",))}
+        return replace(run, axes=axes, hidden={**run.hidden, **hidden})
+
+    def _perturbed(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
+        ticket = self._subject(arguments.get("ticket"), "ticket")
+        drawn, hidden = drawn_by("perturbation", arguments, ticket.seed)
+        axes = {**ticket.axes, **drawn, "perturbed_by": real(arguments.get("distance"))}
+        return replace(ticket, axes=axes, hidden={**ticket.hidden, **hidden})
 
     def _densified(self, name: str, arguments: Mapping[str, Any]) -> Lineage:
         ticket = self._subject(arguments.get("ticket"), "ticket")

@@ -30,6 +30,7 @@ _PASSED_ON = {
     "prune-at-initialization": "start",
     "edge-popup": "start",
     "supermask": "start",
+    "at-same-step": "ticket",
 }
 
 

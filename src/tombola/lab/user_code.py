@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ from tombola.errors import JobError, StoreError, reason
 from tombola.lab.store import Store
 from tombola.source import executing
 from tombola.untrusted import read_regular
+
+# Held while a file runs; its own thread may import another one.
+_importing = threading.RLock()
 
 
 def import_file(path: Path) -> ModuleType:
@@ -31,6 +35,12 @@ def import_file(path: Path) -> ModuleType:
 
 def _module(path: Path, content: bytes) -> ModuleType:
     """The module that a file's content defines."""
+    # Otherwise a job in another thread could begin while the file that declares what it needs is half read.
+    with _importing:
+        return _imported(path, content)
+
+
+def _imported(path: Path, content: bytes) -> ModuleType:
     name = f"tombola_own_{_hash(content)[:16]}"
     if name in sys.modules:
         return sys.modules[name]

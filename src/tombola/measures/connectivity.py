@@ -102,10 +102,34 @@ class Barrier(OneLine):
         """The same for the loss, in nats."""
         return self._height(self.losses)
 
+    @property
+    def excess(self) -> float:
+        """Largest error above the straight line between the two end errors, in percentage points.
+
+        max over a of E(a) - ((1 - a) E(0) + a E(1)), as in Entezari et al. (2022) and Paul et al. (2023), who
+        have it of the loss; at least 0, and at most :attr:`height` plus half the difference of the ends. NaN
+        where a loss on the line is not finite.
+        """
+        return self._excess(self.errors)
+
+    @property
+    def loss_excess(self) -> float:
+        """The same for the loss, in nats."""
+        return self._excess(self.losses)
+
     def _height(self, values: Sequence[float]) -> float:
         if not all(map(math.isfinite, self.losses)):
             return math.nan
         return max(values) - (values[0] + values[-1]) / 2
+
+    def _excess(self, values: Sequence[float]) -> float:
+        if not all(map(math.isfinite, self.losses)):
+            return math.nan
+        ends = values[0], values[-1]
+        between = [(1 - alpha) * ends[0] + alpha * ends[1] for alpha in self.alphas]
+        # At the ends there is none, whatever rounding leaves.
+        inner = list(zip(values, between, strict=True))[1:-1]
+        return max(0.0, *(value - mean for value, mean in inner))
 
     def failures(self, names: tuple[str, str] = ("the first run", "the second run")) -> str:
         """Which runs failed, such as "the second run diverged"; empty if none did, or it is not known."""

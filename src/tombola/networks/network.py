@@ -27,6 +27,8 @@ from tombola.networks.libraries import is_library_name, library_factory, library
 from tombola.source import note_use
 
 F = TypeVar("F", bound=Factory)
+_INITIALIZATION = "initialization"
+"""The stream of first weights."""
 
 
 FROZEN_REST = "frozen-rest:"
@@ -251,17 +253,18 @@ class Network:
             return {"classes": self.classes, "vocabulary": self.vocabulary, "length": self.size[0]}
         return {"classes": self.classes, "channels": self.channels, "size": self.size}
 
-    def initialized(self, seed: int) -> nn.Module:
-        """A fresh module whose initial weights come from the stream ``("initialization", seed)``.
+    def initialized(self, seed: int, stream: str = _INITIALIZATION) -> nn.Module:
+        """A fresh module whose initial weights come from the stream ``(stream, seed)``.
 
         Raises :class:`NetworkError` for other weights than those of a built module, unless by a scheme.
         """
-        if seed and self.init is None and isinstance(self.factory, Copies):
+        others = seed or stream != _INITIALIZATION
+        if others and self.init is None and isinstance(self.factory, Copies):
             raise NetworkError(
                 f"network {self.name} is a built module, which has the weights that it has: no seed draws "
                 "others; give a function that builds one, or a scheme, such as init='pytorch'"
             )
-        with seeds.torch_stream("initialization", seed):
+        with seeds.torch_stream(stream, seed):
             module = self.build()
             if self.init is not None:
                 draw_weights(module, self.init, f"network {self.name}")

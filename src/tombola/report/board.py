@@ -33,7 +33,7 @@ _WIDE = 110
 
 @dataclass(frozen=True)
 class Row:
-    """One claim.
+    """One claim, or a possible answer to what the paper leaves open.
 
     paper, ours: the verdicts.
     comparisons: how many of ours hold, such as ``"7 of 8"``; while cells are missing, of those that can be
@@ -123,7 +123,11 @@ def board_table(rows: Sequence[Row], console: Console | None = None) -> Table:
 
 
 def counts(rows: Sequence[Row]) -> str:
-    """How often each verdict was given, in a sentence for the paper and one for us."""
+    """How often each verdict was given on a claim, in a sentence for the paper and one for us.
+
+    Answers to what the paper leaves open are not among them: several of one question exclude each other.
+    """
+    rows = [row for row in rows if row.claim.startswith("C")]
     sentences = []
     for whose, verdicts in (
         ("The paper's own numbers", [row.paper for row in rows]),

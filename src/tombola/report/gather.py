@@ -14,7 +14,7 @@ import torch
 
 from tombola.errors import TombolaError
 from tombola.experiments.bound import Bound, jobs_behind
-from tombola.experiments.claims.all_claims import judge_all
+from tombola.experiments.claims.all_claims import judge_all, judge_questions
 from tombola.experiments.claims.claim import Verdict
 from tombola.experiments.paper.printed import printed_cells
 from tombola.experiments.plan import plan
@@ -88,13 +88,15 @@ class Report:
 
     @cached_property
     def verdicts(self) -> Sequence[Verdict]:
-        """Our verdicts on the paper's claims; none where they are not judged."""
-        return judge_all(self.cells) if self.of_paper else ()
+        """Our verdicts on the paper's claims and on what it leaves open; none where they are not judged."""
+        return [*judge_all(self.cells), *judge_questions(self.cells)] if self.of_paper else ()
 
     @cached_property
     def board(self) -> Sequence[Row]:
         """The claims board, a row for each verdict; empty where claims are not judged."""
-        return board(judge_all(printed_cells()), self.verdicts) if self.of_paper else ()
+        printed = printed_cells()
+        paper = [*judge_all(printed), *judge_questions(printed)]
+        return board(paper, self.verdicts) if self.of_paper else ()
 
 
 def gather(

@@ -70,8 +70,22 @@ METRICS: Mapping[str, Metric] = {
     "barrier_to_next": Metric(
         "barrier to the next ticket", "points", 2, "error barrier to the next round (points)", STABLE_BELOW
     ),
+    # Between the trained tickets of two rounds, over the line between their errors.
+    "excess_to_round": Metric("error over the line (points)", "points", 2, "error over the line (points)"),
+    # Of the weights of a round, as far as a later one keeps them, batch norm measured anew.
+    "projection_error": Metric("error of the projection", "%", 2, "test error (%)"),
+    "projection_excess": Metric(
+        "error over the line from the projection (points)", "points", 2, "error over the line (points)"
+    ),
     "instability.height": Metric(
         "mean barrier of all pairs", "points", 2, "error barrier (points)", STABLE_BELOW
+    ),
+    # Over the line between the errors at the two ends, and not over their mean.
+    "barrier.excess": Metric("error over the line (points)", "points", 2, "error over the line (points)"),
+    "basins.count": Metric("number of basins", "", 0, "number of basins"),
+    "axial-projection.recalibrated_error": Metric("error of the projection", "%", 2, "test error (%)"),
+    "pruning-robustness.height": Metric(
+        "barrier to the training from a moved start", "points", 2, "error barrier (points)"
     ),
     # The largest error on the line between two runs.
     "highest_path_error": Metric("highest path error", "%", 2, "largest test error on the line (%)"),

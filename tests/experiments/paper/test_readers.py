@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,10 +11,14 @@ from tombola.experiments.paper.readers import (
     highest_errors,
     late_forgetting,
     levels_reached,
+    line_excess,
     one_barrier,
+    projected_excess,
+    projection_error,
     run_accuracy,
     unforgettable,
 )
+from tombola.measures.axial import AxialProjection
 from tombola.measures.connectivity import Barrier
 from tombola.measures.instability import Instability
 from tombola.measures.learning import Forgetting, ForgettingCurve, Learning
@@ -80,3 +85,14 @@ def test_failed_copies_and_runs_are_told() -> None:
     assert barrier_heights(Instability((RISING,), (0, 1), failed=1)).failed
     assert run_accuracy({"accuracy": 10.0, "failed": True}).failed
     assert not math.isnan(run_accuracy({"accuracy": 10.0, "failed": False}).values[0])
+
+
+def test_lines_between_distant_rounds_are_read_over_the_line_between_their_ends() -> None:
+    interpolated = Barrier((0.0, 0.5, 1.0), (90.0, 80.0, 10.0), (2.3, 2.0, 0.3))
+    anew = Barrier((0.0, 0.5, 1.0), (20.0, 18.0, 10.0), (0.6, 0.5, 0.3), ends=("trained", "diverged"))
+    projection = AxialProjection(1.0, 2.0, 0.9, anew, replace(interpolated, recalibrated=anew))
+    # Half way from 90 to 10 is 50, from 20 to 10 it is 15.
+    assert line_excess(interpolated).values == (30.0,)
+    assert projected_excess(projection).values == (3.0,)
+    assert projected_excess(projection).failures == ("the second run diverged",)
+    assert projection_error(projection).values == (20.0,)

@@ -11,6 +11,7 @@ from tombola.experiments.claims import (
     hyperparameters,
     little_data,
     mask_search,
+    open_questions,
     stability,
     suppositions,
     ticket_transfer,
@@ -48,7 +49,22 @@ def claim_named(name: str) -> Claim:
     raise ExperimentError(unknown("claim", name, (claim.name for claim in CLAIMS)))
 
 
+QUESTIONS: tuple[Claim, ...] = tuple(
+    sorted(
+        (entry for entry in vars(open_questions).values() if isinstance(entry, Claim)),
+        key=lambda question: question.number,
+    )
+)
+"""Possible answers to what the paper leaves open, judged like its claims."""
+
+
 def judge_all(cells: Mapping[Key, Cell]) -> list[Verdict]:
     """The verdict on every claim, in their order; what a stand-in gave says nothing of the paper."""
     cells = {key: cell for key, cell in cells.items() if not cell.stand_in}
     return [judge(claim, cells) for claim in CLAIMS]
+
+
+def judge_questions(cells: Mapping[Key, Cell]) -> list[Verdict]:
+    """The verdict on every possible answer to what the paper leaves open, likewise."""
+    cells = {key: cell for key, cell in cells.items() if not cell.stand_in}
+    return [judge(answer, cells) for answer in QUESTIONS]

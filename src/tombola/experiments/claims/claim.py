@@ -32,6 +32,7 @@ class Claim:
     checks: lists its comparisons, given a way of finding cells.
     also: lists comparisons over figures for which the paper prints no numbers, in a claim that has printed
         numbers too. They count like the others as soon as all of them can be computed.
+    letter: of its name; Q for an answer to what the paper leaves open.
     """
 
     number: int
@@ -41,10 +42,11 @@ class Claim:
     ours: str
     checks: Callable[[Find], Checks]
     also: Callable[[Find], Checks] | None = None
+    letter: str = "C"
 
     @property
     def name(self) -> str:
-        return f"C{self.number}"
+        return f"{self.letter}{self.number}"
 
 
 def claim(
@@ -60,6 +62,17 @@ def claim(
 
     def made(checks: Callable[[Find], Checks]) -> Claim:
         return Claim(number, sentence, section, rests_on, ours, checks, also)
+
+    return made
+
+
+def question(
+    number: int, sentence: str, *, section: str, rests_on: tuple[str, ...], ours: str
+) -> Callable[[Callable[[Find], Checks]], Claim]:
+    """Likewise for a possible answer to what the paper leaves open, or says without a number."""
+
+    def made(checks: Callable[[Find], Checks]) -> Claim:
+        return Claim(number, sentence, section, rests_on, ours, checks, letter="Q")
 
     return made
 

@@ -17,12 +17,14 @@ from tombola.experiments.paper.settings import ADAPTIVE_RHO, PRETRAINING_NOISE, 
 from tombola.lab.chains import as_job, imp_jobs, start_job, ticket_jobs
 from tombola.lab.item import Measured, Read
 from tombola.lab.job import Job, job
+from tombola.measures.axial import axial_projection
+from tombola.measures.connectivity import barrier
 from tombola.measures.curvature import hessian_trace
 from tombola.measures.difficulty import Difficulty, Forgotten, drop_by_difficulty, forgotten_subset
 from tombola.measures.few_shot import few_shot_training
 from tombola.measures.first_stable import Branches
 from tombola.measures.heads import HEAD_RECIPE
-from tombola.measures.instability import consecutive, copies, instability
+from tombola.measures.instability import Difference, consecutive, copies, instability
 from tombola.measures.learning import SUMMED_RUNS, learning, summed_forgetting
 from tombola.measures.margins import margins
 from tombola.measures.probe import probe
@@ -151,6 +153,24 @@ class PaperJobs:
 
         return self._once(("instability", pair, configuration, prunings, number, recalibrated), make)
 
+    def instability_by(self, pair: Pair, configuration: Configuration, differ_in: Difference) -> Job:
+        """Instability of the first dense start by one cause of noise alone."""
+
+        def make() -> Job:
+            ticket, data = self.tickets(pair, configuration, 0)[0], self.subject(pair).data
+            return self._copies(pair, configuration, ticket, data, differ_in=differ_in)
+
+        return self._once(("instability by", pair, configuration, differ_in), make)
+
+    def pretrained(self, pair: Pair, configuration: Configuration, length: int) -> Job:
+        """Instability of the first dense start after so many epochs of pretraining."""
+        branches = self._once(
+            ("branches", pair, configuration, 0), lambda: self.branches(pair, configuration, 0)
+        )
+        return self._once(
+            ("pretrained", pair, configuration, length), lambda: as_job(branches.instability(length))
+        )
+
     def _copies(
         self,
         pair: Pair,
@@ -159,9 +179,10 @@ class PaperJobs:
         data: Any,
         number: int = 0,
         recalibrated: bool = False,
+        differ_in: Difference = "noise",
     ) -> Job:
         recipe, noises = self.recipe(pair, configuration), self._noises(number)
-        runs = list(copies(job, ticket, data, recipe, noises=noises))
+        runs = list(copies(job, ticket, data, recipe, noises=noises, differ_in=differ_in))
         recalibrate = "beside" if recalibrated else False
         return job(
             instability, runs, self.subject(pair).data, points=self.scale.points, recalibrate=recalibrate
@@ -188,6 +209,19 @@ class PaperJobs:
             return [as_job(line) for line in lines]
 
         return self._once(("between", pair, configuration, number), make)
+
+    def between_distant(
+        self, pair: Pair, configuration: Configuration, number: int, first: int, second: int
+    ) -> tuple[Job, Job]:
+        """The line between the trainings of two rounds, and the first one's projection on the second."""
+
+        def make() -> tuple[Job, Job]:
+            runs, data = self.runs(pair, configuration, number), self.subject(pair).data
+            points = self.scale.points_between
+            ends = runs[first], runs[second], data
+            return job(barrier, *ends, points=points), job(axial_projection, *ends, points=points)
+
+        return self._once(("distant", pair, configuration, number, first, second), make)
 
     def learning(self, run: Job) -> Job:
         """Forgetting and convergence of a run."""
@@ -227,17 +261,17 @@ class PaperJobs:
 
         return self._once(("untrained", ticket.name, recalibrated), make)
 
-    def probe(self, pair: Pair, ticket: Job, number: int) -> Job:
-        """Linear probes after every block of an untrained ticket."""
+    def probe(self, pair: Pair, ticket: Job, number: int, **changes: Any) -> Job:
+        """Linear probes after every block of an untrained ticket; ``changes`` in their recipe."""
 
         def make() -> Job:
-            subject = self.subject(pair)
+            subject, recipe = self.subject(pair), replace(self._head_recipe(), **changes)
             return job(
-                probe, ticket, subject.data, recipe=self._head_recipe(), blocks=subject.probed,
-                head=subject.head, seed=number,
+                probe, ticket, subject.data, recipe=recipe, blocks=subject.probed, head=subject.head,
+                seed=number,
             )  # fmt: skip
 
-        return self._once(("probe", ticket.name, number), make)
+        return self._once(("probe", ticket.name, number, *changes.items()), make)
 
     def transfer(self, pair: Pair, body: Job, target: str, number: int) -> Job:
         """A fresh head for a target on a frozen ticket, or on a frozen run."""

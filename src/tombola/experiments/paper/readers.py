@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from tombola.lab.item import Read, Reading
+from tombola.measures.axial import AxialProjection
 from tombola.measures.connectivity import Barrier
 from tombola.measures.curvature import HessianTrace
 from tombola.measures.instability import Instability
@@ -110,6 +112,23 @@ def levels_reached(instability: Instability) -> Reading:
 def one_barrier(barrier: Barrier) -> Reading:
     """A single barrier, in percentage points."""
     return Reading((barrier.height,), curves=(_course(barrier),), failures=(barrier.failures(),))
+
+
+def line_excess(barrier: Barrier) -> Reading:
+    """The largest error above the line between the end errors, in percentage points."""
+    return replace(one_barrier(barrier), values=(barrier.excess,))
+
+
+def projection_error(projection: AxialProjection) -> Reading:
+    """Error of a projection with batch norm measured anew, in percent."""
+    return Reading((projection.recalibrated_error,))
+
+
+def projected_excess(projection: AxialProjection) -> Reading:
+    """The largest error above the line from a projection to the later run, likewise, in points."""
+    line = projection.into_second.recalibrated
+    assert line is not None
+    return line_excess(line)
 
 
 def _of_pairs(instability: Instability, values: tuple[float, ...]) -> Reading:

@@ -93,6 +93,11 @@ CONTROL = STABLE
 """Whose tickets are permuted (reading G4), are trained on chosen images (H5), and whose dense network stands
 for the dense row on little data (H2)."""
 
+OPEN = (STABLE, UNSTABLE)
+"""Of which studies of what the paper leaves open are, where they cost trainings or many lines (ours)."""
+PRETRAINED_PERCENT = (0, 1, 2, 5, 10, 20, 40)
+"""Of the budget, lengths of pretraining at which stability is asked for (ours; Appendix C.3)."""
+
 EPOCHS = 200
 """The paper's budget of every full training, late rewinding included (Section 3.3)."""
 SEARCH_SHARES = {20: 0.10, 50: 0.25}

@@ -1,7 +1,7 @@
 """Tables 1-23 and Figures 1-23 by name, and what the paper does not have.
 
-That is two figures for claims that no table of the paper holds, two tables for second readings of it, and two
-for what it supposes.
+That is two figures for claims that no table of the paper holds, two tables for second readings of it, two for
+what it supposes, and four for what it leaves open.
 """
 
 from __future__ import annotations
@@ -13,6 +13,12 @@ from tombola.experiments.paper.basin_rows import dense_basins, dense_margins
 from tombola.experiments.paper.feature_rows import probed_rounds, probed_tickets, transferred_tickets
 from tombola.experiments.paper.first_stable_rows import first_stable_searches
 from tombola.experiments.paper.little_data_rows import chosen_data, little_data, little_data_by_round
+from tombola.experiments.paper.open_rows import (
+    causes_of_noise,
+    distant_rounds,
+    probe_hyperparameters,
+    stability_by_length,
+)
 from tombola.experiments.paper.rows import (
     barriers_between_rounds,
     dense_learning,
@@ -283,9 +289,37 @@ EXTRA_TABLES = (
 )
 """For second readings of the paper, and for what it supposes and does not measure."""
 
+OPEN_QUESTIONS = (
+    Study(
+        "distant-rounds",
+        "Between rounds that are not consecutive, all pairs",
+        distant_rounds(*PAIRS),
+        Layout(("network", "dataset", *_TICKET[:2], "sparsity", "metric"), ("to_sparsity",)),
+    ),
+    Study(
+        "noise-causes",
+        f"Barriers by data order and by augmentation alone, {_C10}",
+        causes_of_noise(R18_C10),
+        Layout(_TICKET[:2], ("differ_in",)),
+    ),
+    Study(
+        "stability-by-length",
+        f"Barriers by length of pretraining, in percent of the budget, {_C10}",
+        stability_by_length(R18_C10),
+        Layout(_TICKET[:2], ("pretrained_percent",)),
+    ),
+    Study(
+        "probe-hyperparameters",
+        f"Linear probes of the 89.26% ticket, trained in other ways, {_C10}",
+        probe_hyperparameters(R18_C10),
+        Layout(_TICKET[:2], ("head",)),
+    ),
+)
+"""For what the paper leaves open or says without a number; verdicts in ``claims/open_questions.py``."""
+
 PAPER = (*TABLES, *FIGURES)
 """The paper's own 46."""
-STUDIES = (*PAPER, *EXTRA_FIGURES, *EXTRA_TABLES)
+STUDIES = (*PAPER, *EXTRA_FIGURES, *EXTRA_TABLES, *OPEN_QUESTIONS)
 
 
 def study_named(name: str) -> Study:
