@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import inspect
+import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
@@ -119,8 +120,7 @@ def _on_the_line(hint: Any) -> Any:
         return str | None if optional else str
     pairs = [kind for kind in kinds if get_origin(kind) is collections.abc.Sequence]
     if len(kinds) > 1 and pairs:  # or a mapping, such as rates by name
-        (pair,) = get_args(pairs[0])
-        return tuple[pair, ...]
+        return types.GenericAlias(tuple, (*get_args(pairs[0]), ...))
     text = str(hint)
     return None if "torch." in text or "Callable" in text else hint
 
