@@ -10,11 +10,11 @@ from tombola.errors import JobError
 from tombola.lab import lease as leases
 from tombola.lab import removal
 from tombola.lab.chains import imp_jobs
+from tombola.lab.conditions import parse_condition
 from tombola.lab.details import difference, sparkline
 from tombola.lab.gc import gc
 from tombola.lab.listing import listing
 from tombola.lab.removal import removals, remove_job
-from tombola.lab.selection import parse_condition
 from tombola.lab.store import Store
 from tombola.lab.unfinished import unfinished_jobs
 from tombola.lab.verify import verify

@@ -50,3 +50,11 @@ def test_images_with_wrong_labels_are_memorised(digits: tb.Data) -> None:
         tb.memorization(runs, data, seeds=[0, 1])
     with pytest.raises(DataError, match="the selections are of 120, 1198 images"):
         tb.memorization(runs[:2], data, selections=[parts[0], tb.random_selection(digits, share=0.7)])
+
+
+def test_parts_that_are_everything_or_told_twice_are_refused(digits: tb.Data, run: tb.Run) -> None:
+    whole = tb.random_selection(digits, share=1.0)
+    with pytest.raises(RecipeError, match="every part is all of the images"):
+        tb.memorization([run, run], digits, selections=[whole, whole])
+    with pytest.raises(RecipeError, match="seeds are given beside selections"):
+        tb.memorization([run, run], digits, selections=[whole, whole], seeds=[0, 1])

@@ -22,8 +22,8 @@ from rich.text import Text
 
 from tombola.disk import write_whole
 from tombola.errors import JobError, StoreError, reason
+from tombola.lab.conditions import jobs_where, parse_condition
 from tombola.lab.description import TICKET_FUNCTION
-from tombola.lab.selection import jobs_where, parse_condition
 from tombola.lab.store import Store, is_at_its_place, read_json
 from tombola.lab.unfinished import UnfinishedJob, unfinished_jobs
 from tombola.table.number import many
@@ -112,7 +112,7 @@ def listing(
 
     function: only jobs of this function.
     tickets: also the tickets of rounds; by default they are only counted, unless ``function`` is theirs.
-    where: conditions such as ``momentum=0.9``, see :mod:`tombola.lab.selection`; what is unfinished is left
+    where: conditions such as ``momentum=0.9``, see :mod:`tombola.lab.conditions`; what is unfinished is left
         out then, since nothing tells what it measures.
     last: only so many of the finished ones, from the end of the order that ``sort`` says.
 

@@ -164,7 +164,7 @@ def example_scores(
     ``grand-last-layer`` the same by weights and bias of the last layer (DeepCore's "GraNd")   high
     ``least-confidence`` 1 - max p                                                             high
     ``entropy``          -sum p log p, in nats                                                 high
-    ``margin``           largest p minus the second largest, whatever the label                low
+    ``margin``           largest p minus the second largest, of any label                    low
     ==================== ===================================================================== ============
 
     subject: a run with its final weights, or a ticket with those that it has: for EL2N at epoch 20, the

@@ -54,10 +54,13 @@ def memorization(
     NaN for an image that all runs were trained on, or none. With t runs on a share q the standard deviation
     of an estimate is about sqrt(p (1 - p) (1 / (q t) + 1 / ((1 - q) t))): up to 0.11 for a hundred at 0.7.
 
-    Raises :class:`~tombola.errors.RecipeError` for other than as many parts as runs, two or more, and
-    :class:`~tombola.errors.TicketError` for a run that diverged or was trained on another number of images.
+    Raises :class:`~tombola.errors.RecipeError` for other than as many parts as runs, two or more, for seeds
+    beside selections, and for parts that are all of the images, and :class:`~tombola.errors.TicketError` for a
+    run that diverged or was trained on another number of images.
     """
     data = load_data(data)
+    if selections is not None and seeds is not None:
+        raise RecipeError("seeds are given beside selections, which say already what each run was trained on")
     if selections is None:
         numbers = range(len(runs)) if seeds is None else seeds
         selections = [random_selection(data, share=share, seed=number) for number in numbers]
@@ -67,6 +70,8 @@ def memorization(
             "for each what it was trained on"
         )
     members = members_of(selections)
+    if members.all():
+        raise RecipeError("every part is all of the images; memorisation compares runs with and without each")
     for run, selection in zip(runs, selections, strict=True):
         if not run.foreign and len(run.forgetting.events) != selection.count:
             raise TicketError(

@@ -1,6 +1,6 @@
 """What a run or ticket says of each image of a split: its logits, from which scores and margins are made.
 
-Evaluation mode, no augmentation, float32 whatever the training's precision: scores rank images, and bfloat16
+Evaluation mode, no augmentation, float32 under any precision of training: scores rank images, and bfloat16
 leaves ties between them. What diverged has no predictions, and is refused before a number comes of it.
 """
 
