@@ -76,6 +76,7 @@ def test_nothing_is_removed_unless_it_is_said(
     code, out, _ = tombola("rm", slow.name[:12], "--remove")
     assert (code, out.splitlines()[-1].endswith(" removed")) == (0, True)
     assert (lab.store.has(slow.name), lab.store.has(fast.name)) == (False, True)
+    assert tombola("rm") == (2, "", "tombola: no job is named; tombola ls lists their names\n")
 
 
 def test_a_mistyped_command_is_answered_with_the_nearest(tombola: Callable[..., Result]) -> None:
@@ -89,6 +90,7 @@ def test_help_shows_options_by_what_they_take(tombola: Callable[..., Result], co
     code, out, _ = tombola(command, "--help")
     assert code == 0
     assert "{None}" not in out
+    assert "STR|STR" not in out
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,16 @@ def test_the_machine_the_versions_and_the_store_are_told(lab: tb.Lab) -> None:
     assert "\x1b" not in text
 
 
+def test_of_many_errors_the_last_are_told(lab: tb.Lab) -> None:
+    for time, digit in enumerate("badcfe0"):
+        workplace = lab.store.workplace(digit * 64)
+        workplace.mkdir(parents=True)
+        (workplace / "error.txt").write_text(f"error {time}\n")
+        os.utime(workplace / "error.txt", (time, time))
+    told = [f"{digit * 12}: error {time}" for time, digit in reversed([*enumerate("badcfe0")])]
+    assert part(examine(lab.store.root), "last errors") == [*told[:5], "and before: 2 failed jobs"]
+
+
 def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert part(examine(tmp_path / "none"), "store")[1] == "holds: nothing yet"
     assert not (tmp_path / "none").exists()
@@ -45,3 +56,13 @@ def test_what_is_broken_does_not_hide_the_rest(lab: tb.Lab, monkeypatch: pytest.
     text = examine(lab.store.root)
     assert part(text, "store")[-1] == "PROBLEM: the file system cannot rename"
     assert part(text, "data sets in the cache")
+
+
+def test_an_error_of_any_kind_does_not_hide_the_rest(lab: tb.Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(device: torch.device) -> None:
+        raise KeyError("convnet")
+
+    monkeypatch.setattr(doctor, "known_speeds", broken)
+    text = examine(lab.store.root)
+    assert part(text, "speeds") == ["PROBLEM: KeyError 'convnet'"]
+    assert part(text, "store")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import tombola as tb
-from tombola.errors import JobError
+from tombola.errors import JobError, StoreError
 from tombola.lab import lease as leases
 from tombola.lab import removal
 from tombola.lab.chains import imp_jobs
@@ -64,6 +64,8 @@ def test_a_job_is_found_by_what_it_and_those_behind_it_are(
     [
         ("momentum", "'momentum' is no condition; say a field, one of =, !=, <, <=, >, >=, and a value"),
         ("momentum=", "is no condition"),
+        ("momentum==0.9", "is no condition"),
+        ("sparsity=>80", "is no condition"),
         ("momenta=0.9", "no field 'momenta'; did you mean 'momentum'?"),
     ],
 )
@@ -83,6 +85,9 @@ def test_words_are_equal_or_not_and_have_no_order() -> None:
     assert parse_condition("target!=mnist").holds(None)
     assert not parse_condition("target=mnist").holds(None)
     assert parse_condition("sparsity=89.26").holds(89.2625)
+    assert not parse_condition("seed=1001").holds(1000)
+    assert parse_condition("seed!=1001").holds(1000)
+    assert parse_condition("batch_size=256.0").holds(256)
 
 
 def test_the_last_jobs_of_an_order(filled: tuple[tb.Lab, dict[float, list[tb.Job]]]) -> None:
@@ -129,6 +134,61 @@ def test_what_runs_failed_or_was_interrupted_is_listed(lab: tb.Lab) -> None:
     assert found[stopped].detail == "goes on from its checkpoint"
 
 
+def test_a_run_whose_weights_come_back_is_listed_as_running(lab: tb.Lab, quick: tb.Recipe) -> None:
+    (run,) = imp_jobs("convnet", "digits", quick, rounds=0)
+    lab.run(run).raise_failures()
+    workplace = lab.store.workplace(run.name)
+    lease = leases.acquire(workplace)
+    assert lease is not None
+    report = {"function": "train", "epoch": 3, "epochs": 6.4, "left": 90}
+    (workplace / "under-way.json").write_text(json.dumps(report))
+    try:
+        assert list(unfinished_jobs(lab.store)) == []  # another process was faster, and this one ends
+        lab.store.thin(run.name)
+        (job,) = unfinished_jobs(lab.store)
+    finally:
+        lease.release()
+    assert (job.state, job.function) == ("running", "train")
+    assert job.detail.startswith("epoch 3 of 6.4, left 0:01:30, process ")
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("no data set 'cifar'\n", "no data set 'cifar'"),
+        (
+            "Traceback (most recent call last):\n  File x\nKeyError: 3\n\nDuring handling of it:\n\n"
+            "Traceback (most recent call last):\n  File y\nRuntimeError: CUDA error\nCompile with X\n",
+            "RuntimeError: CUDA error",
+        ),
+        ("Traceback", "Traceback"),
+    ],
+)
+def test_of_a_failure_the_error_itself_is_told(lab: tb.Lab, text: str, error: str) -> None:
+    workplace = lab.store.workplace("a" * 64)
+    workplace.mkdir(parents=True)
+    (workplace / "error.txt").write_text(text)
+    assert [job.detail for job in unfinished_jobs(lab.store)] == [error]
+
+
+def test_a_job_that_another_process_removes_meanwhile_is_left_out(
+    lab: tb.Lab, quick: tb.Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run,) = imp_jobs("convnet", "digits", quick, rounds=0)
+    lab.run(run).raise_failures()
+    (start,) = run.parents
+    read = Store.description
+
+    def removing(store: Store, name: str) -> dict[str, object]:
+        if name == run.name and store.has(name):
+            remove_job(store, name)
+        return read(store, name)
+
+    monkeypatch.setattr(Store, "description", removing)
+    assert names(lab.store) == {start.name}
+    assert names(lab.store, "network=convnet") == {start.name}
+
+
 def test_two_jobs_differ_in_what_they_measured_and_in_what_came_out(
     filled: tuple[tb.Lab, dict[float, list[tb.Job]]],
 ) -> None:
@@ -146,6 +206,7 @@ def test_two_jobs_differ_in_what_they_measured_and_in_what_came_out(
 def test_a_curve_is_drawn_from_its_lowest_to_its_highest_value() -> None:
     assert sparkline([0.0, 1.0, 2.0, 7.0]) == "▁▂▃█"
     assert sparkline([3.0, 3.0]) == "▁▁"
+    assert sparkline([-1.5e308, 0.0, 1.5e308])[::2] == "▁█"  # a stranger's history may say anything finite
     long = sparkline(range(1000), width=10)  # type: ignore[arg-type]
     assert (len(long), long[-1], sorted(long)) == (10, "█", list(long))
 
@@ -171,8 +232,24 @@ def test_what_would_be_orphaned_is_told_and_nothing_else_goes(lab: tb.Lab, quick
     assert again.computed == [first.name]
 
     everything, orphans = removals(lab.store, [first.name], dependents=True)
-    assert {removal.name for removal in everything} == {first.name, ticket.name, second.name}
+    # What was made last goes first.
+    assert [removal.name for removal in everything] == [second.name, ticket.name, first.name]
     assert orphans == []
+    with pytest.raises(JobError, match="no job is named"):
+        removals(lab.store, [])
+
+
+@pytest.mark.parametrize("linked", ["jobs", "work", "jobs/{shelf}", "jobs/{shelf}/{name}"])
+def test_nothing_is_removed_behind_a_link(linked: str, lab: tb.Lab, quick: tb.Recipe, tmp_path: Path) -> None:
+    (run,) = imp_jobs("convnet", "digits", quick, rounds=0)
+    lab.run(run).raise_failures()
+    place = lab.store.root / linked.format(shelf=run.name[:2], name=run.name)
+    place.rename(tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")
+    for remove in (lambda: removals(lab.store, [run.name]), lambda: remove_job(lab.store, run.name)):
+        with pytest.raises(StoreError, match="is a link, and nothing is removed beyond the store"):
+            remove()
+    assert lab.numbers(run)
 
 
 def test_a_job_under_way_is_not_removed(lab: tb.Lab, quick: tb.Recipe) -> None:

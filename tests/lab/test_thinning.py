@@ -35,6 +35,19 @@ def test_each_run_is_thinned_once_and_trained_once(workers: int, quick: tb.Recip
     assert len(listing(lab.store, "train").finished) == 4
 
 
+def test_weights_that_an_earlier_call_kept_go(quick: tb.Recipe, tmp_path: Path) -> None:
+    (chain,), bound = experiments(quick)
+    lab = tb.Lab(tmp_path / "store")
+    # One was cut off after two runs, and another one kept all weights.
+    lab.run(chain[:2]).raise_failures()
+    run_experiments(lab, bound, keep="needed").outcome.raise_failures()
+    assert all(lab.store.is_thin(run.name) for run in chain)
+    whole = tb.Lab(tmp_path / "whole")
+    run_experiments(whole, bound).outcome.raise_failures()
+    assert run_experiments(whole, bound, keep="needed").outcome.computed == []
+    assert all(whole.store.is_thin(run.name) for run in chain)
+
+
 def test_weights_behind_a_job_that_failed_stay(quick: tb.Recipe, tmp_path: Path) -> None:
     from tombola.lab.driver import Progress
     from tombola.lab.thinning import ThinningProgress

@@ -26,8 +26,9 @@ _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-_CONDITION = re.compile(r"\s*([\w.-]+)\s*(!=|<=|>=|=|<|>)\s*(.*?)\s*")
-# Values that a number should equal may be rounded to this share of it: 89.26 is found by sparsity=89.26.
+_CONDITION = re.compile(r"\s*([\w.-]+)\s*(!=|<=|>=|=|<|>)\s*([^=<>!\s].*?)\s*")
+# Values that a number should equal may be rounded to this share of it: 89.2625 is found by sparsity=89.26.
+# Whole numbers are not rounded by anybody: seed=1000 is not seed 1001.
 _ROUNDED = 1e-3
 
 
@@ -48,7 +49,8 @@ class Condition:
             equal = str(value).lower() == self.value.lower()
             return {"=": equal, "!=": not equal}.get(self.comparison, False)
         if self.comparison in ("=", "!="):
-            equal = abs(here - there) <= _ROUNDED * max(abs(here), abs(there))
+            rounded = 0 if isinstance(value, int) else _ROUNDED * max(abs(here), abs(there))
+            equal = abs(here - there) <= rounded
             return equal == (self.comparison == "=")
         return _COMPARISONS[self.comparison](here, there)
 
@@ -56,7 +58,7 @@ class Condition:
 def parse_condition(text: str) -> Condition:
     """The condition that a text says; :class:`~tombola.errors.JobError` for a text that says none."""
     match = _CONDITION.fullmatch(text)
-    if match is None or not match[3]:
+    if match is None:
         allowed = ", ".join(_COMPARISONS)
         raise JobError(f"{text!r} is no condition; say a field, one of {allowed}, and a value: momentum=0.9")
     return Condition(match[1].replace("-", "_"), match[2], match[3])
@@ -74,7 +76,7 @@ def jobs_where(store: Store, names: Iterable[str], conditions: Sequence[Conditio
     for name in names:
         try:
             fields_by_name[name] = _fields(measurement_of(lineages, name))
-        except (StoreError, *OTHER_FORM):
+        except (JobError, StoreError, *OTHER_FORM):  # damaged, or removed by another process just now
             continue
     fields_there = {field for fields in fields_by_name.values() for field in fields}
     for condition in conditions:

@@ -75,7 +75,9 @@ def sparkline(values: Sequence[float], width: int = 60) -> str:
     low, high = min(values), max(values)
     if low == high:
         return _BLOCKS[0] * len(values)
-    return "".join(_BLOCKS[round((value - low) / (high - low) * (len(_BLOCKS) - 1))] for value in values)
+    # Halved, so that the span of any two finite numbers is one.
+    span = high / 2 - low / 2
+    return "".join(_BLOCKS[round((value / 2 - low / 2) / span * (len(_BLOCKS) - 1))] for value in values)
 
 
 def _origin(store: Store, name: str) -> list[RenderableType]:

@@ -56,8 +56,9 @@ def examine(root: Path | None = None) -> str:
         lines.append(heading)
         try:
             lines += [f"  {what}: {said}" for what, said in facts()]
-        except (TombolaError, OSError, RuntimeError) as error:
-            lines.append(f"  PROBLEM: {reason(error)}")
+        except Exception as error:  # what is broken is what is asked about
+            kind = "" if isinstance(error, TombolaError) else f"{type(error).__name__} "
+            lines.append(f"  PROBLEM: {kind}{reason(error)}")
     return "".join(f"{printable(line)}\n" for line in lines)
 
 
@@ -133,11 +134,21 @@ def _file_system(place: Path) -> str:
 def _errors(place: Path) -> Facts:
     if not place.exists():
         return
-    failed = [job for job in unfinished_jobs(Store(place, create=False)) if job.state == "failed"]
+    store = Store(place, create=False)
+    failed = [job for job in unfinished_jobs(store) if job.state == "failed"]
+    failed.sort(key=lambda job: _time_of_error(store, job.name), reverse=True)
     for job in failed[:_MOST_ERRORS]:
         yield job.name[:12], job.detail
     if len(failed) > _MOST_ERRORS:
-        yield "and", many(len(failed) - _MOST_ERRORS, "failed job")
+        yield "and before", many(len(failed) - _MOST_ERRORS, "failed job")
+
+
+def _time_of_error(store: Store, name: str) -> float:
+    """When a failed job failed last; 0 where that cannot be read any more."""
+    try:
+        return (store.workplace(name) / "error.txt").lstat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _data() -> Facts:

@@ -207,6 +207,8 @@ def _indexed_rows(store: Store) -> tuple[list[JobRow], list[StoreError]]:
             continue
         try:
             row = job_row(store, name)
+        except JobError:
+            continue  # removed by another process just now
         except StoreError as error:
             damaged.append(error)
         except OTHER_FORM as error:

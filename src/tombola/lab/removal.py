@@ -1,4 +1,4 @@
-"""RemovedJob of finished jobs from a store, and what others were made from them: behind ``tombola rm``.
+"""Removal of finished jobs from a store, and what others were made from them: behind ``tombola rm``.
 
 A job leaves by one rename, under its lease, so that it is there whole or not at all; what a cut-off removal
 leaves behind, :mod:`tombola.lab.gc` takes away. Shared tensors that nothing refers to any more are left to it
@@ -39,15 +39,21 @@ def removals(
 ) -> tuple[list[RemovedJob], list[str]]:
     """What would be removed with some jobs, and the names of finished jobs that would be orphaned.
 
-    prefixes: jobs by name or the beginning of it. dependents: remove what was made from them as well.
+    prefixes: jobs by name or the beginning of it. dependents: remove what was made from them as well, and
+    first, so that a removal that is cut off orphans nothing.
     Orphaned jobs keep their results; what needs the removed ones again computes them again.
 
-    Raises :class:`~tombola.errors.JobError` for a name that is not in the store.
+    Raises :class:`~tombola.errors.JobError` for no job or a name that is not in the store, and
+    :class:`~tombola.errors.StoreError` for a job that lies behind a link.
     """
+    if not prefixes:
+        raise JobError("no job is named; tombola ls lists their names")
     chosen = dict.fromkeys(store.find(prefix) for prefix in prefixes)
     made_from = _made_from(store)
     behind = _all_made_from(made_from, chosen)
-    names = [*chosen, *(name for name in behind if dependents)]
+    names = [*(name for name in reversed(behind) if dependents), *chosen]
+    for name in names:
+        _check_links(store, name)
     orphans = [] if dependents else behind
     return [_removal(store, name) for name in names], orphans
 
@@ -55,12 +61,12 @@ def removals(
 def remove_job(store: Store, name: str) -> None:
     """Remove a finished job; one that is gone already stays gone.
 
-    Raises :class:`~tombola.errors.JobError` while a process works on it, and
+    Raises :class:`~tombola.errors.JobError` while a process works on it,
+    :class:`~tombola.errors.StoreError` for one that lies behind a link, and
     :class:`~tombola.errors.StoreUnwritable` if it cannot be removed.
     """
+    _check_links(store, name)
     folder = store.folder(name)
-    if folder.is_symlink() or folder.parent.is_symlink():
-        raise StoreError(f"{folder} is a link, and nothing is removed beyond the store; remove it by hand")
     workplace = store.workplace(name)
     lease = leases.acquire(workplace)
     if lease is None:
@@ -78,6 +84,14 @@ def remove_job(store: Store, name: str) -> None:
     finally:
         lease.clear()
         lease.release()
+
+
+def _check_links(store: Store, name: str) -> None:
+    """Raises StoreError if a job's folder, or where it is moved on its way out, lies behind a link."""
+    folder = store.folder(name)
+    for place in (store.root / "work", store.root / "jobs", folder.parent, folder):
+        if place.is_symlink():
+            raise StoreError(f"{place} is a link, and nothing is removed beyond the store; remove it by hand")
 
 
 def _made_from(store: Store) -> dict[str, list[str]]:

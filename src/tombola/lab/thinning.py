@@ -21,12 +21,15 @@ class ThinningProgress(Progress):
     """Passes calls on to another progress, and thins runs whose weights no job expected needs any more.
 
     A run from which nothing is made keeps its weights, and so does one behind a job that failed. What cannot
-    be thinned, stays.
+    be thinned, stays. Only jobs that were expected are known: another driver on the same store that wants the
+    weights of a run of this experiment finds them gone, fails the jobs that need them, and trains the run
+    again when it is started again.
     """
 
     def __init__(self, progress: Progress, store: Store) -> None:
         self._progress, self._store = progress, store
         self._made_from: dict[str, set[str]] = {}
+        self._missing = 0
 
     def expect(self, jobs: Iterable[Job]) -> None:
         """Tells that these jobs, and all behind them, will be computed unless they are there."""
@@ -36,6 +39,9 @@ class ThinningProgress(Progress):
 
     def begin(self, found: int, missing: int) -> None:
         self._progress.begin(found, missing)
+        self._missing = missing
+        if not missing:
+            self._thin_all_done()
 
     def removed(self, results: int, made_with: Sequence[str]) -> None:
         self._progress.removed(results, made_with)
@@ -51,6 +57,17 @@ class ThinningProgress(Progress):
             behind |= {further.name for need in job.needs for further in need.needs}
             for name in sorted(behind):
                 self._thin_if_done(name)
+            self._missing -= 1
+            if not self._missing:
+                self._thin_all_done()
+
+    def _thin_all_done(self) -> None:
+        """Thins what an earlier call left, which was cut off or kept weights; only once nothing is missing.
+
+        Until then a result that is there may be one that is about to be removed and computed anew.
+        """
+        for name in sorted(self._made_from):
+            self._thin_if_done(name)
 
     def _thin_if_done(self, name: str) -> None:
         """Thins a job if it is a run, and all that is made from it is there."""

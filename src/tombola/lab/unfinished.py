@@ -27,7 +27,7 @@ _LONGEST_ERROR = 300
 
 @dataclass(frozen=True)
 class UnfinishedJob:
-    """A job with a workplace and no result.
+    """A job with a workplace and no result, or with one whose tensors are gone and are computed again.
 
     function: its name, "" where nothing says it. detail: how far it is and who holds it, why it failed, or
     where it goes on.
@@ -44,7 +44,9 @@ def unfinished_jobs(store: Store) -> Iterator[UnfinishedJob]:
     trainings = trainings_in_progress(store)
     for workplace in sorted((store.root / "work").iterdir()):
         name = workplace.name
-        if not is_fingerprint(name) or workplace.is_symlink() or not workplace.is_dir() or store.has(name):
+        if not is_fingerprint(name) or workplace.is_symlink() or not workplace.is_dir():
+            continue
+        if store.has(name) and not store.is_thin(name):
             continue
         training = trainings.get(name)
         function = training.function if training else ""
@@ -63,19 +65,23 @@ def _running(workplace: Path, training: TrainingProgress | None) -> str:
     if training is None:
         return printable(held)
     left = timedelta(seconds=round(training.left))
-    return printable(f"epoch {training.epoch} of {training.epochs}, left {left}, {held}")
+    return printable(f"epoch {training.epoch:.6g} of {training.epochs:.6g}, left {left}, {held}")
 
 
 def _last_error(workplace: Path) -> str:
-    """The last line of a failure, which of a traceback is the error itself; "" without a failure."""
+    """The last line of a failure, of a traceback the first one of the error itself; "" without a failure."""
     try:
         text = read_regular(workplace / "error.txt").decode(errors="replace").rstrip()
     except (OSError, OddFile):
         return ""
-    return printable(text.rpartition("\n")[2])[:_LONGEST_ERROR]
+    _, _, calls = text.rpartition("\nTraceback") if "\nTraceback" in text else text.rpartition("Traceback")
+    lines = calls.splitlines()[1:] if len(calls) < len(text) else []
+    # Errors of a GPU go on for lines of advice.
+    error = next((line for line in lines if not line.startswith(" ")), text.rpartition("\n")[2])
+    return printable(error)[:_LONGEST_ERROR]
 
 
 def _rest(workplace: Path) -> str:
     """What a job that was interrupted has left."""
-    left = any(path.name.startswith("checkpoint") for path in workplace.iterdir())
+    left = any(workplace.glob("checkpoint*"))  # none of a job that was finished just now
     return "goes on from its checkpoint" if left else "begins anew"
