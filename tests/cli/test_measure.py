@@ -8,6 +8,7 @@ import pytest
 import tombola as tb
 from tombola.lab.chains import imp_jobs
 from tombola.lab.store import Store
+from tombola.registry import function_names
 
 Result = tuple[int, str, str]
 Tombola = Callable[..., Result]
@@ -169,3 +170,30 @@ def test_a_start_is_drawn_pruned_and_trained_by_commands(tombola: Tombola, tmp_p
     lab = tb.Lab(tmp_path / "store")
     assert all(lab.has(job) for job in (first, second, third))
     assert lab.result(third).ticket.kept == 4228
+
+
+def test_every_declared_function_says_what_it_takes(tombola: Tombola, refused: Refused) -> None:
+    for name in function_names():
+        result = tombola("measure", name, "--help")
+        if result[0]:
+            assert "which cannot be given on the command line" in refused(result), name
+
+
+def test_alignments_and_rates_are_given_on_the_command_line(
+    tombola: Tombola, refused: Refused, tmp_path: Path, runs: list[tb.Job]
+) -> None:
+    first, second = (run.name[:12] for run in runs)
+    assert tombola("measure", "align", first, second, "--data", "digits")[0] == 0
+    alignment = tb.job(tb.align, *runs, "digits")
+    code, out, _ = tombola("measure", "aligned-run", second, alignment.name[:12])
+    expected = tb.aligned_run(*(tb.Lab(tmp_path / "store").result(one) for one in (runs[1], alignment)))
+    assert (code, numbers(out)["accuracy"]) == (0, pytest.approx(expected.accuracy, abs=1e-3))
+    assert f"alignment wants a job of align; job {first} is of train" in refused(
+        tombola("measure", "aligned-run", second, first)
+    )
+    ranking = ("measure", "prune", first, "--fraction", 0.2, "--scope", "layerwise")
+    code, out, _ = tombola(*ranking, "--rates", "14", 0.5, "6", 0.25)
+    assert code == 0
+    rates = (("14", 0.5), ("6", 0.25))
+    pruned = tb.job(tb.prune, runs[0], fraction=0.2, scope="layerwise", rates=rates)
+    assert out.startswith(f"prune {pruned.name[:12]}")

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import tombola as tb
 from tombola import seeds
-from tombola.errors import NetworkError, RecipeError
+from tombola.errors import NetworkError, RecipeError, TicketError
 from tombola.lab.job import job
 from tombola.lab.lab import Lab
 from tombola.measures.curves import CURVE_RECIPE, Shape, place_on_curve, shares
@@ -156,3 +156,11 @@ def test_what_cannot_be_is_refused(run: tb.Run, digits: tb.Data) -> None:
         tb.curve(run, run, digits, recipe=replace(SHORT, loss="distillation"))
     with pytest.raises(RecipeError, match="points is 2; "):
         tb.curve(run, run, digits, points=2)
+
+
+def test_a_run_that_diverged_is_no_end_of_a_curve(run: tb.Run, digits: tb.Data) -> None:
+    """Neither that of a whole training of a bend, nor of errors that are those of chance at the other end."""
+    broken = replace(run, weights=run.weights | {"0.weight": run.weights["0.weight"] * torch.inf})
+    for ends in ((run, broken), (broken, run)):
+        with pytest.raises(TicketError, match=r"no curve of this run: values of 0.weight are not"):
+            tb.curve(*ends, digits, recipe=SHORT, points=3)

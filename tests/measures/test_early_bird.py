@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import tombola as tb
-from tombola.errors import NetworkError, RecipeError
+from tombola.errors import NetworkError, RecipeError, TicketError
 from tombola.training.checkpoint import Checkpoint, Checkpoints, Watch
 
 
@@ -148,6 +148,14 @@ def test_an_interrupted_look_goes_on_with_its_masks(
     assert look(Checkpoints(tmp_path, every=1000)) == look(None)
     if after == 10:  # another share of the same training has other masks, and begins anew
         assert look(Checkpoints(tmp_path, every=1000), fraction=0.7) == look(None, fraction=0.7)
+
+
+@pytest.mark.parametrize("of", ["channels", "weights"])
+def test_a_training_that_diverges_settles_on_no_mask(start: tb.Ticket, digits: tb.Data, of: str) -> None:
+    """What is not finite has no largest: all masks would be equal."""
+    recipe = tb.Recipe(epochs=2, batch_size=400, lr=1e30)
+    with pytest.raises(TicketError, match="the training diverged in epoch 1, so there is no mask"):
+        tb.early_bird(start, digits, recipe, of=of, window=2)  # type: ignore[arg-type]
 
 
 def test_what_has_no_mask_is_refused(start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe) -> None:

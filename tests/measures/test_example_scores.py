@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import tombola as tb
-from tombola.errors import NetworkError, RecipeError, TicketError
+from tombola.errors import DataError, NetworkError, RecipeError, TicketError
 from tombola.measures.example_scores import ExampleScores
 from tombola.training.run import ForgettingRecord
 
@@ -188,3 +188,17 @@ def test_unknown_scores_and_other_images_are_refused(run: tb.Run, digits: tb.Dat
         tb.example_scores(run, digits, score="eln2")
     with pytest.raises(NetworkError, match="network convnet is for"):
         tb.example_scores(run, colour)
+
+
+def test_scores_of_other_images_are_no_mean_and_select_nothing(run: tb.Run, digits: tb.Data) -> None:
+    """Of as many images in another order, every number would be that of another image."""
+    turned = tb.take(digits, list(range(1197, -1, -1)))
+    own, other = (tb.example_scores(run, data) for data in (digits, turned))
+    torch.testing.assert_close(own.values.flip(0), other.values, rtol=1e-4, atol=1e-6)
+    with pytest.raises(TicketError, match="scores are of images whose labels differ"):
+        tb.mean_scores([own, other])
+    with pytest.raises(DataError, match="labels are not those of the train images of digits"):
+        tb.select_by_score(other, digits, share=0.5)
+    of_unknown_images = tb.forgetting_scores(run)
+    for scores in (tb.mean_scores([own, own]), own, of_unknown_images):
+        assert tb.select_by_score(scores, digits, share=0.5).count == 599

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import tombola as tb
-from tombola.errors import NetworkError, RecipeError
+from tombola.errors import NetworkError, RecipeError, TicketError
 from tombola.lab.job import job
 from tombola.lab.lab import Lab
 from tombola.measures.surfaces import filter_normalized, with_row_norms
@@ -141,3 +141,14 @@ def test_what_cannot_be_is_refused(run: tb.Run, three: list[tb.Run], digits: tb.
         tb.loss_slice(run, digits, directions=3)
     with pytest.raises(RecipeError, match="extent is 0"):
         tb.loss_slice(run, digits, extent=0)
+    other = replace(three[2], precision="bfloat16", device="cuda")
+    with pytest.raises(RecipeError, match="no line mixes them"):
+        tb.plane([*three[:2], other], digits, points=3)
+
+
+def test_runs_that_diverged_have_no_surface(three: list[tb.Run], digits: tb.Data) -> None:
+    broken = replace(three[2], weights={name: value * np.nan for name, value in three[2].weights.items()})
+    with pytest.raises(TicketError, match=r"no plane of this run: values of 1.weight are not"):
+        tb.plane([*three[:2], broken], digits, points=3)
+    with pytest.raises(TicketError, match="there is no slice of this run"):
+        tb.loss_slice(broken, digits, points=3)

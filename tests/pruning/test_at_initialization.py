@@ -184,6 +184,9 @@ def test_what_cannot_be_pruned_is_refused(digits: tb.Data) -> None:
     sparse = tb.prune_at_initialization(start, digits, score="random", sparsity=0.5)
     with pytest.raises(TicketError, match="give a dense one"):
         tb.prune_at_initialization(sparse, digits, score="snip", sparsity=0.5)
+    lost = r"score synflow is the same .* so it ranks nothing; of 0\.weight nothing is left"
+    with pytest.raises(TicketError, match=lost):
+        tb.prune_at_initialization(start, digits, score="synflow", sparsity=0.999, scope="layerwise")
     zeros = torch.zeros(9, dtype=torch.int64)
     images = tb.ImageSet(digits.train.images[:9], zeros)
     one_class = replace(digits, train=images, test=images, class_names=("zero",))

@@ -13,6 +13,7 @@ import tombola as tb
 from tombola import seeds
 from tombola.errors import NetworkError, RecipeError, TicketError
 from tombola.networks.frozen_rest import WithFrozenRest, rest_name, state_without_rest
+from tombola.pruning.synaptic_flow import synflow
 
 RECIPE = tb.Recipe(epochs=3, batch_size=32, lr=0.1, momentum=0.9, weight_decay=1e-2)
 
@@ -145,12 +146,23 @@ def test_a_frozen_ticket_is_kept_in_files_and_stores(
     assert (key.network, key.sparsity, dict(key.more)["freeze_pruned"]) == ("convnet", 50.0, True)
 
 
+def test_a_frozen_ticket_is_ranked_by_synflow_as_its_weights_with_the_rest(start: tb.Ticket) -> None:
+    """At first both together are the start, of which the flow is that of the dense network."""
+    ticket = tb.prune(start, fraction=0.5)
+    scores, dense = synflow(tb.freeze_pruned(ticket)), synflow(start)
+    for name, keep in ticket.mask.items():
+        torch.testing.assert_close(scores[f"network.{name}"], dense[name] * keep)
+
+
 def test_what_would_count_a_weight_twice_is_refused(start: tb.Ticket, dense_run: tb.Run) -> None:
     ticket = tb.prune(start, fraction=0.5)
     frozen = tb.freeze_pruned(ticket)
     for control in (tb.permute, tb.randomize, tb.densify):
         with pytest.raises(TicketError, match=r"frozen rest of frozen-rest:convnet .* before freeze_pruned"):
             control(frozen)
+    for act in (lambda t: tb.reinitialize(t, seed=5), tb.shuffle_start, tb.signed_constant, tb.rescale):
+        with pytest.raises(TicketError, match=r"has frozen values beside .* before freeze_pruned"):
+            act(frozen)
     with pytest.raises(RecipeError, match="no choice of weights 'kept'"):
         tb.freeze_pruned(ticket, zero="kept")  # type: ignore[arg-type]
     with pytest.raises(RecipeError, match="zero is 'all'; it goes with trained="):

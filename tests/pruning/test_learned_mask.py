@@ -391,6 +391,10 @@ def test_a_drawn_mask_that_leaves_nothing_of_a_layer_is_told(plain: tb.Data) -> 
 
 def test_scores_that_diverged_rank_lowest_and_are_told(digits: tb.Data, start: tb.Ticket) -> None:
     recipe = tb.Recipe(epochs=2, batch_size=400, lr=1e30, weight_decay=0.5)
-    ticket = tb.edge_popup(start, digits, recipe, sparsity=0.5)
+    with pytest.warns(UserWarning, match=r"mask diverged: 8,\d+ of 8,456 scores are not finite"):
+        ticket = tb.edge_popup(start, digits, recipe, sparsity=0.5)
     assert ticket.nonfinite > 0
     assert ticket.kept == start.total // 2
+    for accuracy in (tb.edge_popup_accuracy, tb.supermask_accuracy):
+        with pytest.raises(TicketError, match=r"mask diverged: scores of 0\.weight are not all finite"):
+            accuracy(start, digits, recipe)

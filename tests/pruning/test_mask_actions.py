@@ -1,5 +1,7 @@
 """Mask actions against numpy: what moves, what stays, and by how much weights are scaled."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -85,6 +87,8 @@ def test_what_has_no_values_to_act_on_is_refused(ticket: tb.Ticket, tmp_path: ob
     for density in (0.0, 1.5):
         with pytest.raises(RecipeError, match="must be above 0 and at most 1"):
             tb.rescale(ticket, density=density)
+    with pytest.raises(RecipeError, match="exponent is nan; it must be finite"):
+        tb.rescale(ticket, exponent=math.nan)
     nothing = {
         name: torch.zeros_like(keep) if name == "3.weight" else keep for name, keep in ticket.mask.items()
     }

@@ -218,6 +218,12 @@ def test_equal_rates_prune_as_none_and_the_longest_name_counts(digits: tb.Data) 
         ticket, scope="layerwise", rates={"groups": 1e-6, "groups.1.0.weight": 1, "linear": 1e-6}
     )
     assert [int((~keep).sum()) for keep in apart.mask.values()] == [0, 10_040, 0]
+    # However small, they are rates in proportion; and 4 in 100 are more than the other layers have.
+    tiny = tb.prune(ticket, scope="layerwise", rates={"groups": 1e-9, "linear": 1e-9})
+    assert all(torch.equal(keep, plain.mask[name]) for name, keep in tiny.mask.items())
+    most = tb.prune(ticket, fraction=0.96, scope="layerwise", rates={"groups.0": 1e-9, "linear": 1e-9})
+    assert int(most.mask["groups.1.0.weight"].sum()) == 0
+    assert most.kept == 2008
     # More than a layer has goes to the others.
     full = tb.prune(ticket, fraction=0.9, scope="layerwise", rates={"linear.weight": 1000})
     assert int(full.mask["linear.weight"].sum()) == 0

@@ -5,11 +5,13 @@ So a measure that a user adds is a command with no other edit.
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import inspect
+import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import tyro
 
@@ -116,6 +118,9 @@ def _on_the_line(hint: Any) -> Any:
         return one | None if optional else one
     if Data in kinds or str in kinds:
         return str | None if optional else str
+    pairs = [kind for kind in kinds if get_origin(kind) is collections.abc.Sequence]
+    if len(kinds) > 1 and pairs:  # or a mapping, such as rates by name
+        return types.GenericAlias(tuple, (*get_args(pairs[0]), ...))
     text = str(hint)
     return None if "torch." in text or "Callable" in text else hint
 
@@ -123,13 +128,14 @@ def _on_the_line(hint: Any) -> Any:
 def _kinds(hint: Any) -> tuple[type, ...]:
     """The results of jobs that a parameter takes, one or several."""
     from tombola.lab.arguments import alternatives, item_hint
+    from tombola.measures.alignment import Alignment
     from tombola.measures.example_scores import ExampleScores
     from tombola.measures.selection import Selection
     from tombola.ticket import Ticket
     from tombola.training.run import Run
     from tombola.training.trunk import Point
 
-    results = (Ticket, Run, ExampleScores, Selection)
+    results = (Ticket, Run, ExampleScores, Selection, Alignment)
     single = tuple(kind for kind in (*results, Point) if kind in alternatives(hint))
     return single or tuple(kind for kind in results if kind in alternatives(item_hint(hint, 0)))
 

@@ -256,7 +256,10 @@ def check_one_network(first: Run, second: Run, what: str) -> None:
     """Raises NetworkError for runs of different networks, of which there is no ``what``."""
     networks = first.ticket.network, second.ticket.network
     if networks[0] != networks[1]:
-        raise NetworkError(f"{what} needs two runs of one network; got {networks[0]} and {networks[1]}")
+        first_one, second_one = (
+            f"{network.written} for {network.inputs} of {network.classes} classes" for network in networks
+        )
+        raise NetworkError(f"{what} needs two runs of one network; got {first_one} and {second_one}")
     shapes = [{name: value.shape for name, value in run.weights.items()} for run in (first, second)]
     if shapes[0] != shapes[1]:  # two factories may share a label, such as <lambda>
         raise NetworkError(

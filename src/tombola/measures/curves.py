@@ -25,6 +25,7 @@ from tombola.errors import RecipeError, unknown
 from tombola.measures.alignment import check_one_network
 from tombola.measures.connectivity import Split, check_line, common_precision
 from tombola.measures.interpolation import recalibrate_batch_norm
+from tombola.measures.predictions import check_finite_weights
 from tombola.measures.repair import has_batch_norm
 from tombola.one_line import OneLine
 from tombola.registry import declare
@@ -155,8 +156,9 @@ def curve(
     Batch-norm statistics are measured anew at every position, ends included, on the unaugmented train split,
     as in a barrier with ``recalibrate=True``. Positions that both masks prune stay 0.
 
-    Raises :class:`~tombola.errors.NetworkError` for runs of different networks or images that do not fit, and
-    :class:`~tombola.errors.RecipeError` for a recipe that cannot train a curve or settings out of range.
+    Raises :class:`~tombola.errors.NetworkError` for runs of different networks or images that do not fit,
+    :class:`~tombola.errors.TicketError` for a run that diverged, and :class:`~tombola.errors.RecipeError` for
+    a recipe that cannot train a curve or settings out of range.
     """
     data = load_data(data)
     check_one_network(first, second, "a curve")
@@ -173,6 +175,8 @@ def curve(
     draws = check_trainable(network, data, recipe, 0)
     where = resolve_device(device)
     precision = common_precision(first, second, where)
+    for end in (first, second):
+        check_finite_weights(end, "curve")
     watch = watch or Watch()
     images = data.train if split == "train" else data.test
     with repeatable(where):

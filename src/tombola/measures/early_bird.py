@@ -42,7 +42,7 @@ class EarlyBird:
     """When the masks of a training settle, and how far they are apart until then.
 
     epoch: after which the ticket is drawn: the newest mask is nearer than the threshold to each of the others
-        in the window. None if that never comes.
+        in the window. None if that never comes, as in fewer epochs than the window has masks.
     corrected_epoch: the same by distances relative to chance.
     distances: after each epoch from the second on, the largest distance of its mask to those before it in the
         window: the share of entries that differ, 0 to 1.
@@ -104,7 +104,8 @@ def early_bird(
     (2020), "Drawing early-bird tickets".
 
     Raises :class:`~tombola.errors.NetworkError` for channels of a network without batch norm,
-    :class:`~tombola.errors.RecipeError` for settings out of range, and what ``train`` raises.
+    :class:`~tombola.errors.RecipeError` for settings out of range, :class:`~tombola.errors.TicketError` for a
+    training that diverges, whose masks would be equal, and what ``train`` raises.
     """
     data = load_data(data)
     budget, _ = place_of(recipe.epochs, steps_of_epoch(len(data.train), recipe.batch_size))
@@ -149,7 +150,7 @@ class _MaskWatch(Watch):
     def __init__(
         self,
         watch: Watch,
-        mask_of: Callable[[State], Kept],
+        mask_of: Callable[[State], Kept | None],
         settings: Mapping[str, Any],
         start: Ticket,
         window: int,
@@ -185,14 +186,18 @@ class _MaskWatch(Watch):
             checkpoint = snapshot()
             if checkpoint.description["epoch"] == self._first + 1:  # a training that did not resume
                 self._masks, self.distances = [], []
-            self._take(checkpoint.tensors)
+            self._take(checkpoint.tensors, checkpoint.description["epoch"])
         self._watch.advanced(lambda: self._with_masks(snapshot()), epoch_end=epoch_end)
 
     def finished_epoch(self, row: Epoch, epochs: float) -> None:
         self._watch.finished_epoch(row, epochs)
 
-    def _take(self, tensors: Mapping[str, Tensor]) -> None:
+    def _take(self, tensors: Mapping[str, Tensor], epoch: int) -> None:
         mask = self._mask_of({name.removeprefix("weights."): value for name, value in tensors.items()})
+        if mask is None:
+            raise TicketError(
+                f"the training diverged in epoch {epoch}, so there is no mask to look at; take a lower rate"
+            )
         if self._masks:
             self.distances.append(max(distance(mask, other) for other in self._masks))
         self._masks = [*self._masks, mask][-self._others :]
@@ -214,11 +219,10 @@ def distance(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> flo
     return float(np.mean(first != second))
 
 
-def _mask(state: State, ranked: Mask, kept: int) -> Kept:
-    """The flat mask of the largest absolute values among the ranked ones; what is not finite ranks lowest."""
-    values = torch.cat([state[name][entries] for name, entries in ranked.items()]).abs().numpy()
-    scores = np.where(np.isfinite(values), values, -1)
-    return keep_highest(scores, np.ones(len(scores), dtype=bool), kept)
+def _mask(state: State, ranked: Mask, kept: int) -> Kept | None:
+    """The flat mask of the largest absolute values among the ranked ones; None where some are not finite."""
+    scores = torch.cat([state[name][entries] for name, entries in ranked.items()]).abs().numpy()
+    return keep_highest(scores, np.ones(len(scores), dtype=bool), kept) if np.isfinite(scores).all() else None
 
 
 def _scales(start: Ticket) -> dict[str, Tensor]:

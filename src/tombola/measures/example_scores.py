@@ -19,6 +19,7 @@ from tombola.cost import Cost, Outline, Size
 from tombola.data.imageset import DataLike
 from tombola.data.load import load_data
 from tombola.errors import RecipeError, TicketError, unknown
+from tombola.files import checksum
 from tombola.measures.gradient_norms import Layers, gradient_norms
 from tombola.measures.parts import Split
 from tombola.measures.predictions import logits_of, pass_cost
@@ -41,12 +42,15 @@ class ExampleScores(OneLine):
         and NaN where nothing is known of an image, as by :func:`~tombola.memorization`.
     hard: which end is that of hard images, ``"high"`` or ``"low"``.
     runs: how many runs they are the mean of.
+    labels_checksum: SHA-256 over the labels of the images, by which scores of other images are told apart;
+        None where they are not known, as by :func:`~tombola.forgetting_scores`.
     """
 
     score: str
     values: Tensor
     hard: End = "high"
     runs: int = 1
+    labels_checksum: str | None = None
 
     def _in_one_line(self) -> str:
         gaps = f", {self.unknown:,} unknown" if self.unknown else ""
@@ -188,7 +192,13 @@ def example_scores(
     else:
         logits, labels = logits_of(subject, data, what=score, split=split, device=device, watch=watch)
         values = _OF_LOGITS[score](logits, labels)
-    return ExampleScores(score, values, "low" if score in _LOW_IS_HARD else "high")
+    labelled = data.train if split == "train" else data.test
+    return ExampleScores(
+        score,
+        values,
+        "low" if score in _LOW_IS_HARD else "high",
+        labels_checksum=checksum(labelled.labels),
+    )
 
 
 NeverLearned = Literal["infinite", "presentations"]
@@ -225,7 +235,7 @@ def mean_scores(scores: Sequence[ExampleScores]) -> ExampleScores:
     scores: one score of the same images by different runs.
 
     Raises :class:`~tombola.errors.RecipeError` for none, and :class:`~tombola.errors.TicketError` for
-    different scores or numbers of images.
+    different scores, or images of other number or labels.
     """
     if not scores:
         raise RecipeError("no scores to take the mean of; give those of one run or more")
@@ -236,6 +246,11 @@ def mean_scores(scores: Sequence[ExampleScores]) -> ExampleScores:
             f"scores are {', '.join(names)} of {', '.join(map(str, counts))} images; a mean is of one score "
             "of the same images"
         )
+    checksums = sorted({one.labels_checksum for one in scores if one.labels_checksum is not None})
+    if len(checksums) > 1:
+        raise TicketError(
+            "scores are of images whose labels differ; a mean is of one score of the same images"
+        )
     runs = sum(one.runs for one in scores)
     total = torch.stack([one.runs * one.values for one in scores]).sum(0)
-    return ExampleScores(names[0], total / runs, scores[0].hard, runs)
+    return ExampleScores(names[0], total / runs, scores[0].hard, runs, checksums[0] if checksums else None)

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from tombola.cost import Cost, Outline, Size, forward
 from tombola.data.imageset import Data, DataLike
 from tombola.data.load import load_data
-from tombola.errors import RecipeError
+from tombola.errors import RecipeError, TicketError
 from tombola.measures.statistics import mean
 from tombola.measures.untrained import Untrained
 from tombola.pruning.learned_mask import learned_edge_popup, learned_supermask, mask_from, popped_up
@@ -74,11 +75,11 @@ def edge_popup_accuracy(
 ) -> Untrained:
     """Test accuracy and loss of the untrained network under the mask that :func:`tombola.edge_popup` learns.
 
-    The arguments and errors are as there.
+    The arguments and errors are as there; a learning that diverged is refused, too.
     """
     data = load_data(data)
     state = learned_edge_popup(start, data, recipe, sparsity, noise, device, mode, watch)
-    mask = popped_up(scores_of(state, start), sparsity)
+    mask = popped_up(_finite_scores(state, start), sparsity)
     return _accuracy_of(start, data, recipe, state, device, mode)(mask, False)
 
 
@@ -98,20 +99,31 @@ def supermask_accuracy(
     """Accuracy under masks drawn from the probabilities that :func:`tombola.supermask` learns.
 
     draws: how many masks; the paper has ten. They are those of ``supermask(..., draw=0)`` and so on.
-    The other arguments and errors are as there. With ``dynamic_scaling`` each mask's layers are scaled by
-    their own number of weights.
+    The other arguments and errors are as there; a learning that diverged is refused, too. With
+    ``dynamic_scaling`` each mask's layers are scaled by their own number of weights.
     """
     data = load_data(data)
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
         raise RecipeError(f"draws is {draws!r}; it must be a whole number, at least 1")
     state = learned_supermask(start, data, recipe, dynamic_scaling, noise, device, mode, watch)
-    scores = scores_of(state, start)
+    scores = _finite_scores(state, start)
     accuracy_of = _accuracy_of(start, data, recipe, state, device, mode)
     masks = [mask_from(scores, noise, draw) for draw in range(draws)]
     accuracies = tuple(accuracy_of(mask, dynamic_scaling).accuracy for mask in masks)
     likeliest = accuracy_of(mask_from(scores, noise, None), dynamic_scaling).accuracy
     kept = sum(int(keep.sum()) for mask in masks for keep in mask.values())
     return SupermaskAccuracy(mean(accuracies), accuracies, likeliest, kept / (draws * start.total))
+
+
+def _finite_scores(state: State, start: Ticket) -> dict[str, Tensor]:
+    """The learned scores; TicketError where the learning of the mask diverged."""
+    scores = scores_of(state, start)
+    for name, values in scores.items():
+        if not bool(values.isfinite().all()):
+            raise TicketError(
+                f"the learning of the mask diverged: scores of {name} are not all finite; take a lower rate"
+            )
+    return scores
 
 
 def _accuracy_of(

@@ -15,6 +15,7 @@ from tombola.cost import Cost, Outline, Size, forward
 from tombola.data.imageset import DataLike
 from tombola.data.load import load_data
 from tombola.errors import RecipeError, TicketError
+from tombola.files import checksum
 from tombola.measures.example_scores import ExampleScores
 from tombola.measures.predictions import logits_of
 from tombola.measures.selection import Selection, members_of, random_selection
@@ -76,7 +77,9 @@ def memorization(
     for run in runs:
         logits, labels = logits_of(run, data, what="memorization", device=device, watch=watch)
         right.append(logits.argmax(1) == labels)
-    return ExampleScores("memorization", memorization_of(torch.stack(right), members), runs=len(runs))
+    values = memorization_of(torch.stack(right), members)
+    digest = checksum(data.train.labels)
+    return ExampleScores("memorization", values, runs=len(runs), labels_checksum=digest)
 
 
 def memorization_of(right: Tensor, members: Tensor) -> Tensor:

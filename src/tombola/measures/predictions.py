@@ -78,6 +78,13 @@ def check_trained(subject: Ticket | Run, what: str) -> None:
         )
 
 
+def check_finite_weights(run: Run, what: str) -> None:
+    """Raises TicketError for a run that diverged or has weights that are not finite, before work is done."""
+    check_trained(run, what)
+    for name, values in run.weights.items():
+        check_finite(values, what, f"values of {name}", run)
+
+
 def check_finite(values: Tensor, what: str, name: str, subject: Ticket | Run) -> None:
     """Raises TicketError where not all of some values are finite numbers; ``name`` says what they are."""
     if not bool(values.isfinite().all()):

@@ -19,6 +19,7 @@ from tombola.data.imageset import Data, DataLike
 from tombola.data.load import load_data
 from tombola.data.subsets import class_counts, rounded_half_up, take
 from tombola.errors import DataError, unknown
+from tombola.files import checksum
 from tombola.measures.example_scores import ExampleScores
 from tombola.one_line import OneLine
 from tombola.registry import declare
@@ -90,7 +91,8 @@ def select_by_score(
     seed: number of the draw among images of equal scores.
 
     Raises :class:`~tombola.errors.DataError` for shares out of range, for a class that would be left without
-    an image where balanced, for scores of another number of images, and for unknown (NaN) scores.
+    an image where balanced, for scores of images of another number or other labels, and for unknown (NaN)
+    scores.
     """
     data = load_data(data)
     if keep not in get_args(Keep):
@@ -99,6 +101,11 @@ def select_by_score(
         raise DataError(
             f"the scores are of {len(scores.values):,} images, but {data.name} has {len(data.train):,} train "
             "images; give scores of these"
+        )
+    if scores.labels_checksum not in (None, checksum(data.train.labels)):
+        raise DataError(
+            f"the scores are of images whose labels are not those of the train images of {data.name}; give "
+            "scores of these"
         )
     if scores.unknown:
         raise DataError(

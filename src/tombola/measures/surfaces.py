@@ -22,6 +22,7 @@ from tombola.errors import RecipeError
 from tombola.measures.alignment import check_one_network
 from tombola.measures.connectivity import Split, check_line, common_precision
 from tombola.measures.interpolation import recalibrate_batch_norm
+from tombola.measures.predictions import check_finite_weights
 from tombola.measures.repair import has_batch_norm
 from tombola.networks.network import Network
 from tombola.one_line import OneLine
@@ -111,8 +112,9 @@ def plane(
     Coordinates are distances in all parameters. Batch-norm statistics are measured anew at every position on
     the unaugmented train split. Positions that all three masks prune are 0 everywhere.
 
-    Raises :class:`~tombola.errors.NetworkError` for runs of different networks or images that do not fit, and
-    :class:`~tombola.errors.RecipeError` for runs that span no plane and settings out of range.
+    Raises :class:`~tombola.errors.NetworkError` for runs of different networks or images that do not fit,
+    :class:`~tombola.errors.TicketError` for a run that diverged, and :class:`~tombola.errors.RecipeError` for
+    runs that span no plane, runs of different precisions and settings out of range.
     """
     data = load_data(data)
     if len(runs) != 3:
@@ -122,6 +124,10 @@ def plane(
     _check_grid(points, points, split)
     if not 0 <= margin <= 10:
         raise RecipeError(f"margin is {margin}; it must be from 0 to 10")
+    where = resolve_device(device)
+    for run in runs:
+        check_finite_weights(run, "plane")
+        precision = common_precision(runs[0], run, where)
     parameters = _parameters(runs[0].ticket.network)
     first, second, third = (run.weights for run in runs)
     base, corner, rise = _triangle(first, second, third, parameters)
@@ -134,7 +140,7 @@ def plane(
         return 1 - of_second - of_third, of_second, of_third
 
     errors, losses = _measured(
-        runs[0].ticket.network, data, split, common_precision(runs[0], runs[1], resolve_device(device)),
+        runs[0].ticket.network, data, split, precision,
         (first, second, third), [[mixture(x, y) for x in horizontal] for y in vertical], True, device, watch,
     )  # fmt: skip
     return Surface(horizontal, vertical, errors, losses, split, ((0.0, 0.0), (base, 0.0), (corner, rise)))
@@ -173,8 +179,9 @@ def loss_slice(
     it along the first axis, a filter or the weights of a unit, gets the norm of that row of the weights.
     Biases and norms do not move.
 
-    Raises :class:`~tombola.errors.NetworkError` for images that do not fit, and
-    :class:`~tombola.errors.RecipeError` for settings out of range.
+    Raises :class:`~tombola.errors.NetworkError` for images that do not fit,
+    :class:`~tombola.errors.TicketError` for a run that diverged, and :class:`~tombola.errors.RecipeError` for
+    settings out of range.
     """
     data = load_data(data)
     if directions not in (1, 2):
@@ -182,6 +189,7 @@ def loss_slice(
     _check_grid(points, points if directions == 2 else 1, split)
     if not 0 < extent < np.inf:
         raise RecipeError(f"extent is {extent}; it must be above 0 and finite")
+    check_finite_weights(run, "slice")
     network = run.ticket.network
     moved = [
         filter_normalized(run.weights, run.ticket.mask, _parameters(network), seed, number)

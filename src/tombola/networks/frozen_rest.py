@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 
 import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
-from tombola.errors import NetworkError
+from tombola.errors import NetworkError, TicketError
 from tombola.networks.network import FROZEN_REST, Factory, Network
 from tombola.networks.prunable import prunable_names
 
 NETWORK = "network."
 """Before the names of the network's own tensors."""
+
+_REST = "rest."
 
 
 class WithFrozenRest(nn.Module):
@@ -36,8 +39,9 @@ class WithFrozenRest(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         if isinstance(inputs, fx.Proxy):
             raise NetworkError("a rest is added to weights in each step, which no trace would see")
+        # Not get_parameter: derivatives put plain tensors in place of parameters.
         weights = {
-            name: self.network.get_parameter(name) + self.rest.get_buffer(_slashed(name))
+            name: attrgetter(name)(self.network) + self.rest.get_buffer(_slashed(name))
             for name in self._names
         }
         outputs: Tensor = functional_call(self.network, weights, (inputs,))
@@ -65,7 +69,7 @@ def has_rest(network: Network) -> bool:
 
 def rest_name(name: str) -> str:
     """The name of the rest of a prunable weight, by the name that the network itself has for it."""
-    return f"rest.{_slashed(name)}"
+    return f"{_REST}{_slashed(name)}"
 
 
 def state_with_rest(state: Mapping[str, Tensor], rests: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -85,6 +89,17 @@ def overlaps(state: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> bool:
     return any(
         not rests[name].is_meta and bool((rests[name].ne(0) & keep).any()) for name, keep in mask.items()
     )
+
+
+def check_nothing_frozen(network: Network, state: Mapping[str, Tensor]) -> None:
+    """Raises TicketError where a rest has values, which other weights would be added to."""
+    if has_rest(network) and any(
+        value.any() for name, value in state.items() if name.startswith(_REST) and not value.is_meta
+    ):
+        raise TicketError(
+            f"{network.name} has frozen values beside its weights, which were those of the start; take "
+            "controls and mask actions before freeze_pruned"
+        )
 
 
 def _slashed(name: str) -> str:

@@ -22,8 +22,8 @@ def follow_units(module: nn.Module, inputs: Tensor) -> UnitRecord:
 
     module: gets hooks, so a copy of the caller's. inputs: a small batch; its values do not matter.
 
-    Raises :class:`~tombola.errors.NetworkError` for an operation whose effect on units is not unit_map, with
-    the module that called it.
+    Raises :class:`~tombola.errors.NetworkError` for an operation whose effect on units is not known, with the
+    module that called it.
     """
     unit_map = UnitMap(module)
     for path, layer in module.named_modules():

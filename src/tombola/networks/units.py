@@ -45,8 +45,7 @@ class UnitRecord:
 
     pieces: by name of the tensor. grouped: by name of the weight of a grouped convolution, the units that
     each group takes and gives, ``(groups, units)`` each. marked: sets of units of which no member may change
-    places with another
-        unit.
+    places with a unit outside.
     """
 
     pieces: dict[str, list[Piece]] = field(default_factory=dict)

@@ -92,16 +92,18 @@ def keep_at_rates(
     counts = [int(kept[name].sum()) for name in scores]
     removed = shared_counts(
         sum(counts) - remaining_count(before, density, fraction),
-        [
-            Fraction(rates[name]).limit_denominator(10**6) * count
-            for name, count in zip(scores, counts, strict=True)
-        ],
+        [_share_of(rates[name]) * count for name, count in zip(scores, counts, strict=True)],
         counts,
     )
     return {
         name: keep_highest(layer, kept[name], count - gone)
         for (name, layer), count, gone in zip(scores.items(), counts, removed, strict=True)
     }
+
+
+def _share_of(rate: float) -> Fraction:
+    """A rate as a fraction of small numbers where there is one, such as 1/10, and never 0."""
+    return Fraction(rate).limit_denominator(10**6) or Fraction(rate)
 
 
 def keep_in_shares(

@@ -17,6 +17,7 @@ import torch
 from tombola import files, seeds
 from tombola.cost import Cost
 from tombola.errors import TicketError
+from tombola.networks.frozen_rest import check_nothing_frozen
 from tombola.pruning.allocation import check_scope
 from tombola.registry import declare
 from tombola.ticket import Mask, Ticket
@@ -71,9 +72,10 @@ def reinitialize(ticket: Ticket, *, seed: int, keep_signs: bool = False) -> Tick
         at the rewinding point. Everything else (biases, batch norm) is new. This is the reinitialisation
         "with signs" of Zhou et al. (2019); their signed constants keep one magnitude a layer instead.
 
-    Raises :class:`~tombola.errors.TicketError` if the new initialisation is the ticket's own start, and with
-    ``keep_signs`` if the ticket does not carry its dense start.
+    Raises :class:`~tombola.errors.TicketError` if the new initialisation is the ticket's own start or its
+    pruned weights are frozen, and with ``keep_signs`` if the ticket does not carry its dense start.
     """
+    check_nothing_frozen(ticket.network, ticket.start)
     state = ticket.network.initialized(seed).state_dict()
     start = {name: value.detach().clone() for name, value in state.items()}
     if files.fingerprint(start) == ticket.start_fingerprint:

@@ -8,6 +8,7 @@ measured as it is (:func:`tombola.untrained`), trained, pruned further and contr
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -83,7 +84,8 @@ def edge_popup(
     device, mode, watch: as for :func:`tombola.train`; a checkpoint resumes to the same bits.
 
     The ticket stands at the round after its start's. Batch norm has the start's running statistics, under
-    which a masked network may be at chance: see ``recalibrate`` of :func:`tombola.untrained`.
+    which a masked network may be at chance: see ``recalibrate`` of :func:`tombola.untrained`. Warns of a
+    learning that diverged.
 
     Raises :class:`~tombola.errors.TicketError` for a start that is sparse already,
     :class:`~tombola.errors.RecipeError` for a sparsity out of range or that leaves nothing of a layer, and
@@ -127,7 +129,7 @@ def supermask(
     device, mode, watch: as for :func:`tombola.train`; a checkpoint resumes to the same bits.
 
     The ticket stands at the round after its start's; for batch norm see :func:`edge_popup`. Warns of layer
-    collapse: a layer none of whose weights is left.
+    collapse, a layer none of whose weights is left, and of a learning that diverged.
 
     Raises :class:`~tombola.errors.TicketError` for a start that is sparse already, and what ``train`` raises.
     """
@@ -223,6 +225,12 @@ def learned_state(
 def _ticket_under(start: Ticket, mask: Mapping[str, Tensor], scores: Mapping[str, Tensor]) -> Ticket:
     """The start under a learned mask, which counts as a pruning also where it keeps everything."""
     nonfinite = sum(int((~values.isfinite()).sum()) for values in scores.values())
+    if nonfinite:
+        warnings.warn(
+            f"the learning of the mask diverged: {nonfinite:,} of {start.total:,} scores are not finite, and "
+            "rank lowest; take a lower rate",
+            stacklevel=3,
+        )
     return replace(start.with_mask(mask), round=start.round + 1, nonfinite=nonfinite)
 
 

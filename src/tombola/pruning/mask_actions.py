@@ -9,6 +9,7 @@ Source: "Deconstructing lottery tickets: zeros, signs, and the supermask".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, get_args
@@ -21,6 +22,7 @@ from tombola.errors import RecipeError, TicketError, unknown
 from tombola.networks.frozen_rest import (
     NETWORK,
     FrozenRestFactory,
+    check_nothing_frozen,
     has_rest,
     rest_name,
     state_with_rest,
@@ -91,12 +93,14 @@ def rescale(ticket: Ticket, *, density: float | None = None, exponent: float = 1
         without the mask; 0.5 keeps their variance instead (Ramanujan et al., 2020: their scaled
         initialisations, of which the fan in is that of the weights that are on).
 
-    Raises :class:`~tombola.errors.RecipeError` for a density out of range, and
+    Raises :class:`~tombola.errors.RecipeError` for a density or exponent out of range, and
     :class:`~tombola.errors.TicketError` for a layer that keeps nothing, or if the ticket does not carry its
     dense start.
     """
     if density is not None and not 0 < density <= 1:
         raise RecipeError(f"density is {density}; it must be above 0 and at most 1")
+    if not math.isfinite(exponent):
+        raise RecipeError(f"exponent is {exponent}; it must be finite, such as 1 or 0.5")
     start = ticket.dense_start()
     if density is None and (collapsed := ticket.collapsed_layers):
         raise TicketError(f"{collapsed[0]} keeps no weight, so that nothing scales it; give density=...")
@@ -120,7 +124,8 @@ def freeze_pruned(ticket: Ticket, *, trained: Run | None = None, zero: Shrunk = 
     taken before freezing.
 
     trained: a run of the mask search, by which ``zero`` tells weights that shrank, of smaller magnitude at
-        its end than in the ticket's start.
+        its end than in the ticket's start. Weights that are 0 throughout the run, because rounds before it
+        pruned them, count as shrunk: give the dense run, or in each round that of a frozen ticket.
     zero: which of them are 0 at the start: ``"none"``; of the ``"pruned"`` ones (their
         freeze_init_zero_mask), or ``"all"`` of them, of which kept ones are trained from 0
         (freeze_init_zero_all).
@@ -171,7 +176,11 @@ def _shrunk(start: State, mask: Mask, trained: Run) -> dict[str, Tensor]:
 
 
 def _from_values(ticket: Ticket, values: Mapping[str, Tensor]) -> Ticket:
-    """The ticket over its dense start with these values of its prunable weights."""
+    """The ticket over its dense start with these values of its prunable weights.
+
+    Raises TicketError for a ticket whose pruned weights are frozen at other values.
+    """
+    check_nothing_frozen(ticket.network, ticket.start)
     start = {**ticket.dense_start(), **values}
     return replace(
         ticket, start=start, start_fingerprint=files.fingerprint(start), complete=True, trained=None

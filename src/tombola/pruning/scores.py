@@ -202,8 +202,11 @@ def check_ranking(declared: str, names: Sequence[str], competitors: Sequence[Val
     declared: as :func:`written_score` returns it. competitors: scores of the weights that are left, by layer.
     """
     lowest, highest, ranked = np.inf, -np.inf, 0
+    lost = ""
     for name, layer in zip(names, competitors, strict=True):
-        if len(layer):
+        if not len(layer):
+            lost = lost or f"; of {name} nothing is left, so that nothing passes through it"
+        else:
             # NaN is the smallest and the largest of any numbers that it stands among.
             low, high = layer.min(), layer.max()
             if np.isnan(low):
@@ -211,7 +214,9 @@ def check_ranking(declared: str, names: Sequence[str], competitors: Sequence[Val
             lowest, highest, ranked = min(lowest, low), max(highest, high), ranked + len(layer)
     # Equal magnitudes have always gone by position; of two equal scores either may well be the right one.
     if declared != DEFAULT and ranked > 2 and lowest == highest:
-        raise TicketError(f"score {declared} is the same for all weights that are left, so it ranks nothing")
+        raise TicketError(
+            f"score {declared} is the same for all weights that are left, so it ranks nothing{lost}"
+        )
 
 
 def _other_sign_first(
