@@ -1,6 +1,6 @@
 """Keys of an experiment's rounds: in what its configurations differ, and what of them is not as usual.
 
-The table reads the same fields off the description of a single job (:mod:`tombola.lab.lineage`), so that a
+The table reads the same fields off the description of a single job (:mod:`tombola.lab.lineages`), so that a
 number has one key, whether an experiment or its jobs are asked.
 """
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tombola.errors import JobError, StoreError, unknown
-from tombola.lab.lineage import Lineages
+from tombola.lab.lineages import Lineages
 from tombola.lab.measurement import Measurement, measurement_of
 from tombola.lab.store import Store
 from tombola.table.key import Scalar

@@ -19,7 +19,7 @@ from rich.tree import Tree
 
 from tombola.errors import JobError, StoreError
 from tombola.lab.description import parents
-from tombola.lab.lineage import Lineages
+from tombola.lab.lineages import Lineages
 from tombola.lab.listing import brief, dim_line, job_row
 from tombola.lab.measurement import measurement_of
 from tombola.lab.store import TICKET_KIND, Store

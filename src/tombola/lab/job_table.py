@@ -1,7 +1,7 @@
 """The numbers of single jobs as rows of the table: keys read off their descriptions.
 
 An experiment knows the keys of its numbers; of a job that is asked for by itself, or found in a store, only
-its description tells what it measured on what (:mod:`tombola.lab.lineage`). See docs/table.md.
+its description tells what it measured on what (:mod:`tombola.lab.lineages`). See docs/table.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tombola.errors import JobError, StoreError, reason
 from tombola.lab.arguments import alternatives
 from tombola.lab.item import Results
 from tombola.lab.job import Job, described_function
-from tombola.lab.lineage import Lineages
+from tombola.lab.lineages import Lineages
 from tombola.lab.measurement import Measurement, measurement_of
 from tombola.lab.results import numbers_of
 from tombola.lab.store import NUMBERS

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tombola.lab.call_values import relative, scalar, whole
-from tombola.lab.lineage import Kind, Lineage, Lineages
+from tombola.lab.lineage import Kind, Lineage
+from tombola.lab.lineages import Lineages
 from tombola.seeds import NOISES
 from tombola.table.key import Scalar
 
