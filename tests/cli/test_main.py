@@ -40,7 +40,7 @@ sys.argv = ["tombola", *sys.argv[1:]]
 try:
     main()
 finally:
-    loaded = {"torch", "distributed", "datasets", "pandas", "matplotlib"} & set(sys.modules)
+    loaded = {"torch", "distributed", "datasets", "pandas", "sklearn", "matplotlib"} & set(sys.modules)
     print("loaded:", sorted(loaded))
 """
     for arguments, words in (

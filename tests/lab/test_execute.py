@@ -434,6 +434,7 @@ RESUMABLE = (0, 5, 10)  # steps of an epoch before which there is a checkpoint i
 # training, or in which of its writings of a checkpoint and how far into it, the forked process kills itself.
 KILLED = """
 import json, os, signal, sys
+import sklearn.datasets
 import tombola as tb
 from tombola.lab.execute import Settings
 from tombola.training.checkpoint import Checkpoints

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -60,13 +59,13 @@ def load_data(source: str | os.PathLike[str] | Data) -> Data:
 
 
 def digits() -> Data:
-    """The digits of UCI's test set, uint8 ``(N, 1, 8, 8)``, in a fixed stratified split of 1,198 and 599.
+    """The digits of scikit-learn, uint8 ``(N, 1, 8, 8)``, in a fixed stratified split of 1,198 and 599."""
+    # Imported here, because scikit-learn takes longer to import than all of tombola's data code.
+    from sklearn.datasets import load_digits
 
-    Whose they are and under which licence stands beside them, in ``digits.txt``.
-    """
-    with np.load(Path(__file__).with_name("digits.npz")) as arrays:
-        grey, labels = arrays["images"], torch.from_numpy(arrays["labels"].astype(np.int64))
-    images = torch.from_numpy(np.rint(grey * (255 / 16)).astype(np.uint8))[:, None]
+    table = load_digits()
+    images = torch.from_numpy(np.rint(table.images * (255 / 16)).astype(np.uint8))[:, None]
+    labels = torch.from_numpy(table.target.astype(np.int64))
     train, test = (ImageSet(images[part], labels[part]) for part in stratified_split(labels, 1 / 3))
     names = tuple(str(digit) for digit in range(10))
     return Data("digits", train, test, class_names=names, mirrored=False, source="digits")
