@@ -265,10 +265,10 @@ class PaperJobs:
         """Linear probes after every block of an untrained ticket; ``changes`` in their recipe."""
 
         def make() -> Job:
-            subject, recipe = self.subject(pair), replace(self._head_recipe(), **changes)
+            subject = self.subject(pair)
             return job(
-                probe, ticket, subject.data, recipe=recipe, blocks=subject.probed, head=subject.head,
-                seed=number,
+                probe, ticket, subject.data, recipe=self._head_recipe(**changes), blocks=subject.probed,
+                head=subject.head, seed=number,
             )  # fmt: skip
 
         return self._once(("probe", ticket.name, number, *changes.items()), make)
@@ -284,8 +284,12 @@ class PaperJobs:
 
         return self._once(("transfer", body.name, target, number), make)
 
-    def _head_recipe(self) -> Recipe:
-        return self._once("head recipe", lambda: replace(HEAD_RECIPE, epochs=self.scale.head_epochs))
+    def _head_recipe(self, **changes: Any) -> Recipe:
+        # One object for all its jobs: a recipe is written down once each.
+        return self._once(
+            ("head recipe", *changes.items()),
+            lambda: replace(HEAD_RECIPE, **({"epochs": self.scale.head_epochs} | changes)),
+        )
 
     def retrained(self, pair: Pair, target: str, number: int) -> Job:
         """The network of a pair trained from scratch on a target."""
