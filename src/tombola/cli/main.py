@@ -98,11 +98,10 @@ def _run(arguments: list[str], debug: bool) -> None:
                 )
             else:
                 tyro.extras.subcommand_cli_from_dict(
-                    COMMANDS,
+                    {name: _listed(command) for name, command in COMMANDS.items()},
                     prog="tombola",
                     description="The laboratory for lottery tickets and SGD noise. --debug shows tracebacks.",
                     args=joined(arguments),
-                    registry=OPTIONAL,
                 )
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -115,6 +114,16 @@ def _run(arguments: list[str], debug: bool) -> None:
         sys.exit(1)
     except (TombolaError, OSError) as error:
         _leave(" ".join(str(error).split()), 2, debug)
+
+
+def _listed(command: Callable[..., Any]) -> Callable[[], None]:
+    """A command without options, for the list of all: no command was named, so none is called."""
+
+    def listed() -> None:
+        raise AssertionError(command)
+
+    listed.__doc__ = command.__doc__
+    return listed
 
 
 def _reader_is_gone() -> bool:
