@@ -88,21 +88,13 @@ def _run(arguments: list[str], debug: bool) -> None:
         if arguments[:1] in (["verify"], ["table"]):
             split_imports(arguments)  # refuses an --import without a file, and names the remedy
         with stops_end_here():
-            if arguments and arguments[0] in COMMANDS:
-                # Of this command alone: the options of all take a quarter of a second to build.
-                tyro.cli(
-                    COMMANDS[arguments[0]],
-                    prog=f"tombola {arguments[0]}",
-                    args=joined(arguments)[1:],
-                    registry=OPTIONAL,
-                )
-            else:
-                tyro.extras.subcommand_cli_from_dict(
-                    {name: _listed(command) for name, command in COMMANDS.items()},
-                    prog="tombola",
-                    description="The laboratory for lottery tickets and SGD noise. --debug shows tracebacks.",
-                    args=joined(arguments),
-                )
+            tyro.extras.subcommand_cli_from_dict(
+                COMMANDS,
+                prog="tombola",
+                description="The laboratory for lottery tickets and SGD noise. --debug shows tracebacks.",
+                args=joined(arguments),
+                registry=OPTIONAL,
+            )
         sys.stdout.flush()
     except KeyboardInterrupt:
         _leave("interrupted; the same command continues where it was", 130, debug)
@@ -114,16 +106,6 @@ def _run(arguments: list[str], debug: bool) -> None:
         sys.exit(1)
     except (TombolaError, OSError) as error:
         _leave(" ".join(str(error).split()), 2, debug)
-
-
-def _listed(command: Callable[..., Any]) -> Callable[[], None]:
-    """A command without options, for the list of all: no command was named, so none is called."""
-
-    def listed() -> None:
-        raise AssertionError(command)
-
-    listed.__doc__ = command.__doc__
-    return listed
 
 
 def _reader_is_gone() -> bool:
