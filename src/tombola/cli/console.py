@@ -33,6 +33,14 @@ class InertConsole(Console):
             yield segment if control else Segment(printable_lines(text), style)
 
 
+def table_console(width: int = 200) -> InertConsole:
+    """A console for tables; where there is no terminal, as in a file, lines have so many columns of room."""
+    console = InertConsole()
+    if not console.is_terminal:
+        console.width = width
+    return console
+
+
 def say(console: Console, line: str) -> None:
     """Print a line as it is: no path is broken, no bracket is markup, no number coloured, nothing obeyed."""
     console.print(printable(line), markup=False, emoji=False, highlight=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from tombola.cli.arguments import Store
-from tombola.cli.console import InertConsole, write_out
+from tombola.cli.console import InertConsole, table_console, write_out
 
 AsJson = Annotated[bool, tyro.conf.arg(name="json", help="As JSON.")]
 
@@ -51,10 +51,7 @@ def ls(
     if as_json:
         _write_json(shown.to_json())
         return
-    console = InertConsole()
-    if not console.is_terminal:
-        console.width = 200  # a file has room
-    console.print(shown, crop=False)
+    table_console().print(shown, crop=False)
 
 
 def show(
@@ -89,10 +86,7 @@ def diff(
     if as_json:
         _write_json(shown.to_json())
         return
-    console = InertConsole()
-    if not console.is_terminal:
-        console.width = 200  # a file has room
-    console.print(shown, crop=False)
+    table_console().print(shown, crop=False)
 
 
 def _write_json(value: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from tombola.cli.arguments import Numbers
-from tombola.cli.console import InertConsole, check_writable, say
+from tombola.cli.console import InertConsole, check_writable, say, table_console
 from tombola.cli.scales import existing_store
 from tombola.cli.stop import raise_left
 from tombola.errors import ExperimentError
@@ -142,9 +142,7 @@ def print_tables(lab: Lab, experiments: Sequence[Bound]) -> None:
     """The numbers of each experiment in the terminal, a table a metric."""
     from tombola.report.terminal import grid_table
 
-    console = InertConsole()
-    if not console.is_terminal:
-        console.width = 200  # a file has room
+    console = table_console()
     results = lab.results()
     for experiment in experiments:
         for exhibit in experiment.exhibits(results):

@@ -10,7 +10,7 @@ import tyro
 
 from tombola.cli.arguments import Names, Numbers, Scale, ScaleNumbers, Store
 from tombola.cli.collector import nothing_collected
-from tombola.cli.console import InertConsole, check_writable, many_studies, say
+from tombola.cli.console import InertConsole, check_writable, many_studies, say, table_console
 from tombola.cli.own import own_paths, report_own
 from tombola.cli.scales import shown_scale
 from tombola.errors import ExperimentError
@@ -100,9 +100,7 @@ def claims(
     lab = _looking_lab(store)
     work = PaperJobs(shown_scale(scale, numbers, lab.store))
     fitting, _ = bind(STUDIES, work)
-    console = InertConsole()
-    if not console.is_terminal:
-        console.width = 160  # a file has room
+    console = table_console(160)
     cells = longest(collect(lab, fitting).cells())
     printed = printed_cells()
     paper, ours = ([*judge_all(of), *judge_questions(of)] for of in (printed, cells))

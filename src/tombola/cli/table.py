@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from tombola.cli.arguments import Imports, Numbers, Scale, ScaleNumbers, Store
-from tombola.cli.console import InertConsole, say, write_out
+from tombola.cli.console import InertConsole, say, table_console, write_out
 from tombola.cli.imports import import_files
 from tombola.errors import ExperimentError, unknown
 
@@ -125,6 +125,5 @@ def _write(shown: Table, csv: Path | None, form: str) -> None:
     elif form:
         text = shown.json() if form == "json" else shown.markdown()
     else:
-        width = console.width if console.is_terminal else 200  # a file has room
-        text = "\n".join(number_lines(shown, width)) + "\n"
+        text = "\n".join(number_lines(shown, table_console().width)) + "\n"
     write_out(text)

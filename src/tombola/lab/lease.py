@@ -166,6 +166,12 @@ def holder(folder: Path) -> dict[str, Any] | None:
         return None
 
 
+def holder_text(folder: Path) -> str:
+    """The process in the lease on a workplace in words: "process 123 on host"."""
+    owner = holder(folder) or {}
+    return f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
+
+
 def _create(path: Path, owner: dict[str, Any]) -> bool:
     """Creates a lease file exclusively and in one step; False if there is one already."""
     written = path.with_name(f".lease.{owner['lease']}")

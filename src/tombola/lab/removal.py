@@ -70,9 +70,7 @@ def remove_job(store: Store, name: str) -> None:
     workplace = store.workplace(name)
     lease = leases.acquire(workplace)
     if lease is None:
-        owner = leases.holder(workplace) or {}
-        held = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
-        raise JobError(f"{held} is working on job {name[:12]}; stop it first")
+        raise JobError(f"{leases.holder_text(workplace)} is working on job {name[:12]}; stop it first")
     aside = store.root / "work" / f".removed.{uuid.uuid4().hex[:8]}"
     try:
         with suppress(FileNotFoundError):

@@ -14,7 +14,7 @@ from typing import Literal
 
 from tombola.errors import OddFile
 from tombola.lab.description import is_fingerprint
-from tombola.lab.lease import free, holder
+from tombola.lab.lease import free, holder_text
 from tombola.lab.store import Store
 from tombola.lab.training_progress import TrainingProgress, trainings_in_progress
 from tombola.untrusted import printable, read_regular
@@ -60,8 +60,7 @@ def unfinished_jobs(store: Store) -> Iterator[UnfinishedJob]:
 
 def _running(workplace: Path, training: TrainingProgress | None) -> str:
     """How far a job is, and which process holds it."""
-    owner = holder(workplace) or {}
-    held = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
+    held = holder_text(workplace)
     if training is None:
         return printable(held)
     left = timedelta(seconds=round(training.left))
