@@ -6,6 +6,7 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -16,6 +17,7 @@ from torch import Tensor
 
 import tombola as tb
 from tombola import registry
+from tombola.training.checkpoint import Checkpoint, Checkpoints
 
 # No deadline: a slow machine is no bug. The same examples every time: a failure seen once is seen again.
 hypothesis.settings.register_profile("tombola", deadline=None, derandomize=True, max_examples=50)
@@ -163,3 +165,30 @@ def damaged() -> Callable[[st.DataObject, bytes], bytes]:
         return bytes(whole)
 
     return damage
+
+
+class Interrupting(Checkpoints):
+    """Keeps a checkpoint at every opportunity and stops the training at one of them.
+
+    left: opportunities until then. kept: whether the checkpoint of the last one is still written.
+    """
+
+    class Interrupted(Exception):
+        """Raised at that opportunity."""
+
+    def __init__(self, folder: Path, left: int, *, kept: bool = True) -> None:
+        super().__init__(folder, every=0)
+        self.left, self._kept = left, kept
+
+    def advanced(self, snapshot: Callable[[], Checkpoint], *, epoch_end: bool) -> None:
+        self.left -= 1
+        if self.left > 0 or self._kept:
+            super().advanced(snapshot, epoch_end=epoch_end)
+        if self.left == 0:
+            raise self.Interrupted
+
+
+@pytest.fixture(scope="session")
+def interrupting() -> type[Interrupting]:
+    """Checkpoints that interrupt a training; test files cannot import from here."""
+    return Interrupting

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,35 +117,22 @@ def test_of_a_sparse_ticket_the_weights_that_it_keeps_are_ranked(
     assert found.distances == pytest.approx([np.mean(masks[0] != masks[1])])
 
 
-class Interrupted(Exception):
-    pass
-
-
-class Interrupting(Checkpoints):
-    """Keeps every checkpoint, and stops after one of them."""
-
-    def __init__(self, folder: Path, after: int) -> None:
-        super().__init__(folder, every=0)
-        self._left = after
-
-    def advanced(self, snapshot: Callable[[], Checkpoint], *, epoch_end: bool) -> None:
-        super().advanced(snapshot, epoch_end=epoch_end)
-        self._left -= 1
-        if not self._left:
-            raise Interrupted
-
-
 @pytest.mark.parametrize("after", [2, 10])
 def test_an_interrupted_look_goes_on_with_its_masks(
-    start: tb.Ticket, digits: tb.Data, long_recipe: tb.Recipe, tmp_path: Path, after: int
+    start: tb.Ticket,
+    digits: tb.Data,
+    long_recipe: tb.Recipe,
+    tmp_path: Path,
+    after: int,
+    interrupting: type[Any],
 ) -> None:
     recipe = replace(long_recipe, epochs=4)
 
     def look(watch: Watch | None, fraction: float = 0.5) -> tb.EarlyBird:
         return tb.early_bird(start, digits, recipe, fraction=fraction, window=3, watch=watch)
 
-    with pytest.raises(Interrupted):
-        look(Interrupting(tmp_path, after))
+    with pytest.raises(interrupting.Interrupted):
+        look(interrupting(tmp_path, after))
     assert look(Checkpoints(tmp_path, every=1000)) == look(None)
     if after == 10:  # another share of the same training has other masks, and begins anew
         assert look(Checkpoints(tmp_path, every=1000), fraction=0.7) == look(None, fraction=0.7)

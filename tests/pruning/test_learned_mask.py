@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -254,32 +255,19 @@ def test_learned_masks_repeat_and_have_the_noise_of_their_number(
     assert len({ticket.fingerprint for ticket in masks}) == 3
 
 
-class Interrupted(Exception):
-    pass
-
-
-class Interrupting(Checkpoints):
-    """Keeps every checkpoint, and stops after one of them."""
-
-    def __init__(self, folder: Path, after: int) -> None:
-        super().__init__(folder, every=0)
-        self._left = after
-
-    def advanced(self, snapshot: Callable[[], Checkpoint], *, epoch_end: bool) -> None:
-        super().advanced(snapshot, epoch_end=epoch_end)
-        self._left -= 1
-        if not self._left:
-            raise Interrupted
-
-
 @pytest.mark.parametrize("after", [1, 4])
 @pytest.mark.parametrize("learn", [tb.edge_popup, tb.supermask])
 def test_an_interrupted_learning_goes_on_to_the_same_bits(
-    learn: Callable[..., tb.Ticket], after: int, digits: tb.Data, start: tb.Ticket, tmp_path: Path
+    learn: Callable[..., tb.Ticket],
+    after: int,
+    digits: tb.Data,
+    start: tb.Ticket,
+    tmp_path: Path,
+    interrupting: type[Any],
 ) -> None:
     recipe = tb.Recipe(epochs=2, batch_size=100, lr=5.0)
-    with pytest.raises(Interrupted):
-        learn(start, digits, recipe, watch=Interrupting(tmp_path, after))
+    with pytest.raises(interrupting.Interrupted):
+        learn(start, digits, recipe, watch=interrupting(tmp_path, after))
     resumed: list[Checkpoint | None] = []
 
     class Recording(Checkpoints):
@@ -294,7 +282,7 @@ def test_an_interrupted_learning_goes_on_to_the_same_bits(
 
 
 def test_a_checkpoint_is_of_the_source_of_the_network_within(
-    plain: tb.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain: tb.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupting: type[Any]
 ) -> None:
     """An edit of it meanwhile is another training, also under masks and with a frozen rest."""
     monkeypatch.setattr(networks._networks, "_declared", {})
@@ -305,8 +293,8 @@ def test_a_checkpoint_is_of_the_source_of_the_network_within(
     sources = []
     for number, ticket in enumerate((start, frozen, start)):
         learn = tb.edge_popup if number == 2 else tb.train
-        with pytest.raises(Interrupted):
-            learn(ticket, plain, recipe, watch=Interrupting(tmp_path / str(number), 1))  # type: ignore[operator]
+        with pytest.raises(interrupting.Interrupted):
+            learn(ticket, plain, recipe, watch=interrupting(tmp_path / str(number), 1))  # type: ignore[operator]
         checkpoint = Checkpoints(tmp_path / str(number)).resume()
         assert checkpoint is not None
         sources.append(checkpoint.description["identity"]["source"])

@@ -20,27 +20,7 @@ from tombola.training.run import Epoch
 
 Same = Callable[..., bool]
 
-
-class InterruptedError_(Exception):
-    pass
-
-
-class Interrupting(Checkpoints):
-    """Keeps a checkpoint at every opportunity and stops the training at one of them.
-
-    after: the opportunity at which to stop. kept: whether its own checkpoint is still written.
-    """
-
-    def __init__(self, folder: Path, after: int, *, kept: bool = True) -> None:
-        super().__init__(folder, every=0)
-        self._left, self._kept = after, kept
-
-    def advanced(self, snapshot: Callable[[], Checkpoint], *, epoch_end: bool) -> None:
-        self._left -= 1
-        if self._left > 0 or self._kept:
-            super().advanced(snapshot, epoch_end=epoch_end)
-        if self._left == 0:
-            raise InterruptedError_
+Interrupt = Callable[..., None]
 
 
 class Counting(Watch):
@@ -69,9 +49,13 @@ def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "PREPARED_IMAGES", 1)
 
 
-def interrupt(folder: Path, after: int, train: Callable[..., Any], *, kept: bool = True) -> None:
-    with pytest.raises(InterruptedError_):
-        train(watch=Interrupting(folder, after, kept=kept))
+@pytest.fixture
+def interrupt(interrupting: type[Any]) -> Interrupt:
+    def interrupt(folder: Path, after: int, train: Callable[..., Any], *, kept: bool = True) -> None:
+        with pytest.raises(interrupting.Interrupted):
+            train(watch=interrupting(folder, after, kept=kept))
+
+    return interrupt
 
 
 def other_convnet(channels: int, classes: int) -> nn.Module:
@@ -95,6 +79,7 @@ def test_a_training_interrupted_anywhere_and_resumed_gives_the_bits_of_one_that_
     same_run: Same,
     after: int,
     kept: bool,
+    interrupt: Interrupt,
 ) -> None:
     def train(watch: Watch) -> tb.Run:
         return tb.train(chain[2].ticket, digits, recipe, noise=3, watch=watch)
@@ -120,6 +105,7 @@ def test_a_training_interrupted_again_and_again_at_single_steps_gives_the_same_b
     every_step: None,
     same_run: Same,
     fields: dict[str, Any],
+    interrupt: Interrupt,
 ) -> None:
     recipe = tb.Recipe(epochs=3, batch_size=250, **fields)  # five steps, the last of 198 images
 
@@ -133,7 +119,13 @@ def test_a_training_interrupted_again_and_again_at_single_steps_gives_the_same_b
 
 @pytest.mark.parametrize("after", [1, 2, 3, 5, 7])
 def test_a_training_interrupted_in_the_epoch_within_which_it_began_gives_the_same_bits(
-    ticket: tb.Ticket, digits: tb.Data, tmp_path: Path, every_step: None, same_run: Same, after: int
+    ticket: tb.Ticket,
+    digits: tb.Data,
+    tmp_path: Path,
+    every_step: None,
+    same_run: Same,
+    after: int,
+    interrupt: Interrupt,
 ) -> None:
     # It begins with the last three of five steps.
     within = replace(ticket, step=2, steps=5)
@@ -151,7 +143,7 @@ def test_a_training_interrupted_in_the_epoch_within_which_it_began_gives_the_sam
 
 @pytest.mark.parametrize("after", [1, 4, 7])
 def test_a_pretraining_interrupted_on_its_way_into_an_epoch_is_resumed(
-    start: tb.Ticket, digits: tb.Data, tmp_path: Path, every_step: None, after: int
+    start: tb.Ticket, digits: tb.Data, tmp_path: Path, every_step: None, after: int, interrupt: Interrupt
 ) -> None:
     recipe = tb.Recipe(epochs=3, batch_size=250)
 
@@ -165,7 +157,13 @@ def test_a_pretraining_interrupted_on_its_way_into_an_epoch_is_resumed(
 
 
 def test_an_interrupted_pretraining_is_resumed_too(
-    start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe, late: tb.Ticket, tmp_path: Path, same_bits: Same
+    start: tb.Ticket,
+    digits: tb.Data,
+    recipe: tb.Recipe,
+    late: tb.Ticket,
+    tmp_path: Path,
+    same_bits: Same,
+    interrupt: Interrupt,
 ) -> None:
     def pretrain(watch: Watch) -> tb.Ticket:
         return tb.pretrain(start, digits, recipe, epochs=1, noise=1, watch=watch)
@@ -187,7 +185,7 @@ def test_a_finished_training_is_not_trained_again(
 
 
 def test_the_history_before_an_interruption_keeps_its_seconds(
-    start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe, tmp_path: Path
+    start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe, tmp_path: Path, interrupt: Interrupt
 ) -> None:
     interrupt(tmp_path, 4, lambda watch: tb.train(start, digits, recipe, watch=watch))
     kept = Checkpoints(tmp_path).resume()
@@ -209,7 +207,12 @@ def damage(path: Path) -> None:
 
 
 def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning_for_the_one_before(
-    chain: list[tb.Run], digits: tb.Data, recipe: tb.Recipe, tmp_path: Path, same_run: Same
+    chain: list[tb.Run],
+    digits: tb.Data,
+    recipe: tb.Recipe,
+    tmp_path: Path,
+    same_run: Same,
+    interrupt: Interrupt,
 ) -> None:
     def train(watch: Watch) -> tb.Run:
         return tb.train(chain[2].ticket, digits, recipe, noise=3, watch=watch)
@@ -286,7 +289,7 @@ def test_a_checkpoint_that_cannot_take_its_place_is_told(
 
 
 def test_a_newest_checkpoint_cut_short_is_skipped_too(
-    start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe, tmp_path: Path
+    start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe, tmp_path: Path, interrupt: Interrupt
 ) -> None:
     interrupt(tmp_path, 2, lambda watch: tb.train(start, digits, recipe, watch=watch))
     newest = tmp_path / "checkpoint"
@@ -298,7 +301,13 @@ def test_a_newest_checkpoint_cut_short_is_skipped_too(
 
 
 def test_without_any_whole_checkpoint_the_training_begins_anew(
-    run: tb.Run, start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe, tmp_path: Path, same_run: Same
+    run: tb.Run,
+    start: tb.Ticket,
+    digits: tb.Data,
+    recipe: tb.Recipe,
+    tmp_path: Path,
+    same_run: Same,
+    interrupt: Interrupt,
 ) -> None:
     interrupt(tmp_path, 3, lambda watch: tb.train(start, digits, recipe, noise=1, watch=watch))
     for path in tmp_path.iterdir():
@@ -310,7 +319,7 @@ def test_without_any_whole_checkpoint_the_training_begins_anew(
 
 
 def test_a_checkpoint_that_was_moved_aside_is_still_found(
-    start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe, tmp_path: Path
+    start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe, tmp_path: Path, interrupt: Interrupt
 ) -> None:
     interrupt(tmp_path, 1, lambda watch: tb.train(start, digits, recipe, watch=watch))
     # As a kill between the two renames leaves it.
@@ -331,6 +340,7 @@ def test_a_checkpoint_of_another_training_is_not_used(
     same_run: Same,
     other: str,
     monkeypatch: pytest.MonkeyPatch,
+    interrupt: Interrupt,
 ) -> None:
     interrupt(tmp_path, 3, lambda watch: tb.train(start, digits, recipe, noise=1, watch=watch))
     options: dict[str, Any] = {"noise": 1}
@@ -363,7 +373,12 @@ def test_a_checkpoint_of_another_training_is_not_used(
 
 
 def test_a_checkpoint_beyond_the_rewind_point_is_not_used_to_pretrain(
-    start: tb.Ticket, digits: tb.Data, recipe: tb.Recipe, late: tb.Ticket, tmp_path: Path
+    start: tb.Ticket,
+    digits: tb.Data,
+    recipe: tb.Recipe,
+    late: tb.Ticket,
+    tmp_path: Path,
+    interrupt: Interrupt,
 ) -> None:
     interrupt(tmp_path, 6, lambda watch: tb.train(start, digits, recipe, noise=1, watch=watch))
     again = tb.pretrain(start, digits, recipe, epochs=1, noise=1, watch=Checkpoints(tmp_path))

@@ -4,6 +4,7 @@ import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ import tombola as tb
 from tombola import seeds
 from tombola.measures.interpolation import recalibrate_batch_norm
 from tombola.training import engines
-from tombola.training.checkpoint import Checkpoint, Checkpoints
+from tombola.training.checkpoint import Checkpoints
 from tombola.training.evaluation import device_batches
 
 Same = Callable[..., bool]
@@ -75,32 +76,14 @@ def test_training_is_that_of_a_loop_in_plain_pytorch_that_seeds_each_step_by_its
     )
 
 
-class Killed(Exception):
-    pass
-
-
-class Killing(Checkpoints):
-    """Keeps a checkpoint at every step, and ends the training at one of them."""
-
-    def __init__(self, folder: Path, after: int) -> None:
-        super().__init__(folder, every=0)
-        self._left = after
-
-    def advanced(self, snapshot: Callable[[], Checkpoint], *, epoch_end: bool) -> None:
-        super().advanced(snapshot, epoch_end=epoch_end)
-        self._left -= 1
-        if self._left == 0:
-            raise Killed
-
-
 @pytest.mark.parametrize("after", range(1, 12))
 def test_killed_at_any_step_and_resumed_it_gives_the_bits_of_one_that_never_was(
     start: tb.Ticket, few: tb.Data, run: tb.Run, tmp_path: Path, after: int,
-    monkeypatch: pytest.MonkeyPatch, same_run: Same,
+    monkeypatch: pytest.MonkeyPatch, same_run: Same, interrupting: type[Any],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(engines, "PREPARED_IMAGES", 1)
-    with pytest.raises(Killed):
-        tb.train(start, few, RECIPE, noise=4, watch=Killing(tmp_path, after))
+    with pytest.raises(interrupting.Interrupted):
+        tb.train(start, few, RECIPE, noise=4, watch=interrupting(tmp_path, after))
     torch.rand(after)  # another process is elsewhere in torch's global stream
     assert same_run(tb.train(start, few, RECIPE, noise=4, watch=Checkpoints(tmp_path, every=0)), run)
 

@@ -18,7 +18,7 @@ from tombola.cost import Outline, Size
 from tombola.errors import RecipeError
 from tombola.measures.learning import learning
 from tombola.training import engines
-from tombola.training.checkpoint import Checkpoint, Checkpoints, Watch
+from tombola.training.checkpoint import Watch
 from tombola.training.estimate import pretrain_cost, train_cost
 from tombola.training.run import Epoch
 from tombola.training.trunk import trunk
@@ -196,20 +196,6 @@ def test_a_training_may_begin_and_end_within_one_epoch(digits: tb.Data, same_bit
 # Interrupted
 
 
-class Interrupting(Checkpoints):
-    """Keeps a checkpoint at every opportunity, and ends the training after one of them."""
-
-    def __init__(self, folder: Path, after: int) -> None:
-        super().__init__(folder, every=0)
-        self.left = after
-
-    def advanced(self, snapshot: Callable[[], Checkpoint], *, epoch_end: bool) -> None:
-        super().advanced(snapshot, epoch_end=epoch_end)
-        self.left -= 1
-        if not self.left:
-            raise KeyboardInterrupt
-
-
 class Rows(Watch):
     """Keeps what it is told of the progress."""
 
@@ -222,14 +208,19 @@ class Rows(Watch):
 
 @pytest.mark.parametrize("after", [3, 12, 13, 15, 16])
 def test_a_training_interrupted_in_its_last_part_of_an_epoch_gives_the_same_bits(
-    digits: tb.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_run: Same, after: int
+    digits: tb.Data,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    same_run: Same,
+    after: int,
+    interrupting: type[Any],
 ) -> None:
     monkeypatch.setattr(engines, "PREPARED_IMAGES", 1)  # an opportunity at every step, 16 in all
     start = tb.initialize(network, digits)
     recipe = recipe_of("16it", warmup="14it")
-    with pytest.raises(KeyboardInterrupt):
-        tb.train(start, digits, recipe, watch=Interrupting(tmp_path, after))
-    rest = Interrupting(tmp_path, 0)
+    with pytest.raises(interrupting.Interrupted):
+        tb.train(start, digits, recipe, watch=interrupting(tmp_path, after))
+    rest = interrupting(tmp_path, 0)
     resumed = tb.train(start, digits, recipe, watch=rest)
     rows = Rows()
     assert same_run(resumed, tb.train(start, digits, recipe, watch=rows))

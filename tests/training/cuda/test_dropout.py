@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional
 
 import tombola as tb
 from tombola.training import evaluation
-from tombola.training.checkpoint import Checkpoint, Checkpoints
+from tombola.training.checkpoint import Checkpoints
 from tombola.training.cuda import capture as capture_module
 from tombola.training.cuda.capture import CapturedSteps, forget_engines
 from tombola.training.device import repeatable
@@ -86,29 +87,11 @@ def test_replayed_steps_give_the_bits_of_the_same_steps_taken_one_by_one(
     assert same_run(train(dropping, digits), graphed)
 
 
-class Killed(Exception):
-    pass
-
-
-class Killing(Checkpoints):
-    """Keeps a checkpoint at every opportunity, and ends the training at one of them."""
-
-    def __init__(self, folder: Path, after: int) -> None:
-        super().__init__(folder, every=0)
-        self._left = after
-
-    def advanced(self, snapshot: Callable[[], Checkpoint], *, epoch_end: bool) -> None:
-        super().advanced(snapshot, epoch_end=epoch_end)
-        self._left -= 1
-        if self._left == 0:
-            raise Killed
-
-
 @pytest.mark.filterwarnings("ignore:network .* cannot be captured")
 @pytest.mark.parametrize("factory", [dropping, drawing_on_cpu])
 def test_killed_and_resumed_or_packed_with_others_it_gives_the_bits_of_one_alone(
     digits: tb.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_run: Same,
-    factory: Callable[[], nn.Module],
+    factory: Callable[[], nn.Module], interrupting: type[Any],
 ) -> None:  # fmt: skip
     monkeypatch.setattr("tombola.training.engines.STRETCH", 5)  # epochs of twelve steps: 5, 5 and 2
     alone = [train(factory, digits, noise=noise) for noise in range(4)]
@@ -116,8 +99,8 @@ def test_killed_and_resumed_or_packed_with_others_it_gives_the_bits_of_one_alone
     for after in (1, 2, 3, 5):
         folder = tmp_path / str(after)
         folder.mkdir()
-        with pytest.raises(Killed):
-            train(factory, digits, noise=1, watch=Killing(folder, after))
+        with pytest.raises(interrupting.Interrupted):
+            train(factory, digits, noise=1, watch=interrupting(folder, after))
         torch.cuda.manual_seed(after)
         forget_engines()
         assert same_run(train(factory, digits, noise=1, watch=Checkpoints(folder, every=0)), alone[1])
