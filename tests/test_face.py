@@ -13,9 +13,23 @@ import torch
 
 import tombola as tb
 from tombola.errors import ArgumentError, RecipeError
-from tombola.face import public, set_num_threads
+from tombola.face import _check_of, public, set_num_threads
 from tombola.measures.connectivity import barrier
 
+# Hints whose arguments the functions read themselves, in their own words.
+READ_BY_FUNCTIONS = {
+    *("Any", "Callable[..., object]", "Callable[..., Cost] | None", "Draw | None", "Indices"),
+    *(
+        "Mapping[int, Unchanged] | None",
+        "Mapping[str, str] | None",
+        "Mask | None",
+        "Pair | MapDataset | None",
+    ),
+    *("Rates", "Right | None", "Unpack[PruningOptions]", "Unpack[RankingOptions]", "Watch | None"),
+    *("Weights", "Weights | None", "str | Factory", "str | Factory | Network | None", "str | Scheme | None"),
+    *("str | Score", "str | os.PathLike[str] | Data | Pair | MapDataset | Mapping[str, Any]"),
+    *("tuple[Array, Array]", "tuple[Sequence[float], Sequence[float]] | None"),
+}
 ONE_EPOCH = tb.Recipe(epochs=1, batch_size=300)
 
 
@@ -97,13 +111,43 @@ def test_a_wrong_type_is_refused_in_one_line(
         (lambda t: tb.pretrain(t, "digits", ONE_EPOCH, epochs=1.5), "pretrain: epochs is 1.5; it takes"),
         (lambda t: tb.initialize("convnet", "digits", seed="1"), "seed is '1'; it takes a whole number"),
         (lambda t: tb.noise_copies(t, "digits", ONE_EPOCH, noises=[1, None]), r"noises\[1\] is None"),
+        (lambda t: tb.prune(t, fraction="0.5"), "prune: fraction is '0.5'; it takes a number"),
+        (
+            lambda t: tb.one_shot(t, "digits", ONE_EPOCH, sparsity=None),
+            "one_shot: sparsity is None; it takes a number",
+        ),
+        (lambda t: tb.prune(t, invert=1), "prune: invert is 1; it takes True or False"),
+        (lambda t: tb.prune(t, scope=3), "prune: scope is 3; it takes a text"),
+        (
+            lambda t: tb.prune(t, exclude="linear"),
+            r"exclude is 'linear'; it takes a list, such as \['linear'\]",
+        ),
+        (
+            lambda t: tb.train(t, "digits", ONE_EPOCH, device=0.5),
+            "device is 0.5; it takes a text, a torch.device or None",
+        ),
+        (lambda t: tb.fit_images("digits", size=8, channels=1), "fit_images: size is 8; it takes a list"),
     ],
 )
-def test_what_is_no_whole_number_is_refused(
+def test_a_setting_of_another_kind_is_refused(
     call: Callable[[tb.Ticket], object], message: str, start: tb.Ticket
 ) -> None:
     with pytest.raises(RecipeError, match=message):
         call(start)
+
+
+def test_every_argument_is_checked_but_what_a_function_reads_itself() -> None:
+    functions = {name: value for name in tb.__all__ if inspect.isfunction(value := getattr(tb, name))}
+    unchecked = set()
+    for function in map(inspect.unwrap, functions.values()):
+        for parameter in inspect.signature(function).parameters.values():
+            check = _check_of(parameter, function.__globals__)
+            if check is None:
+                unchecked.add(str(parameter.annotation))
+                continue
+            with pytest.raises(tb.TombolaError, match="place is an object; it takes"):
+                check("place", object())
+    assert unchecked == READ_BY_FUNCTIONS
 
 
 def test_a_call_that_does_not_fit_fails_as_in_python(start: tb.Ticket) -> None:

@@ -1,6 +1,6 @@
 """The public face: what every public function does with its arguments before it is called.
 
-A name or folder stands for its data, a wrong type is refused in one line, and numpy's integers become
+A name or folder stands for its data, a wrong type is refused in one line, and numpy's numbers become
 Python's. What computes on a CPU does so with one thread, or as many as :func:`set_num_threads` says. A
 function gets this where it is looked up as ``tombola.name``; within the package the bare functions call
 each other.
@@ -8,13 +8,17 @@ each other.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import operator
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
-from typing import Any
+from numbers import Real
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from tombola.cores import check_per_core, intra_op_threads
 from tombola.errors import ArgumentError, RecipeError, TombolaError
@@ -27,6 +31,19 @@ _CLASSES = {
     "Run": ("tombola.training.run", "Run"),
     "Recipe": ("tombola.training.recipe", "Recipe"),
     "ForgettingRecord": ("tombola.training.run", "ForgettingRecord"),
+    "Data": ("tombola.data.imageset", "Data"),
+    "Lab": ("tombola.lab.lab", "Lab"),
+    "Alignment": ("tombola.measures.alignment", "Alignment"),
+    "ExampleScores": ("tombola.measures.example_scores", "ExampleScores"),
+    "Selection": ("tombola.measures.selection", "Selection"),
+    "FirstStable": ("tombola.measures.first_stable", "FirstStable"),
+    "ForgettingRecorder": ("tombola.exchange.callbacks", "ForgettingRecorder"),
+    "Job": ("tombola.lab.job", "Job"),
+    "Point": ("tombola.training.trunk", "Point"),
+    "Stop": ("tombola.lab.deadline", "Stop"),
+    "Progress": ("tombola.lab.driver", "Progress"),
+    "torch.device": ("torch", "device"),
+    "os.PathLike[str]": ("os", "PathLike"),
 }
 _IN_WORDS = {
     "DataLike": "a Data, a name such as 'digits', or a folder",
@@ -34,12 +51,29 @@ _IN_WORDS = {
     "Run": "a Run",
     "Recipe": "a Recipe",
     "ForgettingRecord": "a ForgettingRecord, such as a recorder's .record",
+    "Data": "a Data, such as load_data('digits')",
+    "Lab": "a Lab",
+    "Alignment": "an Alignment, such as align(...) gives",
+    "ExampleScores": "ExampleScores, such as example_scores(...) gives",
+    "Selection": "a Selection, such as random_selection(...) gives",
+    "FirstStable": "a FirstStable, such as first_stable_epoch(...) gives",
+    "ForgettingRecorder": "a ForgettingRecorder",
+    "Job": "a Job",
+    "Point": "a Point, such as trunk(...) gives",
+    "Stop": "a Stop",
+    "Progress": "a Progress",
     "int": "a whole number",
+    "float": "a number",
+    "bool": "True or False",
+    "str": "a text",
+    "os.PathLike[str]": "a path",
+    "torch.device": "a torch.device",
     "Length": "epochs, such as 2 or '2ep', or iterations, such as '500it'",
     "None": "None",
 }
 
-_NUMBERS = frozenset({"int", "Length"})
+_NUMBERS = frozenset({"int", "float", "Length"})
+_SETTINGS = _NUMBERS | {"bool", "str"}
 
 Check = Callable[[str, Any], Any]
 """Takes where an argument stands, and it; returns what the function gets, or refuses it."""
@@ -65,7 +99,8 @@ def set_num_threads(threads: int) -> None:
 def public(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """The function that the package shows under a public name: itself, if nothing precedes its call."""
     signature = inspect.signature(function)
-    checks = {key: check for key, entry in signature.parameters.items() if (check := _check_of(entry))}
+    names = inspect.unwrap(function).__globals__
+    checks = {key: check for key, entry in signature.parameters.items() if (check := _check_of(entry, names))}
     computes = "device" in signature.parameters
     if not checks and not computes:
         return function
@@ -89,31 +124,43 @@ def public(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
-def _check_of(parameter: inspect.Parameter) -> Check | None:
+def _check_of(parameter: inspect.Parameter, names: Mapping[str, Any]) -> Check | None:
     """What is done with an argument, by its type hint; None for nothing.
 
-    Hints are read as text, since some name what is imported for type checkers only.
+    Hints are read as text, since some name what is imported for type checkers only. One of several words (a
+    ``Literal`` among the names of the function's module) is a text; the function says which ones there are.
     """
-    hint = str(parameter.annotation)
-    listed = hint.startswith("Sequence[") and hint.endswith("]")
-    kinds = (hint[len("Sequence[") : -1] if listed else hint).split(" | ")
-    if not kinds or not _IN_WORDS.keys() >= set(kinds) or parameter.kind is parameter.VAR_KEYWORD:
+    hint = re.sub(r"Literal\[[^]]*\]", "str", str(parameter.annotation))
+    if parameter.kind is parameter.VAR_KEYWORD:
         return None
-    check = functools.partial(_checked, tuple(kinds))
-    return functools.partial(_each_checked, check) if listed else check
+    listed = re.fullmatch(r"(?:Sequence\[([\w |]+)\]|tuple\[(int), int\])( \| None)?", hint)
+    words = ((listed[1] or listed[2]) if listed else hint).split(" | ")
+    kinds = tuple(kind for word in words for kind in _kinds(word, names.get(word)))
+    if not _IN_WORDS.keys() >= set(kinds):
+        return None
+    if listed:
+        return functools.partial(_each_checked, kinds, bool(listed[3]))
+    return functools.partial(_checked, kinds)
+
+
+def _kinds(word: str, alias: Any) -> tuple[str, ...]:
+    """What a word of a type hint means: "str" and "bool" for a name of such values, else the word itself."""
+    members = get_args(alias) if get_origin(alias) in (Union, UnionType) else (alias,)
+    if all(member is bool or get_origin(member) is Literal for member in members):
+        return tuple("bool" if member is bool else "str" for member in members)
+    return (word,)
 
 
 def _checked(kinds: tuple[str, ...], place: str, value: Any) -> Any:
-    """An argument that is of one of some kinds: data loaded, an integer as Python's."""
+    """An argument that is of one of some kinds: data loaded, a number as Python's."""
     if value is None and "None" in kinds:
         return None
-    if "Length" in kinds and isinstance(value, str):
+    if not _NUMBERS.isdisjoint(kinds) and (number := _number("float" in kinds, value)) is not None:
+        return number
+    if "bool" in kinds and _is_bool(value):
+        return bool(value)
+    if isinstance(value, str) and not {"str", "Length"}.isdisjoint(kinds):
         return value
-    if not _NUMBERS.isdisjoint(kinds):
-        try:
-            return operator.index(value)
-        except TypeError:
-            raise _refusal(kinds, place, value) from None
     if isinstance(value, tuple(_class(kind) for kind in kinds if kind in _CLASSES)):
         return value
     if "DataLike" in kinds and isinstance(value, str | os.PathLike):
@@ -123,13 +170,33 @@ def _checked(kinds: tuple[str, ...], place: str, value: Any) -> Any:
     raise _refusal(kinds, place, value)
 
 
-def _each_checked(check: Check, place: str, values: Any) -> Any:
+def _number(real: bool, value: Any) -> int | float | None:
+    """A number as Python's: a whole one as int, any other as float where reals are taken; else None."""
+    if _is_bool(value):
+        return None
+    with contextlib.suppress(TypeError):
+        return operator.index(value)
+    # Tensors of one number are no Real, as those of many are none.
+    single = getattr(value, "ndim", None) == 0
+    return float(value) if real and (isinstance(value, Real) or single) else None
+
+
+def _is_bool(value: Any) -> bool:
+    """Whether a value is a truth value, Python's or of numpy, which a look at a public name must not load."""
+    single = getattr(value, "ndim", None) == 0
+    return isinstance(value, bool) or (single and str(getattr(value, "dtype", "")) == "bool")
+
+
+def _each_checked(kinds: tuple[str, ...], optional: bool, place: str, values: Any) -> Any:
     """A list of arguments; an iterator as it is, whose items can be seen once only."""
+    if values is None and optional:
+        return None
     if not isinstance(values, Iterable) or isinstance(values, str | Mapping):
-        raise ArgumentError(f"{place} is {_seen(values)}; it takes a list")
+        example = f", such as [{values!r:.60}]" if isinstance(values, str) and "str" in kinds else ""
+        raise _error(kinds, f"{place} is {_seen(values)}; it takes a list{example}")
     if isinstance(values, Iterator):
         return values
-    return [check(f"{place}[{index}]", value) for index, value in enumerate(values)]
+    return [_checked(kinds, f"{place}[{index}]", value) for index, value in enumerate(values)]
 
 
 @functools.cache
@@ -141,11 +208,15 @@ def _class(kind: str) -> type:
 
 def _refusal(kinds: tuple[str, ...], place: str, value: Any) -> TombolaError:
     line = f"{place} is {_seen(value)}; it takes {_listed([_IN_WORDS[kind] for kind in kinds])}"
-    if type(value).__name__ == "Job":
+    if type(value).__name__ == "Job" and "Job" not in kinds:
         line += ". A job is not computed yet: write this call down too, with tombola.job, or run it in a lab"
     elif type(value).__name__ == "Run" and "Ticket" in kinds:
         line += ", such as the run's .ticket"
-    return ArgumentError(line) if _NUMBERS.isdisjoint(kinds) else RecipeError(line)
+    return _error(kinds, line)
+
+
+def _error(kinds: tuple[str, ...], line: str) -> TombolaError:
+    return ArgumentError(line) if _SETTINGS.isdisjoint(kinds) else RecipeError(line)
 
 
 def _listed(words: list[str]) -> str:

@@ -117,3 +117,17 @@ def test_tensors_that_share_memory_can_be_stored(split: Any, tmp_path: Path, sta
     assert (
         lab.result(run).fingerprint == tb.train(ticket, data, tb.Recipe(epochs=1, batch_size=10)).fingerprint
     )
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"train": 3}, "train is no pair; give inputs and labels"),
+        ({"test": (np.zeros((2, 1, 4, 4), np.uint8),)}, "test is no pair"),
+        ({"normalization": [0.5, 0.25]}, r"normalization is \[0.5, 0.25\]; give means and deviations, such"),
+    ],
+)
+def test_what_is_no_pair_is_refused(changed: dict[str, Any], message: str) -> None:
+    split = np.zeros((2, 1, 4, 4), np.uint8), np.arange(2)
+    with pytest.raises(tb.TombolaError, match=message):
+        tb.data_from_tensors(**{"train": split, "test": split, **changed})

@@ -400,12 +400,12 @@ def test_an_error_within_a_score_names_it(chain: list[tb.Run]) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"fraction": None}, "fraction is None; it must be a number"),
-        ({"fraction": "0.2"}, "fraction is '0.2'; it must be a number"),
-        ({"fraction": [0.2, 0.3]}, "one pruning takes one number"),
-        ({"exclude": None}, "exclude is None; it must be a list of names"),
-        ({"same_sign": "no"}, "same_sign is 'no'; it must be True or False"),
-        ({"invert": 1}, "invert is 1; it must be True or False"),
+        ({"fraction": None}, "fraction is None; it takes a number"),
+        ({"fraction": "0.2"}, "fraction is '0.2'; it takes a number"),
+        ({"fraction": [0.2, 0.3]}, "fraction is a list; it takes a number"),
+        ({"exclude": None}, "exclude is None; it takes a list"),
+        ({"same_sign": "no"}, "same_sign is 'no'; it takes True or False"),
+        ({"invert": 1}, "invert is 1; it takes True or False"),
     ],
 )
 def test_settings_of_another_kind_are_refused(

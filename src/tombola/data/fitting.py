@@ -43,6 +43,8 @@ def fit_images(data: DataLike, *, size: tuple[int, int] = (32, 32), channels: in
             f"{data.name} has images of {data.channels} channels, not {channels}; only grey images, of one "
             "channel, can be given another number"
         )
+    if channels < 1:
+        raise DataError(f"channels is {channels}; it must be at least 1")
     if len(size) != 2 or not all(isinstance(side, int) and side >= 1 for side in size):
         raise DataError(f"size is {size}; it must be height and width in pixels, such as (32, 32)")
     return _fitted(data, tuple(size), channels)

@@ -289,6 +289,13 @@ def class_indices(labels: Tensor) -> Tensor:
     return labels.long()
 
 
+def _split_of(place: str, pair: tuple[Array, Array]) -> ImageSet:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise DataError(f"{place} is no pair; give inputs and labels, such as (images, labels)")
+    inputs, labels = pair
+    return ImageSet(tensor_of(inputs, "inputs"), class_indices(tensor_of(labels, "labels")))
+
+
 def data_from_tensors(
     train: tuple[Array, Array],
     test: tuple[Array, Array],
@@ -315,11 +322,7 @@ def data_from_tensors(
 
     Raises :class:`~tombola.errors.DataError` on wrong types or shapes, or a class that a split lacks.
     """
-    train_split, test_split = (
-        ImageSet(tensor_of(inputs, "inputs"), class_indices(tensor_of(labels, "labels")))
-        for inputs, labels in (train, test)
-    )
-    splits = train_split, test_split
+    splits = _split_of("train", train), _split_of("test", test)
     kind, shape = splits[0].kind, tuple(splits[0].images.shape)
     if kind == "features" and len(shape) == 4 and shape[1] in (1, 3) and not features:
         raise DataError(
@@ -329,7 +332,12 @@ def data_from_tensors(
     if kind == "tokens" and vocabulary is None:
         vocabulary = 1 + max(int(split.images.max()) for split in splits)
     if normalization is not None:
-        means, deviations = (tuple(map(float, values)) for values in normalization)
+        try:
+            means, deviations = (tuple(map(float, values)) for values in normalization)
+        except (TypeError, ValueError):
+            raise DataError(
+                f"normalization is {normalization!r:.60}; give means and deviations, such as ([0.5], [0.25])"
+            ) from None
         normalization = means, deviations
     if class_names is None:
         class_names = [str(index) for index in range(int(splits[0].labels.max()) + 1)]

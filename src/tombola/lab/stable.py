@@ -46,7 +46,7 @@ def first_stable_epochs(
     split: Split = "test",
     threshold: float = STABLE_BELOW,
     progress: Progress | None = None,
-    stop_after: Stop | None = None,
+    stop_after: float | Stop | None = None,
 ) -> list[FirstStable]:
     """The first stable epoch of each start, searched for all starts at the same time.
 

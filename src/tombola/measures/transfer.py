@@ -130,7 +130,7 @@ def transfer_training(
     data = load_data(data)
     network, target = ticket.network, data
     if data.kind == "images" and len(network.size) == 2:
-        height, width = network.size if size is None else size
-        target = fit_images(data, size=(height, width), channels=network.channels)
+        height, width = network.size
+        target = fit_images(data, size=(height, width) if size is None else size, channels=network.channels)
     moved = rehead(ticket, target, head=head, seed=seed)
     return train(moved, target, recipe, noise=noise, device=device, watch=watch)
