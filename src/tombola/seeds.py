@@ -15,13 +15,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from tombola.errors import RecipeError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # The command line reads NOISES and must wait neither for numpy nor for torch.
+    import numpy as np
     import torch
 
 borrowing = threading.RLock()
@@ -60,7 +60,7 @@ class Streams:
             "augmentation_noise": noise if augmentation_noise is None else augmentation_noise,
         }
         for name, number in numbers.items():
-            if not isinstance(number, int | np.integer):
+            if not isinstance(number, Integral):
                 raise RecipeError(f"{name} is {number!r:.60}; it must be a whole number")
         return cls(*map(int, numbers.values()))
 
@@ -81,6 +81,8 @@ def sequence(stream: str, *numbers: int) -> np.random.SeedSequence:
     The key is hashed rather than handed to numpy as a list of integers, because ``SeedSequence([1])`` and
     ``SeedSequence([1, 0])`` are the same sequence.
     """
+    import numpy as np
+
     try:
         key = json.dumps([stream, *(operator.index(number) for number in numbers)])
     except TypeError:
@@ -91,6 +93,8 @@ def sequence(stream: str, *numbers: int) -> np.random.SeedSequence:
 
 def generator(stream: str, *numbers: int) -> np.random.Generator:
     """A fresh numpy generator at the start of the stream ``(stream, *numbers)``."""
+    import numpy as np
+
     return np.random.Generator(np.random.PCG64(sequence(stream, *numbers)))
 
 
@@ -102,7 +106,7 @@ def torch_stream(stream: str, *numbers: int, device: torch.device | None = None)
 
     device: a GPU, whose global generator is set likewise.
     """
-    with torch_seeded(int(sequence(stream, *numbers).generate_state(1, np.uint64)[0]), device):
+    with torch_seeded(int(sequence(stream, *numbers).generate_state(1, "uint64")[0]), device):
         yield
 
 
@@ -144,6 +148,7 @@ def drawn_from(work: Callable[[], object]) -> set[str]:
 
 def _global_states() -> dict[str, Any]:
     """The states of the global generators, to be compared."""
+    import numpy as np
     import torch
 
     _, key, *place = np.random.get_state(legacy=True)  # noqa: NPY002

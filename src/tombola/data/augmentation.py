@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import numpy as np
 
 from tombola import seeds
 from tombola.data.transform import OwnDraws, Transform, declared_transform
@@ -54,7 +53,7 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         for name, value in (("pad", self.pad), ("cutout", self.cutout)):
-            if isinstance(value, np.integer):
+            if isinstance(value, Integral) and not isinstance(value, bool):
                 object.__setattr__(self, name, int(value))
         if self.pad is not None and (not isinstance(self.pad, int) or isinstance(self.pad, bool)):
             raise RecipeError(f"augmentation pad is {self.pad!r:.60}; it must be a whole number of pixels")
@@ -188,7 +187,7 @@ def draw(
         flips = torch.zeros_like(flips)
     centres, own, transform = None, None, augmentation.transform()
     if augmentation.cutout:
-        centres = torch.from_numpy(draws.integers(0, np.array(data.size), size=(count, 2)))
+        centres = torch.from_numpy(draws.integers(0, data.size, size=(count, 2)))
     if transform is not None:
         note_use("augmentations", transform.name)
         own = transform.drawn(count, seeds.generator(f"{stream} {transform.name}", noise, round, epoch))

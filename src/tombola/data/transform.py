@@ -11,13 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-import numpy as np
-
 from tombola import seeds
 from tombola.declarations import Definitions, written
 from tombola.errors import RecipeError
 
 if TYPE_CHECKING:  # The command line reads recipes and must not wait for torch.
+    import numpy as np
     from torch import Tensor
 
 A = TypeVar("A", bound=Callable[..., Any])
