@@ -6,12 +6,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 
-import tombola as tb
 from tombola.lab.store import Store
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "own-study.md"
@@ -26,14 +25,11 @@ MARK = "print('the file of the experiment was run')\n"
 def tombola(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command in a new process, on the store in a folder; that is the present folder."""
     environment = os.environ | {
-        "PYTHONPATH": str(Path(tb.__file__).parents[1]),
+        "PYTHONPATH": forked.SOURCES,
         "TOMBOLA_STORE": str(folder / "store"),
         "OMP_NUM_THREADS": "1",
     }
-    return subprocess.run(
-        [sys.executable, "-m", "tombola.cli", *arguments],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    return forked.run_module("tombola.cli", *arguments, cwd=folder, environment=environment)
 
 
 @pytest.fixture(scope="module")

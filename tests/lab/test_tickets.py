@@ -140,6 +140,7 @@ def test_a_chain_with_learning_rate_rewinding_goes_on_elsewhere_from_its_newest_
     assert same_run(other.result(chain[2]), direct)
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_workers_wait_for_the_start_that_is_made_again(
     killed: tuple[tb.Lab, list[Job], tb.Lab], tmp_path: Path, same_run: Same
 ) -> None:
