@@ -29,7 +29,7 @@ def tombola(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         "TOMBOLA_STORE": str(folder / "store"),
         "OMP_NUM_THREADS": "1",
     }
-    return forked.run_module("tombola.cli", *arguments, cwd=folder, environment=environment)
+    return forked.run("-m", "tombola.cli", *arguments, env=environment, cwd=folder)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,7 +47,7 @@ class Started:
         (place / "preloaded.py").write_text(PRELOADED)
         self.processes = [self._start("scheduler", "--port", "0", "--scheduler-file", str(self.file))]
 
-    def worker(self, *options: str) -> forked.Running:
+    def worker(self, *options: str) -> forked.Process | subprocess.Popen[str]:
         process = self._start(
             "worker", "--scheduler-file", str(self.file), "--nthreads", "1", "--memory-limit", "0",
             "--no-nanny", "--preload", str(self._place / "preloaded.py"), *options,
@@ -58,11 +59,11 @@ class Started:
     def address(self) -> str:
         return str(cluster._address_in(self.file))
 
-    def _start(self, what: str, *options: str) -> forked.Running:
+    def _start(self, what: str, *options: str) -> forked.Process | subprocess.Popen[str]:
         environment = os.environ | {"PYTHONPATH": forked.SOURCES, "CUDA_VISIBLE_DEVICES": ""}
-        return forked.start_module(
-            "dask", what, "--host", "127.0.0.1", "--no-dashboard", *options,
-            cwd=self._place, environment=environment, output=self._place / f"{what}.log",
+        return forked.start(
+            "-m", "dask", what, "--host", "127.0.0.1", "--no-dashboard", *options,
+            env=environment, cwd=self._place, output=self._place / f"{what}.log",
         )  # fmt: skip
 
     def end(self) -> None:

@@ -1,23 +1,22 @@
 """Processes that are forked from one that has imported PyTorch, Dask and tombola.
 
-Starting Python and importing them takes two seconds of processor time, and a fork a hundredth of that. Nothing
-of the tests' own process is in it. How processes are really started is the subject of
+Starting Python and importing them takes two seconds of processor time, a fork a hundredth of that. Nothing of
+the tests' own process is in it. How processes are really started is the subject of
 ``tests/lab/test_private.py``, and elsewhere than on Linux, where libraries do not survive a fork, all are.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import runpy
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from multiprocessing import forkserver, get_context
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from unittest import mock
 
@@ -53,73 +52,93 @@ def workers() -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True)
-class Running:
-    """A process; what there is of :class:`subprocess.Popen`."""
+class Process:
+    """A forked process; what there is of :class:`subprocess.Popen`, with its output as text."""
 
-    pid: int
-    kill: Callable[[], None]
-    wait: Callable[[], object]
-
-
-def start_module(
-    name: str, *arguments: object, cwd: Path, environment: Mapping[str, str], output: Path
-) -> Running:
-    """A process that runs ``python -m name`` till it is killed or the tests end; its output goes to a file."""
-    if not POSSIBLE:
-        with output.open("ab") as file:
-            started = subprocess.Popen(
-                _command(name, arguments), cwd=cwd, env=environment, stdout=file, stderr=file
-            )
-        return Running(started.pid, started.kill, started.wait)
-    process = _start(name, arguments, cwd, environment, output, output, daemon=True)
-    assert process.pid is not None
-    return Running(process.pid, process.kill, process.join)
-
-
-def run_module(
-    name: str, *arguments: object, cwd: Path, environment: Mapping[str, str], timeout: float = 300
-) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m name`` to its end, as :func:`subprocess.run` would."""
-    command = _command(name, arguments)
-    if not POSSIBLE:
-        return subprocess.run(
-            command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout
+    def __init__(
+        self, command: Sequence[str], env: Mapping[str, str], cwd: Path, output: Path | None
+    ) -> None:
+        start_server()
+        self._folder = tempfile.TemporaryDirectory()
+        place = Path(self._folder.name)
+        self._files = (place / "out", place / "err") if output is None else (output, output)
+        self._process = get_context("forkserver").Process(
+            target=_become, args=(list(command), dict(env), str(cwd), [str(file) for file in self._files])
         )
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder) / "out", Path(folder) / "err"
-        process = _start(name, arguments, cwd, environment, out, err, daemon=False)
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
-            raise subprocess.TimeoutExpired(command, timeout)
-        return subprocess.CompletedProcess(command, process.exitcode, out.read_text(), err.read_text())
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+        atexit.register(self._process.kill)  # or multiprocessing would wait for it
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("a forked process", timeout or 0.0)
+        return self._process.exitcode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        self.wait(timeout)
+        out, err = (file.read_text() for file in self._files)
+        return out, err
 
 
-def _command(name: str, arguments: Sequence[object]) -> list[str]:
-    return [sys.executable, "-m", name, *map(str, arguments)]
+def start(
+    *command: object, env: Mapping[str, str], cwd: Path = Path(), output: Path | None = None
+) -> Process | subprocess.Popen[str]:
+    """A process that Python runs a command in: a script, or ``-m`` or ``-c``, with its arguments.
+
+    output: a file to which both of its outputs go.
+    """
+    words = [str(word) for word in command]
+    if POSSIBLE:
+        return Process(words, env, cwd.absolute(), output)
+    words = [sys.executable, *words]
+    if output is None:
+        pipe = subprocess.PIPE
+        return subprocess.Popen(words, env=env, cwd=cwd, stdout=pipe, stderr=pipe, text=True)
+    with output.open("a") as file:
+        return subprocess.Popen(words, env=env, cwd=cwd, stdout=file, stderr=file, text=True)
 
 
-def _start(
-    name: str, arguments: Sequence[object], cwd: Path, environment: Mapping[str, str], out: Path, err: Path,
-    *, daemon: bool,
-) -> BaseProcess:  # fmt: skip
-    start_server()
-    words = [name, *map(str, arguments)]
-    process = get_context("forkserver").Process(
-        target=_run_module, args=(words, str(cwd), dict(environment), str(out), str(err)), daemon=daemon
-    )
-    process.start()
-    return process
+def run(
+    *command: object, env: Mapping[str, str], cwd: Path = Path(), timeout: float = 300
+) -> subprocess.CompletedProcess[str]:
+    """Run a command as :func:`start` does, to its end."""
+    process = start(*command, env=env, cwd=cwd)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return subprocess.CompletedProcess([str(word) for word in command], process.returncode or 0, out, err)
 
 
-def _run_module(words: list[str], cwd: str, environment: dict[str, str], out: str, err: str) -> None:
+def _become(command: list[str], env: dict[str, str], cwd: str, outputs: list[str]) -> None:
+    """Run a command in this process, as ``python`` does."""
     os.environ.clear()
-    os.environ.update(environment)
+    os.environ.update(env)
     os.chdir(cwd)
-    for path, number in ((out, 1), (err, 2)):
+    for number, path in enumerate(outputs, start=1):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, number)
         os.close(descriptor)
-    sys.argv = words
-    runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+    if command[0] == "-c":
+        sys.argv = ["-c", *command[2:]]
+        exec(compile(command[1], "<string>", "exec"), {"__name__": "__main__"})
+    elif command[0] == "-m":
+        sys.argv = command[1:]
+        runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = command
+        sys.path.insert(0, str(Path(command[0]).parent))
+        runpy.run_path(command[0], run_name="__main__")
