@@ -233,7 +233,7 @@ def _declared_members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.
         raise ValueError("two of its members have one name")
     infos = sorted(infos, key=lambda info: info.header_offset)
     for info, end in zip(infos, [*(info.header_offset for info in infos[1:]), size], strict=True):
-        if info.header_offset + _HEADER + info.compress_size > end:
+        if not 0 <= info.header_offset <= end - _HEADER - info.compress_size:
             raise ValueError("its members share bytes of the file")
     for member, info in members.items():
         if info.file_size > _longest(member):
