@@ -24,8 +24,8 @@ import tombola as tb
 
 POSSIBLE = sys.platform == "linux"
 _IMPORTED = [
-    "torch", "sklearn.datasets", "distributed.cli.dask_worker", "tombola.lab.private", "tombola.lab.task",
-    "tombola.cli",
+    "torch", "datasets", "sklearn.datasets", "distributed.cli.dask_worker", "tombola.cli",
+    "tombola.lab.private", "tombola.lab.task",
 ]  # fmt: skip
 SOURCES = str(Path(tb.__file__).parents[1])
 
@@ -68,7 +68,7 @@ class Process:
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
-        atexit.register(self._process.kill)  # or multiprocessing would wait for it
+        atexit.register(self.kill)  # or multiprocessing would wait for it
 
     @property
     def returncode(self) -> int | None:
@@ -78,7 +78,8 @@ class Process:
         return self.returncode
 
     def kill(self) -> None:
-        self._process.kill()
+        if self._process.is_alive():  # its number may be another's by now
+            self._process.kill()
 
     def wait(self, timeout: float | None = None) -> int:
         self._process.join(timeout)
