@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from hostile import PATHS, fitting_checksums, places
+from hostile import PATHS, fitting_checksums, misdeclare, places
 from PIL import ExifTags, Image
 from pyarrow import parquet
 
@@ -106,13 +106,16 @@ def altered_tensors(draw: Random, content: bytes) -> bytes:
 
 
 def altered_archive(draw: Random, content: bytes) -> bytes:
-    """An export with a member altered, renamed or removed, under checksums and names of jobs that fit."""
+    """An export with a member altered, renamed, removed or misdeclared; all else of it fits."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {member: archive.read(member) for member in archive.namelist()}
     manifest = json.loads(members.pop("manifest.json"))
     member = draw.choice(sorted(members))
     folder, _, file = member.rpartition("/")
+    false = draw.randrange(4) == 0
     match draw.randrange(8):
+        case _ if false:
+            pass
         case 0:
             members[draw.choice([*PATHS, f"{folder}/thin", f"{folder}/history.csv"])] = members.pop(member)
         case 1:
@@ -132,9 +135,12 @@ def altered_archive(draw: Random, content: bytes) -> bytes:
         manifest["jobs"] = [after if name == before else name for name in manifest["jobs"]]
     manifest["checksums"] = {name: hashlib.sha256(value).hexdigest() for name, value in members.items()}
     written = io.BytesIO()
-    with zipfile.ZipFile(written, "w") as archive:
+    method = draw.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+    with zipfile.ZipFile(written, "w", method) as archive:
         for name, value in (members | {"manifest.json": json.dumps(manifest).encode()}).items():
             archive.writestr(name, value)
+        if false:
+            misdeclare(draw.choice, archive)
     return written.getvalue()
 
 

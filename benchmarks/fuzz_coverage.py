@@ -220,8 +220,11 @@ def target(name: str, room: Path) -> Target:
             half = tb.prune(trained, fraction=0.5)
             seeds = [written(half.save), written(partial(half.save, with_start=True)), written(trained.save)]
             return Target(seeds, read_tensors, alter.altered_tensors)
-    exported = written(lambda to: export(lab.store, [run.name], to))
-    return Target([exported], read_archive, alter.altered_archive)
+    exported = [
+        written(lambda to, form=form: export(lab.store, [run.name], to, compress=form))
+        for form in (False, True)
+    ]
+    return Target(exported, read_archive, alter.altered_archive)
 
 
 def fuzz(name: str, inputs: int, seed: int, room: Path) -> None:

@@ -8,6 +8,7 @@ import io
 import json
 import struct
 import zipfile
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -198,7 +199,11 @@ def altered_archive(draw: Any, content: bytes) -> bytes:
         members = {name: archive.read(name) for name in archive.namelist()}
     manifest = json.loads(members.pop("manifest.json"))
     name = draw(st.sampled_from(sorted(members)))
-    what = draw(st.sampled_from(["member", "member", "rename", "add", "drop", "manifest", "link", "twice"]))
+    what = draw(
+        st.sampled_from(
+            ["member", "member", "rename", "add", "drop", "manifest", "link", "twice", "misdeclare", "stream"]
+        )
+    )
     if what == "member":
         members[name] = altered_file(draw, name, members[name])
     elif what == "rename":
@@ -211,10 +216,12 @@ def altered_archive(draw: Any, content: bytes) -> bytes:
     if what == "manifest":
         manifest = altered(draw, manifest)
     written = io.BytesIO()
-    with zipfile.ZipFile(written, "w") as archive:
+    method = draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
+    with zipfile.ZipFile(written, "w", method) as archive:
         for each, raw in members.items():
             info = zipfile.ZipInfo(each or "x")
             info.filename = each  # as it is, whatever it is
+            info.compress_type = method
             if what == "link" and each == name:
                 info.external_attr = 0o120777 << 16
                 raw = b"../../outside"
@@ -222,7 +229,34 @@ def altered_archive(draw: Any, content: bytes) -> bytes:
             if what == "twice" and each == name:
                 archive.writestr(info, raw)
         archive.writestr("manifest.json", text_of(draw, manifest))
+        if what == "misdeclare":
+            misdeclare(lambda values: draw(st.sampled_from(values)), archive)
+    if what == "stream":
+        return altered_bytes(draw, written.getvalue())
     return written.getvalue()
+
+
+# What a directory may say of a member; sizes that text and tensors may have, and one more.
+_SIZES = [0, 1, 2**10, 2**16, 2**26, 2**26 + 1, 2**31, 2**32 - 1, 2**34, 2**34 + 1, 2**62]
+_DECLARED: dict[str, list[int]] = {
+    "file_size": _SIZES, "compress_size": _SIZES, "CRC": [0, 1, 2**32 - 1],
+    "flag_bits": [1, 8, 0x20, 0x40, 0x800],
+    "compress_type": [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, 9, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 93],
+    "header_offset": [0, 1, 2**20, 2**32 - 1, 2**62],
+}  # fmt: skip
+
+
+def misdeclare(choose: Callable[[Sequence[Any]], Any], archive: zipfile.ZipFile) -> None:
+    """Have the directory of an archive, which is written when that is closed, say what is false of a member.
+
+    choose: one of several values. A size may be nearly true, or a place that of another member.
+    """
+    info, other = choose(archive.infolist()), choose(archive.infolist())
+    field = choose(list(_DECLARED))
+    true = getattr(info, field)
+    nearly = [max(0, true - 1), true + 1, true // 2, 2 * true, getattr(other, field)]
+    fits = 2 ** {"CRC": 32, "flag_bits": 16, "compress_type": 16}.get(field, 63)
+    setattr(info, field, choose([*_DECLARED[field], *nearly]) % fits)
 
 
 _MEMBERS = st.sampled_from(

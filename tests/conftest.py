@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import forked
 import hypothesis
 import pytest
 import torch
@@ -51,6 +52,13 @@ def _declared_functions_end_with_their_test() -> Iterator[None]:
     yield
     registry._declarations.clear()
     registry._declarations.update(before)
+
+
+@pytest.fixture
+def forked_workers() -> Iterator[None]:
+    """Worker processes begin in a tenth of the time; for tests of what they do, not of how they start."""
+    with forked.workers():
+        yield
 
 
 @pytest.fixture(scope="session")

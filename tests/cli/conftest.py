@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tombola import cli
+from tombola.report import write
+from tombola.report.drawing_pool import drawn
 
 Result = tuple[int, str, str]
 
@@ -25,6 +27,8 @@ def tombola(
     monkeypatch.setenv("PYTHONWARNINGS", "ignore::UserWarning")  # run sets it for workers
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main replaces both
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    # This process draws the pictures; that several draw the same is told by tests/report/test_write.py.
+    monkeypatch.setattr(write, "drawn", lambda pictures, kinds, _: drawn(pictures, kinds))
 
     def run(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["tombola", *map(str, arguments)])

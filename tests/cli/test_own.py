@@ -29,6 +29,7 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_the_example_of_the_documents_runs_as_it_stands(tombola: Tombola, example: Path) -> None:
     commands = re.findall(r"^tombola (.+)$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
     assert commands == ["plan wider.py", "run wider.py", "report wider.py --out wider"]

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -299,6 +300,7 @@ def test_ctrl_c_ends_a_run_with_one_line_and_leaves_no_process(tmp_path: Path) -
     ) as process:  # fmt: skip
         while not list(tmp_path.glob("store/jobs/*/*/history.csv")):
             assert process.poll() is None
+            time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=120)
     assert process.returncode == 130

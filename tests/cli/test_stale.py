@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import pytest
 
 import tombola as tb
@@ -118,18 +119,8 @@ def test_an_edit_is_told_a_version_is_new_and_recompute_replaces(
 
 
 def test_studies_of_the_paper_have_nothing_of_ones_own_to_recompute(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "tombola.cli",
-        "run",
-        "table1",
-        "--recompute",
-        "x",
-        "--store",
-        tmp_path / "s",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    command = ("-m", "tombola.cli", "run", "table1", "--recompute", "x", "--store", tmp_path / "s")
+    done = forked.run(*command, env=os.environ)
     assert done.returncode == 2
     assert done.stderr == (
         "tombola: --recompute x is for what a file of your own declares; studies of the paper have no such "

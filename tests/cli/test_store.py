@@ -58,6 +58,11 @@ def test_a_result_goes_from_store_to_store_as_one_file(
     code, out, _ = tombola("import", tmp_path / "run.zip", "--store", tmp_path / "other")
     assert (code, out.strip()) == (0, f"job {job.name[:12]}")
     assert same_run(tb.Lab(tmp_path / "other").result(job), lab.result(job))
+    assert tombola("export", job.name, tmp_path / "small.zip", "--compress")[0] == 0
+    assert (tmp_path / "small.zip").stat().st_size < (tmp_path / "run.zip").stat().st_size
+    code, out, _ = tombola("import", tmp_path / "small.zip", "--store", tmp_path / "third")
+    assert (code, out.strip()) == (0, f"job {job.name[:12]}")
+    assert same_run(tb.Lab(tmp_path / "third").result(job), lab.result(job))
 
 
 def test_a_chain_goes_on_elsewhere_from_its_tickets(tombola: Callable[..., Result], tmp_path: Path) -> None:

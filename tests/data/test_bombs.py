@@ -7,12 +7,11 @@ import gzip
 import io
 import json
 import os
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -71,7 +70,7 @@ except DataError as error:
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
     environment = os.environ | {"TOMBOLA_LARGEST_DATA": str(bound_mb / 1024)}
-    child = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    child = forked.run("-c", code, env=environment)
     assert child.returncode == 0, child.stderr[-2000:]
     *_, message, grown = child.stdout.strip().splitlines()
     return message, float(grown)

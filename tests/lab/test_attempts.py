@@ -109,6 +109,7 @@ def run(client: distributed.Client, store: Store, jobs: list[tb.Job], settings: 
     return outcome
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize("slow", [pytest.param(False, marks=pytest.mark.long), True])
 def test_only_the_culprit_fails_of_jobs_that_share_a_worker_that_dies(
     tmp_path: Path, store: Store, deadly: dict, slow: bool
@@ -132,6 +133,7 @@ def test_only_the_culprit_fails_of_jobs_that_share_a_worker_that_dies(
     assert "\n" not in told
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_job_that_sleeps_for_ever_ends_its_worker_and_its_neighbours_resume(
     tmp_path: Path, store: Store, deadly: dict
 ) -> None:
@@ -148,6 +150,7 @@ def test_a_job_that_sleeps_for_ever_ends_its_worker_and_its_neighbours_resume(
     assert "\n" not in told
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_lost_device_ends_its_process_and_everything_in_it_resumes_in_another(
     tmp_path: Path, store: Store, deadly: dict
 ) -> None:
@@ -167,6 +170,7 @@ def test_a_lost_device_ends_its_process_and_everything_in_it_resumes_in_another(
     assert pids != {int((tmp_path / "lost").read_text())}
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_run_ends_when_no_worker_comes_up_any_more(
     tmp_path: Path, store: Store, deadly: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:

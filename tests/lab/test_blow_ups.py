@@ -3,13 +3,12 @@
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 
 import tombola as tb
@@ -116,10 +115,7 @@ def test_every_command_ends_soon_on_a_store_of_57_kb(
     environment = os.environ | {
         "PYTHONPATH": str(Path(tb.__file__).parents[1]), "TOMBOLA_STORE": str(store.root), "COLUMNS": "100",
     }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", COMMANDS, json.dumps(commands)],
-        capture_output=True, text=True, env=environment, timeout=300,
-    )  # fmt: skip
+    done = forked.run("-c", COMMANDS, json.dumps(commands), env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.endswith("done\n")
     if made is widened:

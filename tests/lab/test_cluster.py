@@ -5,11 +5,11 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import forked
 import pytest
 import torch
 from PIL import Image
@@ -47,7 +47,7 @@ class Started:
         (place / "preloaded.py").write_text(PRELOADED)
         self.processes = [self._start("scheduler", "--port", "0", "--scheduler-file", str(self.file))]
 
-    def worker(self, *options: str) -> subprocess.Popen[bytes]:
+    def worker(self, *options: str) -> forked.Process | subprocess.Popen[str]:
         process = self._start(
             "worker", "--scheduler-file", str(self.file), "--nthreads", "1", "--memory-limit", "0",
             "--no-nanny", "--preload", str(self._place / "preloaded.py"), *options,
@@ -59,17 +59,12 @@ class Started:
     def address(self) -> str:
         return str(cluster._address_in(self.file))
 
-    def _start(self, what: str, *options: str) -> subprocess.Popen[bytes]:
-        environment = os.environ | {
-            "PYTHONPATH": str(Path(tb.__file__).parents[1]),
-            "CUDA_VISIBLE_DEVICES": "",
-            "DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "spawn",
-        }
-        command = [
-            sys.executable, "-m", "dask", what, "--host", "127.0.0.1", "--no-dashboard", *options,
-        ]  # fmt: skip
-        with (self._place / f"{what}.log").open("ab") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    def _start(self, what: str, *options: str) -> forked.Process | subprocess.Popen[str]:
+        environment = os.environ | {"PYTHONPATH": forked.SOURCES, "CUDA_VISIBLE_DEVICES": ""}
+        return forked.start(
+            "-m", "dask", what, "--host", "127.0.0.1", "--no-dashboard", *options,
+            env=environment, cwd=self._place, output=self._place / f"{what}.log",
+        )  # fmt: skip
 
     def end(self) -> None:
         for process in reversed(self.processes):

@@ -1,10 +1,9 @@
 """The short form of benchmarks/crashes.py: a chain under faults at some of its operations on the disk."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 import tombola as tb
@@ -13,9 +12,7 @@ import tombola as tb
 def crashes(*options: str) -> str:
     script = Path(__file__).parents[2] / "benchmarks" / "crashes.py"
     environment = os.environ | {"PYTHONPATH": str(Path(tb.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(script), *options], capture_output=True, text=True, env=environment
-    )
+    done = forked.run(script, *options, env=environment, timeout=3600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

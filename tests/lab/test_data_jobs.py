@@ -91,6 +91,7 @@ def test_a_whole_chain_runs_on_a_subset(
         assert same_run(lab.result(job), run)
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_worker_processes_make_the_same_subsets(
     lab: tb.Lab, tmp_path, quick: tb.Recipe, same_run: Same
 ) -> None:

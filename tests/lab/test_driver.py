@@ -224,6 +224,7 @@ def assert_same_results(graph: list[Job], first: tb.Lab, second: tb.Lab, same_ru
     assert list(first.store.names()) == list(second.store.names())
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_worker_processes_give_the_same_bits_and_failures_stay_where_they_are(
     graph: list[Job], undisturbed: tb.Lab, tmp_path: Path, same_run: Same, recorder
 ) -> None:

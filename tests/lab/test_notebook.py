@@ -58,6 +58,7 @@ def run_cell(text: str, name: str = "<cell 1>") -> dict[str, Any]:
     return cell
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_network_and_a_measure_of_a_notebook_run_in_workers(tmp_path: Path) -> None:
     cell = run_cell(CELL)
     lab = tb.Lab(tmp_path / "store", workers=1, settings=Settings(device="cpu"))

@@ -3,13 +3,12 @@
 import os
 import resource
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 
 import tombola as tb
@@ -83,8 +82,7 @@ def test_whatever_stands_in_place_of_a_file_is_no_file_and_read_no_further(
 ) -> None:
     store, _ = given
     environment = os.environ | {"PYTHONPATH": str(Path(tb.__file__).parents[1])}
-    command = [sys.executable, str(SCRIPT), str(store.root), str(store.root.parent), kind]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400)
+    done = forked.run(SCRIPT, store.root, store.root.parent, kind, env=environment, timeout=400)
     assert done.stdout == "done\n", done.stdout + done.stderr[-3000:]
 
 

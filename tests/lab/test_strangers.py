@@ -6,13 +6,12 @@ A short form of ``python benchmarks/fuzz.py``, a few hundred inputs instead of t
 import json
 import os
 import shutil
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 from rich.console import Console
@@ -68,8 +67,7 @@ def resealed(path: Path, kind: str, change: Callable[[dict[str, Any], dict[str, 
 def test_a_few_hundred_altered_files_give_clean_errors_only() -> None:
     script = Path(__file__).parents[2] / "benchmarks" / "fuzz.py"
     environment = os.environ | {"PYTHONPATH": str(Path(tb.__file__).parents[1])}
-    command = [sys.executable, str(script), "--inputs", "100"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    done = forked.run(script, "--inputs", "100", env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("only clean errors\n")
 
@@ -95,6 +93,14 @@ def test_a_mask_of_an_impossible_shape_is_refused(start: tb.Ticket, tmp_path: Pa
     name = next(iter(start.mask))
     resealed(tmp_path / "file", _TICKET, lambda told, _: told["shapes"].update({name: shape}))
     with pytest.raises(TicketError):
+        tb.Ticket.load(tmp_path / "file")
+
+
+@pytest.mark.parametrize("size", [[8, {}], [8, []], 8, None])
+def test_a_network_for_inputs_of_no_size_is_refused(start: tb.Ticket, tmp_path: Path, size: Any) -> None:
+    start.save(tmp_path / "file")
+    resealed(tmp_path / "file", _TICKET, lambda told, _: told["network"].update(size=size))
+    with pytest.raises(TicketError, match="not a ticket: TypeError"):
         tb.Ticket.load(tmp_path / "file")
 
 

@@ -4,15 +4,14 @@ import errno
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 
@@ -74,14 +73,14 @@ def killed(
     place, chain = tmp_path_factory.mktemp("killed"), chain_of(request.param)
     (place / "driver.py").write_text(DRIVER)
     environment = os.environ | {"PYTHONPATH": str(Path(tb.__file__).parents[1])}
-    command = [sys.executable, str(place / "driver.py"), str(place / "store"), str(request.param)]
-    with subprocess.Popen(
-        [*command, chain[2].name], stdout=subprocess.PIPE, text=True, env=environment
-    ) as driver:
-        assert driver.stdout is not None
-        while driver.stdout.readline().split() != [chain[2].name, "2"]:
-            assert driver.poll() is None
-        driver.send_signal(signal.SIGKILL)
+    command = [place / "driver.py", place / "store", request.param, chain[2].name]
+    told = place / "told"
+    driver = forked.start(*command, env=environment, output=told)
+    while not (told.exists() and f"{chain[2].name} 2" in told.read_text().splitlines()):
+        assert driver.poll() is None, told.read_text()
+        time.sleep(0.01)
+    driver.kill()
+    driver.wait()
     lab, undisturbed = tb.Lab(place / "store"), tb.Lab(place / "undisturbed")
     assert [lab.has(job) for job in chain] == [True, True, False, False]
     undisturbed.run(chain).raise_failures()
@@ -140,6 +139,7 @@ def test_a_chain_with_learning_rate_rewinding_goes_on_elsewhere_from_its_newest_
     assert same_run(other.result(chain[2]), direct)
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_workers_wait_for_the_start_that_is_made_again(
     killed: tuple[tb.Lab, list[Job], tb.Lab], tmp_path: Path, same_run: Same
 ) -> None:

@@ -70,6 +70,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         import_file(tmp_path / "none.py")
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_workers_import_the_file_out_of_the_store(store: Store, tmp_path: Path, start: tb.Ticket) -> None:
     file = tmp_path / "doubled.py"
     file.write_text(

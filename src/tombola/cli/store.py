@@ -138,6 +138,12 @@ def export(
             "elsewhere needs. Of every round (said alone), or the newest of each chain and the rounds named.",
         ),
     ] = None,
+    compress: Annotated[
+        bool,
+        tyro.conf.arg(
+            help="Deflate the file: tickets, numbers and records shrink to a third, weights hardly."
+        ),
+    ] = False,
     store: Store = None,
 ) -> None:
     """Write finished jobs, and all that they need to be read, to one file."""
@@ -151,10 +157,10 @@ def export(
     names = None if name == "all" else [name]
     console = InertConsole()
     if tickets is None:
-        exporting.export(folder, names, file, weights=weights)
+        exporting.export(folder, names, file, weights=weights, compress=compress)
         say(console, f"{file}: {_megabytes(file.stat().st_size)}")
         return
-    exported = exporting.export_tickets(folder, names, file, tickets)
+    exported = exporting.export_tickets(folder, names, file, tickets, compress=compress)
     size = _megabytes(file.stat().st_size)
     jobs, carried = many(exported.jobs, "job"), many(exported.tickets, "ticket")
     say(console, f"{file}: {size}, {jobs} without weights, {carried}")

@@ -2,19 +2,24 @@
 
 :mod:`tombola.lab.export` says which files of a store go in. An archive may come from an untrusted source:
 reading it executes nothing, its members have fixed places, and all is verified before anything reaches the
-store.
+store. Members are stored or deflated. What one inflates to is bounded by what it declares, and the sum by the
+room on the disk.
 """
 
 from __future__ import annotations
 
+import copy
+import errno
 import hashlib
 import io
 import json
 import os
 import re
+import shutil
 import struct
 import uuid
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from functools import cached_property
@@ -64,12 +69,19 @@ Member = tuple[str, Path | None]
 _PART = 2**20
 # Bytes of the largest archive.
 _LARGEST = 2**40
+# Bytes that deflate makes of one at most: two bits stand for 258 (zlib.net/zlib_tech.html).
+_MOST_INFLATED = 1032
+# Bytes before the name of a member in the file.
+_HEADER = 30
 
 
-def write_archive(jobs: Iterable[str], file: str | os.PathLike[str], members: Iterable[Member]) -> None:
+def write_archive(
+    jobs: Iterable[str], file: str | os.PathLike[str], members: Iterable[Member], *, compress: bool = False
+) -> None:
     """Write an archive atomically.
 
     jobs: names of the jobs that it is said to hold; those behind them are members too.
+    compress: whether members are deflated.
 
     Raises :class:`~tombola.errors.StoreUnwritable` if the file cannot be written, and
     :class:`~tombola.errors.StoreError` if it would hold more than is read again.
@@ -77,10 +89,12 @@ def write_archive(jobs: Iterable[str], file: str | os.PathLike[str], members: It
     path = Path(file)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with disk.new_file(partial) as written, zipfile.ZipFile(written, "w", zipfile.ZIP_STORED) as archive:
+        method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+        with disk.new_file(partial) as written, zipfile.ZipFile(written, "w", method) as archive:
             checksums = {}
             for member, source in members:
                 info = zipfile.ZipInfo(member)
+                info.compress_type = method
                 with _opened_member(member, source) as content:
                     info.file_size = content.seek(0, os.SEEK_END)
                     content.seek(0)
@@ -158,7 +172,7 @@ def import_(store: Store, file: str | os.PathLike[str]) -> list[str]:
                 zipfile.ZipFile(content) as archive,
             ):
                 names = _unpack(archive, incoming, content.size)
-        except (OSError, EOFError, zipfile.BadZipFile, struct.error, *OTHER_FORM) as error:
+        except (OSError, EOFError, zipfile.BadZipFile, struct.error, zlib.error, *OTHER_FORM) as error:
             raise StoreError(f"{path} is damaged or no export: {reason(error)}") from error
         try:
             _check_jobs(incoming, store)
@@ -178,19 +192,15 @@ def import_(store: Store, file: str | os.PathLike[str]) -> list[str]:
 def _unpack(archive: zipfile.ZipFile, incoming: Store, size: int) -> list[str]:
     """Write the members of an archive to their places in a store, and return the names of the archive's jobs.
 
-    size: of the file in bytes; no archive is larger unpacked.
+    size: of the file in bytes.
 
     Raises ValueError unless the members are exactly those of the manifest, with its checksums.
     """
-    members = {info.filename: info for info in archive.infolist()}
-    if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
-        raise ValueError("it is compressed, which an export never is")
-    if sum(info.file_size for info in archive.infolist()) > size:
-        raise ValueError("its members are larger than the file")
-    for member, info in members.items():
-        if info.file_size > _longest(member):
-            raise ValueError(f"{member} has {info.file_size:,} bytes; at most {_longest(member):,} are read")
-    manifest = json_object(archive.read(_MANIFEST), "the manifest")
+    members = _declared_members(archive, size)
+    _check_room(incoming, sum(info.file_size for info in members.values()))
+    content = io.BytesIO()
+    _copy_member(archive, archive.getinfo(_MANIFEST), content)
+    manifest = json_object(content.getvalue(), "the manifest")
     if manifest["kind"] != _KIND:
         raise ValueError(f"it holds {manifest['kind']!r}, not {_KIND!r}")
     checksums = manifest["checksums"]
@@ -202,23 +212,70 @@ def _unpack(archive: zipfile.ZipFile, incoming: Store, size: int) -> list[str]:
             raise ValueError(f"{member!r} belongs in no store")
         job = parts["job"]
         path = incoming.folder(job) / parts["file"] if job else incoming.root / member
-        with archive.open(member) as content:
-            if _copy_to_file(content, path) != checksum:
-                raise ValueError(f"{member} does not match its checksum")
+        if _unpack_member(archive, members[member], path) != checksum:
+            raise ValueError(f"{member} does not match its checksum")
     names = [str(name) for name in manifest["jobs"]]
     if not all(f"jobs/{name}/job.json" in checksums for name in names):
         raise ValueError("a job that it is of is not in it")
     return names
 
 
-def _copy_to_file(content: IO[bytes], path: Path) -> str:
-    """Write a new file, not atomically, and return its SHA-256."""
+def _declared_members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
+    """The members of an archive by name, as its directory declares them, before anything of them is read.
+
+    Raises ValueError for members that share a name or bytes of the file, or that are too long.
+    """
+    infos = archive.infolist()
+    if sum(info.compress_size for info in infos) > size:
+        raise ValueError("its members are larger than the file")
+    members = {info.filename: info for info in infos}
+    if len(members) < len(infos):
+        raise ValueError("two of its members have one name")
+    infos = sorted(infos, key=lambda info: info.header_offset)
+    for info, end in zip(infos, [*(info.header_offset for info in infos[1:]), size], strict=True):
+        if not 0 <= info.header_offset <= end - _HEADER - info.compress_size:
+            raise ValueError("its members share bytes of the file")
+    for member, info in members.items():
+        if info.file_size > _longest(member):
+            raise ValueError(f"{member} has {info.file_size:,} bytes; at most {_longest(member):,} are read")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{member} is neither stored nor deflated, as members of an export are")
+        most = info.compress_size * (_MOST_INFLATED if info.compress_type == zipfile.ZIP_DEFLATED else 1)
+        if info.file_size > most:
+            raise ValueError(f"{member} cannot have the {info.file_size:,} bytes that it declares")
+    return members
+
+
+def _check_room(incoming: Store, needed: int) -> None:
+    """Raises StoreUnwritable where the disk has less room than so many bytes."""
+    free = shutil.disk_usage(incoming.root).free
+    if needed > free:
+        full = OSError(errno.ENOSPC, f"the export takes {needed:,} bytes, and {free:,} are free")
+        raise unwritable(incoming.root.parent.parent, full)
+
+
+def _unpack_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> str:
+    """Write a member to a new file, not atomically, and return its SHA-256; errors as of ``_copy_member``."""
     try:
         disk.make_folder(path.parent, parents=True, exist_ok=True)
         with disk.new_file(path) as file:
-            return _copy(content, file)
+            return _copy_member(archive, info, file)
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def _copy_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: IO[bytes]) -> str:
+    """Copy a member, inflated if need be, and return its SHA-256.
+
+    Raises ValueError unless it has the bytes that it declares; of more, only one is read.
+    """
+    longer = copy.copy(info)
+    longer.file_size += 1  # zipfile stops there without a word
+    with archive.open(longer) as content:
+        checksum = _copy(content, target)
+    if target.tell() != info.file_size:
+        raise ValueError(f"{info.filename} has not the {info.file_size:,} bytes that it declares")
+    return checksum
 
 
 def _copy(source: IO[bytes], target: IO[bytes]) -> str:

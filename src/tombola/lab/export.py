@@ -37,12 +37,18 @@ _TEXTS = (DESCRIPTION, NUMBERS, PROVENANCE, HISTORY)
 
 
 def export(
-    store: Store, names: Iterable[str] | None, file: str | os.PathLike[str], *, weights: bool = True
+    store: Store,
+    names: Iterable[str] | None,
+    file: str | os.PathLike[str],
+    *,
+    weights: bool = True,
+    compress: bool = False,
 ) -> None:
     """Write results of finished jobs to one file, with all that they need to be read.
 
     names: of the jobs, or their beginnings; None for all that the store has, thin ones as they are.
     weights: False reduces runs and tickets to numbers and histories. Results of measures stay complete.
+    compress: deflate all; weights hardly shrink, but all else does.
 
     Raises :class:`~tombola.errors.JobError` for a job that is not there, and
     :class:`~tombola.errors.StoreError` if one or a job behind it is damaged, or one is thin though its
@@ -52,7 +58,7 @@ def export(
     for name in wanted:
         if weights and not (names is None and store.is_thin(name)):
             store.packed(name)  # raises for what is damaged or thin
-    write_archive(wanted, file, _result_members(store, wanted, weights))
+    write_archive(wanted, file, _result_members(store, wanted, weights), compress=compress)
 
 
 def _full_names(store: Store, names: Iterable[str] | None) -> list[str]:
@@ -121,12 +127,15 @@ def export_tickets(
     names: Iterable[str] | None,
     file: str | os.PathLike[str],
     tickets: str | int | Iterable[str | int] = "all",
+    *,
+    compress: bool = False,
 ) -> Exported:
     """Write tickets, numbers, histories and forgetting records: what a chain needs to go on without weights.
 
     names: as for :func:`export`.
     tickets: whose masks: ``"all"``, the ``"newest"`` of each chain, those of rounds by their numbers, or
         several of these. Of the others there are the numbers.
+    compress: as for :func:`export`.
 
     A dense start that can be made again from its seed stays behind; any other is included. Tickets that an
     older store has only within its runs, and the next one of a chain whose last run has its weights, are
@@ -143,7 +152,8 @@ def export_tickets(
     chosen = chosen_tickets(store, behind, choice)
     carried = _carried_starts(store, behind, chosen)
     with tempfile.TemporaryDirectory() as folder:
-        write_archive(wanted, file, _ticket_members(store, behind, chosen, set(carried), Path(folder)))
+        members = _ticket_members(store, behind, chosen, set(carried), Path(folder))
+        write_archive(wanted, file, members, compress=compress)
     return Exported(sum(not is_ticket(store, name) for name in behind), len(chosen), carried)
 
 

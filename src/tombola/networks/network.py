@@ -178,7 +178,7 @@ class Network:
         return cls.of(
             as_written(str(description["name"])) if factory is None else factory,
             channels=int(description["channels"]),
-            size=tuple(description["size"]),
+            size=tuple(int(length) for length in description["size"]),
             classes=int(description["classes"]),
             init=None if init is None else as_written(str(init)),
             vocabulary=None if vocabulary is None else int(vocabulary),
