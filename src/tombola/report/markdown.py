@@ -49,13 +49,13 @@ def to_markdown(
     undefined: keys whose numbers have no value, and whether a run behind them failed.
     """
     lines = [
-        _escaped(table.title),
+        escaped_markdown(table.title),
         "",
-        _markdown_row([_escaped(heading) for heading in headings(table)]),
-        _markdown_row(["---"] * len(table.row_names) + ["---:"] * len(table.columns)),
-        *map(_markdown_row, _table_rows(table, cells, theirs, undefined)),
+        markdown_row([escaped_markdown(heading) for heading in headings(table)]),
+        markdown_row(["---"] * len(table.row_names) + ["---:"] * len(table.columns)),
+        *map(markdown_row, _table_rows(table, cells, theirs, undefined)),
         "",
-        _escaped(table_note(table, cells, note, undefined)),
+        escaped_markdown(table_note(table, cells, note, undefined)),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -96,9 +96,9 @@ def _table_rows(
     undefined: Mapping[Key, bool],
 ) -> Iterator[list[str]]:
     for row, slots in compared_rows(table, cells, theirs, undefined):
-        texts = [_escaped(head) for head in table.row_heads(row)]
+        texts = [escaped_markdown(head) for head in table.row_heads(row)]
         for ours, comparison in slots:
-            printed = _escaped(_printed_text(comparison)) if comparison else ""
+            printed = escaped_markdown(_printed_text(comparison)) if comparison else ""
             parts = [_marked(ours) if ours else "", printed]
             texts.append(" ".join(filter(None, parts)))
         yield texts
@@ -191,17 +191,19 @@ def _iterations(cell: Cell) -> int:
     return count if isinstance(count, int) and not cell.epochs else 0
 
 
-def _escaped(text: str) -> str:
+def escaped_markdown(text: str) -> str:
     """A text in one line that Markdown shows as it is."""
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
 
 
 def _marked(shown: CellText) -> str:
     """A cell with its marks, its interval and, where they are unusual, its runs."""
-    text = _escaped(shown.text)
+    text = escaped_markdown(shown.text)
     text = (f"<u>{text}</u>" if shown.winning else text) + "†" * shown.clearly + r"\*" * shown.failed
-    return " ".join(filter(None, [text, _escaped(shown.interval), f"({shown.runs})" * bool(shown.runs)]))
+    return " ".join(
+        filter(None, [text, escaped_markdown(shown.interval), f"({shown.runs})" * bool(shown.runs)])
+    )
 
 
-def _markdown_row(texts: Sequence[str]) -> str:
+def markdown_row(texts: Sequence[str]) -> str:
     return f"| {' | '.join(texts)} |"
