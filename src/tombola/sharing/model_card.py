@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from tombola.data.augmentation import Augmentation
 from tombola.data.catalogue import CATALOGUE
 from tombola.data.imageset import Data
 from tombola.errors import NetworkError
@@ -18,13 +17,17 @@ from tombola.measures.layers import layer_sparsity
 from tombola.report.markdown import escaped_markdown, markdown_row
 from tombola.sharing.plain_pytorch import other_packages
 from tombola.ticket import Ticket
-from tombola.training.recipe import Recipe
+from tombola.training.recipe import Recipe, has_momentum
 from tombola.training.run import Run
 from tombola.untrusted import printable
 from tombola.version import __version__
 
 CURVE = "curve.png"
 
+# Entries of a recipe that are told also at their defaults.
+_USUAL = (
+    "epochs", "batch_size", "lr", "momentum", "weight_decay", "schedule", "augmentation", "optimizer", "loss",
+)  # fmt: skip
 # Of a job's provenance, what the card tells; not on which host it ran, nor as which process.
 _TOLD = {
     "tombola": "tombola",
@@ -146,7 +149,7 @@ def _sentence(ticket: Ticket, run: Run | None, known: Known) -> str:
     if run is None:
         return (
             f"A lottery ticket (a start with a mask, to be trained{on}) of **{network}**, {state}. "
-            f"Found by [tombola](https://pypi.org/project/tombola) {__version__}."
+            f"Found by tombola {__version__}."
         )
     accuracy = (
         ""
@@ -191,10 +194,17 @@ def _facts(ticket: Ticket, run: Run | None, known: Known) -> Iterable[tuple[str,
 
 
 def _recipe(run: Run, known: Known) -> str:
-    """Every entry of the recipe; of one that nobody said what the history shows of it."""
+    """The recipe as a table and as Python takes it; of one that is not known what the history shows of it."""
     if known.recipe is not None:
-        rows = [(entry.name, _value(getattr(known.recipe, entry.name))) for entry in fields(known.recipe)]
-        return _table(("", ""), rows)
+        defaults, recipe = Recipe(), known.recipe
+        usual = [name for name in _USUAL if name != "momentum" or has_momentum(recipe.optimizer)]
+        names = [
+            entry.name
+            for entry in fields(Recipe)
+            if entry.name in usual or getattr(recipe, entry.name) != getattr(defaults, entry.name)
+        ]
+        rows = [(name, getattr(recipe, name)) for name in names]
+        return f"{_table(('', ''), rows)}\nAs tombola takes it: {_escaped(f'tb.{recipe!r}')}\n"
     if run.foreign:
         return "It was trained elsewhere; how is not known.\n"
     rates = run.history.column("lr")
@@ -202,14 +212,6 @@ def _recipe(run: Run, known: Known) -> str:
         "The recipe was not told when this was pushed. The history shows "
         f"{len(run.history) - 1} epochs at learning rates from {rates[0]:.4g} to {rates[-1]:.4g}.\n"
     )
-
-
-def _value(value: object) -> object:
-    """An entry of a recipe; of the augmentation what is not None."""
-    if not isinstance(value, Augmentation):
-        return value
-    parts = {entry.name: getattr(value, entry.name) for entry in fields(value)}
-    return ", ".join(f"{name} {part}" for name, part in parts.items() if part is not None)
 
 
 def _layers(ticket: Ticket) -> Iterable[tuple[str, object, object]]:

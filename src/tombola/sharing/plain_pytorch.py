@@ -175,8 +175,7 @@ for name, packed in tensors("{exact}").items():
     if name.startswith("mask."):
         weight = network.state_dict()[name.removeprefix("mask.")]
         bits = packed[:, None] >> torch.arange(7, -1, -1, dtype=torch.uint8) & 1
-        masks[name.removeprefix("mask.")] = bits.flatten()[: weight.numel()].view(weight.shape).bool()
-"""
+        masks[name.removeprefix("mask.")] = bits.flatten()[: weight.numel()].view(weight.shape).bool()"""
 
 _PIXELS = '''
 mean = torch.tensor({mean}).view(1, -1, 1, 1)
