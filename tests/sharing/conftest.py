@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-
 import pytest
 from huggingface_hub import constants
 
@@ -202,7 +201,11 @@ class _Handler(BaseHTTPRequestHandler):
                 changes[value["path"]] = self.server.blobs[value["oid"]]
         commit = self.server.repositories[kind, name].commit(changes)
         self._answer(
-            {"success": True, "commitOid": commit, "commitUrl": f"{self.server.address}/{name}/commit/{commit}"}
+            {
+                "success": True,
+                "commitOid": commit,
+                "commitUrl": f"{self.server.address}/{name}/commit/{commit}",
+            }
         )
 
     def _info(self, kind: str, name: str, revision: str = "main") -> None:

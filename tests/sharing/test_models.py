@@ -4,11 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-import torch
-
 import tombola as tb
-from tombola.errors import HubError
 
 Same = Callable[..., bool]
 
@@ -19,7 +15,9 @@ def program_of(card: str) -> str:
     return str(program)
 
 
-def test_a_run_comes_back_to_the_bit(hub: Any, chain: list[tb.Run], recipe: tb.Recipe, same_run: Same) -> None:
+def test_a_run_comes_back_to_the_bit(
+    hub: Any, chain: list[tb.Run], recipe: tb.Recipe, same_run: Same
+) -> None:
     run = chain[2]
     push = run.push_to_hub("me/x", data="digits", recipe=recipe, license="mit")
     assert push.origin is not None

@@ -6,7 +6,7 @@ Rows, headings and the note below a table are shared with :mod:`tombola.report.l
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tombola.experiments.paper.settings import SEARCH_SHARES, short_search_epochs
 from tombola.report.cell_text import (
@@ -23,6 +23,7 @@ from tombola.table.compare import SideBySide, side_by_side
 from tombola.table.key import ITERATIONS, Key
 from tombola.table.number import Cell, copies_of
 from tombola.training.length import length_text
+from tombola.untrusted import printable
 from tombola.views.layout import NAMES, Grid, Values
 
 WINNING = "Underlined: winning ticket, its mean no lower than that of its own dense network (reading C6)."
@@ -49,13 +50,13 @@ def to_markdown(
     undefined: keys whose numbers have no value, and whether a run behind them failed.
     """
     lines = [
-        escaped_markdown(table.title),
+        _escaped(table.title),
         "",
-        markdown_row([escaped_markdown(heading) for heading in headings(table)]),
-        markdown_row(["---"] * len(table.row_names) + ["---:"] * len(table.columns)),
-        *map(markdown_row, _table_rows(table, cells, theirs, undefined)),
+        _markdown_row([_escaped(heading) for heading in headings(table)]),
+        _markdown_row(["---"] * len(table.row_names) + ["---:"] * len(table.columns)),
+        *map(_markdown_row, _table_rows(table, cells, theirs, undefined)),
         "",
-        escaped_markdown(table_note(table, cells, note, undefined)),
+        _escaped(table_note(table, cells, note, undefined)),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -96,9 +97,9 @@ def _table_rows(
     undefined: Mapping[Key, bool],
 ) -> Iterator[list[str]]:
     for row, slots in compared_rows(table, cells, theirs, undefined):
-        texts = [escaped_markdown(head) for head in table.row_heads(row)]
+        texts = [_escaped(head) for head in table.row_heads(row)]
         for ours, comparison in slots:
-            printed = escaped_markdown(_printed_text(comparison)) if comparison else ""
+            printed = _escaped(_printed_text(comparison)) if comparison else ""
             parts = [_marked(ours) if ours else "", printed]
             texts.append(" ".join(filter(None, parts)))
         yield texts
@@ -191,19 +192,29 @@ def _iterations(cell: Cell) -> int:
     return count if isinstance(count, int) and not cell.epochs else 0
 
 
-def escaped_markdown(text: str) -> str:
+def inert_table(heading: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    """A Markdown table whose cells are shown as they are, whoever wrote them; it ends in a line feed."""
+    lines = [_markdown_row(heading), "|---" * len(heading) + "|"]
+    lines += [_markdown_row([inert_markdown(str(cell)) for cell in row]) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def inert_markdown(text: str) -> str:
+    """A text of a stranger's in one printable line that Markdown shows as it is."""
+    return _escaped(printable(" ".join(text.split())))
+
+
+def _escaped(text: str) -> str:
     """A text in one line that Markdown shows as it is."""
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
 
 
 def _marked(shown: CellText) -> str:
     """A cell with its marks, its interval and, where they are unusual, its runs."""
-    text = escaped_markdown(shown.text)
+    text = _escaped(shown.text)
     text = (f"<u>{text}</u>" if shown.winning else text) + "†" * shown.clearly + r"\*" * shown.failed
-    return " ".join(
-        filter(None, [text, escaped_markdown(shown.interval), f"({shown.runs})" * bool(shown.runs)])
-    )
+    return " ".join(filter(None, [text, _escaped(shown.interval), f"({shown.runs})" * bool(shown.runs)]))
 
 
-def markdown_row(texts: Sequence[str]) -> str:
+def _markdown_row(texts: Sequence[str]) -> str:
     return f"| {' | '.join(texts)} |"

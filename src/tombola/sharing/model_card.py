@@ -14,12 +14,11 @@ from tombola.data.catalogue import CATALOGUE
 from tombola.data.imageset import Data
 from tombola.errors import NetworkError
 from tombola.measures.layers import layer_sparsity
-from tombola.report.markdown import escaped_markdown, markdown_row
+from tombola.report.markdown import inert_markdown, inert_table
 from tombola.sharing.plain_pytorch import other_packages
 from tombola.ticket import Ticket
 from tombola.training.recipe import Recipe, has_momentum
 from tombola.training.run import Run
-from tombola.untrusted import printable
 from tombola.version import __version__
 
 CURVE = "curve.png"
@@ -74,7 +73,7 @@ def model_card(
         f"---\n{_metadata(subject, known, name, license)}\n---\n",
         f"# {name}\n",
         _sentence(ticket, run, known) + "\n",
-        _table(("", ""), _facts(ticket, run, known)),
+        inert_table(("", ""), _facts(ticket, run, known)),
     ]
     if run is not None and not run.foreign:
         parts += ["## Learning curve\n", f"![Accuracy and loss by epoch]({CURVE})\n"]
@@ -89,12 +88,12 @@ def model_card(
         + (", the history and the forgetting record" if run is not None else "")
         + "; every value is to the bit the one that was pushed.\n",
         "<details><summary>Sparsity of each layer</summary>\n",
-        _table(("layer", "weights kept", "pruned"), _layers(ticket)),
+        inert_table(("layer", "weights kept", "pruned"), _layers(ticket)),
         "</details>\n",
     ]
     if known.job:
         told = [(label, known.provenance[key]) for key, label in _TOLD.items() if known.provenance.get(key)]
-        parts += ["## Where it comes from\n", _table(("", ""), [("job", known.job), *told])]
+        parts += ["## Where it comes from\n", inert_table(("", ""), [("job", known.job), *told])]
     return "\n".join(parts)
 
 
@@ -138,14 +137,14 @@ def _hub_data(known: Known) -> str:
 
 def _sentence(ticket: Ticket, run: Run | None, known: Known) -> str:
     """What it is, in a sentence or two."""
-    network = _escaped(ticket.network.written)
+    network = inert_markdown(ticket.network.written)
     share = f"{100 * ticket.sparsity:.2f}% of its {ticket.total:,} prunable weights"
     state = (
         f"with {share} pruned"
         if ticket.kept < ticket.total
         else f"dense, with {ticket.total:,} prunable weights"
     )
-    on = f" on {_escaped(known.dataset)}" if known.dataset else ""
+    on = f" on {inert_markdown(known.dataset)}" if known.dataset else ""
     if run is None:
         return (
             f"A lottery ticket (a start with a mask, to be trained{on}) of **{network}**, {state}. "
@@ -204,7 +203,7 @@ def _recipe(run: Run, known: Known) -> str:
             if entry.name in usual or getattr(recipe, entry.name) != getattr(defaults, entry.name)
         ]
         rows = [(name, getattr(recipe, name)) for name in names]
-        return f"{_table(('', ''), rows)}\nAs tombola takes it: {_escaped(f'tb.{recipe!r}')}\n"
+        return f"{inert_table(('', ''), rows)}\nAs tombola takes it: {inert_markdown(f'tb.{recipe!r}')}\n"
     if run.foreign:
         return "It was trained elsewhere; how is not known.\n"
     rates = run.history.column("lr")
@@ -225,15 +224,3 @@ def _needs(program: str) -> str:
     """Which packages the program wants."""
     packages = ["torch", "safetensors", "huggingface_hub", *other_packages(program)]
     return f"Without tombola: `pip install {' '.join(packages)}`.\n"
-
-
-def _table(heading: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
-    """A Markdown table; of cells that hold anything."""
-    lines = [markdown_row(heading), "|---" * len(heading) + "|"]
-    lines += [markdown_row([_escaped(str(cell)) for cell in row]) for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def _escaped(text: str) -> str:
-    """A text of a stranger's as it is, in one printable line."""
-    return escaped_markdown(printable(text))

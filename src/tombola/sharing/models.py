@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from safetensors.torch import save
 from torch import Tensor
 
-from tombola.errors import HubError, TicketError
+from tombola.errors import DataError, HubError, StoreError, TicketError
 from tombola.hub_origin import HubOrigin
+from tombola.lab.arguments import from_json
+from tombola.lab.lineages import Lineages
+from tombola.lab.measurement import measurement_of
+from tombola.lab.objects import stored_data
+from tombola.lab.store import Store
 from tombola.networks.factory import Factory
 from tombola.report.figure import picture_files
 from tombola.sharing.hub_traffic import CARD, Push, check_repository, push_files, snapshot
 from tombola.sharing.model_card import CURVE, Known, model_card
 from tombola.sharing.plain_pytorch import definition, program
 from tombola.ticket import Ticket
+from tombola.training.recipe import Recipe
 from tombola.training.run import Run
 from tombola.untrusted import LARGEST_TENSORS
 from tombola.views.learning_curve import learning_curve
@@ -31,6 +38,28 @@ RUN, TICKET = "run.safetensors", "ticket.safetensors"
 
 PLAIN = "model.safetensors"
 """The plain ``state_dict``: final weights of a run, of a ticket those that training starts from."""
+
+
+def known_of_job(store: Store, name: str) -> Known:
+    """What a store knows of a finished run or ticket: data, recipe, and how its job was computed.
+
+    Data that are not at hand are told by their name alone.
+
+    Raises :class:`~tombola.errors.StoreError` for a damaged job.
+    """
+    description = store.checked_description(name)
+    recipe = description["arguments"].get("recipe")
+    dataset = measurement_of(Lineages(store, ()), name).fields.get("dataset")
+    data = None
+    with suppress(DataError, StoreError):
+        data = stored_data(store, str(dataset)) if dataset is not None else None
+    return Known(
+        data,
+        str(dataset or ""),
+        None if recipe is None else from_json(recipe, Recipe),
+        name,
+        store.provenance(name),
+    )
 
 
 def push(
