@@ -49,6 +49,7 @@ class FakeHub(ThreadingHTTPServer):
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.blobs: dict[str, bytes] = {}
         self.asked: list[str] = []
+        self.status = 0  # with which all is answered, if not 0
         self.sizes: dict[str, int] = {}  # what is said of a file in place of its size
 
     @property
@@ -93,6 +94,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.body = self.rfile.read(length)
         path = urlsplit(self.path).path
         self.server.asked.append(f"{self.command} {path}")
+        if self.server.status:
+            self._error(self.server.status)
+            return
         for pattern, name in _ROUTES[self.command]:
             match = re.fullmatch(pattern, path)
             if match:

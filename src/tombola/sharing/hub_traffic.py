@@ -7,7 +7,7 @@ sizes that are looked at first, and at the one revision that the hub said the re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,11 +76,13 @@ class Push(OneLine):
 class Snapshot:
     """A repository at one revision.
 
+    named: the branch, tag or commit that was asked for; None for main.
     sizes: its files in bytes; None where the hub does not answer and only the local cache is at hand.
     """
 
     origin: HubOrigin
     kind: Kind
+    named: str | None
     sizes: Mapping[str, int] | None
 
     def file(self, name: str, longest: int) -> Path | None:
@@ -101,12 +103,15 @@ class Snapshot:
             )
         with _told(self.origin.repository, "fetched"):
             try:
+                # By its name, under which the cache has it when the hub does not answer.
                 path = hf_hub_download(
-                    self.origin.repository, name, repo_type=self.kind, revision=self.origin.revision,
+                    self.origin.repository, name, repo_type=self.kind, revision=self.named,
                     local_files_only=self.sizes is None,
                 )  # fmt: skip
             except EntryNotFoundError:
                 return None
+        if Path(path).parent.name != self.origin.revision:
+            raise HubError(f"{self.origin.repository} was written to meanwhile; pull it again")
         return Path(path)
 
     def contents(self) -> str:
@@ -118,8 +123,10 @@ class Snapshot:
         return f"it holds {', '.join(names[:_MOST_NAMED])}{more}" if names else "it is empty"
 
 
-def snapshot(repository: str, kind: Kind, revision: str | None) -> Snapshot:
+def snapshot(repository: str, kind: Kind, revision: str | None, names: Sequence[str]) -> Snapshot:
     """A repository at a revision, by default the newest of its main branch; from the cache when offline.
+
+    names: of the files that may be fetched.
 
     Raises :class:`~tombola.errors.HubError` for one that there is not, or that cannot be reached.
     """
@@ -131,22 +138,26 @@ def snapshot(repository: str, kind: Kind, revision: str | None) -> Snapshot:
                 repository, repo_type=kind, revision=revision, files_metadata=True, timeout=_PATIENCE
             )
             sizes = {str(entry.rfilename): int(entry.size or 0) for entry in info.siblings or ()}
-            return Snapshot(HubOrigin(info.id or repository, str(info.sha)), kind, sizes)
+            return Snapshot(HubOrigin(info.id or repository, str(info.sha)), kind, revision, sizes)
     except HubError as error:
-        origin = _cached_origin(repository, kind, revision) if _is_unreachable(error.__cause__) else None
+        unreachable = _is_unreachable(error.__cause__)
+        origin = _cached_origin(repository, kind, revision, names) if unreachable else None
         if origin is None:
             raise
-        return Snapshot(origin, kind, None)
+        return Snapshot(origin, kind, revision, None)
 
 
-def _cached_origin(repository: str, kind: Kind, revision: str | None) -> HubOrigin | None:
-    """The revision of a repository that the local cache has under that name; None if it has none."""
+def _cached_origin(
+    repository: str, kind: Kind, revision: str | None, names: Sequence[str]
+) -> HubOrigin | None:
+    """The commit of a repository that the local cache has one of these files of; None if it has none."""
     from huggingface_hub import try_to_load_from_cache
 
     with suppress(Exception):  # a cache that cannot be read is none
-        card = try_to_load_from_cache(repository, CARD, repo_type=kind, revision=revision)
-        if isinstance(card, str):
-            return HubOrigin(repository, Path(card).parent.name)
+        for name in names:
+            path = try_to_load_from_cache(repository, name, repo_type=kind, revision=revision)
+            if isinstance(path, str):
+                return HubOrigin(repository, Path(path).parent.name)
     return None
 
 

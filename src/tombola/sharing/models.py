@@ -122,7 +122,7 @@ def pull_run(repository: str, revision: str | None, network: str | Factory | Non
 
 def pull(repository: str, revision: str | None, network: str | Factory | None = None) -> Run | Ticket:
     """The run or ticket of a repository, with where it was pulled from in its ticket's ``hub``."""
-    there = snapshot(repository, "model", revision)
+    there = snapshot(repository, "model", revision, (RUN, TICKET))
     for name, kind in ((RUN, Run), (TICKET, Ticket)):
         path = there.file(name, LARGEST_TENSORS)
         if path is None:

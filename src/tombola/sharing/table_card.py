@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tombola.report.markdown import inert_markdown, inert_table, to_markdown
+from tombola.table.key import Key
 from tombola.table.metrics import METRICS, Unit, metric_of
 from tombola.table.number import many
-from tombola.table.table import COLUMNS, REAL, TRUTH, WHOLE, Table
+from tombola.table.table import Table
 from tombola.version import __version__
 from tombola.views.exhibit import Exhibit
 
@@ -51,6 +52,7 @@ COLUMN_MEANINGS = {
 """What each column of a table holds, with its unit."""
 
 _UNITS: dict[Unit, str] = {"%": "percent", "points": "percentage points", "epochs": "epochs", "": ""}
+_KINDS = {"Int64": "whole", "float64": "real", "boolean": "truth"}
 # Jobs of experiments of one's own have metrics by any name.
 _OTHER_UNITS = (
     "A metric without a unit is one by itself or a share from 0 to 1; of names such as `measure.quantity`, "
@@ -82,8 +84,8 @@ def table_card(table: Table, shown: Shown, repository: str, license: str | None)
         f"{inert_markdown(shown.title)}\n" if shown.title else "",
         f"{inert_markdown(shown.about)}\n" if shown.about else "",
         f"{many(len(table), 'number')} of {many(keys, 'key')}, a row each, {gaps or 'without gaps'}; "
-        f"measured with tombola {__version__}. Two rows that agree in all columns of the key and in epochs are "
-        "repetitions of each other; nothing is averaged.\n",
+        f"measured with tombola {__version__}. Two rows that agree in all columns of the key and in epochs "
+        "are repetitions of each other; nothing is averaged.\n",
         "## Load it\n",
         f'```python\nfrom datasets import load_dataset\n\nframe = load_dataset("{repository}", split="train")'
         ".to_pandas()\n```\n",
@@ -93,7 +95,7 @@ def table_card(table: Table, shown: Shown, repository: str, license: str | None)
         "## What was measured\n",
         inert_table(("metric", "what it is", "unit", "numbers", "gaps"), _metrics(table)),
         f"{_OTHER_UNITS}\n",
-        *(_exhibit(exhibit) for exhibit in shown.exhibits if exhibit.cells),
+        *map(_exhibit, _tabulated(table, shown.exhibits)),
         "## Columns\n",
         inert_table(("column", "type", "what it holds"), _columns(table)),
     ]
@@ -127,13 +129,20 @@ def _metrics(table: Table) -> Iterable[tuple[object, ...]]:
 
 
 def _columns(table: Table) -> Iterable[tuple[object, ...]]:
-    """Each column that the table has."""
-    kinds = {**dict.fromkeys(WHOLE, "whole"), **dict.fromkeys(REAL, "real"), **dict.fromkeys(TRUTH, "truth")}
-    for name in table.columns:
-        if name in COLUMNS:
-            yield name, kinds.get(name, "text"), COLUMN_MEANINGS[name]
-        else:
-            yield name, "", "a further axis: what else tells two keys apart"
+    """Each column that the table has, with its type in the parquet file."""
+    for name, kind in table.frame().dtypes.items():
+        meaning = COLUMN_MEANINGS.get(str(name), "a further axis: what else tells two keys apart")
+        yield name, _KINDS.get(str(kind), "text"), meaning
+
+
+def _tabulated(table: Table, exhibits: Sequence[Exhibit]) -> Iterator[Exhibit]:
+    """Those with numbers that are all of the table, and not in an exhibit before."""
+    keys, before = {number.key for number in table}, set[Key]()
+    for exhibit in exhibits:
+        own = {entry.key for entry in exhibit.entries}
+        if exhibit.cells and own <= keys and not own <= before:
+            before |= own
+            yield exhibit
 
 
 def _exhibit(exhibit: Exhibit) -> str:
@@ -141,4 +150,5 @@ def _exhibit(exhibit: Exhibit) -> str:
     grid = exhibit.grid()
     assert grid is not None  # it has cells
     text = to_markdown(grid, exhibit.cells, exhibit.printed or None, "", exhibit.undefined)
-    return f"## {inert_markdown(exhibit.heading)}\n\n{text}"
+    heading = exhibit.heading if exhibit.title == exhibit.heading else exhibit.full_title
+    return f"## {inert_markdown(heading)}\n\n{text.partition(chr(10) * 2)[2]}"

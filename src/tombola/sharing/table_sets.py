@@ -41,7 +41,7 @@ def push_table(
 
 def pull_table(repository: str, revision: str | None) -> Table:
     """The table of a repository; arguments and errors as of :meth:`Table.from_hub`."""
-    there = snapshot(repository, "dataset", revision)
+    there = snapshot(repository, "dataset", revision, (EXACT,))
     path = there.file(EXACT, LONGEST_TEXT)
     if path is None:
         raise HubError(f"{there.origin} holds no table of tombola: it has no {EXACT}; {there.contents()}")
