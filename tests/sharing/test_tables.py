@@ -1,6 +1,5 @@
 """Tables pushed as data sets to a hub on loopback: read by datasets, by tombola and by people."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +109,3 @@ def test_a_data_set_that_is_no_table_is_told(hub: Any) -> None:
         HubError, match=r"holds no table of tombola: it has no table.json; it holds data.parquet"
     ):
         tb.Table.from_hub("me/pictures")
-
-
-Command = Callable[..., tuple[int, str, str]]

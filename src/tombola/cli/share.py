@@ -1,4 +1,4 @@
-"""``tombola push`` and ``pull``: runs, tickets and tables to a model hub and from it."""
+"""``tombola push``, ``pull`` and ``shelf``: runs, tickets and tables to a hub, from it, and off the shelf."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tombola.cli.arguments import Imports, Numbers, Scale, ScaleNumbers, Store
 from tombola.cli.console import InertConsole, say, write_out
 from tombola.cli.imports import import_files
 from tombola.cli.table import bound_study, own_experiments
-from tombola.errors import HubError
+from tombola.errors import StoreError
 
 if TYPE_CHECKING:
     from tombola.lab.lab import Lab
@@ -192,7 +192,7 @@ def pull(
 def _free(path: Path) -> Path:
     """A file that is not there yet."""
     if path.exists():
-        raise HubError(f"{path} is there already; say which file to write, tombola pull USER/NAME FILE")
+        raise StoreError(f"{path} is there already; say which file to write")
     return path
 
 
@@ -217,3 +217,50 @@ def _pull_table(repository: str, file: Path, revision: str | None) -> None:
     assert table.hub is not None  # it was pulled
     say(InertConsole(), f"{file}: {len(table):,} numbers")
     say(InertConsole(), f"from {_DATASETS}{table.hub.repository}, revision {table.hub.revision}")
+
+
+def shelf(
+    name: Annotated[
+        str | None,
+        tyro.conf.Positional,
+        tyro.conf.arg(
+            metavar="[NAME]", help="A ticket; default: lists what there is.", help_behavior_hint=""
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        tyro.conf.Positional,
+        tyro.conf.arg(
+            metavar="[FILE]",
+            help="The .safetensors file to write; default: NAME.safetensors here, unless that is there.",
+            help_behavior_hint="",
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="PLACE",
+            help="An export of tickets, a folder with store.zip, a store, or USER/NAME on the hub; default: "
+            "TOMBOLA_SHELF, or results/ of the sources that tombola runs from.",
+            help_behavior_hint="",
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="NAME", help="Of one on the hub: a branch, tag or commit.", help_behavior_hint=""
+        ),
+    ] = None,
+) -> None:
+    """The shelf of finished tickets: what there is, or one of them as a file with its dense start."""
+    from tombola.sharing.shelf import shelf as opened
+
+    tickets = opened(source=source, revision=revision)
+    if name is None:
+        for line in str(tickets).splitlines():
+            say(InertConsole(), line)
+        return
+    target = file or _free(Path(f"{name}.safetensors"))
+    ticket = tickets.load(name)
+    ticket.save(target, with_start=True)
+    say(InertConsole(), f"{target}: {ticket!r}")
