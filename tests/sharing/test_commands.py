@@ -81,9 +81,11 @@ def test_a_job_is_pushed_with_all_that_the_store_knows_and_pulled(
     assert tb.Run.load(tmp_path / "x.safetensors").fingerprint == lab.result(job).fingerprint
     assert f"pulled from: me/x, revision {commit}" in " ".join(tombola("show", "x.safetensors").split())
     assert tombola("pull", "me/x") == "x.safetensors is there already; say which file to write"
-    # The file again, by itself.
-    tombola("pull", "me/x", "again.safetensors", "--revision", commit)
-    assert "The recipe was not told" in tombola("push", "again.safetensors", "me/again", "--dry-run")
+    # A file by itself, of a ticket.
+    lab.result(job).ticket.save(tmp_path / "ticket.safetensors")
+    assert "# again\n" in tombola("push", "ticket.safetensors", "me/again", "--dry-run")
+    told = tombola("pull", "me/x", "again.safetensors", "--revision", commit)
+    assert told.startswith("again.safetensors: <run of convnet: ")
 
 
 def test_an_experiment_is_pushed_as_a_data_set_and_pulled(hub: Any, tombola: Command, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def test_the_programs_of_the_document_run(
     programs = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     exec("\n".join(programs), {"__name__": "share"})
     sizes, origin, keys, heading, ticket = capsys.readouterr().out.splitlines()
-    assert "'run.safetensors': " in sizes
+    assert re.fullmatch(r"\{.*'run.safetensors': \d+.*\} [0-9a-f]{40}", sizes)
     assert re.fullmatch(r"True me/y@[0-9a-f]{12}", origin)
     assert int(keys) > 0
     assert heading.split() == ["name", "sparsity", "accuracy", "start"]
