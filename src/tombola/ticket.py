@@ -308,12 +308,18 @@ class Ticket(OneLine):
 
         Raises :class:`~tombola.errors.HubError` without a token, rights or network.
         """
-        from tombola.sharing.model_card import Known
+        from tombola.sharing.model_card import Background
         from tombola.sharing.models import push
 
-        known = Known(None if data is None else load_data(data))
+        background = Background(None if data is None else load_data(data))
         return push(
-            self, repository, known, private=private, license=license, with_start=with_start, dry_run=dry_run
+            self,
+            repository,
+            background,
+            private=private,
+            license=license,
+            with_start=with_start,
+            dry_run=dry_run,
         )
 
     @classmethod

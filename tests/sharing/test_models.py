@@ -16,7 +16,7 @@ from tombola.errors import HubError, TicketError
 from tombola.lab.execute import Settings
 from tombola.lab.finished import load_result
 from tombola.sharing.hub_traffic import Push
-from tombola.sharing.model_card import Known, model_card
+from tombola.sharing.model_card import Background, model_card
 from tombola.sharing.plain_pytorch import definition, program
 
 Same = Callable[..., bool]
@@ -107,7 +107,9 @@ def test_a_card_says_what_was_pushed(pushed: Push, sparse: tb.Run, start: tb.Tic
     of_ticket = start.push_to_hub("me/x", dry_run=True)
     assert of_ticket.files.keys() == {"README.md", "ticket.safetensors", "model.safetensors"}
     assert "license" not in metadata_of(of_ticket.card)
-    assert "The recipe was not told when this was pushed" in model_card(sparse, Known(), "me/x", "", None)
+    assert "The recipe was not told when this was pushed" in model_card(
+        sparse, Background(), "me/x", "", None
+    )
 
 
 def two_layers(channels: int, classes: int) -> nn.Module:
@@ -143,8 +145,8 @@ def test_a_diverged_run_is_pushed_like_any_other(hub: Any, digits: tb.Data, star
 
 def test_what_a_stranger_called_things_is_inert_in_a_card(sparse: tb.Run) -> None:
     name = "<script>|\x1b[31m[a](b)\n# b"
-    known = Known(data_name=name, job="`c`", provenance={"hardware": "|d"})
-    card = model_card(sparse, known, "me/x", "", None)
+    background = Background(data_name=name, job="`c`", provenance={"hardware": "|d"})
+    card = model_card(sparse, background, "me/x", "", None)
     assert metadata_of(card)["model-index"][0]["results"][0]["dataset"]["name"] == name
     _, _, shown = card.partition("\n---\n")
     assert "\x1b" not in shown

@@ -66,11 +66,11 @@ def push(
     check_repository(repository)
     if Path(name).is_file() and not name.endswith((".py", ".toml")):
         from tombola.lab.finished import run_or_ticket
-        from tombola.sharing.model_card import Known
+        from tombola.sharing.model_card import Background
         from tombola.sharing.models import push as push_model
 
         pushed = push_model(
-            run_or_ticket(name), repository, Known(), private=private, license=license,
+            run_or_ticket(name), repository, Background(), private=private, license=license,
             with_start=with_start, dry_run=dry_run,
         )  # fmt: skip
         _tell(pushed)
@@ -95,7 +95,7 @@ def _push_job(
     """Upload the run or ticket of a finished job with what its store knows of it."""
     from tombola.lab.finished import finished_job, subject_of
     from tombola.lab.job import Job
-    from tombola.sharing.models import known_of_job
+    from tombola.sharing.models import background_of_job
     from tombola.sharing.models import push as push_model
     from tombola.ticket import Ticket
     from tombola.training.run import Run
@@ -103,7 +103,7 @@ def _push_job(
     subject_of(lab.store, "push", "it", name, (Run, Ticket))
     job: Job = finished_job(lab.store, name)
     return push_model(
-        lab.result(job), repository, known_of_job(lab.store, job.name), private=private, license=license,
+        lab.result(job), repository, background_of_job(lab.store, job.name), private=private, license=license,
         with_start=with_start, dry_run=dry_run,
     )  # fmt: skip
 

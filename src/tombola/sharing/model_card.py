@@ -41,7 +41,7 @@ _TOLD = {
 
 
 @dataclass(frozen=True)
-class Known:
+class Background:
     """What a ticket or run does not know of itself.
 
     data: what it was trained on, or shall be; data_name: what that is called, where it is not at hand.
@@ -61,7 +61,7 @@ class Known:
 
 
 def model_card(
-    subject: Run | Ticket, known: Known, repository: str, program: str, license: str | None
+    subject: Run | Ticket, background: Background, repository: str, program: str, license: str | None
 ) -> str:
     """The card as Markdown.
 
@@ -70,15 +70,15 @@ def model_card(
     name = repository.rpartition("/")[2]
     ticket, run = (subject.ticket, subject) if isinstance(subject, Run) else (subject, None)
     parts = [
-        f"---\n{_metadata(subject, known, name, license)}\n---\n",
+        f"---\n{_metadata(subject, background, name, license)}\n---\n",
         f"# {name}\n",
-        _sentence(ticket, run, known) + "\n",
-        inert_table(("", ""), _facts(ticket, run, known)),
+        _sentence(ticket, run, background) + "\n",
+        inert_table(("", ""), _facts(ticket, run, background)),
     ]
     if run is not None and not run.foreign:
         parts += ["## Learning curve\n", f"![Accuracy and loss by epoch]({CURVE})\n"]
     if run is not None:
-        parts += ["## Recipe\n", _recipe(run, known)]
+        parts += ["## Recipe\n", _recipe(run, background)]
     parts += ["## Load it in PyTorch\n", _needs(program), f"```python\n{program}```\n"]
     kind = type(subject).__name__
     parts += [
@@ -91,19 +91,23 @@ def model_card(
         inert_table(("layer", "weights kept", "pruned"), _layers(ticket)),
         "</details>\n",
     ]
-    if known.job:
-        told = [(label, known.provenance[key]) for key, label in _TOLD.items() if known.provenance.get(key)]
-        parts += ["## Where it comes from\n", inert_table(("", ""), [("job", known.job), *told])]
+    if background.job:
+        told = [
+            (label, background.provenance[key])
+            for key, label in _TOLD.items()
+            if background.provenance.get(key)
+        ]
+        parts += ["## Where it comes from\n", inert_table(("", ""), [("job", background.job), *told])]
     return "\n".join(parts)
 
 
-def _metadata(subject: Run | Ticket, known: Known, name: str, license: str | None) -> str:
+def _metadata(subject: Run | Ticket, background: Background, name: str, license: str | None) -> str:
     """The metadata of the card as YAML; of no licence that nobody chose."""
     from huggingface_hub import EvalResult, ModelCardData
 
     ticket = subject.ticket if isinstance(subject, Run) else subject
     is_image = len(ticket.network.shape) == 3 and ticket.network.vocabulary is None
-    hub_name = _hub_data(known)
+    hub_name = _hub_data(background)
     options: dict[str, Any] = {
         "library_name": "tombola",
         "license": license,
@@ -111,13 +115,13 @@ def _metadata(subject: Run | Ticket, known: Known, name: str, license: str | Non
         "pipeline_tag": "image-classification" if is_image else None,
         "datasets": [hub_name] if hub_name else None,
     }
-    if isinstance(subject, Run) and not subject.foreign and known.dataset:
+    if isinstance(subject, Run) and not subject.foreign and background.dataset:
         options |= {"metrics": ["accuracy"], "model_name": name}
         options["eval_results"] = [
             EvalResult(
                 task_type="image-classification" if is_image else "other",
-                dataset_type=hub_name or known.dataset,
-                dataset_name=known.dataset,
+                dataset_type=hub_name or background.dataset,
+                dataset_name=background.dataset,
                 dataset_split="test",
                 metric_type="accuracy",
                 metric_name="test accuracy after the last epoch, from 0 to 1",
@@ -127,15 +131,15 @@ def _metadata(subject: Run | Ticket, known: Known, name: str, license: str | Non
     return str(ModelCardData(**options).to_yaml())
 
 
-def _hub_data(known: Known) -> str:
+def _hub_data(background: Background) -> str:
     """The repository of the data on the hub; empty if they are from elsewhere."""
-    if known.dataset in CATALOGUE:
-        return CATALOGUE[known.dataset].repository
-    source = known.data.source if known.data is not None else None
+    if background.dataset in CATALOGUE:
+        return CATALOGUE[background.dataset].repository
+    source = background.data.source if background.data is not None else None
     return source if source and source.count("/") == 1 and not source.startswith(("/", ".")) else ""
 
 
-def _sentence(ticket: Ticket, run: Run | None, known: Known) -> str:
+def _sentence(ticket: Ticket, run: Run | None, background: Background) -> str:
     """What it is, in a sentence or two."""
     network = inert_markdown(ticket.network.written)
     share = f"{100 * ticket.sparsity:.2f}% of its {ticket.total:,} prunable weights"
@@ -144,7 +148,7 @@ def _sentence(ticket: Ticket, run: Run | None, known: Known) -> str:
         if ticket.kept < ticket.total
         else f"dense, with {ticket.total:,} prunable weights"
     )
-    on = f" on {inert_markdown(known.dataset)}" if known.dataset else ""
+    on = f" on {inert_markdown(background.dataset)}" if background.dataset else ""
     if run is None:
         return (
             f"A lottery ticket (a start with a mask, to be trained{on}) of **{network}**, {state}. "
@@ -162,12 +166,12 @@ def _sentence(ticket: Ticket, run: Run | None, known: Known) -> str:
     return f"{trained}{on}: **{network}**, {state}.{accuracy}{failed}"
 
 
-def _facts(ticket: Ticket, run: Run | None, known: Known) -> Iterable[tuple[str, object]]:
+def _facts(ticket: Ticket, run: Run | None, background: Background) -> Iterable[tuple[str, object]]:
     """What stands in the first table."""
     network = ticket.network
     yield "network", f"{network.written}, for {network.inputs}, {network.classes} classes"
-    if known.dataset:
-        yield "data", known.dataset
+    if background.dataset:
+        yield "data", background.dataset
     yield "sparsity", f"{100 * ticket.sparsity:.4f}% ({ticket.kept:,} of {ticket.total:,} weights kept)"
     with suppress(NetworkError):  # of a factory that is not at hand
         yield "parameters", ticket.coverage
@@ -192,10 +196,10 @@ def _facts(ticket: Ticket, run: Run | None, known: Known) -> Iterable[tuple[str,
         yield "precision", f"{run.precision} on {run.device}, {run.engine}"
 
 
-def _recipe(run: Run, known: Known) -> str:
+def _recipe(run: Run, background: Background) -> str:
     """The recipe as a table and as Python takes it; of one that is not known what the history shows of it."""
-    if known.recipe is not None:
-        defaults, recipe = Recipe(), known.recipe
+    if background.recipe is not None:
+        defaults, recipe = Recipe(), background.recipe
         usual = [name for name in _USUAL if name != "momentum" or has_momentum(recipe.optimizer)]
         names = [
             entry.name

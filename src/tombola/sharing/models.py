@@ -25,7 +25,7 @@ from tombola.lab.store import Store
 from tombola.networks.factory import Factory
 from tombola.report.figure import picture_files
 from tombola.sharing.hub_traffic import CARD, Push, check_repository, push_files, snapshot
-from tombola.sharing.model_card import CURVE, Known, model_card
+from tombola.sharing.model_card import CURVE, Background, model_card
 from tombola.sharing.plain_pytorch import definition, program
 from tombola.ticket import Ticket
 from tombola.training.recipe import Recipe
@@ -40,7 +40,7 @@ PLAIN = "model.safetensors"
 """The plain ``state_dict``: final weights of a run, of a ticket those that training starts from."""
 
 
-def known_of_job(store: Store, name: str) -> Known:
+def background_of_job(store: Store, name: str) -> Background:
     """What a store knows of a finished run or ticket: data, recipe, and how its job was computed.
 
     Data that are not at hand are told by their name alone.
@@ -53,7 +53,7 @@ def known_of_job(store: Store, name: str) -> Known:
     data = None
     with suppress(DataError, StoreError):
         data = stored_data(store, str(dataset)) if dataset is not None else None
-    return Known(
+    return Background(
         data,
         str(dataset or ""),
         None if recipe is None else from_json(recipe, Recipe),
@@ -65,7 +65,7 @@ def known_of_job(store: Store, name: str) -> Known:
 def push(
     subject: Run | Ticket,
     repository: str,
-    known: Known,
+    background: Background,
     *,
     private: bool = False,
     license: str | None = None,
@@ -74,22 +74,22 @@ def push(
 ) -> Push:
     """Upload a run or ticket; arguments and errors as of :meth:`Ticket.push_to_hub`."""
     check_repository(repository)
-    files = repository_files(subject, repository, known, license, with_start=with_start)
+    files = repository_files(subject, repository, background, license, with_start=with_start)
     ticket = subject.ticket if isinstance(subject, Run) else subject
     message = f"{type(subject).__name__} of {ticket.network.written}, {100 * ticket.sparsity:.2f}% sparse"
     return push_files(repository, "model", files, private=private, dry_run=dry_run, message=message)
 
 
 def repository_files(
-    subject: Run | Ticket, repository: str, known: Known, license: str | None, *, with_start: bool
+    subject: Run | Ticket, repository: str, background: Background, license: str | None, *, with_start: bool
 ) -> Mapping[str, bytes]:
     """The files of a repository by name, the card first."""
     network = (subject.ticket if isinstance(subject, Run) else subject).network
     exact = RUN if isinstance(subject, Run) else TICKET
     state = _plain_state(subject)
     lines = definition(network, state)
-    text = program(network, lines, repository, (PLAIN, exact), known.data)
-    files = {CARD: model_card(subject, known, repository, text, license).encode()}
+    text = program(network, lines, repository, (PLAIN, exact), background.data)
+    files = {CARD: model_card(subject, background, repository, text, license).encode()}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / exact
         subject.save(path, with_start=with_start)

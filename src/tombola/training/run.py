@@ -209,12 +209,18 @@ class Run(OneLine):
         All else, and errors, as for :meth:`Ticket.push_to_hub`; the plain weights are the trained ones, and
         the card has the learning curve.
         """
-        from tombola.sharing.model_card import Known
+        from tombola.sharing.model_card import Background
         from tombola.sharing.models import push
 
-        known = Known(None if data is None else load_data(data), recipe=recipe)
+        background = Background(None if data is None else load_data(data), recipe=recipe)
         return push(
-            self, repository, known, private=private, license=license, with_start=with_start, dry_run=dry_run
+            self,
+            repository,
+            background,
+            private=private,
+            license=license,
+            with_start=with_start,
+            dry_run=dry_run,
         )
 
     @classmethod
