@@ -125,6 +125,7 @@ from .registry import declare as declare
 from .search import imp as imp
 from .search import mask_search as mask_search
 from .search import one_shot as one_shot
+from .sharing.shelf import shelf as shelf
 from .table.table import Table as Table
 from .ticket import Ticket as Ticket
 from .ticket import initialize as initialize

@@ -35,6 +35,10 @@ class ExportError(TombolaError):
     """A run that cannot be written in the form of another library, or reads back as something else."""
 
 
+class HubError(TombolaError):
+    """A repository of a model hub that cannot be reached, read or written to."""
+
+
 class ArgumentError(TombolaError, TypeError):
     """An argument of a type that a function does not take."""
 

@@ -54,6 +54,21 @@ class Source:
     name: str
     line: int
 
+    def statements(self) -> list[ast.stmt] | None:
+        """The statements of its text that the definition rests on, itself included, in order.
+
+        None where they cannot be told: the text is no Python or was edited since, the definition stands
+        within a function, or names may be reached in ways that cannot be followed.
+        """
+        try:
+            module, _, indirect = _parsed(self.content)
+            seed = _definition(module, self)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return None
+        if seed is None or indirect or "<locals>" in self.name:
+            return None
+        return _statements_behind(module, seed)
+
     @cached_property
     def fingerprint(self) -> dict[str, str] | None:
         """Fingerprints: ``"file"`` of the full text and, where it can be told, ``"text"`` of the part behind.
@@ -87,7 +102,7 @@ def remember_source(kind: Kind, name: str, declared: object) -> None:
     if (getattr(declared, "__module__", None) or "").partition(".")[0] == "tombola":
         _declared.pop((kind, name), None)
     else:
-        _declared[kind, name] = _source_of(declared)
+        _declared[kind, name] = source_of(declared)
 
 
 def declared_source(kind: Kind, name: str) -> Source | None:
@@ -153,7 +168,7 @@ def file_fingerprint(content: bytes) -> str:
     return _hash(ast.parse(content).body)
 
 
-def _source_of(declared: Any) -> Source | None:
+def source_of(declared: Any) -> Source | None:
     """The text that something was defined in; None for what has none, such as C and partial functions."""
     if isinstance(declared, type):
         code = next(_methods(declared), None)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from tombola.data.imageset import Data, DataLike
 from tombola.data.load import load_data
 from tombola.declarations import as_written, bare_name
 from tombola.errors import NetworkError, TicketError, reason
+from tombola.hub_origin import HubOrigin
 from tombola.networks.fit import check_fits
 from tombola.networks.frozen_rest import has_rest, overlaps
 from tombola.networks.initialization import Scheme
@@ -34,6 +35,9 @@ from tombola.networks.prunable import Coverage, coverage, empty_module, layout, 
 from tombola.one_line import OneLine
 from tombola.registry import declare
 from tombola.untrusted import OTHER_FORM, printable
+
+if TYPE_CHECKING:
+    from tombola.sharing.hub_traffic import Push
 
 State = Mapping[str, Tensor]
 Mask = Mapping[str, Tensor]
@@ -64,6 +68,8 @@ class Ticket(OneLine):
     trained: the whole ``state_dict`` that training goes on from in place of the start, 0 where the mask is 0:
         learning-rate rewinding keeps the trained weights and goes back to the start's place in the schedule.
         The start stays that of the chain, for controls.
+    hub: the revision of a repository that it, or what it was made from, was pulled from; no part of the
+        fingerprint.
     """
 
     network: Network
@@ -78,6 +84,7 @@ class Ticket(OneLine):
     trained: State | None = None
     step: int = 0
     steps: int = 1
+    hub: HubOrigin | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.step < self.steps:
@@ -124,7 +131,7 @@ class Ticket(OneLine):
             "round": self.round,
             "taken at": self.place,
             "start": self.start_fingerprint[:12] if self.has_start else "not known",
-        }
+        } | ({} if self.hub is None else {"pulled from": self.hub})
 
     @property
     def has_start(self) -> bool:
@@ -279,6 +286,61 @@ class Ticket(OneLine):
         """
         return cls.unpack(*files.read_tensors(path, _KIND, follow=True), network=network)
 
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        data: DataLike | None = None,
+        private: bool = False,
+        license: str | None = None,
+        with_start: bool = False,
+        dry_run: bool = False,
+    ) -> Push:
+        """Upload the ticket to a model repository of the Hugging Face hub, which is made if it is not there.
+
+        repository: such as ``"me/x"``. data: whose normalisation and name the model card tells.
+        private: whether a repository that is made now is private. license: for the card, such as "mit".
+        dry_run: upload nothing; what would be stands in the result.
+
+        There are this ticket as :meth:`save` writes it, ``with_start`` or without; the weights that training
+        starts from as a plain ``state_dict``; and a card with a program that loads both in PyTorch alone. The
+        account is the one of ``hf auth login`` or ``HF_TOKEN``, the hub that of ``HF_ENDPOINT``.
+
+        Raises :class:`~tombola.errors.HubError` without a token, rights or network.
+        """
+        from tombola.sharing.model_card import Background
+        from tombola.sharing.models import push
+
+        background = Background(None if data is None else load_data(data))
+        return push(
+            self,
+            repository,
+            background,
+            private=private,
+            license=license,
+            with_start=with_start,
+            dry_run=dry_run,
+        )
+
+    @classmethod
+    def from_hub(
+        cls, repository: str, *, revision: str | None = None, network: str | Factory | None = None
+    ) -> Ticket:
+        """The ticket of a model repository of the Hugging Face hub; of a run's the ticket that was trained.
+
+        repository: such as ``"me/x"``. revision: a branch, tag or commit; by default the newest of main.
+        network: as for :meth:`load`.
+
+        What is pulled is read like any untrusted file; the exact revision is in the ticket's ``hub`` and in
+        the provenance of jobs that take it.
+
+        Raises :class:`~tombola.errors.HubError` for a repository or revision that cannot be reached or holds
+        neither ticket nor run, and :class:`~tombola.errors.TicketError` as :meth:`load` does.
+        """
+        from tombola.sharing.models import pull_ticket
+
+        return pull_ticket(repository, revision, network)
+
     def pack(self, *, start: str = "surviving") -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Description and tensors of this ticket.
 
@@ -307,6 +369,8 @@ class Ticket(OneLine):
         if self.trained is not None:
             description["trained"] = True
             tensors |= pack_state(self.trained, self.mask, prefix=_TRAINED)
+        if self.hub is not None:
+            description["hub"] = self.hub.description()
         return description, tensors
 
     @classmethod
@@ -344,6 +408,7 @@ class Ticket(OneLine):
                 float(description["density"]), str(description["start"]),
                 complete=complete, nonfinite=int(description["nonfinite"]), trained=trained,
                 step=int(description.get("step", 0)), steps=int(description.get("steps", 1)),
+                hub=HubOrigin.described(description.get("hub")),
             )  # fmt: skip
         except OTHER_FORM as error:
             raise TicketError(f"not a ticket: {type(error).__name__} {reason(error)}") from error

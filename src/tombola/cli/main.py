@@ -26,6 +26,7 @@ from tombola.cli.optional import OPTIONAL
 from tombola.cli.plan import plan, studies
 from tombola.cli.report import claims, report
 from tombola.cli.run import run
+from tombola.cli.share import pull, push, shelf
 from tombola.cli.stop import UNFINISHED, joined, stops_end_here
 from tombola.cli.store import doctor, export, gc, import_, rm, verify
 from tombola.cli.table import table
@@ -52,6 +53,9 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "doctor": doctor,
     "export": export,
     "convert": convert,
+    "push": push,
+    "pull": pull,
+    "shelf": shelf,
     "import": import_,
 }
 

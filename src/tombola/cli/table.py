@@ -77,9 +77,9 @@ def _contents(lab: Lab, names: Sequence[str], scale: str | None, numbers: Number
     contents: list[Bound | str] = []
     for name in names:
         if name in studies:
-            contents.append(_bound_study(lab, name, scale, numbers))
+            contents.append(bound_study(lab, name, scale, numbers))
         elif name.endswith((".py", ".toml")) or Path(name).is_file():
-            contents += _own_experiments(lab, Path(name))
+            contents += own_experiments(lab, Path(name))
         elif _JOB.fullmatch(name):
             contents.append(name)
         else:
@@ -89,7 +89,7 @@ def _contents(lab: Lab, names: Sequence[str], scale: str | None, numbers: Number
     return lab.table(*contents)
 
 
-def _bound_study(lab: Lab, name: str, scale: str | None, numbers: Numbers) -> Bound:
+def bound_study(lab: Lab, name: str, scale: str | None, numbers: Numbers) -> Bound:
     """A study of the paper at a scale."""
     from tombola.cli.scales import shown_scale
     from tombola.experiments.paper.jobs import PaperJobs
@@ -99,7 +99,7 @@ def _bound_study(lab: Lab, name: str, scale: str | None, numbers: Numbers) -> Bo
     return study.at(PaperJobs(shown_scale(scale, numbers, lab.store)))
 
 
-def _own_experiments(lab: Lab, path: Path) -> list[Bound]:
+def own_experiments(lab: Lab, path: Path) -> list[Bound]:
     """The experiments of a file of the user's own; an edit since their results were made is told."""
     from tombola.cli.own import read_files
     from tombola.experiments.bound import jobs_behind

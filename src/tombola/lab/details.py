@@ -125,6 +125,8 @@ def show_file(path: Path) -> RenderableType:
         "start": f"{ticket.start_fingerprint[:12]}, taken at {ticket.place}",
         "dense start": "in this file" if ticket.complete else "elsewhere",
     }
+    if ticket.hub is not None:
+        facts["pulled from"] = f"{ticket.hub.repository}, revision {ticket.hub.revision}"
     if isinstance(loaded, Run):
         facts |= loaded.summary()
     tree = Tree(Text(f"{kind} {path}", style="bold"))

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -216,6 +216,8 @@ def _compute_and_publish(
         provenance["mixed"] = mixed
     if sources := fingerprints_of(uses):
         provenance["source"] = sources
+    if pulled := _pulled(arguments.values()):
+        provenance["pulled"] = pulled
     # Published even if the lease was lost meanwhile: the first of two equal results stays.
     if packed.start is not None:
         fingerprint, start = packed.start
@@ -223,6 +225,14 @@ def _compute_and_publish(
             check_same_start(store, name, fingerprint)
         put_object(store, fingerprint, start, {})
     store.publish(name, description, packed, provenance)
+
+
+def _pulled(arguments: Iterable[Any]) -> list[dict[str, str]]:
+    """The revisions of repositories that tickets and runs among some arguments were pulled from."""
+    values = [item for value in arguments for item in (value if isinstance(value, list | tuple) else [value])]
+    tickets = (value.ticket if isinstance(value, Run) else value for value in values)
+    origins = {ticket.hub for ticket in tickets if isinstance(ticket, Ticket) and ticket.hub is not None}
+    return [origin.description() for origin in sorted(origins, key=str)]
 
 
 def _record_failure(workplace: Path, error: Exception) -> None:

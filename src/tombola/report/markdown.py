@@ -6,7 +6,7 @@ Rows, headings and the note below a table are shared with :mod:`tombola.report.l
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tombola.experiments.paper.settings import SEARCH_SHARES, short_search_epochs
 from tombola.report.cell_text import (
@@ -23,6 +23,7 @@ from tombola.table.compare import SideBySide, side_by_side
 from tombola.table.key import ITERATIONS, Key
 from tombola.table.number import Cell, copies_of
 from tombola.training.length import length_text
+from tombola.untrusted import printable
 from tombola.views.layout import NAMES, Grid, Values
 
 WINNING = "Underlined: winning ticket, its mean no lower than that of its own dense network (reading C6)."
@@ -189,6 +190,18 @@ def _iterations(cell: Cell) -> int:
     """The budget of a cell in iterations; 0 for one in epochs."""
     count = cell.key.get(ITERATIONS)
     return count if isinstance(count, int) and not cell.epochs else 0
+
+
+def inert_table(heading: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    """A Markdown table whose cells are shown as they are, whoever wrote them; it ends in a line feed."""
+    lines = [_markdown_row(heading), "|---" * len(heading) + "|"]
+    lines += [_markdown_row([inert_markdown(str(cell)) for cell in row]) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def inert_markdown(text: str) -> str:
+    """A text of a stranger's in one printable line that Markdown shows as it is."""
+    return _escaped(printable(" ".join(text.split())))
 
 
 def _escaped(text: str) -> str:

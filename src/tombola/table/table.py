@@ -21,6 +21,9 @@ from tombola.table.number import Cell, Curve, Number, State, Together, cells_of
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
+    from tombola.hub_origin import HubOrigin
+    from tombola.sharing.hub_traffic import Push
+
 COLUMNS = (
     *KEY_FIELDS, "epochs", "seed", "pair", "value", "state", "failed", "bound", "note", "runs", "spread",
     "stand_in", "jobs",
@@ -48,7 +51,11 @@ class Table:
     What two experiments ask for in common stands once, even by different jobs: the first measured one stays.
     Where two values of one key, budget, seed and pair differ, as of experiments that differ in what neither
     varies, the later one gets a further axis ``job``, so that neither is lost nor taken for a repetition.
+
+    hub: the revision of a repository that it was pulled from.
     """
+
+    hub: HubOrigin | None = None
 
     def __init__(self, numbers: Iterable[Number]) -> None:
         rows: dict[object, Number] = {}
@@ -82,6 +89,45 @@ class Table:
 
     def __iter__(self) -> Iterator[Number]:
         return iter(self.numbers)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        title: str = "",
+        private: bool = False,
+        license: str | None = None,
+        dry_run: bool = False,
+    ) -> Push:
+        """Upload the table to a data set of the Hugging Face hub, which is made if it is not there.
+
+        repository: such as ``"me/x"``. title: what the numbers are of, in one line for the card.
+        private, license, dry_run: as for :meth:`tombola.Ticket.push_to_hub`.
+
+        ``datasets.load_dataset`` reads it from there, :meth:`from_hub` with its curves. The card has every
+        metric with its unit and every column with what it holds.
+
+        Raises :class:`~tombola.errors.HubError` without a token, rights or network, and
+        :class:`~tombola.errors.ExperimentError` for a table without numbers.
+        """
+        from tombola.sharing.table_card import Shown
+        from tombola.sharing.table_sets import push_table
+
+        shown = Shown(title)
+        return push_table(self, repository, shown, private=private, license=license, dry_run=dry_run)
+
+    @classmethod
+    def from_hub(cls, repository: str, *, revision: str | None = None) -> Table:
+        """The table of a data set of the Hugging Face hub that :meth:`push_to_hub` made.
+
+        revision: a branch, tag or commit; by default the newest of main. The exact one is in ``table.hub``.
+
+        Raises :class:`~tombola.errors.HubError` for a repository that cannot be reached or holds no table,
+        and :class:`~tombola.errors.ExperimentError` for one that is damaged.
+        """
+        from tombola.sharing.table_sets import pull_table
+
+        return pull_table(repository, revision)
 
     def cells(self, *, partial: bool = False) -> dict[Key, list[Cell]]:
         """The cells by key, each budget by itself; see :func:`~tombola.table.number.cells_of`."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tombola import files
 from tombola.data.imageset import DataLike
+from tombola.data.load import load_data
 from tombola.errors import TicketError, reason
 from tombola.networks.module import loaded_module
 from tombola.networks.network import Factory
@@ -28,6 +29,9 @@ from tombola.untrusted import OTHER_FORM
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tombola.sharing.hub_traffic import Push
+    from tombola.training.recipe import Recipe
 
 _KIND = "tombola.run/1"
 
@@ -185,6 +189,51 @@ class Run(OneLine):
     def load(cls, path: str | os.PathLike[str], *, network: str | Factory | None = None) -> Run:
         """Read a run that :meth:`save` wrote; arguments and errors as :meth:`Ticket.load`."""
         return cls.unpack(*files.read_tensors(path, _KIND, follow=True), network=network)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        data: DataLike | None = None,
+        recipe: Recipe | None = None,
+        private: bool = False,
+        license: str | None = None,
+        with_start: bool = False,
+        dry_run: bool = False,
+    ) -> Push:
+        """Upload the run to a model repository of the Hugging Face hub, which is made if it is not there.
+
+        data, recipe: what it was trained on and how, for the model card; a run does not know them itself.
+        Of a finished job ``tombola push`` tells both.
+
+        All else, and errors, as for :meth:`Ticket.push_to_hub`; the plain weights are the trained ones, and
+        the card has the learning curve.
+        """
+        from tombola.sharing.model_card import Background
+        from tombola.sharing.models import push
+
+        background = Background(None if data is None else load_data(data), recipe=recipe)
+        return push(
+            self,
+            repository,
+            background,
+            private=private,
+            license=license,
+            with_start=with_start,
+            dry_run=dry_run,
+        )
+
+    @classmethod
+    def from_hub(
+        cls, repository: str, *, revision: str | None = None, network: str | Factory | None = None
+    ) -> Run:
+        """The run of a model repository of the Hugging Face hub; as :meth:`Ticket.from_hub`.
+
+        The exact revision is in ``run.ticket.hub``. A repository that holds a ticket alone is refused.
+        """
+        from tombola.sharing.models import pull_run
+
+        return pull_run(repository, revision, network)
 
     def pack(self, *, start: str = "surviving") -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Description and tensors of this run; ``start`` as in :meth:`Ticket.pack`."""
