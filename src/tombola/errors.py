@@ -35,6 +35,10 @@ class ExportError(TombolaError):
     """A run that cannot be written in the form of another library, or reads back as something else."""
 
 
+class TrackerError(TombolaError):
+    """A tracker that is not there, is not set up, or did not take a job."""
+
+
 class ArgumentError(TombolaError, TypeError):
     """An argument of a type that a function does not take."""
 

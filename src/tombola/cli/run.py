@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,12 +21,15 @@ from tombola.cli.arguments import (
     Store,
     Strict,
     Threads,
+    Track,
+    TrackDir,
     Workers,
 )
 from tombola.cli.console import InertConsole, many_studies, say
 from tombola.cli.own import Runners, own_paths, run_own
 from tombola.cli.scales import PAPER, asked_scale, bound_studies
 from tombola.cli.stop import StopAfter, begin_stop, raise_left
+from tombola.cli.track import begin_tracking, check_trackers
 from tombola.errors import ExperimentError
 
 if TYPE_CHECKING:
@@ -66,6 +70,8 @@ def run(
             "trained again where another experiment wants them."
         ),
     ] = "all",
+    track: Track = (),
+    track_dir: TrackDir = None,
     scheduler: Annotated[
         str | None,
         tyro.conf.arg(
@@ -83,6 +89,7 @@ def run(
 ) -> None:
     """Compute what is missing of the paper's studies, or of experiments of your own."""
     stop = begin_stop(stop_after)
+    check_trackers(track)
     from tombola.cores import available_cores
     from tombola.lab.execute import Settings
 
@@ -106,9 +113,11 @@ def run(
             "studies of the paper have no such file"
         )
     if own:
-        run_own(own, store, runners, settings, stop, recompute, keep)
+        run_own(own, store, runners, settings, stop, recompute, keep, track, track_dir)
     else:
-        _run_paper(names, all, scale, numbers, store, runners, settings, keep_going, stop, keep)
+        _run_paper(
+            names, all, scale, numbers, store, runners, settings, keep_going, stop, keep, track, track_dir
+        )
 
 
 def _run_paper(
@@ -122,6 +131,8 @@ def _run_paper(
     keep_going: bool,
     stop: Stop,
     keep: Literal["all", "needed"],
+    track: Sequence[str],
+    track_dir: Path | None,
 ) -> None:
     from tombola.experiments.compute import done, run_experiments
     from tombola.experiments.last_scale import remember
@@ -142,10 +153,13 @@ def _run_paper(
     def begun() -> None:  # before the first job, for a run that is interrupted
         remember(lab.store, scale or PAPER, numbers.given())
 
-    with Bar(console, lab.store) as bar:
-        ran = run_experiments(
-            lab, bound, keep_going=keep_going, progress=bar, begun=begun, stop=stop, keep=keep
-        )
+    with begin_tracking(lab.store, track, track_dir, console, stop) as tracking:
+        with Bar(console, lab.store) as bar:
+            ran = run_experiments(
+                lab, bound, keep_going=keep_going, progress=tracking.progress(bar), begun=begun, stop=stop,
+                keep=keep,
+            )  # fmt: skip
+        tracking.add(ran.outcome.finished_before)
     for experiment in bound:
         skipped = ran.skipped.get(experiment.name)
         say(console, f"{experiment.name}: skipped, {skipped}" if skipped else str(done(experiment, lab)))
