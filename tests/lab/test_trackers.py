@@ -53,6 +53,7 @@ def read_tensorboard(folder: Path) -> list[Held]:
         [text] = events.Tensors("job/text_summary")
         words = text.tensor_proto.string_val[0].decode()
         held = Held(words.split()[1], links=words)
+        held.parameters = dict(line.strip().split(": ", 1) for line in words.splitlines())
         for tag in scalars:
             points = [(event.step, event.value) for event in events.Scalars(tag)]
             kind, _, name = tag.partition("/")
@@ -62,6 +63,7 @@ def read_tensorboard(folder: Path) -> list[Held]:
                 [(_, held.numbers[name])] = points
         content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
         parameters = HParamsPluginData.FromString(content).session_start_info.hparams
+        assert not any(name.startswith("provenance.") for name in parameters)
         for name, value in parameters.items():
             held.parameters[name] = getattr(value, value.WhichOneof("kind"))
         shown.append(held)

@@ -117,7 +117,7 @@ def test_a_run_is_told_with_its_curve_numbers_recipe_provenance_and_the_run_behi
     assert job.started <= job.curve[0].time <= job.curve[2].time
     assert job.numbers["val_accuracy"] == run.accuracy
     assert job.numbers["train.sparsity"] == run.ticket.sparsity
-    assert job.title == f"train convnet digits sparsity 50.0 seed 3 {job.name[:12]}"
+    assert job.title == f"train convnet digits 0.9/600 sparsity 50.0 seed 3 {job.name[:12]}"
     parameters = job.parameters
     assert (parameters["network"], parameters["dataset"], parameters["sparsity"]) == ("convnet", "digits", 50)
     assert (parameters["recipe.lr"], parameters["recipe.weight_decay"]) == (0.2, 5e-4)  # one is a default

@@ -23,7 +23,7 @@ from tombola.cli.imports import import_files
 from tombola.cli.own import write_page
 from tombola.cli.scales import existing_store
 from tombola.cli.stop import StopAfter, begin_stop, unfinished
-from tombola.cli.track import begin_tracking, check_trackers
+from tombola.cli.track import begin_tracking, trackers_named
 from tombola.training.recipe import Recipe
 
 
@@ -112,7 +112,7 @@ def imp(
 ) -> None:
     """Iterative pruning, by magnitude or any score: one chain, its rounds as a table while it runs."""
     stop = begin_stop(stop_after)
-    check_trackers(track)
+    trackers = trackers_named(track, track_dir, store)
     from tombola.experiments.experiment import Experiment
     from tombola.lab.chains import check_chain
     from tombola.lab.execute import Settings
@@ -153,7 +153,7 @@ def imp(
     console = InertConsole()
     place = "a GPU" if lab.device.type == "cuda" else f"the CPU, threads {threads}"
     say(console, f"{network} on {data}, {many(rounds, 'round')} on {place}; store {lab.store.root}")
-    tracking = begin_tracking(lab.store, track, track_dir, console, stop)
+    tracking = begin_tracking(lab.store, trackers, console, stop)
     with tracking, RoundTable(console, rounds) as table:
         for round_, job in enumerate(chain):
             outcome = lab.run(job, progress=tracking.progress(table), stop_after=stop)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tombola.lab.execute import Settings
     from tombola.lab.lab import Lab
     from tombola.lab.store import Store as StoreFolder
+    from tombola.lab.tracker import Tracker
 
 
 class Runners(TypedDict, total=False):
@@ -79,14 +80,13 @@ def run_own(
     stop: Stop,
     recompute: Sequence[str] = (),
     keep: Literal["all", "needed"] = "all",
-    track: Sequence[str] = (),
-    track_dir: Path | None = None,
+    trackers: Mapping[str, Tracker] | None = None,
 ) -> None:
     """Compute what is missing, and print the tables.
 
     stop: when work ends. recompute: names of functions and networks whose results, and all made from them,
-    are removed first. keep: weights to keep while it goes. track: names of trackers, track_dir: where they
-    write.
+    are removed first. keep: weights to keep while it goes. trackers: by name, what finished jobs are entered
+    into.
     """
     from tombola.experiments.compute import run_experiments
     from tombola.lab.lab import Lab
@@ -99,7 +99,7 @@ def run_own(
     lab.settings = replace(settings, files=code)
     console = InertConsole()
     say(console, f"{', '.join(experiment.name for experiment in experiments)}, store {lab.store.root}")
-    with begin_tracking(lab.store, track, track_dir, console, stop) as tracking:
+    with begin_tracking(lab.store, trackers or {}, console, stop) as tracking:
         with Bar(console, lab.store) as bar:
             ran = run_experiments(
                 lab, experiments, progress=tracking.progress(bar), stop=stop, recompute=recompute, keep=keep

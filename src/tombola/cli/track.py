@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +12,7 @@ from tombola.cli.arguments import Imports, Store, Track, TrackDir
 from tombola.cli.console import InertConsole, say, say_error
 from tombola.cli.imports import import_files
 from tombola.errors import JobError, StoreError, TrackerError, reason
-from tombola.lab.tracker import check_trackers as check_trackers
-from tombola.lab.tracker import open_trackers, tracker_names
+from tombola.lab.tracker import Tracker, open_trackers, tracker_names
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,9 +39,9 @@ def track(
     import_: Imports = (),
 ) -> None:
     """Enter finished runs and measures into a tracker; those that it has are left alone."""
-    check_trackers(to)
     if not to:
         raise TrackerError(f"no tracker was named; say --to with one of {', '.join(tracker_names())}")
+    trackers = trackers_named(to, track_dir, store)
     from tombola.lab.store import Store as StoreFolder
     from tombola.lab.tracking import enter_jobs, tracked_line
 
@@ -50,7 +49,7 @@ def track(
     folder = StoreFolder(store, create=False)
     names = _chosen(folder, jobs)
     console = InertConsole()
-    for name, tracker in open_trackers(to, track_dir, folder.root).items():
+    for name, tracker in trackers.items():
         entered: list[str] = []
         damaged: list[StoreError] = []
         try:
@@ -58,26 +57,33 @@ def track(
             line = tracked_line(name, tracker, len(entered), damaged)
         except Exception as error:  # of another library, which may raise anything
             raise TrackerError(
-                f"{name} failed after {len(entered)} jobs ({reason(error)}); the same command continues"
+                f"{name} failed after {len(entered)} jobs ({reason(error):.200}); the same command continues"
             ) from error
         say(console, line)
 
 
-def begin_tracking(
-    store: StoreFolder, names: Sequence[str], track_dir: Path | None, console: Console, stop: Stop
-) -> Tracking:
-    """The tracking of a command that trains, by trackers of some names; a context manager around its jobs.
+def trackers_named(names: Sequence[str], track_dir: Path | None, store: Path | None) -> dict[str, Tracker]:
+    """The trackers of a command, opened before anything is computed.
 
-    Raises :class:`~tombola.errors.TrackerError` for a tracker that is not set up.
+    track_dir, store: folders as they were given, if they were.
+
+    Raises :class:`~tombola.errors.TrackerError` for one that is not there, not installed or not set up.
     """
+    if not names:
+        return {}
+    from tombola.lab.store import default_place
+
+    return open_trackers(names, track_dir, store or default_place())
+
+
+def begin_tracking(
+    store: StoreFolder, trackers: Mapping[str, Tracker], console: Console, stop: Stop
+) -> Tracking:
+    """The tracking of a command that trains; a context manager around its jobs."""
     from tombola.lab.tracking import Tracking
 
     return Tracking(
-        store,
-        open_trackers(names, track_dir, store.root) if names else {},
-        lambda line: say(console, line),
-        lambda line: say_error(f"note: {line}"),
-        stop,
+        store, trackers, lambda line: say(console, line), lambda line: say_error(f"note: {line}"), stop
     )
 
 

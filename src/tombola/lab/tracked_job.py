@@ -97,8 +97,11 @@ def _title(measurement: Measurement) -> str:
     """What was measured on what, and the beginning of the job's name."""
     known = measurement.fields
     words = [measurement.function, known.get("network"), known.get("dataset")]
+    if known.get("momentum") is not None and known.get("batch_size") is not None:
+        words.append(f"{known['momentum']}/{known['batch_size']}")
     words += [f"{name} {known[name]}" for name in ("sparsity", "baseline") if known.get(name) is not None]
     words += [] if measurement.seed is None else [f"seed {measurement.seed}"]
+    words += [f"noise {known['noise']}"] if known.get("noise") is not None else []
     return " ".join([*(_text(word)[:40] for word in words if word), measurement.name[:12]])
 
 

@@ -97,25 +97,23 @@ def tracker_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(trackers.__path__))
 
 
-def check_trackers(names: Iterable[str]) -> None:
-    """Raises :class:`~tombola.errors.TrackerError` for an unknown tracker, or one that is not installed."""
-    for name in names:
-        _module(name)
-
-
 def open_trackers(
     names: Iterable[str], folder: Path | None = None, store: Path | None = None
 ) -> dict[str, Tracker]:
-    """Trackers by name; errors are those of :func:`check_trackers` and of each tracker.
+    """Trackers by name.
 
     folder: where they write; by default where each one's own settings say. store: the folder of the store,
     which is refused, since all its files are its own.
+
+    Raises :class:`~tombola.errors.TrackerError` for an unknown tracker, and one that is not installed or not
+    set up.
     """
+    modules = {name: _module(name) for name in names}
     place = (folder or Path()).resolve()
     if store is not None and place.is_relative_to(store.resolve()):
         where = "--track-dir" if folder else "the working folder"
         raise TrackerError(f"{where} is {place}, within the store; give --track-dir a folder outside of it")
-    return {name: _module(name).open_tracker(folder) for name in dict.fromkeys(names)}
+    return {name: module.open_tracker(folder) for name, module in modules.items()}
 
 
 def _module(name: str) -> TrackerModule:

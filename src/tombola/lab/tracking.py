@@ -28,7 +28,7 @@ _PATIENCE, _PATIENCE_STOPPED = 120.0, 5.0
 # Seconds after which it is told that a tracker is waited for.
 _TOLD_AFTER = 3.0
 # Characters of the error of another library.
-_LONGEST = 300
+_LONGEST = 200
 
 
 def enter_jobs(

@@ -56,7 +56,7 @@ class TensorBoardTracker:
 
 
 def _events(job: TrackedJob) -> bytes:
-    """The content of an event file: curve, numbers, parameters as those of HPARAMS, and a text of all."""
+    """The content of an event file: curve, numbers, hyperparameters, and a text with the provenance, too."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.record_writer import RecordWriter
     from torch.utils.tensorboard.summary import hparams, scalar, text
@@ -70,7 +70,8 @@ def _events(job: TrackedJob) -> bytes:
     write(job.started, file_version="brain.Event:2")
     last = job.curve[-1].step if job.curve else 0
     numbers = {f"number/{name}": value for name, value in job.numbers.items()}
-    for part in hparams(dict(job.parameters), numbers):
+    varied = {key: value for key, value in job.parameters.items() if not key.startswith("provenance.")}
+    for part in hparams(varied, numbers):
         write(job.started, summary=part)
     for point in job.curve:
         for name, value in point.values.items():
