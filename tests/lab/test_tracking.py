@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 import tombola as tb
 from tombola.errors import TrackerError
-from tombola.lab import tracking
+from tombola.lab import tracking as tracking_module
 from tombola.lab.deadline import Stop
 from tombola.lab.driver import Progress
 from tombola.lab.job import Job
@@ -47,16 +48,20 @@ class Notebook:
 
 @dataclass(frozen=True)
 class Work:
-    """A dense training, a ticket of it with its training, and the barrier between the two trainings."""
+    """A dense training, a ticket of it with its training, and the barrier between the two trainings.
+
+    notebook: what was entered while they ran.
+    """
 
     lab: tb.Lab
     dense: Job
     ticket: Job
     sparse: Job
     barrier: Job
+    notebook: Notebook
 
     @property
-    def tracked(self) -> set[str]:
+    def names(self) -> set[str]:
         return {self.dense.name, self.sparse.name, self.barrier.name}
 
 
@@ -67,31 +72,25 @@ def work(folder: Path) -> Work:
     ticket = tb.job(tb.prune, dense, fraction=0.5)
     sparse = tb.job(tb.train, ticket, "digits", recipe, noise=3)
     barrier = tb.job(tb.barrier, dense, sparse, "digits", points=3)
-    return Work(tb.Lab(folder), dense, ticket, sparse, barrier)
+    return Work(tb.Lab(folder), dense, ticket, sparse, barrier, Notebook())
+
+
+def tracked(store: Store, notebook: Notebook, lines: list[str]) -> Tracking:
+    """A tracking by a notebook that writes down its lines, warnings after an exclamation mark."""
+    return Tracking(
+        store, {"notebook": notebook}, lines.append, lambda line: lines.append(f"! {line}"), Stop()
+    )
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Work:
-    finished = work(tmp_path_factory.mktemp("tracking") / "store")
-    finished.lab.run(finished.barrier).raise_failures()
-    return finished
-
-
-@pytest.fixture
-def lines() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def track(lines: list[str]) -> Callable[..., Tracking]:
-    """A tracking with a notebook that writes down its lines, warnings after an exclamation mark."""
-
-    def begin(store: Store, notebook: Notebook) -> Tracking:
-        return Tracking(
-            store, {"notebook": notebook}, lines.append, lambda line: lines.append(f"! {line}"), Stop()
-        )
-
-    return begin
+    """The work, entered as it was done."""
+    begun = work(tmp_path_factory.mktemp("tracking") / "store")
+    lines: list[str] = []
+    with tracked(begun.lab.store, begun.notebook, lines) as tracking:
+        begun.lab.run(begun.barrier, progress=tracking.progress(Progress())).raise_failures()
+    assert lines == ["notebook: 3 jobs entered in memory"]
+    return begun
 
 
 # What is told
@@ -153,9 +152,14 @@ def test_steps_are_epochs_where_a_training_begins_and_ends_within_one(lab: tb.La
     assert [point.step for point in job.curve] == [0, 1, 2, 3]
 
 
-def test_a_strangers_text_is_printable(tmp_path: Path) -> None:
-    other = work(tmp_path / "store")
-    other.lab.run(other.dense).raise_failures()
+def copied(done: Work, folder: Path) -> Work:
+    """The same work in a store that may be damaged."""
+    shutil.copytree(done.lab.store.root, folder)
+    return work(folder)
+
+
+def test_a_strangers_text_is_printable(done: Work, tmp_path: Path) -> None:
+    other = copied(done, tmp_path / "store")
     path = other.lab.store.folder(other.dense.name) / "provenance.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "host": "\x1b[31mred", "\x07": "a\nb"}))
     [job] = told(other.lab.store, other.dense)
@@ -163,16 +167,14 @@ def test_a_strangers_text_is_printable(tmp_path: Path) -> None:
     assert all(f"{name}{value}".isprintable() for name, value in job.parameters.items())
 
 
-def test_a_damaged_job_is_told_and_the_others_are_entered(
-    tmp_path: Path, track: Callable[..., Tracking], lines: list[str]
-) -> None:
-    other = work(tmp_path / "store")
-    other.lab.run(other.sparse).raise_failures()
+def test_a_damaged_job_is_told_and_the_others_are_entered(done: Work, tmp_path: Path) -> None:
+    other = copied(done, tmp_path / "store")
     history = other.lab.store.folder(other.dense.name) / "history.csv"
     history.write_text(history.read_text().replace("0", "1", 1))
     notebook = Notebook()
-    with track(other.lab.store, notebook) as tracked:
-        tracked.add([other.dense.name, other.sparse.name])
+    lines: list[str] = []
+    with tracked(other.lab.store, notebook, lines) as tracking:
+        tracking.add([other.dense.name, other.sparse.name])
     assert [job.name for job in notebook.jobs] == [other.sparse.name]
     [line] = lines
     assert line.startswith("notebook: 1 job entered in memory; 1 left out, first job ")
@@ -182,23 +184,19 @@ def test_a_damaged_job_is_told_and_the_others_are_entered(
 # The driver
 
 
-def test_jobs_are_entered_as_they_finish_and_a_second_time_none(
-    tmp_path: Path, track: Callable[..., Tracking], lines: list[str]
-) -> None:
-    begun, notebook = work(tmp_path / "store"), Notebook()
-    with track(begun.lab.store, notebook) as tracked:
-        begun.lab.run(begun.barrier, progress=tracked.progress(Progress()))
-    assert {job.name for job in notebook.jobs} == begun.tracked
+def test_jobs_are_entered_as_they_finish_and_a_second_time_none(done: Work) -> None:
+    notebook = done.notebook
+    lines: list[str] = []
+    assert sorted(job.name for job in notebook.jobs) == sorted(done.names)
+    with tracked(done.lab.store, notebook, lines) as tracking:
+        outcome = done.lab.run(done.barrier, progress=tracking.progress(Progress()))
+        tracking.add(outcome.finished_before)
     assert len(notebook.jobs) == 3
-    with track(begun.lab.store, notebook) as tracked:
-        outcome = begun.lab.run(begun.barrier, progress=tracked.progress(Progress()))
-        tracked.add(outcome.finished_before)
-    assert len(notebook.jobs) == 3
-    assert lines == ["notebook: 3 jobs entered in memory", "notebook: nothing new in memory"]
+    assert lines == ["notebook: nothing new in memory"]
 
 
 def test_what_an_interruption_left_out_is_entered_once_by_the_next_call(done: Work) -> None:
-    store, names = done.lab.store, sorted(done.tracked)
+    store, names = done.lab.store, sorted(done.names)
     notebook = Notebook(fail_at=1)
     with pytest.raises(ConnectionError):
         enter_jobs(store, notebook, names, print, print)
@@ -209,14 +207,13 @@ def test_what_an_interruption_left_out_is_entered_once_by_the_next_call(done: Wo
     assert sorted(job.name for job in notebook.jobs) == names
 
 
-def test_a_tracker_that_fails_is_one_warning_and_no_failure(
-    tmp_path: Path, track: Callable[..., Tracking], lines: list[str]
-) -> None:
+def test_a_tracker_that_fails_is_one_warning_and_no_failure(tmp_path: Path) -> None:
     begun = work(tmp_path / "store")
-    with track(begun.lab.store, Notebook(fail_at=0)) as tracked:
-        outcome = begun.lab.run(begun.barrier, progress=tracked.progress(Progress()))
+    lines: list[str] = []
+    with tracked(begun.lab.store, Notebook(fail_at=0), lines) as tracking:
+        outcome = begun.lab.run(begun.sparse, progress=tracking.progress(Progress()))
     assert not outcome.failed
-    assert begun.lab.has(begun.barrier)
+    assert begun.lab.has(begun.sparse)
     assert lines == [
         "! notebook takes no more jobs: ConnectionError: no route to host; tombola track all --to notebook "
         "enters what it lacks, and so does the same command"
@@ -233,20 +230,19 @@ def gate() -> Iterator[threading.Event]:
 @pytest.mark.parametrize("stopped", [False, True])
 def test_a_tracker_that_does_not_answer_is_not_waited_for(
     done: Work,
-    track: Callable[..., Tracking],
-    lines: list[str],
     gate: threading.Event,
     stopped: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tracking, "_TOLD_AFTER", 0.0)
+    monkeypatch.setattr(tracking_module, "_TOLD_AFTER", 0.0)
     # Of the two only one counts; the other would keep this test for minutes.
-    monkeypatch.setattr(tracking, "_PATIENCE", 1000.0 if stopped else 0.1)
-    monkeypatch.setattr(tracking, "_PATIENCE_STOPPED", 0.1 if stopped else 1000.0)
-    with track(done.lab.store, Notebook(gate=gate)) as tracked:
-        tracked.add([done.dense.name])
+    monkeypatch.setattr(tracking_module, "_PATIENCE", 1000.0 if stopped else 0.1)
+    monkeypatch.setattr(tracking_module, "_PATIENCE_STOPPED", 0.1 if stopped else 1000.0)
+    lines: list[str] = []
+    with tracked(done.lab.store, Notebook(gate=gate), lines) as tracking:
+        tracking.add([done.dense.name])
         if stopped:
-            tracked._stop.now("by SIGTERM")
+            tracking._stop.now("by SIGTERM")
     waiting, given_up = lines
     assert waiting == "waiting for notebook to take the last jobs"
     assert given_up.startswith("! notebook does not answer; tombola track all --to notebook")
