@@ -79,6 +79,8 @@ def test_a_chain_is_tracked_and_what_is_there_is_left_alone(
     [ticket] = [n for n in lab.store.names() if lab.store.description(n)["function"] == "prune"]
     _, _, err = tombola("track", ticket, "--to", "lines", "--track-dir", elsewhere)
     assert err == f"tombola: job {ticket[:12]} is a ticket; trackers take runs and measures\n"
+    _, _, err = tombola("track", "--to", "lines", "--track-dir", elsewhere)
+    assert err == "tombola: no job was named; name some, or say all\n"
 
 
 def test_a_tracker_that_fails_fails_no_training_but_the_command_that_tracks(

@@ -31,6 +31,7 @@ def track(
         tyro.conf.arg(
             metavar="JOB [JOB ...]|all",
             help="Finished runs and measures, by name or the beginning of it; or all of the store.",
+            help_behavior_hint="",
         ),
     ],
     to: Annotated[Track, tyro.conf.arg(help="The tracker; may be given several times.")] = (),
@@ -95,6 +96,8 @@ def _chosen(store: StoreFolder, jobs: Sequence[str]) -> list[str]:
     from tombola.lab.lineage_reader import kind_of
     from tombola.lab.listing import finished_names
 
+    if not jobs:
+        raise JobError(f"no job was named; name some, or say {_ALL}")
     if _ALL in jobs:
         if len(jobs) > 1:
             raise JobError(f"{_ALL} is every job; name no others beside it")
