@@ -39,6 +39,10 @@ class HubError(TombolaError):
     """A repository of a model hub that cannot be reached, read or written to."""
 
 
+class TrackerError(TombolaError):
+    """A tracker that is not there, is not set up, or did not take a job."""
+
+
 class ArgumentError(TombolaError, TypeError):
     """An argument of a type that a function does not take."""
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from tombola.errors import ExperimentError
+from tombola.lab.tracker import tracker_names
 
 _NO_HINT = ""  # in place of "(default: None)", where the help says what happens without the option
 Store = Annotated[
@@ -44,6 +45,24 @@ Strict = Annotated[
     bool,
     tyro.conf.arg(
         help="Refuse trainings that go on from results of another engine version, torch or kind of device."
+    ),
+]
+Track = Annotated[
+    tuple[str, ...],
+    tyro.conf.UseAppendAction,
+    tyro.conf.arg(
+        metavar="TRACKER",
+        help=f"Also enter each finished run and measure into a tracker: {', '.join(tracker_names())}; may be "
+        "given several times.",
+        help_behavior_hint=_NO_HINT,
+    ),
+]
+TrackDir = Annotated[
+    Path | None,
+    tyro.conf.arg(
+        metavar="FOLDER",
+        help="Where trackers write; default: what their own settings say, and for TensorBoard runs.",
+        help_behavior_hint=_NO_HINT,
     ),
 ]
 CheckpointEvery = Annotated[float, tyro.conf.arg(help="Seconds between checkpoints.")]

@@ -7,12 +7,23 @@ from typing import Annotated, Literal
 
 import tyro
 
-from tombola.cli.arguments import CheckpointEvery, Device, Imports, Mode, Store, Strict, Threads
+from tombola.cli.arguments import (
+    CheckpointEvery,
+    Device,
+    Imports,
+    Mode,
+    Store,
+    Strict,
+    Threads,
+    Track,
+    TrackDir,
+)
 from tombola.cli.console import InertConsole, check_writable, say
 from tombola.cli.imports import import_files
 from tombola.cli.own import write_page
 from tombola.cli.scales import existing_store
 from tombola.cli.stop import StopAfter, begin_stop, unfinished
+from tombola.cli.track import begin_tracking, trackers_named
 from tombola.training.recipe import Recipe
 
 
@@ -92,6 +103,8 @@ def imp(
     checkpoint_every: CheckpointEvery = 60.0,
     strict: Strict = False,
     stop_after: StopAfter = None,
+    track: Track = (),
+    track_dir: TrackDir = None,
     out: Annotated[
         Path | None,
         tyro.conf.arg(help="Also write each round's ticket, rounds.csv and a page to this folder."),
@@ -99,6 +112,7 @@ def imp(
 ) -> None:
     """Iterative pruning, by magnitude or any score: one chain, its rounds as a table while it runs."""
     stop = begin_stop(stop_after)
+    trackers = trackers_named(track, track_dir, store)
     from tombola.experiments.experiment import Experiment
     from tombola.lab.chains import check_chain
     from tombola.lab.execute import Settings
@@ -139,9 +153,11 @@ def imp(
     console = InertConsole()
     place = "a GPU" if lab.device.type == "cuda" else f"the CPU, threads {threads}"
     say(console, f"{network} on {data}, {many(rounds, 'round')} on {place}; store {lab.store.root}")
-    with RoundTable(console, rounds) as table:
+    tracking = begin_tracking(lab.store, trackers, console, stop)
+    with tracking, RoundTable(console, rounds) as table:
         for round_, job in enumerate(chain):
-            outcome = lab.run(job, progress=table, stop_after=stop)
+            outcome = lab.run(job, progress=tracking.progress(table), stop_after=stop)
+            tracking.add(outcome.finished_before)
             outcome.raise_failures()
             if outcome.left:
                 needed = [name for name, behind in all_needed(chain).items() if behind.counted]

@@ -30,6 +30,7 @@ from tombola.cli.share import pull, push, shelf
 from tombola.cli.stop import UNFINISHED, joined, stops_end_here
 from tombola.cli.store import doctor, export, gc, import_, rm, verify
 from tombola.cli.table import table
+from tombola.cli.track import track
 from tombola.errors import ExperimentError, TombolaError, Unfinished, unknown
 from tombola.untrusted import printable_lines
 
@@ -42,6 +43,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report,
     "claims": claims,
     "table": table,
+    "track": track,
     "bench": bench,
     COMMAND: measure,
     "ls": ls,

@@ -11,6 +11,7 @@ from tombola.cli.arguments import Numbers
 from tombola.cli.console import InertConsole, check_writable, say, table_console
 from tombola.cli.scales import existing_store
 from tombola.cli.stop import raise_left
+from tombola.cli.track import begin_tracking
 from tombola.errors import ExperimentError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tombola.lab.execute import Settings
     from tombola.lab.lab import Lab
     from tombola.lab.store import Store as StoreFolder
+    from tombola.lab.tracker import Tracker
 
 
 class Runners(TypedDict, total=False):
@@ -78,11 +80,13 @@ def run_own(
     stop: Stop,
     recompute: Sequence[str] = (),
     keep: Literal["all", "needed"] = "all",
+    trackers: Mapping[str, Tracker] | None = None,
 ) -> None:
     """Compute what is missing, and print the tables.
 
     stop: when work ends. recompute: names of functions and networks whose results, and all made from them,
-    are removed first. keep: weights to keep while it goes.
+    are removed first. keep: weights to keep while it goes. trackers: by name, what finished jobs are entered
+    into.
     """
     from tombola.experiments.compute import run_experiments
     from tombola.lab.lab import Lab
@@ -95,8 +99,12 @@ def run_own(
     lab.settings = replace(settings, files=code)
     console = InertConsole()
     say(console, f"{', '.join(experiment.name for experiment in experiments)}, store {lab.store.root}")
-    with Bar(console, lab.store) as bar:
-        ran = run_experiments(lab, experiments, progress=bar, stop=stop, recompute=recompute, keep=keep)
+    with begin_tracking(lab.store, trackers or {}, console, stop) as tracking:
+        with Bar(console, lab.store) as bar:
+            ran = run_experiments(
+                lab, experiments, progress=tracking.progress(bar), stop=stop, recompute=recompute, keep=keep
+            )
+        tracking.add(ran.outcome.finished_before)
     print_tables(lab, experiments)
     raise_left(lab.store, stop, ran.outcome)
     ran.outcome.raise_failures()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,17 +21,21 @@ from tombola.cli.arguments import (
     Store,
     Strict,
     Threads,
+    Track,
+    TrackDir,
     Workers,
 )
 from tombola.cli.console import InertConsole, many_studies, say
 from tombola.cli.own import Runners, own_paths, run_own
 from tombola.cli.scales import PAPER, asked_scale, bound_studies
 from tombola.cli.stop import StopAfter, begin_stop, raise_left
+from tombola.cli.track import begin_tracking, trackers_named
 from tombola.errors import ExperimentError
 
 if TYPE_CHECKING:
     from tombola.lab.deadline import Stop
     from tombola.lab.execute import Settings
+    from tombola.lab.tracker import Tracker
 
 
 def run(
@@ -66,6 +71,8 @@ def run(
             "trained again where another experiment wants them."
         ),
     ] = "all",
+    track: Track = (),
+    track_dir: TrackDir = None,
     scheduler: Annotated[
         str | None,
         tyro.conf.arg(
@@ -83,6 +90,7 @@ def run(
 ) -> None:
     """Compute what is missing of the paper's studies, or of experiments of your own."""
     stop = begin_stop(stop_after)
+    trackers = trackers_named(track, track_dir, store)
     from tombola.cores import available_cores
     from tombola.lab.execute import Settings
 
@@ -106,9 +114,9 @@ def run(
             "studies of the paper have no such file"
         )
     if own:
-        run_own(own, store, runners, settings, stop, recompute, keep)
+        run_own(own, store, runners, settings, stop, recompute, keep, trackers)
     else:
-        _run_paper(names, all, scale, numbers, store, runners, settings, keep_going, stop, keep)
+        _run_paper(names, all, scale, numbers, store, runners, settings, keep_going, stop, keep, trackers)
 
 
 def _run_paper(
@@ -122,6 +130,7 @@ def _run_paper(
     keep_going: bool,
     stop: Stop,
     keep: Literal["all", "needed"],
+    trackers: Mapping[str, Tracker],
 ) -> None:
     from tombola.experiments.compute import done, run_experiments
     from tombola.experiments.last_scale import remember
@@ -142,10 +151,13 @@ def _run_paper(
     def begun() -> None:  # before the first job, for a run that is interrupted
         remember(lab.store, scale or PAPER, numbers.given())
 
-    with Bar(console, lab.store) as bar:
-        ran = run_experiments(
-            lab, bound, keep_going=keep_going, progress=bar, begun=begun, stop=stop, keep=keep
-        )
+    with begin_tracking(lab.store, trackers, console, stop) as tracking:
+        with Bar(console, lab.store) as bar:
+            ran = run_experiments(
+                lab, bound, keep_going=keep_going, progress=tracking.progress(bar), begun=begun, stop=stop,
+                keep=keep,
+            )  # fmt: skip
+        tracking.add(ran.outcome.finished_before)
     for experiment in bound:
         skipped = ran.skipped.get(experiment.name)
         say(console, f"{experiment.name}: skipped, {skipped}" if skipped else str(done(experiment, lab)))

@@ -218,7 +218,7 @@ def difference(store: Store, first: str, second: str) -> JobDifference:
     lineages = Lineages(store, ())
 
     def pairs(entries: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, Any]]:
-        here, there = map(_flat, entries)
+        here, there = map(flattened, entries)
         keys = dict.fromkeys((*here, *there))
         return {key: (here.get(key), there.get(key)) for key in keys if here.get(key) != there.get(key)}
 
@@ -240,7 +240,7 @@ def difference(store: Store, first: str, second: str) -> JobDifference:
     return JobDifference(*names, parts)
 
 
-def _flat(entries: Mapping[str, Any]) -> dict[str, Any]:
+def flattened(entries: Mapping[str, Any]) -> dict[str, Any]:
     """Objects within objects as one, their keys joined by points; lists stay."""
     flat: dict[str, Any] = {}
     pending = deque([("", entries)])

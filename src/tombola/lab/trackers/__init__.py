@@ -1,0 +1,1 @@
+"""Trackers that finished jobs are entered into, a file each; see :mod:`tombola.lab.tracker`."""

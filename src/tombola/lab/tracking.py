@@ -1,0 +1,179 @@
+"""Tracking: the driver enters finished jobs into trackers, each in a thread of its own.
+
+A tracker may be slow, or its server not there: no training waits for it, and one that fails is told in a line
+and left alone. What it lacks then is entered by the next call, since trackers know jobs by their names.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+
+from tombola.errors import StoreError
+from tombola.lab.deadline import Stop
+from tombola.lab.driver import Progress
+from tombola.lab.job import Job
+from tombola.lab.store import Store
+from tombola.lab.task import one_line
+from tombola.lab.tracked_job import tracked_jobs
+from tombola.lab.tracker import Tracker
+from tombola.training.run import Epoch
+
+# Seconds without a job entered after which a tracker is not waited for at the end: MLflow may make a database
+# first. When work had to stop, which has to end within 25 seconds, seconds for all that is left.
+_PATIENCE, _PATIENCE_STOPPED = 120.0, 5.0
+# Seconds after which it is told that a tracker is waited for.
+_TOLD_AFTER = 3.0
+# Characters of the error of another library.
+_LONGEST = 200
+
+
+def enter_jobs(
+    store: Store,
+    tracker: Tracker,
+    names: Sequence[str],
+    entered: Callable[[str], None],
+    damaged: Callable[[StoreError], None],
+) -> None:
+    """Enters those of some finished runs and measures that a tracker does not hold.
+
+    entered: is called with the name of each. damaged: with the error of each that cannot be read.
+
+    Raises whatever the tracker raises.
+    """
+    for job in tracked_jobs(store, tracker.absent(names), damaged):
+        tracker.add(job)
+        entered(job.name)
+
+
+class Tracking:
+    """Enters jobs as they finish, and at the end waits for what is left. Use it around a run of jobs.
+
+    trackers: by name; without any, nothing happens.
+    say, warn: are called with a line at the end, and with one for a failure; from other threads, too.
+    stop: when work had to stop there is less time at the end.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        trackers: Mapping[str, Tracker],
+        say: Callable[[str], None],
+        warn: Callable[[str], None],
+        stop: Stop,
+    ) -> None:
+        self._threads = [_Thread(store, name, tracker, say, warn) for name, tracker in trackers.items()]
+        self._stop = stop
+
+    def __enter__(self) -> Tracking:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for thread in self._threads:
+            thread.close()
+        if kind is None or not issubclass(kind, KeyboardInterrupt):
+            deadline = time.monotonic() + _PATIENCE_STOPPED
+            for thread in self._threads:
+                thread.wait(deadline if self._stop.is_due() else None)
+
+    def add(self, names: Iterable[str]) -> None:
+        """Enters finished jobs, unless they are there already."""
+        listed = list(names)
+        for thread in self._threads:
+            thread.add(listed)
+
+    def progress(self, progress: Progress) -> Progress:
+        """A progress that passes on all calls, and has each job that is done entered."""
+        return _TrackedProgress(progress, self) if self._threads else progress
+
+
+class _TrackedProgress(Progress):
+    """Passes calls on to another progress; jobs that are done are tracked."""
+
+    def __init__(self, progress: Progress, tracking: Tracking) -> None:
+        self._progress, self._tracking = progress, tracking
+
+    def begin(self, found: int, missing: int) -> None:
+        self._progress.begin(found, missing)
+
+    def removed(self, results: int, made_with: Sequence[str]) -> None:
+        self._progress.removed(results, made_with)
+
+    def epoch(self, job: Job, row: Epoch, epochs: float) -> None:
+        self._progress.epoch(job, row, epochs)
+
+    def done(self, job: Job, failed: str | None) -> None:
+        self._progress.done(job, failed)
+        if failed is None:
+            self._tracking.add([job.name])
+
+
+class _Thread(threading.Thread):
+    """Enters jobs into one tracker. It is a daemon: a process that ends does not wait for it."""
+
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        tracker: Tracker,
+        say: Callable[[str], None],
+        warn: Callable[[str], None],
+    ) -> None:
+        super().__init__(name=name, daemon=True)
+        self._store, self._tracker, self._say, self._warn = store, tracker, say, warn
+        self._names: queue.SimpleQueue[Sequence[str] | None] = queue.SimpleQueue()
+        self._seen: set[str] = set()
+        self._entered = 0
+        self._damaged: list[StoreError] = []
+        self._moved = time.monotonic()  # when it last did anything
+
+    def add(self, names: Sequence[str]) -> None:
+        self._names.put(names)
+
+    def close(self) -> None:
+        """No more jobs will come."""
+        self._names.put(None)
+
+    def run(self) -> None:
+        try:
+            while (names := self._names.get()) is not None:
+                self._moved = time.monotonic()
+                unseen = [name for name in dict.fromkeys(names) if name not in self._seen]
+                self._seen.update(unseen)
+                enter_jobs(self._store, self._tracker, unseen, self._count, self._damaged.append)
+            self._say(tracked_line(self.name, self._tracker, self._entered, self._damaged))
+        except (Exception, SystemExit) as error:  # of another library, which may raise anything
+            self._warn(f"{self.name} takes no more jobs: {one_line(error)[:_LONGEST]}; {self._remedy()}")
+
+    def wait(self, deadline: float | None) -> None:
+        """Waits for the thread to end: to a time, or as long as it enters jobs."""
+        self.join(_TOLD_AFTER)
+        if self.is_alive():
+            self._say(f"waiting for {self.name} to take the last jobs")
+        while self.is_alive():
+            end = self._moved + _PATIENCE if deadline is None else deadline
+            if time.monotonic() > end:
+                self._warn(f"{self.name} does not answer; {self._remedy()}")
+                return
+            self.join(0.2)
+
+    def _count(self, name: str) -> None:
+        self._entered += 1
+        self._moved = time.monotonic()
+
+    def _remedy(self) -> str:
+        return f"tombola track all --to {self.name} enters what it lacks, and so does the same command"
+
+
+def tracked_line(name: str, tracker: Tracker, entered: int, damaged: Sequence[StoreError]) -> str:
+    """What came of tracking, in a line."""
+    jobs = f"{entered} job{'s' * (entered != 1)} entered" if entered else "nothing new"
+    left = f"; {len(damaged)} left out, first {damaged[0]}" if damaged else ""
+    return f"{name}: {jobs} {tracker.place()}{left}"
