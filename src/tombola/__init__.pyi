@@ -63,6 +63,8 @@ from .measures.few_shot import few_shot as few_shot
 from .measures.first_stable import FirstStable as FirstStable
 from .measures.first_stable import first_stable_epoch as first_stable_epoch
 from .measures.first_stable import over_starts as over_starts
+from .measures.gradient_noise import GradientNoise as GradientNoise
+from .measures.gradient_noise import gradient_noise as gradient_noise
 from .measures.instability import Instability as Instability
 from .measures.instability import between_rounds as between_rounds
 from .measures.instability import instability as instability
