@@ -24,6 +24,7 @@ from tombola.cli.listing import diff, ls, show
 from tombola.cli.measure import COMMAND, measure, measure_by_name
 from tombola.cli.optional import OPTIONAL
 from tombola.cli.plan import plan, studies
+from tombola.cli.predictors import predictors
 from tombola.cli.report import claims, report
 from tombola.cli.run import run
 from tombola.cli.stop import UNFINISHED, joined, stops_end_here
@@ -41,6 +42,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report,
     "claims": claims,
     "table": table,
+    "predictors": predictors,
     "bench": bench,
     COMMAND: measure,
     "ls": ls,
@@ -85,7 +87,7 @@ def _run(arguments: list[str], debug: bool) -> None:
             import_files(
                 split_imports(arguments)[0]
             )  # a recipe among the arguments may name what they declare
-        if arguments[:1] in (["verify"], ["table"]):
+        if arguments[:1] in (["verify"], ["table"], ["predictors"]):
             split_imports(arguments)  # refuses an --import without a file, and names the remedy
         with stops_end_here():
             tyro.extras.subcommand_cli_from_dict(

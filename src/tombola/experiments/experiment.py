@@ -29,7 +29,7 @@ from tombola.lab.teacher import named_teacher
 from tombola.seeds import NOISES
 from tombola.training.length import written_length
 
-_NUMBERS = ("recipe", "rounds", "rewind", "fraction", "seeds", "copies", "copies_at")
+_NUMBERS = ("recipe", "rounds", "rewind", "fraction", "seeds", "copies", "copies_at", "early")
 """Fields that are numbers or have them."""
 
 
@@ -75,6 +75,11 @@ class Experiment(ExperimentFields):
     diet: which stages see a part of the train images only, after Paul et al. (2022), by the fields of
         :class:`~tombola.experiments.diet_chains.Diet`: ``{"share": 0.25, "chosen": "least_forgotten",
         "stages": ["search"]}``. Empty for none.
+    predictors: measures that are taken early in the dense training of each configuration alone, in the same
+        form: of the network after ``early`` epochs, such as ``"gradient-noise.scale"``, or, where a measure
+        trains by a recipe itself, as ``"early-bird.latest"``, of the start. They and every other number of
+        the dense networks are compared with how the tickets do (:mod:`tombola.views.predictors`).
+    early: that epoch; 5 if nothing is said, and where a chain rewinds to a later one, its start.
 
     Raises :class:`~tombola.errors.ExperimentError` for fields that do not fit.
     """

@@ -8,6 +8,7 @@ is relative to that of independent masks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -61,6 +62,12 @@ class EarlyBird:
         1 minus it is Cohen's kappa of two masks.
         """
         return tuple(distance / self.chance for distance in self.distances)
+
+    @property
+    def latest(self) -> float:
+        """The last distance that was looked at, relative to chance; with a window of 2 that of two epochs in
+        a row. NaN of a single mask."""
+        return self.corrected[-1] if self.distances else math.nan
 
 
 def _early_bird_cost(start: Outline, data: Size, recipe: Recipe, epochs: int | None) -> Cost:

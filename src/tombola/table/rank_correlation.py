@@ -57,7 +57,8 @@ class Agreement:
 
 def agreement(first: Sequence[float], second: Sequence[float]) -> Agreement | None:
     """Both rank correlations of two equally long series; None for under three points or a constant one."""
-    x, y = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    # In one order, so that resamples do not hang on that of the points.
+    x, y = np.array(sorted(zip(first, second, strict=True)), dtype=float).reshape(-1, 2).T
     if len(x) < 3 or not np.ptp(x) or not np.ptp(y):
         return None
     return Agreement(len(x), _correlation(x, y, _ranked), _correlation(x, y, _signs))

@@ -42,10 +42,12 @@ class Line:
 class Panel:
     """One pair of axes.
 
-    Lines of a single point each are drawn as bars, in their order, unless x is logarithmic or by round.
+    Lines of a single point each are drawn as bars, in their order, unless x is logarithmic or by round, or
+    this is a scatter.
 
     by_round: whether x is sparsity in percent, which is spaced evenly by round.
     limit: where a horizontal line marks what counts as stable, of barriers; None without one.
+    scatter: whether each line is a point of two numbers, of which either may be negative.
     missing: lines that should be here and are not finished, by label; of some a part may be drawn.
     marks: positions of vertical lines, such as the trained tickets on a path through all rounds.
     x_names: what the positions 0, 1, ... of the x axis are called, where they are no numbers.
@@ -64,6 +66,7 @@ class Panel:
     runs: bool = False
     by_round: bool = False
     limit: float | None = None
+    scatter: bool = False
 
     @property
     def begun(self) -> list[str]:
