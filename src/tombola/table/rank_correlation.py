@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,7 +96,9 @@ def _correlation(x: NDArray[np.float64], y: NDArray[np.float64], features: _Feat
     fixed = features(x[None])
     value = float(_cosines(fixed, features(y[None]))[0])
     orders = _orders(len(x))
-    under_chance = np.abs(_cosines(fixed, features(y[orders])))
+    # Ranks change places with their values.
+    reordered = _ranked(y[None])[0][orders] if features is _ranked else features(y[orders])
+    under_chance = np.abs(_cosines(fixed, reordered))
     p = float((under_chance >= abs(value) - _EQUAL).mean())
     draws = seeds.generator("bootstrap", 0).integers(len(x), size=(_RESAMPLES, len(x)))
     resampled = _cosines(features(x[draws]), features(y[draws]))
@@ -112,6 +115,7 @@ def _critical(under_chance: NDArray[np.float64]) -> float | None:
     return None
 
 
+@cache
 def _orders(points: int) -> NDArray[np.int64]:
     """All orders of so many points, or many drawn ones."""
     if points <= MOST_ENUMERATED:
