@@ -137,6 +137,7 @@ from .training.definitions import declare_optimizer as declare_optimizer
 from .training.definitions import declare_schedule as declare_schedule
 from .training.loop import pretrain as pretrain
 from .training.loop import train as train
+from .training.named_recipes import named_recipe as named_recipe
 from .training.recipe import Recipe as Recipe
 from .training.run import Run as Run
 from .training.trunk import ticket_at as ticket_at
