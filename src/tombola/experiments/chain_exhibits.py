@@ -24,6 +24,7 @@ from tombola.views.chain_panels import (
     bar_panels,
     curve_panels,
     layer_panels,
+    plane_panels,
     run_panels,
     sparsity_panels,
     tells_apart,
@@ -56,6 +57,10 @@ _ROUNDS_CAPTION = (
 )
 _RECALIBRATED_CAPTION = (
     "Batch-norm statistics are measured anew, on the training images without augmentation."
+)
+_PLANE_CAPTION = (
+    "Error and loss over the plane of weights through the runs of the first seed, which are numbered; "
+    "distances are Euclidean, batch-norm statistics measured anew at each position."
 )
 _CURVES_CAPTION = (
     "Test error by epoch, before any step and after each epoch; mean over the seeds, the band is one sample "
@@ -95,7 +100,7 @@ class _Shown:
     ) -> Exhibit:
         """An exhibit; part: what its files are called, after the experiment."""
         name = f"{self.experiment.name}-{re.sub(r'[^A-Za-z0-9._-]+', '-', part)}"
-        drawn = [panel for panel in panels if panel.lines or panel.missing]
+        drawn = [panel for panel in panels if panel.lines or panel.missing or panel.relief]
         picture = None
         if drawn:
             bound = self.experiment
@@ -180,6 +185,8 @@ def _of_metric(shown: _Shown, metric: str, over: str, entries: Sequence[Entry]) 
     elif metric in _LEARNING and any(number.curve for entry in entries for number in entry.numbers):
         ends = first_and_last(entries)
         panels = [*panels, *curve_panels(ends, shown.names, *_LEARNING[metric])]
+    if planes := plane_panels(first_and_last(entries), shown.names):
+        panels, caption = planes, f"{caption} {_PLANE_CAPTION}"
     if metric.startswith(RECALIBRATED):
         caption = f"{caption} {_RECALIBRATED_CAPTION}"
     part = metric if over in ("seeds", "pairs") else f"{metric}-{over}"

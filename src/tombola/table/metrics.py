@@ -98,6 +98,8 @@ METRICS: Mapping[str, Metric] = {
     "gradient_noise_scale": Metric("gradient noise scale (images)", axis="gradient noise scale (images)"),
     "early_sharpness": Metric("early adaptive sharpness (nats)", axis="early adaptive sharpness (nats)"),
     "mask_distance": Metric("early mask distance", "", 3, "mask distance relative to chance"),
+    "gradient-noise.scale": Metric("gradient noise scale (images)", axis="gradient noise scale (images)"),
+    "early-bird.latest": Metric("mask distance", "", 3, "mask distance relative to chance"),
     # Wrong, or right by less than half of the probability.
     "small_margin_percent": Metric("small margins", "%", 2, "test images of small margin (%)"),
     # Of predictors of winning (tombola.views.predictors).

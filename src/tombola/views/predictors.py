@@ -251,12 +251,12 @@ def sentences(forecast: Forecast) -> list[str]:
     expected = level * len(judged)
     most = max(both.points for _, both in judged)
     reached = [both.spearman.critical for _, both in judged if both.points == most]
-    critical = max((value for value in reached if value is not None), default=None)
+    critical = min((value for value in reached if value is not None), default=None)
     reach = (
         f"no rank correlation of {most} is beyond chance at {level:.0%}"
         if critical is None
-        else f"of {most} a rank correlation (rho) has to reach {critical:.2f} to be beyond chance at "
-        f"{level:.0%}"
+        else f"of {most} a rank correlation (rho) has to reach {critical:.2f}, more where some are equal, to "
+        f"be beyond chance at {level:.0%}"
     )
     lines.append(
         f"By all orders of the gains {reach}; of {many(len(judged), 'candidate')} {len(beyond)} "
@@ -322,8 +322,7 @@ def predictor_panels(found: Sequence[Forecast]) -> list[Panel]:
         for candidate, both in ordered[:_MOST_PANELS]:
             rho = both.spearman
             title = (
-                f"rho {_two(rho.value)} [{_two(rho.low)}, {_two(rho.high)}], p {rho.p:.2g}, "
-                f"{both.points} configurations"
+                f"rho {_two(rho.value)} [{_two(rho.low)}, {_two(rho.high)}], p {rho.p:.2g}, n = {both.points}"
             )
             lines = [
                 Line(
