@@ -181,8 +181,9 @@ def test_a_plane_holds_the_whole_curve_of_its_two_runs(three: list[tb.Run], digi
 
 
 def test_a_plane_is_drawn_with_its_runs_and_curve() -> None:
+    runs = ((0.0, 0.0), (1.0, 2.0))
     plane = Plane(
-        (0.0, 1.0), (0.0, 2.0), ((1.0, 2.0), (3.0, 90.0)), ((0.1,) * 2,) * 2, ((0.0, 0.0), (1.0, 2.0))
+        (0.0, 1.0), (0.0, 2.0), ((1.0, 2.0), (3.0, 90.0)), ((0.1,) * 2,) * 2, runs
     )
     figure = draw(Picture("plane", "", "", reliefs_of(replace(plane, path=runs))))
     error, loss = [axes for axes in figure.axes if axes.get_xlabel()]
