@@ -90,6 +90,27 @@ def test_rows_of_a_direction_have_the_norms_of_the_weights(chain: list[tb.Run]) 
             assert not direction[name].any()
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_of_a_transposed_convolution_each_output_channel_has_the_norm_of_its_weights(groups: int) -> None:
+    layer = nn.ConvTranspose2d(4, 6, 3, groups=groups)
+    weight = layer.weight.detach().clone()
+    moved = filter_normalized({"weight": weight}, {}, ["weight"], 0, 0, {"weight": groups})["weight"]
+    # The weights of an output channel are those that its outputs depend on.
+    channel = 0
+    for group in range(groups):
+        inputs = slice(group * 4 // groups, (group + 1) * 4 // groups)
+        for place in range(6 // groups):
+            images = torch.zeros(1, 4, 1, 1)
+            images[:, inputs] = 1
+            with torch.no_grad():
+                layer.weight.copy_(torch.zeros_like(weight))
+                layer.weight[inputs, place] = 1
+            assert (layer(images) - layer(torch.zeros(1, 4, 1, 1))).abs().sum((0, 2, 3)).nonzero() == channel
+            norms = [value[inputs, place].norm() for value in (weight, moved)]
+            torch.testing.assert_close(*norms)
+            channel += 1
+
+
 def test_directions_are_normalised_as_by_the_loss_landscapes_package(three: list[tb.Run]) -> None:
     landscapes = pytest.importorskip("loss_landscapes.model_interface.model_parameters")
     run = three[0]
@@ -182,9 +203,7 @@ def test_a_plane_holds_the_whole_curve_of_its_two_runs(three: list[tb.Run], digi
 
 def test_a_plane_is_drawn_with_its_runs_and_curve() -> None:
     runs = ((0.0, 0.0), (1.0, 2.0))
-    plane = Plane(
-        (0.0, 1.0), (0.0, 2.0), ((1.0, 2.0), (3.0, 90.0)), ((0.1,) * 2,) * 2, runs
-    )
+    plane = Plane((0.0, 1.0), (0.0, 2.0), ((1.0, 2.0), (3.0, 90.0)), ((0.1,) * 2,) * 2, runs)
     figure = draw(Picture("plane", "", "", reliefs_of(replace(plane, path=runs))))
     error, loss = [axes for axes in figure.axes if axes.get_xlabel()]
     assert error.get_xlabel() == loss.get_ylabel() == "distance in weights"

@@ -211,7 +211,8 @@ def loss_slice(
     watch: gets a sign of life after every position.
 
     A direction is drawn normally for every weight and made 0 where the ticket's mask prunes; then each row of
-    it along the first axis, a filter or the weights of a unit, gets the norm of that row of the weights.
+    it along the first axis, a filter or the weights of a unit, gets the norm of that row of the weights. Of a
+    transposed convolution, whose first axis is that of its inputs, the weights of each output channel do.
     Biases and norms do not move.
 
     Raises :class:`~tombola.errors.NetworkError` for images that do not fit,
@@ -227,7 +228,9 @@ def loss_slice(
     check_finite_weights(run, "slice")
     network = run.ticket.network
     moved = [
-        filter_normalized(run.weights, run.ticket.mask, _parameters(network), seed, number)
+        filter_normalized(
+            run.weights, run.ticket.mask, _parameters(network), seed, number, _transposed(network)
+        )
         for number in range(directions)
     ]
     places = tuple(np.linspace(-extent, extent, points).tolist())
@@ -241,11 +244,17 @@ def loss_slice(
 
 
 def filter_normalized(
-    weights: State, mask: Mapping[str, Tensor], parameters: Sequence[str], seed: int, number: int
+    weights: State,
+    mask: Mapping[str, Tensor],
+    parameters: Sequence[str],
+    seed: int,
+    number: int,
+    transposed: Mapping[str, int] = {},
 ) -> dict[str, Tensor]:
     """A random direction whose rows have the norms of the weights' rows; 0 in biases, norms and buffers.
 
     parameters: names of what may move. number: of the direction, in the stream ``("slice", seed)``.
+    transposed: names of the weights of transposed convolutions, with the groups of each.
     """
     generator = seeds.generator("slice", seed, number)
     direction = {}
@@ -256,7 +265,14 @@ def filter_normalized(
         drawn = torch.from_numpy(generator.normal(size=tuple(value.shape)))
         if name in mask:
             drawn = drawn.masked_fill(~mask[name], 0)
-        direction[name] = with_row_norms(drawn, value.double()).to(value.dtype)
+        groups = transposed.get(name)
+        if groups is None:
+            normalised = with_row_norms(drawn, value.double())
+        else:
+            rows = [_output_rows(tensor, groups) for tensor in (drawn, value.double())]
+            scaled = with_row_norms(*(tensor.flatten(0, 1) for tensor in rows)).view_as(rows[0])
+            normalised = scaled.transpose(1, 2).reshape(value.shape)
+        direction[name] = normalised.to(value.dtype)
     return direction
 
 
@@ -265,6 +281,21 @@ def with_row_norms(drawn: Tensor, weights: Tensor) -> Tensor:
     norms = [tensor.flatten(1).norm(dim=1) for tensor in (weights, drawn)]
     scale = torch.where(norms[1] > 0, norms[0] / norms[1], 0)
     return drawn * scale.view(-1, *[1] * (drawn.ndim - 1))
+
+
+def _output_rows(weights: Tensor, groups: int) -> Tensor:
+    """The weights of a transposed convolution, ``(inputs, outputs a group, ...)``, by group and output."""
+    return weights.reshape(groups, -1, *weights.shape[1:]).transpose(1, 2)
+
+
+def _transposed(network: Network) -> dict[str, int]:
+    """The weights of transposed convolutions by name, with the groups of each."""
+    modules = network.initialized(0).named_modules()
+    return {
+        f"{name}.weight" if name else "weight": layer.groups
+        for name, layer in modules
+        if isinstance(layer, nn.modules.conv._ConvTransposeNd)
+    }
 
 
 def _parameters(network: Network) -> list[str]:

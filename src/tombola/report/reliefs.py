@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LEVELS = 14
+_FLAT = 3  # ratio of the sides from which a plane of equal scales would be a stripe
 _COLORS = "cividis_r"  # told apart with any kind of colour vision, and dark where values are high
 _LOGARITHMIC_FROM = 30  # ratio of the highest value to the lowest
 
@@ -22,14 +23,16 @@ def draw_relief(axes: Axes, panel: Panel, relief: Relief) -> None:
 
     values = np.array(relief.values, dtype=float)
     finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    logarithmic = low > 0 and high > _LOGARITHMIC_FROM * low
+    lowest, highest = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    logarithmic = lowest > 0 and highest > _LOGARITHMIC_FROM * lowest
     levels = (
-        np.geomspace(low, high, _LEVELS) if logarithmic else np.linspace(low, max(high, low + 1e-9), _LEVELS)
+        np.geomspace(lowest, highest, _LEVELS)
+        if logarithmic
+        else np.linspace(lowest, max(highest, lowest + 1e-9), _LEVELS)
     )
     drawn = axes.contourf(
         relief.horizontal, relief.vertical, np.ma.masked_invalid(values), levels=levels, cmap=_COLORS,
-        norm=LogNorm(low, high) if logarithmic else None,
+        norm=LogNorm(lowest, highest) if logarithmic else None,
     )  # fmt: skip
     figure = axes.get_figure(root=True)
     assert figure is not None
@@ -42,6 +45,8 @@ def draw_relief(axes: Axes, panel: Panel, relief: Relief) -> None:
         axes.plot(x, y, "o", markersize=15, color=PAPER, markeredgecolor=INK, zorder=3)
         axes.annotate(str(number), (x, y), ha="center", va="center", fontsize=11, color=INK, zorder=4)
     axes.grid(visible=False)
-    axes.set_aspect("equal", adjustable="box")
+    wide, high = (abs(places[-1] - places[0]) for places in (relief.horizontal, relief.vertical))
+    if wide <= _FLAT * high and high <= _FLAT * wide:
+        axes.set_aspect("equal", adjustable="box")
     axes.set_xlabel(panel.x_label)
     axes.set_ylabel(panel.y_label)
