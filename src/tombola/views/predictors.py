@@ -255,7 +255,7 @@ def sentences(forecast: Forecast) -> list[str]:
     reach = (
         f"no rank correlation of {most} is beyond chance at {level:.0%}"
         if critical is None
-        else f"of {most} a rank correlation (rho) has to reach {critical:.2f}, more where some are equal, to "
+        else f"of {most} a rank correlation (rho) has to reach about {critical:.2f} to "
         f"be beyond chance at {level:.0%}"
     )
     lines.append(
