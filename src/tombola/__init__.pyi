@@ -38,6 +38,7 @@ from .measures.axial import axial_projection as axial_projection
 from .measures.axial import pruning_robustness as pruning_robustness
 from .measures.basins import Basins as Basins
 from .measures.basins import basins as basins
+from .measures.channel_ticket import prune_channels as prune_channels
 from .measures.connectivity import Barrier as Barrier
 from .measures.connectivity import barrier as barrier
 from .measures.coresets import herding as herding
