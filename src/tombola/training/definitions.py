@@ -140,7 +140,9 @@ def _declared_in(definitions: Definitions[D], name: str, version: int, takes: st
         if not callable(function):
             raise RecipeError(f"{definitions.kind} {name!r} is {function!r:.60}; it must be a function")
         signature = inspect.signature(function)
-        further = {NAMES: None} if definitions is OPTIMIZERS and NAMES in signature.parameters else {}
+        further = (
+            {NAMES: None} if definitions.kind == OPTIMIZERS.kind and NAMES in signature.parameters else {}
+        )
         try:
             signature.bind(None, None, **further)
         except TypeError:
