@@ -38,6 +38,7 @@ from .measures.axial import axial_projection as axial_projection
 from .measures.axial import pruning_robustness as pruning_robustness
 from .measures.basins import Basins as Basins
 from .measures.basins import basins as basins
+from .measures.channel_ticket import prune_channels as prune_channels
 from .measures.connectivity import Barrier as Barrier
 from .measures.connectivity import barrier as barrier
 from .measures.coresets import herding as herding
@@ -63,6 +64,8 @@ from .measures.few_shot import few_shot as few_shot
 from .measures.first_stable import FirstStable as FirstStable
 from .measures.first_stable import first_stable_epoch as first_stable_epoch
 from .measures.first_stable import over_starts as over_starts
+from .measures.gradient_noise import GradientNoise as GradientNoise
+from .measures.gradient_noise import gradient_noise as gradient_noise
 from .measures.instability import Instability as Instability
 from .measures.instability import between_rounds as between_rounds
 from .measures.instability import instability as instability
@@ -136,6 +139,7 @@ from .training.definitions import declare_optimizer as declare_optimizer
 from .training.definitions import declare_schedule as declare_schedule
 from .training.loop import pretrain as pretrain
 from .training.loop import train as train
+from .training.named_recipes import named_recipe as named_recipe
 from .training.recipe import Recipe as Recipe
 from .training.run import Run as Run
 from .training.trunk import ticket_at as ticket_at

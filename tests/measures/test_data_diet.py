@@ -165,6 +165,37 @@ def test_an_experiment_on_a_diet_is_the_librarys(tmp_path: Path, start: tb.Ticke
     assert "The mask search sees 50% of the train images of each class, chosen most forgotten" in bound.about
 
 
+@pytest.mark.parametrize(
+    ("chosen", "keep", "scored_at"),
+    [("el2n", "easy", 1), ("forgetting", "hard", None)],
+)
+def test_a_part_is_chosen_by_any_score_of_images(
+    tmp_path: Path, start: tb.Ticket, digits: tb.Data, chosen: Any, keep: Any, scored_at: int | None
+) -> None:
+    recipe = {"epochs": 2, "batch_size": 400}
+    diet = {"share": 0.5, "chosen": chosen, "keep": keep, "scored_at": scored_at}
+    experiment = tb.Experiment("diet", recipe=recipe, rounds=1, fraction=0.5, diet=diet)
+    lab = tb.Lab(tmp_path / "store")
+    chain = experiment.chains()[0]
+    lab.run(chain).raise_failures()
+    if scored_at is not None:
+        subject: Any = tb.pretrain(start, digits, tb.Recipe(**recipe), epochs=scored_at)
+    else:
+        subject = tb.train(start, digits, tb.Recipe(**recipe))
+    scores = (
+        tb.forgetting_scores(subject)
+        if chosen == "forgetting"
+        else tb.example_scores(subject, digits, score=chosen)
+    )
+    part = tb.selected(digits, tb.select_by_score(scores, digits, share=0.5, keep=keep, balanced=True))
+    expected = list(tb.data_diet(start, digits, tb.Recipe(**recipe), part=part, rounds=1, fraction=0.5))
+    assert [lab.result(run).fingerprint for run in chain] == [run.fingerprint for run in expected]
+    own = {dict(item.key.more)["example_score"] for item in experiment.at().items}
+    (read,) = [one for one in lab.table(chain[1]) if one.key.metric == "val_accuracy"]
+    assert own == {dict(read.key.more)["example_score"]} == {chosen}
+    assert f"{'hardest' if keep == 'hard' else 'easiest'} by {chosen}" in experiment.at().about
+
+
 def test_a_diet_of_the_pretraining_is_a_start_of_its_own(
     tmp_path: Path, start: tb.Ticket, digits: tb.Data
 ) -> None:
@@ -208,12 +239,14 @@ def test_controls_are_of_tickets_on_a_diet_and_other_searches_see_all_images(tmp
     [
         ({"diet": {"share": 1.5}}, "share is 1.5; of a diet it must lie between 0 and 1"),
         ({"diet": {"chosen": "random"}}, "a diet has no share"),
-        ({"diet": {"share": 0.5, "chosen": "least"}}, "no choice of a diet 'least'; known: least_forgotten"),
+        ({"diet": {"share": 0.5, "chosen": "least"}}, "no choice of a diet 'least'; known: el2n, entropy"),
         (
             {"diet": {"share": 0.5, "stages": ["training"]}},
             "stages is .*; give one or both of pretraining and search",
         ),
         ({"diet": {"part": 0.5}}, "no field of a diet 'part'"),
+        ({"diet": {"share": 0.5, "keep": "easy"}}, "chosen is 'random'; keep goes with one of el2n"),
+        ({"diet": {"share": 0.5, "chosen": "forgetting", "scored_at": 1}}, "scored_at with any of these but"),
         ({"diet": 0.5}, "diet is 0.5; give its fields by name"),
         ({"diet": {"share": 0.5}, "order_noise": 3}, "a diet goes with one noise; leave out order_noise"),
         (

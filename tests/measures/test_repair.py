@@ -116,3 +116,35 @@ def test_what_cannot_be_repaired_is_refused(run: tb.Run, digits: tb.Data) -> Non
     linear = replace(flat, ticket=ticket, weights=ticket.start)
     with pytest.raises(NetworkError, match="no hidden linear or convolution layers"):
         tb.barrier(linear, linear, digits, points=3, repair=True)
+
+
+class TwoHeads(nn.Module):
+    """The mean of two heads over one hidden layer as wide as there are classes."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(64, classes)
+        self.first, self.second = nn.Linear(classes, classes), nn.Linear(classes, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.hidden(images.flatten(1)).relu()
+        return (self.first(hidden) + self.second(hidden)) / 2
+
+
+def test_a_network_of_two_heads_is_refused_and_one_of_narrow_layers_is_not(
+    run: tb.Run, digits: tb.Data
+) -> None:
+    record = ForgettingRecord.empty(len(digits.train))
+    for factory, refused in ((TwoHeads, True), (narrow, False)):
+        ticket = tb.initialize(factory, digits)
+        other = replace(run, ticket=ticket, weights=ticket.start, forgetting=record, history=History([]))
+        if refused:
+            with pytest.raises(NetworkError, match="one layer of outputs, and 'first' and 'second' both are"):
+                tb.barrier(other, other, digits, points=3, repair=True)
+        else:
+            assert tb.barrier(other, other, digits, points=3, repair=True).errors[1] >= 0
+
+
+def narrow(classes: int) -> nn.Module:
+    """Hidden layers as wide as there are classes."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes), nn.ReLU(), nn.Linear(classes, classes))

@@ -1,5 +1,6 @@
 """Surfaces: positions by hand, directions by row norms and against the loss-landscapes package."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,12 @@ import tombola as tb
 from tombola.errors import NetworkError, RecipeError, TicketError
 from tombola.lab.job import job
 from tombola.lab.lab import Lab
+from tombola.measures.curves import ConnectingCurve, place_on_curve
 from tombola.measures.surfaces import filter_normalized, with_row_norms
+from tombola.report.figure import draw
+from tombola.table.number import Plane
+from tombola.views.chain_panels import reliefs_of
+from tombola.views.picture import Picture
 
 
 def smooth(classes: int) -> nn.Module:
@@ -84,6 +90,27 @@ def test_rows_of_a_direction_have_the_norms_of_the_weights(chain: list[tb.Run]) 
             assert not direction[name].any()
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_of_a_transposed_convolution_each_output_channel_has_the_norm_of_its_weights(groups: int) -> None:
+    layer = nn.ConvTranspose2d(4, 6, 3, groups=groups)
+    weight = layer.weight.detach().clone()
+    moved = filter_normalized({"weight": weight}, {}, ["weight"], 0, 0, {"weight": groups})["weight"]
+    # The weights of an output channel are those that its outputs depend on.
+    channel = 0
+    for group in range(groups):
+        inputs = slice(group * 4 // groups, (group + 1) * 4 // groups)
+        for place in range(6 // groups):
+            images = torch.zeros(1, 4, 1, 1)
+            images[:, inputs] = 1
+            with torch.no_grad():
+                layer.weight.copy_(torch.zeros_like(weight))
+                layer.weight[inputs, place] = 1
+            assert (layer(images) - layer(torch.zeros(1, 4, 1, 1))).abs().sum((0, 2, 3)).nonzero() == channel
+            norms = [value[inputs, place].norm() for value in (weight, moved)]
+            torch.testing.assert_close(*norms)
+            channel += 1
+
+
 def test_directions_are_normalised_as_by_the_loss_landscapes_package(three: list[tb.Run]) -> None:
     landscapes = pytest.importorskip("loss_landscapes.model_interface.model_parameters")
     run = three[0]
@@ -152,3 +179,33 @@ def test_runs_that_diverged_have_no_surface(three: list[tb.Run], digits: tb.Data
         tb.plane([*three[:2], broken], digits, points=3)
     with pytest.raises(TicketError, match="there is no slice of this run"):
         tb.loss_slice(broken, digits, points=3)
+
+
+def test_a_plane_holds_the_whole_curve_of_its_two_runs(three: list[tb.Run], digits: tb.Data) -> None:
+    first, second = three[:2]
+    curve = ConnectingCurve("bezier", (0.0, 1.0), (0.0, 0.0), (0.0, 0.0), "test", three[2].weights, (), True)
+    surface = tb.plane([first, second], digits, points=3, curve=curve)
+    through_three = tb.plane(three, digits, points=3)
+    assert torch.equal(surface.errors, through_three.errors)
+    assert surface.runs == through_three.runs
+    assert through_three.path == ()
+    # Distances of a point of the curve from its ends, in all parameters.
+    names = [name for name, _ in tb.module(first).named_parameters()]
+    live = {name: value.clone() for name, value in first.weights.items()}
+    place_on_curve(live, first.weights, curve.bend, second.weights, 0.25, "bezier")
+    x, y = surface.path[10]
+    for run, (at, height) in zip((first, second), surface.runs, strict=False):
+        squares = sum(float(((live[n] - run.weights[n]).double() ** 2).sum()) for n in names)
+        assert math.hypot(x - at, y - height) == pytest.approx(math.sqrt(squares), rel=1e-5)
+    with pytest.raises(RecipeError, match="a plane goes through the 2 runs of its curve; got 3"):
+        tb.plane(three, digits, curve=curve)
+
+
+def test_a_plane_is_drawn_with_its_runs_and_curve() -> None:
+    runs = ((0.0, 0.0), (1.0, 2.0))
+    plane = Plane((0.0, 1.0), (0.0, 2.0), ((1.0, 2.0), (3.0, 90.0)), ((0.1,) * 2,) * 2, runs)
+    figure = draw(Picture("plane", "", "", reliefs_of(replace(plane, path=runs))))
+    error, loss = [axes for axes in figure.axes if axes.get_xlabel()]
+    assert error.get_xlabel() == loss.get_ylabel() == "distance in weights"
+    assert [text.get_text() for text in error.texts] == ["1", "2"]
+    assert any(list(line.get_xdata()) == [0.0, 1.0] for line in error.lines)

@@ -47,9 +47,42 @@ def loss_of(ticket: tb.Ticket, weights: dict[str, Tensor], examples: tuple[Tenso
     return cross_entropy((hidden @ state["4.weight"].T + state["4.bias"]), labels)
 
 
+def one_batch(score: str, ticket: tb.Ticket, data: tb.Data) -> tuple[Tensor, Tensor]:
+    [part] = sensitivity._examples(score, ticket, data)
+    assert part.share == 1
+    return part.images, part.labels
+
+
+@pytest.mark.parametrize("score", [snip, grasp])
+def test_in_parts_it_is_that_of_one_batch(
+    digits: tb.Data, score: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticket = tb.initialize(no_norm, digits, seed=3)
+    together = score(ticket, digits)
+    monkeypatch.setattr(sensitivity, "AT_ONCE", 99)
+    monkeypatch.setattr(sensitivity, "_IN_A_PART", 45)
+    parts = sensitivity._examples(score.__name__, ticket, digits)
+    assert [torch.bincount(part.labels).tolist() for part in parts] == [[4] * 10, [4] * 10, [2] * 10]
+    apart = score(ticket, digits)
+    for name, scores in together.items():
+        torch.testing.assert_close(apart[name], scores, rtol=1e-4, atol=1e-9, msg=name)
+
+
+def test_two_hundred_classes_go_in_parts_of_all_of_them() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (2200, 1, 2, 2), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(2200) % 200
+    data = tb.data_from((images, labels), (images[:200], labels[:200]), name="many-classes")
+    ticket = tb.initialize(no_norm, data)
+    parts = sensitivity._examples("snip", ticket, data)
+    assert [torch.bincount(part.labels).tolist() for part in parts] == [[2] * 200] * 5
+    assert sum(part.share for part in parts) == pytest.approx(1)
+    assert tb.prune_at_initialization(ticket, data, score="snip", sparsity=0.5).sparsity == 0.5
+
+
 def test_snip_is_the_derivative_by_a_closing_connection(digits: tb.Data) -> None:
     ticket = tb.initialize(layers, digits, seed=3)
-    examples = sensitivity._examples("snip", ticket, digits)
+    examples = one_batch("snip", ticket, digits)
     assert torch.bincount(examples[1]).tolist() == [10] * 10
     connections = {name: torch.ones_like(keep, dtype=torch.float64) for name, keep in ticket.mask.items()}
     for connection in connections.values():
@@ -64,7 +97,7 @@ def test_grasp_is_minus_half_the_change_of_the_squared_gradient_by_a_closing_con
     digits: tb.Data,
 ) -> None:
     ticket = tb.initialize(layers, digits, seed=3)
-    examples = sensitivity._examples("grasp", ticket, digits)
+    examples = one_batch("grasp", ticket, digits)
     scores = grasp(ticket, digits)
 
     def squared_gradient(name: str, place: int, factor: float) -> float:
@@ -222,3 +255,17 @@ def test_synflow_counts_a_tied_weight_as_one(digits: tb.Data) -> None:
     ones, out = torch.ones(64, dtype=torch.float64), last.sum(0)
     gradient = torch.outer(out, weight @ ones) + torch.outer(out @ weight, ones)
     assert torch.allclose(synflow(start)["first.weight"], weight * gradient)
+
+
+def test_only_scores_of_many_classes_have_another_version(start: tb.Ticket) -> None:
+    def version(data: str, score: str) -> int:
+        job = tb.job(tb.prune_at_initialization, start, data, score=score, sparsity=0.5)
+        return job.declaration.version
+
+    versions = {
+        (data, score): version(data, score) for data in ("cifar100", "tinyimagenet") for score in SCORES
+    }
+    assert {call for call, number in versions.items() if number == 2} == {
+        ("tinyimagenet", "snip"),
+        ("tinyimagenet", "grasp"),
+    }

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 from torch.nn import functional
 
 import tombola as tb
@@ -373,3 +373,19 @@ def test_names_are_refused_in_one_line() -> None:
         tb.Recipe(loss="mine", label_smoothing=0.1)
     with pytest.raises(RecipeError, match="no version 3 of loss 'mine' here; there is 1"):
         tb.Recipe(loss="mine@3")
+
+
+def test_an_optimizer_may_ask_for_the_names_of_what_it_optimizes(digits: tb.Data) -> None:
+    @tb.declare_optimizer("by-name")
+    def by_name(parameters: list[nn.Parameter], recipe: tb.Recipe, names: list[str]) -> optim.Optimizer:
+        scales = [p for name, p in zip(names, parameters, strict=True) if name == "1.weight"]
+        assert [tuple(p.shape) for p in scales] == [(3,)]
+        return optim.SGD(scales, lr=recipe.lr)
+
+    def normed(classes: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(108, classes))
+
+    start = tb.initialize(normed, digits)
+    run = tb.train(start, digits, tb.Recipe(epochs=1, batch_size=400, optimizer="by-name"))
+    moved = [name for name in start.start if not torch.equal(run.weights[name], start.start[name])]
+    assert [name for name in moved if name.endswith(("weight", "bias"))] == ["1.weight"]

@@ -22,8 +22,10 @@ from tombola.cli.imp import imp
 from tombola.cli.imports import import_files, split_imports
 from tombola.cli.listing import diff, ls, show
 from tombola.cli.measure import COMMAND, measure, measure_by_name
+from tombola.cli.named_recipe import with_named_recipe
 from tombola.cli.optional import OPTIONAL
 from tombola.cli.plan import plan, studies
+from tombola.cli.predictors import predictors
 from tombola.cli.report import claims, report
 from tombola.cli.run import run
 from tombola.cli.share import pull, push, shelf
@@ -44,6 +46,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "claims": claims,
     "table": table,
     "track": track,
+    "predictors": predictors,
     "bench": bench,
     COMMAND: measure,
     "ls": ls,
@@ -82,6 +85,8 @@ def main() -> None:
 def _run(arguments: list[str], debug: bool) -> None:
     """Run the command that the arguments name."""
     try:
+        if arguments[:1] in (["imp"], [COMMAND]):
+            arguments = with_named_recipe(arguments)
         if arguments[:1] == [COMMAND] and len(arguments) > 1 and arguments[1] not in ("-h", "--help"):
             measure_by_name(arguments[1:])  # each measure has options of its own
             return
@@ -91,7 +96,7 @@ def _run(arguments: list[str], debug: bool) -> None:
             import_files(
                 split_imports(arguments)[0]
             )  # a recipe among the arguments may name what they declare
-        if arguments[:1] in (["verify"], ["table"]):
+        if arguments[:1] in (["verify"], ["table"], ["predictors"]):
             split_imports(arguments)  # refuses an --import without a file, and names the remedy
         with stops_end_here():
             tyro.extras.subcommand_cli_from_dict(

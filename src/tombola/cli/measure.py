@@ -36,7 +36,15 @@ Csv = Annotated[
         help_behavior_hint="",
     ),
 ]
-_OWN = ("store", "device", "mode", "recompute", "csv")
+FigureFile = Annotated[
+    Path | None,
+    tyro.conf.arg(
+        metavar="FILE",
+        help="Draw error and loss over a plane of weights, as .svg, .png or .pdf.",
+        help_behavior_hint="",
+    ),
+]
+_OWN = ("store", "device", "mode", "recompute", "csv", "figure")
 _STDOUT = Path("-")
 
 
@@ -102,7 +110,7 @@ def _options(declared: Declaration) -> type:
         else:
             options.append((key, written))
     shared: list[Any] = [("store", Store, None), ("device", Device, "auto"), ("mode", Mode, "default")]
-    shared += [("recompute", Recompute, False), ("csv", Csv, None)]
+    shared += [("recompute", Recompute, False), ("csv", Csv, None), ("figure", FigureFile, None)]
     return dataclasses.make_dataclass(f"{declared.name}-arguments", [*jobs, *options, *shared], kw_only=True)
 
 
@@ -129,13 +137,14 @@ def _kinds(hint: Any) -> tuple[type, ...]:
     """The results of jobs that a parameter takes, one or several."""
     from tombola.lab.arguments import alternatives, item_hint
     from tombola.measures.alignment import Alignment
+    from tombola.measures.curves import ConnectingCurve
     from tombola.measures.example_scores import ExampleScores
     from tombola.measures.selection import Selection
     from tombola.ticket import Ticket
     from tombola.training.run import Run
     from tombola.training.trunk import Point
 
-    results = (Ticket, Run, ExampleScores, Selection, Alignment)
+    results = (Ticket, Run, ExampleScores, Selection, Alignment, ConnectingCurve)
     single = tuple(kind for kind in (*results, Point) if kind in alternatives(hint))
     return single or tuple(kind for kind in results if kind in alternatives(item_hint(hint, 0)))
 
@@ -160,6 +169,7 @@ def _compute(declared: Declaration, values: dict[str, Any]) -> None:
     from tombola.measures.example_scores import ExampleScores
     from tombola.measures.instability import Instability
     from tombola.measures.selection import Selection
+    from tombola.measures.surfaces import Surface
 
     csv: Path | None = values["csv"]
     if csv is not None and result_type(declared) not in (ExampleScores, Selection):
@@ -167,6 +177,9 @@ def _compute(declared: Declaration, values: dict[str, Any]) -> None:
             f"{declared.name} gives nothing of each image, so --csv has nothing to write; example-scores and "
             "the like do"
         )
+    figure: Path | None = values["figure"]
+    if figure is not None:
+        check_figure(declared.name, figure, result_type(declared) is Surface)
     hints = job_signature(declared.function).hints
     settings = Settings(device=values["device"], mode=values["mode"])
     lab = Lab(values["store"], settings=settings)
@@ -193,3 +206,30 @@ def _compute(declared: Declaration, values: dict[str, Any]) -> None:
     if csv is not None:
         write_whole(csv, result.csv().encode())
         say(console, f"written: {csv}")
+    if figure is not None:
+        write_whole(figure, _drawn(result, declared.name, figure.suffix.removeprefix(".")))
+        say(console, f"written: {figure}")
+
+
+def check_figure(measure: str, figure: Path, of_plane: bool) -> None:
+    """Raises JobError for a measure that has no figure, or a file of another kind, before any work."""
+    from tombola.report.figure import KINDS
+
+    if not of_plane:
+        raise JobError(f"{measure} is no plane of weights, which --figure draws; plane and slice are")
+    if figure.suffix.removeprefix(".") not in KINDS:
+        raise JobError(f"--figure is {figure}; its name must end in .{', .'.join(KINDS)}")
+
+
+def _drawn(surface: Any, measure: str, kind: str) -> bytes:
+    """A figure of a surface as the bytes of a file."""
+    from tombola.experiments.chain_items import plane_of
+    from tombola.report.figure import picture_files
+    from tombola.views.chain_panels import reliefs_of
+    from tombola.views.picture import Picture
+
+    if len(surface.vertical) == 1:
+        raise JobError("the slice is a line; --figure draws one of --directions 2")
+    axis = "distance in weights" if measure == "plane" else "share of the random direction"
+    panels = reliefs_of(plane_of(surface), f"{surface.split} images", axis)
+    return picture_files(Picture(measure, "", "", panels), [kind])[kind]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
@@ -13,11 +13,8 @@ from tombola.cli.collector import nothing_collected
 from tombola.cli.console import InertConsole, check_writable, many_studies, say, table_console
 from tombola.cli.own import own_paths, report_own
 from tombola.cli.scales import shown_scale
+from tombola.cli.table import looking_lab
 from tombola.errors import ExperimentError
-
-if TYPE_CHECKING:
-    from tombola.lab.lab import Lab
-
 
 _NOTHING = (
     "nothing of this scale is in the store; give the --scale, and the numbers, that studies were run with"
@@ -41,7 +38,7 @@ def report(
     """
     own = own_paths(names, scale=scale, numbers=numbers)
     if own:
-        report_own(own, out, _looking_lab(store), page_only=page_only)
+        report_own(own, out, looking_lab(store), page_only=page_only)
         return
     with nothing_collected():
         from tombola.cores import available_cores
@@ -51,7 +48,7 @@ def report(
         from tombola.report.gather import gather
         from tombola.report.write import write_report
 
-        lab = _looking_lab(store)
+        lab = looking_lab(store)
         work = PaperJobs(shown_scale(scale, numbers, lab.store))
         fitting, others = bind(STUDIES, work)
         bound = {experiment.name: experiment for experiment in fitting}
@@ -97,7 +94,7 @@ def claims(
     from tombola.report.board import board, board_table, of_stand_ins
     from tombola.table.number import longest
 
-    lab = _looking_lab(store)
+    lab = looking_lab(store)
     work = PaperJobs(shown_scale(scale, numbers, lab.store))
     fitting, _ = bind(STUDIES, work)
     console = table_console(160)
@@ -115,12 +112,3 @@ def claims(
     if not cells:
         say(console, _NOTHING)
     console.print(board_table(rows, console))
-
-
-def _looking_lab(root: Path | None) -> Lab:
-    """A lab on a store that is there already; it computes nothing."""
-    from tombola.lab.execute import Settings
-    from tombola.lab.lab import Lab
-    from tombola.lab.store import Store as StoreFolder
-
-    return Lab(StoreFolder(root, create=False).root, settings=Settings(device="cpu"))

@@ -23,23 +23,29 @@ _JOB = re.compile(r"[0-9a-fA-F]{1,64}")
 _STDOUT = Path("-")
 
 
+Contents = Annotated[
+    tuple[str, ...],
+    tyro.conf.Positional,
+    tyro.conf.arg(
+        metavar="[JOB|FILE|STUDY ...]",
+        help="Finished jobs by name or its beginning, files of your own, studies of the paper such as "
+        "table11; default: all runs and measures in the store.",
+        help_behavior_hint="",
+    ),
+]
+CsvFile = Annotated[
+    Path | None,
+    tyro.conf.arg(metavar="FILE", help="Write it as CSV; - is standard output.", help_behavior_hint=""),
+]
+AsJson = Annotated[bool, tyro.conf.arg(help="As JSON, with the curves that numbers sum up.")]
+AsMarkdown = Annotated[bool, tyro.conf.arg(help="As a Markdown table.")]
+
+
 def table(
-    names: Annotated[
-        tuple[str, ...],
-        tyro.conf.Positional,
-        tyro.conf.arg(
-            metavar="[JOB|FILE|STUDY ...]",
-            help="Finished jobs by name or its beginning, files of your own, studies of the paper such as "
-            "table11; default: all runs and measures in the store.",
-            help_behavior_hint="",
-        ),
-    ] = (),
-    csv: Annotated[
-        Path | None,
-        tyro.conf.arg(metavar="FILE", help="Write it as CSV; - is standard output.", help_behavior_hint=""),
-    ] = None,
-    json: Annotated[bool, tyro.conf.arg(help="As JSON, with the curves that numbers sum up.")] = False,
-    markdown: Annotated[bool, tyro.conf.arg(help="As a Markdown table.")] = False,
+    names: Contents = (),
+    csv: CsvFile = None,
+    json: AsJson = False,
+    markdown: AsMarkdown = False,
     scale: Scale = None,
     numbers: ScaleNumbers = Numbers(),  # noqa: B008 (frozen)
     store: Store = None,
@@ -49,23 +55,36 @@ def table(
 
     Studies of the paper are shown at the scale of the last run unless one is given. Nothing is run.
     """
+    form = form_of(csv, json, markdown)
+    import_files(import_)
+    shown = named_table(looking_lab(store), names, scale, numbers)
+    if not write_form(shown, csv, form):
+        from tombola.report.number_lines import number_lines
+
+        write_out("\n".join(number_lines(shown, table_console().width)) + "\n")
+
+
+def form_of(csv: Path | None, json: bool, markdown: bool) -> str:
+    """The one form that was asked for, ``"json"`` or ``"markdown"``; ExperimentError for two of them."""
     forms = [name for name, chosen in (("csv", csv), ("json", json), ("markdown", markdown)) if chosen]
     if len(forms) > 1:
         raise ExperimentError(
             f"--{forms[0]} and --{forms[1]} were given; a table has one form, ask for one of them"
         )
+    return "json" if json else "markdown" if markdown else ""
+
+
+def looking_lab(root: Path | None) -> Lab:
+    """A lab on a store that is there already; it computes nothing."""
     from tombola.lab.execute import Settings
     from tombola.lab.lab import Lab
     from tombola.lab.store import Store as StoreFolder
 
-    import_files(import_)
-    lab = Lab(StoreFolder(store, create=False).root, settings=Settings(device="cpu"))
-    shown = _contents(lab, names, scale, numbers)
-    _write(shown, csv, "json" if json else "markdown" if markdown else "")
+    return Lab(StoreFolder(root, create=False).root, settings=Settings(device="cpu"))
 
 
-def _contents(lab: Lab, names: Sequence[str], scale: str | None, numbers: Numbers) -> Table:
-    """The table of what was named."""
+def named_table(lab: Lab, names: Sequence[str], scale: str | None, numbers: Numbers) -> Table:
+    """The table of what was named: jobs, files and studies; of a whole store without names."""
     from tombola.experiments.paper.studies import STUDIES
 
     studies = [study.name for study in STUDIES]
@@ -110,20 +129,18 @@ def own_experiments(lab: Lab, path: Path) -> list[Bound]:
     return experiments
 
 
-def _write(shown: Table, csv: Path | None, form: str) -> None:
-    """Write or print a table in the form that was asked for."""
-    from tombola.disk import write_whole
-    from tombola.report.number_lines import number_lines
+def write_form(shown: Table, csv: Path | None, form: str) -> bool:
+    """Write or print a table in the form that was asked for; False if none was.
 
-    console = InertConsole()
+    csv: the file, ``-`` for standard output. form: ``"json"``, ``"markdown"`` or empty.
+    """
+    from tombola.disk import write_whole
+
     if csv is not None and csv != _STDOUT:
         write_whole(csv, shown.csv().encode())
-        say(console, f"{csv}: {len(shown):,} number{'s' * (len(shown) != 1)}")
-        return
-    if csv is not None:
-        text = shown.csv()
+        say(InertConsole(), f"{csv}: {len(shown):,} number{'s' * (len(shown) != 1)}")
+    elif csv is not None:
+        write_out(shown.csv())
     elif form:
-        text = shown.json() if form == "json" else shown.markdown()
-    else:
-        text = "\n".join(number_lines(shown, table_console().width)) + "\n"
-    write_out(text)
+        write_out(shown.json() if form == "json" else shown.markdown())
+    return csv is not None or bool(form)

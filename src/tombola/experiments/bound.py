@@ -59,12 +59,14 @@ class Bound:
         entries = entries_of(groups.items(), self.comparable)
         if self.show is not None:
             return self.show(self, entries)
-        return [
-            Exhibit(
-                name=self.name, heading=spoken(self.name), title=self.title, entries=tuple(entries),
-                layout=self.layout, picture=self._picture(entries), printed=self.printed, names=self.names,
-            )
-        ]  # fmt: skip
+        return [self.exhibit(entries)]
+
+    def exhibit(self, entries: Sequence[Entry]) -> Exhibit:
+        """All of its entries as one table, and the figure if it has one."""
+        return Exhibit(
+            name=self.name, heading=spoken(self.name), title=self.title, entries=tuple(entries),
+            layout=self.layout, picture=self._picture(entries), printed=self.printed, names=self.names,
+        )  # fmt: skip
 
     def _picture(self, entries: Sequence[Entry]) -> Picture | None:
         if self.panels is None:

@@ -16,7 +16,7 @@ from tombola.experiments.bound import Bound
 from tombola.pruning.allocation import Scope
 from tombola.registry import declaration
 from tombola.table.key import KEY_FIELDS
-from tombola.table.metrics import LAYERS, METRICS, RECALIBRATED, metric_of, metrics_of
+from tombola.table.metrics import LAYERS, METRICS, RECALIBRATED, metric_heading, metric_of, metrics_of
 from tombola.table.number import Entry
 from tombola.views.chain_panels import (
     POSITION,
@@ -24,6 +24,7 @@ from tombola.views.chain_panels import (
     bar_panels,
     curve_panels,
     layer_panels,
+    plane_panels,
     run_panels,
     sparsity_panels,
     tells_apart,
@@ -31,18 +32,11 @@ from tombola.views.chain_panels import (
 from tombola.views.exhibit import Exhibit, not_drawn
 from tombola.views.layout import Layout, fields_of
 from tombola.views.picture import Panel, Picture
+from tombola.views.predictors import EARLY, forecasts, predictor_exhibits, predictor_panels, sentences
 
 ACCURACY, ERROR, LAYER_SPARSITY = "val_accuracy", "test_error", "layer_sparsity"
 _MOST_ROUNDS_AS_BARS = 2
 _ERROR_AXIS = metric_of(ERROR).axis
-_HEADINGS = {
-    "forgetting_events": "forgetting events",
-    "forgetting_spread": "spread of forgetting events over images",
-    "unforgettable_percent": "unforgettable images",
-    "untrained_accuracy": "accuracy before training",
-    "recalibrated_untrained_accuracy": "recalibrated accuracy before training",
-}
-"""Of metrics whose label makes sense only beside others."""
 _LEARNING = {"forgetting_events": ("epoch", "forgetting events an image,\nin an epoch")}
 """Axes of the courses by epoch that a metric sums up."""
 
@@ -64,6 +58,10 @@ _ROUNDS_CAPTION = (
 _RECALIBRATED_CAPTION = (
     "Batch-norm statistics are measured anew, on the training images without augmentation."
 )
+_PLANE_CAPTION = (
+    "Error and loss over the plane of weights through the runs of the first seed, which are numbered; "
+    "distances are Euclidean, batch-norm statistics measured anew at each position."
+)
 _CURVES_CAPTION = (
     "Test error by epoch, before any step and after each epoch; mean over the seeds, the band is one sample "
     "standard deviation. The table has the error after the last epoch."
@@ -78,6 +76,12 @@ _RANKED = {
     "erk": "shares are in proportion to the sum over the product of the layer's dimensions.",
 }
 """How the weights of layers were compared, by the scope of the prunings."""
+_PREDICTORS_CAPTION = (
+    "Each point is a configuration: by how much its tickets gain over its dense network, against what is "
+    "known of that network early. Filled points win. Above stands the rank correlation with its 95% interval "
+    "(a bootstrap over configurations, too narrow for so few) and the share of all orders that are as far "
+    "from none."
+)
 _RUNS_CAPTION = (
     "Each run as a point beside the mean of its configuration, which is the dash; a star is a run that "
     "failed."
@@ -96,7 +100,7 @@ class _Shown:
     ) -> Exhibit:
         """An exhibit; part: what its files are called, after the experiment."""
         name = f"{self.experiment.name}-{re.sub(r'[^A-Za-z0-9._-]+', '-', part)}"
-        drawn = [panel for panel in panels if panel.lines or panel.missing]
+        drawn = [panel for panel in panels if panel.lines or panel.missing or panel.relief]
         picture = None
         if drawn:
             bound = self.experiment
@@ -136,6 +140,7 @@ def exhibits_of(experiment: Bound, entries: Sequence[Entry], scope: Scope | None
         ranked = _RANKED[scope] if scope else "tickets that are found in other ways differ in it."
         caption = f"{_LAYERS_CAPTION}{ranked}"
         exhibits.append(shown.exhibit("layers", "Sparsity of each layer", layers, panels, caption))
+    exhibits += _predictors(shown, entries)
     if any(len(entry.numbers) > 1 for entry in accuracies):
         ends = first_and_last(accuracies)
         panels = run_panels(ends, shown.names, metric_of(ACCURACY).axis)
@@ -161,14 +166,14 @@ def _accuracy(shown: _Shown, entries: Sequence[Entry]) -> Exhibit:
 
 def _of_metric(shown: _Shown, metric: str, over: str, entries: Sequence[Entry]) -> Exhibit:
     """The exhibit of any metric but the accuracy."""
-    label, axis = metric_of(metric).label, metric_of(metric).axis
+    axis = metric_of(metric).axis
     is_barrier = metric_of(metric).limit is not None
     rounds = {entry.key.sparsity for entry in entries}
     few = len(rounds) <= _MOST_ROUNDS_AS_BARS
     panels = (bar_panels if few else sparsity_panels)(entries, shown.names, axis)
     of = {"pairs": "pairs of copies", "copies": "copies of each seed"}.get(over, "seeds")
     caption = f"{_sense(metric)}. Mean over the {of}."
-    heading = _HEADINGS.get(metric, label.removesuffix(" (points)"))
+    heading = metric_heading(metric).removesuffix(" (points)")
     if over in ("pairs", "copies"):
         if any(number.curve for entry in entries for number in entry.numbers):
             ends = first_and_last(entries)
@@ -180,15 +185,35 @@ def _of_metric(shown: _Shown, metric: str, over: str, entries: Sequence[Entry]) 
     elif metric in _LEARNING and any(number.curve for entry in entries for number in entry.numbers):
         ends = first_and_last(entries)
         panels = [*panels, *curve_panels(ends, shown.names, *_LEARNING[metric])]
+    if planes := plane_panels(first_and_last(entries), shown.names):
+        panels, caption = planes, f"{caption} {_PLANE_CAPTION}"
     if metric.startswith(RECALIBRATED):
         caption = f"{caption} {_RECALIBRATED_CAPTION}"
     part = metric if over in ("seeds", "pairs") else f"{metric}-{over}"
     return shown.exhibit(part, f"{heading[0].upper()}{heading[1:]}", entries, panels, caption)
 
 
+def _predictors(shown: _Shown, entries: Sequence[Entry]) -> list[Exhibit]:
+    """How early measures rank configurations beside the gains of their tickets, where there are any."""
+    if not any(entry.key.get(EARLY) for entry in entries):
+        return []
+    found = forecasts(number for entry in entries for number in entry.numbers)
+    exhibits = predictor_exhibits(
+        f"{shown.experiment.name}-predictors", found, experiment=shown.experiment.name
+    )
+    if not exhibits:
+        return []
+    caption = " ".join([_PREDICTORS_CAPTION, *(line for one in found for line in sentences(one))])
+    picture = Picture(
+        exhibits[-1].name, exhibits[-1].heading, caption, predictor_panels(found), shown.experiment.budget,
+        shown.experiment.warning,
+    )  # fmt: skip
+    return [*exhibits[:-1], replace(exhibits[-1], picture=picture)]
+
+
 def _sense(metric: str) -> str:
     """What a metric is: its label, of one without a place in the table the first sentence of its measure."""
-    label = _HEADINGS.get(metric, metric_of(metric).label)
+    label = metric_heading(metric)
     name = f"{label[0].upper()}{label[1:]}"
     try:
         described = "" if metric in METRICS else declaration(metric.partition(".")[0]).function.__doc__

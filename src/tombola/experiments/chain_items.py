@@ -14,9 +14,10 @@ from tombola.lab.results import numbers_of
 from tombola.measures.connectivity import Barrier
 from tombola.measures.instability import Instability
 from tombola.measures.learning import Learning
+from tombola.measures.surfaces import Surface
 from tombola.table.key import Key, Over, Scalar
 from tombola.table.metrics import FACTORS, LAYER_SPARSITY, LAYERS, RECALIBRATED, metric_name
-from tombola.table.number import Curve, Number
+from tombola.table.number import Curve, Number, Plane
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ class ChainItem:
         if not math.isfinite(values[key]):
             return replace(number, state="undefined", note=failure or "not a finite number")
         curve = _course(result, key.metric) if self.measure else results.curve(job)
-        return replace(number, state="measured", value=values[key], curve=curve)
+        return replace(
+            number, state="measured", value=values[key], curve=curve, plane=_plane(result, key.metric)
+        )
 
     def _pair(self, place: int) -> int | None:
         """Which pair of the copies of one seed a job is of."""
@@ -120,6 +123,21 @@ class ChainItem:
     def searches(self, results: Results | None) -> tuple[int, int]:
         """None: it asks once."""
         return 0, 0
+
+
+def plane_of(surface: Surface) -> Plane:
+    """A surface over a plane of weights as the tables' views have it."""
+    errors, losses = (
+        tuple(tuple(map(float, row)) for row in values) for values in (surface.errors, surface.losses)
+    )
+    return Plane(surface.horizontal, surface.vertical, errors, losses, surface.runs, surface.path)
+
+
+def _plane(result: Any, metric: str) -> Plane | None:
+    """The plane of weights whose lowest error a number is."""
+    if not isinstance(result, Surface) or not metric.endswith(".lowest") or len(result.vertical) == 1:
+        return None
+    return plane_of(result)
 
 
 def _course(result: Any, metric: str) -> Curve | None:

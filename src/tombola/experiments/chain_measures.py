@@ -29,8 +29,10 @@ from tombola.table.key import Key, Over, Scalar, sparsity_of
 from tombola.table.metrics import LAYER_SPARSITY
 from tombola.ticket import Ticket
 from tombola.training.length import whole_epochs
+from tombola.training.loop import pretrain
 from tombola.training.recipe import Recipe
 from tombola.training.run import Run
+from tombola.views.predictors import EARLY
 
 SECOND = "second_sparsity"
 """The axis that tells which later round a round was measured with, as the table has it of single jobs."""
@@ -54,6 +56,8 @@ def measure_items(
     if number and number == experiment.rounds and point.control is None:
         layers = tuple(job(layer_sparsity, run.arguments["ticket"]) for run in runs)
         yield ChainItem(key, LAYER_SPARSITY, layers, tuple(chains), epochs)
+    if not number and point.search is None and point.control is None:
+        yield from _early_items(experiment, chains, key, point)
     for between, differ_in, measures in _measured(experiment):
         groups = [
             (seed, group)
@@ -72,6 +76,45 @@ def measure_items(
                         between, "seeds" if between == LATER else over, quantity, varied,
                         options.get("recalibrate") is True,
                     )  # fmt: skip
+
+
+def _early_items(
+    experiment: ExperimentFields, chains: Mapping[int, Sequence[Job]], key: Key, point: GridPoint
+) -> Iterator[ChainItem]:
+    """The predictors of a configuration: measures of the network early in its dense training, one a seed."""
+    epochs = whole_epochs(point.recipe.epochs)
+    for name, quantity, options, varied in _named_measures(experiment, experiment.predictors):
+        function, subjects, others = _parameters(experiment, name, options, point)
+        if list(subjects.values()) not in ([Run], [Ticket]) or not _takes_ticket(function, *subjects):
+            raise ExperimentError(
+                f"{experiment.name}: predictor {name!r} takes {_text_of(subjects)}; it must take one ticket "
+                "and, if it wants, the data and the recipe"
+            )
+        (subject,) = subjects
+        trains = any(isinstance(value, Recipe) for value in others.values())
+        jobs = tuple(
+            job(function, **{subject: _early(experiment, chain, seed, point, trains=trains)}, **others)
+            for seed, chain in chains.items()
+        )
+        early = replace(key, more=(*key.more, (EARLY, experiment.early)))
+        yield ChainItem(
+            early, name, jobs, tuple(chains), epochs, quantity=quantity, options=varied,
+            recalibrated=options.get("recalibrate") is True,
+        )  # fmt: skip
+
+
+def _early(
+    experiment: ExperimentFields, chain: Sequence[Job], seed: int, point: GridPoint, *, trains: bool
+) -> Job:
+    """The ticket that a predictor is taken of: where its training begins, if it trains by itself."""
+    start = as_job(chain[0].arguments["ticket"])
+    if trains or (isinstance(point.rewind, int) and point.rewind >= experiment.early):
+        return start
+    return job(
+        pretrain, start, point.data, point.recipe, epochs=experiment.early, noise=seed,
+        order_noise=experiment.order_noise, augmentation_noise=experiment.augmentation_noise,
+        teacher=experiment.teacher_of(point),
+    )  # fmt: skip
 
 
 def _with_each_later(
@@ -241,6 +284,11 @@ def _parameters(
         if isinstance(recipe, Recipe) and isinstance(value, Mapping):
             others[key] = recipe_with(recipe, value, f"{experiment.name}: {key} of measure {name!r}")
     return function, {key: kind for key, kind in kinds.items() if key not in others}, others
+
+
+def _takes_ticket(function: Callable[..., Any], subject: str) -> bool:
+    """Whether a parameter of a measure takes a ticket, perhaps beside a run."""
+    return Ticket in alternatives(job_signature(function).hints.get(subject, Any))
 
 
 def _kind(hint: Any) -> Any:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -14,20 +15,26 @@ from tombola.lab.chains import as_job, check_chain, check_layers, start_job
 from tombola.lab.job import Job, job
 from tombola.measures.data_diet import as_many_steps, diet_trainings, pretrain_on_part
 from tombola.measures.difficulty import Forgotten, forgotten_subset
+from tombola.measures.example_scores import ExampleScore, example_scores, forgetting_scores
+from tombola.measures.selection import Keep, select_by_score, selected
 from tombola.pruning.prune import Pruning
 from tombola.search import chain
 from tombola.table.key import Criterion, Scalar
 from tombola.training.length import Length, written_length
-from tombola.training.loop import train
+from tombola.training.loop import pretrain, train
 from tombola.training.recipe import Recipe
 
-Chosen = Literal["random", "least_forgotten", "most_forgotten"]
+_FORGETTING = "forgetting"
+SCORES = (*get_args(ExampleScore), _FORGETTING)
+"""The scores of images by which a part can be chosen."""
+CHOICES = ("random", "least_forgotten", "most_forgotten", *SCORES)
 Stage = Literal["pretraining", "search"]
 _FORGOTTEN: Mapping[str, Forgotten] = {"least_forgotten": "least", "most_forgotten": "most"}
 _CRITERIA: Mapping[str, Criterion] = {
     "random": "random_class_balanced", "least_forgotten": "least_forgotten",
     "most_forgotten": "most_forgotten",
 }  # fmt: skip
+_PREFIXES: Mapping[Stage, str] = {"pretraining": "pretraining_", "search": ""}
 _WORDS = {"pretraining": "Late rewinding", "search": "The mask search"}
 
 
@@ -35,8 +42,11 @@ _WORDS = {"pretraining": "Late rewinding", "search": "The mask search"}
 class Diet:
     """Which stages of a chain see a part of the train images only, and of which.
 
-    share: of each class, above 0 and below 1. chosen: at random; or the ``"least_forgotten"`` or
-    ``"most_forgotten"`` by the dense training of the seed on all images from its initialisation.
+    share: of each class, above 0 and below 1. chosen: at random; the ``"least_forgotten"`` or
+    ``"most_forgotten"`` by the dense training of the seed on all images from its initialisation; or by a
+    score of images: ``"el2n"`` or another of :func:`tombola.example_scores`, or ``"forgetting"``, of that
+    training. keep: which end of the score, ``"hard"`` or ``"easy"``. scored_at: epoch of the training at
+    which the score is taken; None for its end, and always the end of forgetting.
     stages: ``"pretraining"`` as in Paul et al. (2022), ``"search"``, or both. Each takes as many steps as it
     would on all images. The last training of every ticket is on all.
 
@@ -44,15 +54,30 @@ class Diet:
     """
 
     share: float
-    chosen: Chosen = "random"
+    chosen: str = "random"
     stages: Sequence[Stage] = ("search",)
+    keep: Keep = "hard"
+    scored_at: int | None = None
 
     def __post_init__(self) -> None:
         number = isinstance(self.share, int | float) and not isinstance(self.share, bool)
         if not number or not 0 < self.share < 1:
             raise RecipeError(f"share is {self.share!r:.60}; of a diet it must lie between 0 and 1")
-        if self.chosen not in get_args(Chosen):
-            raise RecipeError(unknown("choice of a diet", str(self.chosen), get_args(Chosen)))
+        if self.chosen not in CHOICES:
+            raise RecipeError(unknown("choice of a diet", str(self.chosen), CHOICES))
+        if self.keep not in get_args(Keep):
+            raise RecipeError(unknown("end to keep", str(self.keep), get_args(Keep)))
+        at = self.scored_at
+        if at is not None and (isinstance(at, bool) or not isinstance(at, int) or at < 1):
+            raise RecipeError(f"scored_at is {at!r:.60}; it must be an epoch, at least 1, or left out")
+        scored = self.chosen in SCORES
+        if (self.keep != "hard" and not scored) or (
+            at is not None and self.chosen not in get_args(ExampleScore)
+        ):
+            raise RecipeError(
+                f"chosen is {self.chosen!r}; keep goes with one of {', '.join(SCORES)}, scored_at with any "
+                "of these but forgetting"
+            )
         stages = (self.stages,) if isinstance(self.stages, str) else tuple(self.stages)
         if not stages or len(set(stages)) < len(stages) or not set(stages) <= set(get_args(Stage)):
             raise RecipeError(
@@ -63,7 +88,7 @@ class Diet:
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Diet:
         """The diet with these fields; :class:`~tombola.errors.RecipeError` for one that it lacks."""
-        known_fields = ("share", "chosen", "stages")
+        known_fields = [field.name for field in dataclasses.fields(cls)]
         for name in fields:
             if name not in known_fields:
                 raise RecipeError(unknown("field of a diet", str(name), known_fields))
@@ -82,11 +107,28 @@ class Diet:
             axis
             for stage in self.stages
             if searched or stage == "pretraining"
-            for axis in ((f"{stage}_subset", _CRITERIA[self.chosen]), (f"{stage}_subset_percent", part))
+            for axis in (
+                (f"{stage}_subset", _CRITERIA.get(self.chosen, "by_score")),
+                (f"{stage}_subset_percent", part),
+                # As the table has them of single jobs.
+                *((f"{_PREFIXES[stage]}{name}", value) for name, value in self._score_axes()),
+            )
         ]
+
+    def _score_axes(self) -> list[tuple[str, Scalar]]:
+        """What tells parts apart that were chosen by scores."""
+        if self.chosen not in SCORES:
+            return []
+        axes: list[tuple[str, Scalar]] = [("example_score", self.chosen), ("balanced", True)]
+        axes += [("keep", self.keep)] if self.keep != "hard" else []
+        return axes + ([("scored_at", self.scored_at)] if self.scored_at is not None else [])
 
     def __str__(self) -> str:
         how = {"random": "at random"}.get(self.chosen, self.chosen.replace("_", " "))
+        if self.chosen in SCORES:
+            end = "hardest" if self.keep == "hard" else "easiest"
+            at = "" if self.scored_at is None else f" at epoch {self.scored_at}"
+            how = f"{end} by {self.chosen}{at}"
         stages = " and ".join(_WORDS[stage] for stage in self.stages).capitalize()
         return (
             f"{stages} {'see' if len(self.stages) > 1 else 'sees'} {100 * self.share:g}% of the train images "
@@ -142,4 +184,17 @@ class Diet:
         if self.chosen == "random":
             return job(subset, data, share=self.share, seed=seed)
         scored = job(train, initial, data, recipe, noise=seed)
-        return job(forgotten_subset, data, scored, which=_FORGOTTEN[self.chosen], share=self.share, seed=seed)
+        if self.chosen in _FORGOTTEN:
+            which = _FORGOTTEN[self.chosen]
+            return job(forgotten_subset, data, scored, which=which, share=self.share, seed=seed)
+        if self.chosen == _FORGETTING:
+            scores = job(forgetting_scores, scored)
+        else:
+            subject = scored
+            if self.scored_at is not None:
+                subject = job(pretrain, initial, data, recipe, epochs=self.scored_at, noise=seed)
+            scores = job(example_scores, subject, data, score=self.chosen)
+        selection = job(
+            select_by_score, scores, data, share=self.share, keep=self.keep, balanced=True, seed=seed
+        )
+        return job(selected, data, selection)

@@ -28,8 +28,9 @@ from tombola.lab.store import Store
 from tombola.lab.teacher import named_teacher
 from tombola.seeds import NOISES
 from tombola.training.length import written_length
+from tombola.training.named_recipes import recipe_fields
 
-_NUMBERS = ("recipe", "rounds", "rewind", "fraction", "seeds", "copies", "copies_at")
+_NUMBERS = ("recipe", "rounds", "rewind", "fraction", "seeds", "copies", "copies_at", "early")
 """Fields that are numbers or have them."""
 
 
@@ -39,7 +40,9 @@ class Experiment(ExperimentFields):
 
     name: of the experiment and its files. networks: declared names. data: names, folders, or sets themselves.
     recipe: a :class:`~tombola.Recipe`, or fields of one by name, where a list of values makes a recipe of
-        each, in all combinations, and fields of its augmentation stand in a mapping.
+        each, in all combinations, and fields of its augmentation stand in a mapping. ``like`` among the
+        fields is the name of a classic one (:func:`~tombola.named_recipe`), of which they replace some:
+        ``{"like": "lenet300", "epochs": 6}``; in TOML ``recipe = "lenet300"`` is that recipe as it is.
     rounds: number of prunings. rewind: epoch to rewind to, or iteration as ``"500it"``; a list makes chains
     with each. fraction: share that a round prunes, or a list with that of each round.
     scope, exclude, same_sign, invert, rates: as for :func:`~tombola.prune`.
@@ -75,6 +78,11 @@ class Experiment(ExperimentFields):
     diet: which stages see a part of the train images only, after Paul et al. (2022), by the fields of
         :class:`~tombola.experiments.diet_chains.Diet`: ``{"share": 0.25, "chosen": "least_forgotten",
         "stages": ["search"]}``. Empty for none.
+    predictors: measures that are taken early in the dense training of each configuration alone, in the same
+        form: of the network after ``early`` epochs, such as ``"gradient-noise.scale"``, or, where a measure
+        trains by a recipe itself, as ``"early-bird.latest"``, of the start. They and every other number of
+        the dense networks are compared with how the tickets do (:mod:`tombola.views.predictors`).
+    early: that epoch; 5 if nothing is said, and where a chain rewinds to a later one, its start.
 
     Raises :class:`~tombola.errors.ExperimentError` for fields that do not fit.
     """
@@ -82,6 +90,7 @@ class Experiment(ExperimentFields):
     def __post_init__(self) -> None:
         for name in (*_NUMBERS, *NOISES):
             object.__setattr__(self, name, _as_pythons(getattr(self, name)))
+        object.__setattr__(self, "recipe", _written_out(self.recipe, self.name))
         check_names(self)
         self._write_lengths()
         check_values(self)
@@ -155,6 +164,18 @@ def _as_pythons(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _as_pythons(item) for name, item in value.items()}
     return value
+
+
+def _written_out(recipe: Any, experiment: str) -> Any:
+    """A recipe that goes by a name, or has fields ``like`` a named one, by its fields; any other as it is."""
+    like = recipe if isinstance(recipe, str) else recipe.get("like") if isinstance(recipe, Mapping) else None
+    if like is None:
+        return recipe
+    own = {} if isinstance(recipe, str) else {key: value for key, value in recipe.items() if key != "like"}
+    try:
+        return {**recipe_fields(like), **own}
+    except RecipeError as error:
+        raise ExperimentError(f"{experiment}: {error}") from error
 
 
 def _written(content: Any) -> Any:

@@ -83,6 +83,7 @@ def _check_measures(experiment: ExperimentFields) -> None:
     named = (
         ("measures", experiment.measures),
         ("searches", experiment.searches),
+        ("predictors", experiment.predictors),
         *experiment.between.items(),
     )
     for key, measures in named:
@@ -133,7 +134,7 @@ def _check_numbers(experiment: ExperimentFields) -> None:
     """Refuse counts out of range, and epochs or rounds that stand there twice."""
     counts: list[tuple[str, object, int, float]] = [("rounds", experiment.rounds, 0, math.inf)]
     counts += [] if is_list(experiment.seeds) else [("seeds", experiment.seeds, 1, PRETRAINING_NOISE)]
-    counts += [("copies", experiment.copies, 2, PRETRAINING_NOISE)]
+    counts += [("copies", experiment.copies, 2, PRETRAINING_NOISE), ("early", experiment.early, 1, math.inf)]
     counts += [
         ("rewind", rewind, 0, math.inf) for rewind in experiment.rewinds if iterations_of(rewind) is None
     ]

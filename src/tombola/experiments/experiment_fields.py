@@ -93,6 +93,8 @@ class ExperimentFields:
     teacher: Teacher | str | None = None
     rates: Rates = ()
     diet: Mapping[str, Any] = field(default_factory=dict)
+    predictors: Measures = ()
+    early: int = 5
 
     def recipes(self) -> list[tuple[dict[str, Any], Recipe]]:
         """Every recipe of the grid, with the fields in which they differ."""

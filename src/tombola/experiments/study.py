@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from tombola.errors import ExperimentError
@@ -11,7 +11,7 @@ from tombola.experiments.paper.jobs import PaperJobs
 from tombola.experiments.paper.printed import comparable_cells, comparable_tables
 from tombola.lab.item import Item
 from tombola.table.key import Key
-from tombola.table.number import Cell
+from tombola.table.number import Cell, Entry
 from tombola.views.exhibit import Exhibit
 from tombola.views.layout import Layout
 from tombola.views.paper_panels import Panels
@@ -23,6 +23,7 @@ class Study:
 
     name: such as ``"table11"``. title: what it is about.
     listing: lists its items at a scale. layout: of its table. panels: of a figure.
+    show: makes its exhibits, where they are not one table or figure.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Study:
     listing: Callable[[PaperJobs], Iterable[Item]]
     layout: Layout | None = None
     panels: Panels | None = None
+    show: Callable[[Bound, Sequence[Entry]], list[Exhibit]] | None = None
 
     def at(self, work: PaperJobs) -> Bound:
         """The study at the scale of some jobs.
@@ -55,6 +57,7 @@ class Study:
             items=items,
             layout=self.layout,
             panels=self.panels,
+            show=self.show,
             # Beside stand-ins the paper's numbers would say nothing.
             printed={} if scale.note else self._printed(work),
             comparable={} if scale.note else comparable_cells(),

@@ -25,7 +25,11 @@ from tombola.training.run import Run
 from tombola.untrusted import OTHER_FORM
 
 # What gives a kind of result, where its name alone does not say it.
-_IN_WORDS = {"Alignment": "job of align", "ExampleScores": "job of scores, such as example-scores gives"}
+_IN_WORDS = {
+    "Alignment": "job of align",
+    "ConnectingCurve": "job of curve",
+    "ExampleScores": "job of scores, such as example-scores gives",
+}
 
 
 def load_result(store: Store, name: str) -> Any:

@@ -8,6 +8,7 @@ is relative to that of independent masks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -62,6 +63,12 @@ class EarlyBird:
         """
         return tuple(distance / self.chance for distance in self.distances)
 
+    @property
+    def latest(self) -> float:
+        """The last distance that was looked at, relative to chance; with a window of 2 that of two epochs in
+        a row. NaN of a single mask."""
+        return self.corrected[-1] if self.distances else math.nan
+
 
 def _early_bird_cost(start: Outline, data: Size, recipe: Recipe, epochs: int | None) -> Cost:
     """A training up to the last epoch that is looked at."""
@@ -98,9 +105,11 @@ def early_bird(
     epochs: how many epochs of the recipe to train and look at; None for all whole ones.
     device, mode, watch: as for :func:`tombola.train`.
 
-    The paper also draws scales towards 0 by an L1 penalty of 1e-4, which no recipe here has. The mask before
+    The paper also draws scales towards 0 by an L1 penalty of 1e-4; an optimizer that has it is in
+    docs/extend.md. The mask before
     the first step is left out: all scales are 1 then. The ticket over weights is
-    ``prune(pretrain(start, data, recipe, epochs=found.epoch), fraction=fraction)``. Source: You et al.
+    ``prune(pretrain(start, data, recipe, epochs=found.epoch), fraction=fraction)``, that over channels
+    ``prune_channels`` of the same. Source: You et al.
     (2020), "Drawing early-bird tickets".
 
     Raises :class:`~tombola.errors.NetworkError` for channels of a network without batch norm,
@@ -115,7 +124,7 @@ def early_bird(
         raise RecipeError(
             f"epochs is {last!r}; the recipe has {budget}, so allowed are {start.epoch + 1} to {budget}"
         )
-    ranked = _scales(start) if of == "channels" else start.mask
+    ranked = norm_scales(start) if of == "channels" else start.mask
     count = sum(int(entries.sum()) for entries in ranked.values())
     kept = nearest_count(count, 1 - fraction)
     if not 0 < kept < count:
@@ -225,7 +234,7 @@ def _mask(state: State, ranked: Mask, kept: int) -> Kept | None:
     return keep_highest(scores, np.ones(len(scores), dtype=bool), kept) if np.isfinite(scores).all() else None
 
 
-def _scales(start: Ticket) -> dict[str, Tensor]:
+def norm_scales(start: Ticket) -> dict[str, Tensor]:
     """All scales of batch norm as what is ranked, by name; NetworkError for a network without any."""
     scales = {
         f"{name}.weight": torch.ones(layer.num_features, dtype=torch.bool)

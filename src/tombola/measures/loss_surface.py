@@ -117,6 +117,16 @@ class LossSurface:
         self._check(sums, "the gradient")
         return float(total), sums * self.kept
 
+    def batch_gradient(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The gradient ``(D,)`` of the mean over one batch where the surface is looked at."""
+        with sdpa_kernel(SDPBackend.MATH):
+            loss = cross_entropy(self._module(channels_last(images)), labels)
+            gradients = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
+        gradient = _flat(gradients) * self.kept
+        self._check(gradient, "the gradient")
+        self._watch.beat()
+        return gradient
+
     def product(self, vector: Tensor) -> Tensor:
         """The Hessian at the kept weights times a vector ``(D,)``."""
         sums = torch.zeros_like(self.weights)

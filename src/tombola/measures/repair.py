@@ -24,6 +24,11 @@ from tombola.training.flat_network import FlatNetwork, channels_last
 _EPSILON = 1e-5
 """Added to variances, as batch norm does."""
 
+_TRIED = 8
+_SHIFT = 4.0
+_EVEN = 1e-3
+"""Images, and the shift of a layer's units, by which layers of outputs are found, and their tolerance."""
+
 _Layer = nn.Linear | nn.modules.conv._ConvNd
 
 
@@ -40,8 +45,8 @@ class HiddenUnits:
     ends: the weights at both ends, on its device.
     batches: of the train images, passed without augmentation.
 
-    Raises :class:`~tombola.errors.NetworkError` for a network without hidden linear or convolution layers, or
-    with one that has no bias.
+    Raises :class:`~tombola.errors.NetworkError` for a network without hidden linear or convolution layers,
+    with one that has no bias, or with several layers of outputs, such as two heads that are added.
     """
 
     def __init__(self, body: FlatNetwork, ends: Iterable[State], batches: Batches, precision: str) -> None:
@@ -49,6 +54,7 @@ class HiddenUnits:
         self._layers = {
             name: layer for name, layer in body.module.named_modules() if isinstance(layer, _Layer)
         }
+        self._check_one_output()
         self._ends = []
         for weights in ends:
             body.load(weights)
@@ -63,6 +69,28 @@ class HiddenUnits:
                 raise NetworkError(
                     f"repair moves the bias of hidden layers, and {name!r} has none; leave it out"
                 )
+
+    @torch.no_grad()
+    def _check_one_output(self) -> None:
+        """Raises NetworkError for a network whose outputs come of several layers: none of them is hidden.
+
+        Such a layer has as many units as there are classes, and the outputs rise in proportion to its own.
+        """
+        images = channels_last(self._batches.unaugmented(0, min(_TRIED, len(self._batches))))
+        outputs = self._module.eval()(images)
+        heads = []
+        for name, layer in self._layers.items():
+            shifted = [_shifted(self._module, layer, images, times * _SHIFT) - outputs for times in (1, 2)]
+            units = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+            moved = float(shifted[0].abs().max())
+            if units == outputs.shape[1] and moved:
+                even = float((shifted[1] - 2 * shifted[0]).abs().max())
+                heads += [name] * (even <= _EVEN * moved)
+        if len(heads) > 1:
+            raise NetworkError(
+                f"repair takes one layer of outputs, and {' and '.join(map(repr, heads))} both are; "
+                "leave it out"
+            )
 
     @torch.no_grad()
     def repair(self, index: int, points: int) -> None:
@@ -126,3 +154,21 @@ class HiddenUnits:
             name: torch.stack([mean, (variance + _EPSILON).sqrt()])
             for name, (mean, variance) in means.items()
         }
+
+
+def _shifted(module: nn.Module, layer: nn.Module, images: Tensor, shift: float) -> Tensor:
+    """The outputs of a network where the units of a layer are raised, each by another amount."""
+
+    def raised(layer: nn.Module, arguments: object, outputs: Tensor) -> Tensor:
+        channels = outputs.ndim - 1 if isinstance(layer, nn.Linear) else 1
+        shape = [1] * outputs.ndim
+        shape[channels] = -1
+        amounts = torch.linspace(-shift, shift, outputs.shape[channels], device=outputs.device)
+        return outputs + amounts.view(shape)
+
+    hook = layer.register_forward_hook(raised)
+    try:
+        outputs: Tensor = module(images)
+    finally:
+        hook.remove()
+    return outputs

@@ -18,9 +18,10 @@ from tombola import seeds
 from tombola.cost import Cost, Outline, Size, evaluated_images, forward
 from tombola.data.imageset import Data, DataLike
 from tombola.data.load import load_data
-from tombola.errors import RecipeError
+from tombola.errors import NetworkError, RecipeError
 from tombola.measures.alignment import check_one_network
 from tombola.measures.connectivity import Split, check_line, common_precision
+from tombola.measures.curves import ConnectingCurve, shares
 from tombola.measures.interpolation import recalibrate_batch_norm
 from tombola.measures.predictions import check_finite_weights
 from tombola.measures.repair import has_batch_norm
@@ -48,7 +49,8 @@ class Surface(OneLine):
     errors: classification error on the split, in percent, float64 ``(rows, columns)``.
     losses: mean cross-entropy on the split, in nats, float64 ``(rows, columns)``.
     split: ``"test"`` or unaugmented ``"train"``.
-    runs: coordinates of the runs, horizontal and vertical.
+    runs: coordinates of the runs, horizontal and vertical; of the plane of a curve its two ends and its bend.
+    path: coordinates along that curve; empty without one.
     """
 
     horizontal: tuple[float, ...]
@@ -57,6 +59,7 @@ class Surface(OneLine):
     losses: Tensor
     split: str
     runs: tuple[tuple[float, float], ...]
+    path: tuple[tuple[float, float], ...] = ()
 
     @property
     def lowest(self) -> float:
@@ -96,14 +99,17 @@ def plane(
     *,
     points: int = 21,
     margin: float = 0.2,
+    curve: ConnectingCurve | None = None,
     split: Split = "test",
     device: str | torch.device | None = "cpu",
     watch: Watch | None = None,
 ) -> Surface:
-    """Errors and losses over the plane of weights through three runs.
+    """Errors and losses over the plane of weights through three runs, or through two and a curve.
 
     runs: three, of one network; the first lies at (0, 0), the second on the horizontal axis, the third above
-        it.
+        it. With a curve the two that it joins.
+    curve: between the two runs (:func:`~tombola.curve`); its bend is the third point, and the whole curve
+        lies in the plane.
     points: of each side of the grid; at least 3.
     margin: how far the grid reaches beyond the runs on each side, as a share of their extent.
     split: the images that errors and losses are of, without augmentation.
@@ -117,8 +123,9 @@ def plane(
     runs that span no plane, runs of different precisions and settings out of range.
     """
     data = load_data(data)
-    if len(runs) != 3:
-        raise RecipeError(f"a plane goes through 3 runs; got {len(runs)}")
+    if len(runs) != (3 if curve is None else 2):
+        wanted = "3 runs" if curve is None else "the 2 runs of its curve"
+        raise RecipeError(f"a plane goes through {wanted}; got {len(runs)}")
     for other in runs[1:]:
         check_one_network(runs[0], other, "a plane")
     _check_grid(points, points, split)
@@ -129,7 +136,8 @@ def plane(
         check_finite_weights(run, "plane")
         precision = common_precision(runs[0], run, where)
     parameters = _parameters(runs[0].ticket.network)
-    first, second, third = (run.weights for run in runs)
+    corners = [run.weights for run in runs] + ([] if curve is None else [_checked_bend(curve, runs[0])])
+    first, second, third = corners
     base, corner, rise = _triangle(first, second, third, parameters)
     horizontal = _stretch([0.0, base, corner], margin, points)
     vertical = _stretch([0.0, rise], margin, points)
@@ -143,7 +151,34 @@ def plane(
         runs[0].ticket.network, data, split, precision,
         (first, second, third), [[mixture(x, y) for x in horizontal] for y in vertical], True, device, watch,
     )  # fmt: skip
-    return Surface(horizontal, vertical, errors, losses, split, ((0.0, 0.0), (base, 0.0), (corner, rise)))
+    places = ((0.0, 0.0), (base, 0.0), (corner, rise))
+    return Surface(
+        horizontal, vertical, errors, losses, split, places, () if curve is None else _path(curve, places)
+    )
+
+
+def _checked_bend(curve: ConnectingCurve, run: Run) -> State:
+    """The bend of a curve; NetworkError for one of another network."""
+    shapes = [{name: value.shape for name, value in state.items()} for state in (curve.bend, run.weights)]
+    if shapes[0] != shapes[1]:
+        raise NetworkError(
+            f"the curve is not between runs of {run.ticket.network.name}; give the curve of these"
+        )
+    return curve.bend
+
+
+_PATH_POINTS = 41
+
+
+def _path(curve: ConnectingCurve, places: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """Coordinates along a curve, by those of its ends and of its bend."""
+    first, second, bend = places
+    path = []
+    for number in range(_PATH_POINTS):
+        of_first, of_bend, of_second = shares(number / (_PATH_POINTS - 1), curve.shape)
+        x, y = (of_first * first[axis] + of_bend * bend[axis] + of_second * second[axis] for axis in (0, 1))
+        path.append((x, y))
+    return tuple(path)
 
 
 def _slice_cost(run: Outline, data: Size, points: int, directions: int, recalibrate: bool) -> Cost:
@@ -176,7 +211,8 @@ def loss_slice(
     watch: gets a sign of life after every position.
 
     A direction is drawn normally for every weight and made 0 where the ticket's mask prunes; then each row of
-    it along the first axis, a filter or the weights of a unit, gets the norm of that row of the weights.
+    it along the first axis, a filter or the weights of a unit, gets the norm of that row of the weights. Of a
+    transposed convolution, whose first axis is that of its inputs, the weights of each output channel do.
     Biases and norms do not move.
 
     Raises :class:`~tombola.errors.NetworkError` for images that do not fit,
@@ -192,7 +228,9 @@ def loss_slice(
     check_finite_weights(run, "slice")
     network = run.ticket.network
     moved = [
-        filter_normalized(run.weights, run.ticket.mask, _parameters(network), seed, number)
+        filter_normalized(
+            run.weights, run.ticket.mask, _parameters(network), seed, number, _transposed(network)
+        )
         for number in range(directions)
     ]
     places = tuple(np.linspace(-extent, extent, points).tolist())
@@ -206,11 +244,17 @@ def loss_slice(
 
 
 def filter_normalized(
-    weights: State, mask: Mapping[str, Tensor], parameters: Sequence[str], seed: int, number: int
+    weights: State,
+    mask: Mapping[str, Tensor],
+    parameters: Sequence[str],
+    seed: int,
+    number: int,
+    transposed: Mapping[str, int] = {},
 ) -> dict[str, Tensor]:
     """A random direction whose rows have the norms of the weights' rows; 0 in biases, norms and buffers.
 
     parameters: names of what may move. number: of the direction, in the stream ``("slice", seed)``.
+    transposed: names of the weights of transposed convolutions, with the groups of each.
     """
     generator = seeds.generator("slice", seed, number)
     direction = {}
@@ -221,7 +265,14 @@ def filter_normalized(
         drawn = torch.from_numpy(generator.normal(size=tuple(value.shape)))
         if name in mask:
             drawn = drawn.masked_fill(~mask[name], 0)
-        direction[name] = with_row_norms(drawn, value.double()).to(value.dtype)
+        groups = transposed.get(name)
+        if groups is None:
+            normalised = with_row_norms(drawn, value.double())
+        else:
+            rows = [_output_rows(tensor, groups) for tensor in (drawn, value.double())]
+            scaled = with_row_norms(*(tensor.flatten(0, 1) for tensor in rows)).view_as(rows[0])
+            normalised = scaled.transpose(1, 2).reshape(value.shape)
+        direction[name] = normalised.to(value.dtype)
     return direction
 
 
@@ -230,6 +281,21 @@ def with_row_norms(drawn: Tensor, weights: Tensor) -> Tensor:
     norms = [tensor.flatten(1).norm(dim=1) for tensor in (weights, drawn)]
     scale = torch.where(norms[1] > 0, norms[0] / norms[1], 0)
     return drawn * scale.view(-1, *[1] * (drawn.ndim - 1))
+
+
+def _output_rows(weights: Tensor, groups: int) -> Tensor:
+    """The weights of a transposed convolution, ``(inputs, outputs a group, ...)``, by group and output."""
+    return weights.reshape(groups, -1, *weights.shape[1:]).transpose(1, 2)
+
+
+def _transposed(network: Network) -> dict[str, int]:
+    """The weights of transposed convolutions by name, with the groups of each."""
+    modules = network.initialized(0).named_modules()
+    return {
+        f"{name}.weight" if name else "weight": layer.groups
+        for name, layer in modules
+        if isinstance(layer, nn.modules.conv._ConvTransposeNd)
+    }
 
 
 def _parameters(network: Network) -> list[str]:

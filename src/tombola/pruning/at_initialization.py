@@ -15,6 +15,7 @@ from tombola.errors import RecipeError, TicketError
 from tombola.pruning.allocation import Scope, highest, nearest_count, remaining_of
 from tombola.pruning.prune import Pruning, prune
 from tombola.pruning.scores import Score, check_ranking, written_score
+from tombola.pruning.sensitivity import scored_in_one_batch
 from tombola.pruning.synaptic_flow import SynapticFlow
 from tombola.registry import declare
 from tombola.ticket import Ticket
@@ -29,7 +30,9 @@ def _at_initialization_cost(start: Outline, sparsity: float) -> Cost:
     return Cost(disk=RESULT_BYTES + HEADER_BYTES + start.weights / 8, result=pruned)
 
 
-@declare("prune-at-initialization", cost=_at_initialization_cost)
+@declare(
+    "prune-at-initialization", version=2, unchanged={2: scored_in_one_batch}, cost=_at_initialization_cost
+)
 def prune_at_initialization(
     start: Ticket,
     data: DataLike,

@@ -32,6 +32,7 @@ from tombola.pruning.scores import (
     wants_data,
     written_score,
 )
+from tombola.pruning.sensitivity import scored_in_one_batch
 from tombola.pruning.subject import ticket_of
 from tombola.registry import declare
 from tombola.ticket import Ticket, apply_mask
@@ -233,7 +234,7 @@ def _prune_cost(run: Outline, fraction: float, rewinding: Rewinding) -> Cost:
     return Cost(disk=RESULT_BYTES + HEADER_BYTES + run.weights / 8 + trained, result=pruned)
 
 
-@declare("prune", cost=_prune_cost)
+@declare("prune", version=2, unchanged={2: scored_in_one_batch}, cost=_prune_cost)
 def prune(
     run: Run | Ticket,
     *,

@@ -5,7 +5,8 @@ They rank the weights of a run as well. Networks are built on the CPU, in copies
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from tombola import seeds
 from tombola.data.imageset import Data, ImageSet
 from tombola.data.inputs import batches_of
+from tombola.data.sizes import known_size
 from tombola.errors import DataError
 from tombola.pruning.subject import Subject, stream_of, ticket_of
 from tombola.training.losses import weights_of
@@ -22,6 +24,10 @@ from tombola.training.losses import weights_of
 EXAMPLES = 10
 """Training images of each class that SNIP and GraSP look at, as in GraSP's and SynFlow's public code."""
 
+AT_ONCE = 1000
+"""Images up to which they are one batch: those of a hundred classes. More would need memory for the graph of
+all of them, as the 2,000 of TinyImageNet; they go in parts of :data:`_IN_A_PART`, of all classes alike."""
+_IN_A_PART = 400
 _TEMPERATURE = 200
 """By which GraSP divides logits."""
 
@@ -32,14 +38,15 @@ def snip(subject: Subject, data: Data) -> dict[str, Tensor]:
     It is how much the loss changes when the weight's connection begins to close: |dL/dc| at c = 1. The loss
     is the mean cross-entropy on ten training images of each class (all there are, of smaller classes), not
     augmented, drawn from a stream of the dense start, the round and the noise number; batch norm takes the
-    statistics of these images. SNIP's own batch is 100 to 128 images of any classes; it counts
-    biases, which are 0 at initialisation and so all pruned, where masks here are over weights alone.
+    statistics of these images, of more than a hundred classes those of parts of them (:data:`AT_ONCE`).
+    SNIP's own batch is 100 to 128 images of any classes; it counts biases, which are 0 at initialisation and
+    so all pruned, where masks here are over weights alone.
 
     Raises :class:`~tombola.errors.DataError` for data of one class: the loss would have no gradient to rank.
     """
-    module, images, labels = _scored_network(subject), *_examples("snip", subject, data)
+    module, parts = _scored_network(subject), _examples("snip", subject, data)
     weights = _prunable(module, subject)
-    gradients = torch.autograd.grad(cross_entropy(module(images), labels), list(weights.values()))
+    gradients = _mean_gradients(module, parts, weights)
     return {
         name: (weights[name].detach() * gradient).abs()
         for name, gradient in zip(weights, gradients, strict=True)
@@ -50,22 +57,47 @@ def grasp(subject: Subject, data: Data) -> dict[str, Tensor]:
     """Weight times the product of Hessian and gradient (Wang et al., 2020, "GraSP"): high is kept.
 
     Removing a weight changes the squared norm of the gradient by about minus twice that, so what is kept
-    preserves the flow of the gradient. Images and batch norm as in :func:`snip`, in one batch (the public
+    preserves the flow of the gradient. Images and batch norm as in :func:`snip` (the public
     code cuts one that is sorted by class into halves, so that scores depend on the cut); logits are divided
     by 200. The public code redraws linear layers before it scores; here those of the ticket are scored.
 
     Raises as :func:`snip` does.
     """
-    module, images, labels = _scored_network(subject), *_examples("grasp", subject, data)
+    module, parts = _scored_network(subject), _examples("grasp", subject, data)
     weights = _prunable(module, subject)
-    loss = cross_entropy(module(images) / _TEMPERATURE, labels)
-    gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
-    product = sum((gradient * gradient.detach()).sum() for gradient in gradients)
-    assert isinstance(product, Tensor)
-    hessian_gradient = torch.autograd.grad(product, list(weights.values()))
-    return {
-        name: weights[name].detach() * values for name, values in zip(weights, hessian_gradient, strict=True)
-    }
+    # Of a single batch the gradient is at hand below.
+    mean = _mean_gradients(module, parts, weights, _TEMPERATURE) if len(parts) > 1 else None
+    totals = [torch.zeros_like(weight) for weight in weights.values()]
+    for part in parts:
+        loss = cross_entropy(module(part.images) / _TEMPERATURE, part.labels)
+        gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+        fixed = mean or [gradient.detach() for gradient in gradients]
+        product = sum((one * other).sum() for one, other in zip(gradients, fixed, strict=True))
+        assert isinstance(product, Tensor)
+        for total, values in zip(totals, torch.autograd.grad(product, list(weights.values())), strict=True):
+            total += part.share * values
+    return {name: weights[name].detach() * values for name, values in zip(weights, totals, strict=True)}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Normalised images that pass at once, their labels, and the share of all images that they are."""
+
+    images: Tensor
+    labels: Tensor
+    share: float
+
+
+def _mean_gradients(
+    module: nn.Module, parts: Sequence[_Part], weights: Mapping[str, nn.Parameter], temperature: float = 1
+) -> list[Tensor]:
+    """The gradient of the mean cross-entropy over all parts, logits divided by a temperature."""
+    totals = [torch.zeros_like(weight) for weight in weights.values()]
+    for part in parts:
+        loss = cross_entropy(module(part.images) / temperature, part.labels)
+        for total, gradient in zip(totals, torch.autograd.grad(loss, list(weights.values())), strict=True):
+            total += part.share * gradient
+    return totals
 
 
 def _scored_network(subject: Subject) -> nn.Module:
@@ -78,12 +110,24 @@ def _scored_network(subject: Subject) -> nn.Module:
     return module
 
 
+def scored_in_one_batch(call: Mapping[str, object]) -> bool:
+    """Whether a call has the numbers of version 1, in which SNIP and GraSP had all their images in one batch.
+
+    call: its arguments by name, ``data`` among them. Data whose classes only loading would tell count as of a
+        hundred at most, so that no name changes without need.
+    """
+    if call.get("score") not in ("snip", "grasp"):
+        return True
+    size = known_size(call.get("data"))
+    return size is None or EXAMPLES * size.classes <= AT_ONCE
+
+
 def _prunable(module: nn.Module, subject: Subject) -> dict[str, nn.Parameter]:
     return {name: module.get_parameter(name) for name in ticket_of(subject).mask}
 
 
-def _examples(score: str, subject: Subject, data: Data) -> tuple[Tensor, Tensor]:
-    """Normalised training images of all classes, and their labels, from a stream of the subject."""
+def _examples(score: str, subject: Subject, data: Data) -> list[_Part]:
+    """Normalised training images of all classes, from a stream of the subject, in batches."""
     draws = seeds.generator(f"{score} examples", *stream_of(subject))
     labels = data.train.labels.numpy()
     present = np.unique(labels)
@@ -92,6 +136,15 @@ def _examples(score: str, subject: Subject, data: Data) -> tuple[Tensor, Tensor]
     chosen: Sequence[np.ndarray] = [
         draws.permutation(np.flatnonzero(labels == label))[:EXAMPLES] for label in present
     ]
-    indices = torch.from_numpy(np.concatenate(chosen))
-    examples = ImageSet(data.train.images[indices], data.train.labels[indices])
-    return batches_of(examples, data, 0, "black", "cpu").unaugmented(0, len(examples)), examples.labels
+    count = sum(map(len, chosen))
+    if count <= AT_ONCE:
+        cuts = [np.concatenate(chosen)]
+    else:
+        each = max(1, _IN_A_PART // len(present))
+        cuts = [np.concatenate([one[at : at + each] for one in chosen]) for at in range(0, EXAMPLES, each)]
+    parts = []
+    for indices in (torch.from_numpy(cut) for cut in cuts if len(cut)):
+        examples = ImageSet(data.train.images[indices], data.train.labels[indices])
+        images = batches_of(examples, data, 0, "black", "cpu").unaugmented(0, len(examples))
+        parts.append(_Part(images, examples.labels, len(examples) / count))
+    return parts

@@ -10,6 +10,7 @@ from tombola.measures.limits import STABLE_BELOW
 from tombola.report.axis_scales import (
     TALL,
     logarithmic_errors,
+    scatter_axes,
     space_by_round,
     space_by_stability,
 )
@@ -64,6 +65,9 @@ def scale_y(axes: Axes, panels: Sequence[Panel]) -> None:
     bars = any(is_bars(panel) for panel in panels)
     if not bars and any(any(failures) for line in lines for failures in line.failures):
         axes.set_ylim(*_sound_limits(lines))
+        return
+    if any(panel.scatter for panel in panels):
+        axes.margins(y=0.12)
         return
     if values and 0 <= min(values) < 0.5 * max(values):
         axes.set_ylim(bottom=0)
@@ -232,6 +236,9 @@ def _scale_x(axes: Axes, panel: Panel) -> None:
     from matplotlib.ticker import MaxNLocator, NullLocator
 
     values = sorted({float(x) for line in panel.lines for x in line.x} | {float(x) for x in panel.marks})
+    if panel.scatter:
+        scatter_axes(axes, values)
+        return
     if panel.x_names:
         tilt: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
         every = -(-len(panel.x_names) // _NAMED_UP_TO)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 TALL = 10 * STABLE_BELOW
 """Points: beside such a barrier a low one cannot be read on an even scale."""
 
+_DECADES = 20
+"""Ratio of the largest value to the smallest from which an axis of points is logarithmic."""
+
 _EVEN_PART = 0.6
 """Length of the even part of an axis of barriers, in decades of the rest."""
 
@@ -68,6 +71,14 @@ def logarithmic_errors(axes: Axes, errors: Sequence[float]) -> None:
     bottom = max(decade * step for step in (1, 2, 5) if decade * step <= min(errors))
     # Above room for a line that stays highest, such as one at chance.
     axes.set_ylim(bottom, max(errors) * (max(errors) / bottom) ** 0.05)
+
+
+def scatter_axes(axes: Axes, values: Sequence[float]) -> None:
+    """The axes of points: x logarithmic where the values span decades, a line where y is 0."""
+    if values and values[0] > 0 and values[-1] > _DECADES * values[0]:
+        axes.set_xscale("log")
+    axes.margins(x=0.08)
+    axes.axhline(0, color="0.6", linewidth=0.9, zorder=0.5)
 
 
 def _density_to_position(sparsity: Any) -> Any:

@@ -23,7 +23,7 @@ def is_bars(panel: Panel) -> bool:
 
     A course along sparsities or a logarithmic axis of which a single point is finished stays a course.
     """
-    course = panel.logarithmic_x or panel.runs or bool(panel.x_names) or panel.by_round
+    course = panel.logarithmic_x or panel.runs or bool(panel.x_names) or panel.by_round or panel.scatter
     return bool(panel.lines) and not course and all(len(line.x) == 1 for line in panel.lines)
 
 

@@ -20,6 +20,7 @@ from tombola.experiments.paper.settings import EPOCHS
 from tombola.report.axes import PRINTED, draw_failures, draw_lines, scale_y
 from tombola.report.bars import draw_bars, draw_runs, is_bars
 from tombola.report.labels import HALVES, draw_gap, shortened, title_pad
+from tombola.report.reliefs import draw_relief
 from tombola.report.style import (
     INK,
     PAPER,
@@ -126,7 +127,9 @@ def _draw_row(figure: Figure, places: Sequence[SubplotSpec], row: _Row, look: Lo
         width = _HALF_TITLE if len(row.panels) > 1 else 2 * _HALF_TITLE
         title = textwrap.fill(shortened(panel.title, 3 * width), width)
         axes.set_title(title, pad=pad)
-        if not panel.lines:
+        if panel.relief is not None:
+            draw_relief(axes, panel, panel.relief)
+        elif not panel.lines:
             draw_gap(axes, panel)
         elif panel.runs:
             draw_runs(axes, panel, look)
@@ -226,7 +229,8 @@ def _below(picture: Picture) -> list[str]:
 def _height(rows: Sequence[_Row], picture: Picture) -> float:
     """Inches: one row has the shape of a slide, more rows are lower each, and gaps are lowest."""
     labels = {line.label for panel in picture.panels for line in panel.lines}
-    row = 2.2 if not labels else 4.0 if len(rows) == 1 else 3.1
+    reliefs = any(panel.relief is not None for panel in picture.panels)
+    row = 4.2 if reliefs else 2.2 if not labels else 4.0 if len(rows) == 1 else 3.1
     return row * len(rows) + 0.25 * -(-min(len(labels), _FACTORED_FROM) // 4) + 0.25 * len(_below(picture))
 
 
@@ -234,12 +238,14 @@ def _height(rows: Sequence[_Row], picture: Picture) -> float:
 class Sample:
     """One entry of a legend: a label, and what stands beside it.
 
-    look: of a line, or of bars if ``bar``; of a mark that all configurations share None, and its ``mark``.
+    look: of a line, of bars if ``bar``, of single points if ``point``; of a mark that all configurations
+    share None, and its ``mark``.
     """
 
     label: str
     look: Look | None = None
     bar: bool = False
+    point: bool = False
     mark: Literal["", "winning", "not winning", "failed", "printed", "limit"] = ""
 
 
@@ -253,8 +259,10 @@ def legend_of(picture: Picture, look: Looking | None = None) -> list[Sample]:
         if look(line) not in samples.values():
             samples.setdefault(line.label, look(line))
     only_bars = all(is_bars(panel) for panel in panels)
+    only_points = all(panel.scatter for panel in panels)
     entries = [
-        Sample(shortened(label), sample, bar=only_bars) for label, sample in _factored(samples).items()
+        Sample(shortened(label), sample, bar=only_bars, point=only_points)
+        for label, sample in _factored(samples).items()
     ]
     if any(any(line.winning) for panel in panels for line in panel.lines):
         entries.append(Sample("winning ticket", mark="winning"))
@@ -278,6 +286,11 @@ def _handle(sample: Sample) -> Any:
 
     if sample.look is not None and sample.bar:
         return Patch(**sample.look.bar(), label=sample.label)
+    if sample.look is not None and sample.point:
+        look = sample.look
+        return Line2D(
+            [], [], linestyle="", marker=look.marker, markersize=7, color=look.color, label=sample.label
+        )
     if sample.look is not None:
         return Line2D([], [], **sample.look.line(label=sample.label))
     if sample.mark == "limit":

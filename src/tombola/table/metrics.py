@@ -94,8 +94,28 @@ METRICS: Mapping[str, Metric] = {
     # Of the mean cross-entropy over the train images, batch norm fixed; of trained dense networks.
     "hessian_trace": Metric("trace of the Hessian", axis="trace of the Hessian"),
     "adaptive_sharpness": Metric("adaptive sharpness (nats)", axis="adaptive sharpness (nats)"),
+    # After a few epochs of dense training (6.2 asks for a cheap sign of winning).
+    "gradient_noise_scale": Metric("gradient noise scale (images)", axis="gradient noise scale (images)"),
+    "early_sharpness": Metric("early adaptive sharpness (nats)", axis="early adaptive sharpness (nats)"),
+    "mask_distance": Metric("early mask distance", "", 3, "mask distance relative to chance"),
+    "gradient-noise.scale": Metric("gradient noise scale (images)", axis="gradient noise scale (images)"),
+    "early-bird.latest": Metric("mask distance", "", 3, "mask distance relative to chance"),
     # Wrong, or right by less than half of the probability.
     "small_margin_percent": Metric("small margins", "%", 2, "test images of small margin (%)"),
+    # Of predictors of winning (tombola.views.predictors).
+    "gain": Metric("gain (points)", "points", 2, "gain (points)"),
+    "candidate": Metric("early measure"),
+    "configurations": Metric("configurations", "", 0),
+    "spearman": Metric("rho", "", 2, "Spearman's rho"),
+    "spearman_low": Metric("rho from", "", 2),
+    "spearman_high": Metric("rho to", "", 2),
+    "spearman_p": Metric("p of rho", "", 3),
+    "spearman_critical": Metric("rho at p 0.05", "", 2),
+    "kendall": Metric("tau", "", 2, "Kendall's tau-b"),
+    "kendall_low": Metric("tau from", "", 2),
+    "kendall_high": Metric("tau to", "", 2),
+    "kendall_p": Metric("p of tau", "", 3),
+    "kendall_critical": Metric("tau at p 0.05", "", 2),
     "layer_sparsity": Metric("sparsity of the layer", "", 3, "share of the layer's weights pruned"),
 }
 """In the order in which they head columns, where they stand side by side."""
@@ -112,6 +132,21 @@ def metric_of(name: str) -> Metric:
         return replace(interpolated, label=f"recalibrated {interpolated.label}")
     label = name.replace("_", " ").replace("-", " ")
     return Metric(label, axis=label)
+
+
+_ALONE = {
+    "forgetting_events": "forgetting events",
+    "forgetting_spread": "spread of forgetting events over images",
+    "unforgettable_percent": "unforgettable images",
+    "untrained_accuracy": "accuracy before training",
+    "recalibrated_untrained_accuracy": "recalibrated accuracy before training",
+}
+"""Of metrics whose label makes sense only beside others."""
+
+
+def metric_heading(name: str) -> str:
+    """What a metric is called where it stands alone."""
+    return _ALONE.get(name, metric_of(name).label)
 
 
 def metric_order(name: str) -> int:

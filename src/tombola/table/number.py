@@ -30,6 +30,22 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Plane:
+    """A plane of weights that a number sums up.
+
+    horizontal, vertical: coordinates of its columns and rows. errors, losses: rows of values at each.
+    points: of the runs. path: of a curve between them.
+    """
+
+    horizontal: tuple[float, ...]
+    vertical: tuple[float, ...]
+    errors: tuple[tuple[float, ...], ...]
+    losses: tuple[tuple[float, ...], ...]
+    points: tuple[tuple[float, float], ...]
+    path: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Together:
     """Of a number that several runs have together: how many they are, and the spread that stands with it."""
 
@@ -50,7 +66,7 @@ class Number:
     bound: what the value is a bound of, such as ``"stable only at the end"``; empty for the value itself.
     note: what else is to be said. jobs: names of the jobs that it rests on.
     together: of a number of several runs.
-    curve: where it sums one up.
+    curve, plane: where it sums one up.
     stand_in: what was really trained, where something stands in for the network and data of the key.
     """
 
@@ -66,6 +82,7 @@ class Number:
     jobs: tuple[str, ...] = ()
     together: Together | None = None
     curve: Curve | None = None
+    plane: Plane | None = None
     stand_in: str = ""
 
     def __post_init__(self) -> None:

@@ -117,7 +117,8 @@ def declare_loss(name: str, *, version: int = 1) -> Callable[[Loss], Loss]:
 def declare_optimizer(name: str, *, version: int = 1) -> Callable[[OptimizerFactory], OptimizerFactory]:
     """Declare an optimizer under a lasting name, for ``optimizer=`` of a :class:`~tombola.Recipe`.
 
-    The function takes the trainable parameters of a network, a list, and the recipe, and returns a
+    The function takes the trainable parameters of a network, a list, and the recipe, and, if it has a third
+    parameter ``names``, the names of the parameters in the same order; it returns a
     ``torch.optim.Optimizer``. Its ``step()`` is called without a closure. The learning rates of its groups
     follow the schedule: a group that begins at another rate than the recipe's keeps its ratio to it. Its
     ``state_dict()`` stands in checkpoints; what of it has the shape of a weight is 0 where that is pruned. On
@@ -127,7 +128,11 @@ def declare_optimizer(name: str, *, version: int = 1) -> Callable[[OptimizerFact
 
     Raises :class:`~tombola.errors.RecipeError` if the name is taken or the function takes something else.
     """
-    return _declared_in(OPTIMIZERS, name, version, "(parameters, recipe)")
+    return _declared_in(OPTIMIZERS, name, version, "(parameters, recipe) or (parameters, recipe, names)")
+
+
+NAMES = "names"
+"""The parameter by which a declared optimizer asks for the names of what it optimizes."""
 
 
 def _declared_in(definitions: Definitions[D], name: str, version: int, takes: str) -> Callable[[D], D]:
@@ -135,8 +140,11 @@ def _declared_in(definitions: Definitions[D], name: str, version: int, takes: st
         if not callable(function):
             raise RecipeError(f"{definitions.kind} {name!r} is {function!r:.60}; it must be a function")
         signature = inspect.signature(function)
+        further = (
+            {NAMES: None} if definitions.kind == OPTIMIZERS.kind and NAMES in signature.parameters else {}
+        )
         try:
-            signature.bind(None, None)
+            signature.bind(None, None, **further)
         except TypeError:
             raise RecipeError(
                 f"{definitions.kind} {name!r} takes {signature}; it must take {takes}"

@@ -7,8 +7,10 @@ checkpoints and rewinding need not know which optimizer it is. One that a user d
 
 from __future__ import annotations
 
+import inspect
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ from torch.optim import Optimizer
 from tombola import seeds
 from tombola.errors import RecipeError, TombolaError, reason
 from tombola.files import read_torch_save
-from tombola.training.definitions import OPTIMIZERS, definition_of
+from tombola.training.definitions import NAMES, OPTIMIZERS, definition_of
 from tombola.training.flat_network import FlatNetwork
 from tombola.training.recipe import Recipe
 
@@ -66,7 +68,10 @@ class DeclaredOptimizer:
         """Begin without any state."""
         parameters, name = list(self._parameters.values()), self._recipe.optimizer
         try:
-            optimizer = definition_of(OPTIMIZERS, name)(parameters, self._recipe)
+            function: Callable[..., Any] = definition_of(OPTIMIZERS, name)
+            wants = NAMES in inspect.signature(function).parameters
+            named = {NAMES: list(self._parameters)} if wants else {}
+            optimizer = function(parameters, self._recipe, **named)
         except TombolaError:
             raise
         except Exception as error:  # a user's function

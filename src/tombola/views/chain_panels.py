@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 from tombola.table.key import Key, Scalar
 from tombola.table.metrics import metric_of
-from tombola.table.number import Entry, is_ticket
+from tombola.table.number import Entry, Plane, is_ticket
 from tombola.views.layout import momentum_text, percent_text, value_text
 from tombola.views.lines import line_through, mean_course, spanned
-from tombola.views.picture import Line, Panel
+from tombola.views.picture import Line, Panel, Relief
 
 SPARSITY = "sparsity (% of weights pruned)"
 POSITION = "position between the two runs"
@@ -128,6 +128,29 @@ def curve_panels(
         lines = [line for entry in part if entry.finished and (line := _curve(entry, names)) is not None]
         panels.append(Panel(title, x_label, y_label, lines, _missing(part, names), logarithmic_y=logarithmic))
     return panels
+
+
+def plane_panels(entries: Sequence[Entry], names: Names) -> list[Panel]:
+    """Error and loss over the plane of each entry's first number that sums one up."""
+    panels = []
+    for entry in entries:
+        plane = next((number.plane for number in entry.numbers if number.plane is not None), None)
+        if plane is None:
+            continue
+        title = ", ".join(filter(None, [title_of(entry.key, names), names.label(entry.key)]))
+        panels += reliefs_of(plane, title)
+    return panels
+
+
+def reliefs_of(plane: Plane, title: str = "", axis: str = "distance in weights") -> list[Panel]:
+    """The error over a plane, and the loss beside it. axis: what its coordinates are."""
+    return [
+        Panel(
+            title, axis, axis, (),
+            relief=Relief(plane.horizontal, plane.vertical, values, label, plane.points, plane.path),
+        )
+        for values, label in ((plane.errors, "error (%)"), (plane.losses, "loss (nats)"))
+    ]  # fmt: skip
 
 
 def layer_panels(entries: Sequence[Entry], names: Names, axis: str, y_label: str) -> list[Panel]:

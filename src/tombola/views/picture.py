@@ -39,13 +39,32 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Relief:
+    """Values over a plane of weights, drawn as filled contours.
+
+    horizontal, vertical: coordinates of the columns and rows. values: a row of each vertical coordinate.
+    label: of the values, with their unit. points: places in it that are numbered from 1. path: a curve.
+    """
+
+    horizontal: tuple[float, ...]
+    vertical: tuple[float, ...]
+    values: tuple[tuple[float, ...], ...]
+    label: str
+    points: tuple[tuple[float, float], ...] = ()
+    path: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Panel:
     """One pair of axes.
 
-    Lines of a single point each are drawn as bars, in their order, unless x is logarithmic or by round.
+    Lines of a single point each are drawn as bars, in their order, unless x is logarithmic or by round, or
+    this is a scatter.
 
     by_round: whether x is sparsity in percent, which is spaced evenly by round.
     limit: where a horizontal line marks what counts as stable, of barriers; None without one.
+    scatter: whether each line is a point of two numbers, of which either may be negative.
+    relief: values over a plane, in place of lines.
     missing: lines that should be here and are not finished, by label; of some a part may be drawn.
     marks: positions of vertical lines, such as the trained tickets on a path through all rounds.
     x_names: what the positions 0, 1, ... of the x axis are called, where they are no numbers.
@@ -64,6 +83,8 @@ class Panel:
     runs: bool = False
     by_round: bool = False
     limit: float | None = None
+    scatter: bool = False
+    relief: Relief | None = None
 
     @property
     def begun(self) -> list[str]:

@@ -13,7 +13,14 @@ from tombola.data.fitting import fit_images
 from tombola.data.imageset import Data
 from tombola.data.subsets import subset
 from tombola.experiments.paper.scales import Scale, Subject
-from tombola.experiments.paper.settings import ADAPTIVE_RHO, PRETRAINING_NOISE, RETRAINED, Configuration, Pair
+from tombola.experiments.paper.settings import (
+    ADAPTIVE_RHO,
+    EARLY,
+    PRETRAINING_NOISE,
+    RETRAINED,
+    Configuration,
+    Pair,
+)
 from tombola.lab.chains import as_job, imp_jobs, start_job, ticket_jobs
 from tombola.lab.item import Measured, Read
 from tombola.lab.job import Job, job
@@ -21,8 +28,10 @@ from tombola.measures.axial import axial_projection
 from tombola.measures.connectivity import barrier
 from tombola.measures.curvature import hessian_trace
 from tombola.measures.difficulty import Difficulty, Forgotten, drop_by_difficulty, forgotten_subset
+from tombola.measures.early_bird import early_bird
 from tombola.measures.few_shot import few_shot_training
 from tombola.measures.first_stable import Branches
+from tombola.measures.gradient_noise import gradient_noise
 from tombola.measures.heads import HEAD_RECIPE
 from tombola.measures.instability import Difference, consecutive, copies, instability
 from tombola.measures.learning import SUMMED_RUNS, learning, summed_forgetting
@@ -34,7 +43,7 @@ from tombola.measures.untrained import untrained
 from tombola.pruning.controls import permute
 from tombola.table.key import Key
 from tombola.ticket import initialize
-from tombola.training.loop import train
+from tombola.training.loop import pretrain, train
 from tombola.training.recipe import Recipe
 
 T = TypeVar("T")
@@ -222,6 +231,27 @@ class PaperJobs:
             return job(barrier, *ends, points=points), job(axial_projection, *ends, points=points)
 
         return self._once(("distant", pair, configuration, number, first, second), make)
+
+    def early(self, pair: Pair, configuration: Configuration, number: int) -> tuple[Job, Job, Job]:
+        """Gradient noise and adaptive sharpness after a few epochs of dense training; masks until then."""
+
+        def make() -> tuple[Job, Job, Job]:
+            data, recipe = self.subject(pair).data, self.recipe(pair, configuration)
+            start = self.tickets(pair, configuration, number)[0]
+            epochs = min(EARLY, self.scale.epochs - 1)
+            begun = start
+            if self._rewind(configuration) < epochs:
+                begun = job(pretrain, start, data, recipe, epochs=epochs, noise=number)
+            return (
+                job(gradient_noise, begun, data),
+                job(sam_sharpness, begun, data, rho=ADAPTIVE_RHO, adaptive=True),
+                job(
+                    early_bird, start, data, recipe, of="weights", fraction=0.2, window=2,
+                    epochs=max(epochs, self._rewind(configuration) + 2), noise=number,
+                ),
+            )  # fmt: skip
+
+        return self._once(("early", pair, configuration, number), make)
 
     def learning(self, run: Job) -> Job:
         """Forgetting and convergence of a run."""

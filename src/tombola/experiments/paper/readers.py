@@ -10,6 +10,8 @@ from tombola.lab.item import Read, Reading
 from tombola.measures.axial import AxialProjection
 from tombola.measures.connectivity import Barrier
 from tombola.measures.curvature import HessianTrace
+from tombola.measures.early_bird import EarlyBird
+from tombola.measures.gradient_noise import GradientNoise
 from tombola.measures.instability import Instability
 from tombola.measures.learning import SUMMED_RUNS, Learning, SummedForgetting
 from tombola.measures.margins import Margins
@@ -73,6 +75,16 @@ def trace_of(curvature: HessianTrace) -> Reading:
 def sharpness_of(step: SamSharpness) -> Reading:
     """Rise of the loss by one step, in nats."""
     return Reading((step.sharpness,))
+
+
+def noise_scale(noise: GradientNoise) -> Reading:
+    """The gradient noise scale in images; left out where the gradient has vanished."""
+    return Reading((noise.scale,), note="" if math.isfinite(noise.scale) else "the gradient has vanished")
+
+
+def mask_distance(settled: EarlyBird) -> Reading:
+    """The distance of the masks of two epochs, relative to chance."""
+    return Reading((settled.latest,))
 
 
 def small_margins(margins: Margins) -> Reading:

@@ -98,6 +98,16 @@ OPEN = (STABLE, UNSTABLE)
 PRETRAINED_PERCENT = (0, 1, 2, 5, 10, 20, 40)
 """Of the budget, lengths of pretraining at which stability is asked for (ours; Appendix C.3)."""
 
+EARLY = 5
+"""Epochs of dense training after which it is asked what tickets will do (ours; 6.2 asks for a cheap sign)."""
+EQUAL_NOISE = (
+    (STABLE, Configuration(0.5, 512), Configuration(0.75, 1024)),
+    (Configuration(0.0, 100), Configuration(0.5, 200), Configuration(0.75, 400)),
+    (UNSTABLE, Configuration(0.75, 40), Configuration(0.5, 20)),
+)
+"""Configurations of equal lr / (batch (1 - momentum)), of rising noise: three of the paper's, each beside two
+that reach its batch (1 - momentum) of 256, 100 and 10 by another momentum (ours)."""
+
 EPOCHS = 200
 """The paper's budget of every full training, late rewinding included (Section 3.3)."""
 SEARCH_SHARES = {20: 0.10, 50: 0.25}

@@ -1,7 +1,7 @@
 """Tables 1-23 and Figures 1-23 by name, and what the paper does not have.
 
 That is two figures for claims that no table of the paper holds, two tables for second readings of it, two for
-what it supposes, and four for what it leaves open.
+what it supposes, and six for what it leaves open.
 """
 
 from __future__ import annotations
@@ -18,6 +18,12 @@ from tombola.experiments.paper.open_rows import (
     distant_rounds,
     probe_hyperparameters,
     stability_by_length,
+)
+from tombola.experiments.paper.predictor_rows import (
+    early_measures,
+    equal_noise,
+    predictor_figure,
+    with_correlations,
 )
 from tombola.experiments.paper.rows import (
     barriers_between_rounds,
@@ -313,6 +319,20 @@ OPEN_QUESTIONS = (
         f"Linear probes of the 89.26% ticket, trained in other ways, {_C10}",
         probe_hyperparameters(R18_C10),
         Layout(_TICKET[:2], ("head",)),
+    ),
+    Study(
+        "predictors",
+        f"Early measures, and by how much tickets gain, {_C10}",
+        early_measures(R18_C10),
+        Layout(_TICKET, ("metric", "sparsity")),
+        panels=predictor_figure,
+        show=with_correlations,
+    ),
+    Study(
+        "equal-noise",
+        f"Tickets of configurations of equal lr / (batch (1 - momentum)), {_C10}",
+        equal_noise(R18_C10),
+        Layout(_TICKET[:2], ("sparsity",)),
     ),
 )
 """For what the paper leaves open or says without a number; verdicts in ``claims/open_questions.py``."""

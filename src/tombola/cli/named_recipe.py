@@ -1,0 +1,39 @@
+"""``--recipe NAME``: the recipe of a classic network in place of its many options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tombola.errors import RecipeError
+from tombola.training.named_recipes import NAMED_RECIPES, as_options
+
+_OPTION = "--recipe"
+
+
+def with_named_recipe(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command with a recipe's name written out, before all else that they say of it.
+
+    So that ``--recipe lenet300 --recipe.epochs 6`` is that recipe for six epochs.
+
+    Raises :class:`~tombola.errors.RecipeError` for a name that there is not, or none.
+    """
+    others = list(arguments)
+    named: list[str] = []
+    for place, argument in enumerate(arguments):
+        if argument == _OPTION or argument.startswith(f"{_OPTION}="):
+            name = (
+                argument.partition("=")[2] if "=" in argument else "".join(arguments[place + 1 : place + 2])
+            )
+            if not name or name.startswith("-"):
+                raise RecipeError(f"{_OPTION} has no name; give one of {', '.join(NAMED_RECIPES)}")
+            if named:
+                raise RecipeError(f"{_OPTION} is given twice; give one name")
+            named = as_options(name)
+            del others[place : place + (1 if "=" in argument else 2)]
+    return _inserted(others, named)
+
+
+def _inserted(others: list[str], named: list[str]) -> list[str]:
+    """Options before the first other one, behind the command and what it takes by position."""
+    first = next((place for place, text in enumerate(others) if text.startswith("--")), len(others))
+    return [*others[:first], *named, *others[first:]]
