@@ -18,7 +18,7 @@ from tombola.lab.environment import versions
 from tombola.lab.slurm_options import SlurmOptions
 
 CERTIFICATE, DRIVER_JOB = "cluster.pem", "experiment.job"
-"""In the folder of an experiment on several machines: their certificate, and the number of the driver's job."""
+"""In the folder of an experiment on several machines: their certificate; the number of the driver's job."""
 _SCHEDULER, _FINISHED, _BEGUN = "scheduler.json", "finished", "begun"
 
 # Where data and weights of others are looked for; a site may let jobs begin without the caller's environment.
@@ -182,20 +182,24 @@ scheduler=$!
 code=$?
 kill "$scheduler"
 
-{_back_into_the_queue(store)}
+{_back_into_the_queue(store, waits_for_workers=True)}
 touch "$folder/{_FINISHED}"
 exit $code
 """
 
 
-def _back_into_the_queue(store: Path) -> str:
-    """Requeues the job if something is left, unless a whole run of it finished nothing and kept nothing."""
+def _back_into_the_queue(store: Path, *, waits_for_workers: bool = False) -> str:
+    """Requeues the job if something is left, unless it can be seen that it would never get on.
+
+    waits_for_workers: whether it may have waited for all of its time until another job began.
+    """
     jobs, work = (shlex.quote(str(store / place)) for place in ("jobs", "work"))
     newer = f'-newer "$folder/{_BEGUN}" -print -quit'
+    waited = '[ "$SECONDS" -ge "${left:-0}" ] || ' if waits_for_workers else ""
     return f"""\
 # 75: something is left. Not again if within the whole limit nothing was finished and no checkpoint kept.
 if [ $code -eq 75 ]; then
-  if {{
+  if {waited}{{
     find {jobs} -mindepth 2 -maxdepth 2 {newer}
     find {work} -mindepth 2 -maxdepth 2 -name checkpoint {newer}
   }} | grep -q .; then
