@@ -47,7 +47,10 @@ def _mixing(found: Upgrades) -> Iterator[str]:
     """What would mix environments, or does so already."""
     lines = [
         (found.to_continue, "at the end of chains that would go on here mixed"),
-        (found.thin, "without weights: where these are asked for they are trained anew here, to other numbers"),
+        (
+            found.thin,
+            "without weights: where they are asked for, trained anew here, to other numbers",
+        ),
         (found.begin_anew, "interrupted in another environment, which would begin anew here"),
         (found.mixed, "recorded as mixed already"),
     ]
