@@ -16,7 +16,7 @@ from tombola.lab.job import described_function
 from tombola.lab.mixture import computes, origin, origin_of
 from tombola.lab.store import Store
 from tombola.networks.libraries import is_library_name, library_version
-from tombola.registry import function_names
+from tombola.registry import declaration, function_names
 from tombola.training.device import resolve_device
 from tombola.untrusted import OTHER_FORM
 from tombola.version import __version__
@@ -128,15 +128,18 @@ def _judged_function(call: Mapping[str, Any]) -> tuple[str, bool]:
         return f"function {name} is not declared here", False
     try:
         described = described_function(call)
-    except JobError as error:
-        return str(error), True
+    except JobError:
+        return _of_version(name, declaration(name).version, version), True
     if not any(later > version for later in described.unchanged):
         return "", True
     hints = job_signature(described.function).hints
     values = {key: _value(value, hints.get(key, Any)) for key, value in call["arguments"].items()}
     later = described.changed_by(values)
-    changed = f"{name} has version {later} for such calls, and these are of version {version}"
-    return "" if later is None else changed, True
+    return "" if later is None else _of_version(name, later, version), True
+
+
+def _of_version(function: str, here: int, there: object) -> str:
+    return f"function {function} has version {here} here, and these are of version {there}"
 
 
 def _value(written: Any, hint: Any) -> Any:

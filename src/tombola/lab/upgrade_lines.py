@@ -34,7 +34,7 @@ def upgrade_lines(found: Upgrades) -> Iterator[str]:
     if found.made_from_renamed.names:
         yield f"  made from these: {_words(found.made_from_renamed)}"
     if found.not_judged:
-        yield "not judged"
+        yield "not judged (--import FILE.py declares what is in a file of yours)"
     for cause, group in found.not_judged.items():
         yield f"  {cause}: {_words(group)}"
     yield from _mixing(found)
@@ -78,10 +78,10 @@ def _what_to_do(found: Upgrades) -> Iterator[str]:
     if found.others:
         yield "  or mix them knowingly: tombola run says so once and records it; --strict refuses"
     if found.renamed:
-        names = [name for group in found.renamed.values() for name in group.names]
         anew = _cost(_together([*found.renamed.values(), found.made_from_renamed]))
         yield f"  run the same experiments for new names, {anew}; old results stay for tombola table and show"
-        yield f"  or name the old versions, such as resnet18@1 for a network: {_named(names)}"
+        yield "  or keep the old names: of a network by its version in the experiment, such as resnet18@1;"
+        yield "  of a function with the tombola of that time"
 
 
 def _install(made: Environment, numpy: str) -> str:
