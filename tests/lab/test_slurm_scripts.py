@@ -12,6 +12,8 @@ from tombola.errors import ExperimentError
 from tombola.lab.slurm_options import SlurmOptions
 from tombola.lab.slurm_scripts import SlurmScript, slurm_scripts
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="where Slurm runs, date and find are GNU's")
+
 # Writes its arguments, each ended by a null character, and ends with a code that the test chose.
 _RECORDER = """#!/bin/bash
 printf '%s\\0' "$@" > "$RECORDED/$(basename "$0")"
