@@ -166,6 +166,7 @@ def test_what_is_not_declared_here_is_not_judged(lab: tb.Lab, chain: list[tb.Job
     found = upgrades(lab.store, "cpu")
     ((cause, group),) = found.not_judged.items()
     assert (cause, len(group.names)) == ("function own-measure is not declared here", 1)
+    assert not set(group.names) & set(found.exact.names)
 
 
 def test_checkpoints_and_lost_weights_of_elsewhere_are_told(lab: tb.Lab, chain: list[tb.Job]) -> None:
@@ -188,6 +189,13 @@ def test_damage_is_told_and_hides_nothing(lab: tb.Lab, chain: list[tb.Job]) -> N
     assert len(found.valid.names) == len(list(lab.store.names())) - 1
     (line,) = found.damaged
     assert line.startswith(f"job {chain[2].name[:12]} is damaged: its provenance has another form")
+
+
+def test_what_a_stranger_wrote_runs_nothing_where_it_is_pasted(lab: tb.Lab, chain: list[tb.Job]) -> None:
+    made = lab.store.provenance(chain[0].name) | {"torch": "2.9; touch pwned", "numpy": "$(touch pwned)"}
+    write_json(lab.store.folder(chain[0].name) / "provenance.json", made)
+    (line,) = (line for line in upgrade_lines(upgrades(lab.store, "cpu")) if "pip install" in line)
+    assert line.endswith(f"tombola=={tb.__version__} 'torch==2.9; touch pwned' 'numpy==$(touch pwned)'")
 
 
 def test_the_command_changes_nothing_and_tells_all_as_json(

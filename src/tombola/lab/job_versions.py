@@ -98,6 +98,7 @@ def _read(store: Store, name: str) -> JobVersions:
         str(provenance["tombola"]), there["torch"], there["engine_version"], there["hardware"]
     )
     history = store.history(name)
+    is_exact = function in function_names() and not computes(function)
     changed, not_declared, networks = set[str](), set[str](), set[str]()
     for call in calls(description):
         cause, is_known = _judged_function(call)
@@ -112,7 +113,7 @@ def _read(store: Store, name: str) -> JobVersions:
             not_declared.add(f"network {network} is not declared here")
     return JobVersions(
         name, function, frozenset(parents(description)),
-        environment if computes(function) or history else None,
+        None if is_exact else environment,
         str(provenance.get("numpy", "")),
         max(float(provenance["seconds"]), sum(float(row["seconds"]) for row in history)),
         sum(path.lstat().st_size for path in store.folder(name).iterdir()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 
 from tombola.lab.job_versions import Environment
@@ -86,8 +87,9 @@ def _what_to_do(found: Upgrades) -> Iterator[str]:
 
 def _install(made: Environment, numpy: str) -> str:
     """A command that makes an environment of these versions."""
-    pins = f"tombola=={made.tombola} torch=={made.torch}" + (f" numpy=={numpy}" if numpy else "")
-    return f"python -m venv old && old/bin/pip install {pins}"
+    pins = [f"tombola=={made.tombola}", f"torch=={made.torch}", *([f"numpy=={numpy}"] if numpy else [])]
+    # Quoted: a stranger may have written what a store says of its versions, and the line is to be pasted.
+    return f"python -m venv old && old/bin/pip install {shlex.join(pins)}"
 
 
 def _together(groups: Sequence[JobGroup]) -> JobGroup:
