@@ -143,16 +143,19 @@ class _NewFile(io.RawIOBase):
             os.close(self._descriptor)
 
 
-def make_folder(path: Path, *, parents: bool = False, exist_ok: bool = False) -> None:
-    """Make a folder, with those above it if asked; FileExistsError unless it may be there already."""
+def make_folder(path: Path, *, parents: bool = False, exist_ok: bool = False, private: bool = False) -> None:
+    """Make a folder, with those above it if asked; FileExistsError unless it may be there already.
+
+    private: nobody but its user can enter it.
+    """
     try:
         with holding(path) as folder:
-            os.mkdir(folder.name(path), dir_fd=folder.descriptor)
+            os.mkdir(folder.name(path), 0o700 if private else 0o777, dir_fd=folder.descriptor)
     except FileNotFoundError:
         if not parents or path.parent == path:
             raise
         _make_folders(path.parent)
-        make_folder(path, exist_ok=exist_ok)
+        make_folder(path, exist_ok=exist_ok, private=private)
     except FileExistsError:
         if not (exist_ok and path.is_dir()):
             raise

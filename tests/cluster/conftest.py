@@ -24,12 +24,12 @@ _NODE = "SLURMD_NODENAME"
 _PATIENCE = 180.0
 
 
-def _wait_for(what: str, true: Callable[[], object]) -> None:
+def _wait_for(what: str, true: Callable[[], object], patience: float = _PATIENCE) -> None:
     """Wait until something is true; a test that waits in vain says for what."""
-    give_up = time.monotonic() + _PATIENCE
+    give_up = time.monotonic() + patience
     while not true():
         if time.monotonic() > give_up:
-            pytest.fail(f"{what}: not within {_PATIENCE:.0f} s")
+            pytest.fail(f"{what}: not within {patience:.0f} s")
         time.sleep(0.05)
 
 
@@ -153,7 +153,7 @@ class Slurm:
 
 
 @pytest.fixture
-def wait_for() -> Callable[[str, Callable[[], object]], None]:
+def wait_for() -> Callable[..., None]:
     return _wait_for
 
 

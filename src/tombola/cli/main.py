@@ -33,6 +33,7 @@ from tombola.cli.stop import UNFINISHED, joined, stops_end_here
 from tombola.cli.store import doctor, export, gc, import_, rm, verify
 from tombola.cli.table import table
 from tombola.cli.track import track
+from tombola.cli.upgrades import upgrades
 from tombola.errors import ExperimentError, TombolaError, Unfinished, unknown
 from tombola.untrusted import printable_lines
 
@@ -56,6 +57,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "gc": gc,
     "rm": rm,
     "doctor": doctor,
+    "upgrades": upgrades,
     "export": export,
     "convert": convert,
     "push": push,
@@ -96,7 +98,7 @@ def _run(arguments: list[str], debug: bool) -> None:
             import_files(
                 split_imports(arguments)[0]
             )  # a recipe among the arguments may name what they declare
-        if arguments[:1] in (["verify"], ["table"], ["predictors"]):
+        if arguments[:1] in (["verify"], ["table"], ["predictors"], ["upgrades"]):
             split_imports(arguments)  # refuses an --import without a file, and names the remedy
         with stops_end_here():
             tyro.extras.subcommand_cli_from_dict(

@@ -26,8 +26,9 @@ from tombola.cli.arguments import (
     Workers,
 )
 from tombola.cli.console import InertConsole, many_studies, say
-from tombola.cli.own import Runners, own_paths, run_own
-from tombola.cli.scales import PAPER, asked_scale, bound_studies
+from tombola.cli.own import Runners, own_paths, read_files, run_own
+from tombola.cli.scales import PAPER, asked_scale, bound_studies, existing_store
+from tombola.cli.slurm import DryRun, Slurm, arguments_again, asked_of_slurm, submit_run
 from tombola.cli.stop import StopAfter, begin_stop, raise_left
 from tombola.cli.track import begin_tracking, trackers_named
 from tombola.errors import ExperimentError
@@ -87,11 +88,18 @@ def run(
             metavar="FILE", help="File in which such a scheduler wrote its address.", help_behavior_hint=""
         ),
     ] = None,
+    slurm: Slurm = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Compute what is missing of the paper's studies, or of experiments of your own."""
+    called_with = dict(locals())
+    taken = {"--stop-after": stop_after, "--scheduler": scheduler, "--scheduler-file": scheduler_file}
+    asked = asked_of_slurm(slurm, dry_run, taken)
     stop = begin_stop(stop_after)
-    trackers = trackers_named(track, track_dir, store)
+    trackers = {} if asked else trackers_named(track, track_dir, store)  # the submitted job has its own
     from tombola.cores import available_cores
+    from tombola.experiments.paper.jobs import PaperJobs
+    from tombola.experiments.paper.studies import STUDIES
     from tombola.lab.execute import Settings
 
     # Workers inherit it: a note on every job would bury what is said here.
@@ -113,7 +121,14 @@ def run(
             f"--recompute {recompute[0]} is for what a file of your own declares; "
             "studies of the paper have no such file"
         )
-    if own:
+    if asked is not None:
+        if own:
+            _, bound = read_files(own, existing_store(store))
+        else:
+            bound, _ = bound_studies(names, all, STUDIES, PaperJobs(asked_scale(scale, numbers)))
+        again = arguments_again(run, called_with, {"store", "workers", "slurm", "dry_run"})
+        submit_run(asked, dry_run, again, bound, store=store, workers=workers, slots=slots)
+    elif own:
         run_own(own, store, runners, settings, stop, recompute, keep, trackers)
     else:
         _run_paper(names, all, scale, numbers, store, runners, settings, keep_going, stop, keep, trackers)

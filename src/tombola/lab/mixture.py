@@ -72,7 +72,7 @@ def mixtures(
     Raises :class:`~tombola.errors.JobError` with ``strict``, if there are differences or one of the results
     is mixed itself.
     """
-    if not _is_training(description["function"]):
+    if not is_training(description["function"]):
         return []
     behind = dict(_computed_behind(store, description))
     differences = _differences(behind, origin(device))
@@ -86,7 +86,7 @@ def mixtures(
 
 def _differences(behind: Mapping[str, Mapping[str, Any]], here: Mapping[str, str]) -> list[OriginDifference]:
     """The differences between the origins of finished jobs, from their provenance, and another origin."""
-    origins = {name: _origin_of(provenance) for name, provenance in behind.items()}
+    origins = {name: origin_of(provenance) for name, provenance in behind.items()}
     return [
         OriginDifference(name, word, there[key], here[key])
         for name, there in origins.items()
@@ -106,7 +106,7 @@ def mixed_line(
     differences = [
         difference
         for job in missing
-        if _is_training(job.declaration.name)
+        if is_training(job.declaration.name)
         for difference in _differences(dict(_computed_before(store, job)), here)
         if difference.job not in removed
     ]
@@ -152,7 +152,7 @@ def _computed_behind(store: Store, description: Mapping[str, Any]) -> Iterator[t
         seen.add(name)
         with suppress(StoreError):  # a damaged one is reported, with a remedy, by what reads it
             behind = store.description(name)
-            if _computes(behind["function"]):
+            if computes(behind["function"]):
                 yield name, store.provenance(name)
             else:
                 pending.extend(sorted(parents(behind)))
@@ -169,14 +169,14 @@ def _computed_before(store: Store, job: Job) -> Iterator[tuple[str, dict[str, An
         if parent.name in seen:
             continue
         seen.add(parent.name)
-        if not _computes(parent.declaration.name):
+        if not computes(parent.declaration.name):
             pending.extend(parent.parents)
         elif store.has(parent.name):
             with suppress(StoreError):
                 yield parent.name, store.provenance(parent.name)
 
 
-def _origin_of(provenance: Mapping[str, Any]) -> dict[str, str]:
+def origin_of(provenance: Mapping[str, Any]) -> dict[str, str]:
     """The origin in a provenance; results from before engines had versions have version 1."""
     return {
         "engine_version": str(provenance.get("engine_version", 1)),
@@ -190,12 +190,12 @@ def _release(version: str) -> str:
     return version.partition("+")[0]
 
 
-def _is_training(function: str) -> bool:
+def is_training(function: str) -> bool:
     """Whether a declared function trains; such a function takes ``mode``."""
     return "mode" in _runtime(function)
 
 
-def _computes(function: str) -> bool:
+def computes(function: str) -> bool:
     return "device" in _runtime(function)
 
 

@@ -15,6 +15,7 @@
     data/               what each data name stands for, and the fingerprint of its pixels
     files/              the user's own Python files by their hash (tombola.lab.user_code)
     studies.json        the scale that studies were last run at
+    slurm/              scripts and logs of experiments under Slurm (tombola.lab.slurm)
     work/abcd.../       of a job under way: lease, attempts, checkpoints, the error if it failed
 
 A job's folder is written under work/ and appears under jobs/ by one atomic rename. Nothing is pickled.
@@ -61,6 +62,8 @@ FORMAT = 1
 
 FOLDERS = {"jobs", "objects", "data", "files", "work"}
 _MARK = "tombola.json"
+SLURM = "slurm"
+"""The folder of scripts and logs under Slurm, for whoever submits from this store."""
 
 # The files in a job's folder.
 DESCRIPTION, NUMBERS, HISTORY, PROVENANCE = "job.json", "result.json", "history.csv", "provenance.json"
@@ -468,7 +471,7 @@ def _make_lasting(folder: Path) -> None:
 
 def _is_foreign(name: str) -> bool:
     """Whether an entry of a folder belongs neither to a store nor to the file system."""
-    ours = name in FOLDERS or name in (_MARK, "studies.json")
+    ours = name in FOLDERS or name in (_MARK, SLURM, "studies.json")
     return not ours and name != "lost+found" and not name.startswith(".")
 
 

@@ -1,0 +1,29 @@
+"""``tombola upgrades``: what the running versions mean for a store."""
+
+from __future__ import annotations
+
+import json as json_text
+
+from tombola.cli.arguments import Device, Imports, Store
+from tombola.cli.console import write_out
+from tombola.cli.imports import import_files
+from tombola.cli.listing import AsJson
+
+
+def upgrades(
+    store: Store = None, device: Device = "auto", import_: Imports = (), as_json: AsJson = False
+) -> None:
+    """What new versions mean for a store: what stays, what would be trained anew, what would mix.
+
+    Nothing is changed. docs/upgrades.md says what to do.
+    """
+    from tombola.lab import upgrades as plan
+    from tombola.lab.store import Store as StoreFolder
+    from tombola.lab.upgrade_lines import upgrade_lines
+
+    import_files(import_)
+    found = plan.upgrades(StoreFolder(store, create=False), device)
+    if as_json:
+        write_out(json_text.dumps(found.to_json(), indent=2) + "\n")
+        return
+    write_out("".join(f"{line}\n" for line in upgrade_lines(found)))
