@@ -257,7 +257,9 @@ def test_synflow_counts_a_tied_weight_as_one(digits: tb.Data) -> None:
     assert torch.allclose(synflow(start)["first.weight"], weight * gradient)
 
 
-def test_only_scores_of_many_classes_have_another_version(start: tb.Ticket) -> None:
+def test_only_scores_of_many_classes_have_another_version() -> None:
+    start = tb.initialize("convnet", "digits")
+
     def version(data: str, score: str) -> int:
         job = tb.job(tb.prune_at_initialization, start, data, score=score, sparsity=0.5)
         return job.declaration.version
