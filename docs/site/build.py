@@ -1,9 +1,9 @@
 """Builds the site: ``python docs/site/build.py``, into build/site/html.
 
 The pages of docs/ are copied to a folder beside those that are generated (the paper's tables, the reference,
-the notebooks), with whatever else of the repository they link to, and zensical makes the site of it, strictly:
-a link without a target, an anchor or name that is not there, a missing picture, and a page that stands in no part
-of the navigation are errors. Nothing generated is committed.
+the notebooks), with whatever else of the repository they link to, and zensical makes the site of it.
+A link without a target, an anchor or name that is not there, a missing picture, and a page that stands in no
+part of the navigation are errors. Nothing generated is committed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What zensical's strict mode does not look at: the navigation, and all links and pictures of the built pages."""
+"""What zensical's strict mode does not look at: the navigation, and links and pictures of the built pages."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Our docstrings as the Markdown that mkdocstrings shows: an extension of griffe, which reads the sources.
 
-A docstring names its arguments without a heading, ``noise: number of the noise``, with further lines indented;
+A docstring names its arguments without a heading, ``noise: number of the noise``, further lines indented;
 they become a list. Roles such as ``:func:`~tombola.train``` become links where the name has a place in the
 reference, and code elsewhere.
 """
@@ -78,7 +78,7 @@ class Docstrings(griffe.Extension):
         }
         public = {f"tombola.{name}" for name in face}
         for alias in face.values():
-            if isinstance(alias, griffe.Alias) and alias.resolved:
+            if isinstance(alias, griffe.Alias):
                 _rewrite(alias.final_target, public)
 
 

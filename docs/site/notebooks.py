@@ -15,7 +15,7 @@ from nbconvert.preprocessors import ExtractOutputPreprocessor
 def notebook_page(path: Path, *, execute: bool) -> tuple[str, dict[str, bytes]]:
     """A notebook as Markdown, and the pictures that it shows, by their file names.
 
-    execute: run its cells first, in an empty folder with a store of its own; an error in one of them is raised.
+    execute: run its cells first, in an empty folder with a store of its own; an error in one is raised.
     """
     notebook = nbformat.read(path, as_version=4)
     if execute:

@@ -1,8 +1,7 @@
 """A page for each of the paper's tables: what it measures, the command, what it costs, which readings matter.
 
 Everything is read off the program: titles, keys and layouts of the studies, the plan of their jobs, the
-readings in docs/protocol.md that name the table or that the code of its numbers cites, and the claims that rest
-on it.
+readings in docs/protocol.md that name the table or that the code of its numbers cites, and the claims on it.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from tombola.experiments.paper.studies import TABLES
 from tombola.experiments.plan import Plan, plan
 from tombola.experiments.study import Study
 from tombola.lab.job import all_needed
-from tombola.registry import Declaration
+from tombola.registry import Declaration, declaration, function_names
 from tombola.table.metrics import METRICS
 from tombola.views.layout import NAMES
 
@@ -71,8 +70,8 @@ def paper_pages(repository: Path) -> dict[str, str]:
     pages["All tables"] = "\n\n".join(
         [
             "# The paper's tables",
-            "Each alone, at the paper's own budget: training runs and measures, epochs of training, and hours "
-            "of one NVIDIA H200 with one training at a time, by "
+            "Each alone, at the paper's own budget: trainings and measures, epochs of training, and hours of "
+            "one NVIDIA H200 with one training at a time, by "
             f"[measured speeds](../../{SPEEDS}). *At least* says that a network at a batch size without a "
             "measured speed is left out. Tables share most of their trainings: `tombola plan --all` counts "
             "each once.",
@@ -146,16 +145,16 @@ def _commands(study: Study) -> Iterator[str]:
         f"tombola report {name} --out my-report  # the paper's numbers beside ours\n```"
     )
     yield (
-        "`--epochs 40 --seeds 1` makes it smaller, `--configs 0.0/256,0.9/100` takes some of its rows. Any run "
-        "can be stopped; the same command continues."
+        "`--epochs 40 --seeds 1` makes it smaller, `--configs 0.0/256,0.9/100` takes some of its rows. Any "
+        "run can be stopped; the same command continues."
     )
 
 
 def _cost(costs: Plan, tiny: Plan) -> Iterator[str]:
     yield "## What it costs"
     yield (
-        "At the paper's budget, alone and with nothing in the store, on one NVIDIA H200 that trains one run at "
-        f"a time, by [measured speeds](../../{SPEEDS}):"
+        "At the paper's budget, alone and with nothing in the store, on one NVIDIA H200 that trains one run "
+        f"at a time, by [measured speeds](../../{SPEEDS}):"
     )
     lines = costs.lines()
     if costs.hours is None:
@@ -176,8 +175,8 @@ def _readings(
     cited = _cited_by(study, declared.values(), metrics)
     code = [name for name in readings if name in cited and name not in named]
     yield (
-        "How the paper is read where it is silent or contradicts itself; every reading, with what it rests on, "
-        "is in [the protocol](../protocol.md)."
+        "How the paper is read where it is silent or contradicts itself; every reading, with what it rests "
+        "on, is in [the protocol](../protocol.md)."
     )
     for heading, names in (
         ("That name this table:", named),
@@ -207,14 +206,15 @@ def _tables_named(text: str) -> set[int]:
 
 def _moved(text: str) -> str:
     """A row of the protocol on a page one folder below it."""
-    return re.sub(r"\]\(#", "](../protocol.md#", text)
+    return re.sub(r"\[below\]\(#", "[there](../protocol.md#", text).replace("](#", "](../protocol.md#")
 
 
 def _cited_by(study: Study, declared: Iterable[Declaration], metrics: Iterable[str]) -> set[str]:
-    """The readings cited in the sources that list the items of a study, read their numbers and measure them."""
+    """The readings cited in the sources that list the items of a study, read their numbers and measure."""
     functions: list[Callable[..., Any]] = [_listing(study)]
     functions += [declaration.function for declaration in declared]
-    texts = [inspect.getsource(function) for function in _reached(functions)]
+    others = {declaration(name).function for name in function_names()} - set(functions)
+    texts = [inspect.getsource(function) for function in _reached(functions, others)]
     texts += [inspect.getmodule(function).__doc__ or "" for function in functions[1:] if _ours(function)]
     texts += map(_comment_of, metrics)
     cited = _CITED.findall(" ".join(" ".join(texts).split()))
@@ -238,8 +238,13 @@ def _ours(function: Callable[..., Any]) -> bool:
     return getattr(function, "__module__", "").startswith(_PLACES)
 
 
-def _reached(functions: Iterable[Callable[..., Any]]) -> list[Callable[..., Any]]:
-    """Functions and all that they name in the same parts of the package, transitively."""
+def _reached(
+    functions: Iterable[Callable[..., Any]], others: set[Callable[..., Any]]
+) -> list[Callable[..., Any]]:
+    """Functions and all that they name in the same parts of the package, transitively.
+
+    others: declared functions that the study has no job of; methods that write jobs of them are left out.
+    """
     found: dict[int, Callable[..., Any]] = {}
     left = list(functions)
     while left:
@@ -248,9 +253,15 @@ def _reached(functions: Iterable[Callable[..., Any]]) -> list[Callable[..., Any]
             continue
         found[id(function)] = function
         for name in _names(function.__code__):
-            spaces = (function.__globals__, vars(PaperJobs))
-            left += [space[name] for space in spaces if callable(space.get(name))]
+            named = [space.get(name) for space in (function.__globals__, vars(PaperJobs))]
+            left += [one for one in named if isinstance(one, FunctionType) and not _writes(one, others)]
     return list(found.values())
+
+
+def _writes(function: FunctionType, others: set[Callable[..., Any]]) -> bool:
+    """Whether a function is a method of :class:`PaperJobs` that writes jobs of one of some others."""
+    written = [function.__globals__.get(name) for name in _names(function.__code__)]
+    return function in vars(PaperJobs).values() and any(one in others for one in written if callable(one))
 
 
 def _names(code: CodeType) -> Iterator[str]:

@@ -35,6 +35,8 @@ ELSEWHERE = {
     "docs/own-study.md": "tests/cli/test_own.py",
 }
 """Pages whose blocks another test runs, which says more about what comes out."""
+README = "README.md"
+"""Of which the Python runs; its commands name jobs and data of a reader's own."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 def pages() -> list[str]:
     """The pages that have something to run and that no other test runs, by their places in the repository."""
-    everything = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    everything = [ROOT / README, *sorted((ROOT / "docs").rglob("*.md"))]
     names = {str(page.relative_to(ROOT)): page for page in everything}
     return [
         name
@@ -87,7 +89,7 @@ def pages() -> list[str]:
 def _parameters() -> list[Any]:
     """Each page, with the marker ``long`` if a block of it says that it takes a while."""
     slow = {
-        name: any(block.mark.startswith("Takes") for block in blocks_of(ROOT / name)) or name == "README.md"
+        name: any(block.mark.startswith("Takes") for block in blocks_of(ROOT / name)) or name == README
         for name in pages()
     }
     return [pytest.param(name, marks=[pytest.mark.long] * slow[name]) for name in slow]
@@ -131,7 +133,7 @@ def test_the_blocks_of_a_page_run(
         monkeypatch.delitem(sys.modules, module, raising=False)
     reader = Reader(tombola)
     for block in blocks_of(ROOT / page):
-        if block.runs_here:
+        if block.runs_here and not (page == README and block.language in _SHELL):
             reader.follow(block)
     print("\n".join(reader.transcript))  # pytest -rP shows what a reader sees
 
