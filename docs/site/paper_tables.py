@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
@@ -24,6 +24,7 @@ from tombola.experiments.plan import Plan, plan
 from tombola.experiments.study import Study
 from tombola.lab.job import all_needed
 from tombola.registry import Declaration, declaration, function_names
+from tombola.table.key import Key
 from tombola.table.metrics import METRICS
 from tombola.views.layout import NAMES
 
@@ -32,6 +33,25 @@ SPEEDS = "benchmarks/results/gpu-h200.json"
 
 _PLACES = ("tombola.experiments.paper", "tombola.measures", "tombola.pruning", "tombola.search")
 """Where the code behind a number may cite a reading."""
+
+_SECTIONS: tuple[tuple[str, str, Callable[[Mapping[str, Declaration], Sequence[Key]], bool]], ...] = (
+    ("A (training)", "a-training", lambda declared, keys: "train" in declared),
+    ("B (data and networks)", "b-data-and-networks", lambda declared, keys: True),
+    ("C (pruning)", "c-pruning", lambda declared, keys: "prune" in declared),
+    ("D (measures)", "d-measures", lambda declared, keys: any("accuracy" not in key.metric for key in keys)),
+    (
+        "F (short searches, other recipes)",
+        "f-short-searches-and-other-recipes-for-sparse-training",
+        lambda declared, keys: any(key.search_share or key.sparse_batch_size for key in keys),
+    ),
+    (
+        "G (probes and transfer)",
+        "g-probes-and-transfer",
+        lambda declared, keys: any(key.block or key.target for key in keys),
+    ),
+    ("H (little data)", "h-little-data", lambda declared, keys: any(key.subset_percent for key in keys)),
+)
+"""The parts of the protocol, and of which studies each is, by their jobs and keys."""
 
 _READING = re.compile(r"^\| \*\*([A-I]\d+)\*\* \| (.*) \| (.*) \|$", re.MULTILINE)
 _CITED = re.compile(r"[Rr]eadings? \(?((?:[A-I]\d+(?:, and |, | and )?)+)|\(([ABD-I]\d+)\)")
@@ -59,7 +79,7 @@ def paper_pages(repository: Path) -> dict[str, str]:
                 *_what(study, bound),
                 *_commands(study),
                 *_cost(costs, plan([tiny], scale="scale tiny")),
-                *_readings(study, declared, {item.key.metric for item in bound.items}, readings),
+                *_readings(study, declared, [item.key for item in bound.items], readings),
                 *_claims(study),
             ]
         )
@@ -166,13 +186,13 @@ def _cost(costs: Plan, tiny: Plan) -> Iterator[str]:
 def _readings(
     study: Study,
     declared: Mapping[str, Declaration],
-    metrics: Iterable[str],
+    keys: Sequence[Key],
     readings: Mapping[str, tuple[str, str]],
 ) -> Iterator[str]:
     yield "## Which readings matter"
     number = int(study.name.removeprefix("table"))
     named = [name for name, texts in readings.items() if number in _tables_named(" ".join(texts))]
-    cited = _cited_by(study, declared.values(), metrics)
+    cited = _cited_by(study, declared.values(), {key.metric for key in keys})
     code = [name for name in readings if name in cited and name not in named]
     yield (
         "How the paper is read where it is silent or contradicts itself; every reading, with what it rests "
@@ -186,12 +206,11 @@ def _readings(
             yield heading
             yield "\n".join(f"- **{name}** {_moved(readings[name][0])}" for name in names)
     sections = [
-        "[A](../protocol.md#a-training), of every training",
-        "[B](../protocol.md#b-data-and-networks), of data and networks",
+        f"[{letter}](../protocol.md#{anchor})"
+        for letter, anchor, applies in _SECTIONS
+        if applies(declared, keys)
     ]
-    if "prune" in declared:
-        sections.append("[C](../protocol.md#c-pruning), of pruning")
-    yield f"Besides, those of sections {'; '.join(sections)}."
+    yield f"Besides, all those of sections {', '.join(sections)}, which are about what is done here."
 
 
 def _tables_named(text: str) -> set[int]:
