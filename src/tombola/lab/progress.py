@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -43,9 +42,7 @@ class _Trainings(RichProgress):
             return
         trainings = trainings_in_progress(self.store)
         for name, training in list(trainings.items())[:_MOST]:
-            left = timedelta(seconds=round(training.left))
-            epochs = f"epoch {training.epoch:.6g} of {training.epochs:.6g}"
-            yield Text(f"  {training.function} {name[:12]}  {epochs}, left {left}")
+            yield Text(f"  {training.function} {name[:12]}  {training}")
         if len(trainings) > _MOST:
             yield Text(f"  and {len(trainings) - _MOST} more")
 
