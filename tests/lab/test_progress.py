@@ -104,5 +104,6 @@ def test_trainings_under_way_are_shown_one_by_one(tmp_path: Path, monkeypatch: p
     assert trainings_in_progress(store) == {"abcdef012345678": progress}
     monkeypatch.undo()
     with Bar(screen, store) as bar:
+        bar._look()
         bar._bar.refresh()
     assert "train abcdef012345  epoch 7.50 of 20, left 0:00:25" in plain(text)

@@ -29,6 +29,7 @@ from tombola.cli.run import run
 from tombola.cli.stop import UNFINISHED, joined, stops_end_here
 from tombola.cli.store import doctor, export, gc, import_, rm, verify
 from tombola.cli.table import table
+from tombola.cli.watch import watch
 from tombola.errors import ExperimentError, TombolaError, Unfinished, unknown
 from tombola.untrusted import printable_lines
 
@@ -43,6 +44,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "table": table,
     "bench": bench,
     COMMAND: measure,
+    "watch": watch,
     "ls": ls,
     "show": show,
     "diff": diff,

@@ -84,6 +84,7 @@ def run_own(
     stop: when work ends. recompute: names of functions and networks whose results, and all made from them,
     are removed first. keep: weights to keep while it goes.
     """
+    from tombola.cli.estimate import say_estimate
     from tombola.experiments.compute import run_experiments
     from tombola.lab.lab import Lab
     from tombola.lab.progress import Bar
@@ -95,7 +96,8 @@ def run_own(
     lab.settings = replace(settings, files=code)
     console = InertConsole()
     say(console, f"{', '.join(experiment.name for experiment in experiments)}, store {lab.store.root}")
-    with Bar(console, lab.store) as bar:
+    estimate = say_estimate(console, lab, experiments)
+    with Bar(console, lab.store, estimate) as bar:
         ran = run_experiments(lab, experiments, progress=bar, stop=stop, recompute=recompute, keep=keep)
     print_tables(lab, experiments)
     raise_left(lab.store, stop, ran.outcome)

@@ -23,6 +23,7 @@ from tombola.cli.arguments import (
     Workers,
 )
 from tombola.cli.console import InertConsole, many_studies, say
+from tombola.cli.estimate import say_estimate
 from tombola.cli.own import Runners, own_paths, run_own
 from tombola.cli.scales import PAPER, asked_scale, bound_studies
 from tombola.cli.stop import StopAfter, begin_stop, raise_left
@@ -142,7 +143,8 @@ def _run_paper(
     def begun() -> None:  # before the first job, for a run that is interrupted
         remember(lab.store, scale or PAPER, numbers.given())
 
-    with Bar(console, lab.store) as bar:
+    estimate = say_estimate(console, lab, bound)
+    with Bar(console, lab.store, estimate) as bar:
         ran = run_experiments(
             lab, bound, keep_going=keep_going, progress=bar, begun=begun, stop=stop, keep=keep
         )

@@ -46,6 +46,12 @@ class ThinningProgress(Progress):
     def removed(self, results: int, made_with: Sequence[str]) -> None:
         self._progress.removed(results, made_with)
 
+    def started(self, job: Job) -> None:
+        self._progress.started(job)
+
+    def waiting(self, job: Job, holder: str | None) -> None:
+        self._progress.waiting(job, holder)
+
     def epoch(self, job: Job, row: Epoch, epochs: float) -> None:
         self._progress.epoch(job, row, epochs)
 
