@@ -42,7 +42,7 @@ def watch(
     report = _report_of(lab, names, scale, numbers)
     server = LiveServer(LivePage(lab.store, report), port)
     with suppress(OSError):
-        os.nice(19)  # trainings come first wherever a core is wanted by both
+        os.nice(10)  # trainings come first wherever a core is wanted by both
     console = InertConsole()
     say(console, f"watching {lab.store.root}")
     say(console, f"open {server.address}")

@@ -61,11 +61,15 @@ class QueueLine:
 
 @dataclass(frozen=True)
 class Curve:
-    """The learning curve of a run. label: which. finished: whether it is over."""
+    """The learning curve of a run. name: of its job. result: in words, if it is finished."""
 
-    label: str
+    name: str
+    result: str
     points: Sequence[CurvePoint]
-    finished: bool
+
+    @property
+    def label(self) -> str:
+        return f"{self.name[:12]}, {self.result or 'under way'}"
 
 
 @dataclass(frozen=True)
@@ -188,14 +192,14 @@ class Watcher:
     def _curves(self, under_way: Sequence[UnderWay], rows: Sequence[JobRow]) -> list[Curve]:
         """The curves of the trainings under way, and of the runs that were finished last."""
         curves = [
-            Curve(f"{one.job.name[:8]}, under way", one.training.curve, False)
+            Curve(one.job.name, "", one.training.curve)
             for one in under_way
             if one.training is not None and one.training.curve
         ][: 2 * _MOST_CURVES]
         for row in [row for row in rows if row.function == "train"][:_MOST_CURVES]:
             points = self._history(row.name)
             if points:
-                curves.append(Curve(f"{row.name[:8]}, {printable(row.result)}", points, True))
+                curves.append(Curve(row.name, printable(row.result), points))
         return curves
 
     def _history(self, name: str) -> Sequence[CurvePoint]:

@@ -7,11 +7,13 @@ something trains for at most a hundredth of the time.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from tombola.errors import TombolaError
@@ -21,10 +23,10 @@ from tombola.report.figure import draw, inline_svg, svg_text
 from tombola.report.gather import Report
 from tombola.report.page import report_html
 from tombola.report.sketch import sketch
-from tombola.report.style import Look, looks
+from tombola.report.style import Look, free_look
 from tombola.report.template import template
 from tombola.untrusted import OTHER_FORM
-from tombola.views.picture import Line, Panel, Picture
+from tombola.views.picture import Line, Panel
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -41,14 +43,17 @@ SECTIONS: Mapping[str, str] = {
 
 # Seconds for which a look is not repeated, however many pages are open.
 _FRESH = 1.0
+# Seconds between looks after which the course of the throughput is not drawn through.
+_GAP = 10.0
 # While something trains, a report is made again after so many times the processor time that it took.
 _REST = 100.0
 
 
 @dataclass(frozen=True)
 class _DrawnReport:
-    """A report: its page, its figures with headings and captions, and when it was made."""
+    """A report: its number, its page, its figures with headings and captions, and when it was made."""
 
+    number: int
     html: str
     figures: Sequence[tuple[str, Markup, str]]
     when: str
@@ -66,6 +71,7 @@ class LivePage:
         self._lock = threading.Lock()
         self._looked = float("-inf")
         self._parts: dict[str, str] = {}
+        self._colors: dict[str, int] = {}
         self._report: _DrawnReport | None = None
         self._report_error = ""
         self._report_of: frozenset[str] | None = None  # the finished jobs that it was made of
@@ -73,10 +79,17 @@ class LivePage:
         self._drawing: threading.Thread | None = None
 
     def parts(self) -> dict[str, str]:
-        """The HTML of each section now, by its name."""
+        """The HTML of each section now, by its name; for the report's stands what it changes with."""
         with self._lock:
             self._look()
-            return self._parts
+            number = self._report.number if self._report else 0
+            return {**self._parts, "report": f"{number} {self._report_error}"}
+
+    def report_part(self) -> str:
+        """The HTML of the section of the report."""
+        with self._lock:
+            self._look()
+            return self._parts["report"]
 
     def html(self, nonce: str) -> str:
         """The whole page; nonce: of its own script, the only one that runs."""
@@ -103,7 +116,7 @@ class LivePage:
         shown = _Shown(
             activity,
             time.strftime("%H:%M:%S", time.localtime(activity.moment)),
-            *_charts(activity.curves),
+            *self._charts(activity.curves),
             _course(activity),
             self._report,
             self._report_error,
@@ -112,6 +125,39 @@ class LivePage:
         module: Any = template("live_parts").module
         self._parts = {name: str(getattr(module, name)(shown)) for name in ("now", *SECTIONS)}
         self._looked = time.monotonic()
+
+    def _charts(self, curves: Sequence[Curve]) -> tuple[list[tuple[str, Look]], list[tuple[str, Markup]]]:
+        """The legend of some learning curves, and their test accuracies and train losses, each drawn in one.
+
+        A run keeps its colour for as long as it is shown.
+        """
+        from markupsafe import Markup
+
+        self._colors = {curve.name: self._colors.get(curve.name, -1) for curve in curves}
+        for name, color in self._colors.items():
+            if color < 0:
+                taken = set(self._colors.values())
+                self._colors[name] = next(place for place in count(1) if place not in taken)
+
+        def look(line: Line) -> Look:
+            return free_look(self._colors[line.label])
+
+        charts = []
+        for title, label, column in (
+            ("Test accuracy", "percent", "test_accuracy"),
+            ("Train loss", "nats", "train_loss"),
+        ):
+            lines = [
+                Line(
+                    curve.name,
+                    [point.epoch for point in curve.points],
+                    [getattr(point, column) for point in curve.points],
+                )
+                for curve in curves
+            ]
+            charts.append((title, Markup(sketch(Panel(title, "epoch", label, lines), look))))
+        legend = [(curve.label, free_look(self._colors[curve.name])) for curve in curves]
+        return legend, charts if curves else []
 
     def _draw_report_if_due(self, activity: Activity) -> None:
         """Begins to make the report again, in a thread of its own, if there is anything new."""
@@ -140,8 +186,8 @@ class LivePage:
                 for place, one in enumerate(pictures)
                 if any(panel.lines for panel in one.panels)
             ]
-            when = f"as of {time.strftime('%H:%M:%S')}"
-            self._report = _DrawnReport(report_html(report, svgs), figures, when)
+            number = self._report.number + 1 if self._report else 1
+            self._report = _DrawnReport(number, report_html(report, svgs), figures, time.strftime("%H:%M:%S"))
             self._report_error = ""
         except (TombolaError, OSError, *OTHER_FORM) as error:
             self._report_error = f"The report cannot be made: {' '.join(str(error).split())}"
@@ -163,39 +209,17 @@ class _Shown:
     has_experiments: bool
 
 
-def _charts(curves: Sequence[Curve]) -> tuple[list[tuple[str, Look]], list[tuple[str, Markup]]]:
-    """The legend of some learning curves, and their test accuracies and train losses, each drawn in one."""
-    from markupsafe import Markup
-
-    charts = []
-    legend: list[tuple[str, Look]] = []
-    for title, label, column in (
-        ("Test accuracy", "percent", "test_accuracy"),
-        ("Train loss", "nats", "train_loss"),
-    ):
-        lines = [
-            Line(
-                curve.label,
-                [point.epoch for point in curve.points],
-                [getattr(point, column) for point in curve.points],
-            )
-            for curve in curves
-        ]
-        panel = Panel(title, "epoch", label, lines)
-        look = looks(Picture("live", title, "", [panel]))
-        legend = [(line.label, look(line)) for line in lines]
-        charts.append((title, Markup(sketch(panel, look))))
-    return legend, charts if curves else []
-
-
 def _course(activity: Activity) -> Markup | None:
     """The throughput since the first look; None before there is any."""
     from markupsafe import Markup
 
     if not any(images for _, images in activity.course):
         return None
-    minutes = [(moment - activity.moment) / 60 for moment, _ in activity.course]
-    line = Line("throughput", minutes, [images for _, images in activity.course])
+    points: list[tuple[float, float]] = []
+    for moment, images in activity.course:
+        if points and (moment - activity.moment) / 60 - points[-1][0] > _GAP / 60:
+            points.append(((moment - activity.moment) / 60, math.nan))  # nobody looked meanwhile
+        points.append(((moment - activity.moment) / 60, images))
+    line = Line("throughput", [x for x, _ in points], [y for _, y in points])
     panel = Panel("Throughput", "minutes ago", "images a second", [line])
-    look = looks(Picture("live", "Throughput", "", [panel]))
-    return Markup(sketch(panel, look, lambda x: f"{abs(x):g}"))
+    return Markup(sketch(panel, lambda _: free_look(5), lambda x: f"{abs(x):g}"))

@@ -105,23 +105,25 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/favicon.ico":  # browsers ask by themselves, and report a refusal as an error
             self._answer(HTTPStatus.NO_CONTENT, "")
             return
-        token, _, name = self.path.removeprefix("/").partition("/")
+        token, slash, name = self.path.removeprefix("/").partition("/")
         if not hmac.compare_digest(token.encode("latin-1", "replace"), self.server.token.encode()):
             self._answer(HTTPStatus.FORBIDDEN, "wrong address; tombola watch printed the right one\n")
             return
-        self._serve(name)
+        self._serve(slash + name)
 
     do_HEAD = do_GET
 
     def _serve(self, name: str) -> None:
         """Answers a request for one of the pages, to somebody who knows the token."""
         page = self.server.page
-        if name == "":
+        if name == "/":
             nonce = secrets.token_urlsafe(16)
             self._answer(HTTPStatus.OK, page.html(nonce), "text/html", scripts=f"'nonce-{nonce}'")
-        elif name == "state":
+        elif name == "/state":
             self._answer(HTTPStatus.OK, json.dumps(page.parts()), "application/json")
-        elif name == "report":
+        elif name == "/figures":
+            self._answer(HTTPStatus.OK, page.report_part(), "text/html")
+        elif name == "/report":
             report = page.report_html()
             if report is None:
                 self._answer(HTTPStatus.NOT_FOUND, "there is no report yet\n")

@@ -13,8 +13,8 @@ from tombola.report.style import Looking
 from tombola.views.picture import Line, Panel
 
 # Of the drawing, in units of its own: the page scales it.
-_WIDTH, _HEIGHT = 640.0, 270.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64.0, 14.0, 12.0, 46.0
+_WIDTH, _HEIGHT = 480.0, 260.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 66.0, 14.0, 12.0, 48.0
 _TICKS = 5
 
 
