@@ -1,10 +1,10 @@
 """What an open page of ``tombola watch`` costs a training: at most 1% of its processor time.
 
 A chain of a network trains in a process of its own, in turn without and with a watching process whose page
-is asked for its state every two seconds, as a browser does. Two figures count. The processor time of the watching
-process, from when its page was first shown until the chain ended, over the processor time that the chain took
-meanwhile: what the chain would lose if they shared a core. And the chain's own processor time with a watch
-over that without, which also holds what the reports of the training cost.
+is asked for its state every two seconds, as a browser does. Two figures count. The processor time of the
+watching process, from when its page was first shown until the chain ended, over the processor time that the
+chain took meanwhile: what the chain would lose if they shared a core. And the chain's own processor time with
+a watch over that without.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ import json, sys, time
 import tombola as tb
 from tombola.experiments.compute import run_experiments
 from tombola.experiments.from_file import read_all_experiments
+from tombola.lab.execute import Settings
 (file,) = read_all_experiments([sys.argv[2]])
-lab = tb.Lab(sys.argv[1], settings=tb.Settings(device="cpu"))
+lab = tb.Lab(sys.argv[1], settings=Settings(device="cpu"))
 before, started = time.process_time(), time.perf_counter()
 run_experiments(lab, [one.at() for one in file.experiments]).outcome.raise_failures()
 print(json.dumps([time.process_time() - before, time.perf_counter() - started]))

@@ -6,6 +6,7 @@ The browser is driven over a pipe by its own protocol (DevTools), a message of J
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 
 import tombola as tb
+from tombola.lab.execute import Settings
 from tombola.lab.store import Store
 from tombola.report.gather import gather_chains
 from tombola.report.live import LivePage
@@ -139,11 +141,16 @@ def browser(folder: Path, *options: str) -> Iterator[Browser]:
         "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
         f"--user-data-dir={folder / 'profile'}", "--remote-debugging-pipe", *options,
     ]  # fmt: skip
-    # The protocol's descriptors are 3 and 4.
+
+    def give() -> None:
+        # The protocol's descriptors are 3 and 4, either of which may be one of ours here.
+        read, write = (fcntl.fcntl(one, fcntl.F_DUPFD, 100) for one in (its_read, its_write))
+        os.dup2(read, 3)
+        os.dup2(write, 4)
+
     process = subprocess.Popen(
-        ["sh", "-c", f'exec "$@" 3<&{its_read} 4>&{its_write}', "sh", *arguments],
-        pass_fds=(its_read, its_write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        arguments, preexec_fn=give, pass_fds=(3, 4), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     os.close(its_read)
     os.close(its_write)
     try:
@@ -156,7 +163,7 @@ def browser(folder: Path, *options: str) -> Iterator[Browser]:
 @contextmanager
 def served(store: Store, *, report: bool = False) -> Iterator[LiveServer]:
     """The live page of a store, served by a thread of this process."""
-    lab = tb.Lab(store.root, settings=tb.Settings(device="cpu"))
+    lab = tb.Lab(store.root, settings=Settings(device="cpu"))
     page = LivePage(store, (lambda: gather_chains(lab, [EXPERIMENT.at()], {})) if report else None)
     with LiveServer(page) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
