@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import tombola as tb
+from tombola.experiments import estimate as module
 from tombola.experiments.bound import Bound
 from tombola.experiments.estimate import RunEstimate, duration_text
 from tombola.lab.job import Job, all_needed
@@ -46,7 +47,9 @@ def test_measured_speeds_give_the_time_before_the_first_epoch(
     assert estimate.from_first_steps(training) is None  # said already
 
 
-def test_without_speeds_the_first_steps_tell_once(chain: tuple[Bound, list[Job]], tmp_path: Path) -> None:
+def test_without_speeds_the_first_steps_tell_once(
+    chain: tuple[Bound, list[Job]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store(tmp_path)
     estimate = RunEstimate([chain[0]], store, speed=None, slots=1)
     assert str(estimate.line()).endswith(" free); the time follows from the first steps")
@@ -54,7 +57,10 @@ def test_without_speeds_the_first_steps_tell_once(chain: tuple[Bound, list[Job]]
     assert estimate.from_first_steps({}) is None
     assert estimate.from_first_steps({"other": TrainingProgress("train", 0.5, 2.0, 1.0, 50.0)}) is None
     assert estimate.from_first_steps({name: TrainingProgress("train", 0.0, 2.0)}) is None
-    line = estimate.from_first_steps({name: TrainingProgress("train", 0.5, 2.0, 1.0, 2 * IMAGES)})
+    steps = {name: TrainingProgress("train", 0.5, 2.0, 1.0, 2 * IMAGES)}
+    assert estimate.from_first_steps(steps) is None  # others may begin, too
+    monkeypatch.setattr(module, "_STEADY", 0.0)
+    line = estimate.from_first_steps(steps)
     assert line == "estimate from the first steps: about 2 seconds for all of it"
     assert estimate.from_first_steps({name: TrainingProgress("train", 0.5, 2.0, 1.0, 1.0)}) is None
 

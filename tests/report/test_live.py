@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tombola.errors import DeviceError
+from tombola.lab.activity import Watcher
 from tombola.lab.store import Store
 from tombola.report import live
 from tombola.report.live import SECTIONS, LivePage
@@ -175,18 +176,20 @@ def test_a_look_is_shared_and_a_report_waits_while_something_trains(
 
     page = LivePage(store, gather)
     page.parts()
+    assert page._drawing is None  # without a number there is nothing to draw
+    idle = page._watcher.look()
+    finished = [SimpleNamespace(name="first", function="train")]
+    monkeypatch.setattr(Watcher, "rows", finished)
+    page._draw_report_if_due(idle)
     assert page._drawing is not None
     page._drawing.join()
     assert (made, page.parts()["report"]) == (1, "1 ")
     assert "mine" in str(page.report_html())
-    looked = page._watcher.look()
-    monkeypatch.setattr(
-        page._watcher, "_rows", {"new": SimpleNamespace(name="new")}
-    )  # something was finished meanwhile
+    finished.append(SimpleNamespace(name="second", function="train"))
     page._next_report = math.inf
-    page._draw_report_if_due(replace(looked, under_way=[None]))  # type: ignore[list-item]
+    page._draw_report_if_due(replace(idle, under_way=[None]))  # type: ignore[list-item]
     assert made == 1
-    page._draw_report_if_due(looked)  # nothing trains
+    page._draw_report_if_due(idle)  # nothing trains
     page._drawing.join()
     assert made == 2
 

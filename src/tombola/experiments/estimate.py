@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -20,6 +21,9 @@ from tombola.lab.job import all_needed
 from tombola.lab.store import Store
 from tombola.lab.training_progress import TrainingProgress
 from tombola.untrusted import OTHER_FORM
+
+# Seconds after the first pace is known: others begin, and a GPU is told of many steps before it takes them.
+_STEADY = 4.0
 
 SpeedKey = tuple[str, int]
 """A network and a batch size."""
@@ -53,6 +57,7 @@ class RunEstimate:
         self.disk = math.fsum(cost.disk for cost in costs)
         hours, unmeasured = hours_left(self._left, self._costs, speed, slots or 1)
         self.hours = None if slots is None or unmeasured else hours
+        self._first_seen: float | None = None
         self._said = self.hours is not None or not self.epochs
 
     def line(self) -> str | None:
@@ -78,6 +83,9 @@ class RunEstimate:
             return None
         speeds = self._speeds(trainings)
         if not speeds:
+            return None
+        self._first_seen = self._first_seen or time.monotonic()
+        if time.monotonic() - self._first_seen < _STEADY:
             return None
         self._said = True
         hours, missing = hours_left(self._left, self._costs, speeds, self._slots or max(1, len(trainings)))

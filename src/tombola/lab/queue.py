@@ -63,6 +63,7 @@ def announced(store: Store, jobs: Iterable[Job]) -> Iterator[None]:
         yield
     finally:
         over.set()
+        heart.join()
         with suppress(OSError):
             disk.remove(path, missing_ok=True)
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tombola.errors import TombolaError
 from tombola.lab.activity import Activity, Curve, Watcher
+from tombola.lab.description import TICKET_FUNCTION
 from tombola.lab.store import Store
 from tombola.report.figure import draw, inline_svg, svg_text
 from tombola.report.gather import Report
@@ -43,6 +44,8 @@ SECTIONS: Mapping[str, str] = {
 
 # Seconds for which a look is not repeated, however many pages are open.
 _FRESH = 1.0
+# Functions whose results a report does not wait for: starts and tickets.
+_WITHOUT_NUMBERS = ("initialize", "pretrain", TICKET_FUNCTION)
 # Seconds between looks after which the course of the throughput is not drawn through.
 _GAP = 10.0
 # While something trains, a report is made again after so many times the processor time that it took.
@@ -163,8 +166,12 @@ class LivePage:
         """Begins to make the report again, in a thread of its own, if there is anything new."""
         if self._gather is None or (self._drawing is not None and self._drawing.is_alive()):
             return
-        finished = frozenset(row.name for row in self._watcher.rows)
-        if finished == self._report_of or (activity.busy and time.monotonic() < self._next_report):
+        finished = frozenset(row.name for row in self._watcher.rows if row.function not in _WITHOUT_NUMBERS)
+        if (
+            not finished
+            or finished == self._report_of
+            or (activity.busy and time.monotonic() < self._next_report)
+        ):
             return
         self._report_of = finished
         self._drawing = threading.Thread(
