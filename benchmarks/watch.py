@@ -2,9 +2,9 @@
 
 A chain of a network trains in a process of its own, in turn without and with a watching process whose page
 is asked for its state every two seconds, as a browser does. Two figures count. The processor time of the
-watching process, from when its page was first shown until the chain ended, over the processor time that the
-chain took meanwhile: what the chain would lose if they shared a core. And the chain's own processor time with
-a watch over that without.
+watching process over the time from when its page was first shown until the chain ended: the share of a core
+that a training would lose if there were no other. And the chain's own processor time with a watch over that
+without.
 """
 
 from __future__ import annotations
@@ -99,14 +99,12 @@ def main() -> None:
             (seen if watched else plain).append(processor)
             text = f"{processor:7.1f} s of processor, {clock:7.1f} s"
             if watched:
-                shares.append(cost / (processor * watching / clock))
+                shares.append(cost / watching)
                 text += f", its watch {cost:.2f} s of processor in {watching:.0f} s: {shares[-1]:.2%}"
             print("watched  " if watched else "unwatched", text, flush=True)
     ratio = statistics.median(seen) / statistics.median(plain)
     share = statistics.median(shares)
-    print(
-        f"watching process {share:.2%} of the chain's processor time, chain {ratio:.3f} times its own without"
-    )
+    print(f"watching process {share:.2%} of a core, processor time of the chain {ratio:.3f} of that without")
     print(json.dumps({"share": share, "ratio": ratio, **vars(options)}))
 
 

@@ -202,7 +202,7 @@ def test_the_page_lives_while_a_chain_runs(tmp_path: Path) -> None:
             curve = page.value(path)
             page.wait_for(f"({path} ?? '').length != {len(curve or '')}")
             page.wait_for("/^[1-9]/.test(document.querySelector('#throughput').innerText)")
-            page.wait_for("document.querySelector('#report svg')")
+            page.wait_for("document.querySelector('#report svg') !== null")
             assert overflowing(page) == []
             assert page.value("document.documentElement.scrollWidth") <= WIDTH
             assert page.value("document.referrer") == ""

@@ -121,7 +121,7 @@ class Watcher:
         moment = time.time()
         self._take_in_finished()
         trainings = trainings_in_progress(self.store)
-        unfinished = list(unfinished_jobs(self.store))
+        unfinished = list(unfinished_jobs(self.store, trainings))
         under_way = [UnderWay(job, trainings.get(job.name)) for job in unfinished if job.state == "running"]
         stopped = [job for job in unfinished if job.state != "running"]
         rows = sorted(

@@ -124,9 +124,9 @@ class TrainingReport:
             write_json(self._path, {**self._job, **progress}, synced=False)
 
 
-def thinned(points: Sequence[CurvePoint]) -> Sequence[CurvePoint]:
-    """At most some hundred of the points of a curve, evenly spaced, the last one always among them."""
-    every = -(-len(points) // _MOST_POINTS)
+def thinned(points: Sequence[CurvePoint], most: int = _MOST_POINTS) -> Sequence[CurvePoint]:
+    """At most so many points of a curve and its last one, evenly spaced."""
+    every = -(-len(points) // most)
     return points if every <= 1 else [*points[:-1:every], points[-1]]
 
 

@@ -6,7 +6,7 @@ failed, ``under-way.json`` how far a training is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -39,9 +39,14 @@ class UnfinishedJob:
     arguments: str = ""
 
 
-def unfinished_jobs(store: Store) -> Iterator[UnfinishedJob]:
-    """The jobs that were begun in a store and are not finished, sorted by name."""
-    trainings = trainings_in_progress(store)
+def unfinished_jobs(
+    store: Store, trainings: Mapping[str, TrainingProgress] | None = None
+) -> Iterator[UnfinishedJob]:
+    """The jobs that were begun in a store and are not finished, sorted by name.
+
+    trainings: those in progress, if they were read already.
+    """
+    trainings = trainings_in_progress(store) if trainings is None else trainings
     for workplace in sorted((store.root / "work").iterdir()):
         name = workplace.name
         if not is_fingerprint(name) or workplace.is_symlink() or not workplace.is_dir():
@@ -49,7 +54,7 @@ def unfinished_jobs(store: Store) -> Iterator[UnfinishedJob]:
         if store.has(name) and not store.is_thin(name):
             continue
         training = trainings.get(name)
-        function, arguments = reported_job(workplace)
+        function, arguments = (training.function, training.arguments) if training else reported_job(workplace)
         if not free(workplace):
             yield UnfinishedJob(name, "running", function, _running(workplace, training), arguments)
         elif error := _last_error(workplace):

@@ -20,6 +20,7 @@ from tombola.errors import TombolaError
 from tombola.lab.activity import Activity, Curve, Watcher
 from tombola.lab.description import TICKET_FUNCTION
 from tombola.lab.store import Store
+from tombola.lab.training_progress import thinned
 from tombola.report.figure import draw, inline_svg, svg_text
 from tombola.report.gather import Report
 from tombola.report.page import report_html
@@ -44,12 +45,15 @@ SECTIONS: Mapping[str, str] = {
 
 # Seconds for which a look is not repeated, however many pages are open.
 _FRESH = 1.0
+# Points of a curve that are drawn.
+_MOST_POINTS = 100
 # Functions whose results a report does not wait for: starts and tickets.
 _WITHOUT_NUMBERS = ("initialize", "pretrain", TICKET_FUNCTION)
 # Seconds between looks after which the course of the throughput is not drawn through.
 _GAP = 10.0
-# While something trains, a report is made again after so many times the processor time that it took.
-_REST = 100.0
+# While something trains, looks and reports are made again after so many times the processor time that they
+# took: together they cost at most a hundredth of a core.
+_REST = 200.0
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class LivePage:
         self._watcher = Watcher(store)
         self._gather = report
         self._lock = threading.Lock()
-        self._looked = float("-inf")
+        self._next_look = float("-inf")
         self._parts: dict[str, str] = {}
         self._colors: dict[str, int] = {}
         self._report: _DrawnReport | None = None
@@ -112,8 +116,9 @@ class LivePage:
 
     def _look(self) -> None:
         """Makes the sections anew, unless that was done just now."""
-        if time.monotonic() - self._looked < _FRESH:
+        if time.monotonic() < self._next_look:
             return
+        before = time.thread_time()
         activity = self._watcher.look()
         self._draw_report_if_due(activity)
         shown = _Shown(
@@ -127,7 +132,8 @@ class LivePage:
         )
         module: Any = template("live_parts").module
         self._parts = {name: str(getattr(module, name)(shown)) for name in ("now", *SECTIONS)}
-        self._looked = time.monotonic()
+        rest = _REST * (time.thread_time() - before) if activity.busy else 0.0
+        self._next_look = time.monotonic() + max(_FRESH, rest)
 
     def _charts(self, curves: Sequence[Curve]) -> tuple[list[tuple[str, Look]], list[tuple[str, Markup]]]:
         """The legend of some learning curves, and their test accuracies and train losses, each drawn in one.
@@ -153,8 +159,8 @@ class LivePage:
             lines = [
                 Line(
                     curve.name,
-                    [point.epoch for point in curve.points],
-                    [getattr(point, column) for point in curve.points],
+                    [point.epoch for point in thinned(curve.points, _MOST_POINTS)],
+                    [getattr(point, column) for point in thinned(curve.points, _MOST_POINTS)],
                 )
                 for curve in curves
             ]
