@@ -21,11 +21,12 @@ from pathlib import Path
 
 CHAIN = """
 import json, sys, time
+from pathlib import Path
 import tombola as tb
 from tombola.experiments.compute import run_experiments
 from tombola.experiments.from_file import read_all_experiments
 from tombola.lab.execute import Settings
-(file,) = read_all_experiments([sys.argv[2]])
+(file,) = read_all_experiments([Path(sys.argv[2])])
 lab = tb.Lab(sys.argv[1], settings=Settings(device="cpu"))
 before, started = time.process_time(), time.perf_counter()
 run_experiments(lab, [one.at() for one in file.experiments]).outcome.raise_failures()

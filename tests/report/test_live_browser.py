@@ -42,16 +42,24 @@ pytestmark = [
 ]
 WIDTH = 400
 EXPERIMENT = tb.Experiment(
-    "watched", ["convnet"], ["digits"], tb.Recipe(epochs=12, batch_size=64, lr=0.1), rounds=2, seeds=[0]
+    "watched", ["convnet"], ["digits"], tb.Recipe(epochs=15, batch_size=64, lr=0.1), rounds=1, seeds=[0]
 )
-# What runs in a process of its own, as tombola run would: a chain of three trainings.
+# What runs in a process of its own, as tombola run would: a chain of two trainings, which take their time.
 CHAIN = """
 import sys
+import time
 import tombola as tb
 from tombola.experiments.compute import run_experiments
+from tombola.training.engines import EagerEngine
+
+advance = EagerEngine.advance
+def slowly(*arguments):
+    time.sleep(0.15)
+    advance(*arguments)
+EagerEngine.advance = slowly
 lab = tb.Lab(sys.argv[1])
 experiment = tb.Experiment(
-    "watched", ["convnet"], ["digits"], tb.Recipe(epochs=12, batch_size=64, lr=0.1), rounds=2, seeds=[0]
+    "watched", ["convnet"], ["digits"], tb.Recipe(epochs=15, batch_size=64, lr=0.1), rounds=1, seeds=[0]
 )
 run_experiments(lab, [experiment.at()]).outcome.raise_failures()
 """
