@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from heapq import nlargest
 from pathlib import Path
 
 from tombola.errors import StoreError
@@ -29,6 +30,8 @@ from tombola.untrusted import OTHER_FORM, printable
 _MOST_RECENT, _MOST_CURVES, _MOST_LISTED = 12, 4, 100
 # Looks that the course of the throughput goes back, and seconds over which finished jobs are counted.
 _MOST_LOOKS, _LAST_SECONDS = 900, 3600.0
+# Seconds after which nothing more can come to a folder without changing its time.
+_SETTLED = 2.0
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,8 @@ class Watcher:
         shown = listing(store, tickets=True)
         self._rows = {row.name: row for row in shown.finished}
         self._damaged = len(shown.damaged)
+        self._ends = {row.name: _end(row) for row in shown.finished}
+        self._unreadable: set[str] = set()
         self._shelves: dict[str, tuple[int, set[str]]] = {}
         self._histories: dict[str, Sequence[CurvePoint]] = {}
         self._course: deque[tuple[float, float]] = deque(maxlen=_MOST_LOOKS)
@@ -124,11 +129,7 @@ class Watcher:
         unfinished = list(unfinished_jobs(self.store, trainings))
         under_way = [UnderWay(job, trainings.get(job.name)) for job in unfinished if job.state == "running"]
         stopped = [job for job in unfinished if job.state != "running"]
-        rows = sorted(
-            (row for row in self._rows.values() if row.function != TICKET_FUNCTION),
-            key=lambda row: _end(row),
-            reverse=True,
-        )
+        rows = [row for row in self._rows.values() if row.function != TICKET_FUNCTION]
         images = sum(one.training.images for one in under_way if one.training is not None)
         self._course.append((moment, images))
         queues = self._queues.queues()
@@ -140,11 +141,11 @@ class Watcher:
             under_way=under_way[:_MOST_LISTED],
             stopped=stopped[:_MOST_LISTED],
             queue=queue,
-            recent=rows[:_MOST_RECENT],
+            recent=self._last(rows, _MOST_RECENT),
             curves=self._curves(under_way, rows),
             images=images,
             course=tuple(self._course),
-            last_hour=sum(moment - _end(row) < _LAST_SECONDS for row in rows),
+            last_hour=sum(moment - self._ends[row.name] < _LAST_SECONDS for row in rows),
             total=len(rows),
             left=_seconds_left(queue, len(under_way)),
             damaged=self._damaged,
@@ -158,33 +159,50 @@ class Watcher:
     def _take_in_finished(self) -> None:
         """Reads the jobs that were finished since the last look, and forgets those that were removed."""
         names: set[str] = set()
+        moment = time.time()
         for shelf in os.scandir(self.store.root / "jobs"):
             with suppress(OSError):  # removed just now, or a link in circles
                 changed = shelf.stat().st_mtime_ns
                 before = self._shelves.get(shelf.name)
                 if before is None or before[0] != changed:
                     entries = {name for name in os.listdir(shelf.path) if is_at_its_place(name, shelf.name)}
-                    before = self._shelves[shelf.name] = changed, entries
+                    # A job that comes within the same tick of a clock must not be missed.
+                    settled = moment - changed / 1e9 > _SETTLED
+                    before = self._shelves[shelf.name] = changed if settled else -1, entries
                 names |= before[1]
         for name in self._rows.keys() - names:
             del self._rows[name]
-        for name in names - self._rows.keys():
-            with suppress(StoreError, *OTHER_FORM):  # what is damaged, tombola verify tells
+        self._unreadable &= names
+        for name in names - self._rows.keys() - self._unreadable:
+            try:
                 self._rows[name] = job_row(self.store, name)
+                self._ends[name] = _end(self._rows[name])
+            except (StoreError, *OTHER_FORM):  # what is damaged, tombola verify tells
+                self._unreadable.add(name)
+
+    def _last(self, rows: Iterable[JobRow], most: int) -> list[JobRow]:
+        """The jobs that were finished last, newest first."""
+        return nlargest(most, rows, key=lambda row: self._ends[row.name])
 
     def _queue_lines(self, queues: Sequence[Queue], unfinished: Sequence[UnfinishedJob]) -> list[QueueLine]:
         """What the drivers at work have to do, function by function."""
-        jobs = {name: function for queue in queues for name, function in queue.jobs.items()}
+        names_by_function: dict[str, list[str]] = {}
+        for name, function in {name: kind for queue in queues for name, kind in queue.jobs.items()}.items():
+            names_by_function.setdefault(function, []).append(name)
         states = {job.name: job.state for job in unfinished}
         lines = []
-        for function, count in Counter(jobs.values()).items():
-            names = [name for name, kind in jobs.items() if kind == function]
+        for function, names in names_by_function.items():
             finished = [self._rows[name] for name in names if name in self._rows and name not in states]
             states_here = Counter(states.get(name) for name in names)
             seconds = sum(row.seconds for row in finished) / len(finished) if finished else None
             lines.append(
                 QueueLine(
-                    function, count, len(finished), states_here["running"], states_here["failed"], seconds
+                    function,
+                    len(names),
+                    len(finished),
+                    states_here["running"],
+                    states_here["failed"],
+                    seconds,
                 )
             )
         return lines
@@ -196,7 +214,7 @@ class Watcher:
             for one in under_way
             if one.training is not None and one.training.curve
         ][: 2 * _MOST_CURVES]
-        for row in [row for row in rows if row.function == "train"][:_MOST_CURVES]:
+        for row in self._last((row for row in rows if row.function == "train"), _MOST_CURVES):
             points = self._history(row.name)
             if points:
                 curves.append(Curve(row.name, printable(row.result), points))

@@ -17,7 +17,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tombola.errors import DeviceError, reason
+from tombola.errors import DeviceError, TombolaError, reason
 from tombola.report.live import LivePage
 
 HOST = "127.0.0.1"
@@ -115,7 +115,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self, name: str) -> None:
         """Answers a request for one of the pages, to somebody who knows the token."""
-        page = self.server.page
+        try:
+            self._serve_page(name, self.server.page)
+        except (TombolaError, OSError) as error:  # the store was taken away, say
+            self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"{' '.join(str(error).split())}\n")
+
+    def _serve_page(self, name: str, page: LivePage) -> None:
         if name == "/":
             nonce = secrets.token_urlsafe(16)
             self._answer(HTTPStatus.OK, page.html(nonce), "text/html", scripts=f"'nonce-{nonce}'")
