@@ -4,13 +4,18 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from distributed import Client, SpecCluster
 from rich.console import Console
 
 import tombola as tb
 from tombola.lab import process, task
-from tombola.lab.driver import Progress
+from tombola.lab.driver import Outcome, Progress, run_here, run_on_cluster
+from tombola.lab.execute import Settings
 from tombola.lab.lease import Lease, acquire
+from tombola.lab.objects import register_data
+from tombola.lab.private import Scheduler, Worker
 from tombola.lab.progress import Bar, RoundTable
+from tombola.lab.store import Store
 
 MINE = process.identity()
 
@@ -26,18 +31,27 @@ class Releasing(Progress):
         self.lease.release()
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("in_worker", [False, True])
 def test_a_job_that_another_process_holds_is_told_until_it_is_free(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_worker: bool
 ) -> None:
     monkeypatch.setattr(task, "_TOLD_AFTER", 0.0)
-    lab = tb.Lab(tmp_path / "store", workers=workers)
+    store = Store(tmp_path / "store")
     job = tb.job(tb.initialize, "convnet", "digits", seed=0)
-    lease = acquire(lab.store.workplace(job.name))
+    register_data(store, "digits", "digits")
+    lease = acquire(store.workplace(job.name))
     assert lease is not None
-    progress = Releasing(lease)
-    lab.run(job, progress=progress).raise_failures()
-    assert lab.has(job)
+    progress, outcome = Releasing(lease), Outcome()
+    if in_worker:
+        # Within this process, and listening to nothing.
+        ends = {"protocol": "inproc://", "dashboard": False}
+        scheduler = {"cls": Scheduler, "options": ends | {"dashboard_address": "127.0.0.1:0"}}
+        worker = {"cls": Worker, "options": ends | {"nthreads": 1, "memory_limit": 0}}
+        with SpecCluster({0: worker}, scheduler) as cluster, Client(cluster) as client:
+            run_on_cluster(client, store, {job.name: job}, Settings(), progress, outcome)
+    else:
+        run_here(store, {job.name: job}, Settings(), progress, outcome)
+    assert (outcome.computed, outcome.failed) == ([job.name], {})
     held = f"process {MINE['pid']} on {MINE['host']}"
     assert progress.told[0] == (job.name, held)
     assert progress.told[1:] in ([(job.name, None)], [])  # from a worker it may come after the result

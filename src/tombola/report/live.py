@@ -132,7 +132,9 @@ class LivePage:
         )
         module: Any = template("live_parts").module
         self._parts = {name: str(getattr(module, name)(shown)) for name in ("now", *SECTIONS)}
-        rest = _REST * (time.thread_time() - before) if activity.busy else 0.0
+        # The first look of all also loads what draws.
+        counted = activity.busy and math.isfinite(self._next_look)
+        rest = _REST * (time.thread_time() - before) if counted else 0.0
         self._next_look = time.monotonic() + max(_FRESH, rest)
 
     def _charts(self, curves: Sequence[Curve]) -> tuple[list[tuple[str, Look]], list[tuple[str, Markup]]]:
