@@ -183,7 +183,8 @@ def execute(
             else:
                 forget_attempts(workplace)
                 forget_log(workplace)
-                report.begin()
+                # What failed is told by its function, too.
+                report.begin() if isinstance(error, Exception) else report.forget()
             raise
         lease.clear()
         return True

@@ -55,6 +55,7 @@ def announced(store: Store, jobs: Iterable[Job]) -> Iterator[None]:
             with suppress(OSError):
                 disk.set_time(path)
 
+    _remove_dead(path.parent)
     with suppress(StoreError):
         write_json(path, {**process.identity(), "begun": time.time(), "jobs": functions}, synced=False)
     heart = threading.Thread(target=beat, name="tombola-queue", daemon=True)
@@ -66,6 +67,14 @@ def announced(store: Store, jobs: Iterable[Job]) -> Iterator[None]:
         heart.join()
         with suppress(OSError):
             disk.remove(path, missing_ok=True)
+
+
+def _remove_dead(folder: Path) -> None:
+    """Removes what drivers left that were killed on this machine."""
+    for path in folder.glob(".queue.*"):
+        with suppress(OSError, *OTHER_FORM):
+            if _NAME.fullmatch(path.name) and process.runs(read_json(path)) is False:
+                disk.remove(path, missing_ok=True)
 
 
 class QueueReader:

@@ -90,7 +90,7 @@ def _run_in_worker(
     try:
         declare_sent(sent)
         call = json.loads(description)
-        told = partial(_tell_waiting, run, name_of(call))
+        told = partial(_tell_waiting, run, call)
         return run_when_free(Store(root, create=False), call, settings, None, stop, told)
     except Exception as error:
         if device_is_lost(error):
@@ -147,11 +147,11 @@ def waiting_topic(run: str) -> str:
     return f"tombola-waiting-{run}"
 
 
-def _tell_waiting(run: str, name: str, holder: str | None) -> None:
+def _tell_waiting(run: str, description: Mapping[str, Any], holder: str | None) -> None:
     """Tells the driver that a job is waited for, or no more."""
     from distributed import get_worker
 
-    get_worker().log_event(waiting_topic(run), {"job": name, "holder": holder})
+    get_worker().log_event(waiting_topic(run), {"job": name_of(description), "holder": holder})
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tombola import disk
 from tombola.errors import StoreError
 from tombola.lab.store import Store, read_json, write_json
 from tombola.training.run import Epoch
@@ -78,8 +79,13 @@ class TrainingReport:
         self._curve: list[CurvePoint] = []
 
     def begin(self) -> None:
-        """Reports the job alone: it begins, or ended without a result."""
+        """Reports the job alone: it begins, or failed."""
         self._write({})
+
+    def forget(self) -> None:
+        """Removes the report of work that ended in an orderly way."""
+        with suppress(OSError):
+            disk.remove(self._path, missing_ok=True)
 
     def resume(self, rows: Iterable[Epoch]) -> None:
         """Takes over the history of a training that goes on from a checkpoint."""

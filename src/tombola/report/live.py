@@ -28,7 +28,7 @@ from tombola.report.sketch import sketch
 from tombola.report.style import Look, free_look
 from tombola.report.template import template
 from tombola.untrusted import OTHER_FORM
-from tombola.views.picture import Line, Panel
+from tombola.views.picture import Line, Panel, Picture
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -84,6 +84,8 @@ class LivePage:
         self._report_of: frozenset[str] | None = None  # the finished jobs that it was made of
         self._next_report = float("-inf")
         self._drawing: threading.Thread | None = None
+        if report is not None:  # loads what draws before anything is watched
+            svg_text(draw(Picture("first", "", "", [Panel("", "", "", [Line("", [0.0, 1.0], [0.0, 1.0])])])))
 
     def parts(self) -> dict[str, str]:
         """The HTML of each section now, by its name; for the report's stands what it changes with."""
