@@ -85,7 +85,9 @@ class LivePage:
         self._next_report = float("-inf")
         self._drawing: threading.Thread | None = None
         if report is not None:  # loads what draws before anything is watched
-            svg_text(draw(Picture("first", "", "", [Panel("", "", "", [Line("", [0.0, 1.0], [0.0, 1.0])])])))
+            svg_text(
+                draw(Picture("first", "", "", [Panel("", "", "", [Line("first", [0.0, 1.0], [0.0, 1.0])])]))
+            )
 
     def parts(self) -> dict[str, str]:
         """The HTML of each section now, by its name; for the report's stands what it changes with."""
