@@ -1,4 +1,4 @@
-"""What an open page of ``tombola watch`` costs a training: at most 1% of its processor time.
+"""What an open page of ``tombola watch`` costs a training.
 
 A chain of a network trains in a process of its own, in turn without and with a watching process whose page
 is asked for its state every two seconds, as a browser does. Two figures count. The processor time of the
