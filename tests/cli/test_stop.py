@@ -16,6 +16,7 @@ import tombola as tb
 from tombola.cli.stop import joined, seconds_of
 from tombola.lab.driver import Outcome
 from tombola.lab.store import Store
+from tombola.lab.training_progress import trainings_in_progress
 
 Result = tuple[int, str, str]
 Tombola = Callable[..., Result]
@@ -146,7 +147,7 @@ def test_sigterm_to_the_whole_group_ends_a_command_with_one_line_and_75(tmp_path
     store = tmp_path / "store"
     # Far from its end when it is stopped, however slow the machine: its epochs are thousands.
     with command(store, *arguments[kind]) as process:
-        while not list(store.glob("work/*/under-way.json")):
+        while not ((store / "tombola.json").exists() and trainings_in_progress(Store(store))):
             assert process.poll() is None, process.communicate()
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGTERM)

@@ -124,7 +124,7 @@ def readers(lab: tb.Lab, scratch: Path, near: str) -> Iterator[tuple[str, Callab
 def _report(workplace: Path) -> None:
     report = TrainingReport(workplace, "train")
     report._written = -10.0
-    report.epoch(1, 2)
+    report.reach(1, 2)
 
 
 def everything(store: Store) -> list[Path]:

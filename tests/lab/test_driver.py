@@ -272,7 +272,11 @@ def test_the_driver_of_a_cluster_does_not_look_at_all_jobs_for_each_that_failed(
 ) -> None:
     first = leaf("first")
     needing = [tb.job(declaration("join").function, first, f"{number}") for number in range(300)]
-    client = SimpleNamespace(get=lambda graph, keys, **_: [FailedFuture(key) for key in keys])
+    client = SimpleNamespace(
+        get=lambda graph, keys, **_: [FailedFuture(key) for key in keys],
+        subscribe_topic=lambda *_: None,
+        unsubscribe_topic=lambda *_: None,
+    )
     monkeypatch.setattr(distributed, "as_completed", list)
     outcome = Outcome()
     settings = Settings(device="cpu")

@@ -92,7 +92,7 @@ def test_a_failure_leaves_its_cause_and_frees_the_lease(store: Store, calls: lis
     for _ in range(2):
         with pytest.raises(RuntimeError, match=r"no\nword"):
             execute(store, job.description(), Settings(attempts=1))
-    assert [path.name for path in store.workplace(job.name).iterdir()] == ["error.txt"]
+    assert {path.name for path in store.workplace(job.name).iterdir()} == {"error.txt", "under-way.json"}
     text = (store.workplace(job.name) / "error.txt").read_text()
     assert text.startswith("Traceback")
     assert text.endswith("RuntimeError: no\nword\n\n")
@@ -161,7 +161,7 @@ def test_an_owner_whose_lease_was_taken_over_stops_at_its_next_checkpoint(store:
     assert not store.has(job.name)
     # What is the new owner's stays.
     left = sorted(path.name for path in store.workplace(job.name).iterdir())
-    assert left == ["attempts.json", "lease", "log.txt"]
+    assert left == ["attempts.json", "lease", "log.txt", "under-way.json"]
 
 
 def test_finished_work_is_published_even_if_the_lease_was_lost_meanwhile(store: Store) -> None:
@@ -302,7 +302,10 @@ def test_a_full_disk_leaves_nothing_half_there(
         execute(store, greeting("more").description(), Settings())
     assert list(store.names()) == [done.name]
     assert load_result(store, done.name) == "done"
-    assert {path.name for path in store.workplace(greeting("more").name).iterdir()} <= {"error.txt"}
+    assert {path.name for path in store.workplace(greeting("more").name).iterdir()} <= {
+        "error.txt",
+        "under-way.json",
+    }
 
 
 def test_the_threads_of_a_job_are_those_of_its_settings_and_then_as_before(tmp_path: Path) -> None:

@@ -91,16 +91,19 @@ def test_more_jobs_of_the_same_run_are_added_to_the_bar(job: tb.Job) -> None:
 def test_trainings_under_way_are_shown_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path)
     screen, text = console(terminal=True)
-    clock = iter([0.0, 10.0, 10.5, 14.0])
+    clock = iter([0.0, 10.0, 10.5, 13.0])
     monkeypatch.setattr(training_progress.time, "monotonic", lambda: next(clock))
     for name in ("abcdef012345678", "123456789abcdef"):
         store.workplace(name).mkdir()
     report = TrainingReport(store.workplace("abcdef012345678"), "train")
-    report.epoch(6, 20)  # at 10 s
-    report.epoch(7, 20)  # half a second later: too soon to be told
-    report.epoch(8, 20)  # 2 s an epoch, 12 to go
-    assert trainings_in_progress(store) == {"abcdef012345678": TrainingProgress("train", 8, 20, 24.0)}
+    report.reach(6, 20)  # at 10 s
+    assert trainings_in_progress(store) == {"abcdef012345678": TrainingProgress("train", 6, 20)}
+    report.reach(7, 20)  # half a second later: too soon to be told
+    report.reach(7.5, 20, 1000)  # 2 s an epoch of 1,000 images, 12.5 to go
+    progress = TrainingProgress("train", 7.5, 20, 25.0, 500.0)
+    assert trainings_in_progress(store) == {"abcdef012345678": progress}
     monkeypatch.undo()
     with Bar(screen, store) as bar:
+        bar._look()
         bar._bar.refresh()
-    assert "train abcdef012345  epoch 8 of 20, left 0:00:24" in plain(text)
+    assert "train abcdef012345  epoch 7.50 of 20, left 0:00:25" in plain(text)

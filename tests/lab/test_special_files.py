@@ -155,7 +155,7 @@ def test_nothing_is_written_through_a_link_or_into_a_pipe(
             _record_failure(workplace, StoreError("a cause"))
             report = TrainingReport(workplace, "train")
             report._written = -10.0
-            report.epoch(1, 2)
+            report.reach(1, 2)
             assert last_lines(workplace) == ""
         assert "a cause" in (workplace / "error.txt").read_text()
     assert (tmp_path / "outside").read_text() == "mine"

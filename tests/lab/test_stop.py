@@ -22,6 +22,7 @@ from tombola.lab.chains import imp_jobs
 from tombola.lab.job import all_needed
 from tombola.lab.store import Store
 from tombola.lab.supervision import deaths
+from tombola.lab.training_progress import trainings_in_progress
 
 Same = Callable[..., bool]
 
@@ -285,7 +286,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bits(
     one = drive(workers, "training")
     place = one.store.workplace(training.name)
     if moment == "mid-training":
-        one.wait_for(lambda: (place / "under-way.json").exists())
+        one.wait_for(lambda: training.name in trainings_in_progress(one.store))
     else:
         one.wait_for(lambda: (place / "log.txt").exists())
     one.terminate()
@@ -377,7 +378,7 @@ def test_a_second_signal_ends_harder_and_loses_nothing(
 def test_ctrl_c_under_worker_processes_counts_no_attempt(drive: Drive) -> None:
     one = drive(2, "sleeper", "training")
     one.wait_for(lambda: (one.place / "sleeper-0").exists())
-    one.wait_for(lambda: list(one.place.glob("store/work/*/under-way.json")))
+    one.wait_for(lambda: trainings_in_progress(one.store))
     os.killpg(one.process.pid, signal.SIGINT)
     assert "KeyboardInterrupt" in one.process.communicate(timeout=300)[1]
     one.assert_nobody_is_left()
@@ -435,7 +436,7 @@ def test_workers_of_a_cluster_hear_of_a_stop_and_keep_checkpoints_when_they_are_
     try:
         # The driver is stopped: the workers hear of it, and stay.
         one = drive(0, "training", scheduler=True)
-        one.wait_for(lambda: (workplace / "under-way.json").exists())
+        one.wait_for(lambda: training.name in trainings_in_progress(Store(place / "store")))
         one.terminate()
         assert training.name in one.outcome()[2]
         assert (workplace / "checkpoint").exists()
@@ -443,7 +444,7 @@ def test_workers_of_a_cluster_hear_of_a_stop_and_keep_checkpoints_when_they_are_
         (workplace / "checkpoint").rename(place / "first")
         # A worker is ended by a signal to it and its nanny, as by Slurm: the next one goes on for the driver.
         two = drive(0, "training", scheduler=True)
-        two.wait_for(lambda: (workplace / "under-way.json").exists())
+        two.wait_for(lambda: training.name in trainings_in_progress(Store(place / "store")))
         os.killpg(processes[1].pid, signal.SIGTERM)
         assert processes[1].wait(timeout=300) == 0
         assert (workplace / "checkpoint").exists()

@@ -10,6 +10,7 @@ import tyro
 
 from tombola.cli.arguments import Store, Workers
 from tombola.cli.console import InertConsole, check_writable, say
+from tombola.cli.estimate import say_estimate
 
 
 def demo(
@@ -35,7 +36,7 @@ def demo(
     )
     check_writable(out)
     say(console, f"{bound.title}, store {lab.store.root}")
-    with Bar(console) as bar:
+    with Bar(console, lab.store, say_estimate(console, lab, [bound])) as bar:
         outcome = run_experiments(lab, [bound], progress=bar).outcome
     outcome.raise_failures()
     outcome.raise_left()

@@ -19,6 +19,7 @@ from tombola.cli.arguments import (
     TrackDir,
 )
 from tombola.cli.console import InertConsole, check_writable, say
+from tombola.cli.estimate import say_estimate
 from tombola.cli.imports import import_files
 from tombola.cli.own import write_page
 from tombola.cli.scales import existing_store
@@ -120,6 +121,7 @@ def imp(
     from tombola.lab.job import all_needed
     from tombola.lab.lab import Lab
     from tombola.lab.progress import RoundTable
+    from tombola.lab.queue import announced
     from tombola.lab.teacher import named_teacher
     from tombola.pruning.prune import Pruning
     from tombola.table.number import many
@@ -153,8 +155,10 @@ def imp(
     console = InertConsole()
     place = "a GPU" if lab.device.type == "cuda" else f"the CPU, threads {threads}"
     say(console, f"{network} on {data}, {many(rounds, 'round')} on {place}; store {lab.store.root}")
+    estimate = say_estimate(console, lab, [experiment.at()])
+    missing = [job for name, job in all_needed(chain).items() if not lab.store.has(name)]
     tracking = begin_tracking(lab.store, trackers, console, stop)
-    with tracking, RoundTable(console, rounds) as table:
+    with tracking, announced(lab.store, missing), RoundTable(console, rounds, lab.store, estimate) as table:
         for round_, job in enumerate(chain):
             outcome = lab.run(job, progress=tracking.progress(table), stop_after=stop)
             tracking.add(outcome.finished_before)

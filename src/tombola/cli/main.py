@@ -34,6 +34,7 @@ from tombola.cli.store import doctor, export, gc, import_, rm, verify
 from tombola.cli.table import table
 from tombola.cli.track import track
 from tombola.cli.upgrades import upgrades
+from tombola.cli.watch import watch
 from tombola.errors import ExperimentError, TombolaError, Unfinished, unknown
 from tombola.untrusted import printable_lines
 
@@ -50,6 +51,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "predictors": predictors,
     "bench": bench,
     COMMAND: measure,
+    "watch": watch,
     "ls": ls,
     "show": show,
     "diff": diff,

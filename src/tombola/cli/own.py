@@ -88,6 +88,7 @@ def run_own(
     are removed first. keep: weights to keep while it goes. trackers: by name, what finished jobs are entered
     into.
     """
+    from tombola.cli.estimate import say_estimate
     from tombola.experiments.compute import run_experiments
     from tombola.lab.lab import Lab
     from tombola.lab.progress import Bar
@@ -99,8 +100,9 @@ def run_own(
     lab.settings = replace(settings, files=code)
     console = InertConsole()
     say(console, f"{', '.join(experiment.name for experiment in experiments)}, store {lab.store.root}")
+    estimate = say_estimate(console, lab, experiments)
     with begin_tracking(lab.store, trackers or {}, console, stop) as tracking:
-        with Bar(console, lab.store) as bar:
+        with Bar(console, lab.store, estimate) as bar:
             ran = run_experiments(
                 lab, experiments, progress=tracking.progress(bar), stop=stop, recompute=recompute, keep=keep
             )

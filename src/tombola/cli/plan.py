@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import tyro
@@ -82,7 +81,7 @@ def plan(
             work = PaperJobs(asked_scale(scale, numbers))
             bound, left_out = bound_studies(names, all, PAPER, work)
             scale_words = str(work.scale)
-        costing = _costing(place, bound, store, workers, slots)
+        costing = costing_on(place, bound, existing_store(store), workers, slots)
         if own and costing["store"] is not None:
             warn_stale(costing["store"], jobs_behind(bound), {})
         planned = make_plan(bound, scale=scale_words, **costing)
@@ -96,7 +95,7 @@ def plan(
         say(console, line)
 
 
-class _Costing(TypedDict):
+class Costing(TypedDict):
     """What a plan is told of this machine: what is in the store, speeds, and jobs at a time."""
 
     store: StoreFolder | None
@@ -104,14 +103,14 @@ class _Costing(TypedDict):
     slots: int
 
 
-def _costing(
+def costing_on(
     device: torch.device,
     experiments: Sequence[Bound],
-    store: Path | None,
+    store: StoreFolder | None,
     workers: int | None,
     slots: int | None,
-) -> _Costing:
-    """The same for a device, with its speeds if they have been measured."""
+) -> Costing:
+    """What plans and estimates are told of a device, with its speeds if they have been measured."""
     from tombola.cores import available_cores
     from tombola.declarations import bare_name
     from tombola.experiments.bound import jobs_behind
@@ -139,7 +138,7 @@ def _costing(
         return max((one.images_per_second / per_process for one in packed), default=None)
 
     return {
-        "store": existing_store(store),
+        "store": store,
         "speed": speed if measured else None,
         "slots": per_process * processes,
     }

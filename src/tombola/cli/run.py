@@ -26,6 +26,7 @@ from tombola.cli.arguments import (
     Workers,
 )
 from tombola.cli.console import InertConsole, many_studies, say
+from tombola.cli.estimate import say_estimate
 from tombola.cli.own import Runners, own_paths, read_files, run_own
 from tombola.cli.scales import PAPER, asked_scale, bound_studies, existing_store
 from tombola.cli.slurm import DryRun, Slurm, arguments_again, asked_of_slurm, submit_run
@@ -166,8 +167,9 @@ def _run_paper(
     def begun() -> None:  # before the first job, for a run that is interrupted
         remember(lab.store, scale or PAPER, numbers.given())
 
+    estimate = say_estimate(console, lab, bound)
     with begin_tracking(lab.store, trackers, console, stop) as tracking:
-        with Bar(console, lab.store) as bar:
+        with Bar(console, lab.store, estimate) as bar:
             ran = run_experiments(
                 lab, bound, keep_going=keep_going, progress=tracking.progress(bar), begun=begun, stop=stop,
                 keep=keep,

@@ -100,7 +100,7 @@ class Plan:
         lines = [self._heading, *self._table()]
         lines.append(f"{self.jobs:,} jobs, {self.finished:,} of them in the store")
         without = f", without the weights of {', '.join(self.unsized)}" if self.unsized else ""
-        lines.append(f"{self.heads:,} linear heads, {_bytes(self.disk)} on disk, about{without}")
+        lines.append(f"{self.heads:,} linear heads, {bytes_text(self.disk)} on disk, about{without}")
         lines.append(f"longest chain: {self.longest:,.0f} epochs one after the other")
         if self.cheapest < self.dearest:
             lines.append(
@@ -168,7 +168,7 @@ def plan(
     )  # fmt: skip
     cheapest, dearest = sorted(_extremes(experiments, behind, results, costs))
     left = {name: job for name, job in everything.items() if name not in finished}
-    hours, unmeasured = _hours(left, costs, speed, slots)
+    hours, unmeasured = hours_left(left, costs, speed, slots)
     return Plan(
         scale=scale,
         experiments=alone,
@@ -242,10 +242,13 @@ def _longest(jobs: Mapping[str, Job], length: Callable[[Job], float]) -> float:
     return max(reached.values(), default=0.0)
 
 
-def _hours(
+def hours_left(
     left: Mapping[str, Job], costs: Costs, speed: Speed | None, slots: int
 ) -> tuple[float | None, tuple[tuple[str, int], ...]]:
-    """Hours of unfinished jobs, and the speeds that were missing."""
+    """Hours of unfinished jobs, and the speeds that were missing.
+
+    left: in an order in which every job comes after those that it needs. slots: jobs at a time.
+    """
     if speed is None:
         return None, ()
     measured = speed.get if isinstance(speed, Mapping) else lambda key: speed(*key)
@@ -263,7 +266,8 @@ def _hours(
     return max(in_turn, _longest(left, seconds)) / 3600, unmeasured
 
 
-def _bytes(count: float) -> str:
+def bytes_text(count: float) -> str:
+    """A number of bytes in words: "35 GB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}"

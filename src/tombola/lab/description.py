@@ -1,4 +1,4 @@
-"""Descriptions of jobs: validated before anything in them is followed, named, and walked.
+"""Descriptions of jobs: validated before anything in them is followed, named, walked, and told in few words.
 
 A description is a call as JSON, ``{"function": ..., "version": ..., "arguments": ...}``, and may come from an
 untrusted file. Among its arguments, also within lists, ``{"job": name}`` is the result of a stored job,
@@ -185,3 +185,25 @@ def shared_start(details: Mapping[str, Any]) -> str | None:
     """The fingerprint of the dense start that a packed ticket or run leaves to the store, if it does."""
     ticket = details.get("ticket", details)
     return ticket["start"] if ticket.get("start_kept") == "none" else None
+
+
+def arguments_line(description: Mapping[str, Any]) -> str:
+    """The arguments of a call on one line."""
+    return ", ".join(f"{key} {brief(value)}" for key, value in description["arguments"].items())
+
+
+def brief(value: Any) -> str:
+    """A JSON value in few words; a reference as its job, data or function."""
+    if isinstance(value, dict):
+        if "job" in value:
+            call = value.get("call")
+            return f"{call.get('function')}(...)" if isinstance(call, dict) else str(value["job"])[:12]
+        if value.keys() == {"data"}:
+            return str(value["data"])
+        return "{" + ", ".join(f"{key} {brief(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        items = [brief(item) for item in value]
+        return "[" + ", ".join(items if len(items) <= 6 else [*items[:3], "...", items[-1]]) + "]"
+    return str(value)

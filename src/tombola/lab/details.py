@@ -18,9 +18,9 @@ from rich.text import Text
 from rich.tree import Tree
 
 from tombola.errors import JobError, StoreError
-from tombola.lab.description import parents
+from tombola.lab.description import brief, parents
 from tombola.lab.lineages import Lineages
-from tombola.lab.listing import brief, dim_line, job_row
+from tombola.lab.listing import dim_line, job_row
 from tombola.lab.measurement import measurement_of
 from tombola.lab.store import TICKET_KIND, Store
 from tombola.untrusted import OTHER_FORM, printable

@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import uuid
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tombola.cores import intra_op_threads
 from tombola.errors import ClusterError, DeviceError, JobError, StoreUnwritable, TombolaError, Unfinished
@@ -27,7 +28,7 @@ from tombola.lab.notebook import sent_definitions
 from tombola.lab.starts import awaited
 from tombola.lab.store import Store
 from tombola.lab.supervision import device_is_lost
-from tombola.lab.task import one_line, run_task, run_when_free
+from tombola.lab.task import one_line, run_task, run_when_free, waiting_topic
 from tombola.training.run import Epoch
 
 if TYPE_CHECKING:
@@ -88,19 +89,24 @@ class Progress:
     def removed(self, results: int, made_with: Sequence[str]) -> None:
         """Called once, if results of some names were to be computed anew: so many were removed."""
 
+    def started(self, job: Job) -> None:
+        """A job begins in this process; one in a worker is not told."""
+
     def epoch(self, job: Job, row: Epoch, epochs: float) -> None:
         """A training in this process finished an epoch."""
+
+    def waiting(self, job: Job, holder: str | None) -> None:
+        """A job is waited for that "process 123 on host" computes; None: it is waited for no more."""
 
     def done(self, job: Job, failed: str | None) -> None:
         """A job is finished, or failed with a cause."""
 
 
-class CountedProgress(Progress):
-    """Passes calls on to another progress; jobs that are not counted only if they fail by themselves."""
+class ForwardingProgress(Progress):
+    """Passes all calls on to another progress; subclasses do more on some."""
 
-    def __init__(self, progress: Progress, uncounted: set[str]) -> None:
-        self._progress, self._uncounted = progress, uncounted
-        self._failed: set[str] = set()
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
 
     def begin(self, found: int, missing: int) -> None:
         self._progress.begin(found, missing)
@@ -108,15 +114,33 @@ class CountedProgress(Progress):
     def removed(self, results: int, made_with: Sequence[str]) -> None:
         self._progress.removed(results, made_with)
 
+    def started(self, job: Job) -> None:
+        self._progress.started(job)
+
     def epoch(self, job: Job, row: Epoch, epochs: float) -> None:
         self._progress.epoch(job, row, epochs)
+
+    def waiting(self, job: Job, holder: str | None) -> None:
+        self._progress.waiting(job, holder)
+
+    def done(self, job: Job, failed: str | None) -> None:
+        self._progress.done(job, failed)
+
+
+class CountedProgress(ForwardingProgress):
+    """Passes calls on to another progress; jobs that are not counted only if they fail by themselves."""
+
+    def __init__(self, progress: Progress, uncounted: set[str]) -> None:
+        super().__init__(progress)
+        self._uncounted = uncounted
+        self._failed: set[str] = set()
 
     def done(self, job: Job, failed: str | None) -> None:
         blocked = any(need.name in self._failed for need in job.needs)
         if failed is not None:
             self._failed.add(job.name)
         if job.name not in self._uncounted or (failed is not None and not blocked):
-            self._progress.done(job, failed)
+            super().done(job, failed)
 
 
 def run_here(
@@ -152,8 +176,10 @@ def _cause_of_failure(
     store: Store, job: Job, settings: Settings, progress: Progress, stop: Stop
 ) -> str | None:
     """Runs a job in this process; returns the cause if it fails, and raises what would fail every job."""
+    progress.started(job)
     try:
-        run_when_free(store, job.description(), settings, partial(progress.epoch, job), stop)
+        on_epoch, on_wait = partial(progress.epoch, job), partial(progress.waiting, job)
+        run_when_free(store, job.description(), settings, on_epoch, stop, on_wait)
     except StoreUnwritable:
         raise
     except Exception as error:  # a declared function may fail in any way
@@ -211,7 +237,7 @@ def run_on_cluster(
     names = {future.key: name for name, future in futures.items()}
     resumed: Counter[str] = Counter()
     completed = as_completed(futures.values())
-    with halting(client, store, token, futures, stop):
+    with halting(client, store, token, futures, stop), _waits_told(client, token, jobs, progress):
         for future in completed:
             name, cause = names[future.key], None
             if future.status == "pending":  # resumed while it stood in line here
@@ -252,6 +278,24 @@ def run_on_cluster(
                     cause = f"every worker that took it died, at last {last}; see its log"
                 cause = blocked or cause or one_line(error)
             _enter(outcome, jobs[name], cause, progress)
+
+
+@contextmanager
+def _waits_told(client: Client, run: str, jobs: Mapping[str, Job], progress: Progress) -> Iterator[None]:
+    """Passes on what workers tell of the jobs that they wait for."""
+
+    def tell(event: tuple[float, dict[str, Any]]) -> None:
+        _, said = event
+        if said["job"] in jobs:
+            progress.waiting(jobs[said["job"]], said["holder"])
+
+    topic = waiting_topic(run)
+    client.subscribe_topic(topic, tell)
+    try:
+        yield
+    finally:
+        with suppress(Exception):  # a scheduler that is gone has no subscriptions either
+            client.unsubscribe_topic(topic)
 
 
 def _resources(gpus: Collection[str], key: str) -> dict[str, float]:

@@ -31,7 +31,7 @@ from tombola.errors import RecipeError, StoreError, StoreUnwritable, TombolaErro
 from tombola.lab import lease as leases
 from tombola.lab.arguments import job_signature
 from tombola.lab.deadline import PATIENCE, Stop
-from tombola.lab.description import name_of
+from tombola.lab.description import arguments_line, name_of
 from tombola.lab.durations import check_time_left
 from tombola.lab.evaluate import data_fingerprints, described_arguments
 from tombola.lab.job import call, described_function
@@ -53,7 +53,7 @@ from tombola.lab.supervision import (
     forget_log,
     memory_was_short,
 )
-from tombola.lab.training_progress import TrainingReport, forget_training
+from tombola.lab.training_progress import TrainingReport
 from tombola.lab.user_code import import_stored
 from tombola.source import fingerprints_of, recorded_uses
 from tombola.ticket import Ticket
@@ -152,6 +152,8 @@ def execute(
             lease.clear()
             return False
         count_attempt(workplace, settings.attempts, name)
+        report = TrainingReport(workplace, description["function"], arguments_line(description))
+        report.begin()
         solitude = Solitude(resolve_device(settings.device))
         try:
             if end_process is not None:
@@ -162,7 +164,7 @@ def execute(
                 every=settings.checkpoint_every,
                 hung_after=settings.hung_after,
                 on_epoch=on_epoch,
-                report=TrainingReport(workplace, description["function"]),
+                report=report,
                 stop=stop,
             )
             _compute_and_publish(store, name, description, settings, watch, stop)
@@ -181,7 +183,8 @@ def execute(
             else:
                 forget_attempts(workplace)
                 forget_log(workplace)
-                forget_training(workplace)
+                # What failed is told by its function, too.
+                report.begin() if isinstance(error, Exception) else report.forget()
             raise
         lease.clear()
         return True

@@ -32,6 +32,7 @@ from tombola.lab.job_table import numbers_of_jobs
 from tombola.lab.listing import finished_names
 from tombola.lab.mixture import STRICT_REMEDY, distinct_origins, mixed_line, origin
 from tombola.lab.objects import lacks_start, put_value, register_data
+from tombola.lab.queue import announced
 from tombola.lab.recompute import Removal
 from tombola.lab.slots import crew_for
 from tombola.lab.staleness import Record, warn_stale
@@ -160,7 +161,8 @@ class Lab(OneLine):
                         self._check_mixtures(missing.values(), origin(self.device), removal.names)
                     check_file_system(self.store.root / "work")
                     self._put_values(missing.values())
-                    self._run(missing, progress, outcome, stop, removal)
+                    with announced(self.store, missing.values()):
+                        self._run(missing, progress, outcome, stop, removal)
                 else:
                     self._remove(removal, progress, outcome, stop)
             ended = {*outcome.computed, *outcome.failed, *uncounted}

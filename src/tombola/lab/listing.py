@@ -23,7 +23,7 @@ from rich.text import Text
 from tombola.disk import write_whole
 from tombola.errors import JobError, StoreError, reason
 from tombola.lab.conditions import jobs_where, parse_condition
-from tombola.lab.description import TICKET_FUNCTION
+from tombola.lab.description import TICKET_FUNCTION, arguments_line, brief
 from tombola.lab.store import Store, is_at_its_place, read_json
 from tombola.lab.unfinished import UnfinishedJob, unfinished_jobs
 from tombola.table.number import many
@@ -227,7 +227,7 @@ def job_row(store: Store, name: str) -> JobRow:
     """The row of a finished job, read from its files."""
     description, provenance = store.description(name), store.provenance(name)
     return _checked_row(
-        name, description["function"], _arguments_line(description),
+        name, description["function"], arguments_line(description),
         _result_line(store, store.numbers(name), description), provenance["started"], provenance["seconds"],
     )  # fmt: skip
 
@@ -271,28 +271,6 @@ def _checked_row(
 ) -> JobRow:
     """A row of values from a file, each of the type that it is declared with."""
     return JobRow(name, str(function), str(arguments), str(result), str(started), float(seconds))
-
-
-def _arguments_line(description: Mapping[str, Any]) -> str:
-    """The arguments of a call on one line."""
-    return ", ".join(f"{key} {brief(value)}" for key, value in description["arguments"].items())
-
-
-def brief(value: Any) -> str:
-    """A JSON value in few words; a reference as its job, data or function."""
-    if isinstance(value, dict):
-        if "job" in value:
-            call = value.get("call")
-            return f"{call.get('function')}(...)" if isinstance(call, dict) else str(value["job"])[:12]
-        if value.keys() == {"data"}:
-            return str(value["data"])
-        return "{" + ", ".join(f"{key} {brief(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, list):
-        items = [brief(item) for item in value]
-        return "[" + ", ".join(items if len(items) <= 6 else [*items[:3], "...", items[-1]]) + "]"
-    return str(value)
 
 
 def _result_line(store: Store, numbers: Mapping[str, Any], description: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@
     studies.json        the scale that studies were last run at
     slurm/              scripts and logs of experiments under Slurm (tombola.lab.slurm)
     work/abcd.../       of a job under way: lease, attempts, checkpoints, the error if it failed
+    work/.queue.*       of a driver at work: the names of its jobs (tombola.lab.queue)
 
 A job's folder is written under work/ and appears under jobs/ by one atomic rename. Nothing is pickled.
 """

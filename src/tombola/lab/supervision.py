@@ -22,13 +22,13 @@ from pathlib import Path
 import torch
 
 from tombola import disk
-from tombola.errors import DeviceLost, JobError, MemoryShort, OddFile, StoreError
+from tombola.errors import DeviceLost, JobError, MemoryShort, OddFile, StoreError, TombolaError
 from tombola.lab.deadline import Stop, Stopped
 from tombola.lab.lease import Lease, count_here, free, held_here
 from tombola.lab.store import read_json, write_json
 from tombola.lab.training_progress import TrainingReport
 from tombola.training.checkpoint import Checkpoint, Checkpoints
-from tombola.training.run import Epoch
+from tombola.training.run import Epoch, History
 from tombola.untrusted import OTHER_FORM, read_regular
 
 # Calls of a hung job that its log names, the innermost first.
@@ -40,7 +40,7 @@ class LabWatch(Checkpoints):
 
     every: seconds of wall time between checkpoints.
     hung_after: seconds without a sign of life after which the work counts as hung.
-    report: of how far a training is, written after each epoch.
+    report: of how far a training is, within its epochs too.
     stop: at every sign of life the work ends once it is due, a training with a checkpoint.
     """
 
@@ -72,6 +72,13 @@ class LabWatch(Checkpoints):
         finally:
             self._lease.watch(None)
 
+    def resume(self) -> Checkpoint | None:
+        checkpoint = super().resume()
+        if checkpoint is not None and self._report is not None:
+            with suppress(TombolaError, *OTHER_FORM):  # of work without a history, or refused by it later
+                self._report.resume(History.from_tensors(checkpoint.tensors))
+        return checkpoint
+
     def beat(self) -> None:
         self._lease.beat()
         self._stop.check()
@@ -88,11 +95,15 @@ class LabWatch(Checkpoints):
         super().put(written)
         forget_attempts(self._folder)  # a job that gets on does not kill its worker
 
+    def stepped(self, epoch: float, epochs: float, images: int) -> None:
+        if self._report is not None:
+            self._report.reach(epoch, epochs, images)
+
     def finished_epoch(self, row: Epoch, epochs: float) -> None:
         append_to_log(self._folder, f"finished epoch {row.epoch:.6g} of {epochs:.6g}")
         self._trained = row.epoch == epochs
         if self._report is not None:
-            self._report.epoch(row.epoch, epochs)
+            self._report.finish_epoch(row, epochs)
         if self._on_epoch is not None:
             self._on_epoch(row, epochs)
 

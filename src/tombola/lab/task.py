@@ -13,6 +13,7 @@ import random
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tombola.lab.deadline import Left, Stop, Stopped, at_work
 from tombola.lab.description import name_of
 from tombola.lab.environment import difference_here
 from tombola.lab.execute import LeaseHeld, Settings, execute
-from tombola.lab.lease import free
+from tombola.lab.lease import free, holder_text
 from tombola.lab.notebook import declare_sent
 from tombola.lab.store import Store
 from tombola.lab.supervision import apart_from_suspects, device_is_lost
@@ -31,6 +32,8 @@ from tombola.training.run import Epoch
 
 # Seconds between two looks at a job that another owner works on: the first pause, and the longest.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
+# Seconds of waiting after which it is told.
+_TOLD_AFTER = 1.0
 
 
 def run_task(
@@ -54,7 +57,7 @@ def run_task(
 
     with at_work(run, settings.stop_at) as stop:
         try:
-            return _run_in_worker(root, description, settings, driver, stop, sent)
+            return _run_in_worker(root, description, settings, driver, stop, sent, run)
         except Stopped as stopped:
             left = Left(stopped.like)
     if stop.closes:
@@ -63,7 +66,13 @@ def run_task(
 
 
 def _run_in_worker(
-    root: str, description: str, settings: Settings, driver: Mapping[str, str], stop: Stop, sent: bytes
+    root: str,
+    description: str,
+    settings: Settings,
+    driver: Mapping[str, str],
+    stop: Stop,
+    sent: bytes,
+    run: str,
 ) -> bool:
     """Runs a job; what it raises can be pickled and unpickled."""
     stop.check()
@@ -80,7 +89,9 @@ def _run_in_worker(
         torch.set_num_threads(settings.threads)
     try:
         declare_sent(sent)
-        return run_when_free(Store(root, create=False), json.loads(description), settings, None, stop)
+        call = json.loads(description)
+        told = partial(_tell_waiting, run, call)
+        return run_when_free(Store(root, create=False), call, settings, None, stop, told)
     except Exception as error:
         if device_is_lost(error):
             _end_process()  # every other slot of it would fail too
@@ -99,8 +110,11 @@ def run_when_free(
     settings: Settings,
     on_epoch: Callable[[Epoch, float], None] | None,
     stop: Stop,
+    on_wait: Callable[[str | None], None] = lambda _: None,
 ) -> bool:
     """Runs a job; while another owner works on it, waits with growing pauses and without a slot.
+
+    on_wait: called with that owner in words after a second of waiting, and with None when it is over.
 
     Returns and raises what :func:`~tombola.lab.execute.execute` does, :class:`LeaseHeld` apart.
     """
@@ -114,12 +128,30 @@ def run_when_free(
                 return execute(store, description, settings, on_epoch, end_process=end_process, stop=stop)
         except LeaseHeld:
             with _without_slot():
-                pause = _FIRST_PAUSE
+                pause, waited, told = _FIRST_PAUSE, 0.0, False
                 while (not store.has(name) or store.is_thin(name)) and not free(store.workplace(name)):
+                    if waited > _TOLD_AFTER and not told:
+                        on_wait(holder_text(store.workplace(name)))
+                        told = True
+                    waited += pause
                     # A little chance keeps many waiters from asking all at once; it touches no result.
                     stop.wait(pause * random.uniform(0.8, 1.2))
                     stop.check()
                     pause = min(pause * 1.5, _LONGEST_PAUSE)
+                if told:
+                    on_wait(None)
+
+
+def waiting_topic(run: str) -> str:
+    """The topic of Dask's events on which workers tell the driver of a run what they wait for."""
+    return f"tombola-waiting-{run}"
+
+
+def _tell_waiting(run: str, description: Mapping[str, Any], holder: str | None) -> None:
+    """Tells the driver that a job is waited for, or no more."""
+    from distributed import get_worker
+
+    get_worker().log_event(waiting_topic(run), {"job": name_of(description), "holder": holder})
 
 
 @contextmanager

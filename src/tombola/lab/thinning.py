@@ -7,17 +7,16 @@ after ``tombola gc --keep needed``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 
 from tombola.errors import StoreError
-from tombola.lab.driver import Progress
+from tombola.lab.driver import ForwardingProgress, Progress
 from tombola.lab.job import Job, all_needed
 from tombola.lab.store import Store
-from tombola.training.run import Epoch
 
 
-class ThinningProgress(Progress):
+class ThinningProgress(ForwardingProgress):
     """Passes calls on to another progress, and thins runs whose weights no job expected needs any more.
 
     A run from which nothing is made keeps its weights, and so does one behind a job that failed. What cannot
@@ -27,7 +26,8 @@ class ThinningProgress(Progress):
     """
 
     def __init__(self, progress: Progress, store: Store) -> None:
-        self._progress, self._store = progress, store
+        super().__init__(progress)
+        self._store = store
         self._made_from: dict[str, set[str]] = {}
         self._missing = 0
 
@@ -38,19 +38,13 @@ class ThinningProgress(Progress):
                 self._made_from.setdefault(need.name, set()).add(name)
 
     def begin(self, found: int, missing: int) -> None:
-        self._progress.begin(found, missing)
+        super().begin(found, missing)
         self._missing = missing
         if not missing:
             self._thin_all_done()
 
-    def removed(self, results: int, made_with: Sequence[str]) -> None:
-        self._progress.removed(results, made_with)
-
-    def epoch(self, job: Job, row: Epoch, epochs: float) -> None:
-        self._progress.epoch(job, row, epochs)
-
     def done(self, job: Job, failed: str | None) -> None:
-        self._progress.done(job, failed)
+        super().done(job, failed)
         if failed is None:
             # Of tickets between trainings nothing is told here, so the runs behind them are looked at, too.
             behind = {need.name for need in job.needs}

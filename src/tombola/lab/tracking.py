@@ -14,13 +14,12 @@ from types import TracebackType
 
 from tombola.errors import StoreError
 from tombola.lab.deadline import Stop
-from tombola.lab.driver import Progress
+from tombola.lab.driver import ForwardingProgress, Progress
 from tombola.lab.job import Job
 from tombola.lab.store import Store
 from tombola.lab.task import one_line
 from tombola.lab.tracked_job import tracked_jobs
 from tombola.lab.tracker import Tracker
-from tombola.training.run import Epoch
 
 # Seconds without a job entered after which a tracker is not waited for at the end: MLflow may make a database
 # first. When work had to stop, which has to end within 25 seconds, seconds for all that is left.
@@ -94,23 +93,15 @@ class Tracking:
         return _TrackedProgress(progress, self) if self._threads else progress
 
 
-class _TrackedProgress(Progress):
+class _TrackedProgress(ForwardingProgress):
     """Passes calls on to another progress; jobs that are done are tracked."""
 
     def __init__(self, progress: Progress, tracking: Tracking) -> None:
-        self._progress, self._tracking = progress, tracking
-
-    def begin(self, found: int, missing: int) -> None:
-        self._progress.begin(found, missing)
-
-    def removed(self, results: int, made_with: Sequence[str]) -> None:
-        self._progress.removed(results, made_with)
-
-    def epoch(self, job: Job, row: Epoch, epochs: float) -> None:
-        self._progress.epoch(job, row, epochs)
+        super().__init__(progress)
+        self._tracking = tracking
 
     def done(self, job: Job, failed: str | None) -> None:
-        self._progress.done(job, failed)
+        super().done(job, failed)
         if failed is None:
             self._tracking.add([job.name])
 

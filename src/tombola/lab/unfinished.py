@@ -6,9 +6,8 @@ failed, ``under-way.json`` how far a training is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +15,7 @@ from tombola.errors import OddFile
 from tombola.lab.description import is_fingerprint
 from tombola.lab.lease import free, holder_text
 from tombola.lab.store import Store
-from tombola.lab.training_progress import TrainingProgress, trainings_in_progress
+from tombola.lab.training_progress import TrainingProgress, reported_job, trainings_in_progress
 from tombola.untrusted import printable, read_regular
 
 UnfinishedState = Literal["running", "failed", "interrupted"]
@@ -29,19 +28,25 @@ _LONGEST_ERROR = 300
 class UnfinishedJob:
     """A job with a workplace and no result, or with one whose tensors are gone and are computed again.
 
-    function: its name, "" where nothing says it. detail: how far it is and who holds it, why it failed, or
-    where it goes on.
+    function: its name, "" where nothing says it; arguments: in one line. detail: how far it is and who holds
+    it, why it failed, or where it goes on.
     """
 
     name: str
     state: UnfinishedState
     function: str
     detail: str
+    arguments: str = ""
 
 
-def unfinished_jobs(store: Store) -> Iterator[UnfinishedJob]:
-    """The jobs that were begun in a store and are not finished, sorted by name."""
-    trainings = trainings_in_progress(store)
+def unfinished_jobs(
+    store: Store, trainings: Mapping[str, TrainingProgress] | None = None
+) -> Iterator[UnfinishedJob]:
+    """The jobs that were begun in a store and are not finished, sorted by name.
+
+    trainings: those in progress, if they were read already.
+    """
+    trainings = trainings_in_progress(store) if trainings is None else trainings
     for workplace in sorted((store.root / "work").iterdir()):
         name = workplace.name
         if not is_fingerprint(name) or workplace.is_symlink() or not workplace.is_dir():
@@ -49,13 +54,13 @@ def unfinished_jobs(store: Store) -> Iterator[UnfinishedJob]:
         if store.has(name) and not store.is_thin(name):
             continue
         training = trainings.get(name)
-        function = training.function if training else ""
+        function, arguments = (training.function, training.arguments) if training else reported_job(workplace)
         if not free(workplace):
-            yield UnfinishedJob(name, "running", function, _running(workplace, training))
+            yield UnfinishedJob(name, "running", function, _running(workplace, training), arguments)
         elif error := _last_error(workplace):
-            yield UnfinishedJob(name, "failed", function, error)
+            yield UnfinishedJob(name, "failed", function, error, arguments)
         else:
-            yield UnfinishedJob(name, "interrupted", function, _rest(workplace))
+            yield UnfinishedJob(name, "interrupted", function, _rest(workplace), arguments)
 
 
 def _running(workplace: Path, training: TrainingProgress | None) -> str:
@@ -63,8 +68,7 @@ def _running(workplace: Path, training: TrainingProgress | None) -> str:
     held = holder_text(workplace)
     if training is None:
         return printable(held)
-    left = timedelta(seconds=round(training.left))
-    return printable(f"epoch {training.epoch:.6g} of {training.epochs:.6g}, left {left}, {held}")
+    return printable(f"{training}, {held}")
 
 
 def _last_error(workplace: Path) -> str:

@@ -198,6 +198,9 @@ class _MaskWatch(Watch):
             self._take(checkpoint.tensors, checkpoint.description["epoch"])
         self._watch.advanced(lambda: self._with_masks(snapshot()), epoch_end=epoch_end)
 
+    def stepped(self, epoch: float, epochs: float, images: int) -> None:
+        self._watch.stepped(epoch, epochs, images)
+
     def finished_epoch(self, row: Epoch, epochs: float) -> None:
         self._watch.finished_epoch(row, epochs)
 

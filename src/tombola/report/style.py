@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tombola.views.layout import momentum_text
@@ -218,11 +218,10 @@ def looks(picture: Picture) -> Looking:
 
     def look(line: Line) -> Look:
         if single or not _is_configured(line):
-            place = free.index(line.label)
-            dashes = _FREE_DASHES[place // len(_FREE_COLORS) % len(_FREE_DASHES)]
+            free_line = free_look(free.index(line.label))
             if configured and not single:
-                dashes = _FREE_DASHES[1]  # a baseline beside configurations
-            return Look(_FREE_COLORS[place % len(_FREE_COLORS)], dashes, "s", filled=True)
+                return replace(free_line, dashes=_FREE_DASHES[1])  # a baseline beside configurations
+            return free_line
         configuration = ConfigurationStyle(line.momentum or 0.0, line.batch_size or 0)
         color = configuration.color if line.batch_size is not None else _NEUTRAL
         labels = variants[(*_key(line), line.pretrained)]
@@ -234,6 +233,12 @@ def looks(picture: Picture) -> Looking:
         )
 
     return look
+
+
+def free_look(place: int) -> Look:
+    """The place-th look of lines without a configuration."""
+    dashes = _FREE_DASHES[place // len(_FREE_COLORS) % len(_FREE_DASHES)]
+    return Look(_FREE_COLORS[place % len(_FREE_COLORS)], dashes, "s", filled=True)
 
 
 def grey(place: int, count: int) -> str:

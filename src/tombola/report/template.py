@@ -14,6 +14,9 @@ def template(name: str) -> Template:
     """The page of that name; it extends ``base.html.jinja``, which holds the look that all pages share."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    from tombola.lab.deadline import in_words
+    from tombola.untrusted import printable
+
     environment = Environment(
         loader=PackageLoader("tombola.report", "."),
         autoescape=True,
@@ -22,4 +25,5 @@ def template(name: str) -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters |= {"duration": in_words, "printable": printable}
     return environment.get_template(f"{name}.html.jinja")

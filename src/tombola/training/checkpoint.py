@@ -48,6 +48,13 @@ class Watch:
     def advanced(self, snapshot: Callable[[], Checkpoint], *, epoch_end: bool) -> None:
         """Called after every few steps and at each epoch's end; ``snapshot`` takes a checkpoint."""
 
+    def stepped(self, epoch: float, epochs: float, images: int) -> None:
+        """Called after every few steps, which on a GPU may still be under way.
+
+        epoch: the place in the schedule, within an epoch with a fraction; epochs: the schedule's length.
+        images: training images of an epoch.
+        """
+
     def finished_epoch(self, row: Epoch, epochs: float) -> None:
         """Called with each new row of the history; ``epochs`` is the length of the schedule in epochs."""
 

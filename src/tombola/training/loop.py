@@ -283,6 +283,11 @@ class Training:
             last = min(self.step + together, end)
             self.engine.advance(self.step, last)
             self.step = last
+            watch.stepped(
+                self.epoch + last / plan.steps,
+                epochs_of(self.recipe.epochs, plan.steps),
+                len(self.data.train),
+            )
             # At the end of the whole training its last row belongs to the checkpoint too.
             if last < plan.steps and not (last == end and self.ends_recipe):
                 watch.advanced(lambda: self.snapshot(started), epoch_end=False)
