@@ -10,6 +10,7 @@ import tyro
 
 from tombola.errors import ExperimentError
 
+AsJson = Annotated[bool, tyro.conf.arg(name="json", help="As JSON (docs/json.md).")]
 _NO_HINT = ""  # in place of "(default: None)", where the help says what happens without the option
 Store = Annotated[
     Path | None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from tombola.cli.arguments import (
+    AsJson,
     CheckpointEvery,
     Device,
     HungAfter,
@@ -22,8 +23,8 @@ from tombola.cli.arguments import (
     Threads,
     Workers,
 )
-from tombola.cli.console import InertConsole, many_studies, say
-from tombola.cli.own import Runners, own_paths, run_own
+from tombola.cli.console import many_studies, progress_console, say, write_json
+from tombola.cli.own import Runners, own_paths, run_json, run_own
 from tombola.cli.scales import PAPER, asked_scale, bound_studies
 from tombola.cli.stop import StopAfter, begin_stop, raise_left
 from tombola.errors import ExperimentError
@@ -80,6 +81,7 @@ def run(
             metavar="FILE", help="File in which such a scheduler wrote its address.", help_behavior_hint=""
         ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Compute what is missing of the paper's studies, or of experiments of your own."""
     stop = begin_stop(stop_after)
@@ -106,9 +108,9 @@ def run(
             "studies of the paper have no such file"
         )
     if own:
-        run_own(own, store, runners, settings, stop, recompute, keep)
+        run_own(own, store, runners, settings, stop, recompute, keep, as_json)
     else:
-        _run_paper(names, all, scale, numbers, store, runners, settings, keep_going, stop, keep)
+        _run_paper(names, all, scale, numbers, store, runners, settings, keep_going, stop, keep, as_json)
 
 
 def _run_paper(
@@ -122,6 +124,7 @@ def _run_paper(
     keep_going: bool,
     stop: Stop,
     keep: Literal["all", "needed"],
+    as_json: bool,
 ) -> None:
     from tombola.experiments.compute import done, run_experiments
     from tombola.experiments.last_scale import remember
@@ -134,7 +137,7 @@ def _run_paper(
     # Refuses what the scale does not fit before a store is made.
     bound, left_out = bound_studies(names, everything, STUDIES, work)
     lab = Lab(store, settings=settings, **runners)
-    console = InertConsole()
+    console = progress_console(as_json)
     say(console, f"{many_studies(len(bound))}, {work.scale}, store {lab.store.root}")
     for cause in left_out:
         say(console, f"left out: {cause}")
@@ -146,7 +149,11 @@ def _run_paper(
         ran = run_experiments(
             lab, bound, keep_going=keep_going, progress=bar, begun=begun, stop=stop, keep=keep
         )
-    for experiment in bound:
+    if as_json:
+        computed = [experiment for experiment in bound if experiment.name not in ran.skipped]
+        left_out += [f"{name}: {cause}" for name, cause in ran.skipped.items()]
+        write_json({**run_json(lab, ran.outcome, computed), "left_out": left_out})
+    for experiment in () if as_json else bound:
         skipped = ran.skipped.get(experiment.name)
         say(console, f"{experiment.name}: skipped, {skipped}" if skipped else str(done(experiment, lab)))
     raise_left(lab.store, stop, ran.outcome)

@@ -109,6 +109,7 @@ def unfinished(
     :class:`~tombola.lab.driver.Outcome`.
     """
     from tombola.lab.deadline import in_words
+    from tombola.table.number import many
 
     names = list(left)
     resumed = sum((store.workplace(name) / "checkpoint").exists() for name in names)
@@ -126,7 +127,7 @@ def unfinished(
         why = f"nothing more fits into {stop.cause.removeprefix('after ')}"
     aside = f" ({', '.join(notes)})" if notes else ""
     return Unfinished(
-        f"{why}: {done} of {done + failed + len(names)} jobs done, {len(names)} left{aside}; {how}"
+        f"{why}: {done} of {many(done + failed + len(names), 'job')} done, {len(names)} left{aside}; {how}"
     )
 
 

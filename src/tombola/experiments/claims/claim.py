@@ -153,8 +153,9 @@ class Verdict:
             return f"{self.claim.name}: {self.status}, {cells} missing{so_far}"
         budgets = " and ".join(str(epochs) for epochs in self.epochs)
         return (
-            f"{self.claim.name}: {self.status}, {self.holding} of {len(self.comparisons)} comparisons hold, "
-            f"{self.behind} of {budgets} epochs"
+            f"{self.claim.name}: {self.status}, {self.holding} of "
+            f"{many(len(self.comparisons), 'comparison')} hold, {self.behind} of {budgets} "
+            f"epoch{'s' * (budgets != '1')}"
         )
 
 
