@@ -18,6 +18,8 @@ from tombola.lab.store import Store
 
 Result = tuple[int, str, str]
 _GUIDE = Path(__file__).parents[2] / "docs" / "json.md"
+# One configuration of one pair: all of them take seconds.
+_ONE = ("--configs", "0.0/256", "--pairs", "R18/C10")
 _WITHOUT = {"export", "convert", "import"}
 _TYPES: dict[str, Callable[[Any], bool]] = {
     "text": lambda value: isinstance(value, str),
@@ -138,9 +140,9 @@ def test_the_state_of_a_store(
 
 
 def test_the_paper(told: Callable[..., Any], store: tuple[tb.Lab, list[tb.Job]]) -> None:
-    told("studies", "studies", "--scale", "tiny")
+    told("studies", "studies", "--scale", "tiny", *_ONE)
     assert told("plan", "plan", "table2", "--scale", "tiny")["experiments"][0]["name"] == "table2"
-    assert len(told("claims", "claims", store=store[0].store)["claims"]) >= 61
+    assert len(told("claims", "claims", *_ONE, store=store[0].store)["claims"]) >= 61
 
 
 def test_work(told: Callable[..., Any], tmp_path: Path) -> None:
