@@ -1,6 +1,8 @@
 """``tombola ls``, ``show``, ``diff`` and ``rm`` as they are typed."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,12 +87,37 @@ def test_a_mistyped_command_is_answered_with_the_nearest(tombola: Callable[..., 
     assert err == "tombola: no command 'lss'; did you mean 'ls'? (tombola --help lists them)\n"
 
 
+def test_a_listing_does_not_wait_for_pytorch() -> None:
+    needed = "import sys, tombola.lab.listing, tombola.lab.store; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", needed], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_a_budget_is_given_to_a_chain_as_to_a_study(tombola: Callable[..., Result], tmp_path: Path) -> None:
+    short = ("imp", "--rounds", 0, "--recipe.batch-size", 400, "--device", "cpu")
+    assert tombola(*short, "--epochs", 1)[0] == 0
+    (run,) = (job for job in tb.Lab(tmp_path / "store").store.names() if _function(tmp_path, job) == "train")
+    code, out, _ = tombola(*short, "--recipe.epochs", 1)
+    assert (code, run[:12] in out, "stored" in out) == (0, True, True)
+    code, _, err = tombola(*short, "--epochs", 2, "--recipe.epochs", 3)
+    message = "--epochs 2 and --recipe.epochs 3 were given; they are the same, give one"
+    assert (code, err) == (2, f"tombola: {message}\n")
+    code, _, err = tombola(*short, "--epochs", "soon")
+    assert code == 2
+    assert err.startswith("tombola: 'soon' is no length; ")
+
+
+def _function(place: Path, job: str) -> str:
+    return str(tb.Lab(place / "store").store.description(job)["function"])
+
+
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_help_shows_options_by_what_they_take(tombola: Callable[..., Result], command: str) -> None:
     code, out, _ = tombola(command, "--help")
     assert code == 0
     assert "{None}" not in out
     assert "STR|STR" not in out
+    assert "(default: None)" not in out
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,10 @@ def imp(
     ] = None,
     init: Annotated[
         str | None,
-        tyro.conf.arg(help="Initialisation: pytorch, kaiming-normal, ...; default: the network's own."),
+        tyro.conf.arg(
+            help="Initialisation: pytorch, kaiming-normal, ...; default: the network's own.",
+            help_behavior_hint="",
+        ),
     ] = None,
     teacher: Annotated[
         str | None,

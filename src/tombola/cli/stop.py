@@ -34,6 +34,7 @@ StopAfter = Annotated[
     tyro.conf.arg(
         metavar="TIME",
         help="End after a time such as 9m, 90s or 1h30m, with checkpoints; the same command continues.",
+        help_behavior_hint="",
     ),
 ]
 

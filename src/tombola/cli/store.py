@@ -175,6 +175,7 @@ def export(
             metavar="[all|newest|ROUND ...]",
             help="Tickets instead of weights, with numbers, histories and forgetting records: what going on "
             "elsewhere needs. Of every round (said alone), or the newest of each chain and the rounds named.",
+            help_behavior_hint="",
         ),
     ] = None,
     store: Store = None,
