@@ -65,7 +65,7 @@ class Row:
         """What has to be known with our verdict, in a few words."""
         parts = [
             self.lacking,
-            f"{self.comparisons} {_comparisons(self.comparisons)} hold"
+            f"{self.comparisons} {_comparisons(self.comparisons)}"
             if self.comparisons and not self.lacking
             else "",
             self.runs,
@@ -176,8 +176,8 @@ def _plural(status: str) -> str:
 
 
 def _comparisons(share: str) -> str:
-    """The word after a share such as "1 of 1"."""
-    return "comparison" if share.endswith(" of 1") else "comparisons"
+    """The words after a share such as "7 of 8"."""
+    return "comparison holds" if share.endswith(" of 1") else "comparisons hold"
 
 
 def _csv_text(value: str | bool | None) -> str:
