@@ -1,6 +1,8 @@
 """``tombola ls``, ``show``, ``diff`` and ``rm`` as they are typed."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,12 +87,38 @@ def test_a_mistyped_command_is_answered_with_the_nearest(tombola: Callable[..., 
     assert err == "tombola: no command 'lss'; did you mean 'ls'? (tombola --help lists them)\n"
 
 
+def test_a_listing_does_not_wait_for_pytorch() -> None:
+    needed = "import sys, tombola.lab.listing, tombola.lab.store; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", needed], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_a_budget_is_given_to_a_chain_as_to_a_study(tombola: Callable[..., Result], tmp_path: Path) -> None:
+    short = ("imp", "--rounds", 0, "--recipe.batch-size", 400, "--device", "cpu")
+    assert tombola(*short, "--epochs", 1)[0] == 0
+    (run,) = (job for job in tb.Lab(tmp_path / "store").store.names() if _function(tmp_path, job) == "train")
+    code, out, _ = tombola(*short, "--recipe.epochs", 1)
+    assert (code, run[:12] in out, "stored" in out) == (0, True, True)
+    code, _, err = tombola(*short, "--epochs", 2, "--recipe.epochs", 3)
+    message = "--epochs 2 and --recipe.epochs 3 were given; they are the same, give one"
+    assert (code, err) == (2, f"tombola: {message}\n")
+    code, _, err = tombola(*short, "--epochs", "soon")
+    assert code == 2
+    assert err.startswith("tombola: epochs is 'soon'; it must be a whole number, at least 1, or iterations")
+
+
+def _function(place: Path, job: str) -> str:
+    return str(tb.Lab(place / "store").store.description(job)["function"])
+
+
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_help_shows_options_by_what_they_take(tombola: Callable[..., Result], command: str) -> None:
     code, out, _ = tombola(command, "--help")
     assert code == 0
     assert "{None}" not in out
     assert "STR|STR" not in out
+    # Of an augmentation None is a value, and says what it means.
+    assert "(default: None)" not in out or command == "imp"
 
 
 @pytest.mark.parametrize(
@@ -100,10 +128,16 @@ def test_help_shows_options_by_what_they_take(tombola: Callable[..., Result], co
         (("--repeats", -1), "repeats is -1; measure each case at least once"),
         (("--size", -3), "size is -3; it must be at least 1"),
         (("--batch-sizes", 0), "batch size is 0; it must be at least 1"),
+        (("--size", 10**6), "made-up images of size 1000000 for batches of 100 take 1,200,000 GB, and "),
+        (
+            ("--batch-sizes", 10**12),
+            "made-up images of size 32 for batches of 1000000000000 take 12,288,000 GB, ",
+        ),
     ],
 )
 def test_numbers_that_cannot_be_measured_are_refused(
     tombola: Callable[..., Result], options: tuple[object, ...], message: str
 ) -> None:
-    code, out, err = tombola("bench", "--networks", "convnet", *options)
-    assert (code, out, err) == (2, "", f"tombola: {message}\n")
+    code, out, err = tombola("bench", "--networks", "convnet", "--device", "cpu", *options)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"tombola: {message}")

@@ -283,7 +283,7 @@ def test_studies_without_their_data_are_skipped_when_asked(
     assert json.loads(remembered.read_text())["scale"] == "tiny"
     assert code == 0
     title = "Forgetting and convergence, convnet on stand-in-tinyimagenet"
-    assert f"{'table1':<21}  {title}: 1 of 1 jobs done" in out
+    assert f"{'table1':<21}  {title}: 1 of 1 job done" in out
     assert "table8: skipped, the hub cannot be reached" in out
 
 

@@ -95,7 +95,7 @@ def test_a_damaged_tensor_of_such_a_result_is_found_with_and_without_the_file(
     path.write_bytes(content)
     done = tombola(own, "verify", *options)
     assert done.returncode == 2
-    assert done.stderr == f"tombola: 1 things are damaged in {own / 'store'}\n"
+    assert done.stderr == f"tombola: 1 thing is damaged in {own / 'store'}\n"
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("jobs/"))
     assert line.startswith(f"jobs/{path.parent.name[:2]}/{path.parent.name}: job {path.parent.name[:12]} is ")
     assert (f"not rebuilt: network two-layers ({TWO_LAYERS - 1} results)" in done.stdout) == (options == ())

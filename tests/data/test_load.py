@@ -65,3 +65,9 @@ def test_digits_are_those_of_every_result_so_far() -> None:
 
 def test_digits_are_not_mirrored() -> None:
     assert not digits().mirrored
+
+
+def test_digits_are_the_same_where_scikit_learn_keeps_them_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = digits()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert digits().fingerprint == here.fingerprint

@@ -11,6 +11,7 @@ import tyro
 from tombola.errors import ExperimentError
 from tombola.lab.tracker import tracker_names
 
+AsJson = Annotated[bool, tyro.conf.arg(name="json", help="As JSON (docs/json.md).")]
 _NO_HINT = ""  # in place of "(default: None)", where the help says what happens without the option
 Store = Annotated[
     Path | None,

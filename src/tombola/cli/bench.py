@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from tombola.cli.arguments import Device, Mode
-from tombola.cli.console import InertConsole, say
+from tombola.cli.console import progress_console, say, write_json
+
+_STDOUT = Path("-")
 
 
 def bench(
@@ -19,7 +22,14 @@ def bench(
     repeats: Annotated[int, tyro.conf.arg(help="Each figure is the median of so many.")] = 5,
     mode: Mode = "default",
     device: Device = "auto",
-    json: Annotated[Path | None, tyro.conf.arg(help="Also write everything to this file.")] = None,
+    json: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            metavar="FILE",
+            help="Also write everything as JSON to this file; - is standard output, in place of the table.",
+            help_behavior_hint="",
+        ),
+    ] = None,
 ) -> None:
     """How fast this machine trains: networks, batch sizes and numbers of trainings at once."""
     from tombola.lab import bench
@@ -41,7 +51,8 @@ def bench(
             bench.Case(network, batch, trainings, size) for network, batch in kinds for trainings in packed
         )
     bench.check_cases(cases, where, repeats)
-    console = InertConsole()
+    printed = json == _STDOUT
+    console = progress_console(printed)
     say(console, f"{hardware_name(where)}: {many(len(cases), 'case')}, each the median of {repeats}")
     measured = bench.bench(
         cases, where, mode=mode, repeats=repeats,
@@ -54,7 +65,8 @@ def bench(
             console, f"{case.network} batch {case.batch_size} x{case.packed}: not measured: {error}"
         ),
     )  # fmt: skip
-    console.print(bench.speed_table(measured.speeds))
+    if not printed:
+        console.print(bench.speed_table(measured.speeds))
     kind = "bfloat16" if gpu else "float32"
     say(
         console,
@@ -62,5 +74,7 @@ def bench(
         f"copy {measured.machine.copy_gbs:,.0f} GB/s, mode {mode}",
     )
     bench.remember_bench(measured, where)
-    if json is not None:
+    if printed:
+        write_json(asdict(measured))
+    elif json is not None:
         bench.write_bench(measured, json)

@@ -8,8 +8,10 @@ through :func:`say_error`, or :func:`inert_errors` for what others print there.
 from __future__ import annotations
 
 import io
+import json
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -33,6 +35,11 @@ class InertConsole(Console):
             yield segment if control else Segment(printable_lines(text), style)
 
 
+def progress_console(as_json: bool) -> InertConsole:
+    """A console for what is said while work goes on: standard error where JSON goes to standard output."""
+    return InertConsole(stderr=as_json)
+
+
 def table_console(width: int = 200) -> InertConsole:
     """A console for tables; where there is no terminal, as in a file, lines have so many columns of room."""
     console = InertConsole()
@@ -54,6 +61,23 @@ def say_error(line: str) -> None:
 def write_out(text: str) -> None:
     """Write a text of several lines to standard output; what it is piped into may end on a terminal."""
     sys.stdout.write(printable_lines(text))
+
+
+def write_json(value: Any) -> None:
+    """Write a value as JSON to standard output; numbers that are not finite stand as null.
+
+    Characters beyond ASCII stand as escapes, so that none of them moves a terminal and nothing is lost.
+    """
+    write_out(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """A value with None in place of numbers that JSON has no token for."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager

@@ -26,7 +26,9 @@ def convert(
     normalize: Annotated[
         str | None,
         tyro.conf.arg(
-            metavar="DATA", help="Put this data's normalisation in front: pixel values from 0 to 255 go in."
+            metavar="DATA",
+            help="Put this data's normalisation in front: pixel values from 0 to 255 go in.",
+            help_behavior_hint="",
         ),
     ] = None,
     store: Store = None,

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import tyro
 
-from tombola.cli.arguments import Store, Workers
-from tombola.cli.console import InertConsole, check_writable, say
+from tombola.cli.arguments import AsJson, Store, Workers
+from tombola.cli.console import check_writable, progress_console, say, write_json
 from tombola.cli.estimate import say_estimate
 
 
@@ -17,18 +17,20 @@ def demo(
     out: Annotated[Path, tyro.conf.arg(help="Folder for the report.")] = Path("tombola-demo"),
     store: Store = None,
     workers: Workers = None,
+    as_json: AsJson = False,
 ) -> None:
     """The paper in miniature, on real handwritten digits: a minute or two on two cores."""
-    from tombola.cli.own import print_tables, write_page
+    from tombola.cli.own import print_tables, run_json, write_page
     from tombola.cores import available_cores
     from tombola.experiments.compute import run_experiments
     from tombola.experiments.demo import demo as experiment
     from tombola.lab.execute import Settings
     from tombola.lab.lab import Lab
     from tombola.lab.progress import Bar
+    from tombola.table.number import many
 
     started = time.perf_counter()
-    console = InertConsole()
+    console = progress_console(as_json)
     bound = experiment.at()
     # The same bits and the same pictures on every machine, so never on a GPU that happens to be there.
     lab = Lab(
@@ -41,8 +43,11 @@ def demo(
     outcome.raise_failures()
     outcome.raise_left()
     seconds = time.perf_counter() - started
-    print_tables(lab, [bound])
-    made_now = {"computed now": f"{len(outcome.computed):,} jobs in {seconds:.0f} s"}
+    if as_json:
+        write_json(run_json(lab, outcome, [bound]))
+    else:
+        print_tables(lab, [bound])
+    made_now = {"computed now": f"{many(len(outcome.computed), 'job')} in {seconds:.0f} s"}
     write_page(lab, [bound], out, provenance=made_now)
     took = time.perf_counter() - started
     say(console, f"report: {(out / 'report.html').absolute()} ({took:.0f} s in all)")

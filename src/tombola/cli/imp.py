@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from tombola.cli.arguments import (
+    AsJson,
     CheckpointEvery,
     Device,
     Imports,
@@ -18,13 +20,14 @@ from tombola.cli.arguments import (
     Track,
     TrackDir,
 )
-from tombola.cli.console import InertConsole, check_writable, say
+from tombola.cli.console import check_writable, progress_console, say, write_json
 from tombola.cli.estimate import say_estimate
 from tombola.cli.imports import import_files
 from tombola.cli.own import write_page
 from tombola.cli.scales import existing_store
 from tombola.cli.stop import StopAfter, begin_stop, unfinished
 from tombola.cli.track import begin_tracking, trackers_named
+from tombola.errors import RecipeError
 from tombola.training.recipe import Recipe
 
 
@@ -38,6 +41,14 @@ def imp(
     ] = "convnet",
     data: Annotated[str, tyro.conf.arg(help="A name (digits, cifar10, mnist, ...) or a folder.")] = "digits",
     rounds: Annotated[int, tyro.conf.arg(help="Number of prunings; there is one training more.")] = 20,
+    epochs: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="LENGTH",
+            help="Budget of each training, such as 40 or 500it; short for --recipe.epochs.",
+            help_behavior_hint="",
+        ),
+    ] = None,
     rewind: Annotated[
         int | str,
         tyro.conf.arg(
@@ -85,7 +96,10 @@ def imp(
     ] = None,
     init: Annotated[
         str | None,
-        tyro.conf.arg(help="Initialisation: pytorch, kaiming-normal, ...; default: the network's own."),
+        tyro.conf.arg(
+            help="Initialisation: pytorch, kaiming-normal, ...; default: the network's own.",
+            help_behavior_hint="",
+        ),
     ] = None,
     teacher: Annotated[
         str | None,
@@ -108,8 +122,13 @@ def imp(
     track_dir: TrackDir = None,
     out: Annotated[
         Path | None,
-        tyro.conf.arg(help="Also write each round's ticket, rounds.csv and a page to this folder."),
+        tyro.conf.arg(
+            metavar="FOLDER",
+            help="Also write each round's ticket, rounds.csv and a page to this folder.",
+            help_behavior_hint="",
+        ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Iterative pruning, by magnitude or any score: one chain, its rounds as a table while it runs."""
     stop = begin_stop(stop_after)
@@ -127,6 +146,7 @@ def imp(
     from tombola.table.number import many
 
     import_files(import_)
+    recipe = _with_epochs(recipe, epochs)
     settings = Settings(
         device=device, mode=mode, threads=threads, checkpoint_every=checkpoint_every, strict=strict
     )
@@ -152,7 +172,7 @@ def imp(
     lab = Lab(store, settings=settings)
     if out is not None:
         check_writable(out)
-    console = InertConsole()
+    console = progress_console(as_json)
     place = "a GPU" if lab.device.type == "cuda" else f"the CPU, threads {threads}"
     say(console, f"{network} on {data}, {many(rounds, 'round')} on {place}; store {lab.store.root}")
     estimate = say_estimate(console, lab, [experiment.at()])
@@ -181,6 +201,21 @@ def imp(
     start = stored_ticket(lab.store, chain[0])
     if start is not None:
         say(console, str(start.coverage))
+    if as_json:
+        rounds_json = [dict(row) for row in table.rows]
+        write_json({"store": str(lab.store.root), "network": network, "data": data, "rounds": rounds_json})
     if out is not None:
         write_page(lab, [experiment.at()], out, files=False)
         say(console, f"report: {(out / 'report.html').absolute()}")
+
+
+def _with_epochs(recipe: Recipe, epochs: str | None) -> Recipe:
+    """The recipe at the budget of ``--epochs``, if that was given; RecipeError where both differ."""
+    if epochs is None:
+        return recipe
+    changed = replace(recipe, epochs=int(epochs) if epochs.lstrip("-").isdecimal() else epochs)
+    if recipe.epochs not in (Recipe().epochs, changed.epochs):
+        raise RecipeError(
+            f"--epochs {epochs} and --recipe.epochs {recipe.epochs} were given; they are the same, give one"
+        )
+    return changed

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_text
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from tombola.cli.arguments import Store
-from tombola.cli.console import InertConsole, table_console, write_out
-
-AsJson = Annotated[bool, tyro.conf.arg(name="json", help="As JSON.")]
+from tombola.cli.arguments import AsJson, Store
+from tombola.cli.console import InertConsole, table_console, write_json
 
 
 def ls(
@@ -49,7 +46,7 @@ def ls(
     folder = StoreFolder(store, create=False)
     shown = listing(folder, function, tickets=tickets, where=where, sort=sort, last=last)
     if as_json:
-        _write_json(shown.to_json())
+        write_json(shown.to_json())
         return
     table_console().print(shown, crop=False)
 
@@ -61,15 +58,23 @@ def show(
         tyro.conf.arg(help="A job's name or its beginning, or a ticket or run file."),
     ],
     store: Store = None,
+    as_json: AsJson = False,
 ) -> None:
     """A job's description, learning curve, result and all that it was made from; or what a file holds."""
-    from tombola.lab.details import show_file, show_job
+    from tombola.lab.details import file_json, job_json, show_file, show_job
     from tombola.lab.store import Store as StoreFolder
 
     if Path(name).is_file():
-        InertConsole().print(show_file(Path(name)), crop=False)
+        if as_json:
+            write_json(file_json(Path(name)))
+        else:
+            InertConsole().print(show_file(Path(name)), crop=False)
+        return
+    folder = StoreFolder(store, create=False)
+    if as_json:
+        write_json(job_json(folder, name))
     else:
-        InertConsole().print(show_job(StoreFolder(store, create=False), name), crop=False)
+        InertConsole().print(show_job(folder, name), crop=False)
 
 
 def diff(
@@ -84,10 +89,6 @@ def diff(
 
     shown = difference(StoreFolder(store, create=False), first, second)
     if as_json:
-        _write_json(shown.to_json())
+        write_json(shown.to_json())
         return
     table_console().print(shown, crop=False)
-
-
-def _write_json(value: dict[str, Any]) -> None:
-    write_out(json_text.dumps(value, indent=2) + "\n")

@@ -15,6 +15,7 @@ from typing import Any
 import tyro
 
 from tombola.cli.bench import bench
+from tombola.cli.compare import compare
 from tombola.cli.console import inert_errors, say_error
 from tombola.cli.conversion import convert
 from tombola.cli.demo import demo
@@ -55,6 +56,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "ls": ls,
     "show": show,
     "diff": diff,
+    "compare": compare,
     "verify": verify,
     "gc": gc,
     "rm": rm,

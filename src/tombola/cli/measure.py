@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import tyro
 
-from tombola.cli.arguments import Device, Mode, Store
-from tombola.cli.console import InertConsole, say, write_out
+from tombola.cli.arguments import AsJson, Device, Mode, Store
+from tombola.cli.console import InertConsole, say, write_json, write_out
 from tombola.cli.imports import import_files, split_imports
 from tombola.cli.optional import OPTIONAL
 from tombola.errors import JobError
@@ -44,7 +44,7 @@ FigureFile = Annotated[
         help_behavior_hint="",
     ),
 ]
-_OWN = ("store", "device", "mode", "recompute", "csv", "figure")
+_OWN = ("store", "device", "mode", "recompute", "csv", "figure", "as_json")
 _STDOUT = Path("-")
 
 
@@ -111,6 +111,7 @@ def _options(declared: Declaration) -> type:
             options.append((key, written))
     shared: list[Any] = [("store", Store, None), ("device", Device, "auto"), ("mode", Mode, "default")]
     shared += [("recompute", Recompute, False), ("csv", Csv, None), ("figure", FigureFile, None)]
+    shared.append(("as_json", AsJson, False))
     return dataclasses.make_dataclass(f"{declared.name}-arguments", [*jobs, *options, *shared], kw_only=True)
 
 
@@ -194,17 +195,33 @@ def _compute(declared: Declaration, values: dict[str, Any]) -> None:
     if values["recompute"]:
         remove_jobs(lab.store, {measure_job.name})
     result = lab.result(measure_job)
+    if csv == _STDOUT and values["as_json"]:
+        raise JobError("--csv - and --json were given; both are standard output, ask for one of them")
     if csv == _STDOUT:
         write_out(result.csv())
         return
+    failures = result.failures() if isinstance(result, Barrier | Instability) else ""
+    if csv is not None:
+        write_whole(csv, result.csv().encode())
+    if values["as_json"]:
+        numbers = {key or "value": number for key, number in numbers_of(result).items()}
+        write_json(
+            {
+                "function": declared.name,
+                "job": measure_job.name,
+                "kept": measure_job.stored,
+                "failed": failures,
+                "numbers": numbers,
+            }
+        )
+        return
     console = InertConsole()
     say(console, f"{declared.name} {measure_job.name[:12]}" + ("" if measure_job.stored else " (not kept)"))
-    if isinstance(result, Barrier | Instability) and (failures := result.failures()):
+    if failures:
         say(console, f"failed: {failures}")
     for key, number in numbers_of(result).items():
         say(console, f"{key or 'value'}: {number:g}")
     if csv is not None:
-        write_whole(csv, result.csv().encode())
         say(console, f"written: {csv}")
     if figure is not None:
         write_whole(figure, _drawn(result, declared.name, figure.suffix.removeprefix(".")))

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from tombola.cli.arguments import Numbers
-from tombola.cli.console import InertConsole, check_writable, say, table_console
+from tombola.cli.console import (
+    InertConsole,
+    check_writable,
+    progress_console,
+    say,
+    table_console,
+    write_json,
+)
 from tombola.cli.scales import existing_store
 from tombola.cli.stop import raise_left
 from tombola.cli.track import begin_tracking
@@ -18,6 +25,7 @@ if TYPE_CHECKING:
     from tombola.experiments.bound import Bound
     from tombola.experiments.from_file import ExperimentFile
     from tombola.lab.deadline import Stop
+    from tombola.lab.driver import Outcome
     from tombola.lab.execute import Settings
     from tombola.lab.lab import Lab
     from tombola.lab.store import Store as StoreFolder
@@ -81,6 +89,7 @@ def run_own(
     recompute: Sequence[str] = (),
     keep: Literal["all", "needed"] = "all",
     trackers: Mapping[str, Tracker] | None = None,
+    as_json: bool = False,
 ) -> None:
     """Compute what is missing, and print the tables.
 
@@ -98,7 +107,7 @@ def run_own(
     lab = Lab(store, settings=settings, **runners)
     code = tuple(put_file(lab.store, path) for file in files for path in file.code)
     lab.settings = replace(settings, files=code)
-    console = InertConsole()
+    console = progress_console(as_json)
     say(console, f"{', '.join(experiment.name for experiment in experiments)}, store {lab.store.root}")
     estimate = say_estimate(console, lab, experiments)
     with begin_tracking(lab.store, trackers or {}, console, stop) as tracking:
@@ -107,13 +116,18 @@ def run_own(
                 lab, experiments, progress=tracking.progress(bar), stop=stop, recompute=recompute, keep=keep
             )
         tracking.add(ran.outcome.finished_before)
-    print_tables(lab, experiments)
+    if as_json:
+        write_json(run_json(lab, ran.outcome, experiments))
+    else:
+        print_tables(lab, experiments)
     raise_left(lab.store, stop, ran.outcome)
     ran.outcome.raise_failures()
     say(console, f"tombola report {' '.join(map(str, paths))} makes a page of its tables and figures")
 
 
-def report_own(paths: Sequence[Path], out: Path, lab: Lab, *, page_only: bool = False) -> None:
+def report_own(
+    paths: Sequence[Path], out: Path, lab: Lab, *, page_only: bool = False, as_json: bool = False
+) -> None:
     """Write the page of what there is with its tables and figures, and print the tables."""
     from tombola.experiments.bound import jobs_behind
     from tombola.lab.staleness import warn_stale
@@ -122,9 +136,42 @@ def report_own(paths: Sequence[Path], out: Path, lab: Lab, *, page_only: bool = 
     warn_stale(lab.store, jobs_behind(experiments), {})
     check_writable(out)
     # The page first: what reads the tables may close them before their end.
-    write_page(lab, experiments, out, files=not page_only)
+    written = write_page(lab, experiments, out, files=not page_only)
+    if as_json:
+        results = lab.results()
+        entries = [e for experiment in experiments for x in experiment.exhibits(results) for e in x.entries]
+        computed = sum(entry.cell is not None for entry in entries)
+        write_json(report_json(lab, out, written, computed, len(entries)))
+        return
     print_tables(lab, experiments)
     say(InertConsole(), f"report: {(out / 'report.html').absolute()}")
+
+
+def report_json(lab: Lab, out: Path, written: Sequence[Path], computed: int, cells: int) -> dict[str, Any]:
+    """What a report is told as JSON: its files, and how many of its numbers are computed."""
+    return {
+        "store": str(lab.store.root),
+        "report": str((out / "report.html").absolute()),
+        "files": [str(path.absolute()) for path in written],
+        "numbers": cells,
+        "computed": computed,
+    }
+
+
+def run_json(lab: Lab, outcome: Outcome, experiments: Sequence[Bound]) -> dict[str, Any]:
+    """What a run is told as JSON: what became of its jobs, how far each experiment is, and all numbers."""
+    from tombola.experiments.compute import collect, done
+
+    return {
+        "store": str(lab.store.root),
+        "computed": outcome.computed,
+        "finished_before": outcome.finished_before,
+        "failed": outcome.failed,
+        "left": outcome.left,
+        "stopped": outcome.stopped,
+        "experiments": [done(experiment, lab).to_json() for experiment in experiments],
+        "numbers": collect(lab, experiments).records(),
+    }
 
 
 def write_page(
@@ -134,8 +181,8 @@ def write_page(
     *,
     files: bool = True,
     provenance: Mapping[str, str] | None = None,
-) -> None:
-    """Write the report of some experiments of chains to a folder.
+) -> list[Path]:
+    """Write the report of some experiments of chains to a folder, and return the paths of its files.
 
     files: whether to write its tables and figures as files of their own, too.
     provenance: what else is to be said of where the numbers come from.
@@ -145,7 +192,7 @@ def write_page(
     from tombola.report.write import write_report
 
     report = gather_chains(lab, experiments, provenance or {})
-    write_report(report, out, files=files, processes=available_cores())
+    return write_report(report, out, files=files, processes=available_cores())
 
 
 def print_tables(lab: Lab, experiments: Sequence[Bound]) -> None:

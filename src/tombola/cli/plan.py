@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import tyro
 
-from tombola.cli.arguments import Device, Names, Numbers, Scale, ScaleNumbers, Store, Workers
+from tombola.cli.arguments import AsJson, Device, Names, Numbers, Scale, ScaleNumbers, Store, Workers
 from tombola.cli.collector import nothing_collected
-from tombola.cli.console import InertConsole, say
+from tombola.cli.console import InertConsole, say, write_json
 from tombola.cli.own import own_paths, read_files
 from tombola.cli.scales import asked_scale, bound_studies, existing_store, shown_scale
 from tombola.errors import ExperimentError
@@ -26,9 +26,10 @@ def studies(
     scale: Scale = None,
     numbers: ScaleNumbers = Numbers(),  # noqa: B008 (frozen)
     store: Store = None,
+    as_json: AsJson = False,
 ) -> None:
     """The tables and figures of the paper by name, and what of them is done."""
-    from tombola.experiments.compute import done
+    from tombola.experiments.compute import Done, LeftOut, done
     from tombola.experiments.paper.jobs import PaperJobs
     from tombola.experiments.paper.studies import STUDIES
     from tombola.lab.execute import Settings
@@ -37,14 +38,21 @@ def studies(
     existing = existing_store(store)
     work = PaperJobs(shown_scale(scale, numbers, existing))
     lab = Lab(existing.root, settings=Settings(device="cpu")) if existing else None
-    console = InertConsole()
-    say(console, f"{work.scale}, store {existing.root if existing else 'not made yet'}")
+    entries: list[Done | LeftOut] = []
     for study in STUDIES:
         try:
-            line = str(done(study.at(work), lab))
+            entries.append(done(study.at(work), lab))
         except ExperimentError as error:
-            line = f"{study.name:<21}  {study.title}: not at this scale ({error})"
-        say(console, line)
+            entries.append(LeftOut(study.name, study.title, str(error)))
+    if as_json:
+        place = str(existing.root) if existing else None
+        studies_json = [entry.to_json() for entry in entries]
+        write_json({"store": place, "scale": str(work.scale), "studies": studies_json})
+        return
+    console = InertConsole()
+    say(console, f"{work.scale}, store {existing.root if existing else 'not made yet'}")
+    for entry in entries:
+        say(console, str(entry))
 
 
 def plan(
@@ -58,6 +66,7 @@ def plan(
     slots: Annotated[
         int | None, tyro.conf.arg(metavar="N", help="Trainings at once on each GPU.", help_behavior_hint="")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """What experiments would cost: jobs, epochs, hours on this device, disk. Nothing is run."""
     with nothing_collected():
@@ -85,6 +94,9 @@ def plan(
         if own and costing["store"] is not None:
             warn_stale(costing["store"], jobs_behind(bound), {})
         planned = make_plan(bound, scale=scale_words, **costing)
+    if as_json:
+        write_json({**planned.to_json(), "left_out": left_out})
+        return
     console = InertConsole()
     for cause in left_out:
         say(console, f"left out: {cause}")

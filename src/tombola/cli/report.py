@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from tombola.cli.arguments import Names, Numbers, Scale, ScaleNumbers, Store
+from tombola.cli.arguments import AsJson, Names, Numbers, Scale, ScaleNumbers, Store
 from tombola.cli.collector import nothing_collected
-from tombola.cli.console import InertConsole, check_writable, many_studies, say, table_console
-from tombola.cli.own import own_paths, report_own
+from tombola.cli.console import (
+    check_writable,
+    many_studies,
+    progress_console,
+    say,
+    table_console,
+    write_json,
+)
+from tombola.cli.own import own_paths, report_json, report_own
 from tombola.cli.scales import shown_scale
 from tombola.cli.table import looking_lab
 from tombola.errors import ExperimentError
@@ -30,6 +37,7 @@ def report(
     page_only: Annotated[
         bool, tyro.conf.arg(help="Only the page, not every table and figure as files of its own too.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """A page of tables, figures and claims beside the paper's, of what the store has; nothing is run.
 
@@ -38,7 +46,7 @@ def report(
     """
     own = own_paths(names, scale=scale, numbers=numbers)
     if own:
-        report_own(own, out, looking_lab(store), page_only=page_only)
+        report_own(own, out, looking_lab(store), page_only=page_only, as_json=as_json)
         return
     with nothing_collected():
         from tombola.cores import available_cores
@@ -58,7 +66,7 @@ def report(
                 raise ExperimentError(others[study.name])
         shown = [bound.get(study.name) or study.left_out(others[study.name]) for study in chosen]
         check_writable(out)
-        console = InertConsole()
+        console = progress_console(as_json)
         count = sum(study.name in bound for study in chosen)
         say(console, f"{many_studies(count)}, {work.scale}, store {lab.store.root}")
         for cause in () if names else others.values():
@@ -71,9 +79,13 @@ def report(
         )  # fmt: skip
     if not report.of_paper:
         report = replace(report, lead="The paper's studies on stand-ins for its networks and data.")
-    write_report(report, out, files=not page_only, processes=available_cores())
+    written = write_report(report, out, files=not page_only, processes=available_cores())
     entries = [entry for exhibit in report.exhibits for entry in exhibit.entries]
-    say(console, f"{sum(e.cell is not None for e in entries):,} of {len(entries):,} numbers are computed")
+    computed = sum(entry.cell is not None for entry in entries)
+    if as_json:
+        write_json(report_json(lab, out, written, computed, len(entries)))
+        return
+    say(console, f"{computed:,} of {len(entries):,} numbers are computed")
     if not report.cells:
         say(console, _NOTHING)
     say(console, f"report: {(out / 'report.html').absolute()}")
@@ -83,6 +95,7 @@ def claims(
     scale: Scale = None,
     numbers: ScaleNumbers = Numbers(),  # noqa: B008 (frozen)
     store: Store = None,
+    as_json: AsJson = False,
 ) -> None:
     """The paper's 61 claims, what it supposes and what it leaves open, judged on its numbers and on ours."""
     from tombola.experiments.claims.all_claims import judge_all, judge_questions
@@ -104,6 +117,13 @@ def claims(
     rows = board(paper, ours)
     if work.scale.note:
         rows = [of_stand_ins(row) for row in rows]
+    if as_json:
+        note = work.scale.note or work.scale.warning
+        board_json = [asdict(row) for row in rows]
+        write_json(
+            {"store": str(lab.store.root), "budget": work.scale.budget, "note": note, "claims": board_json}
+        )
+        return
     say(console, f"{work.scale.budget}, store {lab.store.root}")
     if work.scale.note:
         say(console, f"{work.scale.note}; it gives no verdict on the paper's claims")

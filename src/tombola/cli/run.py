@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from tombola.cli.arguments import (
+    AsJson,
     CheckpointEvery,
     Device,
     HungAfter,
@@ -25,9 +26,9 @@ from tombola.cli.arguments import (
     TrackDir,
     Workers,
 )
-from tombola.cli.console import InertConsole, many_studies, say
+from tombola.cli.console import many_studies, progress_console, say, write_json
 from tombola.cli.estimate import say_estimate
-from tombola.cli.own import Runners, own_paths, read_files, run_own
+from tombola.cli.own import Runners, own_paths, read_files, run_json, run_own
 from tombola.cli.scales import PAPER, asked_scale, bound_studies, existing_store
 from tombola.cli.slurm import DryRun, Slurm, arguments_again, asked_of_slurm, submit_run
 from tombola.cli.stop import StopAfter, begin_stop, raise_left
@@ -91,6 +92,7 @@ def run(
     ] = None,
     slurm: Slurm = None,
     dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compute what is missing of the paper's studies, or of experiments of your own."""
     called_with = dict(locals())
@@ -130,9 +132,11 @@ def run(
         again = arguments_again(run, called_with, {"store", "workers", "slurm", "dry_run"})
         submit_run(asked, dry_run, again, bound, store=store, workers=workers, slots=slots)
     elif own:
-        run_own(own, store, runners, settings, stop, recompute, keep, trackers)
+        run_own(own, store, runners, settings, stop, recompute, keep, trackers, as_json)
     else:
-        _run_paper(names, all, scale, numbers, store, runners, settings, keep_going, stop, keep, trackers)
+        _run_paper(
+            names, all, scale, numbers, store, runners, settings, keep_going, stop, keep, trackers, as_json
+        )
 
 
 def _run_paper(
@@ -147,6 +151,7 @@ def _run_paper(
     stop: Stop,
     keep: Literal["all", "needed"],
     trackers: Mapping[str, Tracker],
+    as_json: bool,
 ) -> None:
     from tombola.experiments.compute import done, run_experiments
     from tombola.experiments.last_scale import remember
@@ -159,7 +164,7 @@ def _run_paper(
     # Refuses what the scale does not fit before a store is made.
     bound, left_out = bound_studies(names, everything, STUDIES, work)
     lab = Lab(store, settings=settings, **runners)
-    console = InertConsole()
+    console = progress_console(as_json)
     say(console, f"{many_studies(len(bound))}, {work.scale}, store {lab.store.root}")
     for cause in left_out:
         say(console, f"left out: {cause}")
@@ -175,7 +180,11 @@ def _run_paper(
                 keep=keep,
             )  # fmt: skip
         tracking.add(ran.outcome.finished_before)
-    for experiment in bound:
+    if as_json:
+        computed = [experiment for experiment in bound if experiment.name not in ran.skipped]
+        left_out += [f"{name}: {cause}" for name, cause in ran.skipped.items()]
+        write_json({**run_json(lab, ran.outcome, computed), "left_out": left_out})
+    for experiment in () if as_json else bound:
         skipped = ran.skipped.get(experiment.name)
         say(console, f"{experiment.name}: skipped, {skipped}" if skipped else str(done(experiment, lab)))
     raise_left(lab.store, stop, ran.outcome)

@@ -34,6 +34,7 @@ StopAfter = Annotated[
     tyro.conf.arg(
         metavar="TIME",
         help="End after a time such as 9m, 90s or 1h30m, with checkpoints; the same command continues.",
+        help_behavior_hint="",
     ),
 ]
 
@@ -109,6 +110,7 @@ def unfinished(
     :class:`~tombola.lab.driver.Outcome`.
     """
     from tombola.lab.deadline import in_words
+    from tombola.table.number import many
 
     names = list(left)
     resumed = sum((store.workplace(name) / "checkpoint").exists() for name in names)
@@ -126,7 +128,7 @@ def unfinished(
         why = f"nothing more fits into {stop.cause.removeprefix('after ')}"
     aside = f" ({', '.join(notes)})" if notes else ""
     return Unfinished(
-        f"{why}: {done} of {done + failed + len(names)} jobs done, {len(names)} left{aside}; {how}"
+        f"{why}: {done} of {many(done + failed + len(names), 'job')} done, {len(names)} left{aside}; {how}"
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from tombola.cli.arguments import Imports, Store
-from tombola.cli.console import InertConsole, say, write_out
+from tombola.cli.arguments import AsJson, Imports, Store
+from tombola.cli.console import InertConsole, progress_console, say, write_json, write_out
 from tombola.cli.imports import import_files
 from tombola.errors import JobError, StoreError
 
@@ -17,7 +18,7 @@ from tombola.errors import JobError, StoreError
 _MOST_NAMED = 8
 
 
-def verify(store: Store = None, import_: Imports = ()) -> None:
+def verify(store: Store = None, import_: Imports = (), as_json: AsJson = False) -> None:
     """Read everything in the store, and tell what is damaged.
 
     Results of networks and measures that are not declared are checked by their checksums alone, and told.
@@ -28,16 +29,31 @@ def verify(store: Store = None, import_: Imports = ()) -> None:
 
     import_files(import_)
     folder = StoreFolder(store, create=False)
-    console = InertConsole()
-    count = 0
+    console = progress_console(as_json)
+    damaged = []
     not_rebuilt: Counter[str] = Counter()
     for damage in walking.verify(folder, not_rebuilt):
-        count += 1
-        say(console, str(damage))
-    for what, results in sorted(not_rebuilt.items()):
-        say(console, f"not rebuilt: {what} ({many(results, 'result')})")
-    if count:
-        raise StoreError(f"{count} things are damaged in {folder.root}")
+        damaged.append(damage)
+        if not as_json:
+            say(console, str(damage))
+    if as_json:
+        write_json(
+            {
+                "store": str(folder.root),
+                "damaged": [asdict(damage) for damage in damaged],
+                "not_rebuilt": [
+                    {"what": what, "results": count} for what, count in sorted(not_rebuilt.items())
+                ],
+            }
+        )
+    else:
+        for what, results in sorted(not_rebuilt.items()):
+            say(console, f"not rebuilt: {what} ({many(results, 'result')})")
+    if damaged:
+        things = "1 thing is" if len(damaged) == 1 else f"{len(damaged)} things are"
+        raise StoreError(f"{things} damaged in {folder.root}")
+    if as_json:
+        return
     if not_rebuilt:
         undeclared = any(not isinstance(what, walking.DeclaredOtherwise) for what in not_rebuilt)
         remedy = ": --import FILE.py declares what is in a file of yours" if undeclared else ""
@@ -59,19 +75,25 @@ def gc(
     ] = "all",
     remove: Annotated[bool, tyro.conf.arg(help="Remove it; otherwise it is only listed.")] = False,
     store: Store = None,
+    as_json: AsJson = False,
 ) -> None:
     """What nothing needs: left-over workplaces and, by --keep, weights that can be computed again."""
     from tombola.lab import gc as sweeping
     from tombola.lab.store import Store as StoreFolder
+    from tombola.table.number import many
 
     folder = StoreFolder(store, create=False)
     removals = sweeping.gc(folder, keep, dry_run=not remove)
+    if as_json:
+        garbage = [asdict(removal) for removal in removals]
+        write_json({"store": str(folder.root), "removed": remove, "garbage": garbage})
+        return
     console = InertConsole()
     for removal in removals:
         say(console, str(removal))
     total = sum(removal.size for removal in removals) / 1e9
     end = "removed" if remove else "could go; say --remove"
-    say(console, f"{len(removals)} places, {total:.3f} GB {end}" if removals else "nothing to remove")
+    say(console, f"{many(len(removals), 'place')}, {total:.3f} GB {end}" if removals else "nothing to remove")
 
 
 def rm(
@@ -83,6 +105,7 @@ def rm(
     dependents: Annotated[bool, tyro.conf.arg(help="Also everything that was made from them.")] = False,
     remove: Annotated[bool, tyro.conf.arg(help="Remove them; otherwise they are only listed.")] = False,
     store: Store = None,
+    as_json: AsJson = False,
 ) -> None:
     """Remove jobs from the store; without --remove, what would go and what was made from it."""
     from tombola.lab.removal import removals, remove_job
@@ -94,9 +117,22 @@ def rm(
     chosen, orphans = removals(folder, jobs, dependents=dependents)
     for removal in chosen:
         what = f"{removal.row.function}: {removal.row.result}" if removal.row else "damaged"
-        say(console, f"{removal.name[:12]} {what} ({_megabytes(removal.size)})")
+        if not as_json:
+            say(console, f"{removal.name[:12]} {what} ({_megabytes(removal.size)})")
         if remove:
             remove_job(folder, removal.name)
+    if as_json:
+        jobs_gone = [
+            {
+                "name": removal.name,
+                "function": removal.row.function if removal.row else None,
+                "result": removal.row.result if removal.row else None,
+                "size": removal.size,
+            }
+            for removal in chosen
+        ]
+        write_json({"store": str(folder.root), "removed": remove, "jobs": jobs_gone, "orphans": orphans})
+        return
     if orphans:
         named = ", ".join(name[:12] for name in orphans[:_MOST_NAMED])
         others = f" and {len(orphans) - _MOST_NAMED} more" if len(orphans) > _MOST_NAMED else ""
@@ -111,11 +147,14 @@ def rm(
     say(console, f"{many(len(chosen), 'job')}, {size} {end}")
 
 
-def doctor(store: Store = None) -> None:
+def doctor(store: Store = None, as_json: AsJson = False) -> None:
     """Device, versions, store, data and last errors in one text, to paste into a report of a fault."""
-    from tombola.lab.doctor import examine
+    from tombola.lab.doctor import examine, examine_parts
 
-    write_out(examine(store))
+    if as_json:
+        write_json({"parts": [asdict(part) for part in examine_parts(store)]})
+    else:
+        write_out(examine(store))
 
 
 def export(
@@ -136,6 +175,7 @@ def export(
             metavar="[all|newest|ROUND ...]",
             help="Tickets instead of weights, with numbers, histories and forgetting records: what going on "
             "elsewhere needs. Of every round (said alone), or the newest of each chain and the rounds named.",
+            help_behavior_hint="",
         ),
     ] = None,
     compress: Annotated[

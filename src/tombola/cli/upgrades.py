@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json as json_text
-
-from tombola.cli.arguments import Device, Imports, Store
-from tombola.cli.console import write_out
+from tombola.cli.arguments import AsJson, Device, Imports, Store
+from tombola.cli.console import write_json, write_out
 from tombola.cli.imports import import_files
-from tombola.cli.listing import AsJson
 
 
 def upgrades(
@@ -24,6 +21,6 @@ def upgrades(
     import_files(import_)
     found = plan.upgrades(StoreFolder(store, create=False), device)
     if as_json:
-        write_out(json_text.dumps(found.to_json(), indent=2) + "\n")
+        write_json(found.to_json())
         return
     write_out("".join(f"{line}\n" for line in upgrade_lines(found)))

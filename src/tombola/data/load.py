@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import importlib.util
 import os
+from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tombola.data import cache, hub
 from tombola.data.catalogue import origin_of
@@ -60,12 +64,27 @@ def load_data(source: str | os.PathLike[str] | Data) -> Data:
 
 def digits() -> Data:
     """The digits of scikit-learn, uint8 ``(N, 1, 8, 8)``, in a fixed stratified split of 1,198 and 599."""
-    # Imported here, because scikit-learn takes longer to import than all of tombola's data code.
-    from sklearn.datasets import load_digits
-
-    table = load_digits()
-    images = torch.from_numpy(np.rint(table.images * (255 / 16)).astype(np.uint8))[:, None]
-    labels = torch.from_numpy(table.target.astype(np.int64))
+    rows = _digit_rows()
+    images = torch.from_numpy(np.rint(rows[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8))[:, None]
+    labels = torch.from_numpy(rows[:, -1].astype(np.int64))
     train, test = (ImageSet(images[part], labels[part]) for part in stratified_split(labels, 1 / 3))
     names = tuple(str(digit) for digit in range(10))
     return Data("digits", train, test, class_names=names, mirrored=False, source="digits")
+
+
+def _digit_rows() -> NDArray[np.float64]:
+    """Scikit-learn's digits as ``(1797, 65)``: 64 pixels from 0 to 16, and the digit.
+
+    Its file is read in its place: importing scikit-learn, with what it imports, takes a second of every
+    worker process.
+    """
+    package = importlib.util.find_spec("sklearn")
+    if package is not None and package.origin is not None:
+        file = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+        if file.is_file():
+            with gzip.open(file, "rt", encoding="utf-8") as lines:
+                return np.loadtxt(lines, delimiter=",")
+    from sklearn.datasets import load_digits  # wherever another version keeps it
+
+    table = load_digits()
+    return np.column_stack([table.data, table.target]).astype(np.float64)

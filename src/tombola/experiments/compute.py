@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from tombola.data.imageset import Data
 from tombola.data.load import load_data
@@ -22,6 +22,7 @@ from tombola.lab.item import jobs_of, wanted_of
 from tombola.lab.job import data_behind
 from tombola.lab.lab import Lab
 from tombola.lab.thinning import ThinningProgress
+from tombola.table.number import many
 from tombola.table.table import Table
 
 
@@ -40,9 +41,37 @@ class Done:
     over: int = 0
 
     def __str__(self) -> str:
-        parts = [f"{self.finished} of {self.jobs} jobs"] if self.jobs else []
-        parts += [f"{self.over} of {self.searches} searches"] if self.searches else []
+        parts = [f"{self.finished} of {many(self.jobs, 'job')}"] if self.jobs else []
+        searches = "search" if self.searches == 1 else "searches"
+        parts += [f"{self.over} of {self.searches} {searches}"] if self.searches else []
         return f"{self.experiment.name:<21}  {self.experiment.title}: {', '.join(parts)} done"
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as an object."""
+        return {
+            "name": self.experiment.name, "title": self.experiment.title, "jobs": self.jobs,
+            "finished": self.finished, "searches": self.searches, "searches_over": self.over,
+            "left_out": None,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An experiment that is not shown or run, and why."""
+
+    name: str
+    title: str
+    cause: str
+
+    def __str__(self) -> str:
+        return f"{self.name:<21}  {self.title}: not at this scale ({self.cause})"
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as an object, with the fields of :class:`Done`."""
+        return {
+            "name": self.name, "title": self.title, "jobs": 0, "finished": 0, "searches": 0,
+            "searches_over": 0, "left_out": self.cause,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from tombola.experiments.bound import Bound
 from tombola.experiments.costs import Costs
@@ -93,21 +94,30 @@ class Plan:
     @property
     def total(self) -> str:
         """The totals, in one line."""
-        return f"total: {self.epochs:.0f} epochs shared, {self.epochs_alone:.0f} epochs alone"
+        return f"total: {_epochs(self.epochs)} shared, {_epochs(self.epochs_alone)} alone"
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as an object."""
+        unmeasured = [{"network": network, "batch_size": size} for network, size in self.unmeasured]
+        return {
+            **asdict(self), "unmeasured": unmeasured, "jobs": self.jobs, "finished": self.finished,
+            "epochs_alone": self.epochs_alone,
+        }  # fmt: skip
 
     def lines(self) -> list[str]:
         """The plan as text, its totals last."""
         lines = [self._heading, *self._table()]
-        lines.append(f"{self.jobs:,} jobs, {self.finished:,} of them in the store")
+        lines.append(f"{_counted(self.jobs, 'job')}, {self.finished:,} of them in the store")
         without = f", without the weights of {', '.join(self.unsized)}" if self.unsized else ""
-        lines.append(f"{self.heads:,} linear heads, {bytes_text(self.disk)} on disk, about{without}")
-        lines.append(f"longest chain: {self.longest:,.0f} epochs one after the other")
+        heads, disk = _counted(self.heads, "linear head"), bytes_text(self.disk)
+        lines.append(f"{heads}, {disk} on disk, about{without}")
+        lines.append(f"longest chain: {_counted(self.longest, 'epoch')} one after the other")
         if self.cheapest < self.dearest:
             lines.append(
                 f"searches adapt: between {self.cheapest:,.0f} and {self.dearest:,.0f} epochs shared, "
                 "planned as if they found what the paper prints"
             )
-        lines.append(f"left to do: {self.epochs_left:,.0f} epochs{_time(self.hours)}")
+        lines.append(f"left to do: {_counted(self.epochs_left, 'epoch')}{_time(self.hours)}")
         if self.unmeasured and self.hours is not None:
             pairs = ", ".join(f"{network} at {size}" for network, size in self.unmeasured)
             lines.append(f"not in the hours, for want of a measured speed: {pairs}")
@@ -184,6 +194,18 @@ def plan(
         unmeasured=unmeasured,
         unsized=tuple(sorted(costs.unsized)),
     )
+
+
+def _counted(count: float, what: str) -> str:
+    """A count, with commas between thousands, and its word."""
+    text = f"{count:,.0f}"
+    return f"{text} {what}{'s' * (text != '1')}"
+
+
+def _epochs(count: float) -> str:
+    """A number of epochs as the totals have it."""
+    text = f"{count:.0f}"
+    return f"{text} epoch{'s' * (text != '1')}"
 
 
 def _planned(items: Iterable[Item], results: Results | None, guess: Guess) -> list[Job]:

@@ -11,7 +11,7 @@ from tombola.experiments.paper.jobs import PaperJobs
 from tombola.experiments.paper.printed import comparable_cells, comparable_tables
 from tombola.lab.item import Item
 from tombola.table.key import Key
-from tombola.table.number import Cell, Entry
+from tombola.table.number import Cell, Entry, many
 from tombola.views.exhibit import Exhibit
 from tombola.views.layout import Layout
 from tombola.views.paper_panels import Panels
@@ -61,7 +61,7 @@ class Study:
             # Beside stand-ins the paper's numbers would say nothing.
             printed={} if scale.note else self._printed(work),
             comparable={} if scale.note else comparable_cells(),
-            budget=f"{scale}: {scale.epochs} epochs",
+            budget=f"{scale}: {many(scale.epochs, 'epoch')}",
             warning=scale.warning,
             names=scale.names,
         )

@@ -21,7 +21,7 @@ from tombola.declarations import bare_name
 from tombola.disk import write_whole
 from tombola.errors import DeviceError, RecipeError, StoreError, reason
 from tombola.training.device import Mode, hardware_name
-from tombola.training.throughput import Machine, Speed, measure_machine, measure_speed
+from tombola.training.throughput import EPOCH_IMAGES, Machine, Speed, measure_machine, measure_speed
 from tombola.untrusted import read_regular
 from tombola.version import __version__
 
@@ -88,6 +88,24 @@ def check_cases(cases: Iterable[Case], device: torch.device, repeats: int) -> No
             raise RecipeError(
                 "on a CPU trainings are not packed: each core is a worker of its own; leave out --slots"
             )
+        count = EPOCH_IMAGES if device.type == "cuda" else 4 * case.batch_size
+        needed, memory = count * 3 * case.size**2, _physical_memory()
+        if needed > memory / 4:
+            raise RecipeError(
+                f"made-up images of size {case.size} for batches of {case.batch_size} take "
+                f"{needed / 1e9:,.0f} GB, and this machine has {memory / 1e9:,.0f} GB of memory; give a "
+                "smaller size or batch size"
+            )
+
+
+def _physical_memory() -> int:
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _does_not_fit(error: Exception) -> bool:
+    """Whether memory did not suffice; on a CPU PyTorch says so only in words."""
+    return isinstance(error, DeviceError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def bench(
@@ -115,8 +133,11 @@ def bench(
                     case.network, case.batch_size, case.packed, device, machine, size=case.size, mode=mode,
                     channels=1 if case.network == "convnet" else 3, repeats=repeats,
                 )  # fmt: skip
-            except DeviceError as error:  # the others are not lost
-                on_failure(case, error)
+            except (DeviceError, MemoryError, RuntimeError) as error:  # the others are not lost
+                if not _does_not_fit(error):
+                    raise
+                told = error if isinstance(error, DeviceError) else DeviceError("memory does not suffice")
+                on_failure(case, told)
             else:
                 on_speed(speed)
                 speeds.append(speed)

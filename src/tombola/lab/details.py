@@ -6,11 +6,11 @@ import json
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -23,6 +23,7 @@ from tombola.lab.lineages import Lineages
 from tombola.lab.listing import dim_line, job_row
 from tombola.lab.measurement import measurement_of
 from tombola.lab.store import TICKET_KIND, Store
+from tombola.table.number import many
 from tombola.untrusted import OTHER_FORM, printable
 
 # The column of a run's history that is drawn, and what a line of text is drawn with.
@@ -80,35 +81,92 @@ def sparkline(values: Sequence[float], width: int = 60) -> str:
     return "".join(_BLOCKS[round((value / 2 - low / 2) / span * (len(_BLOCKS) - 1))] for value in values)
 
 
-def _origin(store: Store, name: str) -> list[RenderableType]:
-    """All finished jobs that a job was made from, a line each, the nearest first."""
-    lines: list[str] = []
+@dataclass(frozen=True)
+class Ancestor:
+    """A job that another was made from; function and result are empty unless it is finished and whole."""
+
+    name: str
+    state: Literal["finished", "gone", "damaged"]
+    function: str = ""
+    result: str = ""
+
+    def __str__(self) -> str:
+        what = f"{self.function}: {self.result}" if self.state == "finished" else f"({self.state})"
+        return f"{self.name[:12]} {what}"
+
+
+def ancestors(store: Store, name: str) -> tuple[list[Ancestor], bool]:
+    """The jobs that a finished job was made from, the nearest first, and whether there are more."""
+    found: list[Ancestor] = []
     pending, seen = deque(sorted(parents(store.description(name)))), {name}
-    while pending and len(lines) < _MOST_LINES:
+    while pending and len(found) < _MOST_LINES:
         parent = pending.popleft()
         if parent in seen:
             continue
         seen.add(parent)
         if not store.has(parent):
-            lines.append(f"{parent[:12]} (gone)")
+            found.append(Ancestor(parent, "gone"))
             continue
         try:
             row = job_row(store, parent)
             pending.extend(sorted(parents(store.description(parent))))
         except (StoreError, *OTHER_FORM):
-            lines.append(f"{parent[:12]} (damaged)")
+            found.append(Ancestor(parent, "damaged"))
             continue
-        lines.append(f"{parent[:12]} {row.function}: {row.result}")
-    if not lines:
+        found.append(Ancestor(parent, "finished", row.function, row.result))
+    return found, bool(pending)
+
+
+def _origin(store: Store, name: str) -> list[RenderableType]:
+    """All finished jobs that a job was made from, a line each, the nearest first."""
+    listed, more = ancestors(store, name)
+    if not listed:
         return []
-    tree = Tree(f"made from {len(lines)}{' and more' if pending else ''} job{'s' * (len(lines) != 1)}")
-    for line in lines:
-        tree.add(Text(_cut(printable(line))))
+    tree = Tree(f"made from {len(listed)} and more jobs" if more else f"made from {many(len(listed), 'job')}")
+    for ancestor in listed:
+        tree.add(Text(_cut(printable(str(ancestor)))))
     return [tree]
+
+
+def job_json(store: Store, prefix: str) -> dict[str, Any]:
+    """What :func:`show_job` shows, as an object; a number of the history that is not finite is null."""
+    name = store.find(prefix)
+    description = store.description(name)
+    listed, more = ancestors(store, name)
+    try:
+        history = [{column: float(text) for column, text in row.items()} for row in store.history(name)]
+    except (StoreError, *OTHER_FORM):
+        history = []  # its numbers are told all the same
+    return {
+        "name": name,
+        "function": description["function"],
+        "arguments": description["arguments"],
+        "numbers": store.numbers(name),
+        "history": history,
+        "ancestors": [asdict(ancestor) for ancestor in listed],
+        "more_ancestors": more,
+        "provenance": store.provenance(name),
+        "folder": str(store.folder(name)),
+    }
 
 
 def show_file(path: Path) -> RenderableType:
     """The facts of a ticket or run file; :class:`~tombola.errors.JobError` for any other file."""
+    kind, facts = _file_facts(path)
+    tree = Tree(Text(f"{kind} {path}", style="bold"))
+    for key, value in facts.items():
+        tree.add(_leaf(key, value))
+    return tree
+
+
+def file_json(path: Path) -> dict[str, Any]:
+    """What :func:`show_file` shows, as an object."""
+    kind, facts = _file_facts(path)
+    return {"file": str(path), "kind": kind, "facts": facts}
+
+
+def _file_facts(path: Path) -> tuple[str, dict[str, Any]]:
+    """The kind of a ticket or run file, and its facts in words."""
     from tombola import files
     from tombola.ticket import Ticket
     from tombola.training.run import Run
@@ -118,7 +176,7 @@ def show_file(path: Path) -> RenderableType:
         raise JobError(f"{path} holds {kind!r}; show knows tickets and runs")
     loaded = Ticket.load(path) if kind == TICKET_KIND else Run.load(path)
     ticket = loaded if isinstance(loaded, Ticket) else loaded.ticket
-    facts = {
+    facts: dict[str, Any] = {
         "network": json.dumps(ticket.network.description()),
         "sparsity": f"{100 * ticket.sparsity:.2f}% ({ticket.kept:,} of {ticket.total:,} prunable weights)",
         "round": ticket.round,
@@ -127,12 +185,7 @@ def show_file(path: Path) -> RenderableType:
     }
     if ticket.hub is not None:
         facts["pulled from"] = f"{ticket.hub.repository}, revision {ticket.hub.revision}"
-    if isinstance(loaded, Run):
-        facts |= loaded.summary()
-    tree = Tree(Text(f"{kind} {path}", style="bold"))
-    for key, value in facts.items():
-        tree.add(_leaf(key, value))
-    return tree
+    return kind, (facts | loaded.summary() if isinstance(loaded, Run) else facts)
 
 
 def _leaf(key: str, value: object) -> Text:

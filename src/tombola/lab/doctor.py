@@ -10,6 +10,7 @@ import platform
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -37,11 +38,29 @@ _PACKAGES = (
 _MOST_ERRORS = 5
 
 
+@dataclass(frozen=True)
+class Part:
+    """What is said of one part of the machine; problem: why no more could be said, empty without one."""
+
+    heading: str
+    facts: list[tuple[str, str]]
+    problem: str = ""
+
+
 def examine(root: Path | None = None) -> str:
     """Device, versions, store, data and last errors, as lines of a few words under a heading each.
 
     root: the store; by default where tombola keeps its results.
     """
+    lines = []
+    for part in examine_parts(root):
+        lines += [part.heading, *(f"  {what}: {said}" for what, said in part.facts)]
+        lines += [f"  PROBLEM: {part.problem}"] * bool(part.problem)
+    return "".join(f"{printable(line)}\n" for line in lines)
+
+
+def examine_parts(root: Path | None = None) -> Iterator[Part]:
+    """The same part by part."""
     place = Path(default_place() if root is None else root).expanduser().absolute()
     parts: dict[str, Callable[[], Facts]] = {
         "machine": _machine,
@@ -51,15 +70,14 @@ def examine(root: Path | None = None) -> str:
         "last errors": lambda: _errors(place),
         "data sets in the cache": _data,
     }
-    lines = []
     for heading, facts in parts.items():
-        lines.append(heading)
+        part = Part(heading, [])
         try:
-            lines += [f"  {what}: {said}" for what, said in facts()]
+            part.facts.extend(facts())
         except Exception as error:  # what is broken is what is asked about
             kind = "" if isinstance(error, TombolaError) else f"{type(error).__name__} "
-            lines.append(f"  PROBLEM: {kind}{reason(error)}")
-    return "".join(f"{printable(line)}\n" for line in lines)
+            part = replace(part, problem=f"{kind}{reason(error)}")
+        yield part
 
 
 def _machine() -> Facts:

@@ -20,13 +20,12 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 
+from tombola.counts import many
 from tombola.disk import write_whole
 from tombola.errors import JobError, StoreError, reason
-from tombola.lab.conditions import jobs_where, parse_condition
 from tombola.lab.description import TICKET_FUNCTION, arguments_line, brief
 from tombola.lab.store import Store, is_at_its_place, read_json
 from tombola.lab.unfinished import UnfinishedJob, unfinished_jobs
-from tombola.table.number import many
 from tombola.untrusted import OTHER_FORM, printable
 from tombola.version import __version__
 
@@ -121,13 +120,17 @@ def listing(
     """
     if last is not None and last < 1:
         raise JobError(f"last is {last}; ask for at least one job")
-    conditions = [parse_condition(text) for text in where]
+    if where:
+        # Imports PyTorch, which takes longer than the listing of a thousand jobs.
+        from tombola.lab.conditions import jobs_where, parse_condition
+
+        conditions = [parse_condition(text) for text in where]
     every, damaged = _indexed_rows(store)
     shown = tickets or function == TICKET_FUNCTION
     rows = [row for row in every if function is None or row.function == function]
     hidden = 0 if function or where else sum(row.function == TICKET_FUNCTION for row in rows if not shown)
     rows = [row for row in rows if shown or row.function != TICKET_FUNCTION]
-    if conditions:
+    if where:
         chosen = set(jobs_where(store, (row.name for row in rows), conditions))
         rows = [row for row in rows if row.name in chosen]
     rows.sort(key=_SORTS[sort])

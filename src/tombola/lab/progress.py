@@ -27,6 +27,7 @@ from tombola.lab.driver import Progress
 from tombola.lab.job import Job
 from tombola.lab.store import Store, write_table
 from tombola.lab.training_progress import TrainingProgress, trainings_in_progress
+from tombola.table.number import many
 from tombola.training.run import Epoch
 from tombola.untrusted import OTHER_FORM, printable
 
@@ -151,11 +152,13 @@ class Bar(Progress):
         if again:
             return
         if not missing:
-            self._console.print(f"all {found} jobs were there already; nothing to compute")
+            there = "the job was" if found == 1 else f"all {found} jobs were"
+            self._console.print(f"{there} there already; nothing to compute")
         elif found:
-            self._console.print(f"{found} jobs were there already, {missing} to compute")
+            there = "1 job was" if found == 1 else f"{found} jobs were"
+            self._console.print(f"{there} there already, {missing} to compute")
         else:
-            self._console.print(f"{missing} jobs to compute")
+            self._console.print(f"{many(missing, 'job')} to compute")
 
     def removed(self, results: int, made_with: Sequence[str]) -> None:
         names = " or ".join(made_with)
@@ -193,7 +196,7 @@ class Bar(Progress):
         """A line with the count so far, where there is no bar."""
         if not self._console.is_terminal:
             self._printed, self._told = time.monotonic(), self._done
-            line = f"{self._done} of {self._missing} jobs done"
+            line = f"{self._done} of {many(self._missing, 'job')} done"
             if trainings:
                 name, training = next(iter(trainings.items()))
                 more = f" (and {len(trainings) - 1} more)" if len(trainings) > 1 else ""
@@ -324,6 +327,11 @@ class RoundTable(Progress):
         self._table.add_row(*cells[:2], marked, *cells[3:])
         self._current = ""
         self._refresh()
+
+    @property
+    def rows(self) -> Sequence[Mapping[str, Any]]:
+        """The rounds so far, by the columns of their CSV."""
+        return self._rows
 
     def write(self, path: Path) -> None:
         """Writes the rounds so far as CSV."""

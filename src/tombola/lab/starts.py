@@ -18,6 +18,7 @@ from tombola.lab.job import Job, described_function
 from tombola.lab.objects import lacks_start, object_path, stored_object
 from tombola.lab.store import Store
 from tombola.networks.network import Network
+from tombola.table.number import many
 from tombola.ticket import State
 
 # Functions whose result has the dense start of one of their arguments, with the name of that argument.
@@ -282,7 +283,7 @@ def check_same_start(store: Store, name: str, start: str) -> None:
         provenance = store.provenance(name)
         where = ", ".join(str(provenance[key]) for key in ("hardware", "torch") if provenance.get(key))
         raise StoreError(
-            f"the dense start of {len(needing)} tickets here (job {needing[0][:12]}) came out as "
+            f"the dense start of {many(len(needing), 'ticket')} here (job {needing[0][:12]}) came out as "
             f"{start[:12]}, not as {before[:12]} like when it was made ({where}); go on on such a machine, "
             "or begin anew in another store"
         )

@@ -65,9 +65,11 @@ class Row:
         """What has to be known with our verdict, in a few words."""
         parts = [
             self.lacking,
-            f"{self.comparisons} comparisons hold" if self.comparisons and not self.lacking else "",
+            f"{self.comparisons} {_comparisons(self.comparisons)}"
+            if self.comparisons and not self.lacking
+            else "",
             self.runs,
-            f"{self.epochs} epochs" if self.epochs else "",
+            f"{self.epochs} epoch{'s' * (self.epochs != '1')}" if self.epochs else "",
             "reduced budget" if self.reduced else "",
             "within noise" if self.noise else "",
         ]
@@ -171,6 +173,11 @@ def _board_row(printed: Verdict, own: Verdict) -> Row:
 
 def _plural(status: str) -> str:
     return {"holds": "hold", "fails": "fail"}.get(status, status)
+
+
+def _comparisons(share: str) -> str:
+    """The words after a share such as "7 of 8"."""
+    return "comparison holds" if share.endswith(" of 1") else "comparisons hold"
 
 
 def _csv_text(value: str | bool | None) -> str:

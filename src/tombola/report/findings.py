@@ -155,10 +155,10 @@ def _failures(entries: Sequence[Entry]) -> list[str]:
     if not numbers:
         return []
     if not failed:
-        return [f"None of the {len(numbers)} runs failed."]
+        return [f"None of the {len(numbers)} runs failed." if len(numbers) > 1 else "The run did not fail."]
     return [
-        f"{failed} of {len(numbers)} runs failed to train: they diverged or stayed near chance. They are "
-        "part of the means, are marked with a star, and never make a winning ticket."
+        f"{failed} of {many(len(numbers), 'run')} failed to train: they diverged or stayed near "
+        "chance. They are part of the means, are marked with a star, and never make a winning ticket."
     ]
 
 
@@ -184,8 +184,9 @@ def _stability(entries: Sequence[Entry], names: Names) -> list[str]:
     if tickets:
         unstable = [entry for entry in tickets if _mean(entry) >= STABLE_BELOW]
         highest = f"the highest is {max(map(_mean, tickets)):.1f}"
+        which = "The ticket barrier" if len(tickets) == 1 else f"All {len(tickets)} ticket barriers"
         sentences.append(
-            f"All {len(tickets)} ticket barriers below {STABLE_BELOW:g} points: "
+            f"{which} below {STABLE_BELOW:g} points: "
             + (f"no, {len(unstable)} are not; {highest}." if len(unstable) > 8
                else f"no ({'; '.join(_at(entry, names) for entry in unstable)})." if unstable
                else f"yes ({highest}).")

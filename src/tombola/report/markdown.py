@@ -159,7 +159,8 @@ def _search_sentence(cells: Sequence[Cell]) -> str:
     ours = " and ".join(dict.fromkeys(str(epochs) for _, epochs in lengths))
     theirs = " and ".join(dict.fromkeys(f"{printed}" for printed, _ in lengths))
     percent = " and ".join(dict.fromkeys(f"{SEARCH_SHARES[printed]:.0%}" for printed, _ in lengths))
-    return f"Searches of {ours} epochs stand for the paper's {theirs}, about {percent} of the budget."
+    lengths_text = f"{ours} epoch{'s' * (ours != '1')}"
+    return f"Searches of {lengths_text} stand for the paper's {theirs}, about {percent} of the budget."
 
 
 def _runs_sentence(cells: Sequence[Cell]) -> str:

@@ -31,7 +31,7 @@ from tombola.report.markdown import table_note
 from tombola.report.template import template
 from tombola.table.compare import SideBySide, side_by_side
 from tombola.table.key import Key
-from tombola.table.number import Cell
+from tombola.table.number import Cell, many
 from tombola.views.exhibit import Exhibit
 from tombola.views.layout import NAMES, Grid
 from tombola.views.origin import mixtures
@@ -187,9 +187,9 @@ def _extent(own: Collection[Key], expected: Collection[Key], picture: Picture | 
     if not own and not lines:
         return "not computed yet"
     if expected:
-        return f"{sum(key in own for key in expected)} of {len(expected)} cells"
+        return f"{sum(key in own for key in expected)} of {many(len(expected), 'cell')}"
     begun = sum(len(panel.begun) for panel in panels)
-    return f"{lines - begun} of {lines + sum(len(panel.absent) for panel in panels)} lines"
+    return f"{lines - begun} of {many(lines + sum(len(panel.absent) for panel in panels), 'line')}"
 
 
 def _sheet(

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tombola.counts import many as many  # as one of its own: every floor above counts with it
 from tombola.errors import ExperimentError
 from tombola.measures.statistics import is_winning, mean, sample_std
 from tombola.table.key import Key
@@ -145,11 +146,6 @@ class Cell:
     def counted(self) -> str:
         """What its values are of: ``"3 runs"``, ``"1 pair"``."""
         return many(self.runs, "pair" if self.of_pairs else "run")
-
-
-def many(count: int, what: str) -> str:
-    """A count with its word: ``"1 run"``, ``"3 runs"``."""
-    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def copies_of(pairs: int) -> int:

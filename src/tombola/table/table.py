@@ -179,12 +179,14 @@ class Table:
 
         Control characters and the like stand in it as escapes, so that it is safe to print and loses nothing.
         """
-        columns, axes = self.columns, self.axes
-        rows = [
-            json.dumps(_json_content(number, columns, axes), ensure_ascii=False) for number in self.numbers
-        ]
+        rows = [json.dumps(record, ensure_ascii=False) for record in self.records()]
         text = "[\n " + ",\n ".join(rows) + "\n]\n" if rows else "[]\n"
         return "\n".join(line if line.isprintable() else _json_escaped(line) for line in text.split("\n"))
+
+    def records(self) -> list[dict[str, object]]:
+        """The content of :meth:`json` as objects."""
+        columns, axes = self.columns, self.axes
+        return [_json_content(number, columns, axes) for number in self.numbers]
 
     def markdown(self) -> str:
         """A Markdown table of the columns that say something; the names of jobs are left out."""

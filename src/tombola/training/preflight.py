@@ -79,7 +79,8 @@ def check_budget(start: tuple[int, int], recipe: Recipe, steps: int) -> None:
     if not isinstance(recipe.epochs, str):
         if start >= end:
             raise RecipeError(
-                f"the ticket was taken at epoch {start[0]}, but the recipe has {recipe.epochs} epochs; "
+                f"the ticket was taken at epoch {start[0]}, but the recipe has "
+                f"{recipe.epochs} epoch{'s' * (recipe.epochs != 1)}; "
                 f"rewind to at most epoch {recipe.epochs - 1}"
             )
     elif start >= end:

@@ -119,7 +119,7 @@ def measure_speed(
     Raises :class:`~tombola.errors.DeviceError` if they do not fit into memory.
     """
     gpu = device.type == "cuda"
-    data = _random_data(size, channels, classes, EPOCH_IMAGES if gpu else 4 * batch_size, gpu)
+    data = _random_data(size, channels, classes, EPOCH_IMAGES if gpu else max(4 * batch_size, classes), gpu)
     recipe = Recipe(epochs=200, batch_size=batch_size)
     if gpu:
         # What is left of trainings before would be freed in between, and counted against these.

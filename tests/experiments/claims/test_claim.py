@@ -120,7 +120,7 @@ def test_pairs_of_noise_copies_are_not_called_runs() -> None:
     verdict = judge(made(of_barriers), barriers)
     assert verdict.runs is None
     assert str(verdict) == (
-        "C7: holds, 1 of 1 comparisons hold, 3 pairs of 3 noise copies of one run of 20 epochs"
+        "C7: holds, 1 of 1 comparison holds, 3 pairs of 3 noise copies of one run of 20 epochs"
     )
 
 

@@ -152,9 +152,11 @@ class Verdict:
             so_far = f"; {self.so_far}" if self.comparisons else ""
             return f"{self.claim.name}: {self.status}, {cells} missing{so_far}"
         budgets = " and ".join(str(epochs) for epochs in self.epochs)
+        compared = len(self.comparisons)
         return (
-            f"{self.claim.name}: {self.status}, {self.holding} of {len(self.comparisons)} comparisons hold, "
-            f"{self.behind} of {budgets} epochs"
+            f"{self.claim.name}: {self.status}, {self.holding} of "
+            f"{'1 comparison holds' if compared == 1 else f'{compared} comparisons hold'}, "
+            f"{self.behind} of {budgets} epoch{'s' * (budgets != '1')}"
         )
 
 

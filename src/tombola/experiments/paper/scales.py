@@ -28,6 +28,7 @@ from tombola.experiments.paper.settings import (
 )
 from tombola.networks.initialization import written_init
 from tombola.table.key import Key, sparsity_after
+from tombola.table.number import many
 from tombola.training.recipe import MOST_EPOCHS
 
 
@@ -111,7 +112,8 @@ class Scale:
             _require_whole(name, getattr(self, name), least, most)
         if self.rewind >= self.epochs:
             raise ExperimentError(
-                f"rewind is {self.rewind} of {self.epochs} epochs; it must leave at least one to train"
+                f"rewind is {self.rewind} of {many(self.epochs, 'epoch')}; "
+                "it must leave at least one to train"
             )
         fitting = all(_is_whole(column, 1, _MOST_ROUNDS) for column in self.columns)
         if not fitting or not self.columns or list(self.columns) != sorted(set(self.columns)):
@@ -154,8 +156,8 @@ class Scale:
     @property
     def budget(self) -> str:
         """How long and how often it trains, in words."""
-        runs = f"{self.seeds} run{'s' * (self.seeds != 1)}"
-        return f"{self}: {self.epochs} epochs a training, {runs}"
+        runs = many(self.seeds, "run")
+        return f"{self}: {many(self.epochs, 'epoch')} a training, {runs}"
 
     def chosen(self, configurations: Iterable[Configuration]) -> tuple[Configuration, ...]:
         """Those of the configurations that were not deselected."""
@@ -187,7 +189,7 @@ class Scale:
             least = next(budget for budget in itertools.count(self.epochs) if differ(budget))
             raise ExperimentError(
                 f"has searches of the paper's {printed} epochs, which come to the same length at "
-                f"{self.epochs} epochs: give epochs of at least {least}"
+                f"{many(self.epochs, 'epoch')}: give epochs of at least {least}"
             )
 
     def curve_rounds(self, pair: Pair) -> range:

@@ -1,0 +1,178 @@
+"""``--json`` of every command that prints a table: what docs/json.md promises, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+import tombola as tb
+from tombola.cli.console import write_json
+from tombola.cli.main import COMMANDS
+from tombola.lab.store import Store
+
+Result = tuple[int, str, str]
+_GUIDE = Path(__file__).parents[2] / "docs" / "json.md"
+# One configuration of one pair: all of them take seconds.
+_ONE = ("--configs", "0.0/256", "--pairs", "R18/C10")
+_WITHOUT = {"export", "convert", "import"}
+_TYPES: dict[str, Callable[[Any], bool]] = {
+    "text": lambda value: isinstance(value, str),
+    "whole": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+    "truth": lambda value: isinstance(value, bool),
+    "any": lambda value: True,
+}
+
+
+def _schemas() -> dict[str, Any]:
+    blocks = re.findall(r"```json (\S+)\n(.*?)```", _GUIDE.read_text(), re.DOTALL)
+    return {name: json.loads(block) for name, block in blocks}
+
+
+def _refused(token: str) -> NoReturn:
+    raise AssertionError(f"{token} is no JSON")
+
+
+def _check(value: Any, schema: Any, where: str) -> None:
+    """Compare a value with its description: the same fields, and values of their types."""
+    if isinstance(schema, str):
+        optional = schema.endswith("?") and value is None
+        assert optional or _TYPES[schema.removesuffix("?")](value), f"{where} is {value!r}, not {schema}"
+    elif isinstance(schema, list):
+        assert isinstance(value, list), where
+        for place, item in enumerate(value):
+            _check(item, schema[0], f"{where}[{place}]")
+    else:
+        assert isinstance(value, dict), where
+        if schema.keys() == {"*"}:
+            schema = dict.fromkeys(value, schema["*"])
+        assert value.keys() == schema.keys(), where
+        for name, item in value.items():
+            _check(item, schema[name], f"{where}.{name}")
+
+
+@pytest.fixture
+def told(tombola: Callable[..., Result]) -> Callable[..., Any]:
+    """Runs a command with --json and compares what it prints with its block in the guide."""
+
+    def run(name: str, *arguments: object, code: int = 0, store: Store | None = None) -> Any:
+        place = ["--store", store.root] if store else []
+        returned, out, err = tombola(*arguments, *place, "--json")
+        assert returned == code, err
+        assert out.isascii()
+        value = json.loads(out, parse_constant=_refused)
+        _check(value, _schemas()[name], name)
+        return value
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[tb.Lab, list[tb.Job]]:
+    """A store with two short trainings, a barrier between them, and one training that diverges."""
+    lab = tb.Lab(tmp_path_factory.mktemp("json") / "store")
+    start = tb.job(tb.initialize, "convnet", "digits", seed=0)
+    rates = (0.1, 0.2, 1e30)
+    jobs = [tb.job(tb.train, start, "digits", tb.Recipe(epochs=1, batch_size=400, lr=lr)) for lr in rates]
+    jobs.append(tb.job(tb.barrier, jobs[0], jobs[1], "digits", points=3))
+    lab.run(jobs).raise_failures()
+    return lab, jobs
+
+
+def test_what_the_store_holds(told: Callable[..., Any], store: tuple[tb.Lab, list[tb.Job]]) -> None:
+    lab, (slow, fast, diverged, barrier) = store
+    listed = told("ls", "ls", store=lab.store)
+    assert {job["name"] for job in listed["jobs"]} == set(lab.store.names())
+    shown = told("show", "show", barrier.name, store=lab.store)
+    assert {ancestor["name"] for ancestor in shown["ancestors"]} == set(lab.store.names()) - {
+        barrier.name,
+        diverged.name,
+    }
+    assert told("show", "show", diverged.name, store=lab.store)["history"][1]["train_loss"] is None
+    told("diff", "diff", slow.name, fast.name, store=lab.store)
+    compared = told("compare", "compare", slow.name, fast.name, diverged.name, store=lab.store)
+    assert compared["differing"] == ["lr"]
+    assert [run["fields"] for run in compared["runs"]] == [{"lr": lr} for lr in (0.1, 0.2, 1e30)]
+    assert [run["failed"] for run in compared["runs"]][2] is True
+    assert compared["runs"][0]["numbers"]["val_accuracy"] == lab.result(slow).accuracy
+
+
+def test_files_and_measures(
+    told: Callable[..., Any], store: tuple[tb.Lab, list[tb.Job]], tmp_path: Path
+) -> None:
+    lab, (slow, _, _, barrier) = store
+    lab.result(slow).ticket.save(tmp_path / "ticket.safetensors")
+    told("show-file", "show", tmp_path / "ticket.safetensors")
+    measured = told(
+        "measure",
+        "measure",
+        "barrier",
+        slow.name,
+        store[1][1].name,
+        "--data",
+        "digits",
+        "--points",
+        3,
+        store=lab.store,
+    )
+    assert (measured["job"], measured["failed"]) == (barrier.name, lab.result(barrier).failures())
+    assert measured["numbers"]["height"] == lab.result(barrier).height
+
+
+def test_the_state_of_a_store(
+    told: Callable[..., Any], store: tuple[tb.Lab, list[tb.Job]], tmp_path: Path
+) -> None:
+    lab, (slow, _, _, barrier) = store
+    shutil.copytree(lab.store.root, tmp_path / "store")  # that of the command
+    told("gc", "gc", "--keep", "tickets")
+    told("doctor", "doctor")
+    assert told("rm", "rm", slow.name)["orphans"] == [barrier.name]
+    assert told("verify", "verify")["damaged"] == []
+    (Store(tmp_path / "store").folder(slow.name) / "result.json").write_text("{}")
+    damaged = told("verify", "verify", code=2)["damaged"]
+    assert [Path(item["place"]).name for item in damaged] == [slow.name]
+
+
+def test_the_paper(told: Callable[..., Any], store: tuple[tb.Lab, list[tb.Job]]) -> None:
+    told("studies", "studies", "--scale", "tiny", *_ONE)
+    assert told("plan", "plan", "table2", "--scale", "tiny")["experiments"][0]["name"] == "table2"
+    assert len(told("claims", "claims", *_ONE, store=store[0].store)["claims"]) >= 61
+
+
+def test_work(told: Callable[..., Any], tmp_path: Path) -> None:
+    chain = told("imp", "imp", "--rounds", 1, "--epochs", 1, "--recipe.batch-size", 400, "--device", "cpu")
+    assert [row["round"] for row in chain["rounds"]] == [0, 1]
+    own = tmp_path / "own.toml"
+    own.write_text(
+        'name = "own"\nnetworks = ["convnet"]\ndata = ["digits"]\nrounds = 0\nseeds = 1\n'
+        "[recipe]\nepochs = 1\nbatch_size = 400\n"
+    )
+    ran = told("run", "run", own, "--workers", 0)
+    assert {*ran["computed"], *ran["finished_before"]} >= {chain["rounds"][0]["job"]}
+    assert ran["experiments"][0]["name"] == "own"
+    report = told("report", "report", own, "--out", tmp_path / "out", "--page-only")
+    assert Path(report["report"]).exists()
+
+
+def test_every_command_with_a_table_is_in_the_guide() -> None:
+    listed = {name for name in COMMANDS if f"`{name}`" in _GUIDE.read_text().split("In the blocks")[0]}
+    assert listed == COMMANDS.keys()
+    # demo prints what run does, table what docs/table.md says.
+    assert {name.removesuffix("-file") for name in _schemas()} == COMMANDS.keys() - _WITHOUT - {
+        "demo",
+        "table",
+    }
+
+
+def test_numbers_that_json_has_no_token_for_are_null(capsys: pytest.CaptureFixture[str]) -> None:
+    write_json({"values": (float("nan"), [float("inf")], 1.5), "text": "\x1b[2J\u202e"})
+    out = capsys.readouterr().out
+    assert json.loads(out) == {"values": [None, [None], 1.5], "text": "\x1b[2J\u202e"}
+    assert out.isascii()
+    assert "\x1b" not in out
