@@ -113,6 +113,12 @@ def test_several_machines_share_a_certificate_that_only_their_user_reads(
          "--stop-after is set by the scripts of --slurm; leave it out"),
         (("mine.toml", "--slurm", "time=9", "--scheduler", "tcp://here:1"),
          "--scheduler is set by the scripts of --slurm; leave it out"),
+        (("mine.toml", "--slurm", "time=9", "--recompute", "train"),
+         "--recompute would remove the new results again whenever Slurm puts the job back into its queue; "
+         "remove the old ones first with tombola rm JOB --dependents --remove"),
+        (("mine.toml", "--slurm", "time=9", "--json"),
+         "--json cannot go with --slurm, whose jobs write to a log; tombola table and report have --json "
+         "once they are done"),
         (("mine.toml", "--dry-run"), "--dry-run goes with --slurm; tombola plan tells what a run costs"),
         (("table99", "--slurm", "time=9"), "no study 'table99'; did you mean 'table9'?"),
         (("no.toml", "--slurm", "time=9"), "no file 'no.toml'; give an experiment of your own that exists"),

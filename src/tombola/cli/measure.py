@@ -173,6 +173,8 @@ def _compute(declared: Declaration, values: dict[str, Any]) -> None:
     from tombola.measures.surfaces import Surface
 
     csv: Path | None = values["csv"]
+    if csv == _STDOUT and values["as_json"]:
+        raise JobError("--csv - and --json were given; both are standard output, ask for one of them")
     if csv is not None and result_type(declared) not in (ExampleScores, Selection):
         raise JobError(
             f"{declared.name} gives nothing of each image, so --csv has nothing to write; example-scores and "
@@ -195,12 +197,13 @@ def _compute(declared: Declaration, values: dict[str, Any]) -> None:
     if values["recompute"]:
         remove_jobs(lab.store, {measure_job.name})
     result = lab.result(measure_job)
-    if csv == _STDOUT and values["as_json"]:
-        raise JobError("--csv - and --json were given; both are standard output, ask for one of them")
+    failures = result.failures() if isinstance(result, Barrier | Instability) else ""
+    written = [file for file in (csv, figure) if file is not None and file != _STDOUT]
+    if figure is not None:
+        write_whole(figure, _drawn(result, declared.name, figure.suffix.removeprefix(".")))
     if csv == _STDOUT:
         write_out(result.csv())
         return
-    failures = result.failures() if isinstance(result, Barrier | Instability) else ""
     if csv is not None:
         write_whole(csv, result.csv().encode())
     if values["as_json"]:
@@ -221,11 +224,8 @@ def _compute(declared: Declaration, values: dict[str, Any]) -> None:
         say(console, f"failed: {failures}")
     for key, number in numbers_of(result).items():
         say(console, f"{key or 'value'}: {number:g}")
-    if csv is not None:
-        say(console, f"written: {csv}")
-    if figure is not None:
-        write_whole(figure, _drawn(result, declared.name, figure.suffix.removeprefix(".")))
-        say(console, f"written: {figure}")
+    for file in written:
+        say(console, f"written: {file}")
 
 
 def check_figure(measure: str, figure: Path, of_plane: bool) -> None:

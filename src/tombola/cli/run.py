@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 def run(
     names: Names = (),
-    all: Annotated[bool, tyro.conf.arg(help="All 46 of the paper, and our four beside them.")] = False,
+    all: Annotated[bool, tyro.conf.arg(help="All: the 46 of the paper, and our own beside them.")] = False,
     scale: Scale = None,
     numbers: ScaleNumbers = Numbers(),  # noqa: B008 (frozen)
     store: Store = None,
@@ -96,8 +96,7 @@ def run(
 ) -> None:
     """Compute what is missing of the paper's studies, or of experiments of your own."""
     called_with = dict(locals())
-    taken = {"--stop-after": stop_after, "--scheduler": scheduler, "--scheduler-file": scheduler_file}
-    asked = asked_of_slurm(slurm, dry_run, taken)
+    asked = asked_of_slurm(slurm, dry_run, called_with)
     stop = begin_stop(stop_after)
     trackers = {} if asked else trackers_named(track, track_dir, store)  # the submitted job has its own
     from tombola.cores import available_cores

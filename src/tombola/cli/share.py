@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from tombola.cli.arguments import Imports, Numbers, Scale, ScaleNumbers, Store
-from tombola.cli.console import InertConsole, say, write_out
+from tombola.cli.arguments import AsJson, Imports, Numbers, Scale, ScaleNumbers, Store
+from tombola.cli.console import InertConsole, say, write_json, write_out
 from tombola.cli.imports import import_files
 from tombola.cli.table import bound_study, own_experiments
 from tombola.errors import StoreError
@@ -251,11 +252,17 @@ def shelf(
             metavar="NAME", help="Of one on the hub: a branch, tag or commit.", help_behavior_hint=""
         ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """The shelf of finished tickets: what there is, or one of them as a file with its dense start."""
     from tombola.sharing.shelf import shelf as opened
 
     tickets = opened(source=source, revision=revision)
+    if as_json:
+        if name is not None:
+            raise StoreError(f"--json lists the whole shelf; name no ticket beside it, such as {name!r}")
+        write_json({"source": tickets.source, "tickets": [asdict(ticket) for ticket in tickets]})
+        return
     if name is None:
         for line in str(tickets).splitlines():
             say(InertConsole(), line)

@@ -32,12 +32,23 @@ DryRun = Annotated[
 ]
 
 
-def asked_of_slurm(
-    slurm: str | None, dry_run: bool, set_by_scripts: Mapping[str, object]
-) -> SlurmOptions | None:
+_SET_BY_SCRIPTS = "is set by the scripts of --slurm; leave it out"
+# Options that cannot stand beside --slurm, by parameter, and why.
+_REFUSED = {
+    "stop_after": _SET_BY_SCRIPTS,
+    "scheduler": _SET_BY_SCRIPTS,
+    "scheduler_file": _SET_BY_SCRIPTS,
+    "recompute": "would remove the new results again whenever Slurm puts the job back into its queue; "
+    "remove the old ones first with tombola rm JOB --dependents --remove",
+    "as_json": "cannot go with --slurm, whose jobs write to a log; tombola table and report have --json "
+    "once they are done",
+}
+
+
+def asked_of_slurm(slurm: str | None, dry_run: bool, values: Mapping[str, object]) -> SlurmOptions | None:
     """The options of ``--slurm``; None without it.
 
-    set_by_scripts: options that the scripts set themselves, by name; None where one was not given.
+    values: what the command was called with, by parameter.
 
     Raises :class:`~tombola.errors.ExperimentError` for options that cannot be, or cannot stand together.
     """
@@ -47,9 +58,10 @@ def asked_of_slurm(
         if dry_run:
             raise ExperimentError("--dry-run goes with --slurm; tombola plan tells what a run costs")
         return None
-    for option, value in set_by_scripts.items():
-        if value is not None:
-            raise ExperimentError(f"{option} is set by the scripts of --slurm; leave it out")
+    for parameter, why in _REFUSED.items():
+        if values[parameter] not in (None, False, ()):
+            option = "--json" if parameter == "as_json" else _option(parameter)
+            raise ExperimentError(f"{option} {why}")
     return parse_slurm_options(slurm)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from tombola.cli.arguments import AsJson, Imports, Store
-from tombola.cli.console import InertConsole, progress_console, say, write_json, write_out
+from tombola.cli.console import InertConsole, say, write_json, write_out
 from tombola.cli.imports import import_files
 from tombola.errors import JobError, StoreError
 
@@ -29,7 +29,7 @@ def verify(store: Store = None, import_: Imports = (), as_json: AsJson = False) 
 
     import_files(import_)
     folder = StoreFolder(store, create=False)
-    console = progress_console(as_json)
+    console = InertConsole()
     damaged = []
     not_rebuilt: Counter[str] = Counter()
     for damage in walking.verify(folder, not_rebuilt):
