@@ -93,7 +93,8 @@ def test_a_chain_is_printed_round_by_round_and_remembered(
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == f"convnet on digits, 2 rounds on the CPU, threads 1; store {tmp_path / 'store'}"
-    assert lines[1] == "round sparsity accuracy best seconds job"
+    assert lines[1].startswith("estimate: 6 epochs, ")
+    assert lines[2] == "round sparsity accuracy best seconds job"
     assert lines[-2:] == [
         "underlined (+): winning, at least as accurate as dense; *: failed, at chance",
         "8,456 of 8,610 parameters are prunable; left out: norms, biases",

@@ -15,7 +15,6 @@ from tombola.errors import JobError, StoreError, TrackerError, reason
 from tombola.lab.tracker import Tracker, open_trackers, tracker_names
 
 if TYPE_CHECKING:
-    from rich.console import Console
 
     from tombola.lab.deadline import Stop
     from tombola.lab.store import Store as StoreFolder
@@ -78,7 +77,7 @@ def trackers_named(names: Sequence[str], track_dir: Path | None, store: Path | N
 
 
 def begin_tracking(
-    store: StoreFolder, trackers: Mapping[str, Tracker], console: Console, stop: Stop
+    store: StoreFolder, trackers: Mapping[str, Tracker], console: InertConsole, stop: Stop
 ) -> Tracking:
     """The tracking of a command that trains; a context manager around its jobs."""
     from tombola.lab.tracking import Tracking

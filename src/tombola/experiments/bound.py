@@ -74,7 +74,8 @@ class Bound:
         budget = f"{self.budget}, {_counted([entry.cell for entry in entries if entry.cell is not None])}"
         caption = f"{self.title}. {budget[0].upper()}{budget[1:]}.{not_drawn(entries)}"
         panels = [_renamed(panel, self.names) for panel in self.panels(entries)]
-        return Picture(self.name, self.title, caption, panels, budget, self.warning)
+        # None: of a figure that nothing is known of, not even its axes.
+        return Picture(self.name, self.title, caption, panels, budget, self.warning) if panels else None
 
 
 def spoken(study: str) -> str:

@@ -13,13 +13,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tombola import disk
 from tombola.errors import StoreError
 from tombola.lab.store import Store, read_json, write_json
-from tombola.training.run import Epoch
 from tombola.untrusted import OTHER_FORM, printable
+
+if TYPE_CHECKING:  # Listings read this file and must not wait for torch.
+    from tombola.training.run import Epoch
 
 _FILE = "under-way.json"
 # Seconds between two reports of a training.
