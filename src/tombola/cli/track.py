@@ -15,7 +15,6 @@ from tombola.errors import JobError, StoreError, TrackerError, reason
 from tombola.lab.tracker import Tracker, open_trackers, tracker_names
 
 if TYPE_CHECKING:
-
     from tombola.lab.deadline import Stop
     from tombola.lab.store import Store as StoreFolder
     from tombola.lab.tracking import Tracking

@@ -203,9 +203,12 @@ def _predictors(shown: _Shown, entries: Sequence[Entry]) -> list[Exhibit]:
     )
     if not exhibits:
         return []
+    panels = predictor_panels(found)
+    if not panels:
+        return exhibits
     caption = " ".join([_PREDICTORS_CAPTION, *(line for one in found for line in sentences(one))])
     picture = Picture(
-        exhibits[-1].name, exhibits[-1].heading, caption, predictor_panels(found), shown.experiment.budget,
+        exhibits[-1].name, exhibits[-1].heading, caption, panels, shown.experiment.budget,
         shown.experiment.warning,
     )  # fmt: skip
     return [*exhibits[:-1], replace(exhibits[-1], picture=picture)]
