@@ -1,6 +1,6 @@
 """``tombola run --slurm`` on a real Slurm: time limits end jobs, which go on to the same bits.
 
-It wants what tests/cluster/test_slurm.py wants, and takes some minutes, since a limit of Slurm is of minutes.
+It wants what tests/cluster/test_slurm.py wants and --long: a limit of Slurm is of minutes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tombola.lab.item import jobs_of
 from tombola.lab.job import all_needed
 from tombola.lab.verify import verify
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.long]
 
 # Trainings that wait more than they compute, so that they reach a limit of minutes on any machine.
 _EXPERIMENT = """
