@@ -14,7 +14,7 @@ _BUDGET = "--recipe.epochs"
 def with_named_recipe(arguments: Sequence[str]) -> list[str]:
     """The arguments of a command with a recipe's name written out, before all else that they say of it.
 
-    So that ``--recipe lenet300 --recipe.epochs 6`` is that recipe for six epochs; the ``--epochs 6`` of ``imp``
+    So that ``--recipe lenet300 --recipe.epochs 6`` is that recipe for six epochs; the ``--epochs`` of ``imp``
     does the same.
 
     Raises :class:`~tombola.errors.RecipeError` for a name that there is not, or none.
