@@ -123,6 +123,11 @@ def test_files_and_measures(
     )
     assert (measured["job"], measured["failed"]) == (barrier.name, lab.result(barrier).failures())
     assert measured["numbers"]["height"] == lab.result(barrier).height
+    figure = tmp_path / "slice.png"
+    options = ("--data", "digits", "--points", 3, "--directions", 2, "--figure", figure)
+    told("measure", "measure", "slice", store[1][1].name, *options, store=lab.store)
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    assert told("ls", "ls", store=lab.store)["damaged"] == []
 
 
 def test_the_state_of_a_store(
