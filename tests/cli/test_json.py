@@ -123,6 +123,11 @@ def test_files_and_measures(
     )
     assert (measured["job"], measured["failed"]) == (barrier.name, lab.result(barrier).failures())
     assert measured["numbers"]["height"] == lab.result(barrier).height
+    figure = tmp_path / "slice.png"
+    options = ("--data", "digits", "--points", 3, "--directions", 2, "--figure", figure)
+    told("measure", "measure", "slice", store[1][1].name, *options, store=lab.store)
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    assert told("ls", "ls", store=lab.store)["damaged"] == []
 
 
 def test_the_state_of_a_store(
@@ -153,12 +158,14 @@ def test_work(told: Callable[..., Any], tmp_path: Path) -> None:
     told("upgrades", "upgrades", "--device", "cpu")
     own = tmp_path / "own.toml"
     own.write_text(
-        'name = "own"\nnetworks = ["convnet"]\ndata = ["digits"]\nrounds = 0\nseeds = 1\n'
+        'name = "own"\nnetworks = ["convnet"]\ndata = ["digits"]\nrounds = 1\nseeds = 1\n'
         "[recipe]\nepochs = 1\nbatch_size = 400\n"
     )
     ran = told("run", "run", own, "--workers", 0)
     assert {*ran["computed"], *ran["finished_before"]} >= {chain["rounds"][0]["job"]}
-    assert ran["experiments"][0]["name"] == "own"
+    (experiment,) = ran["experiments"]
+    assert experiment["name"] == "own"
+    assert experiment["jobs"] == experiment["finished"] > 0
     report = told("report", "report", own, "--out", tmp_path / "out", "--page-only")
     assert Path(report["report"]).exists()
 

@@ -102,6 +102,10 @@ def test_a_budget_is_given_to_a_chain_as_to_a_study(tombola: Callable[..., Resul
     code, _, err = tombola(*short, "--epochs", 2, "--recipe.epochs", 3)
     message = "--epochs 2 and --recipe.epochs 3 were given; they are the same, give one"
     assert (code, err) == (2, f"tombola: {message}\n")
+    tiny = ("imp", "--network", "lenet300", "--recipe", "lenet300", "--rounds", 0, "--device", "cpu")
+    assert tombola(*tiny, "--epochs", "1it")[0] == 0
+    code, out, _ = tombola(*tiny, "--recipe.epochs", "1it")
+    assert (code, "stored" in out) == (0, True)
     code, _, err = tombola(*short, "--epochs", "soon")
     assert code == 2
     assert err.startswith("tombola: epochs is 'soon'; it must be a whole number, at least 1, or iterations")

@@ -8,12 +8,14 @@ from tombola.errors import RecipeError
 from tombola.training.named_recipes import NAMED_RECIPES, as_options
 
 _OPTION = "--recipe"
+_BUDGET = "--recipe.epochs"
 
 
 def with_named_recipe(arguments: Sequence[str]) -> list[str]:
     """The arguments of a command with a recipe's name written out, before all else that they say of it.
 
-    So that ``--recipe lenet300 --recipe.epochs 6`` is that recipe for six epochs.
+    So that ``--recipe lenet300 --recipe.epochs 6`` is that recipe for six epochs; the ``--epochs`` of ``imp``
+    does the same.
 
     Raises :class:`~tombola.errors.RecipeError` for a name that there is not, or none.
     """
@@ -29,6 +31,10 @@ def with_named_recipe(arguments: Sequence[str]) -> list[str]:
             if named:
                 raise RecipeError(f"{_OPTION} is given twice; give one name")
             named = as_options(name)
+            # Left in, it would stand against the other way to give it as if both had been typed.
+            if arguments[0] == "imp" and any(text.partition("=")[0] == "--epochs" for text in arguments):
+                budget = named.index(_BUDGET)
+                del named[budget : budget + 2]
             del others[place : place + (1 if "=" in argument else 2)]
     return _inserted(others, named)
 

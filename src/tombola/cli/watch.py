@@ -46,7 +46,7 @@ def watch(
     console = InertConsole()
     say(console, f"watching {lab.store.root}")
     say(console, f"open {server.address}")
-    say(console, "to nobody else; Ctrl-C ends it")
+    say(console, "whoever knows this address can read the page, from this machine alone; Ctrl-C ends it")
     with server, suppress(KeyboardInterrupt):
         server.serve_forever()
 

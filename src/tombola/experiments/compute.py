@@ -86,8 +86,8 @@ class Ran:
 
 
 def done(experiment: Bound, lab: Lab | None) -> Done:
-    """How far an experiment is; without a lab nothing is done."""
-    jobs = jobs_of(experiment.items)
+    """How far an experiment is; without a lab nothing is done. What no store keeps is not counted."""
+    jobs = [job for job in jobs_of(experiment.items) if job.stored]
     results = None if lab is None else lab.results()
     counts = [item.searches(results) for item in experiment.items]
     return Done(

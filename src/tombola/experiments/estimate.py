@@ -68,7 +68,8 @@ class RunEstimate:
         disk = f"{bytes_text(self.disk)} on disk ({bytes_text(free)} free)"
         if self.disk > free:
             disk += ", which does not fit"
-        epochs = f"estimate: {self.epochs:,.0f} epochs"
+        count = round(self.epochs)
+        epochs = f"estimate: {count:,} epoch{'s' * (count != 1)}"
         if self.hours is not None:
             return f"{epochs}, {duration_text(self.hours)} by the speeds of tombola bench, {disk}"
         later = "" if self._said else "; the time follows from the first steps"

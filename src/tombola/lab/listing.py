@@ -285,8 +285,8 @@ def _result_line(store: Store, numbers: Mapping[str, Any], description: Mapping[
         step = f", step {numbers['step']}" if "step" in numbers else ""
         return f"{100 * numbers['sparsity']:.2f}% sparsity at epoch {numbers['epoch']}{step}"
     value = numbers.get("value", numbers)
-    if isinstance(value, dict) and "errors" in value:
-        errors = [item for item in value["errors"] if isinstance(item, float)]
+    errors = value.get("errors") if isinstance(value, dict) else None
+    if isinstance(errors, list) and len(errors) > 1:  # those of a plane are a tensor
         star = "*" * _has_failed_end(store, value, description["arguments"])
         if any(isinstance(loss, dict) for loss in value.get("losses", ())):  # {"float": "nan"}
             return f"barrier undefined{star}"
