@@ -116,6 +116,13 @@ def test_a_wrong_type_is_refused_in_one_line(
             lambda t: tb.one_shot(t, "digits", ONE_EPOCH, sparsity=None),
             "one_shot: sparsity is None; it takes a number",
         ),
+        (
+            lambda t: tb.prune(t, fraction=np.str_("half")),
+            r"fraction is np.str_\('half'\); it takes a number",
+        ),
+        (lambda t: tb.prune(t, fraction=np.array("half")), "prune: fraction is a ndarray; it takes a number"),
+        (lambda t: tb.prune(t, fraction=torch.tensor(1j)), "prune: fraction is a Tensor; it takes a number"),
+        (lambda t: tb.prune(t, fraction=torch.tensor(True)), "fraction is a Tensor; it takes a number"),
         (lambda t: tb.prune(t, invert=1), "prune: invert is 1; it takes True or False"),
         (lambda t: tb.prune(t, scope=3), "prune: scope is 3; it takes a text"),
         (

@@ -38,6 +38,7 @@ _CLASSES = {
     "Selection": ("tombola.measures.selection", "Selection"),
     "FirstStable": ("tombola.measures.first_stable", "FirstStable"),
     "ForgettingRecorder": ("tombola.exchange.callbacks", "ForgettingRecorder"),
+    "ConnectingCurve": ("tombola.measures.curves", "ConnectingCurve"),
     "Job": ("tombola.lab.job", "Job"),
     "Point": ("tombola.training.trunk", "Point"),
     "Stop": ("tombola.lab.deadline", "Stop"),
@@ -58,6 +59,7 @@ _IN_WORDS = {
     "Selection": "a Selection, such as random_selection(...) gives",
     "FirstStable": "a FirstStable, such as first_stable_epoch(...) gives",
     "ForgettingRecorder": "a ForgettingRecorder",
+    "ConnectingCurve": "a ConnectingCurve, such as curve(...) gives",
     "Job": "a Job",
     "Point": "a Point, such as trunk(...) gives",
     "Stop": "a Stop",
@@ -176,15 +178,23 @@ def _number(real: bool, value: Any) -> int | float | None:
         return None
     with contextlib.suppress(TypeError):
         return operator.index(value)
-    # Tensors of one number are no Real, as those of many are none.
-    single = getattr(value, "ndim", None) == 0
-    return float(value) if real and (isinstance(value, Real) or single) else None
+    if not real or isinstance(value, str):
+        return None
+    # Tensors and arrays of one number are no Real; of one that is complex or a text there is no float.
+    if isinstance(value, Real) or (getattr(value, "ndim", None) == 0 and _is_floating(value)):
+        return float(value)
+    return None
+
+
+def _is_floating(value: Any) -> bool:
+    """Whether the type of an array or tensor is one of real numbers."""
+    return "float" in str(getattr(value, "dtype", ""))
 
 
 def _is_bool(value: Any) -> bool:
-    """Whether a value is a truth value, Python's or of numpy, which a look at a public name must not load."""
+    """Whether a value is a truth value, Python's or an array's, whose packages a look must not load."""
     single = getattr(value, "ndim", None) == 0
-    return isinstance(value, bool) or (single and str(getattr(value, "dtype", "")) == "bool")
+    return isinstance(value, bool) or (single and str(getattr(value, "dtype", "")) in ("bool", "torch.bool"))
 
 
 def _each_checked(kinds: tuple[str, ...], optional: bool, place: str, values: Any) -> Any:

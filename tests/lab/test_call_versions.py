@@ -203,3 +203,18 @@ def pair(digits: tb.Data) -> list[tb.Run]:
     start = tb.initialize("convnet", digits)
     quick = tb.Recipe(epochs=1, batch_size=200, lr=0.1)
     return [tb.train(start, digits, quick, noise=noise) for noise in (1, 2)]
+
+
+@pytest.mark.parametrize("score", ["snip", "snip@1", "grasp"])
+def test_only_scores_of_more_than_a_hundred_classes_are_of_another_version(score: str) -> None:
+    start = tb.job(tb.initialize, "convnet", "tinyimagenet")
+    for data, other, version in (
+        ("tinyimagenet", score, 2),
+        ("tinyimagenet", "magnitude", 1),
+        ("cifar100", score, 1),
+    ):
+        for made in (
+            tb.job(tb.prune_at_initialization, start, data, score=other, sparsity=0.5),
+            tb.job(tb.prune, start, data=data, score=other, fraction=0.5),
+        ):
+            assert made.description()["version"] == version

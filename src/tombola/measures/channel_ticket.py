@@ -15,10 +15,11 @@ from tombola.errors import RecipeError, TicketError
 from tombola.measures.early_bird import norm_scales
 from tombola.networks.symmetry import UnitGroup, symmetry
 from tombola.pruning.allocation import keep_highest, nearest_count
-from tombola.pruning.subject import Subject, ticket_of
+from tombola.pruning.subject import ticket_of
 from tombola.registry import declare
 from tombola.ticket import Mask, Ticket
 from tombola.training.losses import weights_of
+from tombola.training.run import Run
 
 
 def _channels_cost(subject: Outline) -> Cost:
@@ -27,7 +28,7 @@ def _channels_cost(subject: Outline) -> Cost:
 
 
 @declare("prune-channels", cost=_channels_cost)
-def prune_channels(subject: Subject, *, fraction: float) -> Ticket:
+def prune_channels(subject: Run | Ticket, *, fraction: float) -> Ticket:
     """The ticket without the channels whose batch norm has the smallest scales.
 
     subject: a run, whose ticket's start is kept, or a ticket, by the scales that it has: of Early-Bird that

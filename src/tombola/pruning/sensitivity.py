@@ -17,6 +17,7 @@ from tombola import seeds
 from tombola.data.imageset import Data, ImageSet
 from tombola.data.inputs import batches_of
 from tombola.data.sizes import known_size
+from tombola.declarations import bare_name
 from tombola.errors import DataError
 from tombola.pruning.subject import Subject, stream_of, ticket_of
 from tombola.training.losses import weights_of
@@ -116,7 +117,7 @@ def scored_in_one_batch(call: Mapping[str, object]) -> bool:
     call: its arguments by name, ``data`` among them. Data whose classes only loading would tell count as of a
         hundred at most, so that no name changes without need.
     """
-    if call.get("score") not in ("snip", "grasp"):
+    if bare_name(str(call.get("score"))) not in ("snip", "grasp"):
         return True
     size = known_size(call.get("data"))
     return size is None or EXAMPLES * size.classes <= AT_ONCE

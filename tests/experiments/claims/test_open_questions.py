@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tombola.experiments.bound import Bound
@@ -118,6 +120,17 @@ def test_what_speaks_for_an_answer_and_against_it(
     verdict = judge(ANSWERS[name], cells(ANSWERS[name], value))
     assert verdict.status == status
     assert verdict.listed - verdict.holding == against
+
+
+def test_what_predicts_is_beyond_chance_and_nothing_beyond_chance_is_missed() -> None:
+    """By counting all orders of eight."""
+    ranks = np.arange(8)
+    orders = np.array(list(itertools.permutations(ranks)))
+    found = np.round(np.abs(1 - 6 * np.square(orders - ranks).sum(axis=1) / (8 * 63)), 12)
+    least = min(value for value in np.unique(found) if (found >= value).mean() <= 0.05)
+    verdict = judge(ANSWERS["Q11"], cells(ANSWERS["Q11"], by_noise))
+    limits = {comparison.right.value for _, comparison in verdict.comparisons}
+    assert [least >= limit > found[found < least].max() for limit in limits] == [True]
 
 
 def test_answers_are_numbered_apart_from_the_papers_claims() -> None:

@@ -12,6 +12,8 @@ from tombola.experiments.paper.readers import (
     late_forgetting,
     levels_reached,
     line_excess,
+    mask_distance,
+    noise_scale,
     one_barrier,
     projected_excess,
     projection_error,
@@ -20,6 +22,8 @@ from tombola.experiments.paper.readers import (
 )
 from tombola.measures.axial import AxialProjection
 from tombola.measures.connectivity import Barrier
+from tombola.measures.early_bird import EarlyBird
+from tombola.measures.gradient_noise import GradientNoise
 from tombola.measures.instability import Instability
 from tombola.measures.learning import Forgetting, ForgettingCurve, Learning
 from tombola.table.number import Curve
@@ -79,6 +83,17 @@ def test_a_run_that_learned_nothing_is_left_out_of_convergence_and_said_so() -> 
     reading = convergence_of(a_run(convergence=None, failed=True))
     assert (reading.values, reading.failed) == ((), True)
     assert reading.note == "a run that learned nothing is left out"
+
+
+def test_early_measures_that_say_nothing_are_left_out_with_the_cause() -> None:
+    noises = [noise_scale(GradientNoise(6.0, squared, 9, 1)) for squared in (2.0, -0.1)]
+    assert [(noise.values, noise.note) for noise in noises] == [
+        ((3.0,), ""),
+        ((), "the gradient has vanished"),
+    ]
+    distances = [mask_distance(EarlyBird(None, None, listed, 0.5)) for listed in ((0.25,), ())]
+    assert [one.values for one in distances] == [(0.5,), ()]
+    assert distances[1].note == "a single mask has no distance"
 
 
 def test_failed_copies_and_runs_are_told() -> None:

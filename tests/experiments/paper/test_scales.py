@@ -109,3 +109,10 @@ def test_an_unknown_scale_is_refused_with_the_nearest() -> None:
     with pytest.raises(ExperimentError, match="no scale 'papr'; did you mean 'paper'"):
         scale_named("papr")
     assert SCALES == ("paper", "short", "tiny")
+
+
+@pytest.mark.parametrize(("epochs", "rewind", "looked_at"), [(200, 2, 5), (12, 7, 9), (2, 1, 2)])
+def test_masks_are_looked_at_early_and_within_the_training(epochs: int, rewind: int, looked_at: int) -> None:
+    work = PaperJobs(overridden(scale_named("tiny"), epochs=epochs, rewind=rewind))
+    *_, masks = work.early(R18_C10, Configuration(0.0, 256).rewound, 0)
+    assert masks.arguments["epochs"] == looked_at

@@ -247,7 +247,7 @@ class PaperJobs:
                 job(sam_sharpness, begun, data, rho=ADAPTIVE_RHO, adaptive=True),
                 job(
                     early_bird, start, data, recipe, of="weights", fraction=0.2, window=2,
-                    epochs=max(epochs, self._rewind(configuration) + 2), noise=number,
+                    epochs=min(max(epochs, self._rewind(configuration) + 2), self.scale.epochs), noise=number,
                 ),
             )  # fmt: skip
 

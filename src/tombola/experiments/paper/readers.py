@@ -79,11 +79,15 @@ def sharpness_of(step: SamSharpness) -> Reading:
 
 def noise_scale(noise: GradientNoise) -> Reading:
     """The gradient noise scale in images; left out where the gradient has vanished."""
-    return Reading((noise.scale,), note="" if math.isfinite(noise.scale) else "the gradient has vanished")
+    if not math.isfinite(noise.scale):
+        return Reading((), note="the gradient has vanished")
+    return Reading((noise.scale,))
 
 
 def mask_distance(settled: EarlyBird) -> Reading:
-    """The distance of the masks of two epochs, relative to chance."""
+    """The distance of the masks of two epochs, relative to chance; left out where there is a single one."""
+    if not settled.distances:
+        return Reading((), note="a single mask has no distance")
     return Reading((settled.latest,))
 
 
