@@ -12,6 +12,8 @@ import tyro
 from tombola.cli.optional import OPTIONAL
 from tombola.cli.run import run
 from tombola.cli.slurm import arguments_again
+from tombola.lab import slurm
+from tombola.lab.store import Store
 
 Result = tuple[int, str, str]
 Tombola = Callable[..., Result]
@@ -113,6 +115,8 @@ def test_several_machines_share_a_certificate_that_only_their_user_reads(
          "--stop-after is set by the scripts of --slurm; leave it out"),
         (("mine.toml", "--slurm", "time=9", "--scheduler", "tcp://here:1"),
          "--scheduler is set by the scripts of --slurm; leave it out"),
+        (("mine.toml", "--slurm", "time=9", "--json"),
+         "--json prints what came of a run, which --slurm only submits; leave it out"),
         (("mine.toml", "--dry-run"), "--dry-run goes with --slurm; tombola plan tells what a run costs"),
         (("table99", "--slurm", "time=9"), "no study 'table99'; did you mean 'table9'?"),
         (("no.toml", "--slurm", "time=9"), "no file 'no.toml'; give an experiment of your own that exists"),
@@ -125,6 +129,24 @@ def test_what_is_wrong_is_refused_in_one_line_and_leaves_no_script(
     assert refused(tombola("run", *arguments)) == line
     assert not list(tmp_path.glob("store/slurm/*"))
     assert not list(recorded.iterdir())
+
+
+def test_an_interrupt_between_two_jobs_leaves_none_in_the_queue(
+    recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted = slurm._sbatch
+
+    def interrupted(options: Sequence[str], script: str) -> str:
+        if any(option.startswith("--dependency") for option in options):
+            raise KeyboardInterrupt
+        return submitted(options, script)
+
+    monkeypatch.setattr(slurm, "_sbatch", interrupted)
+    scripts = [slurm.SlurmScript(f"{name}.sh", (), "") for name in ("experiment", "workers")]
+    with pytest.raises(KeyboardInterrupt):
+        slurm.submit(Store(tmp_path / "store"), tmp_path / "store" / "slurm" / "one", scripts)
+    assert (recorded / "cancelled").read_text() == "11\n"
+    assert not list((tmp_path / "store" / "slurm").iterdir())
 
 
 def test_where_there_is_no_slurm_that_is_said(

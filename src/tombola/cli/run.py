@@ -97,7 +97,7 @@ def run(
     """Compute what is missing of the paper's studies, or of experiments of your own."""
     called_with = dict(locals())
     taken = {"--stop-after": stop_after, "--scheduler": scheduler, "--scheduler-file": scheduler_file}
-    asked = asked_of_slurm(slurm, dry_run, taken)
+    asked = asked_of_slurm(slurm, dry_run, as_json, taken)
     stop = begin_stop(stop_after)
     trackers = {} if asked else trackers_named(track, track_dir, store)  # the submitted job has its own
     from tombola.cores import available_cores

@@ -33,7 +33,7 @@ DryRun = Annotated[
 
 
 def asked_of_slurm(
-    slurm: str | None, dry_run: bool, set_by_scripts: Mapping[str, object]
+    slurm: str | None, dry_run: bool, as_json: bool, set_by_scripts: Mapping[str, object]
 ) -> SlurmOptions | None:
     """The options of ``--slurm``; None without it.
 
@@ -50,6 +50,8 @@ def asked_of_slurm(
     for option, value in set_by_scripts.items():
         if value is not None:
             raise ExperimentError(f"{option} is set by the scripts of --slurm; leave it out")
+    if as_json:
+        raise ExperimentError("--json prints what came of a run, which --slurm only submits; leave it out")
     return parse_slurm_options(slurm)
 
 
