@@ -20,7 +20,7 @@ Result = tuple[int, str, str]
 _GUIDE = Path(__file__).parents[2] / "docs" / "json.md"
 # One configuration of one pair: all of them take seconds.
 _ONE = ("--configs", "0.0/256", "--pairs", "R18/C10")
-_WITHOUT = {"export", "convert", "import"}
+_WITHOUT = {"export", "convert", "import", "push", "pull", "track", "watch"}
 _TYPES: dict[str, Callable[[Any], bool]] = {
     "text": lambda value: isinstance(value, str),
     "whole": lambda value: isinstance(value, int) and not isinstance(value, bool),
@@ -132,6 +132,8 @@ def test_the_state_of_a_store(
     shutil.copytree(lab.store.root, tmp_path / "store")  # that of the command
     told("gc", "gc", "--keep", "tickets")
     told("doctor", "doctor")
+    upgrades = told("upgrades", "upgrades")
+    assert {slow.name, barrier.name} <= {*upgrades["valid"]["names"]}
     assert told("rm", "rm", slow.name)["orphans"] == [barrier.name]
     assert told("verify", "verify")["damaged"] == []
     (Store(tmp_path / "store").folder(slow.name) / "result.json").write_text("{}")
@@ -160,13 +162,22 @@ def test_work(told: Callable[..., Any], tmp_path: Path) -> None:
     assert Path(report["report"]).exists()
 
 
+def test_the_shelf(told: Callable[..., Any], tmp_path: Path) -> None:
+    lab = tb.Lab(tmp_path / "tickets")
+    ticket = tb.job(tb.prune, tb.job(tb.initialize, "convnet", "digits"), fraction=0.5)
+    lab.run(ticket).raise_failures()
+    [entry] = told("shelf", "shelf", "--source", lab.store.root)["tickets"]
+    assert (entry["job"], entry["sparsity"], entry["start"]) == (ticket.name, 0.5, "there")
+
+
 def test_every_command_with_a_table_is_in_the_guide() -> None:
     listed = {name for name in COMMANDS if f"`{name}`" in _GUIDE.read_text().split("In the blocks")[0]}
     assert listed == COMMANDS.keys()
-    # demo prints what run does, table what docs/table.md says.
+    # demo prints what run does, table and predictors what docs/table.md says.
     assert {name.removesuffix("-file") for name in _schemas()} == COMMANDS.keys() - _WITHOUT - {
         "demo",
         "table",
+        "predictors",
     }
 
 
