@@ -105,11 +105,11 @@ class FaultyOs:
         self._open.pop(descriptor, None)
         os.close(descriptor)
 
-    def mkdir(self, path: Any, *, dir_fd: int | None = None) -> None:
+    def mkdir(self, path: Any, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
         where = _absolute(path, dir_fd)
         if os.path.lexists(where):
-            os.mkdir(path, dir_fd=dir_fd)  # raises
-        self._made(lambda: os.mkdir(path, dir_fd=dir_fd), "mkdir", where)
+            os.mkdir(path, mode, dir_fd=dir_fd)  # raises
+        self._made(lambda: os.mkdir(path, mode, dir_fd=dir_fd), "mkdir", where)
 
     def rename(self, path: Any, target: Any, **folders: int | None) -> None:
         self._moved(os.rename, "rename", path, target, folders)

@@ -299,8 +299,8 @@ class Ticket(OneLine):
         """Upload the ticket to a model repository of the Hugging Face hub, which is made if it is not there.
 
         repository: such as ``"me/x"``. data: whose normalisation and name the model card tells.
-        private: whether a repository that is made now is private. license: for the card, such as "mit".
-        dry_run: upload nothing; what would be stands in the result.
+        private: make the repository private; one that is public is refused.
+        license: for the card, such as "mit". dry_run: upload nothing; what would be stands in the result.
 
         There are this ticket as :meth:`save` writes it, ``with_start`` or without; the weights that training
         starts from as a plain ``state_dict``; and a card with a program that loads both in PyTorch alone. The

@@ -137,6 +137,8 @@ def test_the_state_of_a_store(
     shutil.copytree(lab.store.root, tmp_path / "store")  # that of the command
     told("gc", "gc", "--keep", "tickets")
     told("doctor", "doctor")
+    upgrades = told("upgrades", "upgrades")
+    assert {slow.name, barrier.name} <= {*upgrades["valid"]["names"]}
     assert told("rm", "rm", slow.name)["orphans"] == [barrier.name]
     assert told("verify", "verify")["damaged"] == []
     (Store(tmp_path / "store").folder(slow.name) / "result.json").write_text("{}")
@@ -168,6 +170,14 @@ def test_work(told: Callable[..., Any], tmp_path: Path) -> None:
     assert experiment["jobs"] == experiment["finished"] > 0
     report = told("report", "report", own, "--out", tmp_path / "out", "--page-only")
     assert Path(report["report"]).exists()
+
+
+def test_the_shelf(told: Callable[..., Any], tmp_path: Path) -> None:
+    lab = tb.Lab(tmp_path / "tickets")
+    ticket = tb.job(tb.prune, tb.job(tb.initialize, "convnet", "digits"), fraction=0.5)
+    lab.run(ticket).raise_failures()
+    [entry] = told("shelf", "shelf", "--source", lab.store.root)["tickets"]
+    assert (entry["job"], entry["sparsity"], entry["start"]) == (ticket.name, 0.5, "there")
 
 
 def test_every_command_with_a_table_is_in_the_guide() -> None:

@@ -12,6 +12,8 @@ import tyro
 from tombola.cli.optional import OPTIONAL
 from tombola.cli.run import run
 from tombola.cli.slurm import arguments_again
+from tombola.lab import slurm
+from tombola.lab.store import Store
 
 Result = tuple[int, str, str]
 Tombola = Callable[..., Result]
@@ -131,6 +133,24 @@ def test_what_is_wrong_is_refused_in_one_line_and_leaves_no_script(
     assert refused(tombola("run", *arguments)) == line
     assert not list(tmp_path.glob("store/slurm/*"))
     assert not list(recorded.iterdir())
+
+
+def test_an_interrupt_between_two_jobs_leaves_none_in_the_queue(
+    recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted = slurm._sbatch
+
+    def interrupted(options: Sequence[str], script: str) -> str:
+        if any(option.startswith("--dependency") for option in options):
+            raise KeyboardInterrupt
+        return submitted(options, script)
+
+    monkeypatch.setattr(slurm, "_sbatch", interrupted)
+    scripts = [slurm.SlurmScript(f"{name}.sh", (), "") for name in ("experiment", "workers")]
+    with pytest.raises(KeyboardInterrupt):
+        slurm.submit(Store(tmp_path / "store"), tmp_path / "store" / "slurm" / "one", scripts)
+    assert (recorded / "cancelled").read_text() == "11\n"
+    assert not list((tmp_path / "store" / "slurm").iterdir())
 
 
 def test_where_there_is_no_slurm_that_is_said(

@@ -29,6 +29,7 @@ from tombola.measures.connectivity import Barrier
 from tombola.measures.curvature import HessianTrace
 from tombola.measures.instability import Instability
 from tombola.measures.learning import Forgetting, ForgettingCurve, Learning, SummedForgetting
+from tombola.measures.gradient_noise import GradientNoise
 from tombola.measures.margins import Margins
 from tombola.measures.sharpness import SamSharpness
 from tombola.report.frame import to_csv
@@ -90,6 +91,8 @@ def made_up(job: Job) -> Any:
     if kind is Margins:
         small = drawn.random() / 2
         return Margins(3.0, -1.0, 0.0, 3.0, 6.0, 9.0, wrong=small / 2, small=small)
+    if kind is GradientNoise:
+        return GradientNoise(drawn.random(), drawn.random(), images=100, batch_size=1)
     if job.declaration.name == "probe":
         return SimpleNamespace(accuracy=tuple(100 * drawn.random() for _ in range(20)))
     return SimpleNamespace(accuracy=100 * drawn.random())

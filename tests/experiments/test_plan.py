@@ -179,7 +179,7 @@ def test_a_tiny_plan_needs_no_speed_and_no_store() -> None:
     tiny = plan([study.at(work) for study in STUDIES], scale=str(work.scale))
     assert tiny.hours is None
     assert tiny.finished == 0
-    assert tiny.lines()[0] == "56 studies, scale tiny"
+    assert tiny.lines()[0] == "58 studies, scale tiny"
 
 
 def test_epochs_on_a_subset_are_counted_in_passes_over_the_whole() -> None:

@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 import tombola as tb
+from tombola import disk
 from tombola.lab.job import Job
 from tombola.lab.store import Store
-from tombola.lab.tracker import open_trackers
+from tombola.lab.tracker import TrackedJob, open_trackers
 from tombola.lab.tracking import enter_jobs
 
 COLUMNS = ("epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
@@ -175,6 +176,24 @@ def leave_part_of_wandb(folder: Path, name: str) -> None:
     (run / "tombola-whole").unlink()
     [file] = run.glob("*.wandb")
     file.write_bytes(file.read_bytes()[:500])
+
+
+def test_two_drivers_that_enter_a_job_at_once_into_tensorboard_both_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    job = TrackedJob("ab" * 32, "train", "train abab", 0.0, 1.0, [], {"accuracy": 1.0}, {}, [])
+    [tracker] = open_trackers(["tensorboard"], tmp_path).values()
+    replace = disk.replace
+
+    def after_the_other(path: Path, target: Path) -> None:
+        monkeypatch.setattr(disk, "replace", replace)
+        tracker.add(job)
+        disk.replace(path, target)
+
+    monkeypatch.setattr(disk, "replace", after_the_other)
+    tracker.add(job)
+    assert [path.name for path in tmp_path.glob("*/*")] == [f"events.out.tfevents.0.{job.name}"]
 
 
 # All three

@@ -19,6 +19,7 @@ from tombola.lab.mixture import origin
 from tombola.lab.store import write_json
 from tombola.lab.upgrade_lines import upgrade_lines
 from tombola.lab.upgrades import JobGroup, Upgrades, upgrades
+from tombola.training.device import environment
 
 HERE = origin(torch.device("cpu"))
 OLD = {"torch": "2.9.0+cu126", "numpy": "2.1.3", "hardware": "NVIDIA H200", "device": "cuda"}
@@ -172,15 +173,16 @@ def test_what_is_not_declared_here_is_not_judged(lab: tb.Lab, chain: list[tb.Job
 def test_checkpoints_and_lost_weights_of_elsewhere_are_told(lab: tb.Lab, chain: list[tb.Job]) -> None:
     came_from_elsewhere(lab, chain[:1])
     lab.store.thin(chain[0].name)
-    for digit, torch_version in (("a", "2.9.0+cu126"), ("b", torch.__version__)):
+    here = environment(torch.device("cpu"), "float32", "eager", "default")
+    others = {"a": {"torch": "2.9.0+cu126"}, "b": {}, "c": {"numpy": "1.0"}, "d": {"precision": "bfloat16"}}
+    for digit, other in others.items():
         workplace = lab.store.workplace(digit * 64)
         workplace.mkdir()
-        made = {"tombola": tb.__version__, "torch": torch_version, "engine_version": HERE["engine_version"]}
-        made["hardware"] = f"{HERE['hardware']}, 1 threads"
-        files.write_tensors(workplace / "checkpoint", "tombola.checkpoint/1", {"environment": made}, {})
+        made = {"environment": here | other}
+        files.write_tensors(workplace / "checkpoint", "tombola.checkpoint/1", made, {})
     found = upgrades(lab.store, "cpu")
     assert found.thin == (chain[0].name,)
-    assert found.begin_anew == ("a" * 64,)
+    assert found.begin_anew == ("a" * 64, "c" * 64)
 
 
 def test_damage_is_told_and_hides_nothing(lab: tb.Lab, chain: list[tb.Job]) -> None:

@@ -99,6 +99,10 @@ def test_an_experiment_is_pushed_as_a_data_set_and_pulled(hub: Any, tombola: Com
     assert f"numbers.csv: {len(table)} numbers" in told
     assert f"{len(table)} missing" in card
     assert {number.state for number in table} == {"missing"}
+    assert (
+        tombola("pull", "datasets/me/numbers", "numbers.parquet")
+        == "a table is written as .csv or .json; numbers.parquet is neither"
+    )
     tombola("pull", "datasets/me/numbers", "numbers.json")
     assert len(json.loads((tmp_path / "numbers.json").read_text())) == len(table)
 

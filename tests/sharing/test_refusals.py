@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import save
 
 import tombola as tb
@@ -100,7 +101,7 @@ def test_an_unknown_repository_or_revision_is_told(hub: Any, start: tb.Ticket) -
     assert (
         refusal("me/x", "nothere") == "me/x has no revision 'nothere'; give a branch, a tag or a commit of it"
     )
-    for name in ("me/x/y", "", "../x", "me/..", "a b"):
+    for name in ("x", "me/x/y", "", "../x", "me/..", "a b"):
         assert refusal(name).startswith(f"{name!r} is no name of a repository; give user/name, such as me/x")
         with pytest.raises(HubError, match="is no name of a repository"):
             start.push_to_hub(name, dry_run=True)
@@ -135,6 +136,31 @@ def test_a_hub_that_is_not_there_is_told(nowhere: str, start: tb.Ticket) -> None
     for call in (tb.Ticket.from_hub, tb.Run.from_hub, tb.Table.from_hub, start.push_to_hub):
         with pytest.raises(HubError, match=rf"cannot be .*: the hub at {nowhere} cannot be reached"):
             call("me/x")
+
+
+def test_a_hub_that_falls_silent_between_two_questions_is_told(
+    hub: Any, start: tb.Ticket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start.push_to_hub("me/x")
+    there = hub_traffic.snapshot("me/x", "model", None, ("ticket.safetensors",))
+
+    def silent(*_: object, **__: object) -> str:  # as the library has it, after retries that take long
+        raise LocalEntryNotFoundError("cannot find it in the local cache") from ConnectionError()
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", silent)
+    with pytest.raises(
+        HubError, match=rf"^me/x cannot be fetched: the hub at {hub.address} cannot be reached"
+    ):
+        there.file("ticket.safetensors", 2**20)
+
+
+def test_what_is_to_be_private_never_goes_where_all_can_read(hub: Any, start: tb.Ticket) -> None:
+    start.push_to_hub("me/x")
+    with pytest.raises(
+        HubError, match=r"^me/x is there and public, so nothing was uploaded; make it private"
+    ):
+        start.push_to_hub("me/x", private=True)
+    assert len(hub.repositories["model", "me/x"].commits) == 1
 
 
 def test_an_origin_is_a_repository_and_a_commit() -> None:

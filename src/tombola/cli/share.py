@@ -12,7 +12,7 @@ from tombola.cli.arguments import AsJson, Imports, Numbers, Scale, ScaleNumbers,
 from tombola.cli.console import InertConsole, say, write_json, write_out
 from tombola.cli.imports import import_files
 from tombola.cli.table import bound_study, own_experiments
-from tombola.errors import StoreError
+from tombola.errors import ExperimentError, StoreError
 
 if TYPE_CHECKING:
     from tombola.lab.lab import Lab
@@ -36,7 +36,9 @@ def push(
         ),
     ],
     repository: Repository,
-    private: Annotated[bool, tyro.conf.arg(help="Make the repository private, if it is made now.")] = False,
+    private: Annotated[
+        bool, tyro.conf.arg(help="Make the repository private; one that is public is refused.")
+    ] = False,
     dry_run: Annotated[
         bool, tyro.conf.arg(help="Only show what would be uploaded, with sizes and the card.")
     ] = False,
@@ -144,7 +146,7 @@ def _tell(pushed: Push) -> None:
     if pushed.origin is not None:
         say(console, f"pushed to {pushed.address}, revision {pushed.origin.revision}")
         return
-    visible = "private" if pushed.private else "public, or as it is if it is there"
+    visible = "private" if pushed.private else "public, unless it is there and private"
     say(console, f"would be pushed to {pushed.address} ({visible}); nothing was uploaded. Its card:")
     say(console, "")
     write_out(pushed.card)
@@ -183,6 +185,8 @@ def pull(
     from tombola.sharing.hub_traffic import check_repository
 
     check_repository(name)
+    if is_table and file is not None and file.suffix not in (".csv", ".json"):
+        raise ExperimentError(f"a table is written as .csv or .json; {file} is neither")
     target = file or _free(Path(name.rpartition("/")[2] + (".csv" if is_table else ".safetensors")))
     if is_table:
         _pull_table(name, target, revision)
@@ -257,10 +261,10 @@ def shelf(
     """The shelf of finished tickets: what there is, or one of them as a file with its dense start."""
     from tombola.sharing.shelf import shelf as opened
 
+    if as_json and name is not None:
+        raise ExperimentError(f"--json prints the list of tickets; leave out {name} or --json")
     tickets = opened(source=source, revision=revision)
     if as_json:
-        if name is not None:
-            raise StoreError(f"--json lists the whole shelf; name no ticket beside it, such as {name!r}")
         write_json({"source": tickets.source, "tickets": [asdict(ticket) for ticket in tickets]})
         return
     if name is None:

@@ -43,6 +43,7 @@ def track(
     trackers = trackers_named(to, track_dir, store)
     from tombola.lab.store import Store as StoreFolder
     from tombola.lab.tracking import enter_jobs, tracked_line
+    from tombola.table.number import many
 
     import_files(import_)
     folder = StoreFolder(store, create=False)
@@ -56,7 +57,8 @@ def track(
             line = tracked_line(name, tracker, len(entered), damaged)
         except Exception as error:  # of another library, which may raise anything
             raise TrackerError(
-                f"{name} failed after {len(entered)} jobs ({reason(error):.200}); the same command continues"
+                f"{name} failed after {many(len(entered), 'job')} ({reason(error):.200}); "
+                "the same command continues"
             ) from error
         say(console, line)
 

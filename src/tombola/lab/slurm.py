@@ -12,6 +12,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +67,9 @@ def check_slurm() -> None:
 def submit(store: Store, folder: Path, scripts: Sequence[SlurmScript]) -> Submission:
     """Write scripts into their folder of a store, and submit them.
 
-    Raises :class:`~tombola.errors.ExperimentError` with Slurm's own reason if it refuses one, which leaves
-    none in its queue, and :class:`~tombola.errors.StoreUnwritable` if they cannot be written.
+    Raises :class:`~tombola.errors.ExperimentError` with Slurm's own reason if it refuses one,
+    and :class:`~tombola.errors.StoreUnwritable` if they cannot be written. Whatever ends it, an interrupt
+    included, none of those that Slurm accepted stays in its queue.
     """
     check_slurm()
     try:
@@ -75,21 +77,22 @@ def submit(store: Store, folder: Path, scripts: Sequence[SlurmScript]) -> Submis
         disk.make_folder(folder, private=True)
     except OSError as error:
         raise unwritable(folder, error) from error
-    for script in scripts:
-        write_whole(folder / script.name, script.text.encode())
-    if len(scripts) > 1:
-        write_whole(folder / CERTIFICATE, _certificate())
     jobs: list[str] = []
     try:
+        for script in scripts:
+            write_whole(folder / script.name, script.text.encode())
+        if len(scripts) > 1:
+            write_whole(folder / CERTIFICATE, _certificate())
         for script in scripts:
             # The workers of a driver that waits in the queue would only wait for it on their machines.
             dependency = [f"--dependency=after:{jobs[0]}"] if jobs else []
             jobs.append(_sbatch([*script.options, *dependency], script.text))
             if len(jobs) < len(scripts):
                 write_whole(folder / DRIVER_JOB, f"{jobs[0]}\n".encode())
-    except TombolaError:
+    except BaseException:  # Ctrl-C, too: a driver without workers would wait for them until its time limit
         if jobs:
-            _call(["scancel", *jobs], "")
+            with suppress(TombolaError):
+                _call(["scancel", *jobs], "")
         disk.remove_tree(folder, ignore_errors=True)
         raise
     return Submission(tuple(jobs), folder)

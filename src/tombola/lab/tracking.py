@@ -20,6 +20,7 @@ from tombola.lab.store import Store
 from tombola.lab.task import one_line
 from tombola.lab.tracked_job import tracked_jobs
 from tombola.lab.tracker import Tracker
+from tombola.table.number import many
 
 # Seconds without a job entered after which a tracker is not waited for at the end: MLflow may make a database
 # first. When work had to stop, which has to end within 25 seconds, seconds for all that is left.
@@ -165,6 +166,6 @@ class _Thread(threading.Thread):
 
 def tracked_line(name: str, tracker: Tracker, entered: int, damaged: Sequence[StoreError]) -> str:
     """What came of tracking, in a line."""
-    jobs = f"{entered} job{'s' * (entered != 1)} entered" if entered else "nothing new"
+    jobs = f"{many(entered, 'job')} entered" if entered else "nothing new"
     left = f"; {len(damaged)} left out, first {damaged[0]}" if damaged else ""
     return f"{name}: {jobs} {tracker.place()}{left}"

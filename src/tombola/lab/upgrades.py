@@ -24,6 +24,7 @@ from tombola.lab.mixture import is_training
 from tombola.lab.store import Store
 from tombola.table.key import Key
 from tombola.table.number import Number
+from tombola.training.device import environment, resolve_device
 from tombola.untrusted import OTHER_FORM
 
 T = TypeVar("T", str, Environment)
@@ -166,7 +167,7 @@ def upgrades(store: Store, device: str = "auto") -> Upgrades:
         valid=_group(job for job in jobs.values() if job.name not in lost),
         to_continue=tuple(sorted(foreign & _newest_trainings(jobs))),
         thin=tuple(sorted(name for name in foreign if jobs[name].thin)),
-        begin_anew=tuple(_begin_anew(store, here)),
+        begin_anew=tuple(_begin_anew(store, device)),
         mixed=tuple(sorted(name for name, job in jobs.items() if job.mixed)),
         mixed_cells=_mixed_cells(store, jobs),
         damaged=tuple(str(error) for error in damaged),
@@ -242,18 +243,21 @@ def _newest_trainings(jobs: Mapping[str, JobVersions]) -> set[str]:
     return {name for name, job in jobs.items() if is_training(job.function)} - gone_on
 
 
-def _begin_anew(store: Store, here: Environment) -> Iterator[str]:
+def _begin_anew(store: Store, device: str) -> Iterator[str]:
     """The unfinished jobs with a checkpoint of another environment, from which no training goes on here."""
+    here = _of_machine(environment(resolve_device(device), "", "", "default"))
     for workplace in sorted((store.root / "work").iterdir()):
         if is_fingerprint(workplace.name) and (workplace / "checkpoint").exists():
             with suppress(TombolaError, OSError, *OTHER_FORM):
                 made = files.read_description(workplace / "checkpoint")["environment"]
-                torch = str(made["torch"]).partition("+")[0]
-                engine = str(made["engine_version"])
-                hardware = str(made["hardware"]).partition(", ")[0]
-                there = Environment(str(made["tombola"]), torch, engine, hardware)
-                if there != here:
+                if _of_machine(made) != here:
                     yield workplace.name
+
+
+def _of_machine(made: Mapping[str, Any]) -> dict[str, Any]:
+    """The environment of a checkpoint without what the options of a run decide."""
+    kept = {key: value for key, value in made.items() if key not in ("precision", "engine", "mode")}
+    return {**kept, "hardware": str(made["hardware"]).partition(", ")[0]}  # without the threads of a CPU
 
 
 def _mixed_cells(store: Store, jobs: Mapping[str, JobVersions]) -> list[MixedCell]:

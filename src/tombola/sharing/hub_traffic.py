@@ -11,11 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tombola.errors import HubError, TombolaError, reason
 from tombola.hub_origin import HubOrigin, is_repository
 from tombola.one_line import OneLine
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 Kind = Literal["model", "dataset"]
 
@@ -109,7 +112,9 @@ class Snapshot:
                     local_files_only=self.sizes is None,
                 )  # fmt: skip
             except EntryNotFoundError:
-                return None
+                if self.sizes is None:
+                    return None
+                raise  # it was listed; the library says so, too, when the network fails
         if Path(path).parent.name != self.origin.revision:
             raise HubError(f"{self.origin.repository} was written to meanwhile; pull it again")
         return Path(path)
@@ -132,6 +137,7 @@ def snapshot(repository: str, kind: Kind, revision: str | None, names: Sequence[
     """
     from huggingface_hub import HfApi
 
+    check_repository(repository)
     try:
         with _told(repository, "read", revision):
             info: Any = HfApi().repo_info(
@@ -162,8 +168,8 @@ def _cached_origin(
 
 
 def check_repository(repository: str) -> None:
-    """Raises :class:`~tombola.errors.HubError` for what cannot be the name of a repository."""
-    if not is_repository(repository):
+    """Raises :class:`~tombola.errors.HubError` for what cannot be the name of a user's repository."""
+    if not is_repository(repository) or "/" not in repository:
         raise HubError(_NO_NAME.format(repository))
 
 
@@ -172,7 +178,8 @@ def push_files(
 ) -> Push:
     """Commit files to a repository at once, which is made if it is not there; other files in it stay.
 
-    Raises :class:`~tombola.errors.HubError` without a token, without rights and without network.
+    Raises :class:`~tombola.errors.HubError` without a token, without rights and without network, and where
+    ``private`` is asked for a repository that everybody can read.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
@@ -182,6 +189,8 @@ def push_files(
         if get_token() is None:
             raise HubError(f"no token for the hub, so nothing can be pushed to {repository}; {_LOG_IN}")
         api = HfApi()
+        if private:
+            _refuse_public(api, repository, kind)
         # None and not False: a repository that is there stays as private as it is.
         url = api.create_repo(repository, repo_type=kind, private=private or None, exist_ok=True)
         operations = [CommitOperationAdd(name, content) for name, content in files.items()]
@@ -189,6 +198,18 @@ def push_files(
             url.repo_id, operations, repo_type=kind, revision="main", commit_message=message
         )
         return Push(repository, kind, files, private, HubOrigin(url.repo_id, commit.oid))
+
+
+def _refuse_public(api: HfApi, repository: str, kind: Kind) -> None:
+    """Raises HubError for a repository that is there already and that everybody can read."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    with suppress(RepositoryNotFoundError):  # then it is made
+        if not api.repo_info(repository, repo_type=kind, timeout=_PATIENCE).private:
+            raise HubError(
+                f"{repository} is there and public, so nothing was uploaded; make it private on the hub, or "
+                "push without private"
+            )
 
 
 @contextmanager
@@ -227,7 +248,7 @@ def _line(error: Exception, repository: str, done: str, revision: str | None) ->
         return f"the hub does not accept the token for {repository}; {_LOG_IN}"
     if status == 403:
         return f"this token has no rights to {repository}, which cannot be {done}; {_LOG_IN} there"
-    if _is_unreachable(error):
+    if _is_unreachable(error) or _is_unreachable(error.__cause__):
         return (
             f"{repository} cannot be {done}: the hub at {constants.ENDPOINT} cannot be reached "
             f"({type(error).__name__}); look to the network, HF_ENDPOINT and HF_HUB_OFFLINE"

@@ -204,8 +204,11 @@ def _imported(export: Path) -> Store:
     partial = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
     try:
         import_(Store(partial), export)
-        if not place.is_dir():  # nor did another process meanwhile
+        try:
             disk.replace(partial, place)
+        except OSError:  # another process was faster
+            if not place.is_dir():
+                raise
     finally:
         disk.remove_tree(partial, ignore_errors=True)
     return Store(place, create=False)

@@ -43,7 +43,7 @@ class MLflowTracker:
         self._uri = uri
 
     def place(self) -> str:
-        uri = re.sub(r"//[^/@]*@", "//", self._client.tracking_uri)  # without a password
+        uri = re.sub(r"//[^/]*@", "//", self._client.tracking_uri)  # without a password
         return f"at {uri}"
 
     def absent(self, names: Sequence[str]) -> list[str]:

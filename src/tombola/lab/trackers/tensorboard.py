@@ -50,7 +50,12 @@ class TensorBoardTracker:
         # TensorBoard reads every file with "tfevents" in its name.
         part = folder / f".{uuid.uuid4().hex[:8]}.part"
         disk.write_part(part, _events(job), synced=True)
-        disk.replace(part, folder / f"events.out.tfevents.{job.started:.0f}.{job.name}")
+        file = folder / f"events.out.tfevents.{job.started:.0f}.{job.name}"
+        try:
+            disk.replace(part, file)
+        except FileNotFoundError:  # another driver entered the job meanwhile, and cleared the part away
+            if not file.exists():
+                raise
         for left in folder.glob(".*.part"):
             disk.remove(left, missing_ok=True)
 
