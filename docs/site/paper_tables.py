@@ -243,7 +243,7 @@ def _cited_by(study: Study, declared: Iterable[Declaration], metrics: Iterable[s
 def _comment_of(metric: str) -> str:
     """The comment above a metric in the list of them."""
     lines = inspect.getsource(inspect.getmodule(type(METRICS["barrier"]))).splitlines()
-    [place] = (n for n, line in enumerate(lines) if line.strip().startswith(f'"{metric}":'))
+    [place] = (n for n, line in enumerate(lines) if line.strip().startswith(f'"{metric}": Metric('))
     return lines[place - 1] if lines[place - 1].strip().startswith("#") else ""
 
 

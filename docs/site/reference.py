@@ -18,7 +18,7 @@ TOPICS = {
     "Pruning and search": ("pruning", "search"),
     "Measures": ("measures",),
     "Jobs, lab and experiments": ("registry", "lab", "experiments", "cost", "table"),
-    "In and out": ("exchange",),
+    "In and out": ("exchange", "sharing"),
     "Package": ("errors", "face", "version"),
 }
 """The pages, and which parts of the package each is of."""

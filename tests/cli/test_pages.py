@@ -24,15 +24,17 @@ Result = tuple[int, str, str]
 Tombola = Callable[..., Result]
 
 ROOT = Path(__file__).parents[2]
-_BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _MARK = re.compile(r"\*((?:Needs|Takes) [^*]+)\*")
 _SHELL = ("sh", "bash")
 _FILE = re.compile(r"# (\S+\.(?:py|toml))\n")
 
 ELSEWHERE = {
+    "docs/completion.md": "tests/cli/test_completion.py",
     "docs/exchange.md": "tests/exchange/test_guide.py",
     "docs/extend.md": "tests/cli/test_extend.py",
     "docs/own-study.md": "tests/cli/test_own.py",
+    "docs/share.md": "tests/sharing/test_share_guide.py",
 }
 """Pages whose blocks another test runs, which says more about what comes out."""
 README = "README.md"
@@ -154,6 +156,10 @@ def test_a_mark_belongs_to_the_block_below_it(tmp_path: Path) -> None:
             sbatch this  # not run
             ```
 
+            ```json named
+            {}
+            ```
+
             Then, *not a mark*:
 
             ```python
@@ -162,6 +168,7 @@ def test_a_mark_belongs_to_the_block_below_it(tmp_path: Path) -> None:
             """
         )
     )
-    first, second = blocks_of(page)
+    first, named, second = blocks_of(page)
     assert (first.mark, first.commands, first.runs_here) == ("Needs a cluster.", ["sbatch this"], False)
+    assert (named.language, named.text) == ("json", "{}\n")
     assert (second.mark, second.language) == ("", "python")

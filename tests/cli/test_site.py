@@ -7,11 +7,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import tombola as tb
 from tombola.experiments.paper.studies import TABLES
+from tombola.table.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 _PACKAGES = ("zensical", "mkdocstrings_handlers", "nbconvert", "nbclient", "ipykernel")
@@ -69,6 +71,37 @@ def test_notebooks_are_shown_with_what_came_out(html: Path) -> None:
     for notebook in (ROOT / "docs" / "notebooks").glob("*.ipynb"):
         page = (html / "notebooks" / notebook.stem / "index.html").read_text(encoding="utf-8")
         assert re.search(rf'<img [^>]*src="[^"]*{notebook.stem}-\d+-\d+\.png"', page)
+
+
+def _part(name: str) -> ModuleType:
+    """A module of docs/site; this and its imports need nothing of the extra docs."""
+    spec = importlib.util.spec_from_file_location(f"site_{name}", ROOT / "docs" / "site" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_public_name_is_of_a_topic_of_the_reference() -> None:
+    text = "".join(_part("reference").python_pages(ROOT / "src").values())
+    names = {name for name in tb.__all__ if not name.startswith("__")}
+    assert names == set(re.findall(r"^::: tombola\.(\w+)$", text, re.MULTILINE))
+
+
+def test_every_metric_has_one_place_where_its_reading_may_stand() -> None:
+    comment_of = _part("paper_tables")._comment_of
+    comments = {metric: comment_of(metric) for metric in METRICS}
+    assert "D8" in comments["summed_forgetting_events"]
+    assert comments["val_accuracy"] == ""
+
+
+def test_every_page_stands_in_the_navigation_and_its_blocks_are_seen_by_the_site() -> None:
+    configured = (ROOT / "docs" / "site" / "zensical.toml").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert f'"{page.relative_to(ROOT / "docs")}"' in configured, page
+        # After the language a fence may have options such as title="ls", and no bare words.
+        assert not re.search(r"^```\w+ +(?!\w+=)", page.read_text(encoding="utf-8"), re.MULTILINE), page
 
 
 def test_notebooks_are_kept_without_outputs() -> None:
