@@ -60,7 +60,9 @@ def test_all_studies_are_listed_and_no_store_is_made(tombola: Tombola, tmp_path:
     lines = out.splitlines()
     assert lines[0] == "scale paper, store not made yet"
     assert [line.split()[0] for line in lines[1:]] == [study.name for study in STUDIES]
-    assert all(re.search(r": 0 of \d+ (jobs|searches)(, 0 of \d+ searches)? done$", line) for line in lines[1:])
+    assert all(
+        re.search(r": 0 of \d+ (jobs|searches)(, 0 of \d+ searches)? done$", line) for line in lines[1:]
+    )
     assert {line.index(study.title) for line, study in zip(lines[1:], STUDIES, strict=True)} == {23}
     assert not (tmp_path / "store").exists()
 
@@ -71,7 +73,9 @@ def test_studies_of_stand_ins_are_listed_under_the_names_of_what_is_trained(tomb
     assert lines[0] == "scale tiny, store not made yet"
     assert [line.split()[0] for line in lines[1:]] == [study.name for study in STUDIES]
     assert all(line[22] == " " != line[23] for line in lines[1:])
-    assert all(re.search(r": 0 of \d+ (jobs|searches)(, 0 of \d+ searches)? done$", line) for line in lines[1:])
+    assert all(
+        re.search(r": 0 of \d+ (jobs|searches)(, 0 of \d+ searches)? done$", line) for line in lines[1:]
+    )
     assert not re.search("ResNet|VGG|CIFAR|TinyImageNet", out)
     assert re.search("^table2 .* convnet on ", out, re.MULTILINE)
 

@@ -27,9 +27,9 @@ from tombola.lab.job import Job, result_type
 from tombola.measures.axial import AxialProjection
 from tombola.measures.connectivity import Barrier
 from tombola.measures.curvature import HessianTrace
+from tombola.measures.gradient_noise import GradientNoise
 from tombola.measures.instability import Instability
 from tombola.measures.learning import Forgetting, ForgettingCurve, Learning, SummedForgetting
-from tombola.measures.gradient_noise import GradientNoise
 from tombola.measures.margins import Margins
 from tombola.measures.sharpness import SamSharpness
 from tombola.report.frame import to_csv

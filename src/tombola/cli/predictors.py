@@ -51,18 +51,18 @@ def predictors(
     from tombola.views.predictors import forecasts, predictor_exhibits, predictor_numbers, sentences
 
     import_files(import_)
-    found = forecasts(named_table(looking_lab(store), names, scale, numbers), sparsity=sparsity)
-    if not found:
+    predictions = forecasts(named_table(looking_lab(store), names, scale, numbers), sparsity=sparsity)
+    if not predictions:
         wanted = "a ticket" if sparsity is None else f"a ticket of {sparsity:g}% sparsity"
         raise ExperimentError(
             f"no configuration here has the accuracy of {wanted} beside that of its dense network; "
             "tombola table shows what there is"
         )
-    if write_form(Table(number for one in found for number in predictor_numbers(one)), csv, form):
+    if write_form(Table(number for one in predictions for number in predictor_numbers(one)), csv, form):
         return
     console = table_console()
-    for exhibit in predictor_exhibits("predictors", found):
+    for exhibit in predictor_exhibits("predictors", predictions):
         console.print(grid_table(exhibit, console))
-    for forecast in found:
+    for forecast in predictions:
         for line in sentences(forecast):
             say(console, line)

@@ -96,9 +96,9 @@ def run(
 ) -> None:
     """Compute what is missing of the paper's studies, or of experiments of your own."""
     called_with = dict(locals())
-    asked = asked_of_slurm(slurm, dry_run, called_with)
+    request = asked_of_slurm(slurm, dry_run, called_with)
     stop = begin_stop(stop_after)
-    trackers = {} if asked else trackers_named(track, track_dir, store)  # the submitted job has its own
+    trackers = {} if request else trackers_named(track, track_dir, store)  # the submitted job has its own
     from tombola.cores import available_cores
     from tombola.experiments.paper.jobs import PaperJobs
     from tombola.experiments.paper.studies import STUDIES
@@ -123,13 +123,13 @@ def run(
             f"--recompute {recompute[0]} is for what a file of your own declares; "
             "studies of the paper have no such file"
         )
-    if asked is not None:
+    if request is not None:
         if own:
             _, bound = read_files(own, existing_store(store))
         else:
             bound, _ = bound_studies(names, all, STUDIES, PaperJobs(asked_scale(scale, numbers)))
         again = arguments_again(run, called_with, {"store", "workers", "slurm", "dry_run"})
-        submit_run(asked, dry_run, again, bound, store=store, workers=workers, slots=slots)
+        submit_run(request, dry_run, again, bound, store=store, workers=workers, slots=slots)
     elif own:
         run_own(own, store, runners, settings, stop, recompute, keep, trackers, as_json)
     else:

@@ -19,8 +19,8 @@ def upgrades(
     from tombola.lab.upgrade_lines import upgrade_lines
 
     import_files(import_)
-    found = plan.upgrades(StoreFolder(store, create=False), device)
+    meaning = plan.upgrades(StoreFolder(store, create=False), device)
     if as_json:
-        write_json(found.to_json())
+        write_json(meaning.to_json())
         return
-    write_out("".join(f"{line}\n" for line in upgrade_lines(found)))
+    write_out("".join(f"{line}\n" for line in upgrade_lines(meaning)))

@@ -197,16 +197,16 @@ def _predictors(shown: _Shown, entries: Sequence[Entry]) -> list[Exhibit]:
     """How early measures rank configurations beside the gains of their tickets, where there are any."""
     if not any(entry.key.get(EARLY) for entry in entries):
         return []
-    found = forecasts(number for entry in entries for number in entry.numbers)
+    predictions = forecasts(number for entry in entries for number in entry.numbers)
     exhibits = predictor_exhibits(
-        f"{shown.experiment.name}-predictors", found, experiment=shown.experiment.name
+        f"{shown.experiment.name}-predictors", predictions, experiment=shown.experiment.name
     )
     if not exhibits:
         return []
-    panels = predictor_panels(found)
+    panels = predictor_panels(predictions)
     if not panels:
         return exhibits
-    caption = " ".join([_PREDICTORS_CAPTION, *(line for one in found for line in sentences(one))])
+    caption = " ".join([_PREDICTORS_CAPTION, *(line for one in predictions for line in sentences(one))])
     picture = Picture(
         exhibits[-1].name, exhibits[-1].heading, caption, panels, shown.experiment.budget,
         shown.experiment.warning,

@@ -63,7 +63,7 @@ class QueueLine:
 
 
 @dataclass(frozen=True)
-class Curve:
+class LiveCurve:
     """The learning curve of a run. name: of its job. result: in words, if it is finished."""
 
     name: str
@@ -92,7 +92,7 @@ class Activity:
     stopped: Sequence[UnfinishedJob]
     queue: Sequence[QueueLine]
     recent: Sequence[JobRow]
-    curves: Sequence[Curve]
+    curves: Sequence[LiveCurve]
     images: float
     course: Sequence[tuple[float, float]]
     last_hour: int
@@ -207,17 +207,17 @@ class Watcher:
             )
         return lines
 
-    def _curves(self, under_way: Sequence[UnderWay], rows: Sequence[JobRow]) -> list[Curve]:
+    def _curves(self, under_way: Sequence[UnderWay], rows: Sequence[JobRow]) -> list[LiveCurve]:
         """The curves of the trainings under way, and of the runs that were finished last."""
         curves = [
-            Curve(one.job.name, "", one.training.curve)
+            LiveCurve(one.job.name, "", one.training.curve)
             for one in under_way
             if one.training is not None and one.training.curve
         ][: 2 * _MOST_CURVES]
         for row in self._last((row for row in rows if row.function == "train"), _MOST_CURVES):
             points = self._history(row.name)
             if points:
-                curves.append(Curve(row.name, printable(row.result), points))
+                curves.append(LiveCurve(row.name, printable(row.result), points))
         return curves
 
     def _history(self, name: str) -> Sequence[CurvePoint]:

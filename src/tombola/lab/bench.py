@@ -136,8 +136,8 @@ def bench(
             except (DeviceError, MemoryError, RuntimeError) as error:  # the others are not lost
                 if not _does_not_fit(error):
                     raise
-                told = error if isinstance(error, DeviceError) else DeviceError("memory does not suffice")
-                on_failure(case, told)
+                cause = error if isinstance(error, DeviceError) else DeviceError("memory does not suffice")
+                on_failure(case, cause)
             else:
                 on_speed(speed)
                 speeds.append(speed)

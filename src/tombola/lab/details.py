@@ -97,24 +97,24 @@ class Ancestor:
 
 def ancestors(store: Store, name: str) -> tuple[list[Ancestor], bool]:
     """The jobs that a finished job was made from, the nearest first, and whether there are more."""
-    found: list[Ancestor] = []
+    listed: list[Ancestor] = []
     pending, seen = deque(sorted(parents(store.description(name)))), {name}
-    while pending and len(found) < _MOST_LINES:
+    while pending and len(listed) < _MOST_LINES:
         parent = pending.popleft()
         if parent in seen:
             continue
         seen.add(parent)
         if not store.has(parent):
-            found.append(Ancestor(parent, "gone"))
+            listed.append(Ancestor(parent, "gone"))
             continue
         try:
             row = job_row(store, parent)
             pending.extend(sorted(parents(store.description(parent))))
         except (StoreError, *OTHER_FORM):
-            found.append(Ancestor(parent, "damaged"))
+            listed.append(Ancestor(parent, "damaged"))
             continue
-        found.append(Ancestor(parent, "finished", row.function, row.result))
-    return found, bool(pending)
+        listed.append(Ancestor(parent, "finished", row.function, row.result))
+    return listed, bool(pending)
 
 
 def _origin(store: Store, name: str) -> list[RenderableType]:

@@ -102,8 +102,8 @@ def _certificate() -> bytes:
     """A new certificate and its key, for all ends of one cluster."""
     from tombola.lab.private import new_certificate
 
-    made = new_certificate().get_tls_config_for_role("scheduler")  # type: ignore[no-untyped-call]
-    return f"{made['cert']}{made['key']}".encode()
+    options = new_certificate().get_tls_config_for_role("scheduler")  # type: ignore[no-untyped-call]
+    return f"{options['cert']}{options['key']}".encode()
 
 
 def _sbatch(options: Sequence[str], script: str) -> str:
@@ -114,8 +114,10 @@ def _sbatch(options: Sequence[str], script: str) -> str:
     """
     done = _call(["sbatch", "--parsable", *options], script)
     if done.returncode:
-        told = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in done.stderr.splitlines()]
-        cause = "; ".join(line for line in told if line and not line.startswith("Try "))
+        messages = [
+            line.removeprefix("sbatch: ").removeprefix("error: ") for line in done.stderr.splitlines()
+        ]
+        cause = "; ".join(line for line in messages if line and not line.startswith("Try "))
         raise ExperimentError(f"Slurm refuses the job: {cause or 'sbatch gives no reason'}")
     return done.stdout.strip().partition(";")[0]
 

@@ -77,8 +77,8 @@ class SlurmOptions:
     def in_words(self) -> str:
         """The machines and their options, for a line of output."""
         machines = "1 machine" if self.nodes == 1 else f"{self.nodes} machines, each"
-        told = ", ".join(f"{name} {value}".rstrip() for name, value in self.named.items())
-        return f"{machines} with {told}" if told else machines
+        options = ", ".join(f"{name} {value}".rstrip() for name, value in self.named.items())
+        return f"{machines} with {options}" if options else machines
 
 
 def parse_slurm_options(text: str) -> SlurmOptions:
@@ -91,15 +91,15 @@ def parse_slurm_options(text: str) -> SlurmOptions:
         raise ExperimentError(f"--slurm is {text!r}; line breaks and control characters have no place there")
     named: dict[str, str] = {}
     for item in _NEXT.split(text):
-        given, mark, value = item.partition("=")
-        if not mark or not _NAME.fullmatch(given):
+        option, mark, value = item.partition("=")
+        if not mark or not _NAME.fullmatch(option):
             raise ExperimentError(f"--slurm has {item!r}; give names of sbatch's options, such as {_EXAMPLE}")
-        name = _LONG_NAMES.get(given, given)
+        name = _LONG_NAMES.get(option, option)
         if name in named:
-            raise ExperimentError(f"--slurm has {given} twice; give it once")
+            raise ExperimentError(f"--slurm has {option} twice; give it once")
         if name in _OURS:
-            raise ExperimentError(f"--slurm has {given}, but {_OURS[name]}; leave it out")
-        _check_value(given, name, value)
+            raise ExperimentError(f"--slurm has {option}, but {_OURS[name]}; leave it out")
+        _check_value(option, name, value)
         named[name] = value
     nodes = int(named.pop("nodes", "1"))
     if nodes > 1 and "gpus" in named:

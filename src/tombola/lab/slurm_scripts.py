@@ -124,11 +124,11 @@ def _python(module: str) -> list[str]:
 
 def _common_body(folder: Path, work: Path, job: str) -> str:
     """What all scripts begin with: environment, folders, and the time that is left. job: sets its number."""
-    told = ", ".join(f"{package} {version}" for package, version in versions().items())
+    packages = ", ".join(f"{package} {version}" for package, version in versions().items())
     exports = [f"export {key}={shlex.quote(os.environ[key])}" for key in _PASSED_ON if key in os.environ]
     return "\n".join(
         [
-            f"# Submitted with {told}.",
+            f"# Submitted with {packages}.",
             *exports,
             f"folder={shlex.quote(str(folder))}",
             f"cd -- {shlex.quote(str(work))} || exit 1",

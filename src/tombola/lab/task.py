@@ -90,8 +90,8 @@ def _run_in_worker(
     try:
         declare_sent(sent)
         call = json.loads(description)
-        told = partial(_tell_waiting, run, call)
-        return run_when_free(Store(root, create=False), call, settings, None, stop, told)
+        on_wait = partial(_tell_waiting, run, call)
+        return run_when_free(Store(root, create=False), call, settings, None, stop, on_wait)
     except Exception as error:
         if device_is_lost(error):
             _end_process()  # every other slot of it would fail too
@@ -128,17 +128,17 @@ def run_when_free(
                 return execute(store, description, settings, on_epoch, end_process=end_process, stop=stop)
         except LeaseHeld:
             with _without_slot():
-                pause, waited, told = _FIRST_PAUSE, 0.0, False
+                pause, waited, announced = _FIRST_PAUSE, 0.0, False
                 while (not store.has(name) or store.is_thin(name)) and not free(store.workplace(name)):
-                    if waited > _TOLD_AFTER and not told:
+                    if waited > _TOLD_AFTER and not announced:
                         on_wait(holder_text(store.workplace(name)))
-                        told = True
+                        announced = True
                     waited += pause
                     # A little chance keeps many waiters from asking all at once; it touches no result.
                     stop.wait(pause * random.uniform(0.8, 1.2))
                     stop.check()
                     pause = min(pause * 1.5, _LONGEST_PAUSE)
-                if told:
+                if announced:
                     on_wait(None)
 
 

@@ -24,7 +24,7 @@ from tombola.lab.lineage_reader import kind_of
 from tombola.lab.lineages import Lineages
 from tombola.lab.measurement import Measurement, measurement_of
 from tombola.lab.store import HISTORY, Store
-from tombola.lab.tracker import CurvePoint, Parameter, TrackedJob
+from tombola.lab.tracker import Parameter, TrackedJob, TrackedPoint
 from tombola.table.key import Scalar
 from tombola.table.metrics import LAYERS
 from tombola.table.number import Number
@@ -95,17 +95,17 @@ def _tracked_job(store: Store, lineages: Lineages, name: str, numbers: Sequence[
 
 def _title(measurement: Measurement) -> str:
     """What was measured on what, and the beginning of the job's name."""
-    known = measurement.fields
-    words = [measurement.function, known.get("network"), known.get("dataset")]
-    if known.get("momentum") is not None and known.get("batch_size") is not None:
-        words.append(f"{known['momentum']}/{known['batch_size']}")
-    words += [f"{name} {known[name]}" for name in ("sparsity", "baseline") if known.get(name) is not None]
+    present = measurement.fields
+    words = [measurement.function, present.get("network"), present.get("dataset")]
+    if present.get("momentum") is not None and present.get("batch_size") is not None:
+        words.append(f"{present['momentum']}/{present['batch_size']}")
+    words += [f"{name} {present[name]}" for name in ("sparsity", "baseline") if present.get(name) is not None]
     words += [] if measurement.seed is None else [f"seed {measurement.seed}"]
-    words += [f"noise {known['noise']}"] if known.get("noise") is not None else []
+    words += [f"noise {present['noise']}"] if present.get("noise") is not None else []
     return " ".join([*(_text(word)[:40] for word in words if word), measurement.name[:12]])
 
 
-def _curve(store: Store, name: str, started: float) -> list[CurvePoint]:
+def _curve(store: Store, name: str, started: float) -> list[TrackedPoint]:
     """The rows of a run's history; none of another job.
 
     Steps are epochs. A row of a part of an epoch, where a training begins or ends within one, counts as the
@@ -115,7 +115,7 @@ def _curve(store: Store, name: str, started: float) -> list[CurvePoint]:
     if rows:
         store.check(name, HISTORY)
     columns = [entry.name for entry in fields(Epoch)]
-    curve: list[CurvePoint] = []
+    curve: list[TrackedPoint] = []
     time, first = started, 0
     for index, row in enumerate(rows):
         values = {column: float(row[column]) for column in columns if row.get(column)}
@@ -123,7 +123,7 @@ def _curve(store: Store, name: str, started: float) -> list[CurvePoint]:
         time += values["seconds"]
         if not index:  # the state before any step: what is of a training is no number
             values = {column: value for column, value in values.items() if not math.isnan(value)}
-        curve.append(CurvePoint(first + index, time, values))
+        curve.append(TrackedPoint(first + index, time, values))
     return curve
 
 
@@ -153,17 +153,17 @@ def _parameters(
     }  # fmt: skip
     recipe = arguments.get("recipe")
     if isinstance(recipe, dict):
-        whole = {**flattened(asdict(Recipe())), **flattened(recipe)}
-        values |= {f"recipe.{name}": scalar(value) for name, value in whole.items()}
+        complete = {**flattened(asdict(Recipe())), **flattened(recipe)}
+        values |= {f"recipe.{name}": scalar(value) for name, value in complete.items()}
     values |= {
         f"provenance.{name}": scalar(value)
         for name, value in flattened(provenance).items()
         if not name.startswith(_LEFT_OUT)
     }
-    known = ((name, value) for name, value in values.items() if value is not None)
+    present = ((name, value) for name, value in values.items() if value is not None)
     return {
         _text(name)[:_LONGEST_NAME]: _text(value) if isinstance(value, str) else value
-        for name, value in islice(known, _MOST)
+        for name, value in islice(present, _MOST)
     }
 
 
@@ -177,8 +177,10 @@ def _parents(lineages: Lineages, name: str) -> list[str]:
             if parent in seen or len(parents) >= _MOST:
                 continue
             seen.add(parent)
-            made = lineages.readable(parent)
-            (parents if made is None or kind_of(made) in ("run", "measure") else pending).append(parent)
+            description = lineages.readable(parent)
+            (
+                parents if description is None or kind_of(description) in ("run", "measure") else pending
+            ).append(parent)
     return parents
 
 

@@ -24,7 +24,7 @@ Parameter = str | int | float | bool
 
 
 @dataclass(frozen=True)
-class CurvePoint:
+class TrackedPoint:
     """One row of a learning curve.
 
     step: number of the epoch. time: when it ended, in seconds since 1970.
@@ -52,7 +52,7 @@ class TrackedJob:
     title: str
     started: float
     ended: float
-    curve: Sequence[CurvePoint]
+    curve: Sequence[TrackedPoint]
     numbers: Mapping[str, float]
     parameters: Mapping[str, Parameter]
     parents: Sequence[str]

@@ -18,9 +18,9 @@ def upgrade_lines(found: Upgrades) -> Iterator[str]:
     yield f"running: {found.here}"
     yield f"store: {found.store}, {_words(found.valid)} keep their names and are found again"
     yield "made with"
-    for made, group in found.environments.items():
-        note = "" if made in found.others else " (the bits of here)"
-        yield f"  {made}: {_words(group)}{note}"
+    for environment, group in found.environments.items():
+        note = "" if environment in found.others else " (the bits of here)"
+        yield f"  {environment}: {_words(group)}{note}"
     if found.exact.names:
         yield f"  exact, the same anywhere: {_words(found.exact)}"
     if found.networks:
@@ -73,8 +73,8 @@ def _what_to_do(found: Upgrades) -> Iterator[str]:
     if not found.others and not found.renamed:
         yield "  nothing: all that is here has the bits and names of the running versions"
         return
-    for made, group in found.others.items():
-        yield f"  go on with what is of {made}, in its environment: {_install(made, found.numpy[made])}"
+    for environment, group in found.others.items():
+        yield f"  go on with what is of {environment}, in its environment: {_install(environment, found.numpy[environment])}"
         yield f"  or train it anew, {_cost(group)}: the same commands with --store NEW"
     if found.others:
         yield "  or mix them knowingly: tombola run says so once and records it; --strict refuses"

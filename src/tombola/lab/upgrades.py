@@ -94,7 +94,11 @@ class Upgrades:
     @property
     def others(self) -> dict[Environment, JobGroup]:
         """The environments whose bits are not those of here."""
-        return {made: group for made, group in self.environments.items() if not made.same_bits(self.here)}
+        return {
+            environment: group
+            for environment, group in self.environments.items()
+            if not environment.same_bits(self.here)
+        }
 
     def to_json(self) -> dict[str, Any]:
         """The same as an object, with the full names of all jobs."""
@@ -103,12 +107,12 @@ class Upgrades:
             "here": asdict(self.here),
             "environments": [
                 {
-                    **asdict(made),
-                    "numpy": self.numpy[made],
-                    "same_bits_as_here": made.same_bits(self.here),
+                    **asdict(environment),
+                    "numpy": self.numpy[environment],
+                    "same_bits_as_here": environment.same_bits(self.here),
                     **asdict(group),
                 }
-                for made, group in self.environments.items()
+                for environment, group in self.environments.items()
             ],
             "exact": asdict(self.exact),
             "networks": [
@@ -126,7 +130,7 @@ class Upgrades:
             "mixed_comparisons": [
                 {
                     "what": cell.what,
-                    "environments": [asdict(made) for made in cell.environments],
+                    "environments": [asdict(environment) for environment in cell.environments],
                     "jobs": list(cell.jobs),
                 }
                 for cell in self.mixed_cells
@@ -156,8 +160,8 @@ def upgrades(store: Store, device: str = "auto") -> Upgrades:
         here=here,
         environments=environments,
         numpy={
-            made: _commonest(jobs[name].numpy for name in group.names)
-            for made, group in environments.items()
+            environment: _commonest(jobs[name].numpy for name in group.names)
+            for environment, group in environments.items()
         },
         exact=_group(job for job in jobs.values() if job.environment is None),
         networks={network: (newest_name(network), group) for network, group in networks.items()},
@@ -270,8 +274,16 @@ def _mixed_cells(store: Store, jobs: Mapping[str, JobVersions]) -> list[MixedCel
     mixed: dict[tuple[str, ...], MixedCell] = {}
     for (key, _), of_cell in cells.items():
         names = tuple(sorted({name for number in of_cell for name in number.jobs}))
-        environments = {made for name in names for made in _environments(jobs, name)}
-        if len({(made.torch, made.engine, made.hardware) for made in environments}) > 1:
+        environments = {environment for name in names for environment in _environments(jobs, name)}
+        if (
+            len(
+                {
+                    (environment.torch, environment.engine, environment.hardware)
+                    for environment in environments
+                }
+            )
+            > 1
+        ):
             # A run has many numbers; the first of them stands for all.
             mixed.setdefault(names, MixedCell(str(key), tuple(sorted(environments)), names))
     return list(mixed.values())

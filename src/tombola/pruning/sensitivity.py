@@ -141,8 +141,11 @@ def _examples(score: str, subject: Subject, data: Data) -> list[_Part]:
     if count <= AT_ONCE:
         cuts = [np.concatenate(chosen)]
     else:
-        each = max(1, _IN_A_PART // len(present))
-        cuts = [np.concatenate([one[at : at + each] for one in chosen]) for at in range(0, EXAMPLES, each)]
+        per_class = max(1, _IN_A_PART // len(present))
+        cuts = [
+            np.concatenate([one[at : at + per_class] for one in chosen])
+            for at in range(0, EXAMPLES, per_class)
+        ]
     parts = []
     for indices in (torch.from_numpy(cut) for cut in cuts if len(cut)):
         examples = ImageSet(data.train.images[indices], data.train.labels[indices])

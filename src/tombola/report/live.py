@@ -17,7 +17,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from tombola.errors import TombolaError
-from tombola.lab.activity import Activity, Curve, Watcher
+from tombola.lab.activity import Activity, LiveCurve, Watcher
 from tombola.lab.description import TICKET_FUNCTION
 from tombola.lab.store import Store
 from tombola.lab.training_progress import thinned
@@ -125,7 +125,7 @@ class LivePage:
         before = time.thread_time()
         activity = self._watcher.look()
         self._draw_report_if_due(activity)
-        shown = _Shown(
+        shown = _SentPage(
             activity,
             time.strftime("%H:%M:%S", time.localtime(activity.moment)),
             *self._charts(activity.curves),
@@ -141,7 +141,7 @@ class LivePage:
         rest = _REST * (time.thread_time() - before) if counted else 0.0
         self._next_look = time.monotonic() + max(_FRESH, rest)
 
-    def _charts(self, curves: Sequence[Curve]) -> tuple[list[tuple[str, Look]], list[tuple[str, Markup]]]:
+    def _charts(self, curves: Sequence[LiveCurve]) -> tuple[list[tuple[str, Look]], list[tuple[str, Markup]]]:
         """The legend of some learning curves, and their test accuracies and train losses, each drawn in one.
 
         A run keeps its colour for as long as it is shown.
@@ -151,8 +151,8 @@ class LivePage:
         self._colors = {curve.name: self._colors.get(curve.name, -1) for curve in curves}
         for name, color in self._colors.items():
             if color < 0:
-                taken = set(self._colors.values())
-                self._colors[name] = next(place for place in count(1) if place not in taken)
+                used = set(self._colors.values())
+                self._colors[name] = next(place for place in count(1) if place not in used)
 
         def look(line: Line) -> Look:
             return free_look(self._colors[line.label])
@@ -215,7 +215,7 @@ class LivePage:
 
 
 @dataclass(frozen=True)
-class _Shown:
+class _SentPage:
     """What the sections are made of."""
 
     activity: Activity

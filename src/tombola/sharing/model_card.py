@@ -92,12 +92,12 @@ def model_card(
         "</details>\n",
     ]
     if background.job:
-        told = [
+        origin_rows = [
             (label, background.provenance[key])
             for key, label in _TOLD.items()
             if background.provenance.get(key)
         ]
-        parts += ["## Where it comes from\n", inert_table(("", ""), [("job", background.job), *told])]
+        parts += ["## Where it comes from\n", inert_table(("", ""), [("job", background.job), *origin_rows])]
     return "\n".join(parts)
 
 

@@ -210,8 +210,8 @@ def program(
     lines = defined.splitlines()
     count = next((place for place, line in enumerate(lines) if not line.startswith(("from ", "import "))), 0)
     own, others = _sorted_imports({*_IMPORTS, *lines[:count]})
-    plain, exact = files
-    loading = _LOADING.format(repository=repository, plain=plain, exact=exact)
+    weights_file, exact = files
+    loading = _LOADING.format(repository=repository, plain=weights_file, exact=exact)
     head = [_HINTS, "", *own, *[""] * bool(own), *others, *[""] * (count == 0)]
     return "\n".join([*head, *lines[count:], loading, _use(network, data)])
 

@@ -40,7 +40,7 @@ _BOOKKEEPING = ("train.", "learning.images", "barrier.alphas", "barrier.sparsiti
 
 
 @dataclass(frozen=True)
-class Configuration:
+class MeasuredConfiguration:
     """A configuration with a winning figure.
 
     key: of its tickets, without metric. gain: accuracy of the ticket less that of the dense network, in
@@ -70,7 +70,7 @@ class Forecast:
     network: str | None
     dataset: str | None
     sparsity: float
-    configurations: tuple[Configuration, ...]
+    configurations: tuple[MeasuredConfiguration, ...]
     candidates: tuple[Candidate, ...]
 
     @property
@@ -89,8 +89,8 @@ def forecasts(numbers: Iterable[Number], *, sparsity: float | None = None) -> li
     for key, cell in cells.items():
         if not any(getattr(key, name) is not None for name in _OF_OTHERS):
             grouped.setdefault((key.network, key.dataset), {})[key] = cell
-    made = (_forecast(part, sparsity) for part in grouped.values())
-    return [forecast for forecast in made if forecast is not None]
+    predictions = (_forecast(part, sparsity) for part in grouped.values())
+    return [forecast for forecast in predictions if forecast is not None]
 
 
 def _forecast(cells: Mapping[Key, Cell], sparsity: float | None) -> Forecast | None:
@@ -129,7 +129,7 @@ def _dense(key: Key) -> Key:
     return replace(key, sparsity=0.0)
 
 
-def _configuration(key: Key, ticket: Cell, dense: Cell) -> Configuration:
+def _configuration(key: Key, ticket: Cell, dense: Cell) -> MeasuredConfiguration:
     """A configuration by its two cells; the gain is of the seeds that both have, where they say them."""
     by_seed = [dict(zip(cell.seeds, cell.values, strict=False)) for cell in (ticket, dense)]
     common = [seed for seed in by_seed[0] if seed in by_seed[1]]
@@ -138,7 +138,7 @@ def _configuration(key: Key, ticket: Cell, dense: Cell) -> Configuration:
     else:
         gain = ticket.mean - dense.mean
     failed = ticket.failed or dense.failed
-    return Configuration(
+    return MeasuredConfiguration(
         replace(key, metric="", sparsity=None), gain, gain >= 0 and not failed, failed, ticket.epochs
     )
 

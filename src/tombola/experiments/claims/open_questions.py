@@ -167,9 +167,9 @@ def probes_keep_their_order(find: Find) -> Checks:
 def equal_noise_gains_alike(find: Find) -> Checks:
     for family in EQUAL_NOISE:
         for sparsity in _GAINS:
-            known = gain(find, R18_C10, family[0], sparsity)
+            first_gain = gain(find, R18_C10, family[0], sparsity)
             for other in family[1:]:
-                apart = abs(gain(find, R18_C10, other, sparsity) - known)
+                apart = abs(gain(find, R18_C10, other, sparsity) - first_gain)
                 yield f"{other} beside {family[0]}, {sparsity}", apart <= _ALIKE
 
 

@@ -80,6 +80,6 @@ def predictor_figure(entries: Sequence[Entry]) -> list[Panel]:
 
 def with_correlations(experiment: Bound, entries: Sequence[Entry]) -> list[Exhibit]:
     """The table and figure of the study, and the rank correlations as a table of their own."""
-    found = forecasts(number for entry in entries for number in entry.numbers)
-    correlations = predictor_exhibits(f"{experiment.name}-correlations", found)[1:]
+    predictions = forecasts(number for entry in entries for number in entry.numbers)
+    correlations = predictor_exhibits(f"{experiment.name}-correlations", predictions)[1:]
     return [experiment.exhibit(entries), *correlations]
