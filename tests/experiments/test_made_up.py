@@ -27,6 +27,7 @@ from tombola.lab.job import Job, result_type
 from tombola.measures.axial import AxialProjection
 from tombola.measures.connectivity import Barrier
 from tombola.measures.curvature import HessianTrace
+from tombola.measures.early_bird import EarlyBird
 from tombola.measures.gradient_noise import GradientNoise
 from tombola.measures.instability import Instability
 from tombola.measures.learning import Forgetting, ForgettingCurve, Learning, SummedForgetting
@@ -91,6 +92,8 @@ def made_up(job: Job) -> Any:
     if kind is Margins:
         small = drawn.random() / 2
         return Margins(3.0, -1.0, 0.0, 3.0, 6.0, 9.0, wrong=small / 2, small=small)
+    if kind is EarlyBird:
+        return EarlyBird(None, None, (drawn.random(),), chance=0.5)
     if kind is GradientNoise:
         return GradientNoise(drawn.random(), drawn.random(), images=100, batch_size=1)
     if job.declaration.name == "probe":

@@ -74,7 +74,8 @@ def _what_to_do(found: Upgrades) -> Iterator[str]:
         yield "  nothing: all that is here has the bits and names of the running versions"
         return
     for environment, group in found.others.items():
-        yield f"  go on with what is of {environment}, in its environment: {_install(environment, found.numpy[environment])}"
+        command = _install(environment, found.numpy[environment])
+        yield f"  go on with what is of {environment}, in its environment: {command}"
         yield f"  or train it anew, {_cost(group)}: the same commands with --store NEW"
     if found.others:
         yield "  or mix them knowingly: tombola run says so once and records it; --strict refuses"
