@@ -109,7 +109,7 @@ def line(drawn: random.Random, recalibrated: Barrier | None = None) -> Barrier:
 
 def content(study: Bound, results: Results) -> dict[str, Any]:
     """The cells of a study, its figure, and its table as CSV; all without marks of winning tickets."""
-    (exhibit,) = study.exhibits(results)
+    exhibit, *others = study.exhibits(results)
     return {
         "cells": [
             [key_content(key), cell.mean, cell.std, cell.runs, cell.values, cell.failed, cell.note]
@@ -117,6 +117,7 @@ def content(study: Bound, results: Results) -> dict[str, Any]:
         ],
         "figure": figure_content(exhibit.picture) if exhibit.picture else None,
         "table": table_content(exhibit),
+        **{f"table {other.name}": table_content(other) for other in others},
     }
 
 
