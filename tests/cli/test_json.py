@@ -31,7 +31,7 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
 
 
 def _schemas() -> dict[str, Any]:
-    blocks = re.findall(r"```json title="(\S+)"\n(.*?)```", _GUIDE.read_text(), re.DOTALL)
+    blocks = re.findall(r'```json title="(\S+)"\n(.*?)```', _GUIDE.read_text(), re.DOTALL)
     return {name: json.loads(block) for name, block in blocks}
 
 
