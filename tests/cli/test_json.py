@@ -20,7 +20,7 @@ Result = tuple[int, str, str]
 _GUIDE = Path(__file__).parents[2] / "docs" / "json.md"
 # One configuration of one pair: all of them take seconds.
 _ONE = ("--configs", "0.0/256", "--pairs", "R18/C10")
-_WITHOUT = {"export", "convert", "import"}
+_WITHOUT = {"convert", "export", "import", "pull", "push", "shelf", "track", "watch"}
 _TYPES: dict[str, Callable[[Any], bool]] = {
     "text": lambda value: isinstance(value, str),
     "whole": lambda value: isinstance(value, int) and not isinstance(value, bool),
