@@ -295,10 +295,8 @@ def test_a_budget_shorter_than_the_rewind_point_is_refused_at_once(
 ) -> None:
     rewound = tb.pretrain(start, digits, tb.Recipe(epochs=8, batch_size=400), epochs=2)
     plans.clear()
-    for epochs in (1, 2):
-        words = (
-            f"the ticket was taken at epoch 2, but the recipe has {epochs} epochs; rewind to at most epoch"
-        )
+    for epochs, budget in ((1, "1 epoch"), (2, "2 epochs")):
+        words = f"the ticket was taken at epoch 2, but the recipe has {budget}; rewind to at most epoch"
         with pytest.raises(RecipeError, match=words):
             search(rewound, digits, tb.Recipe(epochs=epochs, batch_size=400))
     assert plans == []

@@ -17,8 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from numbers import Real
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, get_origin
 
 from tombola.cores import check_per_core, intra_op_threads
 from tombola.errors import ArgumentError, RecipeError, TombolaError
@@ -146,11 +145,8 @@ def _check_of(parameter: inspect.Parameter, names: Mapping[str, Any]) -> Check |
 
 
 def _kinds(word: str, alias: Any) -> tuple[str, ...]:
-    """What a word of a type hint means: "str" and "bool" for a name of such values, else the word itself."""
-    members = get_args(alias) if get_origin(alias) in (Union, UnionType) else (alias,)
-    if all(member is bool or get_origin(member) is Literal for member in members):
-        return tuple("bool" if member is bool else "str" for member in members)
-    return (word,)
+    """What a word of a type hint means: "str" for a name of a Literal, else the word itself."""
+    return ("str" if get_origin(alias) is Literal else word,)
 
 
 def _checked(kinds: tuple[str, ...], place: str, value: Any) -> Any:
