@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import tomllib
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from scripts import module_of
 
 from tombola.version import __version__
 
@@ -21,12 +21,7 @@ _RELATIVE = re.compile(r"\]\((?!https?://|#|mailto:)[^)]+\)")
 
 @pytest.fixture(scope="module")
 def setup() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tombola_setup", ROOT / "setup.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_of(ROOT / "setup.py", "tombola_setup")
 
 
 @pytest.fixture(scope="module")

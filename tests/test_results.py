@@ -5,13 +5,13 @@ another program made of it. They are pinned: whatever the table becomes, it must
 """
 
 import csv
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from scripts import module_of
 
 from tombola.experiments.compute import collect
 from tombola.experiments.paper.jobs import PaperJobs
@@ -216,12 +216,7 @@ def test_every_point_of_a_published_figure_is_in_the_table(
 
 
 def run_module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("results_run", RESULTS / "run.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_of(RESULTS / "run.py", "results_run")
 
 
 @pytest.fixture(scope="module")

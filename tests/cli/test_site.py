@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from scripts import module_of
 
 import tombola as tb
 from tombola.experiments.paper.studies import TABLES
@@ -75,12 +76,7 @@ def test_notebooks_are_shown_with_what_came_out(html: Path) -> None:
 
 def _part(name: str) -> ModuleType:
     """A module of docs/site; this and its imports need nothing of the extra docs."""
-    spec = importlib.util.spec_from_file_location(f"site_{name}", ROOT / "docs" / "site" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_of(ROOT / "docs" / "site" / f"{name}.py", f"site_{name}")
 
 
 def test_every_public_name_is_of_a_topic_of_the_reference() -> None:

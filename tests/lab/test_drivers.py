@@ -1,12 +1,12 @@
 """The short form of benchmarks/drivers.py: two drivers at once on one store, and a third after them."""
 
-import importlib.util
 import os
 from pathlib import Path
 from typing import Any
 
 import forked
 import pytest
+from scripts import module_of
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "drivers.py"
 
@@ -14,11 +14,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "drivers.py"
 def test_every_job_starts_once_under_two_drivers_and_none_under_a_third(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = importlib.util.spec_from_file_location("drivers", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    drivers = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(drivers)
+    drivers = module_of(SCRIPT, "drivers")
 
     def started_driver(place: Path, name: str, count: int, workers: int) -> Any:
         environment = os.environ | {

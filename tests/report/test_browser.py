@@ -9,31 +9,20 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import BROWSER, MARKS
 
 from tombola.report.figure import draw, svg_text
 from tombola.report.page import report_html
 
 Made = Any
 
-BROWSER = next(
-    (
-        path
-        for name in ("chromium", "chromium-browser", "google-chrome", "chrome", "chrome-headless-shell")
-        if (path := shutil.which(name))
-    ),
-    None,
-)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(BROWSER is None, reason="needs a Chromium: chromium or google-chrome in PATH"),
-]
+pytestmark = MARKS
 WIDTH = 400
 ERRORS = """<script>
 window.seen = [];

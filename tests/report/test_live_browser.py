@@ -9,7 +9,6 @@ import base64
 import fcntl
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
+from chromium import BROWSER, MARKS
 
 import tombola as tb
 from tombola.lab.execute import Settings
@@ -28,18 +27,7 @@ from tombola.report.gather import gather_chains
 from tombola.report.live import LivePage
 from tombola.report.live_server import LiveServer
 
-BROWSER = next(
-    (
-        path
-        for name in ("chromium", "chromium-browser", "google-chrome", "chrome", "chrome-headless-shell")
-        if (path := shutil.which(name))
-    ),
-    None,
-)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(BROWSER is None, reason="needs a Chromium: chromium or google-chrome in PATH"),
-]
+pytestmark = MARKS
 WIDTH = 400
 EXPERIMENT = tb.Experiment(
     "watched", ["convnet"], ["digits"], tb.Recipe(epochs=15, batch_size=64, lr=0.1), rounds=1, seeds=[0]

@@ -212,15 +212,22 @@ class _Handler(BaseHTTPRequestHandler):
             }
         )
 
-    def _info(self, kind: str, name: str, revision: str = "main") -> None:
+    def _at(self, kind: str, name: str, revision: str) -> tuple[Repository, str, dict[str, bytes]] | None:
+        """A repository, with commit and files of a revision; None where that was answered with an error."""
         there = self._repository(kind, name)
         if there is None:
-            return
+            return None
         found = there.at(revision)
         if found is None:
             self._error(404, "RevisionNotFound", "Revision not found")
+            return None
+        return there, *found
+
+    def _info(self, kind: str, name: str, revision: str = "main") -> None:
+        found = self._at(kind, name, revision)
+        if found is None:
             return
-        commit, files = found
+        there, commit, files = found
         siblings = [
             {"rfilename": path, "size": self.server.sizes.get(path, len(content))}
             for path, content in files.items()
@@ -228,14 +235,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer({"_id": "1", "id": name, "sha": commit, "private": there.private, "siblings": siblings})
 
     def _resolve(self, name: str, revision: str, file: str, set: str = "") -> None:
-        there = self._repository("dataset" if set else "model", name)
-        if there is None:
-            return
-        found = there.at(revision)
+        found = self._at("dataset" if set else "model", name, revision)
         if found is None:
-            self._error(404, "RevisionNotFound", "Revision not found")
             return
-        commit, files = found
+        _, commit, files = found
         if file not in files:
             self._error(404, "EntryNotFound", "Entry not found")
             return
