@@ -136,17 +136,12 @@ def _check_of(parameter: inspect.Parameter, names: Mapping[str, Any]) -> Check |
         return None
     listed = re.fullmatch(r"(?:Sequence\[([\w |]+)\]|tuple\[(int), int\])( \| None)?", hint)
     words = ((listed[1] or listed[2]) if listed else hint).split(" | ")
-    kinds = tuple(kind for word in words for kind in _kinds(word, names.get(word)))
+    kinds = tuple("str" if get_origin(names.get(word)) is Literal else word for word in words)
     if not _IN_WORDS.keys() >= set(kinds):
         return None
     if listed:
         return functools.partial(_each_checked, kinds, bool(listed[3]))
     return functools.partial(_checked, kinds)
-
-
-def _kinds(word: str, alias: Any) -> tuple[str, ...]:
-    """What a word of a type hint means: "str" for a name of a Literal, else the word itself."""
-    return ("str" if get_origin(alias) is Literal else word,)
 
 
 def _checked(kinds: tuple[str, ...], place: str, value: Any) -> Any:

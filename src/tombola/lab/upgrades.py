@@ -253,8 +253,8 @@ def _begin_anew(store: Store, device: str) -> Iterator[str]:
     for workplace in sorted((store.root / "work").iterdir()):
         if is_fingerprint(workplace.name) and (workplace / "checkpoint").exists():
             with suppress(TombolaError, OSError, *OTHER_FORM):
-                made = files.read_description(workplace / "checkpoint")["environment"]
-                if _of_machine(made) != here:
+                recorded = files.read_description(workplace / "checkpoint")["environment"]
+                if _of_machine(recorded) != here:
                     yield workplace.name
 
 
