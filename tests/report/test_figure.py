@@ -443,3 +443,22 @@ def test_what_the_paper_prints_stands_hollow_beside_the_line_it_belongs_to() -> 
     assert figure.axes[0].get_ylim()[1] > 95
     assert legend_texts(figure)[-1] == "hollow: the paper, 200 epochs"
     assert "paper" not in " ".join(legend_texts(draw(picture(panel([course(FOUR[0])])))))
+
+
+def test_a_dollar_sign_in_a_name_is_no_formula(tmp_path: Path) -> None:
+    name = "50$ of $x_{ and $"
+    points = line(None, [1.0, 3000.0], [60.0, 50.0], label=name)
+    spread = panel([points], title=name, x_label=name, scatter=True)
+    save_picture(picture(spread, title=name), tmp_path)
+    assert {file.suffix for file in tmp_path.iterdir()} >= {".svg", ".png"}
+
+
+@pytest.mark.parametrize("more", [{"scatter": True}, {"logarithmic_x": True}])
+def test_numbers_at_a_logarithmic_axis_are_plain(more: dict[str, Any]) -> None:
+    x = [10.0**power for power in range(12)]
+    figure = draw(picture(panel([line(None, x, list(range(12)))], x_label="parameters", **more)))
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    written = [text.get_text() for text in axes.get_xticklabels()]
+    assert any(written)
+    assert [text for text in written if text and float(text.replace("\N{MINUS SIGN}", "-")) <= 0] == []

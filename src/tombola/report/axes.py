@@ -10,6 +10,7 @@ from tombola.measures.limits import STABLE_BELOW
 from tombola.report.axis_scales import (
     TALL,
     logarithmic_errors,
+    logarithmic_x,
     scatter_axes,
     space_by_round,
     space_by_stability,
@@ -253,7 +254,7 @@ def _scale_x(axes: Axes, panel: Panel) -> None:
             rounds = rounds[:: max(least, -(-len(rounds) // _LABELLED_UP_TO))]
         space_by_round(axes, rounds, [f"{sparsity:g}" for sparsity in rounds])
     elif panel.logarithmic_x and values and values[0] > 0:
-        axes.set_xscale("log")
+        logarithmic_x(axes)
         if len(values) <= 10:
             axes.set_xticks(values, [f"{value:g}" for value in values])
             axes.xaxis.set_minor_locator(NullLocator())

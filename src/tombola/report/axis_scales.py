@@ -73,10 +73,19 @@ def logarithmic_errors(axes: Axes, errors: Sequence[float]) -> None:
     axes.set_ylim(bottom, max(errors) * (max(errors) / bottom) ** 0.05)
 
 
+def logarithmic_x(axes: Axes) -> None:
+    """A logarithmic x axis with plain numbers: matplotlib's own are formulas, which pictures do not parse."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
 def scatter_axes(axes: Axes, values: Sequence[float]) -> None:
     """The axes of points: x logarithmic where the values span decades, a line where y is 0."""
     if values and values[0] > 0 and values[-1] > _DECADES * values[0]:
-        axes.set_xscale("log")
+        logarithmic_x(axes)
     axes.margins(x=0.08)
     axes.axhline(0, color="0.6", linewidth=0.9, zorder=0.5)
 

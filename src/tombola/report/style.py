@@ -153,6 +153,8 @@ _SETTINGS: dict[str, Any] = {
     "grid.color": RULE,
     "grid.linewidth": 0.8,
     "lines.scale_dashes": True,
+    # A dollar sign in the name of a network or a data set is one, and no formula.
+    "text.parse_math": False,
     # Without a fixed salt the names inside an SVG are random, and equal summaries would give unequal files.
     "svg.hashsalt": "tombola",
     "svg.fonttype": "path",
