@@ -153,6 +153,18 @@ def test_an_interrupt_between_two_jobs_leaves_none_in_the_queue(
     assert not list((tmp_path / "store" / "slurm").iterdir())
 
 
+def test_a_silent_slurm_may_have_taken_the_job_and_that_is_said(
+    tombola: Tombola, refused: Callable[[Result], str], recorded: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    (tmp_path / "bin" / "sbatch").write_text("#!/bin/bash\nexec sleep 20\n")
+    monkeypatch.setattr(slurm, "_PATIENCE", 0.2)
+    assert refused(tombola("run", "mine.toml", "--slurm", "time=9")) == (
+        "sbatch does not answer within 0.2 seconds; its job may be in the queue all the same: look with "
+        "squeue --me before you try again"
+    )
+
+
 def test_where_there_is_no_slurm_that_is_said(
     tombola: Tombola, refused: Callable[[Result], str], recorded: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

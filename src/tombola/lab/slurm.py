@@ -127,5 +127,11 @@ def _call(command: Sequence[str], text: str) -> subprocess.CompletedProcess[str]
         return subprocess.run(
             command, input=text, capture_output=True, text=True, timeout=_PATIENCE, check=False
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired as error:
+        # It may have handed the job over before it fell silent.
+        raise ExperimentError(
+            f"{command[0]} does not answer within {_PATIENCE:g} seconds; its job may be in the queue all the "
+            "same: look with squeue --me before you try again"
+        ) from error
+    except OSError as error:
         raise ExperimentError(f"{command[0]} does not answer: {error}; try again later") from error
