@@ -90,8 +90,8 @@ class FlatNetwork:
         }
         self._sparse = False
         for name, parameter in trainable.items():
-            parameter.data = self._view(self.weights, name)
-            parameter.grad = self._view(self.gradient, name)
+            parameter.data = self.view(self.weights, name)
+            parameter.grad = self.view(self.gradient, name)
 
     def _lay_out(self, names: list[str], parameters: dict[str, nn.Parameter], offset: int) -> int:
         """Assign each parameter its stretch from ``offset`` on; returns where the next one begins."""
@@ -101,7 +101,7 @@ class FlatNetwork:
         # Stretches begin at multiples of 16, so that kernels can read several weights at once.
         return -(-offset // 16) * 16
 
-    def _view(self, flat: Tensor, name: str) -> Tensor:
+    def view(self, flat: Tensor, name: str) -> Tensor:
         """The stretch of a flat tensor that belongs to a parameter, in that parameter's shape.
 
         Convolution weights lie in memory as channels_last, which is faster on GPUs and CPUs alike.
@@ -137,7 +137,7 @@ class FlatNetwork:
                     raise TicketError(f"the mask has {name!r}, which is no weight that can be pruned")
                 if name in self._spans:
                     bits = torch.where(keep, -1, 0).to(self.kept.dtype)
-                    self._view(self.kept, name).copy_(bits)
+                    self.view(self.kept, name).copy_(bits)
             self.enforce_mask()
         self.refresh_copy()
         if self.declared is not None:
@@ -160,7 +160,7 @@ class FlatNetwork:
     def leaf(self, name: str) -> Tensor:
         """The tensor that forward passes use for a parameter: its bfloat16 copy if there is one, else it."""
         if self.copy is not None and name in self._maskable:
-            return self._view(self.copy, name).requires_grad_()
+            return self.view(self.copy, name).requires_grad_()
         return self.module.get_parameter(name)
 
     def enforce_mask(self) -> None:
@@ -176,7 +176,7 @@ class FlatNetwork:
         """Set pruned weights and their optimizer state to 0 without asking first whether any is pruned."""
         self._prunable_bits.bitwise_and_(self.kept)
         if self.declared is not None:
-            self.declared.select_kept({name: self._view(self.kept, name) for name in self.prunable})
+            self.declared.select_kept({name: self.view(self.kept, name) for name in self.prunable})
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the network's ``state_dict`` on the CPU, in contiguous tensors."""
@@ -196,7 +196,7 @@ class FlatNetwork:
 
     def _optimizer_tensors(self) -> dict[str, Tensor]:
         tensors = {
-            f"{state}.{name}": self._view(row, name)
+            f"{state}.{name}": self.view(row, name)
             for state, row in self.states.items()
             for name in self._spans
         }

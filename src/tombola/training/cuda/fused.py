@@ -9,21 +9,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tombola import seeds
 from tombola.data.batches import Batches
 from tombola.training.cuda.capture import capture
+from tombola.training.cuda.cudnn import ALIGNMENT
 from tombola.training.cuda.kernels import adamw, adamw_numbers, crop, cross_entropy, sgd
 from tombola.training.cuda.norm import FusedNorm
+from tombola.training.cuda.planned import plan_convolutions
+from tombola.training.cuda.plans import table_for
 from tombola.training.cuda.rewrite import fused
 from tombola.training.epoch import DevicePlan, check_strays, gathered_at_step
-from tombola.training.flat_network import FlatNetwork
+from tombola.training.flat_network import FlatNetwork, channels_last
 from tombola.training.losses import mean_loss
 from tombola.training.recipe import Recipe
 
 
 class FusedStep:
-    """A :class:`~tombola.training.step.Step` of fused passes."""
+    """A :class:`~tombola.training.step.Step` of fused passes.
 
-    name = "fused"
+    name: with the fingerprint of the convolution plans that it computes by, if any.
+    """
 
     def __init__(
         self, flat_network: FlatNetwork, network: FusedNetwork, batches: Batches, recipe: Recipe
@@ -36,6 +41,8 @@ class FusedStep:
         weights = flat_network.weights[:split] if flat_network.copy is None else flat_network.copy
         self._gradients = torch.zeros_like(weights), torch.zeros_like(flat_network.weights[split:])
         self._all_kept = torch.full_like(self._gradients[1], -1, dtype=torch.int8)
+        plans = network.plan_convolutions(min(recipe.batch_size, len(batches)), self._gradients[0])
+        self.name = "fused" if plans is None else f"fused, convolution plans {plans}"
         self._numbers = self._numbers_of(recipe).to(flat_network.weights.device)
         self._count_together()
 
@@ -102,7 +109,7 @@ class FusedStep:
             (prunable, others), self._gradients, stretches, strict=True
         ):
             if parts:
-                torch.cat(parts, out=gradient[: sum(map(len, parts))])
+                _collect(parts, gradient)
                 weights = flat_network.weights[stretch]
                 states = [row[stretch] for row in flat_network.states.values()]
                 if self._optimizer == "adamw":
@@ -111,6 +118,21 @@ class FusedStep:
                 else:
                     nesterov = self._optimizer == "nesterov"
                     sgd(weights, gradient, states[0], kept, copy, rate, self._numbers, nesterov=nesterov)
+
+
+def _collect(parts: list[Tensor], gradient: Tensor) -> None:
+    """Lay flat gradients one behind the other into one tensor; those that were written there stay."""
+    first, place, apart = 0, 0, list[Tensor]()
+    for part in parts:
+        if part.data_ptr() == gradient[place:].data_ptr():
+            if apart:
+                torch.cat(apart, out=gradient[first:place])
+            first, apart = place + len(part), []
+        else:
+            apart.append(part)
+        place += len(part)
+    if apart:
+        torch.cat(apart, out=gradient[first:place])
 
 
 def _flat(gradient: Tensor) -> Tensor:
@@ -129,12 +151,14 @@ class FusedNetwork:
 
     def __init__(self, flat_network: FlatNetwork, precision: str) -> None:
         self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        self._flat_network = flat_network
         self._network = fused(flat_network.module)
         # Convolutions compute with the bfloat16 copies themselves: nothing is cast, forward or backward.
         if self.dtype == torch.bfloat16:
             flat_network.keep_copy()
         names = [*flat_network.prunable, *flat_network.others]
         self.leaves = [flat_network.leaf(name) for name in names]
+        self._name_of = {id(flat_network.module.get_parameter(name)): name for name in names}
         leaf_of = {
             id(flat_network.module.get_parameter(name)): leaf
             for name, leaf in zip(names, self.leaves, strict=True)
@@ -160,6 +184,36 @@ class FusedNetwork:
             for (parameters, key, _), parameter in zip(self._places, own, strict=True):
                 parameters[key] = parameter
         return outputs
+
+    def plan_convolutions(self, size: int, gradient: Tensor) -> str | None:
+        """Compute convolutions of training batches of that size by named plans, where a table has them.
+
+        gradient: of the prunable weights, one behind the other; what plans compute is written there at once.
+
+        Returns the fingerprint of the algorithms, None where there are none.
+        """
+        device = gradient.device
+        # In mode "autotuned" cuDNN chooses by timing.
+        if device.type != "cuda" or self.dtype != torch.bfloat16 or torch.backends.cudnn.benchmark:
+            return None
+        version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        table = table_for(torch.cuda.get_device_name(device), version)
+        if table is None:
+            return None
+        images = torch.zeros(size, *self._flat_network.images, dtype=self.dtype, device=device)
+        prunable = set(self._flat_network.prunable)
+
+        def leaf(parameter: Tensor) -> Tensor:
+            name = self._name_of.get(id(parameter))
+            return parameter if name is None else self._flat_network.leaf(name)
+
+        def place(parameter: Tensor) -> Tensor | None:
+            name = self._name_of[id(parameter)]
+            view = self._flat_network.view(gradient, name) if name in prunable else None
+            return None if view is None or view.data_ptr() % ALIGNMENT else view
+
+        with seeds.torch_stream("check", device=device):
+            return plan_convolutions(self._network, channels_last(images), table, leaf, place)
 
     def norms(self) -> list[nn.BatchNorm2d]:
         """The batch norms whose batches the fused network does not count, once for each call."""

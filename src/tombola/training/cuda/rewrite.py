@@ -25,7 +25,7 @@ _RELUS = (functional.relu, functional.relu_, torch.relu, torch.relu_)
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 
 
-class _Biasless(nn.Module):
+class Biasless(nn.Module):
     """A convolution whose bias is left to the batch norm after it."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -86,7 +86,7 @@ def _fuse(module: fx.GraphModule, node: fx.Node, norm: nn.BatchNorm2d) -> None:
     source: Any = node.args[0]
     bias = _bias_before(module, source)
     if bias is not None:
-        source.target = _added(module, _Biasless(_module(module, source)))
+        source.target = _added(module, Biasless(_module(module, source)))
     users = list(last.users)
     # Returned twice, both are one tensor: a user that works in place would change the other's input too.
     twice = len(users) == 2 and not any(_in_place(module, user) for user in users)

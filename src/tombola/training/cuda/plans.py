@@ -1,0 +1,99 @@
+"""The algorithms of convolutions that are named, by shape, for one kind of GPU and one version of cuDNN.
+
+A table is made once, by timing, with ``benchmarks/convolutions.py``, and ships with the package: no training
+times anything. It serves where the GPU's name and cuDNN's version are exactly its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tombola.training.cuda.cudnn import Algorithm, Convolution
+
+FOLDER = Path(__file__).with_name("plans")
+"""Where tables are looked for, each a JSON file."""
+
+_LENGTHS = {"input": 4, "weight": 4, "stride": 2, "padding": 2}
+_OPERATIONS = ("forward", "input", "weight")
+
+
+@dataclass(frozen=True)
+class PlanTable:
+    """Algorithms of convolutions in bfloat16 and channels_last.
+
+    gpu: its name, as PyTorch gives it. cudnn: its version, such as 91900.
+    """
+
+    gpu: str
+    cudnn: int
+    algorithms: Mapping[Convolution, Algorithm]
+
+
+def fingerprint(algorithms: Mapping[Convolution, Algorithm]) -> str:
+    """Twelve hexadecimal digits, the same in whatever order the algorithms stand."""
+    rows = sorted(
+        [*astuple(convolution), *astuple(algorithm)] for convolution, algorithm in algorithms.items()
+    )
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
+
+
+def read_table(path: Path) -> PlanTable:
+    """The table in a file; raises ``ValueError`` for one that is malformed."""
+    try:
+        content = json.loads(path.read_text())
+        if not (type(content["gpu"]) is str and type(content["cudnn"]) is int):
+            raise ValueError("gpu must be text and cudnn a number")
+        entries = [_entry(row) for row in content["plans"]]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        cause = f"no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path.name} is no table of convolution plans: {cause}") from None
+    algorithms = dict(entries)
+    if len(algorithms) < len(entries):
+        raise ValueError(f"{path.name} is no table of convolution plans: it names a convolution twice")
+    return PlanTable(content["gpu"], content["cudnn"], algorithms)
+
+
+def _entry(row: Mapping[str, Any]) -> tuple[Convolution, Algorithm]:
+    if row["operation"] not in _OPERATIONS:
+        raise ValueError(f"operation {row['operation']!r} is none of {', '.join(_OPERATIONS)}")
+    sizes = {}
+    for name, length in _LENGTHS.items():
+        sizes[name] = tuple(row[name])
+        if len(sizes[name]) != length or not all(_is_count(size) for size in sizes[name]):
+            raise ValueError(f"{name} must have {length} whole numbers, not {row[name]}")
+    knobs = sorted((int(knob), value) for knob, value in row["knobs"].items())
+    if not (_is_count(row["engine"]) and all(_is_count(value) for _, value in knobs)):
+        raise ValueError("engine and knobs must be whole numbers")
+    return Convolution(row["operation"], **sizes), Algorithm(row["engine"], tuple(knobs))
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+@cache
+def tables() -> Mapping[tuple[str, int], PlanTable]:
+    """The tables that ship, by GPU and version of cuDNN."""
+    read = [read_table(path) for path in sorted(FOLDER.glob("*.json"))]
+    return {(table.gpu, table.cudnn): table for table in read}
+
+
+def table_for(gpu: str, cudnn: int) -> PlanTable | None:
+    """The table for a kind of GPU and a version of cuDNN; where there is none, that is said, once."""
+    table = tables().get((gpu, cudnn))
+    if table is None:
+        say_once(f"no convolution plans for {gpu} with cuDNN {cudnn}; cuDNN chooses by its own heuristics")
+    return table
+
+
+@cache
+def say_once(words: str) -> None:
+    """Warn once in a process."""
+    warnings.warn(words, stacklevel=3)

@@ -1,0 +1,358 @@
+"""Convolutions by named plans: on a CPU with plans that PyTorch stands in for, on a GPU with cuDNN's.
+
+Where there is no GPU but Triton, ``TRITON_INTERPRET=1 pytest tests/training/cuda`` runs the first.
+"""
+
+import importlib.util
+import math
+import os
+import threading
+from contextlib import suppress
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import tombola as tb
+from tombola.data.augmentation import draw
+from tombola.training.cuda import cudnn, plans
+from tombola.training.cuda.capture import capture
+from tombola.training.cuda.cudnn import Algorithm, Convolution, CudnnError
+from tombola.training.cuda.plans import PlanTable, fingerprint
+from tombola.training.device import repeatable
+from tombola.training.engines import GraphedEngine
+from tombola.training.epoch import EpochPlan
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton") is not None
+on_gpu_only = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
+on_cpu_only = pytest.mark.skipif(torch.cuda.is_available(), reason="stands in for cuDNN on a CPU")
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not (torch.cuda.is_available() or INTERPRETED), reason="PyTorch sees no GPU"),
+]
+
+SHAPES = [
+    Convolution(operation, *shapes)  # type: ignore[arg-type]
+    for shapes in (
+        ((16, 64, 8, 8), (64, 64, 3, 3), (1, 1), (1, 1)),
+        ((16, 64, 9, 9), (128, 64, 3, 3), (2, 2), (1, 1)),
+        ((16, 3, 8, 8), (64, 3, 3, 3), (1, 1), (1, 1)),
+        ((16, 64, 8, 8), (128, 64, 1, 1), (2, 2), (0, 0)),
+    )
+    for operation in ("forward", "input", "weight")
+]
+
+
+def drawn(shape: tuple[int, ...], seed: int) -> Tensor:
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).bfloat16()
+    return values.contiguous(memory_format=torch.channels_last)
+
+
+def by_pytorch(product: Convolution, x: Tensor, weight: Tensor, y: Tensor) -> Tensor:
+    rest = product.stride, product.padding, (1, 1), False, (0, 0), 1
+    if product.operation == "forward":
+        return functional.conv2d(x, weight, None, product.stride, product.padding)
+    mask = [product.operation == "input", product.operation == "weight", False]
+    gradients = torch.ops.aten.convolution_backward(y, x, weight, None, *rest, mask)
+    return gradients[0] if mask[0] else gradients[1]
+
+
+def written(product: Convolution, tensors: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    return tensors[("input", "weight", "forward").index(product.operation)]
+
+
+class StandIn:
+    """A plan that PyTorch computes on a CPU, counted."""
+
+    calls = 0
+    workspace = 0
+
+    def __init__(self, convolution: Convolution) -> None:
+        self.convolution = convolution
+
+    def __call__(self, x: Tensor, weight: Tensor, y: Tensor) -> None:
+        StandIn.calls += 1
+        written(self.convolution, (x, weight, y)).copy_(by_pytorch(self.convolution, x, weight, y))
+
+
+class Three(nn.Module):
+    """Convolutions on images, with padding and stride, and one that is called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.second = nn.Conv2d(8, 16, 3, stride=2, padding=1, bias=False)
+        self.twice = nn.Conv2d(16, 16, 3, padding=1, bias=False)
+        self.biased = nn.Conv2d(16, 8, 3)
+        self.down = nn.Conv2d(16, 8, 1, stride=2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.second(torch.relu(self.first(x))))
+        x = self.twice(torch.relu(self.twice(x)))
+        return self.biased(x).mean((2, 3)) + self.down(x).mean((2, 3))
+
+
+NEEDED = [
+    Convolution("forward", (6, 3, 8, 8), (8, 3, 3, 3), (1, 1), (1, 1)),
+    Convolution("weight", (6, 3, 8, 8), (8, 3, 3, 3), (1, 1), (1, 1)),
+    *(
+        Convolution(operation, (6, 8, 8, 8), (16, 8, 3, 3), (2, 2), (1, 1))  # type: ignore[arg-type]
+        for operation in ("forward", "input", "weight")
+    ),
+    Convolution("input", (6, 16, 4, 4), (8, 16, 1, 1), (2, 2), (0, 0)),
+]
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return Three().bfloat16().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def planned(
+    network: nn.Module, algorithms: dict[Convolution, Algorithm], gradient: Tensor | None = None
+) -> tuple[nn.Module, str | None]:
+    from tombola.training.cuda.planned import plan_convolutions
+    from tombola.training.cuda.rewrite import fused
+
+    rewritten = fused(network)
+    table = PlanTable("GPU", 1, algorithms)
+    found = plan_convolutions(
+        rewritten, drawn((6, 3, 8, 8), 0), table, lambda weight: weight, lambda _: gradient
+    )
+    return rewritten.train(), found
+
+
+@on_cpu_only
+def test_planned_convolutions_have_outputs_and_gradients_of_pytorch(
+    network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tombola.training.cuda import planned as module
+
+    monkeypatch.setattr(module, "plan", lambda convolution, _: StandIn(convolution))
+    monkeypatch.setattr(StandIn, "calls", 0)
+    algorithms = dict.fromkeys(NEEDED, Algorithm(1, ()))
+    rewritten, found = planned(network, algorithms)
+    assert found == fingerprint(algorithms)
+    images = drawn((6, 3, 8, 8), 1)
+    results = []
+    for form in (network, rewritten):
+        network.zero_grad()
+        out = form(images)
+        (out.float() * torch.arange(8)).sum().backward()
+        results.append([out, *(parameter.grad.clone() for parameter in network.parameters())])  # type: ignore[union-attr]
+    assert StandIn.calls == len(NEEDED)
+    for expected, actual in zip(*results, strict=True):
+        assert (actual.double() - expected.double()).norm() <= 1e-2 * expected.double().norm()
+
+
+@on_cpu_only
+def test_other_batches_and_evaluation_compute_as_before(
+    network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tombola.training.cuda import planned as module
+
+    monkeypatch.setattr(module, "plan", lambda convolution, _: StandIn(convolution))
+    monkeypatch.setattr(StandIn, "calls", 0)
+    rewritten, _ = planned(network, dict.fromkeys(NEEDED, Algorithm(1, ())))
+    smaller = drawn((5, 3, 8, 8), 1)
+    assert torch.equal(rewritten(smaller), network(smaller))
+    rewritten(smaller).sum().backward()
+    rewritten.eval()
+    images = drawn((6, 3, 8, 8), 1)
+    assert torch.equal(rewritten(images), network(images))
+    assert StandIn.calls == 0
+
+
+@on_cpu_only
+def test_a_gradient_is_written_where_it_is_wanted(
+    network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tombola.training.cuda import planned as module
+
+    monkeypatch.setattr(module, "plan", lambda convolution, _: StandIn(convolution))
+    only_second = {one: Algorithm(1, ()) for one in NEEDED[2:5]}
+    place = torch.zeros(16, 3, 3, 8, dtype=torch.bfloat16).permute(0, 3, 1, 2)
+    rewritten, _ = planned(network, only_second, place)
+    weight = network.second.weight
+    (gradient,) = torch.autograd.grad(rewritten(drawn((6, 3, 8, 8), 1)).sum(), [weight])  # type: ignore[list-item]
+    assert gradient.data_ptr() == place.data_ptr()
+    assert place.any()
+
+
+@on_cpu_only
+def test_a_layer_without_all_of_its_products_in_the_table_stays(
+    network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tombola.training.cuda import planned as module
+
+    monkeypatch.setattr(module, "plan", lambda convolution, _: StandIn(convolution))
+    without = {one: Algorithm(1, ()) for one in NEEDED if one != NEEDED[3]}
+    rewritten, found = planned(network, without)
+    used = {one: Algorithm(1, ()) for one in [*NEEDED[:2], NEEDED[5]]}
+    assert found == fingerprint(used)
+    assert type(rewritten.second) is nn.Conv2d
+    assert planned(network, {})[1] is None
+
+
+@on_cpu_only
+def test_one_plan_that_cannot_be_built_leaves_all_to_heuristics_and_is_told(
+    network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tombola.training.cuda import planned as module
+
+    def build(convolution: Convolution, _: Algorithm) -> StandIn:
+        if convolution == NEEDED[-1]:
+            raise CudnnError("engine 1 is not there")
+        return StandIn(convolution)
+
+    plans.say_once.cache_clear()
+    monkeypatch.setattr(module, "plan", build)
+    monkeypatch.setattr(StandIn, "calls", 0)
+    with pytest.warns(UserWarning, match="plans are left out.*engine 1 is not there"):
+        rewritten, found = planned(network, dict.fromkeys(NEEDED, Algorithm(1, ())))
+    assert found is None
+    rewritten(drawn((6, 3, 8, 8), 1)).sum().backward()
+    assert StandIn.calls == 0
+
+
+@on_gpu_only
+@pytest.mark.parametrize("product", SHAPES, ids=lambda one: f"{one.operation}-{one.weight}")
+def test_plans_compute_the_convolution_in_a_graph_with_equal_bits_alone_and_packed(
+    product: Convolution,
+) -> None:
+    shapes = product.input, product.weight, product.output
+    tensors = [drawn(shape, seed) for seed, shape in enumerate(shapes)]
+    x, weight, y = (tensor.double() for tensor in tensors)
+    expected = by_pytorch(product, x, weight, y)
+    cuda = torch.device("cuda")
+    bits: list[Tensor] = []
+
+    def compute(algorithm: Algorithm) -> None:
+        with repeatable(cuda):
+            ours = tuple(tensor.to(cuda) for tensor in tensors)
+            target = written(product, ours)  # type: ignore[arg-type]
+            plan = cudnn.plan(product, algorithm)
+            plan(*ours)
+            graph = capture(lambda: plan(*ours), torch.cuda.graph_pool_handle(), before=lambda: None)
+            for _ in range(20):
+                target.fill_(math.nan)
+                graph.replay()
+                bits.append(target.cpu())
+
+    with repeatable(cuda):
+        algorithms = cudnn.proposals(product, ["A"])[:3]
+    assert algorithms
+    for algorithm in algorithms:
+        bits.clear()
+        compute(algorithm)
+        threads = [threading.Thread(target=compute, args=(algorithm,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(bits) == 80
+        assert (bits[0].double() - expected).norm() <= 4e-3 * expected.norm()
+        assert all(torch.equal(bits[0].view(torch.int16), other.view(torch.int16)) for other in bits)
+
+
+def shipped() -> list[tuple[Convolution, Algorithm]]:
+    if not torch.cuda.is_available():
+        return []
+    key = torch.cuda.get_device_name(), torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    table = plans.tables().get(key)
+    return [] if table is None else list(table.algorithms.items())
+
+
+@on_gpu_only
+@pytest.mark.parametrize(("product", "algorithm"), shipped())
+def test_shipped_plans_are_exact_and_repeat(product: Convolution, algorithm: Algorithm) -> None:
+    shapes = product.input, product.weight, product.output
+    with repeatable(torch.device("cuda")):
+        tensors = tuple(drawn(shape, seed).cuda() for seed, shape in enumerate(shapes))
+        expected = by_pytorch(product, *(tensor.double() for tensor in tensors))
+        target = written(product, tensors)  # type: ignore[arg-type]
+        plan = cudnn.plan(product, algorithm)
+        bits = []
+        for _ in range(5):
+            target.fill_(math.nan)
+            plan(*tensors)
+            bits.append(target.clone())
+        assert (bits[0].double() - expected).norm() <= 4e-3 * expected.norm()
+        assert all(torch.equal(bits[0].view(torch.int16), other.view(torch.int16)) for other in bits)
+
+
+class Everything(dict[Convolution, Algorithm]):
+    """A table that has the first of cuDNN's proposals that can be built, for any shape."""
+
+    def __contains__(self, product: object) -> bool:
+        return True
+
+    def __missing__(self, product: Convolution) -> Algorithm:
+        for algorithm in cudnn.proposals(product):
+            with suppress(CudnnError):
+                cudnn.plan(product, algorithm)
+                self[product] = algorithm
+                break
+        return dict(self)[product]
+
+
+def trained(
+    network: str, algorithms: dict[Convolution, Algorithm], monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, dict[str, Tensor]]:
+    """The engine's name, and momentum and weights after a full step and a smaller one by a table."""
+    key = torch.cuda.get_device_name(), torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    monkeypatch.setattr(plans, "tables", lambda: {key: PlanTable(*key, algorithms)})
+    draws = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=draws)
+    labels = torch.arange(40) % 10
+    data = tb.data_from_tensors((images, labels), (images[:10], labels[:10]))
+    recipe = tb.Recipe(epochs=1, batch_size=32, lr=0.1, momentum=0.9, precision="bfloat16")
+    ticket = tb.initialize(network, data, seed=0)
+    cuda = torch.device("cuda")
+    with repeatable(cuda):
+        engine = GraphedEngine(ticket.network, data, recipe, cuda, "bfloat16")
+        engine.flat_network.load(ticket.weights(), ticket.mask)
+        drawn = draw(recipe.augmentation, data, noise=0, round=0, epoch=0)
+        engine.begin(EpochPlan(torch.arange(40), drawn, [0.1, 0.1], 32).to(cuda))
+        engine.advance(0, 1)
+        momentum = engine.flat_network.optimizer_state()
+        engine.advance(1, 2)
+        return engine.name, momentum | engine.flat_network.state()
+
+
+@on_gpu_only
+@pytest.mark.parametrize("network", ["resnet18", "vgg16", "resnet20"])
+def test_a_training_by_plans_says_so_repeats_and_has_the_gradients_of_one_without(
+    network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, expected = trained(network, {}, monkeypatch)
+    table = Everything()
+    name, first = trained(network, table, monkeypatch)
+    again, second = trained(network, table, monkeypatch)
+    assert plain == "graphed, fused"
+    assert name == again == f"graphed, fused, convolution plans {fingerprint(table)}"
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
+    momentum = [key for key in expected if key.startswith("momentum.")]
+    off = sum(float((first[key] - expected[key]).norm()) ** 2 for key in momentum)
+    # Rounding, and the ReLU that it decides about; a gradient at another's place is off by its own size.
+    assert off <= 0.15**2 * sum(float(expected[key].norm()) ** 2 for key in momentum)
+
+
+@on_gpu_only
+def test_packed_trainings_by_plans_have_the_bits_of_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Everything()
+    _, alone = trained("resnet20", table, monkeypatch)
+    packed: list[dict[str, Tensor]] = []
+    threads = [
+        threading.Thread(target=lambda: packed.append(trained("resnet20", table, monkeypatch)[1]))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(packed) == 3
+    assert all(torch.equal(value, state[key]) for state in packed for key, value in alone.items())
