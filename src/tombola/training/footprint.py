@@ -7,13 +7,19 @@ rather too high: a training that does not fit fails.
 
 from __future__ import annotations
 
+import os
+
 import torch
 from torch import Tensor
 
 from tombola import seeds
+from tombola.data.batches import padded_bytes
 from tombola.data.imageset import Data
+from tombola.errors import RecipeError
 from tombola.networks.network import Network
+from tombola.training.cuda.memory import capacity
 from tombola.training.evaluation import EVALUATION_BATCH
+from tombola.training.recipe import Recipe
 
 CONTEXT_BYTES = 700 * 2**20
 """What a process takes on a GPU for itself: kernels, libraries and their workspaces."""
@@ -24,6 +30,8 @@ _BYTES_A_WEIGHT = 24
 _TWICE = 2
 # Activations of an evaluation that are alive at once, in each of the batches under way at once.
 _ALIVE = 3 * 2
+# Images that take no more of a GPU than this lie there whatever is trained.
+_SMALL_SHARE = 0.1
 # For what blocks of memory leave unused, and workspaces; those of float32 convolutions are far larger.
 _SLACK = {"bfloat16": 1.25, "float32": 2.5}
 
@@ -41,11 +49,30 @@ def training_bytes(network: Network, batch_size: int, precision: str) -> int:
 
 def data_bytes(data: Data, pad: int = 4) -> int:
     """Bytes on a GPU of both splits of a data set, its train images padded for crops."""
-    train, test = (split.images.numel() * split.images.element_size() for split in (data.train, data.test))
-    if data.kind != "images":
-        return train + test
-    height, width = data.train.images.shape[2:]
-    return train * (height + 2 * pad) * (width + 2 * pad) // (height * width) + test
+    if data.kind == "images":
+        return padded_bytes(data.train, pad) + padded_bytes(data.test, 0)
+    return sum(split.images.numel() * split.images.element_size() for split in (data.train, data.test))
+
+
+def is_streamed(network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str) -> bool:
+    """Whether a captured training takes its train images from the host, batch by batch.
+
+    So it is where they would not fit a GPU beside the training; ``TOMBOLA_STREAM`` set to 1 or 0 says it for
+    all images. Bits do not depend on it.
+
+    Raises :class:`~tombola.errors.RecipeError` for another value of that variable.
+    """
+    wanted = os.environ.get("TOMBOLA_STREAM", "")
+    if wanted not in ("", "0", "1"):
+        raise RecipeError(f"TOMBOLA_STREAM is {wanted!r:.20}; it must be 0 or 1")
+    if data.kind != "images" or device.type != "cuda":
+        return False
+    if wanted:
+        return wanted == "1"
+    images, room = data_bytes(data, recipe.augmentation.padding(data)), capacity(device)
+    if images <= _SMALL_SHARE * room:
+        return False
+    return images + CONTEXT_BYTES + training_bytes(network, recipe.batch_size, precision) > room
 
 
 def _of_one_input(network: Network) -> tuple[int, int, int]:

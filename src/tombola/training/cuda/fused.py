@@ -294,7 +294,7 @@ class GraphedStatistics:
         self._batches = batches
         norms = network.norms()
         self._calls = {norm: norms.count(norm) * len(sizes) for norm in norms}
-        self._passed = {norm: torch.zeros_like(norm.running_mean) for norm in norms}
+        self._passed = {norm: torch.zeros_like(norm.weight.detach()) for norm in norms}
         pool = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
         with network.measuring(self._passed):
             self._graphs = [
