@@ -1,7 +1,11 @@
 import pytest
+import torch
 
 import tombola as tb
-from tombola.lab.slots import available_gpus, default_slots
+from tombola.lab import slots
+from tombola.lab.slots import Crew, available_gpus, default_slots, fitting_slots
+from tombola.networks.network import Network
+from tombola.training.footprint import training_bytes
 
 
 def training(network: str, batch_size: int) -> tb.Job:
@@ -10,7 +14,7 @@ def training(network: str, batch_size: int) -> tb.Job:
 
 
 @pytest.mark.parametrize(
-    ("trainings", "slots"),
+    ("trainings", "expected"),
     [
         ([("resnet18", 256)], 3),
         ([("vgg16", 100)], 3),
@@ -24,9 +28,9 @@ def training(network: str, batch_size: int) -> tb.Job:
     ],
 )
 def test_small_steps_share_a_gpu_six_at_a_time_and_large_ones_three(
-    trainings: list[tuple[str, int]], slots: int
+    trainings: list[tuple[str, int]], expected: int
 ) -> None:
-    assert default_slots([training(*each) for each in trainings]) == slots
+    assert default_slots([training(*each) for each in trainings]) == expected
 
 
 def test_the_trainings_behind_a_measure_count_too() -> None:
@@ -42,3 +46,111 @@ def test_workers_get_only_the_gpus_that_this_process_may_use(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert available_gpus() == gpus
+
+
+def gb(count: float) -> int:
+    return int(count * 2**30)
+
+
+@pytest.fixture
+def trainings(digits: tb.Data) -> list[tb.Job]:
+    start = tb.job(tb.initialize, "resnet18", digits, seed=0)
+    return [tb.job(tb.train, start, digits, tb.Recipe(batch_size=256), noise=noise) for noise in range(9)]
+
+
+def test_slots_follow_the_free_memory_of_the_fullest_gpu(
+    monkeypatch: pytest.MonkeyPatch, trainings: list[tb.Job]
+) -> None:
+    asked = []
+
+    def free(gpus: tuple[str, ...]) -> int:
+        asked.append(gpus)
+        return gb(2)
+
+    monkeypatch.setattr(slots, "free_memory", free)
+    monkeypatch.setattr(slots, "training_bytes", lambda network, batch_size, precision: gb(0.6))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    assert slots.crew_for(trainings, torch.device("cuda"), 1, None) == Crew(2, 2, ("4", "5"))
+    assert slots.crew_for(trainings, torch.device("cuda:1"), 1, None) == Crew(1, 2, ("5",))
+    assert asked == [("4", "5"), ("5",)]
+    # What a user says is not corrected.
+    assert slots.crew_for(trainings, torch.device("cuda:1"), 1, 8) == Crew(1, 8, ("5",))
+
+
+@pytest.mark.parametrize(("free", "fitting"), [(0.1, 1), (2, 2), (8, 3), (None, 3)])
+def test_there_is_at_least_one_slot_and_never_more_than_usual(
+    monkeypatch: pytest.MonkeyPatch, trainings: list[tb.Job], free: float | None, fitting: int
+) -> None:
+    monkeypatch.setattr(slots, "training_bytes", lambda network, batch_size, precision: gb(0.6))
+    assert fitting_slots(trainings, 3, None if free is None else gb(free)) == fitting
+
+
+def test_the_largest_training_counts_and_float32_takes_more(
+    monkeypatch: pytest.MonkeyPatch, digits: tb.Data
+) -> None:
+    needs = []
+
+    def need(network: object, batch_size: int, precision: str) -> int:
+        needs.append((network.name, batch_size, precision))  # type: ignore[attr-defined]
+        return gb(3) if precision == "float32" else gb(1)
+
+    monkeypatch.setattr(slots, "training_bytes", need)
+    start = tb.job(tb.initialize, "convnet", digits, seed=0)
+    recipes = tb.Recipe(batch_size=8), tb.Recipe(batch_size=512, precision="float32")
+    assert fitting_slots([tb.job(tb.train, start, digits, recipe) for recipe in recipes], 6, gb(8)) == 2
+    assert set(needs) == {("convnet", 8, "bfloat16"), ("convnet", 512, "float32")}
+
+
+def test_an_estimate_grows_with_batch_and_width_of_numbers_and_holds_the_weights() -> None:
+    network = Network.of("resnet20", channels=3, size=(32, 32), classes=10)
+    small, large = (training_bytes(network, size, "bfloat16") for size in (128, 256))
+    # By hand: 19 convolutions of 16 to 64 channels and as many norms keep their inputs, in two bytes.
+    kept = 2 * 2 * (7 * 16 * 32 * 32 + 6 * 32 * 16 * 16 + 6 * 64 * 8 * 8)
+    assert large - small > 128 * kept
+    assert large - small < 4 * 128 * kept
+    assert training_bytes(network, 128, "float32") > 2 * small
+
+
+def test_memory_of_a_gpu_that_nobody_can_be_asked_about_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> object:
+        raise OSError(name)
+
+    monkeypatch.setattr(slots.ctypes, "CDLL", missing)
+    assert slots.free_memory(("0",)) is None
+
+
+class Driver:
+    """Stands for the library of NVIDIA's driver, with two GPUs."""
+
+    free = {"0": gb(5), "GPU-7f": gb(3)}  # noqa: RUF012
+
+    def nvmlInit_v2(self) -> int:
+        return 0
+
+    nvmlShutdown = nvmlInit_v2
+
+    def nvmlDeviceGetHandleByIndex_v2(self, index: object, handle: object) -> int:
+        return self._find(str(index.value), handle)  # type: ignore[attr-defined]
+
+    def nvmlDeviceGetHandleByUUID(self, name: bytes, handle: object) -> int:
+        return self._find(name.decode(), handle)
+
+    def _find(self, name: str, handle: object) -> int:
+        self._name = name
+        return 0 if name in self.free else 6  # not found
+
+    def nvmlDeviceGetMemoryInfo(self, handle: object, sizes: object) -> int:
+        sizes[:] = gb(8), self.free[self._name], gb(8) - self.free[self._name]  # type: ignore[index]
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("gpus", "free"),
+    [(("0",), 5), (("GPU-7f",), 3), (("0", "GPU-7f"), 3), (("0", "MIG-1"), None), ((), None)],
+)
+def test_the_driver_is_asked_by_index_or_name(
+    monkeypatch: pytest.MonkeyPatch, gpus: tuple[str, ...], free: int | None
+) -> None:
+    monkeypatch.setattr(slots.ctypes, "CDLL", lambda name: Driver())
+    monkeypatch.setattr(slots.ctypes, "byref", lambda value: value)
+    assert slots.free_memory(gpus) == (None if free is None else gb(free))

@@ -232,4 +232,4 @@ def test_the_command_changes_nothing_and_tells_all_as_json(
         "2.1.3",
         sorted(job.name for job in chain[:2]),
     )
-    assert "torch 2.9.0, engine 1, NVIDIA H200: 2 jobs (2 trainings), " in text
+    assert f"torch 2.9.0, engine {HERE['engine_version']}, NVIDIA H200: 2 jobs (2 trainings), " in text

@@ -14,11 +14,13 @@ from torch.nn import functional
 import tombola as tb
 from tombola.errors import NetworkError, RecipeError
 from tombola.measures.connectivity import Barrier
-from tombola.measures.interpolation import interpolate, recalibrate_batch_norm
-from tombola.training.engines import device_batches
+from tombola.measures.interpolation import batches_for_statistics, interpolate, recalibrate_batch_norm
+from tombola.training.device import repeatable
+from tombola.training.evaluation import Evaluator, device_batches
+from tombola.training.flat_network import FlatNetwork
 from tombola.training.run import ForgettingRecord, History
 
-CPU = torch.device("cpu")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 def first(data: tb.Data, count: int) -> tb.Data:
@@ -558,6 +560,30 @@ def test_a_line_on_a_gpu_begins_and_ends_with_the_runs_own_errors_and_can_be_mir
         here = tb.barrier(*runs, digits, points=5, recalibrate="beside", device="cpu")
         assert there.losses == pytest.approx(here.losses, rel=1e-3)
         assert there.recalibrated.losses == pytest.approx(here.recalibrated.losses, rel=1e-3)
+
+
+@pytest.mark.cuda
+@on_gpu
+@pytest.mark.parametrize("network", ["convnet", "resnet20"])
+def test_captured_statistics_are_those_of_plain_passes(digits: tb.Data, network: str) -> None:
+    ticket = tb.initialize(network, digits, seed=0)
+    with repeatable(CUDA):
+        body = FlatNetwork(ticket.network, CUDA)
+        evaluator = Evaluator(body, "float32")
+        batches = device_batches(digits, digits.train, CUDA)
+        for seed in (1, 2):  # captured once, replayed with other weights
+            body.load(tb.initialize(network, digits, seed=seed).start)
+            recalibrate_batch_norm(body.module, batches, "float32")
+            expected = {name: value.clone() for name, value in body.module.named_buffers()}
+            body.load(tb.initialize(network, digits, seed=seed).start)
+            assert evaluator.measures_batch_norm(batches, batches_for_statistics(len(batches)))
+            for name, value in body.module.named_buffers():
+                torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
+        # In evaluation mode again: nothing moves them.
+        before = {name: value.clone() for name, value in body.module.named_buffers()}
+        evaluator(digits, digits.test)
+        for name, value in body.module.named_buffers():
+            assert torch.equal(value, before[name])
 
 
 # Ends that failed

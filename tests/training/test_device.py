@@ -1,5 +1,7 @@
 import itertools
+import sys
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 import tombola
 from tombola import Recipe
 from tombola.errors import DeviceError, RecipeError
+from tombola.training import evaluation
 from tombola.training.device import (
     Mode,
     _Streams,
@@ -65,6 +68,42 @@ def test_a_gpu_without_bfloat16_is_told_what_to_ask_of_it(monkeypatch: pytest.Mo
     with pytest.raises(DeviceError, match="Tesla T4 has no bfloat16; give the recipe precision='float32'"):
         resolve_precision(Recipe(), torch.device("cuda"))
     assert resolve_precision(Recipe(precision="float32"), torch.device("cuda")) == "float32"
+
+
+class _OnSomeGpu:
+    """Stands for a flat network on a GPU."""
+
+    images = (3, 32, 32)
+    module = torch.nn.Linear(1, 1)
+    weights = SimpleNamespace(device=torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("capability", "fused"),
+    [
+        ((7, 0), False), ((7, 5), False), ((8, 0), True), ((8, 6), True), ((8, 9), True), ((9, 0), True),
+        ((12, 0), True),
+    ],
+)  # fmt: skip
+def test_passes_are_fused_on_gpus_with_bfloat16_of_any_architecture(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], fused: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(evaluation, "knows_this_torch", lambda: True)
+    for module in ("fused", "rewrite"):  # what they import may not be here
+        name = f"tombola.training.cuda.{module}"
+        there = SimpleNamespace(FusedNetwork=lambda *_: "fused", check_fused=lambda *_: None)
+        monkeypatch.setitem(sys.modules, name, there)  # type: ignore[arg-type]
+    network: Any = _OnSomeGpu()
+    assert evaluation._fused_network(network, "float32") == ("fused" if fused else None)
+
+
+def test_without_triton_passes_are_plain_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 6))
+    monkeypatch.setattr(evaluation, "knows_this_torch", lambda: True)
+    monkeypatch.setitem(sys.modules, "tombola.training.cuda.fused", None)
+    network: Any = _OnSomeGpu()
+    assert evaluation._fused_network(network, "float32") is None
 
 
 def test_a_gpu_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -289,6 +289,30 @@ def test_a_run_interrupted_and_resumed_has_the_same_bits(
     assert same_run(tb.train(start, digits, recipe, device="cuda", watch=Checkpoints(tmp_path)), whole)
 
 
+@pytest.mark.parametrize("batch_size", [8, 100, 2000])
+@pytest.mark.parametrize("fused", [True, False])
+def test_images_that_stay_on_the_host_give_the_same_bits(
+    start: tb.Ticket,
+    digits: tb.Data,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    same_run: Same,
+    batch_size: int,
+    fused: bool,
+) -> None:
+    if not fused:
+        plainly(monkeypatch)
+    recipe = tb.Recipe(epochs=2, batch_size=batch_size, lr=0.1)
+    monkeypatch.setenv("TOMBOLA_STREAM", "0")
+    resident = tb.train(start, digits, recipe, device="cuda")
+    forget_engines()
+    monkeypatch.setenv("TOMBOLA_STREAM", "1")
+    assert same_run(tb.train(start, digits, recipe, device="cuda"), resident)
+    with pytest.raises(Cut):
+        tb.train(start, digits, recipe, device="cuda", watch=CutOff(tmp_path, 1))
+    assert same_run(tb.train(start, digits, recipe, device="cuda", watch=Checkpoints(tmp_path)), resident)
+
+
 def test_a_run_packed_with_others_has_the_bits_it_has_alone(
     start: tb.Ticket, digits: tb.Data, steps: tb.Recipe, same_run: Same
 ) -> None:

@@ -127,6 +127,12 @@ class Batches:
         return (position >= self.pad) & (position < self.pad + len(side))
 
 
+def padded_bytes(split: ImageSet, pad: int) -> int:
+    """Bytes that the images of a split take on a device, with so many pixels added on each side."""
+    count, channels, height, width = split.images.shape
+    return int(count * channels * (height + 2 * pad) * (width + 2 * pad))
+
+
 def cut_out(images: Tensor, centres: Tensor, side: int) -> Tensor:
     """The normalised images ``(B, C, H, W)`` with a square of each set to zero, in place.
 

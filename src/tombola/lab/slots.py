@@ -1,20 +1,28 @@
 """How a machine is divided among jobs: its cores and GPUs, worker processes, and the slots of each.
 
 On a CPU every core is a worker process of one slot. On GPUs there is one process a GPU, whose slots train at
-once: three, or six where networks or batches are so small that three leave the GPU idle.
+once: three, or six where networks or batches are so small that three leave the GPU idle; fewer where its free
+memory has no room for as many.
 """
 
 from __future__ import annotations
 
+import ctypes
+import json
 import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from tombola.data.load import load_data
 from tombola.declarations import bare_name
 from tombola.errors import RecipeError
-from tombola.lab.job import Job, everything_behind
+from tombola.lab.job import Job, data_behind, everything_behind
+from tombola.networks.network import Network
+from tombola.training.footprint import CONTEXT_BYTES, data_bytes, training_bytes
+from tombola.training.recipe import Recipe
 
 _USUAL, _SMALL_STEPS = 3, 6
 _SMALL_NETWORKS = frozenset({"convnet", "resnet20"})
@@ -46,30 +54,105 @@ def crew_for(jobs: Collection[Job], device: torch.device, workers: int, slots: i
     """The worker processes for these jobs on this machine, no more of them than there is work for.
 
     workers: the most processes on a CPU; on GPUs each GPU has one.
-    slots: jobs at once on each GPU; None for :func:`default_slots`.
+    slots: jobs at once on each GPU; None for :func:`default_slots`, or fewer where they would not fit.
     """
     work = max(1, sum(job.counted for job in jobs))
     if device.type == "cpu":
         return Crew(min(workers, work))
-    slots = slots or default_slots(jobs)
     gpus = available_gpus()
     if device.index is not None:
         gpus = (gpus[device.index],)
+    slots = slots or fitting_slots(jobs, default_slots(jobs), free_memory(gpus))
     gpus = gpus[: -(-work // slots)]
     return Crew(len(gpus), slots, gpus)
 
 
 def default_slots(jobs: Iterable[Job]) -> int:
     """Trainings at once on one GPU for these jobs and all behind them: what suits the largest of them."""
-    networks, batches = set(), set()
-    for job in everything_behind(jobs):
-        if isinstance(job.arguments.get("network"), str):
-            networks.add(bare_name(job.arguments["network"]))
-        recipe = job.arguments.get("recipe")
-        if isinstance(recipe, dict):
-            batches.add(recipe.get("batch_size", _SMALL_BATCH + 1))
+    described, recipes = _trained(jobs)
+    networks = {bare_name(network) for network in described if isinstance(network, str)}
+    batches = {recipe.get("batch_size", _SMALL_BATCH + 1) for recipe in recipes}
     small = (networks and networks <= _SMALL_NETWORKS) or (batches and max(batches) <= _SMALL_BATCH)
     return _SMALL_STEPS if small else _USUAL
+
+
+def _trained(jobs: Iterable[Job]) -> tuple[list[Any], list[dict[str, Any]]]:
+    """The networks and the recipes of these jobs and all behind them, as their arguments have them."""
+    networks, recipes = [], []
+    for job in everything_behind(jobs):
+        if job.arguments.get("network") is not None:
+            networks.append(job.arguments["network"])
+        if isinstance(job.arguments.get("recipe"), dict):
+            recipes.append(job.arguments["recipe"])
+    return networks, recipes
+
+
+def fitting_slots(jobs: Collection[Job], most: int, free: int | None) -> int:
+    """As many trainings at once as fit the free memory of a GPU, at least one and at most ``most``.
+
+    free: bytes; None where it is not known, which leaves it at ``most``. So do networks and data that cannot
+        be looked at here.
+    """
+    if free is None or most == 1:
+        return most
+    try:
+        sets = [load_data(source) for source in data_behind(jobs).values()]
+        described, recipes = _trained(jobs)
+        networks = [
+            Network.described(network)
+            if isinstance(network, dict)
+            else Network.of(
+                network, channels=data.channels, size=data.size, classes=data.classes,
+                vocabulary=data.vocabulary,
+            )
+            for network in {json.dumps(network): network for network in described}.values()
+            for data in sets
+        ]  # fmt: skip
+        kinds = {
+            (recipe.get("batch_size", Recipe.batch_size), recipe.get("precision", Recipe.precision))
+            for recipe in recipes
+        }
+        each = [
+            training_bytes(network, size, "float32" if precision == "float32" else "bfloat16")
+            for network in networks
+            for size, precision in kinds
+        ]
+    except Exception:  # a user's network may fail in any way; the job that trains it will say so
+        return most
+    if not each:
+        return most
+    room = free - CONTEXT_BYTES - sum(map(data_bytes, sets))
+    return max(1, min(most, room // max(each)))
+
+
+def free_memory(gpus: Collection[str]) -> int | None:
+    """Bytes that are free now on the fullest of some GPUs, as :func:`available_gpus` names them.
+
+    By the driver's library, because PyTorch would take a part of that memory itself to ask. None where that
+    library is missing or does not know them, such as parts of a GPU.
+    """
+    try:
+        library = ctypes.CDLL("libnvidia-ml.so.1")
+        if library.nvmlInit_v2():
+            return None
+        try:
+            free = [_free_memory(library, name) for name in gpus]
+        finally:
+            library.nvmlShutdown()
+    except (OSError, AttributeError):
+        return None
+    return None if None in free else min((value for value in free if value is not None), default=None)
+
+
+def _free_memory(library: ctypes.CDLL, name: str) -> int | None:
+    handle, sizes = ctypes.c_void_p(), (ctypes.c_ulonglong * 3)()  # total, free, used
+    if name.isdecimal():
+        failed = library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(int(name)), ctypes.byref(handle))
+    else:
+        failed = library.nvmlDeviceGetHandleByUUID(name.encode(), ctypes.byref(handle))
+    if failed or library.nvmlDeviceGetMemoryInfo(handle, sizes):
+        return None
+    return int(sizes[1])
 
 
 def available_gpus() -> tuple[str, ...]:

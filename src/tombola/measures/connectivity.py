@@ -239,7 +239,9 @@ def barrier(
                 interpolated.append(evaluate(data, images))
                 watch.beat()
             if recalibrate:
-                recalibrate_batch_norm(body.module, device_batches(data, data.train, where), precision)
+                recalibrate_batch_norm(
+                    body.module, device_batches(data, data.train, where), precision, evaluate
+                )
                 watch.beat()
                 recalibrated.append(evaluate(data, images))
                 watch.beat()

@@ -195,7 +195,9 @@ def curve(
             place_on_curve(body.module.state_dict(), ends[0], middle, ends[1], index / (points - 1), shape)
             body.refresh_copy()
             if has_batch_norm(body.module):
-                recalibrate_batch_norm(body.module, device_batches(data, data.train, where), precision)
+                recalibrate_batch_norm(
+                    body.module, device_batches(data, data.train, where), precision, evaluate
+                )
             measured.append(evaluate(data, images))
             watch.beat()
     return ConnectingCurve(

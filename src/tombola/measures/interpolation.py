@@ -11,7 +11,7 @@ from torch import nn
 
 from tombola.data.batches import Batches
 from tombola.ticket import State
-from tombola.training.evaluation import EVALUATION_BATCH
+from tombola.training.evaluation import EVALUATION_BATCH, Evaluator
 from tombola.training.flat_network import channels_last
 
 
@@ -46,7 +46,9 @@ def interpolate(live: State, first: State, second: State, index: int, points: in
 
 
 @torch.no_grad()
-def recalibrate_batch_norm(module: nn.Module, batches: Batches, precision: str) -> None:
+def recalibrate_batch_norm(
+    module: nn.Module, batches: Batches, precision: str, evaluator: Evaluator | None = None
+) -> None:
     """Measure the running statistics of batch norm anew, in place, every image weighing the same.
 
     They are reset, and the images passed with normalisation layers, and nothing else, in training mode,
@@ -55,7 +57,12 @@ def recalibrate_batch_norm(module: nn.Module, batches: Batches, precision: str) 
     and pixels. The running mean becomes sum(n_b m_b) / n and the running variance sum(n_b v_b) / n: the mean
     variance within a batch, without what the m_b differ by. A single image left over goes with the batch
     before.
+
+    evaluator: of the same network, which does this by fused passes where it has them.
     """
+    spans = batches_for_statistics(len(batches))
+    if evaluator is not None and evaluator.measures_batch_norm(batches, spans):
+        return
     norms = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._NormBase)]
     momenta = [layer.momentum for layer in norms]
     passed = dict.fromkeys(norms, 0)  # images, once for each pass through the layer
@@ -74,7 +81,7 @@ def recalibrate_batch_norm(module: nn.Module, batches: Batches, precision: str) 
     for layer in norms:
         layer.train()
     try:
-        for first, last in batches_for_statistics(len(batches)):
+        for first, last in spans:
             size = last - first
             with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
                 module(channels_last(batches.unaugmented(first, last)))

@@ -365,7 +365,9 @@ def _measured(
                 _mix(body.module, near, mixture)
                 body.refresh_copy()
                 if anew:
-                    recalibrate_batch_norm(body.module, device_batches(data, data.train, where), precision)
+                    recalibrate_batch_norm(
+                        body.module, device_batches(data, data.train, where), precision, evaluate
+                    )
                 measured.append(evaluate(data, images))
                 watch.beat()
             rows.append(measured)

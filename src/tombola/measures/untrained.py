@@ -73,10 +73,12 @@ def untrained(
         evaluate = Evaluator(body, computed_in)
         body.load(ticket.weights(), ticket.mask)
         if recalibrate is True:
-            recalibrate_batch_norm(body.module, device_batches(data, data.train, where), computed_in)
+            recalibrate_batch_norm(
+                body.module, device_batches(data, data.train, where), computed_in, evaluate
+            )
         loss, accuracy = evaluate(data, data.test)
         if recalibrate != "beside":
             return Untrained(accuracy, loss)
-        recalibrate_batch_norm(body.module, device_batches(data, data.train, where), computed_in)
+        recalibrate_batch_norm(body.module, device_batches(data, data.train, where), computed_in, evaluate)
         measured_loss, measured_accuracy = evaluate(data, data.test)
     return Untrained(accuracy, loss, Untrained(measured_accuracy, measured_loss))

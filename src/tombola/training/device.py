@@ -20,8 +20,8 @@ from tombola.training.cuda.memory import note_caught, out_of_memory, watched
 from tombola.training.recipe import Recipe
 from tombola.version import __version__
 
-# Raised when the bits of trainings change on the same libraries and hardware. Every result records it.
-ENGINE_VERSION = 1
+# Raised when bits change on the same libraries and hardware. Every result records it.
+ENGINE_VERSION = 2
 
 Mode = Literal["default", "autotuned", "deterministic"]
 
@@ -209,6 +209,19 @@ class _Streams:
 
 
 _streams = _Streams()
+
+
+@contextmanager
+def lent_streams(device: torch.device, count: int) -> Iterator[list[torch.cuda.Stream]]:
+    """So many streams of a GPU that no other computation uses meanwhile; they must be idle afterwards."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    streams = [_streams.take(index) for _ in range(count)]
+    try:
+        yield streams
+    finally:
+        for stream in streams:
+            stream.synchronize()
+            _streams.give_back(index, stream)
 
 
 @contextmanager

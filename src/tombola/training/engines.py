@@ -1,7 +1,8 @@
 """The engines that take the steps of a training: eager on any device, or by replaying CUDA graphs.
 
 The training loop (:mod:`tombola.training.loop`) hands an engine the plan of an epoch and asks for stretches
-of steps. The images lie on the device as uint8; batches are gathered, cropped, flipped and normalised there.
+of steps. The images lie on the device as uint8, or come there batch by batch where they would not fit
+(:mod:`tombola.data.streamed`); batches are gathered, cropped, flipped and normalised there.
 Within an epoch only one loss a step and one bit an image are written down, so that a GPU is never waited for.
 """
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from tombola import seeds
 from tombola.data.augmentation import draw
 from tombola.data.imageset import Data, ImageSet
+from tombola.data.streamed import StreamedBatches
 from tombola.networks.network import Network
 from tombola.training.cuda.capture import STRETCH, CapturedSteps
 from tombola.training.cuda.memory import check
@@ -24,6 +26,7 @@ from tombola.training.definitions import OPTIMIZERS, is_own
 from tombola.training.epoch import DevicePlan, EpochPlan, gathered
 from tombola.training.evaluation import Evaluator, device_batches
 from tombola.training.flat_network import FlatNetwork
+from tombola.training.footprint import is_streamed
 from tombola.training.losses import Teacher
 from tombola.training.optimizers import DeclaredOptimizer
 from tombola.training.recipe import Recipe
@@ -181,10 +184,14 @@ class GraphedEngine:
         self._data = data
         self._device = device
         augmentation = recipe.augmentation
-        batches = device_batches(
-            data, data.train, device, pad=augmentation.padding(data), fill=augmentation.fill
-        )
+        pad, fill = augmentation.padding(data), augmentation.fill
         count = len(data.train)
+        self._streamed: StreamedBatches | None = None
+        if is_streamed(network, data, recipe, device, precision):
+            self._streamed = StreamedBatches(
+                data.train, data, min(recipe.batch_size, count), pad=pad, fill=fill, device=device
+            )
+        batches = self._streamed or device_batches(data, data.train, device, pad=pad, fill=fill)
         # Of any epoch, for their shapes.
         drawn = draw(augmentation, data, noise=0, round=0, epoch=0)
         self._plan = DevicePlan.empty(count, min(recipe.batch_size, count), device, drawn)
@@ -223,11 +230,14 @@ class GraphedEngine:
     def begin(self, plan: EpochPlan) -> None:
         self._step_seeds = plan.step_seeds
         self._plan.begin(plan)
+        if self._streamed is not None:
+            self._streamed.begin(plan.order)
+            self._plan.order.copy_(self._streamed.ring(len(plan.order)))
         self._tally.losses.zero_()
         self._tally.right.zero_()
 
     def advance(self, first: int, last: int) -> None:
-        self._steps.replay(first, last, self._step_seeds)
+        self._steps.replay(first, last, self._step_seeds, self._streamed)
 
     def stretch(self) -> int:
         return STRETCH

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
@@ -25,7 +26,12 @@ from tombola.training.flat_network import FlatNetwork, channels_last
 from tombola.training.recipe import Recipe
 
 if TYPE_CHECKING:  # Only a GPU needs these, and Triton with them.
-    from tombola.training.cuda.fused import FusedNetwork, FusedStep, GraphedEvaluation
+    from tombola.training.cuda.fused import (
+        FusedNetwork,
+        FusedStep,
+        GraphedEvaluation,
+        GraphedStatistics,
+    )
 
 # Fixed, because the size of a batch may change the last bits of a convolution.
 EVALUATION_BATCH = 500
@@ -81,6 +87,7 @@ class Evaluator:
         self._device = flat_network.weights.device
         self._network = _fused_network(flat_network, precision) if fused else None
         self._graphs: dict[ImageSet, GraphedEvaluation] = {}
+        self._statistics: tuple[Batches, GraphedStatistics] | None = None
 
     def __call__(self, data: Data, images: ImageSet) -> tuple[float, float]:
         """Mean cross-entropy in nats and accuracy in percent over a split of ``data``."""
@@ -94,6 +101,26 @@ class Evaluator:
             network = self._network
             self._graphs[images] = with_room(lambda: GraphedEvaluation(network, batches, EVALUATION_BATCH))
         return self._graphs[images]()
+
+    def measures_batch_norm(self, batches: Batches, spans: Sequence[tuple[int, int]]) -> bool:
+        """Measure the running statistics of batch norm anew by fused passes; False where there are none.
+
+        batches: unaugmented images. spans: first and last (exclusive) index of each batch, all of one size
+            but the last. What is measured, :func:`~tombola.measures.interpolation.recalibrate_batch_norm`
+            says.
+        """
+        network = self._network
+        if network is None or isinstance(batches, InputBatches) or len(batches) == 1:
+            return False
+        if not network.norms() or not network.fuses_every_norm():
+            return False
+        from tombola.training.cuda.fused import GraphedStatistics
+
+        if self._statistics is None or self._statistics[0] is not batches:
+            self._statistics = None
+            self._statistics = batches, with_room(lambda: GraphedStatistics(network, batches, spans))
+        self._statistics[1]()
+        return True
 
     def step(self, batches: Batches, recipe: Recipe) -> FusedStep | None:
         """The training step of the same fused network; None where it cannot be traced, or for no images."""

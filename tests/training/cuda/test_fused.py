@@ -511,3 +511,44 @@ def test_evaluation_is_that_of_the_plain_network(start: tb.Ticket, digits: tb.Da
             wanted = evaluate(flat_network.module, device_batches(digits, digits.test, CUDA), "float32")
             assert found[0] == pytest.approx(wanted[0], rel=1e-5)
             assert found[1] == pytest.approx(wanted[1], abs=0.4)
+
+
+@on_gpu_only
+@pytest.mark.parametrize("batch_size", [60, 64, 200])
+def test_batches_evaluated_at_once_have_the_bits_that_they_have_one_by_one(
+    start: tb.Ticket, digits: tb.Data, batch_size: int
+) -> None:
+    from tombola.training.cuda.fused import FusedNetwork, GraphedEvaluation
+
+    with repeatable(CUDA):
+        flat_network = FlatNetwork(start.network, CUDA)
+        flat_network.load(start.start)
+        network = FusedNetwork(flat_network, "bfloat16")
+        batches = device_batches(digits, digits.test, CUDA)
+        alone, *together = (
+            GraphedEvaluation(network, batches, batch_size, count) for count in (1, 2, 3, 4, 20)
+        )
+        expected = alone()
+        for evaluation_ in together:
+            assert evaluation_() == expected
+            assert evaluation_() == expected
+
+
+def test_averaged_statistics_are_those_of_batches_weighed_by_their_images() -> None:
+    from tombola.training.cuda.norm import FusedNorm
+
+    norm = nn.BatchNorm2d(20).to(DEVICE)
+    op = FusedNorm(norm, relu=True, conv_bias=None, twice=False)
+    op.passed = torch.zeros(20, device=DEVICE)
+    batches = [drawn(size, 20, 3, 5, seed=size) + size for size in (4, 4, 7)]
+    norm.running_mean.fill_(7)  # which the first batch replaces
+    with torch.no_grad():
+        for batch in batches:
+            op(on_gpu(batch, torch.float32))
+    weights = [len(batch) / 15 for batch in batches]
+    means = [batch.double().mean((0, 2, 3)) for batch in batches]
+    variances = [batch.double().var((0, 2, 3)) for batch in batches]
+    for found, values in ((norm.running_mean, means), (norm.running_var, variances)):
+        expected = sum(weight * value for weight, value in zip(weights, values, strict=True))
+        assert error(found, expected) < 1e-6  # type: ignore[arg-type]
+    assert torch.equal(op.passed, torch.full((20,), 15.0, device=DEVICE))

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from tombola.data.streamed import StreamedBatches
 from tombola.errors import reason
 from tombola.seeds import borrowing
 from tombola.training.cuda.memory import note_caught, watched
@@ -161,16 +162,27 @@ class CapturedSteps:
         )
         self._last = smaller[0] if smaller else self._full
 
-    def replay(self, first: int, last: int, step_seeds: Sequence[int] = ()) -> None:
+    def replay(
+        self,
+        first: int,
+        last: int,
+        step_seeds: Sequence[int] = (),
+        streamed: StreamedBatches | None = None,
+    ) -> None:
         """Launch steps ``first`` to ``last - 1``, counted from 0.
 
         step_seeds: a seed for each step of the epoch, for steps that draw.
+        streamed: the images of the steps, where they do not lie on the device.
         """
         self._plan.step.fill_(first)
         for step in range(first, last):
+            if streamed is not None:
+                streamed.load(step)
             if self._generator is not None:
                 self._generator.manual_seed(step_seeds[step])
             (self._last if step == len(self._plan.rates) - 1 else self._full).replay()
+            if streamed is not None:
+                streamed.launched(step)
 
 
 def give_memory_back() -> None:

@@ -6,6 +6,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -18,10 +23,14 @@ from tombola.training.cuda.norm import FusedNorm
 from tombola.training.cuda.planned import plan_convolutions
 from tombola.training.cuda.plans import table_for
 from tombola.training.cuda.rewrite import fused
+from tombola.training.device import lent_streams
 from tombola.training.epoch import DevicePlan, check_strays, gathered_at_step
 from tombola.training.flat_network import FlatNetwork, channels_last
 from tombola.training.losses import mean_loss
 from tombola.training.recipe import Recipe
+
+TOGETHER = 2
+"""Batches of an evaluation under way at once."""
 
 
 class FusedStep:
@@ -153,6 +162,7 @@ class FusedNetwork:
         self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self._flat_network = flat_network
         self._network = fused(flat_network.module)
+        self._measuring: list[FusedNorm] = []
         # Convolutions compute with the bfloat16 copies themselves: nothing is cast, forward or backward.
         if self.dtype == torch.bfloat16:
             flat_network.keep_copy()
@@ -174,6 +184,8 @@ class FusedNetwork:
     def __call__(self, inputs: Tensor, *, training: bool) -> Tensor:
         """Outputs ``(B, classes)``; in training the statistics of batch norms are updated."""
         self._network.train(training)
+        for layer in self._measuring:
+            layer.train()
         own = [parameters[key] for parameters, key, _ in self._places]
         try:
             for parameters, key, leaf in self._places:
@@ -217,42 +229,152 @@ class FusedNetwork:
 
     def norms(self) -> list[nn.BatchNorm2d]:
         """The batch norms whose batches the fused network does not count, once for each call."""
-        return [layer.norm for layer in self._network.modules() if isinstance(layer, FusedNorm)]
+        return [layer.norm for layer in self._fused_norms()]
+
+    def fuses_every_norm(self) -> bool:
+        """Whether all layers that keep statistics of batches are among :meth:`norms`."""
+        norms = self.norms()
+        return all(
+            layer in norms
+            for layer in self._network.modules()
+            if isinstance(layer, nn.modules.batchnorm._NormBase)
+        )
+
+    @contextmanager
+    def measuring(self, passed: Mapping[nn.BatchNorm2d, Tensor]) -> Iterator[None]:
+        """Context in which the fused norms measure means over images, whatever mode the rest is in.
+
+        passed: for each norm by how many images it was measured so far, float32 ``(C,)``.
+        """
+        self._measuring = self._fused_norms()
+        for layer in self._measuring:
+            layer.passed = passed[layer.norm]
+        try:
+            yield
+        finally:
+            for layer in self._measuring:
+                layer.passed = None
+            self._measuring = []
+
+    def _fused_norms(self) -> list[FusedNorm]:
+        return [layer for layer in self._network.modules() if isinstance(layer, FusedNorm)]
 
 
 class GraphedEvaluation:
-    """Loss and accuracy of a network on one split, with the weights that it has when called."""
+    """Loss and accuracy of a network on one split, with the weights that it has when called.
 
-    def __init__(self, network: FusedNetwork, batches: Batches, batch_size: int) -> None:
+    Batches pass several at a time, each in a stream of its own: what waits for memory in one of them computes
+    in another. Each batch has the bits that it has alone.
+    """
+
+    def __init__(
+        self, network: FusedNetwork, batches: Batches, batch_size: int, together: int = TOGETHER
+    ) -> None:
         device = batches.padded.device
-        self._network = network
-        self._batches = batches
+        self._network, self._batches = network, batches
         size = min(batch_size, len(batches))
-        self._plan = DevicePlan.unaugmented(len(batches), size, batches.pad, device)
-        self._sums = torch.zeros(2, dtype=torch.float64, device=device)
+        full, last = divmod(len(batches), size)
+        together = min(together, full)
+        plan = DevicePlan.unaugmented(len(batches), size, batches.pad, device)
+        self._strays = plan.strays
+        # Each stream counts its own batches.
+        self._step = torch.zeros(together, dtype=torch.int64, device=device)
+        self._plans = [replace(plan, step=step) for step in self._step.split(1)]
+        self._first = torch.arange(together, device=device)
+        self._sums = torch.zeros(full + 1, 2, dtype=torch.float64, device=device)
         pool = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
-        self._full = capture(lambda: self._take(size), pool, before=self._begin)
-        last = len(batches) % size
-        self._last = capture(lambda: self._take(last), pool, before=self._begin) if last else self._full
+        parts = [[size] * together, [size] * (full % together) + [last] * bool(last)]
+        with lent_streams(device, together - 1) as streams:
+            self._graphs = [
+                capture(partial(self._take, sizes, streams), pool, before=self._begin)
+                for sizes in parts
+                if sizes
+            ]
+        self._repeats = full // together
 
     def __call__(self) -> tuple[float, float]:
         """Mean cross-entropy in nats and accuracy in percent."""
         self._begin()
-        for _ in range(len(self._plan.rates) - 1):
-            self._full.replay()
-        self._last.replay()
-        loss, right = self._sums.tolist()
-        check_strays(self._plan.strays)
+        for graph, repeats in zip(self._graphs, (self._repeats, 1), strict=False):
+            for _ in range(repeats):
+                graph.replay()
+        loss = right = 0.0
+        for batch_loss, batch_right in self._sums.tolist():  # in order, however they passed
+            loss += batch_loss
+            right += batch_right
+        check_strays(self._strays)
         return loss / len(self._batches), 100 * right / len(self._batches)
 
     def _begin(self) -> None:
-        self._plan.step.zero_()
+        self._step.copy_(self._first)
         self._sums.zero_()
+
+    def _take(self, sizes: Sequence[int], streams: Sequence[torch.cuda.Stream]) -> None:
+        """Pass one batch of each size, the first in the current stream and the others beside it."""
+        current = torch.cuda.current_stream()
+        used = [current, *streams][: len(sizes)]
+        for stream in used[1:]:
+            stream.wait_stream(current)
+        for plan, size, stream in zip(self._plans, sizes, used, strict=False):
+            with torch.cuda.stream(stream):
+                self._pass(plan, size, len(self._plans))
+        for stream in used[1:]:
+            current.wait_stream(stream)
+
+    @torch.no_grad()
+    def _pass(self, plan: DevicePlan, size: int, stride: int) -> None:
+        """Enter the sums of one batch, the one that a step counter points to."""
+        images, targets = crop(self._batches, plan, size, self._network.dtype)
+        losses, right, _ = cross_entropy(self._network(images, training=False), targets)
+        sums = torch.stack([losses.double().sum(), right.sum()])
+        self._sums.index_copy_(0, plan.step, sums.view(1, 2))
+        plan.step.add_(stride)
+
+
+class GraphedStatistics:
+    """The running statistics of a network's batch norms, measured anew over all images of one split.
+
+    spans: first and last (exclusive) index of each batch, all of one size but the last.
+
+    Every image weighs the same: :func:`~tombola.measures.interpolation.recalibrate_batch_norm` says how.
+    """
+
+    def __init__(self, network: FusedNetwork, batches: Batches, spans: Sequence[tuple[int, int]]) -> None:
+        self._network = network
+        sizes = [last - first for first, last in spans]
+        self._full = len(sizes) - 1
+        device = batches.padded.device
+        self._plan = DevicePlan.unaugmented(len(batches), sizes[0], batches.pad, device)
+        self._batches = batches
+        norms = network.norms()
+        self._calls = {norm: norms.count(norm) * len(sizes) for norm in norms}
+        self._passed = {norm: torch.zeros_like(norm.weight.detach()) for norm in norms}
+        pool = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
+        with network.measuring(self._passed):
+            self._graphs = [
+                capture(partial(self._take, size), pool, before=self._begin)
+                for size in dict.fromkeys((sizes[0], sizes[-1]))
+            ]
+
+    def __call__(self) -> None:
+        """Measure them, in place."""
+        self._begin()
+        for _ in range(self._full):
+            self._graphs[0].replay()
+        self._graphs[-1].replay()
+        for norm, calls in self._calls.items():
+            norm.num_batches_tracked.fill_(calls)  # type: ignore[union-attr]
+        check_strays(self._plan.strays)
+
+    def _begin(self) -> None:
+        self._plan.step.zero_()
+        for norm, passed in self._passed.items():
+            passed.zero_()
+            norm.reset_running_stats()
 
     @torch.no_grad()
     def _take(self, size: int) -> None:
-        """Add up one batch, the one that the step counter points to."""
-        images, targets = crop(self._batches, self._plan, size, self._network.dtype)
-        losses, right, _ = cross_entropy(self._network(images, training=False), targets)
-        self._sums += torch.stack([losses.double().sum(), right.sum()])
+        """Pass one batch, the one that the step counter points to."""
+        images, _ = crop(self._batches, self._plan, size, self._network.dtype)
+        self._network(images, training=False)
         self._plan.step.add_(1)

@@ -109,6 +109,13 @@ def _refuse_if_lost(index: int) -> None:
         )
 
 
+def capacity(device: torch.device) -> int:
+    """Bytes that this process may have on a GPU, those that it has included."""
+    free, total = torch.cuda.mem_get_info(device)
+    share = torch.cuda.get_per_process_memory_fraction(device)
+    return int(min(free + torch.cuda.memory_reserved(device), share * total))
+
+
 def out_of_memory(device: torch.device) -> str:
     """The beginning of the error message for a GPU whose memory does not suffice."""
     free, total = (size / 2**30 for size in torch.cuda.mem_get_info(device))

@@ -41,9 +41,10 @@ def _finished_last(counter, programs):
 
 @triton.jit
 def _statistics_kernel(
-    x, partial, counters, mean_out, rstd_out, running_mean, running_var, conv_bias,
-    rows, channels, rows_each, momentum, eps,
-    HAS_CONV_BIAS: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr, MERGED: tl.constexpr,
+    x, partial, counters, mean_out, rstd_out, running_mean, running_var, conv_bias, passed,
+    rows, channels, rows_each, momentum, eps, images,
+    HAS_CONV_BIAS: tl.constexpr, AVERAGED: tl.constexpr,
+    CHANNELS: tl.constexpr, ROWS: tl.constexpr, MERGED: tl.constexpr,
 ):  # fmt: skip
     part, parts = tl.program_id(0), tl.num_programs(0)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
@@ -70,16 +71,16 @@ def _statistics_kernel(
     tl.store(partial + (parts + part) * channels + channel, spread, mask=real)
     if _finished_last(counters + tl.program_id(1), parts):
         _merge_statistics(
-            partial, parts, mean_out, rstd_out, running_mean, running_var, conv_bias, channel, real,
-            rows, channels, rows_each, momentum, eps, HAS_CONV_BIAS, CHANNELS, MERGED,
+            partial, parts, mean_out, rstd_out, running_mean, running_var, conv_bias, passed, channel, real,
+            rows, channels, rows_each, momentum, eps, images, HAS_CONV_BIAS, AVERAGED, CHANNELS, MERGED,
         )  # fmt: skip
 
 
 @triton.jit
 def _merge_statistics(
-    partial, parts, mean_out, rstd_out, running_mean, running_var, conv_bias, channel, real,
-    rows, channels, rows_each, momentum, eps,
-    HAS_CONV_BIAS: tl.constexpr, CHANNELS: tl.constexpr, MERGED: tl.constexpr,
+    partial, parts, mean_out, rstd_out, running_mean, running_var, conv_bias, passed, channel, real,
+    rows, channels, rows_each, momentum, eps, images,
+    HAS_CONV_BIAS: tl.constexpr, AVERAGED: tl.constexpr, CHANNELS: tl.constexpr, MERGED: tl.constexpr,
 ):  # fmt: skip
     """Mean and variance of all rows from those of the parts (Chan et al., 1983), and running statistics."""
     part = tl.arange(0, MERGED)
@@ -95,6 +96,10 @@ def _merge_statistics(
     tl.store(rstd_out + channel, 1.0 / tl.sqrt(spread / rows + eps), mask=real)
     if HAS_CONV_BIAS:  # left out of the convolution, where it would only shift the mean
         mean += tl.load(conv_bias + channel, mask=real, other=0)
+    if AVERAGED:  # over all images so far, by their number
+        total = tl.load(passed + channel, mask=real, other=0) + images
+        tl.store(passed + channel, total, mask=real)
+        momentum = images / total
     old_mean = tl.load(running_mean + channel, mask=real, other=0)
     old_var = tl.load(running_var + channel, mask=real, other=0)
     tl.store(running_mean + channel, (1 - momentum) * old_mean + momentum * mean, mask=real)
@@ -229,8 +234,13 @@ class FusedNorm(nn.Module):
         and its gradient is exactly zero.
     twice: return the result twice, because two nodes use it: their gradients are then added as they are read.
 
+    passed: float32 ``(C,)``, by how many images the running statistics were measured so far, to make them the
+        mean over these instead of a moving average; shared by all calls of the norm. None for the latter.
+
     ``num_batches_tracked`` is left to the caller, who can count all batch norms at once.
     """
+
+    passed: Tensor | None = None
 
     def __init__(self, norm: nn.BatchNorm2d, *, relu: bool, conv_bias: Tensor | None, twice: bool) -> None:
         super().__init__()
@@ -285,9 +295,9 @@ class _FusedNorm(torch.autograd.Function):
         norm = op.norm
         _statistics_kernel[grid](
             x, partial, op._counters[0], mean, rstd, norm.running_mean, norm.running_var,
-            op.conv_bias, rows, channels, rows_each, norm.momentum, norm.eps,
-            HAS_CONV_BIAS=op.conv_bias is not None, CHANNELS=wide, ROWS=_REDUCED_ROWS,
-            MERGED=next_power_of_2(grid[0]), num_warps=_REDUCING_WARPS,
+            op.conv_bias, op.passed, rows, channels, rows_each, norm.momentum, norm.eps, float(len(x)),
+            HAS_CONV_BIAS=op.conv_bias is not None, AVERAGED=op.passed is not None,
+            CHANNELS=wide, ROWS=_REDUCED_ROWS, MERGED=next_power_of_2(grid[0]), num_warps=_REDUCING_WARPS,
         )  # fmt: skip
         y = _normalise(op, x, residual, mean, rstd)
         ctx.op, ctx.added = op, residual is not None
