@@ -112,7 +112,7 @@ def _refuse_if_lost(index: int) -> None:
 def capacity(device: torch.device) -> int:
     """Bytes that this process may have on a GPU, those that it has included."""
     free, total = torch.cuda.mem_get_info(device)
-    share = torch.cuda.get_per_process_memory_fraction(device)
+    share = torch.cuda.get_per_process_memory_fraction(_index(device))
     return int(min(free + torch.cuda.memory_reserved(device), share * total))
 
 
