@@ -26,6 +26,7 @@ import tyro
 from torch import Tensor, nn
 
 import tombola as tb
+from tombola.training.cuda.convolution import has_own_weight_gradient, is_of_few_channels, is_of_images
 from tombola.training.cuda.cudnn import Algorithm, Convolution, CudnnError, Plan, plan, proposals
 from tombola.training.cuda.plans import fingerprint, read_table
 from tombola.training.device import process_settings
@@ -110,13 +111,14 @@ def products(name: str, side: int, batch: int) -> Counter[Convolution]:
 
     def note(layer: nn.Conv2d, inputs: tuple[Tensor]) -> None:
         shape = (batch, *inputs[0].shape[1:])
-        # As the fused network computes: strided 1x1 convolutions are matrix products but for one.
-        pointwise = layer.kernel_size == (1, 1) and layer.stride != (1, 1)
-        for operation in ("input",) if pointwise else ("forward", "input", "weight"):
-            if operation != "input" or inputs[0].shape[1] != 3:
-                seen[
-                    Convolution(operation, shape, tuple(layer.weight.shape), layer.stride, layer.padding)
-                ] += 1
+        # As the fused network computes: strided 1x1 convolutions and the first one are matrix products.
+        if is_of_images(layer) or (layer.kernel_size == (1, 1) and layer.stride != (1, 1)):
+            return
+        for operation in ("forward", "input", "weight"):
+            one = Convolution(operation, shape, tuple(layer.weight.shape), layer.stride, layer.padding)
+            own = operation == "weight" and has_own_weight_gradient(one.weight, one.output)
+            if not (own and is_of_few_channels(layer)) and (operation != "input" or shape[1] != 3):
+                seen[one] += 1
 
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d) and layer.groups == 1:

@@ -25,7 +25,7 @@ from tombola.networks.network import Network, network_names
 from tombola.pruning import scores
 from tombola.pruning.scores import score_names, written_score
 from tombola.source import FORM, file_fingerprint
-from tombola.training.device import ENGINE_VERSION
+from tombola.training.device import ENGINE_VERSIONS
 
 PINNED = Path(__file__).with_name("numeric_modules.json")
 PACKAGE = Path(__file__).parents[1] / "src" / "tombola"
@@ -71,7 +71,7 @@ def present() -> State:
         "networks": dict(sorted(networks.items())),
         "inits": dict(sorted(inits.items())),
         "scores": dict(sorted(own_scores.items())),
-        "engine": {"engine": ENGINE_VERSION},
+        "engine": ENGINE_VERSIONS,
         "modules": {name: file_fingerprint((PACKAGE / name).read_bytes()) for name in numeric_modules()},
     }
 

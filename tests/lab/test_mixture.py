@@ -11,7 +11,7 @@ import torch
 
 import tombola as tb
 from tombola.errors import JobError
-from tombola.lab import execute, mixture
+from tombola.lab import mixture
 from tombola.lab.chains import imp_jobs
 from tombola.lab.execute import Settings
 from tombola.lab.mixture import distinct_origins, origin
@@ -43,7 +43,7 @@ def said_in(lab: tb.Lab, jobs: list[tb.Job]) -> list[str]:
 
 def test_a_chain_of_one_origin_says_and_records_nothing(lab: tb.Lab, chain: list[tb.Job]) -> None:
     lab.run(chain[0]).raise_failures()
-    assert lab.store.provenance(chain[0].name)["engine_version"] == mixture.ENGINE_VERSION
+    assert lab.store.provenance(chain[0].name)["engine_version"] == mixture.ENGINE_VERSIONS["cpu"]
     assert said_in(tb.Lab(lab.store.root, settings=Settings(strict=True)), chain) == []
     assert all("mixed" not in lab.store.provenance(name) for name in lab.store.names())
 
@@ -119,10 +119,9 @@ def test_results_of_before_engines_had_versions_are_of_the_first(
 ) -> None:
     lab.run(chain[0]).raise_failures()
     came_from(lab, chain[0], engine_version=None)
-    for module in (execute, mixture):
-        monkeypatch.setattr(module, "ENGINE_VERSION", 1)
+    monkeypatch.setitem(mixture.ENGINE_VERSIONS, "cpu", 1)
     assert said_in(lab, [chain[1]]) == []
-    monkeypatch.setattr(mixture, "ENGINE_VERSION", 2)
+    monkeypatch.setitem(mixture.ENGINE_VERSIONS, "cpu", 2)
     (line,) = said_in(lab, [chain[2]])
     assert "engine version 1 (here 2)" in line
 

@@ -58,7 +58,7 @@ from tombola.lab.user_code import import_stored
 from tombola.source import fingerprints_of, recorded_uses
 from tombola.ticket import Ticket
 from tombola.training.device import (
-    ENGINE_VERSION,
+    ENGINE_VERSIONS,
     Mode,
     gpu_libraries,
     hardware_name,
@@ -274,7 +274,7 @@ def _provenance(
         "threads": settings.threads if device.type == "cpu" else None,
         "precision": value.precision if isinstance(value, Run) else None,
         "engine": value.engine if isinstance(value, Run) else None,
-        "engine_version": ENGINE_VERSION,
+        "engine_version": ENGINE_VERSIONS[device.type],
         "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="milliseconds"),
         "seconds": round(seconds, 3),
         "pid": os.getpid(),

@@ -21,7 +21,7 @@ from tombola.lab.job import Job
 from tombola.lab.starts import maker_of_described_start, maker_of_start
 from tombola.lab.store import Store
 from tombola.registry import declaration
-from tombola.training.device import ENGINE_VERSION, hardware_name, resolve_device
+from tombola.training.device import ENGINE_VERSIONS, hardware_name, resolve_device
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -54,7 +54,7 @@ class OriginDifference:
 def origin(device: torch.device) -> dict[str, str]:
     """What decides the bits of a training on a device of this process: engine version, torch and hardware."""
     return {
-        "engine_version": str(ENGINE_VERSION),
+        "engine_version": str(ENGINE_VERSIONS[device.type]),
         "torch": _release(torch.__version__),
         "hardware": hardware_name(device),
     }

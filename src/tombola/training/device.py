@@ -20,8 +20,8 @@ from tombola.training.cuda.memory import note_caught, out_of_memory, watched
 from tombola.training.recipe import Recipe
 from tombola.version import __version__
 
-# Raised when bits change on the same libraries and hardware. Every result records it.
-ENGINE_VERSION = 2
+# By type of device. Raised when bits change on the same libraries and hardware; every result records its own.
+ENGINE_VERSIONS = {"cpu": 1, "cuda": 2}
 
 Mode = Literal["default", "autotuned", "deterministic"]
 
@@ -95,7 +95,7 @@ def environment(device: torch.device, precision: str, engine: str, mode: Mode) -
         "hardware": hardware,
         "precision": precision,
         "engine": engine,
-        "engine_version": ENGINE_VERSION,
+        "engine_version": ENGINE_VERSIONS[device.type],
         "mode": mode,
     } | gpu_libraries(device)
 

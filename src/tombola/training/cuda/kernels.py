@@ -17,7 +17,6 @@ from torch.nn import functional
 from triton import next_power_of_2
 
 from tombola.data.batches import Batches
-from tombola.training.cuda.cudnn import Plan
 from tombola.training.epoch import DevicePlan
 
 # Pixels, elements or weights that one program takes.
@@ -178,46 +177,44 @@ def _launch_over_pixels(kernel: triton.JITFunction, *tensors: Tensor, small: Ten
 class Pointwise(nn.Module):
     """A strided 1x1 convolution without bias, padding or groups, as one matrix product.
 
-    input_plan: how to compute the gradient of inputs of one shape; None for cuDNN's heuristics.
+    sampled: its input has only the pixels that the stride leaves, and so has its gradient, a product too.
     """
 
-    def __init__(self, convolution: nn.Conv2d) -> None:
+    def __init__(self, convolution: nn.Conv2d, *, sampled: bool = False) -> None:
         super().__init__()
         self.convolution = convolution
-        self.input_plan: Plan | None = None
+        self.stride = (1, 1) if sampled else convolution.stride
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.convolution.weight
         if torch.is_autocast_enabled("cuda"):
             x, weight = x.to(torch.bfloat16), weight.to(torch.bfloat16)
-        out: Tensor = _Pointwise.apply(x, weight, self)  # type: ignore[no-untyped-call]
+        out: Tensor = _Pointwise.apply(x, weight, self.stride)  # type: ignore[no-untyped-call]
         return out
 
 
 class _Pointwise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, op: Pointwise) -> Tensor:
-        stride = op.convolution.stride
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: tuple[int, int]) -> Tensor:
         seen = x.permute(0, 2, 3, 1)[:, :: stride[0], :: stride[1]]
         count, height, width, channels = seen.shape
         seen = seen.reshape(-1, channels)
-        ctx.save_for_backward(x, seen, weight)
-        ctx.op = op
+        ctx.save_for_backward(None if stride == (1, 1) else x, seen, weight)
+        ctx.stride = stride
         return (seen @ weight.flatten(1).t()).view(count, height, width, -1).permute(0, 3, 1, 2)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
         x, seen, weight = ctx.saved_tensors
         dy = dy.contiguous(memory_format=torch.channels_last)
-        plan, stride = ctx.op.input_plan, ctx.op.convolution.stride
-        if plan is not None and tuple(x.shape) == plan.convolution.input:
-            dx = _empty_channels_last(x, *x.shape)
-            plan(dx, weight, dy)
+        flat = dy.permute(0, 2, 3, 1).reshape(len(seen), -1)
+        if x is None:
+            count, _, height, width = dy.shape
+            dx = (flat @ weight.flatten(1)).view(count, height, width, -1).permute(0, 3, 1, 2)
         else:
             dx, _, _ = torch.ops.aten.convolution_backward(
-                dy, x, weight, None, stride, (0, 0), (1, 1), False, (0, 0), 1, (True, False, False)
+                dy, x, weight, None, ctx.stride, (0, 0), (1, 1), False, (0, 0), 1, (True, False, False)
             )
-        flat = dy.permute(0, 2, 3, 1).reshape(len(seen), -1)
         return dx, (flat.t() @ seen).view_as(weight), None
 
 

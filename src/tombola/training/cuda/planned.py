@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from tombola.training.cuda.convolution import FewChannels, has_own_weight_gradient, weight_gradient
 from tombola.training.cuda.cudnn import ALIGNMENT, Convolution, CudnnError, Plan, plan
-from tombola.training.cuda.kernels import Pointwise
 from tombola.training.cuda.plans import PlanTable, fingerprint, say_once
 from tombola.training.cuda.rewrite import Biasless
 
@@ -23,12 +23,16 @@ from tombola.training.cuda.rewrite import Biasless
 class Planned(nn.Module):
     """A convolution by plans for training batches of one shape, and as it was for all others.
 
-    plans: by operation; ``"input"`` is missing for images.
+    plans: by operation; ``"input"`` is missing for images, ``"weight"`` for few channels, whose gradient
+        is that of :mod:`.convolution`.
     gradient: where to write the gradient of the weight, of its shape and layout; None for a new tensor.
     """
 
     def __init__(
-        self, layer: nn.Conv2d | Biasless, plans: Mapping[str, Plan], gradient: Tensor | None = None
+        self,
+        layer: nn.Conv2d | Biasless | FewChannels,
+        plans: Mapping[str, Plan],
+        gradient: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.layer = layer
@@ -64,7 +68,10 @@ class _Planned(torch.autograd.Function):
             dx = _empty_like(x, x.shape)
             op.plans["input"](dx, weight, dy)
         dweight = _empty_like(weight, weight.shape) if op.gradient is None else op.gradient
-        op.plans["weight"](x, dweight, dy)
+        if "weight" in op.plans:
+            op.plans["weight"](x, dweight, dy)
+        else:
+            weight_gradient(dy, x, weight, _convolution(op.layer).stride[0], total=dweight)
         return dx, dweight, None
 
 
@@ -119,16 +126,13 @@ def plan_convolutions(
     for name, needed in wanted.items():
         layer = network.get_submodule(name)
         by_operation = {operation: plans[one] for operation, one in needed.items()}
-        if isinstance(layer, Pointwise):
-            layer.input_plan = by_operation["input"]
-        else:
-            place = gradient(_convolution(layer).weight)
-            network.set_submodule(name, Planned(layer, by_operation, place))  # type: ignore[arg-type]
+        place = gradient(_convolution(layer).weight)
+        network.set_submodule(name, Planned(layer, by_operation, place))  # type: ignore[arg-type]
     return fingerprint(algorithms) if algorithms else None
 
 
 def _convolution(layer: nn.Module) -> nn.Conv2d:
-    convolution = layer.convolution if isinstance(layer, Biasless | Pointwise) else layer
+    convolution = layer.convolution if isinstance(layer, Biasless | FewChannels) else layer
     assert isinstance(convolution, nn.Conv2d)
     return convolution
 
@@ -140,7 +144,7 @@ def _inputs(network: fx.GraphModule, images: Tensor) -> dict[str, _Seen]:
     layers = {
         name: layer
         for name, layer in layers.items()
-        if type(layer) in (nn.Conv2d, Biasless, Pointwise) and type(_convolution(layer)) is nn.Conv2d
+        if type(layer) in (nn.Conv2d, Biasless, FewChannels) and type(_convolution(layer)) is nn.Conv2d
     }
     used = Counter(id(_convolution(layer).weight) for layer in layers.values())
     seen: dict[str, _Seen] = {}
@@ -177,11 +181,13 @@ def _convolutions(layer: nn.Module, call: _Seen, leaf: Tensor) -> dict[str, Conv
         or leaf.data_ptr() % ALIGNMENT
     ):
         return {}
-    operations = ["input"] if isinstance(layer, Pointwise) else ["forward", "input", "weight"]
-    if call.is_image:
-        operations.remove("input")
     weight: Any = tuple(leaf.shape)
-    return {
+    products = {
         operation: Convolution(operation, call.shape, weight, convolution.stride, padding)  # type: ignore[arg-type]
-        for operation in operations
+        for operation in ("forward", "input", "weight")
     }
+    if call.is_image:
+        del products["input"]
+    if isinstance(layer, FewChannels) and has_own_weight_gradient(weight, products["weight"].output):
+        del products["weight"]
+    return products

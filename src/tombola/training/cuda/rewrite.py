@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import operator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,9 +18,28 @@ from torch.nn import functional
 
 from tombola import seeds
 from tombola.errors import NetworkError
+from tombola.training.cuda.convolution import (
+    FewChannels,
+    FirstConvolution,
+    is_of_few_channels,
+    is_of_images,
+)
 from tombola.training.cuda.kernels import HalvingPool, Pointwise
 from tombola.training.cuda.norm import FusedNorm
 from tombola.training.cuda.tracing import traced
+
+
+@dataclass
+class Passes:
+    """Which passes beyond those of batch norm are taken: all, but where a benchmark times them apart."""
+
+    first_convolution: bool = True
+    few_channels: bool = True
+    sampled_shortcuts: bool = True
+    relu_signs: bool = True
+
+
+PASSES = Passes()
 
 _RELUS = (functional.relu, functional.relu_, torch.relu, torch.relu_)
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
@@ -58,6 +78,10 @@ def fused(module: nn.Module) -> fx.GraphModule:
             node.target = _added(rewritten, HalvingPool())
         elif type(layer) is nn.BatchNorm2d and _is_fusible(layer):
             _fuse(rewritten, node, layer)
+    for node in graph.nodes:  # now that biases before batch norms are left out
+        own = _own_convolution(rewritten, node)
+        if own is not None and _called_once(rewritten, node):
+            node.target = _added(rewritten, own)
     graph.lint()
     rewritten.recompile()
     return rewritten
@@ -90,7 +114,17 @@ def _fuse(module: fx.GraphModule, node: fx.Node, norm: nn.BatchNorm2d) -> None:
     users = list(last.users)
     # Returned twice, both are one tensor: a user that works in place would change the other's input too.
     twice = len(users) == 2 and not any(_in_place(module, user) for user in users)
-    name = _added(module, FusedNorm(norm, relu=relu, conv_bias=bias, twice=twice))
+    # One that leaves out pixels comes second: it gets those it does not leave out.
+    shortcut = next((user for user in users if twice and _can_be_sampled(module, user)), None)
+    stride = None
+    if shortcut is not None:
+        users.sort(key=lambda user: user is shortcut)
+        convolution = _module(module, shortcut)
+        stride = convolution.stride
+        shortcut.target = _added(module, Pointwise(convolution, sampled=True))
+    signs = PASSES.relu_signs
+    fused_norm = FusedNorm(norm, relu=relu, conv_bias=bias, twice=twice, stride=stride, signs=signs)
+    name = _added(module, fused_norm)
     with module.graph.inserting_before(last):
         new = module.graph.call_module(name, (source, residual) if residual else (source,))
         outs = [module.graph.call_function(operator.getitem, (new, index)) for index in range(2 * twice)]
@@ -101,6 +135,25 @@ def _fuse(module: fx.GraphModule, node: fx.Node, norm: nn.BatchNorm2d) -> None:
         last = next(arg for arg in replaced.args if isinstance(arg, fx.Node) and arg is not residual)
         module.graph.erase_node(replaced)
     module.graph.erase_node(node)
+
+
+def _can_be_sampled(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node is a convolution that can do with the pixels that its stride leaves."""
+    strided = _is_strided_pointwise(_module(module, node)) and _called_once(module, node)
+    return strided and PASSES.sampled_shortcuts
+
+
+def _own_convolution(module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    """What computes a convolution of few channels; None where that is left to PyTorch."""
+    layer = _module(module, node)
+    convolution = layer.convolution if type(layer) is Biasless else layer
+    if type(convolution) is not nn.Conv2d or (convolution is layer and layer.bias is not None):
+        return None
+    source = node.args[0]
+    is_first = isinstance(source, fx.Node) and source.op == "placeholder" and len(source.users) == 1
+    if is_first and is_of_images(convolution) and PASSES.first_convolution:
+        return FirstConvolution(convolution)
+    return FewChannels(convolution) if is_of_few_channels(convolution) and PASSES.few_channels else None
 
 
 def _in_place(module: fx.GraphModule, node: fx.Node) -> bool:
