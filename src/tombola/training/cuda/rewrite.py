@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import operator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,9 +18,20 @@ from torch.nn import functional
 
 from tombola import seeds
 from tombola.errors import NetworkError
+from tombola.training.cuda.convolution import FewChannels
 from tombola.training.cuda.kernels import HalvingPool, Pointwise
 from tombola.training.cuda.norm import FusedNorm
 from tombola.training.cuda.tracing import traced
+
+
+@dataclass
+class Passes:
+    """Which passes beyond those of batch norm are taken: all, but where a benchmark times them apart."""
+
+    few_channels: bool = True
+
+
+PASSES = Passes()
 
 _RELUS = (functional.relu, functional.relu_, torch.relu, torch.relu_)
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
@@ -58,6 +70,10 @@ def fused(module: nn.Module) -> fx.GraphModule:
             node.target = _added(rewritten, HalvingPool())
         elif type(layer) is nn.BatchNorm2d and _is_fusible(layer):
             _fuse(rewritten, node, layer)
+    for node in graph.nodes:  # now that biases before batch norms are left out
+        own = _own_convolution(rewritten, node)
+        if own is not None and _called_once(rewritten, node):
+            node.target = _added(rewritten, own)
     graph.lint()
     rewritten.recompile()
     return rewritten
@@ -101,6 +117,29 @@ def _fuse(module: fx.GraphModule, node: fx.Node, norm: nn.BatchNorm2d) -> None:
         last = next(arg for arg in replaced.args if isinstance(arg, fx.Node) and arg is not residual)
         module.graph.erase_node(replaced)
     module.graph.erase_node(node)
+
+
+def _own_convolution(module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    """What computes a convolution of few channels; None where that is left to PyTorch."""
+    layer = _module(module, node)
+    convolution = layer.convolution if type(layer) is _Biasless else layer
+    if type(convolution) is not nn.Conv2d or (convolution is layer and layer.bias is not None):
+        return None
+    if not _is_padded_3x3(convolution) or convolution.stride not in ((1, 1), (2, 2)):
+        return None
+    few = {convolution.in_channels, convolution.out_channels} <= {16, 32, 64}
+    return FewChannels(convolution) if few and PASSES.few_channels else None
+
+
+def _is_padded_3x3(layer: nn.Conv2d) -> bool:
+    """Whether a convolution is of 3x3 pixels, with zeros around the image and nothing else unusual."""
+    return (
+        layer.kernel_size == (3, 3)
+        and layer.padding == (1, 1)
+        and layer.padding_mode == "zeros"
+        and layer.dilation == (1, 1)
+        and layer.groups == 1
+    )
 
 
 def _in_place(module: fx.GraphModule, node: fx.Node) -> bool:

@@ -1,0 +1,66 @@
+"""Convolutions of few channels against plain PyTorch in float64, and what is read of them where they are strided.
+
+Where there is no GPU but Triton, ``TRITON_INTERPRET=1 pytest tests/training/cuda`` runs the kernels in its
+interpreter.
+"""
+
+import importlib.util
+import os
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import grad
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton") is not None
+CUDA = torch.device("cuda")
+DEVICE = torch.device("cpu") if INTERPRETED else CUDA
+on_gpu_only = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not (torch.cuda.is_available() or INTERPRETED), reason="PyTorch sees no GPU"),
+]
+PRECISIONS = pytest.mark.parametrize(
+    ("dtype", "allowed"),
+    # Rounding of the result; sums are float32.
+    [(torch.float32, 1e-6), pytest.param(torch.bfloat16, 4e-3, marks=on_gpu_only)],
+)
+
+
+def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Values that ``dtype`` has exactly, in float64."""
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return values.to(dtype).double()
+
+
+def on_device(values: Tensor, dtype: torch.dtype) -> Tensor:
+    return values.to(DEVICE, dtype).contiguous(memory_format=torch.channels_last)
+
+
+def error(found: Tensor, expected: Tensor) -> float:
+    """Norm of the difference relative to the norm of what is expected."""
+    return float((found.detach().cpu().double() - expected).norm() / expected.norm())
+
+
+@PRECISIONS
+@pytest.mark.parametrize(
+    ("count", "channels", "out", "height", "width", "stride"),
+    [
+        (3, 16, 16, 5, 7, 1), (2, 16, 32, 7, 6, 2), (2, 32, 32, 4, 9, 1), (1, 32, 64, 9, 9, 2),
+        (2, 64, 64, 3, 4, 1), (1, 64, 16, 8, 3, 2), (2, 16, 16, 1, 1, 1),
+    ],
+)  # fmt: skip
+def test_the_weight_gradient_of_few_channels_is_that_of_pytorch(
+    dtype: torch.dtype, allowed: float, count: int, channels: int, out: int, height: int, width: int,
+    stride: int,
+) -> None:  # fmt: skip
+    from tombola.training.cuda.convolution import Tiles, weight_gradient
+
+    x, weight = drawn(count, channels, height, width, dtype=dtype), drawn(out, channels, 3, 3)
+    dy = drawn(count, out, (height - 1) // stride + 1, (width - 1) // stride + 1, seed=1, dtype=dtype)
+    expected = grad.conv2d_weight(x, weight.shape, dy, stride=stride, padding=1)
+    ours = [on_device(values, dtype) for values in (dy, x, weight)]
+    for tiles in (None, Tiles(rows=16, out=16, programs=12, warps=4, stages=2)):
+        found = weight_gradient(*ours, stride, tiles)
+        assert error(found, expected) < allowed
+        assert found.is_contiguous(memory_format=torch.channels_last)
