@@ -10,7 +10,7 @@ import os
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import grad
+from torch.nn import functional, grad
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton") is not None
 CUDA = torch.device("cuda")
@@ -64,3 +64,26 @@ def test_the_weight_gradient_of_few_channels_is_that_of_pytorch(
         found = weight_gradient(*ours, stride, tiles)
         assert error(found, expected) < allowed
         assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@PRECISIONS
+@pytest.mark.parametrize(
+    ("count", "channels", "out", "height", "width"),
+    [(3, 3, 16, 5, 7), (2, 1, 64, 6, 4), (1, 2, 32, 3, 3), (2, 3, 64, 9, 8), (1, 3, 128, 2, 2)],
+)
+def test_the_first_convolution_and_its_weight_gradient_are_those_of_pytorch(
+    dtype: torch.dtype, allowed: float, count: int, channels: int, out: int, height: int, width: int
+) -> None:
+    from tombola.training.cuda.convolution import Tiles, first_forward, first_weight_gradient
+
+    x = drawn(count, channels, height, width, dtype=dtype)
+    weight, dy = (
+        drawn(out, channels, 3, 3, seed=1, dtype=dtype),
+        drawn(count, out, height, width, dtype=dtype),
+    )
+    ours, ours_dy, ours_weight = (on_device(values, dtype) for values in (x, dy, weight))
+    assert error(first_forward(ours, ours_weight), functional.conv2d(x, weight, padding=1)) < allowed
+    expected = grad.conv2d_weight(x, weight.shape, dy, padding=1)
+    assert error(first_weight_gradient(ours_dy, ours, ours_weight), expected) < allowed
+    small = Tiles(rows=16, out=0, programs=5, warps=4, stages=2)
+    assert error(first_weight_gradient(ours_dy, ours, ours_weight, small), expected) < allowed

@@ -1,4 +1,4 @@
-"""3x3 convolutions of few channels on a GPU: the weight gradient.
+"""3x3 convolutions of few channels on a GPU: the weight gradient, and the first convolution of a network.
 
 With 16 to 64 channels a convolution reads and writes more than it multiplies, and cuDNN's kernels take
 several times as long as their bytes. A weight gradient is a matrix product over all pixels, here in bfloat16
@@ -41,6 +41,8 @@ WEIGHT_TILES = {
     32: Tiles(rows=128, out=32, programs=264, warps=4, stages=3),
     64: Tiles(rows=64, out=64, programs=132, warps=4, stages=3),
 }
+FIRST_FORWARD_TILES = Tiles(rows=128, out=0, programs=0, warps=4, stages=1)
+FIRST_WEIGHT_TILES = Tiles(rows=128, out=0, programs=528, warps=4, stages=2)
 _ADDED_ELEMENTS = 4096
 
 
@@ -82,6 +84,58 @@ def _weight_gradient_kernel(
     tl.store(own, left)
     tl.store(own + CHANNELS, middle)
     tl.store(own + 2 * CHANNELS, right)
+
+
+@triton.jit
+def _patches(x, row, real, column, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr):
+    """The 3x3 pixels around each, ``(rows, columns)`` in the order of a weight's memory, filled up with 0."""
+    tap = column // CHANNELS
+    down, along = tap // 3 - 1, tap % 3 - 1
+    tall = ((row // WIDTH) % HEIGHT)[:, None] + down[None, :]
+    wide = (row % WIDTH)[:, None] + along[None, :]
+    inside = (tall >= 0) & (tall < HEIGHT) & (wide >= 0) & (wide < WIDTH)
+    inside = inside & real[:, None] & (column < 9 * CHANNELS)[None, :]
+    beside = (down * WIDTH + along) * CHANNELS + column % CHANNELS
+    return tl.load(x + row.to(tl.int64)[:, None] * CHANNELS + beside[None, :], mask=inside, other=0)
+
+
+@triton.jit
+def _first_kernel(
+    x, weight, y, rows,
+    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, COLUMNS: tl.constexpr,
+    OUT: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column, out = tl.arange(0, COLUMNS), tl.arange(0, OUT)
+    real = row < rows
+    patches = _patches(x, row, real, column, HEIGHT, WIDTH, CHANNELS)
+    taps = weight + out[None, :] * (9 * CHANNELS) + column[:, None]
+    taps = tl.load(taps, mask=(column < 9 * CHANNELS)[:, None], other=0)
+    value = tl.dot(patches, taps, input_precision="ieee")
+    place = row.to(tl.int64)[:, None] * OUT + out[None, :]
+    tl.store(y + place, value.to(y.dtype.element_ty), mask=real[:, None])
+
+
+@triton.jit
+def _first_weight_gradient_kernel(
+    dy, x, partial, rows, rows_each,
+    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, COLUMNS: tl.constexpr,
+    OUT: tl.constexpr, ROWS: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    part = tl.program_id(0)
+    column, out = tl.arange(0, COLUMNS), tl.arange(0, OUT)
+    first = part * rows_each
+    last = tl.minimum(first + rows_each, rows)
+    total = tl.zeros((OUT, COLUMNS), tl.float32)
+    for start in tl.range(first, last, ROWS, num_stages=STAGES):
+        row = start + tl.arange(0, ROWS)
+        real = row < last
+        place = row.to(tl.int64)[:, None] * OUT + out[None, :]
+        gradient = tl.load(dy + place, mask=real[:, None], other=0)
+        patches = _patches(x, row, real, column, HEIGHT, WIDTH, CHANNELS)
+        total = tl.dot(tl.trans(gradient), patches, total, input_precision="ieee")
+    own = partial + (part * OUT + out)[:, None] * (9 * CHANNELS) + column[None, :]
+    tl.store(own, total, mask=(column < 9 * CHANNELS)[None, :])
 
 
 @triton.jit
@@ -135,6 +189,37 @@ def weight_gradient(dy: Tensor, x: Tensor, weight: Tensor, stride: int, tiles: T
     return _added(partial, weight)
 
 
+def first_forward(x: Tensor, weight: Tensor, tiles: Tiles = FIRST_FORWARD_TILES) -> Tensor:
+    """A 3x3 convolution with stride 1 and padding 1 of at most three channels.
+
+    x: ``(B, C, H, W)``; weight: ``(O, C, 3, 3)``, O being 16, 32, 64 or 128. Returns ``(B, O, H, W)``.
+    """
+    x, weight = (images.contiguous(memory_format=torch.channels_last) for images in (x, weight))
+    count, channels, height, width = x.shape
+    rows, out = count * height * width, len(weight)
+    y = torch.empty(count, height, width, out, device=x.device, dtype=x.dtype)
+    _first_kernel[(triton.cdiv(rows, tiles.rows),)](
+        x, weight, y, rows, HEIGHT=height, WIDTH=width, CHANNELS=channels,
+        COLUMNS=next_power_of_2(9 * channels), OUT=out, ROWS=tiles.rows, num_warps=tiles.warps,
+    )  # fmt: skip
+    return y.permute(0, 3, 1, 2)
+
+
+def first_weight_gradient(dy: Tensor, x: Tensor, weight: Tensor, tiles: Tiles = FIRST_WEIGHT_TILES) -> Tensor:
+    """The gradient of the weight of :func:`first_forward`."""
+    dy, x = (images.contiguous(memory_format=torch.channels_last) for images in (dy, x))
+    count, channels, height, width = x.shape
+    rows, out = count * height * width, len(weight)
+    parts, rows_each = _parts(rows, tiles.rows, tiles.programs)
+    partial = torch.empty(parts, weight.numel(), device=x.device, dtype=torch.float32)
+    _first_weight_gradient_kernel[(parts,)](
+        dy, x, partial, rows, rows_each, HEIGHT=height, WIDTH=width, CHANNELS=channels,
+        COLUMNS=next_power_of_2(9 * channels), OUT=out, ROWS=tiles.rows, STAGES=tiles.stages,
+        num_warps=tiles.warps,
+    )  # fmt: skip
+    return _added(partial, weight)
+
+
 class FewChannels(nn.Module):
     """A 3x3 convolution without bias of 16, 32 or 64 channels; in bfloat16 with its own weight gradient."""
 
@@ -144,6 +229,17 @@ class FewChannels(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return _applied(_FewChannels, self.convolution, x)
+
+
+class FirstConvolution(nn.Module):
+    """A 3x3 convolution of the images, without bias; in bfloat16 by products of patches."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _applied(_FirstConvolution, self.convolution, x)
 
 
 def _applied(function: Any, convolution: nn.Conv2d, x: Tensor) -> Tensor:
@@ -181,3 +277,17 @@ class _FewChannels(torch.autograd.Function):
         dy = dy.contiguous(memory_format=torch.channels_last)
         dx = _input_gradient(dy, x, weight, ctx.stride) if ctx.needs_input_grad[0] else None
         return dx, weight_gradient(dy, x, weight, ctx.stride) if ctx.needs_input_grad[1] else None, None
+
+
+class _FirstConvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return first_forward(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        dy = dy.contiguous(memory_format=torch.channels_last)
+        dx = _input_gradient(dy, x, weight, 1) if ctx.needs_input_grad[0] else None
+        return dx, first_weight_gradient(dy, x, weight) if ctx.needs_input_grad[1] else None, None

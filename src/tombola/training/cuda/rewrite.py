@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from tombola import seeds
 from tombola.errors import NetworkError
-from tombola.training.cuda.convolution import FewChannels
+from tombola.training.cuda.convolution import FewChannels, FirstConvolution
 from tombola.training.cuda.kernels import HalvingPool, Pointwise
 from tombola.training.cuda.norm import FusedNorm
 from tombola.training.cuda.tracing import traced
@@ -28,6 +28,7 @@ from tombola.training.cuda.tracing import traced
 class Passes:
     """Which passes beyond those of batch norm are taken: all, but where a benchmark times them apart."""
 
+    first_convolution: bool = True
     few_channels: bool = True
 
 
@@ -127,7 +128,13 @@ def _own_convolution(module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
         return None
     if not _is_padded_3x3(convolution) or convolution.stride not in ((1, 1), (2, 2)):
         return None
-    few = {convolution.in_channels, convolution.out_channels} <= {16, 32, 64}
+    source = node.args[0]
+    channels, out = convolution.in_channels, convolution.out_channels
+    if channels <= 3:
+        first = isinstance(source, fx.Node) and source.op == "placeholder" and len(source.users) == 1
+        fits = first and out in (16, 32, 64, 128) and convolution.stride == (1, 1)
+        return FirstConvolution(convolution) if fits and PASSES.first_convolution else None
+    few = {channels, out} <= {16, 32, 64}
     return FewChannels(convolution) if few and PASSES.few_channels else None
 
 
