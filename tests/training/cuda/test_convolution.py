@@ -9,7 +9,7 @@ import os
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional, grad
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton") is not None
@@ -87,3 +87,51 @@ def test_the_first_convolution_and_its_weight_gradient_are_those_of_pytorch(
     assert error(first_weight_gradient(ours_dy, ours, ours_weight), expected) < allowed
     small = Tiles(rows=16, out=0, programs=5, warps=4, stages=2)
     assert error(first_weight_gradient(ours_dy, ours, ours_weight, small), expected) < allowed
+
+
+@PRECISIONS
+@pytest.mark.parametrize("shape", [(3, 16, 5, 7), (2, 40, 4, 6), (1, 96, 3, 3), (2, 1030, 2, 3)])
+@pytest.mark.parametrize("stride", [None, (2, 2), (3, 2)])
+@pytest.mark.parametrize("used", ["both", "first", "second"])
+def test_a_norm_hands_on_the_pixels_that_a_stride_leaves_and_adds_their_gradient(
+    dtype: torch.dtype, allowed: float, shape: tuple[int, ...], stride: tuple[int, int] | None, used: str
+) -> None:
+    from tombola.training.cuda.norm import FusedNorm
+
+    norm = nn.BatchNorm2d(shape[1])
+    with torch.no_grad():
+        norm.weight.copy_(drawn(shape[1], seed=1))
+        norm.bias.copy_(drawn(shape[1], seed=2))
+    plain = nn.BatchNorm2d(shape[1]).double()
+    plain.load_state_dict(norm.state_dict())
+    x, residual = drawn(*shape, seed=4, dtype=dtype), drawn(*shape, seed=5, dtype=dtype)
+    theirs, theirs_residual = x.clone().requires_grad_(), residual.clone().requires_grad_()
+    expected = plain(theirs) + theirs_residual
+    # Rounding decides about ReLU next to zero, so no gradient comes from there.
+    clear = expected.abs() > 100 * allowed * expected.abs().mean()
+    expected = functional.relu(expected)
+    down, along = stride or (1, 1)
+    wanted = expected, expected[:, :, ::down, ::along]
+    weights = [drawn(*out.shape, seed=7, dtype=dtype) for out in wanted]
+    weights = [weights[0] * clear, weights[1] * clear[:, :, ::down, ::along]]
+    parts = [index for index in (0, 1) if used in ("both", ("first", "second")[index])]
+    sum((wanted[index] * weights[index]).sum() for index in parts).backward()  # type: ignore[union-attr]
+
+    op = FusedNorm(norm.to(DEVICE), relu=True, conv_bias=None, twice=True, stride=stride)
+    ours, ours_residual = on_device(x, dtype).requires_grad_(), on_device(residual, dtype).requires_grad_()
+    found = op(ours, ours_residual)
+    sum((found[index] * on_device(weights[index], dtype)).float().sum() for index in parts).backward()  # type: ignore[union-attr]
+    for index in (0, 1):
+        assert error(found[index], wanted[index].detach()) < 3 * allowed
+    for value, exact in (
+        (ours, theirs),
+        (ours_residual, theirs_residual),
+        *zip(norm.parameters(), plain.parameters(), strict=True),
+    ):
+        assert error(value.grad, exact.grad) < 10 * allowed
+    op.eval()
+    plain.eval()
+    with torch.no_grad():
+        again, known = op(ours, ours_residual), functional.relu(plain(x) + residual)
+    assert error(again[0], known) < 3 * allowed
+    assert error(again[1], known[:, :, ::down, ::along]) < 3 * allowed

@@ -175,17 +175,21 @@ def _launch_over_pixels(kernel: triton.JITFunction, *tensors: Tensor, small: Ten
 
 
 class Pointwise(nn.Module):
-    """A strided 1x1 convolution without bias, padding or groups, as one matrix product."""
+    """A strided 1x1 convolution without bias, padding or groups, as one matrix product.
 
-    def __init__(self, convolution: nn.Conv2d) -> None:
+    sampled: its input has only the pixels that the stride leaves, and so has its gradient, a product too.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, *, sampled: bool = False) -> None:
         super().__init__()
         self.convolution = convolution
+        self.stride = (1, 1) if sampled else convolution.stride
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.convolution.weight
         if torch.is_autocast_enabled("cuda"):
             x, weight = x.to(torch.bfloat16), weight.to(torch.bfloat16)
-        out: Tensor = _Pointwise.apply(x, weight, self.convolution.stride)  # type: ignore[no-untyped-call]
+        out: Tensor = _Pointwise.apply(x, weight, self.stride)  # type: ignore[no-untyped-call]
         return out
 
 
@@ -195,7 +199,7 @@ class _Pointwise(torch.autograd.Function):
         seen = x.permute(0, 2, 3, 1)[:, :: stride[0], :: stride[1]]
         count, height, width, channels = seen.shape
         seen = seen.reshape(-1, channels)
-        ctx.save_for_backward(x, seen, weight)
+        ctx.save_for_backward(None if stride == (1, 1) else x, seen, weight)
         ctx.stride = stride
         return (seen @ weight.flatten(1).t()).view(count, height, width, -1).permute(0, 3, 1, 2)
 
@@ -203,10 +207,14 @@ class _Pointwise(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
         x, seen, weight = ctx.saved_tensors
         dy = dy.contiguous(memory_format=torch.channels_last)
-        dx, _, _ = torch.ops.aten.convolution_backward(
-            dy, x, weight, None, ctx.stride, (0, 0), (1, 1), False, (0, 0), 1, (True, False, False)
-        )
         flat = dy.permute(0, 2, 3, 1).reshape(len(seen), -1)
+        if x is None:
+            count, _, height, width = dy.shape
+            dx = (flat @ weight.flatten(1)).view(count, height, width, -1).permute(0, 3, 1, 2)
+        else:
+            dx, _, _ = torch.ops.aten.convolution_backward(
+                dy, x, weight, None, ctx.stride, (0, 0), (1, 1), False, (0, 0), 1, (True, False, False)
+            )
         return dx, (flat.t() @ seen).view_as(weight), None
 
 

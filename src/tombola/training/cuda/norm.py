@@ -103,9 +103,9 @@ def _merge_statistics(
 
 @triton.jit
 def _normalise_kernel(
-    x, residual, y, mean, spread, weight, bias, conv_bias, rows, channels, eps,
+    x, residual, y, sampled, mean, spread, weight, bias, conv_bias, rows, channels, eps,
     LEARNED: tl.constexpr, HAS_CONV_BIAS: tl.constexpr, RESIDUAL: tl.constexpr, RELU: tl.constexpr,
-    CHANNELS: tl.constexpr, ROWS: tl.constexpr,
+    GRID: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     real = channel < channels
@@ -125,7 +125,28 @@ def _normalise_kernel(
         value += tl.load(residual + place, mask=inside, other=0).to(tl.float32)
     if RELU:
         value = tl.where(value <= 0, 0.0, value)  # an undefined value stays undefined
-    tl.store(y + place, value.to(y.dtype.element_ty), mask=inside)
+    value = value.to(y.dtype.element_ty)
+    tl.store(y + place, value, mask=inside)
+    if GRID is not None:
+        small, seen = _sampled_row(row, GRID)
+        place = small.to(tl.int64)[:, None] * channels + channel[None, :]
+        tl.store(sampled + place, value, mask=inside & seen[:, None])
+
+
+@triton.jit
+def _sampled_row(row, GRID: tl.constexpr):
+    """Index of a pixel among those that a stride leaves, and whether it is one.
+
+    GRID: height and width of an image, and the strides.
+    """
+    HEIGHT: tl.constexpr = GRID[0]
+    WIDTH: tl.constexpr = GRID[1]
+    DOWN: tl.constexpr = GRID[2]
+    ALONG: tl.constexpr = GRID[3]
+    image, tall, wide = row // (HEIGHT * WIDTH), row // WIDTH % HEIGHT, row % WIDTH
+    small = image * ((HEIGHT + DOWN - 1) // DOWN) + tall // DOWN
+    small = small * ((WIDTH + ALONG - 1) // ALONG) + wide // ALONG
+    return small, (tall % DOWN == 0) & (wide % ALONG == 0)
 
 
 @triton.jit
@@ -133,6 +154,7 @@ def _gradient_sums_kernel(
     dy, other_dy, x, y, g, partial, counters, mean, rstd, weight, bias, dweight, dbias,
     rows, channels, rows_each,
     TWICE: tl.constexpr, RESIDUAL: tl.constexpr, RELU: tl.constexpr, REWRITE: tl.constexpr,
+    GRID: tl.constexpr,
     CHANNELS: tl.constexpr, ROWS: tl.constexpr, MERGED: tl.constexpr,
 ):  # fmt: skip
     part, parts = tl.program_id(0), tl.num_programs(0)
@@ -152,14 +174,19 @@ def _gradient_sums_kernel(
         place = row.to(tl.int64)[:, None] * channels + channel[None, :]
         gradient = tl.load(dy + place, mask=inside, other=0).to(tl.float32)
         if TWICE:
-            gradient += tl.load(other_dy + place, mask=inside, other=0).to(tl.float32)
+            if GRID is None:
+                gradient += tl.load(other_dy + place, mask=inside, other=0).to(tl.float32)
+            else:
+                small, seen = _sampled_row(row, GRID)
+                other = other_dy + small.to(tl.int64)[:, None] * channels + channel[None, :]
+                gradient += tl.load(other, mask=inside & seen[:, None], other=0).to(tl.float32)
         centred = tl.load(x + place, mask=inside, other=0).to(tl.float32) - centre[None, :]
         if RELU:
             if RESIDUAL:
-                out = tl.load(y + place, mask=inside, other=0).to(tl.float32)
+                closed = tl.load(y + place, mask=inside, other=0).to(tl.float32) <= 0
             else:  # cheaper to work out again than to read
-                out = centred * scale[None, :] + shift[None, :]
-            gradient = tl.where(out <= 0, 0.0, gradient)
+                closed = centred * scale[None, :] + shift[None, :] <= 0
+            gradient = tl.where(closed, 0.0, gradient)
         if REWRITE:
             rounded = gradient.to(g.dtype.element_ty)
             tl.store(g + place, rounded, mask=inside)
@@ -228,16 +255,27 @@ class FusedNorm(nn.Module):
     conv_bias: the bias of the convolution before, if it was left out there; it shifts the running mean only,
         and its gradient is exactly zero.
     twice: return the result twice, because two nodes use it: their gradients are then added as they are read.
+    stride: down and along, of the pixels that the second result has, for a node that uses no others: its
+        gradient is then read only where there is one. None for all pixels.
 
     ``num_batches_tracked`` is left to the caller, who can count all batch norms at once.
     """
 
-    def __init__(self, norm: nn.BatchNorm2d, *, relu: bool, conv_bias: Tensor | None, twice: bool) -> None:
+    def __init__(
+        self,
+        norm: nn.BatchNorm2d,
+        *,
+        relu: bool,
+        conv_bias: Tensor | None,
+        twice: bool,
+        stride: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
         self.norm = norm
         self.relu = relu
         self.conv_bias = conv_bias
         self.twice = twice
+        self.stride = stride
         # One for every 32 channels, forward and backward; the kernels leave them at zero.
         device = norm.weight.device
         self._counters = torch.zeros(2, triton.cdiv(norm.num_features, 16), dtype=torch.int32, device=device)
@@ -251,13 +289,25 @@ class FusedNorm(nn.Module):
             return out if self.twice else out[0]
         norm = self.norm
         y = _normalise(self, x, residual, norm.running_mean, norm.running_var)
-        return (y, y) if self.twice else y
+        if self.stride is None:
+            return (y, y) if self.twice else y
+        down, along = self.stride
+        return y, y[:, :, ::down, ::along]
 
 
 def _normalise(
-    op: FusedNorm, x: Tensor, residual: Tensor | None, mean: Tensor | None, spread: Tensor | None
+    op: FusedNorm,
+    x: Tensor,
+    residual: Tensor | None,
+    mean: Tensor | None,
+    spread: Tensor | None,
+    *,
+    sampled: Tensor | None = None,
 ) -> Tensor:
-    """The second pass forward: by a batch's own statistics in training mode, else by the running ones."""
+    """The second pass forward: by a batch's own statistics in training mode, else by the running ones.
+
+    sampled: written too unless None.
+    """
     norm, x = op.norm, x.contiguous(memory_format=torch.channels_last)
     y = torch.empty_like(x)
     if residual is not None:
@@ -265,11 +315,17 @@ def _normalise(
     rows, channels = x.numel() // x.shape[1], x.shape[1]
     grid, tall, wide = _elementwise(rows, channels)
     _normalise_kernel[grid](
-        x, residual, y, mean, spread, norm.weight, norm.bias, op.conv_bias, rows, channels, norm.eps,
-        LEARNED=not op.training, HAS_CONV_BIAS=op.conv_bias is not None, RESIDUAL=residual is not None,
-        RELU=op.relu, CHANNELS=wide, ROWS=tall, num_warps=8,
+        x, residual, y, sampled, mean, spread, norm.weight, norm.bias, op.conv_bias, rows, channels,
+        norm.eps, LEARNED=not op.training, HAS_CONV_BIAS=op.conv_bias is not None,
+        RESIDUAL=residual is not None, RELU=op.relu, GRID=None if sampled is None else _grid(op, x),
+        CHANNELS=wide, ROWS=tall, num_warps=8,
     )  # fmt: skip
     return y
+
+
+def _grid(op: FusedNorm, x: Tensor) -> tuple[int, int, int, int] | None:
+    """Height and width of the images and the strides of what is sampled of them; None for all pixels."""
+    return None if op.stride is None else (x.shape[2], x.shape[3], *op.stride)
 
 
 class _FusedNorm(torch.autograd.Function):
@@ -289,16 +345,24 @@ class _FusedNorm(torch.autograd.Function):
             HAS_CONV_BIAS=op.conv_bias is not None, CHANNELS=wide, ROWS=_REDUCED_ROWS,
             MERGED=next_power_of_2(grid[0]), num_warps=_REDUCING_WARPS,
         )  # fmt: skip
-        y = _normalise(op, x, residual, mean, rstd)
         ctx.op, ctx.added = op, residual is not None
+        sampled = None
+        if op.stride is not None:
+            height, width = (triton.cdiv(x.shape[2 + axis], step) for axis, step in enumerate(op.stride))
+            sampled = x.new_empty(len(x), height, width, channels).permute(0, 3, 1, 2)
+        y = _normalise(op, x, residual, mean, rstd, sampled=sampled)
         ctx.save_for_backward(x, y if ctx.added and op.relu else None, mean, rstd, weight, bias)
         ctx.set_materialize_grads(False)
+        if sampled is not None:
+            return y, sampled
         return y, y.detach() if op.twice else None
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         x, y, mean, rstd, weight, bias = ctx.saved_tensors
         op = ctx.op
+        if op.stride is not None and gradients[0] is None:
+            gradients = torch.zeros_like(x), gradients[1]
         received = [dy.contiguous(memory_format=torch.channels_last) for dy in gradients if dy is not None]
         dy, other = received[0], received[-1]
         rows, channels = x.numel() // x.shape[1], x.shape[1]
@@ -311,7 +375,8 @@ class _FusedNorm(torch.autograd.Function):
             dy, other, x, y, g, partial, op._counters[1], mean, rstd, weight, bias, dweight, dbias,
             rows, channels, rows_each,
             TWICE=len(received) == 2, RESIDUAL=ctx.added, RELU=op.relu, REWRITE=rewritten,
-            CHANNELS=wide, ROWS=_REDUCED_ROWS, MERGED=next_power_of_2(grid[0]), num_warps=_REDUCING_WARPS,
+            GRID=_grid(op, x), CHANNELS=wide, ROWS=_REDUCED_ROWS,
+            MERGED=next_power_of_2(grid[0]), num_warps=_REDUCING_WARPS,
         )  # fmt: skip
         dx = torch.empty_like(x)
         grid, tall, wide = _elementwise(rows, channels)

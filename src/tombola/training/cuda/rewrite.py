@@ -30,6 +30,7 @@ class Passes:
 
     first_convolution: bool = True
     few_channels: bool = True
+    sampled_shortcuts: bool = True
 
 
 PASSES = Passes()
@@ -107,7 +108,16 @@ def _fuse(module: fx.GraphModule, node: fx.Node, norm: nn.BatchNorm2d) -> None:
     users = list(last.users)
     # Returned twice, both are one tensor: a user that works in place would change the other's input too.
     twice = len(users) == 2 and not any(_in_place(module, user) for user in users)
-    name = _added(module, FusedNorm(norm, relu=relu, conv_bias=bias, twice=twice))
+    # One that leaves out pixels comes second: it gets those it does not leave out.
+    shortcut = next((user for user in users if twice and _can_be_sampled(module, user)), None)
+    stride = None
+    if shortcut is not None:
+        users.sort(key=lambda user: user is shortcut)
+        convolution = _module(module, shortcut)
+        stride = convolution.stride
+        shortcut.target = _added(module, Pointwise(convolution, sampled=True))
+    fused_norm = FusedNorm(norm, relu=relu, conv_bias=bias, twice=twice, stride=stride)
+    name = _added(module, fused_norm)
     with module.graph.inserting_before(last):
         new = module.graph.call_module(name, (source, residual) if residual else (source,))
         outs = [module.graph.call_function(operator.getitem, (new, index)) for index in range(2 * twice)]
@@ -118,6 +128,12 @@ def _fuse(module: fx.GraphModule, node: fx.Node, norm: nn.BatchNorm2d) -> None:
         last = next(arg for arg in replaced.args if isinstance(arg, fx.Node) and arg is not residual)
         module.graph.erase_node(replaced)
     module.graph.erase_node(node)
+
+
+def _can_be_sampled(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node is a convolution that can do with the pixels that its stride leaves."""
+    strided = _is_strided_pointwise(_module(module, node)) and _called_once(module, node)
+    return strided and PASSES.sampled_shortcuts
 
 
 def _own_convolution(module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
