@@ -93,7 +93,7 @@ def test_the_first_convolution_and_its_weight_gradient_are_those_of_pytorch(
 @pytest.mark.parametrize("shape", [(3, 16, 5, 7), (2, 40, 4, 6), (1, 96, 3, 3), (2, 1030, 2, 3)])
 @pytest.mark.parametrize("stride", [None, (2, 2), (3, 2)])
 @pytest.mark.parametrize("used", ["both", "first", "second"])
-def test_a_norm_hands_on_the_pixels_that_a_stride_leaves_and_adds_their_gradient(
+def test_a_norm_hands_on_the_pixels_that_a_stride_leaves_and_keeps_one_bit_of_each_number(
     dtype: torch.dtype, allowed: float, shape: tuple[int, ...], stride: tuple[int, int] | None, used: str
 ) -> None:
     from tombola.training.cuda.norm import FusedNorm
@@ -117,7 +117,7 @@ def test_a_norm_hands_on_the_pixels_that_a_stride_leaves_and_adds_their_gradient
     parts = [index for index in (0, 1) if used in ("both", ("first", "second")[index])]
     sum((wanted[index] * weights[index]).sum() for index in parts).backward()  # type: ignore[union-attr]
 
-    op = FusedNorm(norm.to(DEVICE), relu=True, conv_bias=None, twice=True, stride=stride)
+    op = FusedNorm(norm.to(DEVICE), relu=True, conv_bias=None, twice=True, stride=stride, signs=True)
     ours, ours_residual = on_device(x, dtype).requires_grad_(), on_device(residual, dtype).requires_grad_()
     found = op(ours, ours_residual)
     sum((found[index] * on_device(weights[index], dtype)).float().sum() for index in parts).backward()  # type: ignore[union-attr]
@@ -135,3 +135,18 @@ def test_a_norm_hands_on_the_pixels_that_a_stride_leaves_and_adds_their_gradient
         again, known = op(ours, ours_residual), functional.relu(plain(x) + residual)
     assert error(again[0], known) < 3 * allowed
     assert error(again[1], known[:, :, ::down, ::along]) < 3 * allowed
+
+
+def test_bits_leave_the_gradient_as_it_is_without_them() -> None:
+    from tombola.training.cuda.norm import FusedNorm
+
+    gradients = []
+    for signs in (False, True):
+        op = FusedNorm(nn.BatchNorm2d(48).to(DEVICE), relu=True, conv_bias=None, twice=False, signs=signs)
+        x, residual = (on_device(drawn(5, 48, 7, 9, seed=seed), torch.float32) for seed in (0, 1))
+        x[0, 3, 2, 2] = float("nan")
+        x, residual = x.requires_grad_(), residual.requires_grad_()
+        op(x, residual).backward(on_device(drawn(5, 48, 7, 9, seed=2), torch.float32))
+        gradients.append((x.grad, residual.grad, op.norm.weight.grad, op.norm.bias.grad))
+    for without, with_bits in zip(*gradients, strict=True):
+        assert torch.equal(without.nan_to_num(7), with_bits.nan_to_num(7))  # type: ignore[union-attr]

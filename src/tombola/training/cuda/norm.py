@@ -103,9 +103,9 @@ def _merge_statistics(
 
 @triton.jit
 def _normalise_kernel(
-    x, residual, y, sampled, mean, spread, weight, bias, conv_bias, rows, channels, eps,
+    x, residual, y, sampled, signs, mean, spread, weight, bias, conv_bias, rows, channels, eps,
     LEARNED: tl.constexpr, HAS_CONV_BIAS: tl.constexpr, RESIDUAL: tl.constexpr, RELU: tl.constexpr,
-    GRID: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr,
+    GRID: tl.constexpr, SIGNS: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     real = channel < channels
@@ -131,6 +131,13 @@ def _normalise_kernel(
         small, seen = _sampled_row(row, GRID)
         place = small.to(tl.int64)[:, None] * channels + channel[None, :]
         tl.store(sampled + place, value, mask=inside & seen[:, None])
+    if SIGNS:
+        LANES: tl.constexpr = min(CHANNELS, 32)
+        lane = tl.where(value.to(tl.float32) <= 0, 0, 1).to(tl.int32).reshape(ROWS, CHANNELS // LANES, LANES)
+        word = tl.sum(lane << tl.arange(0, LANES)[None, None, :], 2)
+        index = tl.program_id(1) * (CHANNELS // LANES) + tl.arange(0, CHANNELS // LANES)
+        place = index.to(tl.int64)[None, :] * rows + row[:, None]
+        tl.store(signs + place, word, mask=(row < rows)[:, None] & (index < (channels + 31) // 32)[None, :])
 
 
 @triton.jit
@@ -151,10 +158,10 @@ def _sampled_row(row, GRID: tl.constexpr):
 
 @triton.jit
 def _gradient_sums_kernel(
-    dy, other_dy, x, y, g, partial, counters, mean, rstd, weight, bias, dweight, dbias,
+    dy, other_dy, x, y, signs, g, partial, counters, mean, rstd, weight, bias, dweight, dbias,
     rows, channels, rows_each,
     TWICE: tl.constexpr, RESIDUAL: tl.constexpr, RELU: tl.constexpr, REWRITE: tl.constexpr,
-    GRID: tl.constexpr,
+    GRID: tl.constexpr, SIGNS: tl.constexpr,
     CHANNELS: tl.constexpr, ROWS: tl.constexpr, MERGED: tl.constexpr,
 ):  # fmt: skip
     part, parts = tl.program_id(0), tl.num_programs(0)
@@ -182,7 +189,11 @@ def _gradient_sums_kernel(
                 gradient += tl.load(other, mask=inside & seen[:, None], other=0).to(tl.float32)
         centred = tl.load(x + place, mask=inside, other=0).to(tl.float32) - centre[None, :]
         if RELU:
-            if RESIDUAL:
+            if SIGNS:
+                word = signs + tl.program_id(1).to(tl.int64) * rows + row
+                word = tl.load(word, mask=row < last, other=0)
+                closed = ((word[:, None] >> tl.arange(0, CHANNELS)[None, :]) & 1) == 0
+            elif RESIDUAL:
                 closed = tl.load(y + place, mask=inside, other=0).to(tl.float32) <= 0
             else:  # cheaper to work out again than to read
                 closed = centred * scale[None, :] + shift[None, :] <= 0
@@ -257,6 +268,8 @@ class FusedNorm(nn.Module):
     twice: return the result twice, because two nodes use it: their gradients are then added as they are read.
     stride: down and along, of the pixels that the second result has, for a node that uses no others: its
         gradient is then read only where there is one. None for all pixels.
+    signs: write down one bit for each number of the result of an addition and ReLU, so that the backward pass
+        does not read the result again.
 
     ``num_batches_tracked`` is left to the caller, who can count all batch norms at once.
     """
@@ -269,6 +282,7 @@ class FusedNorm(nn.Module):
         conv_bias: Tensor | None,
         twice: bool,
         stride: tuple[int, int] | None = None,
+        signs: bool = False,
     ) -> None:
         super().__init__()
         self.norm = norm
@@ -276,6 +290,7 @@ class FusedNorm(nn.Module):
         self.conv_bias = conv_bias
         self.twice = twice
         self.stride = stride
+        self.signs = signs and relu
         # One for every 32 channels, forward and backward; the kernels leave them at zero.
         device = norm.weight.device
         self._counters = torch.zeros(2, triton.cdiv(norm.num_features, 16), dtype=torch.int32, device=device)
@@ -303,10 +318,11 @@ def _normalise(
     spread: Tensor | None,
     *,
     sampled: Tensor | None = None,
+    signs: Tensor | None = None,
 ) -> Tensor:
     """The second pass forward: by a batch's own statistics in training mode, else by the running ones.
 
-    sampled: written too unless None.
+    sampled, signs: written too unless None.
     """
     norm, x = op.norm, x.contiguous(memory_format=torch.channels_last)
     y = torch.empty_like(x)
@@ -315,10 +331,10 @@ def _normalise(
     rows, channels = x.numel() // x.shape[1], x.shape[1]
     grid, tall, wide = _elementwise(rows, channels)
     _normalise_kernel[grid](
-        x, residual, y, sampled, mean, spread, norm.weight, norm.bias, op.conv_bias, rows, channels,
+        x, residual, y, sampled, signs, mean, spread, norm.weight, norm.bias, op.conv_bias, rows, channels,
         norm.eps, LEARNED=not op.training, HAS_CONV_BIAS=op.conv_bias is not None,
         RESIDUAL=residual is not None, RELU=op.relu, GRID=None if sampled is None else _grid(op, x),
-        CHANNELS=wide, ROWS=tall, num_warps=8,
+        SIGNS=signs is not None, CHANNELS=wide, ROWS=tall, num_warps=8,
     )  # fmt: skip
     return y
 
@@ -346,12 +362,16 @@ class _FusedNorm(torch.autograd.Function):
             MERGED=next_power_of_2(grid[0]), num_warps=_REDUCING_WARPS,
         )  # fmt: skip
         ctx.op, ctx.added = op, residual is not None
-        sampled = None
+        signs = sampled = None
+        if ctx.added and op.signs:
+            words = triton.cdiv(channels, _REDUCED_CHANNELS)
+            signs = torch.empty(words, rows, device=x.device, dtype=torch.int32)
         if op.stride is not None:
             height, width = (triton.cdiv(x.shape[2 + axis], step) for axis, step in enumerate(op.stride))
             sampled = x.new_empty(len(x), height, width, channels).permute(0, 3, 1, 2)
-        y = _normalise(op, x, residual, mean, rstd, sampled=sampled)
-        ctx.save_for_backward(x, y if ctx.added and op.relu else None, mean, rstd, weight, bias)
+        y = _normalise(op, x, residual, mean, rstd, sampled=sampled, signs=signs)
+        read = ctx.added and op.relu and signs is None
+        ctx.save_for_backward(x, y if read else None, signs, mean, rstd, weight, bias)
         ctx.set_materialize_grads(False)
         if sampled is not None:
             return y, sampled
@@ -359,7 +379,7 @@ class _FusedNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        x, y, mean, rstd, weight, bias = ctx.saved_tensors
+        x, y, signs, mean, rstd, weight, bias = ctx.saved_tensors
         op = ctx.op
         if op.stride is not None and gradients[0] is None:
             gradients = torch.zeros_like(x), gradients[1]
@@ -372,10 +392,10 @@ class _FusedNorm(torch.autograd.Function):
         grid, rows_each, wide = _reduction(rows, channels)
         partial = torch.empty(2, grid[0], channels, device=x.device, dtype=torch.float32)
         _gradient_sums_kernel[grid](
-            dy, other, x, y, g, partial, op._counters[1], mean, rstd, weight, bias, dweight, dbias,
+            dy, other, x, y, signs, g, partial, op._counters[1], mean, rstd, weight, bias, dweight, dbias,
             rows, channels, rows_each,
             TWICE=len(received) == 2, RESIDUAL=ctx.added, RELU=op.relu, REWRITE=rewritten,
-            GRID=_grid(op, x), CHANNELS=wide, ROWS=_REDUCED_ROWS,
+            GRID=_grid(op, x), SIGNS=signs is not None, CHANNELS=wide, ROWS=_REDUCED_ROWS,
             MERGED=next_power_of_2(grid[0]), num_warps=_REDUCING_WARPS,
         )  # fmt: skip
         dx = torch.empty_like(x)

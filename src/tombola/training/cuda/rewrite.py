@@ -31,6 +31,7 @@ class Passes:
     first_convolution: bool = True
     few_channels: bool = True
     sampled_shortcuts: bool = True
+    relu_signs: bool = True
 
 
 PASSES = Passes()
@@ -116,7 +117,8 @@ def _fuse(module: fx.GraphModule, node: fx.Node, norm: nn.BatchNorm2d) -> None:
         convolution = _module(module, shortcut)
         stride = convolution.stride
         shortcut.target = _added(module, Pointwise(convolution, sampled=True))
-    fused_norm = FusedNorm(norm, relu=relu, conv_bias=bias, twice=twice, stride=stride)
+    signs = PASSES.relu_signs
+    fused_norm = FusedNorm(norm, relu=relu, conv_bias=bias, twice=twice, stride=stride, signs=signs)
     name = _added(module, fused_norm)
     with module.graph.inserting_before(last):
         new = module.graph.call_module(name, (source, residual) if residual else (source,))
