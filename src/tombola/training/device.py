@@ -21,7 +21,7 @@ from tombola.training.recipe import Recipe
 from tombola.version import __version__
 
 # Raised when the bits of trainings change on the same libraries and hardware. Every result records it.
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 
 Mode = Literal["default", "autotuned", "deterministic"]
 
