@@ -1,4 +1,4 @@
-"""Convolutions of few channels, and what a norm hands on of its result, against plain PyTorch in float64.
+"""Convolutions of few channels, and norms before strided ones, against plain PyTorch in float64.
 
 Where there is no GPU but Triton, ``TRITON_INTERPRET=1 pytest tests/training/cuda`` runs the kernels in its
 interpreter.
@@ -150,3 +150,30 @@ def test_bits_leave_the_gradient_as_it_is_without_them() -> None:
         gradients.append((x.grad, residual.grad, op.norm.weight.grad, op.norm.bias.grad))
     for without, with_bits in zip(*gradients, strict=True):
         assert torch.equal(without.nan_to_num(7), with_bits.nan_to_num(7))  # type: ignore[union-attr]
+
+
+@on_gpu_only
+@pytest.mark.parametrize("channels", [3, 16, 64])
+def test_in_bfloat16_a_rewritten_convolution_has_the_gradients_of_pytorch(channels: int) -> None:
+    from tombola.training.cuda.convolution import FewChannels, FirstConvolution
+
+    layer = nn.Conv2d(channels, 32, 3, padding=1, bias=False).to(CUDA, memory_format=torch.channels_last)
+    exact = nn.Conv2d(channels, 32, 3, padding=1, bias=False).double()
+    with torch.no_grad():
+        exact.weight.copy_(layer.weight.bfloat16())
+    x, dy = drawn(5, channels, 9, 6, dtype=torch.bfloat16), drawn(5, 32, 9, 6, seed=1, dtype=torch.bfloat16)
+    ours = on_device(x, torch.bfloat16).requires_grad_()
+    theirs = x.requires_grad_()
+    own = FirstConvolution(layer) if channels == 3 else FewChannels(layer)
+    with torch.autocast("cuda", torch.bfloat16):
+        found = own(ours)
+    found.backward(on_device(dy, torch.bfloat16))
+    expected = exact(theirs)
+    expected.backward(dy)
+    assert error(found, expected.detach()) < 4e-3
+    assert ours.grad is not None
+    assert theirs.grad is not None
+    assert error(ours.grad, theirs.grad) < 4e-3
+    assert layer.weight.grad is not None
+    assert exact.weight.grad is not None
+    assert error(layer.weight.grad, exact.weight.grad) < 4e-3

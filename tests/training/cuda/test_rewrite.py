@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -148,3 +149,52 @@ class Hooked(Residual):
 def test_a_network_that_does_more_than_its_graph_shows_is_refused(made: type[nn.Module], words: str) -> None:
     with pytest.raises((tb.TombolaError, ValueError), match=words):
         check(made())
+
+
+class Unlike(nn.Module):
+    """Convolutions that nearly fit a pass of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Conv2d(3, 16, 5, padding=2, bias=False)
+        self.around = nn.Conv2d(16, 16, 3, padding=1, padding_mode="circular", bias=False)
+        self.biased = nn.Conv2d(16, 16, 3, padding=1)
+        self.grouped = nn.Conv2d(16, 16, 3, padding=1, groups=2, bias=False)
+        self.again = nn.Conv2d(16, 16, 3, padding=1, bias=False)
+        self.down = nn.Conv2d(16, 16, 1, 2, bias=False)
+        self.last = nn.Conv2d(16, 3, 3, padding=1, bias=False)
+        self.norm, self.head = nn.BatchNorm2d(3), nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.again(self.again(self.grouped(self.biased(self.around(self.wide(x))))))
+        return self.head(self.norm(self.last(self.down(x))).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("network", "first", "few", "sampled", "signs"),
+    [
+        ("resnet20", 1, 18, 2, 9),  # 18 convolutions and nine additions in blocks, two strided shortcuts
+        ("resnet18", 1, 4, 3, 8),  # four convolutions of 64 channels; the others have more
+        ("vgg16", 1, 1, 0, 0),
+        (Unlike, 0, 0, 0, 0),
+    ],
+)
+@pytest.mark.parametrize("passes", [True, False])
+def test_each_pass_is_taken_where_it_fits_and_can_be_left_out(
+    monkeypatch: pytest.MonkeyPatch, network: str | Callable[..., nn.Module], first: int, few: int,
+    sampled: int, signs: int, passes: bool,
+) -> None:  # fmt: skip
+    from tombola.training.cuda import rewrite
+    from tombola.training.cuda.convolution import FewChannels, FirstConvolution
+    from tombola.training.cuda.norm import FusedNorm
+
+    for name in ("first_convolution", "few_channels", "sampled_shortcuts", "relu_signs"):
+        monkeypatch.setattr(rewrite.PASSES, name, passes)
+    graph = rewrite.fused(tb.Network.of(network, channels=3, size=(32, 32), classes=4).initialized(0))
+    calls = [node for node in graph.graph.nodes if node.op == "call_module"]
+    layers = [(graph.get_submodule(str(node.target)), len(node.args)) for node in calls]
+    norms = [(layer, arguments) for layer, arguments in layers if isinstance(layer, FusedNorm)]
+    assert sum(isinstance(layer, FirstConvolution) for layer, _ in layers) == passes * first
+    assert sum(isinstance(layer, FewChannels) for layer, _ in layers) == passes * few
+    assert sum(norm.stride is not None for norm, _ in norms) == passes * sampled
+    assert sum(norm.signs for norm, arguments in norms if arguments == 2) == passes * signs

@@ -1,7 +1,8 @@
 """Rewrites the traced graph of a network to use fused passes, and checks that it computes the same.
 
 Batch norms become one pass with the addition and ReLU after them, 1x1 convolutions and 2x2 pooling the passes
-of :mod:`.kernels`; all else stays. The module itself is not changed.
+of :mod:`.kernels`, 3x3 convolutions of few channels those of :mod:`.convolution`; all else stays. The module
+itself is not changed.
 """
 
 from __future__ import annotations
