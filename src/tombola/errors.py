@@ -27,6 +27,17 @@ class TicketError(TombolaError):
     """A ticket or run that does not fit: damaged file, other network, wrong mask, missing dense start."""
 
 
+class Undefined(TicketError):
+    """A measure that has no value, because what it is of diverged; as a job it is finished, and undefined.
+
+    why: what the store keeps of it. what_to_do: for whoever asked for the value.
+    """
+
+    def __init__(self, why: str, what_to_do: str = "") -> None:
+        super().__init__("; ".join(filter(None, (why, what_to_do))))
+        self.why = why
+
+
 class RecipeError(TombolaError):
     """A training recipe or search setting outside what is possible."""
 

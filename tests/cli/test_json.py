@@ -123,6 +123,9 @@ def test_files_and_measures(
     )
     assert (measured["job"], measured["failed"]) == (barrier.name, lab.result(barrier).failures())
     assert measured["numbers"]["height"] == lab.result(barrier).height
+    undefined = told("measure", "measure", "margins", store[1][2].name, "--data", "digits", store=lab.store)
+    assert undefined["failed"] == "the run diverged, so there is no margin of it"
+    assert undefined["numbers"] == {}
     figure = tmp_path / "slice.png"
     options = ("--data", "digits", "--points", 3, "--directions", 2, "--figure", figure)
     told("measure", "measure", "slice", store[1][1].name, *options, store=lab.store)

@@ -181,6 +181,23 @@ def test_the_rounds_of_synflow_are_those_of_one_prune_after_the_other(
     assert torch.equal(start.start[name := next(iter(start.mask))], ticket.start[name])
 
 
+@pytest.mark.parametrize(("options", "sparsity"), [({}, 0.985), ({"init": "signed-constant"}, 0.5)])
+def test_channels_that_are_left_out_of_the_flow_change_no_mask(
+    digits: tb.Data, options: dict[str, str], sparsity: float
+) -> None:
+    """Against one prune after the other, each in the whole network, and where many scores are equal."""
+    start = tb.initialize("resnet20", digits, seed=1, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # shortcuts lose their weights
+        ticket = tb.prune_at_initialization(start, digits, score="synflow", rounds=12, sparsity=sparsity)
+    assert any(not keep.flatten(1).any(1).all() for keep in ticket.mask.values())
+    expected = start
+    for number in range(1, 13):
+        fraction = 1 - (1 - sparsity) ** (number / 12) / expected.density
+        expected = tb.prune(expected, fraction=fraction, score="synflow")
+    assert all(torch.equal(keep, expected.mask[name]) for name, keep in ticket.mask.items())
+
+
 def test_a_weight_of_exactly_zero_may_stay(digits: tb.Data) -> None:
     start = tb.initialize(no_norm, digits)
     zeros = {

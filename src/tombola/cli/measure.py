@@ -19,7 +19,7 @@ from tombola.cli.arguments import AsJson, Device, Mode, Store
 from tombola.cli.console import InertConsole, say, write_json, write_out
 from tombola.cli.imports import import_files, split_imports
 from tombola.cli.optional import OPTIONAL
-from tombola.errors import JobError
+from tombola.errors import JobError, Undefined
 
 if TYPE_CHECKING:
     from tombola.registry import Declaration
@@ -196,8 +196,14 @@ def _compute(declared: Declaration, values: dict[str, Any]) -> None:
     measure_job = job(declared.function, **arguments)
     if values["recompute"]:
         remove_jobs(lab.store, {measure_job.name})
-    result = lab.result(measure_job)
-    failures = result.failures() if isinstance(result, Barrier | Instability) else ""
+    try:
+        result = lab.result(measure_job)
+    except Undefined as undefined:
+        if csv is not None or figure is not None:
+            raise
+        result, failures = None, undefined.why
+    else:
+        failures = result.failures() if isinstance(result, Barrier | Instability) else ""
     written = [file for file in (csv, figure) if file is not None and file != _STDOUT]
     if figure is not None:
         write_whole(figure, _drawn(result, declared.name, figure.suffix.removeprefix(".")))
@@ -221,7 +227,7 @@ def _compute(declared: Declaration, values: dict[str, Any]) -> None:
     console = InertConsole()
     say(console, f"{declared.name} {measure_job.name[:12]}" + ("" if measure_job.stored else " (not kept)"))
     if failures:
-        say(console, f"failed: {failures}")
+        say(console, f"{'undefined' if result is None else 'failed'}: {failures}")
     for key, number in numbers_of(result).items():
         say(console, f"{key or 'value'}: {number:g}")
     for file in written:

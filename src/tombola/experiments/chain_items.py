@@ -10,7 +10,7 @@ from typing import Any
 
 from tombola.lab.item import Guess, Results
 from tombola.lab.job import Job, runs_behind
-from tombola.lab.results import numbers_of
+from tombola.lab.results import UndefinedResult, numbers_of
 from tombola.measures.connectivity import Barrier
 from tombola.measures.instability import Instability
 from tombola.measures.learning import Learning
@@ -57,7 +57,9 @@ class ChainItem:
         ]
 
     def _values(self, result: Any) -> dict[Key, float]:
-        """The wanted numbers of a result by key; of a run its accuracy."""
+        """The wanted numbers of a result by key; of a run its accuracy, of an undefined measure none."""
+        if isinstance(result, UndefinedResult):
+            return {}
         if not self.measure:
             return {self._key(""): result["accuracy"]}
         wanted = re.compile(rf"{re.escape(self.quantity)}(?![^.\[])" if self.quantity else "")
@@ -91,6 +93,8 @@ class ChainItem:
         if values is None:
             return number
         failure = result.failures() if isinstance(result, Barrier | Instability) else ""
+        if isinstance(result, UndefinedResult):
+            failure = result.why
         failed = any(results.of(run)["failed"] for run in runs_behind(job) if results.has(run))
         number = replace(number, failed=failed or bool(failure), note=failure)
         if key not in values:

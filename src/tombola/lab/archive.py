@@ -36,6 +36,7 @@ from tombola.errors import (
     TicketError,
     TombolaError,
     Undeclared,
+    Undefined,
     reason,
     unwritable,
 )
@@ -305,7 +306,7 @@ def _check_jobs(incoming: Store, store: Store) -> None:
             _check_lost_start(incoming, name, store, makers)
             continue
         # Of a function or network that is not declared here only the checksums can be verified.
-        with suppress(JobError, Undeclared):
+        with suppress(JobError, Undeclared, Undefined):
             load_result(incoming, name)
 
 

@@ -27,17 +27,17 @@ import torch
 
 from tombola.cores import check_per_core
 from tombola.disk import write_whole
-from tombola.errors import RecipeError, StoreError, StoreUnwritable, TombolaError, unknown
+from tombola.errors import RecipeError, StoreError, StoreUnwritable, TombolaError, Undefined, unknown
 from tombola.lab import lease as leases
 from tombola.lab.arguments import job_signature
 from tombola.lab.deadline import PATIENCE, Stop
 from tombola.lab.description import arguments_line, name_of
 from tombola.lab.durations import check_time_left
 from tombola.lab.evaluate import data_fingerprints, described_arguments
-from tombola.lab.job import call, described_function
+from tombola.lab.job import call, described_function, result_type
 from tombola.lab.mixture import mixtures
 from tombola.lab.objects import put_object
-from tombola.lab.results import pack
+from tombola.lab.results import pack, pack_undefined
 from tombola.lab.slots import check_slots
 from tombola.lab.starts import check_same_start
 from tombola.lab.store import Store
@@ -209,11 +209,17 @@ def _compute_and_publish(
     with mode, recorded_uses() as uses:
         runtime = {"device": device, "mode": settings.mode, "watch": watch}
         with stop.interruptible(PATIENCE):
-            arguments = described_arguments(store, description, runtime)
             function = described_function(description)
-            with watch.expecting_signs("watch" in job_signature(function.function).runtime):
-                value = call(function, arguments, runtime)
-    packed = pack(value)
+            arguments: dict[str, Any] = {}
+            try:
+                arguments = described_arguments(store, description, runtime)
+                with watch.expecting_signs("watch" in job_signature(function.function).runtime):
+                    value = call(function, arguments, runtime)
+                packed = pack(value)
+            except Undefined as error:
+                if result_type(function) in (Ticket, Run):
+                    raise  # others go on from these
+                value, packed = None, pack_undefined(error)
     provenance = _provenance(store, description, settings, device, started, time.monotonic() - since, value)
     if mixed:
         provenance["mixed"] = mixed

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tombola import files
-from tombola.errors import JobError, NetworkError, TicketError, TombolaError, Undeclared, reason
+from tombola.errors import JobError, NetworkError, TicketError, TombolaError, Undeclared, Undefined, reason
 from tombola.lab.job import Job, described_function, described_type, result_type
 from tombola.lab.objects import start_is_gone
 from tombola.lab.results import Packed, unpack
@@ -36,7 +36,8 @@ def load_result(store: Store, name: str) -> Any:
     """The result of a finished job as the library object it was.
 
     Raises :class:`~tombola.errors.StoreError` if it is damaged, and its subclass
-    :class:`~tombola.errors.Undeclared` if its network is not declared here, or was edited since.
+    :class:`~tombola.errors.Undeclared` if its network is not declared here, or was edited since; and
+    :class:`~tombola.errors.Undefined` if it is of something that diverged.
     """
     kind = described_type(store.checked_description(name))
     return _unpacked(store, name, store.packed(name), kind)
@@ -102,6 +103,8 @@ def _unpacked(store: Store, name: str, packed: Packed, kind: Any) -> Any:
     """What a finished job keeps, as an object of its type; raises as :func:`load_result`."""
     try:
         return unpack(packed, kind, lambda start: dense_start(store, name, start))
+    except Undefined:
+        raise
     except (TicketError, NetworkError) as error:
         raise _reading_error(store, name, packed.details, error) from error
     except OTHER_FORM as error:

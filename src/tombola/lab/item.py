@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
-from tombola.errors import JobError, StoreError, reason
+from tombola.errors import JobError, StoreError, Undefined, reason
 from tombola.lab.finished import load_result
 from tombola.lab.job import Job, result_type
+from tombola.lab.results import UndefinedResult
 from tombola.lab.store import HISTORY, NUMBERS, Store
 from tombola.measures.connectivity import Barrier
 from tombola.measures.instability import Instability
@@ -43,19 +44,27 @@ class Results:
     def of(self, job: Job) -> Any:
         """The result of a measure, of a run its summary, or None if it is not there.
 
+        An :class:`~tombola.lab.results.UndefinedResult` for a measure of something that diverged.
+
         Raises :class:`~tombola.errors.StoreError` if it is damaged.
         """
         if job.name not in self._read:
             if not self.has(job):
                 return None
-            if not job.stored and self._evaluate is not None:
-                self._read[job.name] = self._evaluate(job)
-            elif result_type(job.declaration) is Run:
-                self.store.check(job.name, NUMBERS)
-                self._read[job.name] = self.store.numbers(job.name)
-            else:
-                self._read[job.name] = self._with_ends(job, load_result(self.store, job.name))
+            try:
+                self._read[job.name] = self._result(job)
+            except Undefined as error:
+                self._read[job.name] = UndefinedResult(error.why)
         return self._read[job.name]
+
+    def _result(self, job: Job) -> Any:
+        """The result of a job that is there, read or computed; raises Undefined if it has none."""
+        if not job.stored and self._evaluate is not None:
+            return self._evaluate(job)
+        if result_type(job.declaration) is Run:
+            self.store.check(job.name, NUMBERS)
+            return self.store.numbers(job.name)
+        return self._with_ends(job, load_result(self.store, job.name))
 
     def _with_ends(self, job: Job, result: Any) -> Any:
         """A barrier or instability from before ends were recorded, with those of its runs in the store."""
@@ -213,7 +222,8 @@ class Measured:
         result = results.of(job)
         if result is None:
             return [Number(value=None, state="missing", **common)]
-        reading = self.read(result)
+        undefined = isinstance(result, UndefinedResult)
+        reading = Reading((), failed=True, note=result.why) if undefined else self.read(result)
         if not reading.values:
             common |= {"failed": reading.failed, "note": reading.note}
             return [Number(value=None, state="undefined", **common)]

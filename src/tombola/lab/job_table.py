@@ -21,7 +21,7 @@ from tombola.lab.item import Results
 from tombola.lab.job import Job, described_function
 from tombola.lab.lineages import Lineages
 from tombola.lab.measurement import Measurement, measurement_of
-from tombola.lab.results import numbers_of
+from tombola.lab.results import UndefinedResult, numbers_of, undefined_result
 from tombola.lab.store import NUMBERS
 from tombola.measures.connectivity import Barrier
 from tombola.measures.instability import Instability
@@ -143,7 +143,9 @@ def _main_slot(measurement: Measurement) -> NumberSlot:
 
 
 def _numbers_by_slot(measurement: Measurement, result: Any) -> dict[NumberSlot, float | None]:
-    """All numbers of a result; None for one that is not defined."""
+    """All numbers of a result; None for one that is not defined, and none where the whole of it is not."""
+    if isinstance(result, UndefinedResult):
+        return {}
     if isinstance(result, Mapping) and "value" not in result:  # of a run or ticket, as the store has it
         numbers = numbers_of(result)
         if measurement.function == LAYER_SPARSITY:
@@ -216,15 +218,25 @@ class _Reader:
         self._curves: dict[tuple[str, bool], tuple[Curve, ...]] = {}
         self._failed: dict[str, bool] = {}
         self._between: dict[str, Barrier | Instability] = {}
+        self._undefined: dict[str, str] = {}
 
     def result(self, name: str, job: Job | str) -> Any:
         """The result of a job as it is declared, or the numbers that the store has; None if there is none."""
+        result = self._result(name, job)
+        if isinstance(result, UndefinedResult):
+            self._undefined[name] = result.why
+        return result
+
+    def _result(self, name: str, job: Job | str) -> Any:
         store = self._results.store
         if isinstance(job, Job) and not job.stored:
             return self._results.of(job)
         if not store.has(name):
             return None
         numbers = store.numbers(name)
+        if (undefined := undefined_result(numbers)) is not None:
+            store.check(name, NUMBERS)
+            return undefined
         if "value" not in numbers:
             store.check(name, NUMBERS)
             self._failed[name] = numbers.get("failed") is True
@@ -272,7 +284,9 @@ class _Reader:
         return numbers
 
     def _failure(self, name: str, slot: NumberSlot) -> str | None:
-        """Which of the runs behind a barrier failed, in words; None where that was not recorded."""
+        """Why a measure is undefined, of a barrier which run failed; None where that was not recorded."""
+        if name in self._undefined:
+            return self._undefined[name]
         between = self._between.get(name)
         lines = between.lines if isinstance(between, Instability) else (between,)
         if between is None or any(line is None or line.ends is None for line in lines):

@@ -278,6 +278,8 @@ def _checked_row(
 
 def _result_line(store: Store, numbers: Mapping[str, Any], description: Mapping[str, Any]) -> str:
     """A result in few words: accuracy, sparsity, barrier or else its value; a star where a run failed."""
+    if "undefined" in numbers:
+        return f"undefined*: {numbers['undefined']}"[:60]
     if "accuracy" in numbers:
         star = "*" if numbers["failed"] else ""
         return f"{numbers['accuracy']:.2f}%{star} at {100 * numbers['sparsity']:.2f}% sparsity"

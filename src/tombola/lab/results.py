@@ -16,7 +16,7 @@ from typing import Any
 import numpy
 from torch import Tensor
 
-from tombola.errors import JobError, StoreError
+from tombola.errors import JobError, StoreError, Undefined
 from tombola.lab.arguments import alternatives, field_hints, item_hint, value_hint, wants_tuple
 from tombola.ticket import State, Ticket
 from tombola.training.run import Run
@@ -63,14 +63,38 @@ def pack(result: object) -> Packed:
     return Packed({"value": value}, {}, tensors)
 
 
+@dataclass(frozen=True)
+class UndefinedResult:
+    """What a finished job has in place of a result where what it measures diverged; why: in words."""
+
+    why: str
+
+
+# The one entry of the numbers of such a job; those of tickets, runs and measures have other names.
+_UNDEFINED = "undefined"
+
+
+def pack_undefined(error: Undefined) -> Packed:
+    """What the store keeps of a measure that has no value."""
+    return Packed({_UNDEFINED: error.why}, {}, {})
+
+
+def undefined_result(numbers: Mapping[str, Any]) -> UndefinedResult | None:
+    """What the numbers of a finished job say if it is undefined; None if it has a result."""
+    return UndefinedResult(str(numbers[_UNDEFINED])) if numbers.keys() == {_UNDEFINED} else None
+
+
 def unpack(packed: Packed, kind: Any, find_start: Callable[[str], State]) -> Any:
     """The result that was packed.
 
     kind: the type that the function is declared to return.
     find_start: gives the dense start with a fingerprint.
 
-    Raises :class:`~tombola.errors.StoreError` if a dataclass has other fields now.
+    Raises :class:`~tombola.errors.StoreError` if a dataclass has other fields now, and
+    :class:`~tombola.errors.Undefined` if there is no result.
     """
+    if (undefined := undefined_result(packed.numbers)) is not None:
+        raise Undefined(undefined.why)
     if kind is Ticket or kind is Run:
         ticket = packed.details if kind is Ticket else packed.details["ticket"]
         start = find_start(ticket["start"]) if ticket["start_kept"] == "none" else None

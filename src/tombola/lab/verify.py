@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tombola import files
-from tombola.errors import JobError, NetworkError, StoreError, TombolaError, Undeclared, reason
+from tombola.errors import JobError, NetworkError, StoreError, TombolaError, Undeclared, Undefined, reason
 from tombola.lab.description import describes, is_fingerprint, name_of, own_values, parents
 from tombola.lab.finished import load_result
 from tombola.lab.lease import free
@@ -169,6 +169,8 @@ def _undeclared_in_result(
         load_result(store, name)
     except Undeclared:
         return _network(packed.details, [name], store)
+    except Undefined:
+        return None  # as the job was found
     except JobError:
         # The function is not declared here, or in another version.
         if not packed.tensors and "{'tensor'" in str(packed.numbers):

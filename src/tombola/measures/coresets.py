@@ -55,7 +55,7 @@ def herding(
     balanced: choose within each class by itself, to its own mean.
     head: name of the last layer, in a network of one's own.
 
-    Raises :class:`~tombola.errors.TicketError` for a run that diverged,
+    Raises :class:`~tombola.errors.Undefined` for a run that diverged,
     :class:`~tombola.errors.NetworkError` for a head that must be named, and
     :class:`~tombola.errors.DataError` for a share out of range.
     """

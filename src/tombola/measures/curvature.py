@@ -104,7 +104,7 @@ def hessian_eigenvalues(
     Lanczos with full reorthogonalisation, each vector twice (Lanczos, 1950; Saad, 2011). Of equal eigenvalues
     it may find one alone.
 
-    Raises :class:`~tombola.errors.TicketError` for a run that diverged, and
+    Raises :class:`~tombola.errors.Undefined` for a run that diverged, and
     :class:`~tombola.errors.RecipeError` where the steps do not suffice or an option is out of range.
     """
     data = load_data(data)
@@ -220,7 +220,7 @@ def hessian_trace(
     is from the spread of draws within batches. There is no early end, where two draws that happen to be close
     would pass for a converged mean.
 
-    Raises :class:`~tombola.errors.TicketError` for a run that diverged, and
+    Raises :class:`~tombola.errors.Undefined` for a run that diverged, and
     :class:`~tombola.errors.RecipeError` for fewer than two draws.
     """
     data = load_data(data)

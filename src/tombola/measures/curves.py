@@ -157,7 +157,7 @@ def curve(
     as in a barrier with ``recalibrate=True``. Positions that both masks prune stay 0.
 
     Raises :class:`~tombola.errors.NetworkError` for runs of different networks or images that do not fit,
-    :class:`~tombola.errors.TicketError` for a run that diverged, and :class:`~tombola.errors.RecipeError` for
+    :class:`~tombola.errors.Undefined` for a run that diverged, and :class:`~tombola.errors.RecipeError` for
     a recipe that cannot train a curve or settings out of range.
     """
     data = load_data(data)

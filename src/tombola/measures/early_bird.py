@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tombola.cost import RESULT_BYTES, Cost, Outline, Size
 from tombola.data.imageset import DataLike
 from tombola.data.load import load_data
-from tombola.errors import NetworkError, RecipeError, TicketError, reason, unknown
+from tombola.errors import NetworkError, RecipeError, TicketError, Undefined, reason, unknown
 from tombola.pruning.allocation import Kept, keep_highest, nearest_count
 from tombola.registry import declare
 from tombola.seeds import Streams
@@ -113,7 +113,7 @@ def early_bird(
     (2020), "Drawing early-bird tickets".
 
     Raises :class:`~tombola.errors.NetworkError` for channels of a network without batch norm,
-    :class:`~tombola.errors.RecipeError` for settings out of range, :class:`~tombola.errors.TicketError` for a
+    :class:`~tombola.errors.RecipeError` for settings out of range, :class:`~tombola.errors.Undefined` for a
     training that diverges, whose masks would be equal, and what ``train`` raises.
     """
     data = load_data(data)
@@ -207,8 +207,8 @@ class _MaskWatch(Watch):
     def _take(self, tensors: Mapping[str, Tensor], epoch: int) -> None:
         mask = self._mask_of({name.removeprefix("weights."): value for name, value in tensors.items()})
         if mask is None:
-            raise TicketError(
-                f"the training diverged in epoch {epoch}, so there is no mask to look at; take a lower rate"
+            raise Undefined(
+                f"the training diverged in epoch {epoch}, so there is no mask to look at", "take a lower rate"
             )
         if self._masks:
             self.distances.append(max(distance(mask, other) for other in self._masks))

@@ -179,7 +179,7 @@ def example_scores(
     gradient of a batch's mean, so that images of a short last batch score higher, by the last layer alone;
     and stores entropy, margin and confidence with low as uncertain.
 
-    Raises :class:`~tombola.errors.TicketError` for a run that diverged, and
+    Raises :class:`~tombola.errors.Undefined` for a run that diverged, and
     :class:`~tombola.errors.RecipeError` for another score.
     """
     data = load_data(data)

@@ -84,7 +84,7 @@ def gradient_noise(
     batch norm at its running statistics, so that an image has a gradient of its own, where the paper's
     batches are those of the training.
 
-    Raises :class:`~tombola.errors.TicketError` for a run that diverged, and
+    Raises :class:`~tombola.errors.Undefined` for a run that diverged, and
     :class:`~tombola.errors.RecipeError` for a batch size out of range.
     """
     data = load_data(data)

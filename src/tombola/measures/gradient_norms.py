@@ -46,7 +46,7 @@ def gradient_norms(
     layers: by all parameters, or by weight and bias of the ``"last"`` layer. Pruned weights do not count.
     head: name of the last layer in a network of one's own.
 
-    Raises :class:`~tombola.errors.TicketError` for what diverged, and
+    Raises :class:`~tombola.errors.Undefined` for what diverged, and
     :class:`~tombola.errors.NetworkError` for images that do not fit or a head that is not named.
     """
     network = network_of(subject)

@@ -45,7 +45,7 @@ class LossSurface:
     weights: float32 ``(D,)``, where the surface is looked at. kept: bool ``(D,)``, what may change.
     what: is measured, for errors.
 
-    Raises :class:`~tombola.errors.TicketError` for a run that diverged, and
+    Raises :class:`~tombola.errors.Undefined` for a run that diverged, and
     :class:`~tombola.errors.NetworkError` for images that do not fit.
     """
 

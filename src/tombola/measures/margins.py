@@ -69,7 +69,7 @@ def margins(
 
     The quantile at q of n margins is linear between those at places of the sorted ones around q (n - 1).
 
-    Raises :class:`~tombola.errors.TicketError` for a run that diverged, and
+    Raises :class:`~tombola.errors.Undefined` for a run that diverged, and
     :class:`~tombola.errors.RecipeError` for another threshold.
     """
     data = load_data(data)

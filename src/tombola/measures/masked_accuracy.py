@@ -15,7 +15,7 @@ from torch import Tensor
 from tombola.cost import Cost, Outline, Size, forward
 from tombola.data.imageset import Data, DataLike
 from tombola.data.load import load_data
-from tombola.errors import RecipeError, TicketError
+from tombola.errors import RecipeError, Undefined
 from tombola.measures.statistics import mean
 from tombola.measures.untrained import Untrained
 from tombola.pruning.learned_mask import learned_edge_popup, learned_supermask, mask_from, popped_up
@@ -116,12 +116,12 @@ def supermask_accuracy(
 
 
 def _finite_scores(state: State, start: Ticket) -> dict[str, Tensor]:
-    """The learned scores; TicketError where the learning of the mask diverged."""
+    """The learned scores; Undefined where the learning of the mask diverged."""
     scores = scores_of(state, start)
     for name, values in scores.items():
         if not bool(values.isfinite().all()):
-            raise TicketError(
-                f"the learning of the mask diverged: scores of {name} are not all finite; take a lower rate"
+            raise Undefined(
+                f"the learning of the mask diverged: scores of {name} are not all finite", "take a lower rate"
             )
     return scores
 

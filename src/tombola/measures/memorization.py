@@ -55,8 +55,8 @@ def memorization(
     of an estimate is about sqrt(p (1 - p) (1 / (q t) + 1 / ((1 - q) t))): up to 0.11 for a hundred at 0.7.
 
     Raises :class:`~tombola.errors.RecipeError` for other than as many parts as runs, two or more, for seeds
-    beside selections, and for parts that are all of the images, and :class:`~tombola.errors.TicketError` for
-    a run that diverged or was trained on another number of images.
+    beside selections, and for parts that are all of the images, :class:`~tombola.errors.TicketError` for a
+    run trained on another number of images, and :class:`~tombola.errors.Undefined` for one that diverged.
     """
     data = load_data(data)
     if selections is not None and seeds is not None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tombola.cost import RESULT_BYTES, Cost, Outline, Size, forward
 from tombola.data.imageset import Data
-from tombola.errors import TicketError
+from tombola.errors import Undefined
 from tombola.measures.frozen import network_of
 from tombola.measures.parts import Split, batches, module
 from tombola.ticket import Ticket
@@ -50,7 +50,7 @@ def logits_of(
     subject: a run with its final weights, or a ticket with those that training starts from.
     what: is made of them, for errors.
 
-    Raises :class:`~tombola.errors.TicketError` for a run that diverged or logits that are not finite, and
+    Raises :class:`~tombola.errors.Undefined` for a run that diverged or logits that are not finite, and
     :class:`~tombola.errors.NetworkError` for images that do not fit.
     """
     check_images(network_of(subject), data)
@@ -70,26 +70,27 @@ def logits_of(
 
 
 def check_trained(subject: Ticket | Run, what: str) -> None:
-    """Raises TicketError for a run whose history or weights say that it diverged."""
+    """Raises Undefined for a run whose history or weights say that it diverged."""
     if isinstance(subject, Run) and subject.diverged:
-        raise TicketError(
-            f"the run diverged, so there is no {what} of it; measure one that trained, or an earlier ticket "
-            "of its training"
+        raise Undefined(
+            f"the run diverged, so there is no {what} of it",
+            "measure one that trained, or an earlier ticket of its training",
         )
 
 
 def check_finite_weights(run: Run, what: str) -> None:
-    """Raises TicketError for a run that diverged or has weights that are not finite, before work is done."""
+    """Raises Undefined for a run that diverged or has weights that are not finite, before work is done."""
     check_trained(run, what)
     for name, values in run.weights.items():
         check_finite(values, what, f"values of {name}", run)
 
 
 def check_finite(values: Tensor, what: str, name: str, subject: Ticket | Run) -> None:
-    """Raises TicketError where not all of some values are finite numbers; ``name`` says what they are."""
+    """Raises Undefined where not all of some values are finite numbers; ``name`` says what they are."""
     if not bool(values.isfinite().all()):
         kind = "run" if isinstance(subject, Run) else "ticket"
-        raise TicketError(
-            f"there is no {what} of this {kind}: {name} are not all finite, as after a training that "
-            "diverged; measure one with finite weights"
+        raise Undefined(
+            f"there is no {what} of this {kind}: {name} are not all finite, "
+            "as after a training that diverged",
+            "measure one with finite weights",
         )

@@ -79,7 +79,7 @@ def box_sharpness(
     Not invariant to rescaling: with batch norm it says nothing about networks of different weight norms. The
     authors' code was never released; public ones differ in f's mode and the search.
 
-    Raises :class:`~tombola.errors.TicketError` for a run that diverged, and
+    Raises :class:`~tombola.errors.Undefined` for a run that diverged, and
     :class:`~tombola.errors.RecipeError` for an option out of range.
     """
     data = load_data(data)
@@ -166,7 +166,7 @@ def sam_sharpness(
     subject, split: as for :func:`~tombola.hessian_eigenvalues`; SAM itself takes g of a batch.
     rho: 0.05 in SAM; adaptive ones take larger ones, 0.5 in ASAM and 2.0 in a public implementation of both.
 
-    Raises :class:`~tombola.errors.TicketError` for a run that diverged, and
+    Raises :class:`~tombola.errors.Undefined` for a run that diverged, and
     :class:`~tombola.errors.RecipeError` for a rho that is not above 0.
     """
     data = load_data(data)

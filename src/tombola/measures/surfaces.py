@@ -119,7 +119,7 @@ def plane(
     the unaugmented train split. Positions that all three masks prune are 0 everywhere.
 
     Raises :class:`~tombola.errors.NetworkError` for runs of different networks or images that do not fit,
-    :class:`~tombola.errors.TicketError` for a run that diverged, and :class:`~tombola.errors.RecipeError` for
+    :class:`~tombola.errors.Undefined` for a run that diverged, and :class:`~tombola.errors.RecipeError` for
     runs that span no plane, runs of different precisions and settings out of range.
     """
     data = load_data(data)
@@ -216,7 +216,7 @@ def loss_slice(
     Biases and norms do not move.
 
     Raises :class:`~tombola.errors.NetworkError` for images that do not fit,
-    :class:`~tombola.errors.TicketError` for a run that diverged, and :class:`~tombola.errors.RecipeError` for
+    :class:`~tombola.errors.Undefined` for a run that diverged, and :class:`~tombola.errors.RecipeError` for
     settings out of range.
     """
     data = load_data(data)

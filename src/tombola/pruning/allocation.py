@@ -23,6 +23,10 @@ Values = npt.NDArray[np.floating]
 """The score of each weight of a layer, flat."""
 Kept = npt.NDArray[np.bool_]
 """Whether each weight of a layer is kept, flat."""
+Indices = npt.NDArray[np.int64]
+"""Where some scores stand, ascending."""
+Order = Callable[[Indices], npt.NDArray[np.int64]]
+"""From where equal scores stand to numbers by which the first of them come first."""
 Allocation = Callable[[Mapping[str, Values], Mapping[str, Kept], float, float], dict[str, Kept]]
 """From scores and kept weights of the layers, the density that there should be and the share that goes."""
 
@@ -163,30 +167,41 @@ def keep_highest(scores: Values, kept: Kept, count: int) -> Kept:
     return result
 
 
-def highest(scores: Values, count: int) -> Kept:
-    """Which are the ``count`` highest scores; of equal ones the first are left out."""
+def highest(scores: Values, count: int, order: Order | None = None) -> Kept:
+    """Which are the ``count`` highest scores; of equal ones the first are left out.
+
+    order: gives the sort keys of some indices where scores do not stand in the order that decides.
+    """
+    chosen = np.ones(len(scores), dtype=bool)
     excess = len(scores) - count
     if excess <= 0:
-        return np.ones(len(scores), dtype=bool)
-    threshold = _lowest(scores, excess)
-    chosen = scores > threshold
-    ties = np.flatnonzero(scores == threshold)
-    chosen[ties[len(ties) - (count - int(chosen.sum())) :]] = True
+        return chosen
+    candidates = _candidates(scores, excess)
+    values = scores if candidates is None else scores[candidates]
+    threshold = np.partition(values, excess - 1)[excess - 1]
+    below, ties = np.flatnonzero(values < threshold), np.flatnonzero(values == threshold)
+    if candidates is not None:
+        below, ties = candidates[below], candidates[ties]
+    if order is not None and len(ties) > 1:
+        ties = ties[np.argsort(order(ties), kind="stable")]
+    chosen[below] = False
+    chosen[ties[: excess - len(below)]] = False
     return chosen
 
 
-def _lowest(scores: Values, rank: int) -> np.floating:
-    """The lowest score of that rank, the first of which is 1."""
+def _candidates(scores: Values, rank: int) -> Indices | None:
+    """Where scores stand among which are the ``rank`` lowest; None for all.
+
+    Few go in a round, and a sample says below which score they are to be found.
+    """
     if len(scores) > _LARGE:
-        # Few are to go in a round. A sample says below which score they are to be found.
         sample = scores[::_STRIDE]
         place = int(1.1 * rank / _STRIDE) + 10
         if place < len(sample):
-            candidates = scores[scores <= np.partition(sample, place)[place]]
+            candidates = np.flatnonzero(scores <= np.partition(sample, place)[place])
             if len(candidates) >= rank:
-                scores = candidates
-    lowest: np.floating = np.partition(scores, rank - 1)[rank - 1]
-    return lowest
+                return candidates
+    return None
 
 
 _LARGE, _STRIDE = 100_000, 97

@@ -6,8 +6,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from tombola.cost import HEADER_BYTES, RESULT_BYTES, Cost, Outline
 from tombola.data.imageset import Data, DataLike
 from tombola.data.load import load_data
@@ -16,7 +14,7 @@ from tombola.pruning.allocation import Scope, highest, nearest_count, remaining_
 from tombola.pruning.prune import Pruning, prune
 from tombola.pruning.scores import Score, check_ranking, written_score
 from tombola.pruning.sensitivity import scored_in_one_batch
-from tombola.pruning.synaptic_flow import SynapticFlow
+from tombola.pruning.synaptic_flow import OpenWeights, SynapticFlow
 from tombola.registry import declare
 from tombola.ticket import Ticket
 
@@ -126,25 +124,20 @@ def _pruned(start: Ticket, pruning: Pruning, densities: Sequence[float], data: D
 
 def _pruned_by_flow(start: Ticket, pruning: Pruning, densities: Sequence[float]) -> Ticket:
     """What :func:`_pruned` gives by SynFlow over all layers, in a network that is built once."""
-    flow = SynapticFlow(start)
-    places = {name: flow.places(name) for name in pruning.ranked(start)}
-    total = count = sum(map(len, places.values()))
+    names = list(pruning.ranked(start))
+    weights = OpenWeights(SynapticFlow(start), names)
+    total = count = len(weights)
     before = start.density
     for density in densities:
-        scores = flow.scores(places)
-        check_ranking("synflow", list(places), scores)
+        scores = weights.scores()
+        check_ranking("synflow", names, weights.by_layer(scores))
         fraction = 1 - density / before
         count = remaining_of(count, total, before, fraction)
         before *= 1 - fraction
-        ranked = np.concatenate(scores)
-        kept = highest(-ranked if pruning.invert else ranked, count)
-        ends = np.cumsum([len(layer) for layer in scores])[:-1]
-        for name, keep in zip(tuple(places), np.split(kept, ends), strict=True):
-            flow.close(name, places[name][~keep])
-            places[name] = places[name][keep]
+        weights.close(highest(-scores if pruning.invert else scores, count, weights.order))
     return replace(
         start,
-        mask=dict(start.mask) | {name: flow.mask(name, at) for name, at in places.items()},
+        mask=dict(start.mask) | weights.mask(),
         nonfinite=0,
         trained=None,
     )
