@@ -27,7 +27,6 @@ READ_BY_FUNCTIONS = {
     ),
     *(
         "Rates",
-        "Recalibrate",
         "Right | None",
         "Unpack[PruningOptions]",
         "Unpack[RankingOptions]",
@@ -140,6 +139,12 @@ def test_a_wrong_type_is_refused_in_one_line(
             lambda t: tb.train(t, "digits", ONE_EPOCH, device=0.5),
             "device is 0.5; it takes a text, a torch.device or None",
         ),
+        (
+            lambda t: tb.untrained(t, "digits", recalibrate=np.array([True, False])),
+            "untrained: recalibrate is a ndarray; it must be False, True or 'beside'$",
+        ),
+        (lambda t: tb.untrained(t, "digits", recalibrate=1), "recalibrate is 1; it must be False, True or"),
+        (lambda t: tb.untrained(t, "digits", recalibrate="near"), "recalibrate is 'near'; it must be False"),
         (lambda t: tb.fit_images("digits", size=8, channels=1), "fit_images: size is 8; it takes a list"),
     ],
 )
@@ -159,7 +164,7 @@ def test_every_argument_is_checked_but_what_a_function_reads_itself() -> None:
             if check is None:
                 unchecked.add(str(parameter.annotation))
                 continue
-            with pytest.raises(tb.TombolaError, match="place is an object; it takes"):
+            with pytest.raises(tb.TombolaError, match=r"place is an object; it (takes|must be)"):
                 check("place", object())
     assert unchecked == READ_BY_FUNCTIONS
 
@@ -181,6 +186,11 @@ def test_integers_of_numpy_and_torch_are_integers(start: tb.Ticket, digits: tb.D
     assert [copy.noise for copy in copies] == [4, 7]
     seeds = (tb.initialize("convnet", digits, seed=seed) for seed in (torch.tensor(2), 2))
     assert len({ticket.fingerprint for ticket in seeds}) == 1
+
+
+def test_truth_values_of_numpy_and_torch_are_pythons(start: tb.Ticket, digits: tb.Data) -> None:
+    readings = (True, np.True_, np.array(True), torch.tensor(True))
+    assert len({tb.untrained(start, digits, recalibrate=reading).accuracy for reading in readings}) == 1
 
 
 @pytest.mark.usefixtures("_threads")

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from numbers import Real
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from tombola.cores import check_per_core, intra_op_threads
 from tombola.errors import ArgumentError, RecipeError, TombolaError
@@ -136,12 +136,33 @@ def _check_of(parameter: inspect.Parameter, names: Mapping[str, Any]) -> Check |
         return None
     listed = re.fullmatch(r"(?:Sequence\[([\w |]+)\]|tuple\[(int), int\])( \| None)?", hint)
     words = ((listed[1] or listed[2]) if listed else hint).split(" | ")
+    if (alternatives := _words_beside_bool(names.get(hint))) is not None:
+        return functools.partial(_one_of, alternatives)
     kinds = tuple("str" if get_origin(names.get(word)) is Literal else word for word in words)
     if not _IN_WORDS.keys() >= set(kinds):
         return None
     if listed:
         return functools.partial(_each_checked, kinds, bool(listed[3]))
     return functools.partial(_checked, kinds)
+
+
+def _words_beside_bool(alias: Any) -> tuple[str, ...] | None:
+    """The words that a type takes beside True and False; None of one that does not take these."""
+    members = get_args(alias)
+    if bool not in members:
+        return None
+    return tuple(word for member in members if get_origin(member) is Literal for word in get_args(member))
+
+
+def _one_of(words: tuple[str, ...], place: str, value: Any) -> Any:
+    """An argument that is True, False or one of some words."""
+    if _is_bool(value):
+        return bool(value)
+    if isinstance(value, str) and value in words:
+        return value
+    raise RecipeError(
+        f"{place} is {_seen(value)}; it must be {_listed(['False', 'True', *map(repr, words)])}"
+    )
 
 
 def _checked(kinds: tuple[str, ...], place: str, value: Any) -> Any:
