@@ -14,6 +14,7 @@ import torch
 import tombola as tb
 from tombola.errors import ArgumentError, RecipeError
 from tombola.face import _check_of, public, set_num_threads
+from tombola.lab.job import job
 from tombola.measures.connectivity import barrier
 
 # Hints whose arguments the functions read themselves, in their own words.
@@ -155,6 +156,42 @@ def test_a_setting_of_another_kind_is_refused(
         call(start)
 
 
+@pytest.mark.parametrize(
+    ("describe", "message"),
+    [
+        (lambda t: tb.job(tb.train, t, "digits", ONE_EPOCH, noise="1"), "train: noise is '1'; it takes"),
+        (
+            lambda t: tb.job(tb.train, t, "digits", "lenet300"),
+            "train: recipe is 'lenet300'; it takes a Recipe",
+        ),
+        (lambda t: tb.job(tb.prune, tb.job(tb.initialize, "convnet", "digits"), invert=1), "invert is 1"),
+        (lambda t: tb.job(tb.initialize, "convnet", 3), "initialize: data is 3; it takes a Data, a name"),
+        (
+            lambda t: tb.job(tb.untrained, t, "digits", recalibrate=1),
+            "untrained: recalibrate is 1; it must be False, True or 'beside'",
+        ),
+    ],
+)
+def test_a_job_is_refused_where_its_call_would_be(
+    describe: Callable[[tb.Ticket], object], message: str, start: tb.Ticket
+) -> None:
+    with pytest.raises(tb.TombolaError, match=message):
+        describe(start)
+
+
+def test_a_job_of_the_face_is_that_of_the_function_and_loads_nothing(start: tb.Ticket) -> None:
+    given: list[tuple[Callable[..., object], tuple[object, ...], dict[str, object]]] = [
+        (tb.initialize, ("convnet", "no-such/set"), {"seed": np.int64(3)}),
+        (tb.prune, (start,), {"fraction": np.float32(0.25), "scope": "erk", "exclude": ("linear",)}),
+        (tb.prune, (start,), {"fraction": 1, "invert": np.True_}),
+        (tb.untrained, (job(tb.initialize, "convnet", "digits"), "digits"), {"recalibrate": "beside"}),
+        (tb.instability, ([job(tb.train, start, "digits", ONE_EPOCH)] * 2, "digits"), {"points": 5}),
+    ]
+    for function, arguments, options in given:
+        bare = job(inspect.unwrap(function), *arguments, **options)
+        assert tb.job(function, *arguments, **options).name == bare.name
+
+
 def test_every_argument_is_checked_but_what_a_function_reads_itself() -> None:
     functions = {name: value for name in tb.__all__ if inspect.isfunction(value := getattr(tb, name))}
     unchecked = set()
@@ -217,3 +254,4 @@ def _threads_now_and_then(*, device: str = "cpu") -> Iterator[int]:
 
 def test_public_functions_can_be_pickled() -> None:
     assert pickle.loads(pickle.dumps(tb.train)) is tb.train
+    assert pickle.loads(pickle.dumps(tb.job)) is tb.job

@@ -100,7 +100,8 @@ def job(function: Callable[..., object], /, *arguments: Any, **options: Any) -> 
 
     function: a declared one; see :func:`tombola.declare`.
     arguments, options: as the function takes them, except that a :class:`Job` may stand for its result, and a
-        name or folder for a data set. ``device``, ``mode`` and ``watch`` are left to the lab.
+        name or folder for a data set. ``device``, ``mode`` and ``watch`` are left to the lab. Of a public
+        function wrong types are refused as in its call.
 
     Raises :class:`~tombola.errors.JobError` for a function that is not declared, an argument that cannot be
     written down, a call that does not fit the function, or too many that are not stored within each other.
