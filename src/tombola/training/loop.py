@@ -99,6 +99,7 @@ def train(
             mode,
             streams.order_noise,
             streams.augmentation_noise,
+            data.fingerprint,
         )
 
 
