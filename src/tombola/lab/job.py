@@ -212,7 +212,8 @@ def call(described: Declaration, arguments: Mapping[str, Any], runtime: Mapping[
     if (changed := described.changed_by(values)) is not None:
         raise JobError(
             f"the job asks for version {described.version} of {described.name}, but version {changed} gives "
-            "this call other numbers; write the call down anew, as another job"
+            "this call other numbers; write the call down anew, as another job, with data that are loaded "
+            "(tombola.load_data) if only that tells their size"
         )
     return described.function(**values, **{key: runtime[key] for key in called.runtime & runtime.keys()})
 
