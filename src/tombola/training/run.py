@@ -290,8 +290,9 @@ class Run(OneLine):
                 str(description["device"]),
                 str(description["engine"]),
                 str(description.get("mode", "default")),
-                *(_optional_whole(description.get(name)) for name in ("order_noise", "augmentation_noise")),
-                data=None if (data := description.get("data")) is None else str(data),
+                _optional_whole(description.get("order_noise")),
+                _optional_whole(description.get("augmentation_noise")),
+                None if (data := description.get("data")) is None else str(data),
             )
         except OTHER_FORM as error:
             raise TicketError(f"not a run: {type(error).__name__} {reason(error)}") from error
