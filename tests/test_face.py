@@ -14,6 +14,7 @@ import torch
 import tombola as tb
 from tombola.errors import ArgumentError, RecipeError
 from tombola.face import _check_of, public, set_num_threads
+from tombola.lab.job import job
 from tombola.measures.connectivity import barrier
 
 # Hints whose arguments the functions read themselves, in their own words.
@@ -27,7 +28,6 @@ READ_BY_FUNCTIONS = {
     ),
     *(
         "Rates",
-        "Recalibrate",
         "Right | None",
         "Unpack[PruningOptions]",
         "Unpack[RankingOptions]",
@@ -140,6 +140,12 @@ def test_a_wrong_type_is_refused_in_one_line(
             lambda t: tb.train(t, "digits", ONE_EPOCH, device=0.5),
             "device is 0.5; it takes a text, a torch.device or None",
         ),
+        (
+            lambda t: tb.untrained(t, "digits", recalibrate=np.array([True, False])),
+            "untrained: recalibrate is a ndarray; it must be False, True or 'beside'$",
+        ),
+        (lambda t: tb.untrained(t, "digits", recalibrate=1), "recalibrate is 1; it must be False, True or"),
+        (lambda t: tb.untrained(t, "digits", recalibrate="near"), "recalibrate is 'near'; it must be False"),
         (lambda t: tb.fit_images("digits", size=8, channels=1), "fit_images: size is 8; it takes a list"),
     ],
 )
@@ -148,6 +154,42 @@ def test_a_setting_of_another_kind_is_refused(
 ) -> None:
     with pytest.raises(RecipeError, match=message):
         call(start)
+
+
+@pytest.mark.parametrize(
+    ("describe", "message"),
+    [
+        (lambda t: tb.job(tb.train, t, "digits", ONE_EPOCH, noise="1"), "train: noise is '1'; it takes"),
+        (
+            lambda t: tb.job(tb.train, t, "digits", "lenet300"),
+            "train: recipe is 'lenet300'; it takes a Recipe",
+        ),
+        (lambda t: tb.job(tb.prune, tb.job(tb.initialize, "convnet", "digits"), invert=1), "invert is 1"),
+        (lambda t: tb.job(tb.initialize, "convnet", 3), "initialize: data is 3; it takes a Data, a name"),
+        (
+            lambda t: tb.job(tb.untrained, t, "digits", recalibrate=1),
+            "untrained: recalibrate is 1; it must be False, True or 'beside'",
+        ),
+    ],
+)
+def test_a_job_is_refused_where_its_call_would_be(
+    describe: Callable[[tb.Ticket], object], message: str, start: tb.Ticket
+) -> None:
+    with pytest.raises(tb.TombolaError, match=message):
+        describe(start)
+
+
+def test_a_job_of_the_face_is_that_of_the_function_and_loads_nothing(start: tb.Ticket) -> None:
+    given: list[tuple[Callable[..., object], tuple[object, ...], dict[str, object]]] = [
+        (tb.initialize, ("convnet", "no-such/set"), {"seed": np.int64(3)}),
+        (tb.prune, (start,), {"fraction": np.float32(0.25), "scope": "erk", "exclude": ("linear",)}),
+        (tb.prune, (start,), {"fraction": 1, "invert": np.True_}),
+        (tb.untrained, (job(tb.initialize, "convnet", "digits"), "digits"), {"recalibrate": "beside"}),
+        (tb.instability, ([job(tb.train, start, "digits", ONE_EPOCH)] * 2, "digits"), {"points": 5}),
+    ]
+    for function, arguments, options in given:
+        bare = job(inspect.unwrap(function), *arguments, **options)
+        assert tb.job(function, *arguments, **options).name == bare.name
 
 
 def test_every_argument_is_checked_but_what_a_function_reads_itself() -> None:
@@ -159,7 +201,7 @@ def test_every_argument_is_checked_but_what_a_function_reads_itself() -> None:
             if check is None:
                 unchecked.add(str(parameter.annotation))
                 continue
-            with pytest.raises(tb.TombolaError, match="place is an object; it takes"):
+            with pytest.raises(tb.TombolaError, match=r"place is an object; it (takes|must be)"):
                 check("place", object())
     assert unchecked == READ_BY_FUNCTIONS
 
@@ -181,6 +223,11 @@ def test_integers_of_numpy_and_torch_are_integers(start: tb.Ticket, digits: tb.D
     assert [copy.noise for copy in copies] == [4, 7]
     seeds = (tb.initialize("convnet", digits, seed=seed) for seed in (torch.tensor(2), 2))
     assert len({ticket.fingerprint for ticket in seeds}) == 1
+
+
+def test_truth_values_of_numpy_and_torch_are_pythons(start: tb.Ticket, digits: tb.Data) -> None:
+    readings = (True, np.True_, np.array(True), torch.tensor(True))
+    assert len({tb.untrained(start, digits, recalibrate=reading).accuracy for reading in readings}) == 1
 
 
 @pytest.mark.usefixtures("_threads")
@@ -207,3 +254,4 @@ def _threads_now_and_then(*, device: str = "cpu") -> Iterator[int]:
 
 def test_public_functions_can_be_pickled() -> None:
     assert pickle.loads(pickle.dumps(tb.train)) is tb.train
+    assert pickle.loads(pickle.dumps(tb.job)) is tb.job

@@ -3,7 +3,7 @@
 A name or folder stands for its data, a wrong type is refused in one line, and numpy's numbers become
 Python's. What computes on a CPU does so with one thread, or as many as :func:`set_num_threads` says. A
 function gets this where it is looked up as ``tombola.name``; within the package the bare functions call
-each other.
+each other. A job of a public function is refused where its call would be, before anything is computed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from numbers import Real
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from tombola.cores import check_per_core, intra_op_threads
 from tombola.errors import ArgumentError, RecipeError, TombolaError
@@ -99,6 +99,8 @@ def set_num_threads(threads: int) -> None:
 
 def public(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """The function that the package shows under a public name: itself, if nothing precedes its call."""
+    if name == "job":
+        return _checking_job(function)
     signature = inspect.signature(function)
     names = inspect.unwrap(function).__globals__
     checks = {key: check for key, entry in signature.parameters.items() if (check := _check_of(entry, names))}
@@ -122,7 +124,36 @@ def public(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
     # As if it were defined where users find it, so that it can be pickled.
     called.__module__, called.__qualname__, called.__name__ = "tombola", name, name
+    loaded = {key for key, entry in signature.parameters.items() if "DataLike" in str(entry.annotation)}
+    _checked_calls[called] = name, signature, checks, loaded
     return called
+
+
+# The public functions: name, signature, checks, and the parameters whose names are loaded.
+_checked_calls: dict[Callable[..., Any], tuple[str, inspect.Signature, Mapping[str, Check], set[str]]] = {}
+
+
+def _checking_job(job: Callable[..., Any]) -> Callable[..., Any]:
+    """``job``, which refuses arguments that the public function would refuse, but loads no data."""
+
+    @functools.wraps(job)
+    def described(function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
+        written = job(function, *arguments, **options)
+        if inspect.isfunction(function) and function in _checked_calls:
+            name, signature, checks, loaded = _checked_calls[function]
+            for key, value in signature.bind(*arguments, **options).arguments.items():
+                named = key in loaded and isinstance(value, str | os.PathLike)
+                if key in checks and not named and not _has_job(value):
+                    checks[key](f"{name}: {key}", value)
+        return written
+
+    described.__module__ = "tombola"
+    return described
+
+
+def _has_job(value: Any) -> bool:
+    """Whether an argument is a job, or a list with one: what it will be is not known yet."""
+    return isinstance(value, _class("Job")) or (isinstance(value, list | tuple) and any(map(_has_job, value)))
 
 
 def _check_of(parameter: inspect.Parameter, names: Mapping[str, Any]) -> Check | None:
@@ -136,12 +167,33 @@ def _check_of(parameter: inspect.Parameter, names: Mapping[str, Any]) -> Check |
         return None
     listed = re.fullmatch(r"(?:Sequence\[([\w |]+)\]|tuple\[(int), int\])( \| None)?", hint)
     words = ((listed[1] or listed[2]) if listed else hint).split(" | ")
+    if (alternatives := _words_beside_bool(names.get(hint))) is not None:
+        return functools.partial(_one_of, alternatives)
     kinds = tuple("str" if get_origin(names.get(word)) is Literal else word for word in words)
     if not _IN_WORDS.keys() >= set(kinds):
         return None
     if listed:
         return functools.partial(_each_checked, kinds, bool(listed[3]))
     return functools.partial(_checked, kinds)
+
+
+def _words_beside_bool(alias: Any) -> tuple[str, ...] | None:
+    """The words that a type takes beside True and False; None of one that does not take these."""
+    members = get_args(alias)
+    if bool not in members:
+        return None
+    return tuple(word for member in members if get_origin(member) is Literal for word in get_args(member))
+
+
+def _one_of(words: tuple[str, ...], place: str, value: Any) -> Any:
+    """An argument that is True, False or one of some words."""
+    if _is_bool(value):
+        return bool(value)
+    if isinstance(value, str) and value in words:
+        return value
+    raise RecipeError(
+        f"{place} is {_seen(value)}; it must be {_listed(['False', 'True', *map(repr, words)])}"
+    )
 
 
 def _checked(kinds: tuple[str, ...], place: str, value: Any) -> Any:

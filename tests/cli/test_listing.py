@@ -99,9 +99,11 @@ def test_a_budget_is_given_to_a_chain_as_to_a_study(tombola: Callable[..., Resul
     (run,) = (job for job in tb.Lab(tmp_path / "store").store.names() if _function(tmp_path, job) == "train")
     code, out, _ = tombola(*short, "--recipe.epochs", 1)
     assert (code, run[:12] in out, "stored" in out) == (0, True, True)
-    code, _, err = tombola(*short, "--epochs", 2, "--recipe.epochs", 3)
-    message = "--epochs 2 and --recipe.epochs 3 were given; they are the same, give one"
-    assert (code, err) == (2, f"tombola: {message}\n")
+    assert tombola(*short, "--epochs", "1ep", "--recipe.epochs=1")[0] == 0
+    for other in (3, tb.Recipe().epochs):  # one that is typed counts, the default too
+        code, _, err = tombola(*short, "--epochs=2", "--recipe.epochs", other)
+        message = f"--epochs 2 and --recipe.epochs {other} were given; they are the same, give one"
+        assert (code, err) == (2, f"tombola: {message}\n")
     tiny = ("imp", "--network", "lenet300", "--recipe", "lenet300", "--rounds", 0, "--device", "cpu")
     assert tombola(*tiny, "--epochs", "1it")[0] == 0
     code, out, _ = tombola(*tiny, "--recipe.epochs", "1it")

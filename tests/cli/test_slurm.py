@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -12,7 +13,7 @@ import tyro
 from tombola.cli.optional import OPTIONAL
 from tombola.cli.run import run
 from tombola.cli.slurm import arguments_again
-from tombola.lab import slurm
+from tombola.lab import slurm, trackers
 from tombola.lab.store import Store
 
 Result = tuple[int, str, str]
@@ -132,6 +133,30 @@ def test_what_is_wrong_is_refused_in_one_line_and_leaves_no_script(
 ) -> None:  # fmt: skip
     assert refused(tombola("run", *arguments)) == line
     assert not list(tmp_path.glob("store/slurm/*"))
+    assert not list(recorded.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("package", "body", "line"),
+    [
+        ("no_such_package", "", "tracker odd needs no_such_package, which is not installed; "),
+        ("json", "raise TrackerError('odd has no key; say odd login')", "odd has no key; say odd login"),
+    ],
+)
+def test_a_tracker_that_cannot_be_used_is_refused_before_submission(
+    tombola: Tombola, refused: Callable[[Result], str], recorded: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, package: str, body: str, line: str,
+) -> None:  # fmt: skip
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "odd.py").write_text(
+        f"from tombola.errors import TrackerError\nPACKAGE = '{package}'\n"
+        f"def open_tracker(folder):\n    {body or 'return None'}\n"
+    )
+    monkeypatch.setattr(trackers, "__path__", [*trackers.__path__, str(tmp_path / "more")])
+    monkeypatch.delitem(sys.modules, "tombola.lab.trackers.odd", raising=False)
+    said = refused(tombola("run", "mine.toml", "--slurm", "time=9", "--track", "odd"))
+    assert said.startswith(line)
+    assert not (tmp_path / "store").exists()
     assert not list(recorded.iterdir())
 
 

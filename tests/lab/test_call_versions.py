@@ -218,3 +218,19 @@ def test_only_scores_of_more_than_a_hundred_classes_are_of_another_version(score
             tb.job(tb.prune, start, data=data, score=other, fraction=0.5),
         ):
             assert made.description()["version"] == version
+
+
+def test_of_more_than_a_hundred_classes_a_job_cannot_foresee_loaded_data_are_computed(tmp_path: Path) -> None:
+    images = torch.arange(240 * 64).remainder(251).to(torch.uint8).reshape(240, 1, 8, 8)
+    split = (images, torch.arange(240) % 120)
+    many = tb.data_from_tensors(split, split, name="many")
+    lab = tb.Lab(tmp_path / "store")
+
+    def pruned(data: tb.Data | tb.Job) -> tb.Job:
+        start = tb.job(tb.initialize, "lenet300", data)
+        return tb.job(tb.prune_at_initialization, start, data, score="snip", sparsity=0.5)
+
+    outcome = lab.run(pruned(tb.job(tb.take, many, list(range(239)))))
+    (cause,) = outcome.failed.values()
+    assert cause.endswith("with data that are loaded (tombola.load_data) if only that tells their size")
+    lab.run(pruned(tb.take(many, range(239)))).raise_failures()

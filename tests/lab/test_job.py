@@ -373,6 +373,18 @@ def test_an_argument_that_cannot_be_written_down_is_refused(value: object, words
         tb.job(tb.train, dense, "digits", tb.Recipe(), noise=value)
 
 
+def test_a_mapping_is_the_same_job_as_its_pairs_by_name(dense: tb.Job) -> None:
+    def pruned(rates: object) -> tb.Job:
+        return tb.job(tb.prune, dense, fraction=0.5, scope="layerwise", rates=rates)
+
+    pairs = [("groups.0", 1.0), ("linear", 0.5)]
+    assert pruned({"linear": 0.5, "groups.0": 1}).name == pruned(pairs).name
+    assert pruned({}).name == pruned([]).name
+    assert pruned(pairs[::-1]).name != pruned(pairs).name  # names of finished jobs never move
+    with pytest.raises(JobError, match="rates is a dict, which cannot be written down"):
+        pruned({1: 0.5})
+
+
 def test_jobs_within_lists_are_parents_and_count_by_name(dense: tb.Job) -> None:
     @tb.declare("average")
     def average(values: list) -> float:

@@ -74,6 +74,8 @@ def test_of_a_driver_elsewhere_the_heartbeat_tells(store: Store) -> None:
         '{"jobs": 3}',
         '{"jobs": {}, "pid": 1}',
         '{"host": {}, "pid": "\\u001b", "begun": "x", "jobs": {}}',
+        '{"host": "h", "pid": 1, "begun": 1, "jobs": {}, "made_from": {"a": 3}}',
+        '{"host": "h", "pid": 1, "begun": 1, "jobs": {}, "made_from": [[]]}',
     ],
 )
 def test_a_queue_of_another_form_is_passed_over(store: Store, text: str) -> None:

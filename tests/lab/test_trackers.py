@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from tombola import disk
 from tombola.lab.job import Job
 from tombola.lab.store import Store
 from tombola.lab.tracker import TrackedJob, open_trackers
+from tombola.lab.trackers import mlflow
 from tombola.lab.tracking import enter_jobs
 
 COLUMNS = ("epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
@@ -194,6 +196,37 @@ def test_two_drivers_that_enter_a_job_at_once_into_tensorboard_both_go_on(
     monkeypatch.setattr(disk, "replace", after_the_other)
     tracker.add(job)
     assert [path.name for path in tmp_path.glob("*/*")] == [f"events.out.tfevents.0.{job.name}"]
+
+
+# MLflow
+
+
+class Pages:
+    """A server with four finished runs, two a page; the last is not ours."""
+
+    def __init__(self) -> None:
+        self.asked: list[str | None] = []
+
+    def search_runs(self, experiments: list[str], text: str, page_token: str | None = None) -> Page:
+        assert (experiments, text) == (["7"], "attributes.status = 'FINISHED'")
+        self.asked.append(page_token)
+        tags = [{"tombola.job": "a"}, {"tombola.job": "b"}, {"tombola.job": "d"}, {"of": "others"}]
+        first = 2 * (page_token == "more")
+        page = Page(SimpleNamespace(data=SimpleNamespace(tags=tag)) for tag in tags[first : first + 2])
+        page.token = None if first else "more"
+        return page
+
+
+class Page(list[SimpleNamespace]):
+    token: str | None = None
+
+
+def test_what_an_experiment_of_mlflow_holds_is_asked_for_once() -> None:
+    tracker, pages = mlflow.MLflowTracker(None), Pages()
+    vars(tracker).update(_client=pages, _experiment="7")
+    assert tracker.absent(["a", "b", "c", "d"]) == ["c"]
+    assert tracker.absent(["d", "e"]) == ["e"]
+    assert pages.asked == [None, "more"]
 
 
 # All three

@@ -25,10 +25,15 @@ from tombola.lab.tracking import Tracking, enter_jobs
 
 @dataclass
 class Notebook:
-    """A tracker in memory. fail_at: raises at the job with this number; gate: waits before each job."""
+    """A tracker in memory.
+
+    fail_at: raises at the job with this number. refused: names of jobs that it does not take. gate: waits
+    before each job.
+    """
 
     jobs: list[TrackedJob] = field(default_factory=list)
     fail_at: int = -1
+    refused: Sequence[str] = ()
     gate: threading.Event | None = None
 
     def absent(self, names: Sequence[str]) -> list[str]:
@@ -40,6 +45,8 @@ class Notebook:
             self.gate.wait(60)
         if len(self.jobs) == self.fail_at:
             raise ConnectionError("no route\nto host")
+        if job.name in self.refused:
+            raise ValueError("a tag\nis too odd")
         self.jobs.append(job)
 
     def place(self) -> str:
@@ -218,6 +225,34 @@ def test_a_tracker_that_fails_is_one_warning_and_no_failure(tmp_path: Path) -> N
         "! notebook takes no more jobs: ConnectionError: no route to host; tombola track all --to notebook "
         "enters what it lacks, and so does the same command"
     ]
+
+
+def test_a_job_that_a_tracker_refuses_is_told_and_the_others_are_entered(done: Work) -> None:
+    store, names = done.lab.store, sorted(done.names)
+    lines: list[str] = []
+    notebook = Notebook(refused=names[:1])
+    with tracked(store, notebook, lines) as tracking:
+        for name in names:  # one by one, as they finish
+            tracking.add([name])
+    assert [job.name for job in notebook.jobs] == names[1:]
+    assert lines == [
+        f"notebook: 2 jobs entered in memory; 1 left out, first job {names[0][:12]}: "
+        "ValueError: a tag is too odd"
+    ]
+
+
+def test_a_tracker_that_refuses_three_jobs_in_a_row_is_at_fault_itself(done: Work) -> None:
+    names = sorted(done.names)
+    left_out: list[tb.TombolaError] = []
+    with pytest.raises(ValueError, match="too odd"):
+        enter_jobs(done.lab.store, Notebook(refused=names), names, print, left_out.append)
+    assert len(left_out) == 2
+    lines: list[str] = []
+    with tracked(done.lab.store, Notebook(refused=names), lines) as tracking:
+        for name in names:
+            tracking.add([name])
+    [line] = lines
+    assert line.startswith("! notebook takes no more jobs: ValueError: a tag is too odd; ")
 
 
 @pytest.fixture

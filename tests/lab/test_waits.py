@@ -1,5 +1,7 @@
 """Who waits for another process says for whom, in this process and from a worker of a cluster."""
 
+import sys
+import threading
 from io import StringIO
 from pathlib import Path
 
@@ -83,3 +85,33 @@ def test_a_wait_is_a_line_of_its_own() -> None:
     with RoundTable(console, 3) as table:
         table.waiting(job, "process 123 on host")
     assert f"round 0 of 3, {line}\n" in text.getvalue()
+
+
+def test_jobs_that_wait_and_end_in_several_threads_are_counted_once_each() -> None:
+    """Dask tells of waits in a thread of its own; threads here change places as often as they can."""
+    jobs = [tb.job(tb.initialize, "convnet", "digits", seed=seed) for seed in range(400)]
+    console, _ = screen(terminal=False)
+    bar = Bar(console)
+    bar.begin(0, len(jobs))
+
+    together = threading.Barrier(4)
+
+    def wait_and_end(some: list[tb.Job]) -> None:
+        together.wait()
+        for job in some:
+            bar.waiting(job, "process 123 on host")
+        for job in some:
+            bar.done(job, None)
+
+    threads = [threading.Thread(target=wait_and_end, args=(jobs[first::4],)) for first in range(4)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert bar._waits == {}
+    assert bar._done == len(jobs)

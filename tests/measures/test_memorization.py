@@ -46,6 +46,12 @@ def test_images_with_wrong_labels_are_memorised(digits: tb.Data) -> None:
     assert scores.values[12:][known[12:]].mean() < 0.3
     with pytest.raises(TicketError, match="a run was trained on 84 images, but its part has 60"):
         tb.memorization(runs, data, share=0.5)
+    with pytest.raises(
+        TicketError, match=r"runs\[0\] was trained on other data than its part; give the share"
+    ):
+        tb.memorization(runs, data, seeds=range(1, 7))
+    with pytest.raises(TicketError, match=r"runs\[5\] was trained on other data than its part"):
+        tb.memorization(runs, data, seeds=[0, 1, 2, 3, 4, 6])
     with pytest.raises(RecipeError, match="there are 6 runs and 2 parts of the data"):
         tb.memorization(runs, data, seeds=[0, 1])
     with pytest.raises(DataError, match="the selections are of 120, 1198 images"):

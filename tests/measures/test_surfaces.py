@@ -201,6 +201,19 @@ def test_a_plane_holds_the_whole_curve_of_its_two_runs(three: list[tb.Run], digi
         tb.plane(three, digits, curve=curve)
 
 
+def test_a_curve_that_joins_other_runs_is_refused(three: list[tb.Run], digits: tb.Data) -> None:
+    first, second, third = three
+    recipe = tb.Recipe(epochs=1, batch_size=200, lr=0.01)
+    curve = tb.curve(first, second, digits, recipe=recipe, points=3)
+    there, back = (tb.plane(ends, digits, points=3, curve=curve).runs for ends in (three[:2], three[1::-1]))
+    assert there[1][0] == pytest.approx(back[1][0])  # the distance of its ends, from either
+    for others in ([first, third], [second, second]):
+        with pytest.raises(TicketError, match="the curve joins other runs than these; give the curve of"):
+            tb.plane(others, digits, points=3, curve=curve)
+    # One that was stored without its ends is taken at its word.
+    tb.plane([first, third], digits, points=3, curve=replace(curve, ends=None))
+
+
 def test_a_plane_is_drawn_with_its_runs_and_curve() -> None:
     runs = ((0.0, 0.0), (1.0, 2.0))
     plane = Plane((0.0, 1.0), (0.0, 2.0), ((1.0, 2.0), (3.0, 90.0)), ((0.1,) * 2,) * 2, runs)

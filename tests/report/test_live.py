@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import math
 import os
@@ -14,6 +15,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 from xml.etree import ElementTree
 
 import pytest
@@ -21,7 +23,7 @@ import pytest
 from tombola.errors import DeviceError
 from tombola.lab.activity import Watcher
 from tombola.lab.store import Store
-from tombola.report import live
+from tombola.report import live, live_server
 from tombola.report.live import SECTIONS, LivePage
 from tombola.report.live_server import LiveServer
 from tombola.report.sketch import sketch
@@ -118,6 +120,33 @@ def test_it_listens_on_loopback_alone_and_to_so_many_at_once(server: LiveServer)
     assert more.recv(1) == b""  # closed at once
     for connection in (*idle, more):
         connection.close()
+
+
+def test_a_request_fed_by_the_byte_has_one_time_for_all_of_it(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, waits = [100.0], []
+
+    class Feeding:
+        """A connection on which a byte comes every four seconds."""
+
+        def settimeout(self, seconds: float) -> None:
+            waits.append(seconds)
+
+        def recv_into(self, buffer: memoryview) -> int:
+            now[0] += 4
+            buffer[0] = ord("x")
+            return 1
+
+    with monkeypatch.context() as clock:
+        clock.setattr(live_server, "time", SimpleNamespace(monotonic=lambda: now[0]))
+        arriving = io.BufferedReader(live_server._Arrival(cast(socket.socket, Feeding()), 10))
+        with pytest.raises(TimeoutError, match="did not arrive in time"):
+            arriving.readline()
+    assert waits == [10, 6, 2]
+    monkeypatch.setattr(live_server, "_PATIENCE", 0)
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as connection:
+        assert connection.recv(1) == b""  # though nothing was sent yet
 
 
 @pytest.mark.parametrize("port", [-1, 70000])

@@ -27,7 +27,6 @@ from tombola.cli.own import write_page
 from tombola.cli.scales import existing_store
 from tombola.cli.stop import StopAfter, begin_stop, unfinished
 from tombola.cli.track import begin_tracking, trackers_named
-from tombola.errors import RecipeError
 from tombola.training.recipe import Recipe
 
 
@@ -146,7 +145,8 @@ def imp(
     from tombola.table.number import many
 
     import_files(import_)
-    recipe = _with_epochs(recipe, epochs)
+    if epochs is not None:
+        recipe = replace(recipe, epochs=int(epochs) if epochs.lstrip("-").isdecimal() else epochs)
     settings = Settings(
         device=device, mode=mode, threads=threads, checkpoint_every=checkpoint_every, strict=strict
     )
@@ -207,15 +207,3 @@ def imp(
     if out is not None:
         write_page(lab, [experiment.at()], out, files=False)
         say(console, f"report: {(out / 'report.html').absolute()}")
-
-
-def _with_epochs(recipe: Recipe, epochs: str | None) -> Recipe:
-    """The recipe at the budget of ``--epochs``, if that was given; RecipeError where both differ."""
-    if epochs is None:
-        return recipe
-    changed = replace(recipe, epochs=int(epochs) if epochs.lstrip("-").isdecimal() else epochs)
-    if recipe.epochs not in (Recipe().epochs, changed.epochs):
-        raise RecipeError(
-            f"--epochs {epochs} and --recipe.epochs {recipe.epochs} were given; they are the same, give one"
-        )
-    return changed

@@ -23,7 +23,7 @@ from tombola.cli.imp import imp
 from tombola.cli.imports import import_files, split_imports
 from tombola.cli.listing import diff, ls, show
 from tombola.cli.measure import COMMAND, measure, measure_by_name
-from tombola.cli.named_recipe import with_named_recipe
+from tombola.cli.named_recipe import check_budget, with_named_recipe
 from tombola.cli.optional import OPTIONAL
 from tombola.cli.plan import plan, studies
 from tombola.cli.predictors import predictors
@@ -91,6 +91,8 @@ def main() -> None:
 def _run(arguments: list[str], debug: bool) -> None:
     """Run the command that the arguments name."""
     try:
+        if arguments[:1] == ["imp"]:
+            check_budget(arguments)
         if arguments[:1] in (["imp"], [COMMAND]):
             arguments = with_named_recipe(arguments)
         if arguments[:1] == [COMMAND] and len(arguments) > 1 and arguments[1] not in ("-h", "--help"):

@@ -1,4 +1,4 @@
-"""``--recipe NAME``: the recipe of a classic network in place of its many options."""
+"""``--recipe NAME``: the recipe of a classic network in place of its many options; one budget, not two."""
 
 from __future__ import annotations
 
@@ -37,6 +37,26 @@ def with_named_recipe(arguments: Sequence[str]) -> list[str]:
                 del named[budget : budget + 2]
             del others[place : place + (1 if "=" in argument else 2)]
     return _inserted(others, named)
+
+
+def check_budget(arguments: Sequence[str]) -> None:
+    """Raise :class:`~tombola.errors.RecipeError` where ``--epochs`` and ``--recipe.epochs`` differ.
+
+    Looked for among what was typed, since a recipe does not tell whether a default was typed.
+    """
+    short, long = (_typed(arguments, option) for option in ("--epochs", _BUDGET))
+    if short is None or long is None or short.removesuffix("ep") == long.removesuffix("ep"):
+        return
+    raise RecipeError(f"--epochs {short} and {_BUDGET} {long} were given; they are the same, give one")
+
+
+def _typed(arguments: Sequence[str], option: str) -> str | None:
+    """What an option has among arguments, the last time that it is there; None if it is not."""
+    value = None
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument.partition("=")[0] == option:
+            value = argument.partition("=")[2] if "=" in argument else following
+    return value
 
 
 def _inserted(others: list[str], named: list[str]) -> list[str]:

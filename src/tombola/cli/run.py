@@ -98,7 +98,8 @@ def run(
     called_with = dict(locals())
     request = asked_of_slurm(slurm, dry_run, called_with)
     stop = begin_stop(stop_after)
-    trackers = {} if request else trackers_named(track, track_dir, store)  # the submitted job has its own
+    # A submitted job opens its own; that one cannot be used is told before it is submitted, too.
+    trackers = trackers_named(track, track_dir, store)
     from tombola.cores import available_cores
     from tombola.experiments.paper.jobs import PaperJobs
     from tombola.experiments.paper.studies import STUDIES

@@ -11,7 +11,7 @@ import tyro
 from tombola.cli.arguments import Imports, Store, Track, TrackDir
 from tombola.cli.console import InertConsole, say, say_error
 from tombola.cli.imports import import_files
-from tombola.errors import JobError, StoreError, TrackerError, reason
+from tombola.errors import JobError, TombolaError, TrackerError, reason
 from tombola.lab.tracker import Tracker, open_trackers, tracker_names
 
 if TYPE_CHECKING:
@@ -51,10 +51,10 @@ def track(
     console = InertConsole()
     for name, tracker in trackers.items():
         entered: list[str] = []
-        damaged: list[StoreError] = []
+        left_out: list[TombolaError] = []
         try:
-            enter_jobs(folder, tracker, names, entered.append, damaged.append)
-            line = tracked_line(name, tracker, len(entered), damaged)
+            enter_jobs(folder, tracker, names, entered.append, left_out.append)
+            line = tracked_line(name, tracker, len(entered), left_out)
         except Exception as error:  # of another library, which may raise anything
             raise TrackerError(
                 f"{name} failed after {many(len(entered), 'job')} ({reason(error):.200}); "

@@ -13,7 +13,6 @@ import os
 import re
 import sys
 import uuid
-import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from tombola.data.bounds import check_size
 from tombola.data.imageset import Data, ImageSet
 from tombola.errors import DataError
 from tombola.untrusted import OTHER_FORM, check_regular
+from tombola.warn import warn
 
 # Raised whenever decoding or the file's contents change meaning, so that old files are rebuilt.
 LAYOUT = 1
@@ -110,7 +110,7 @@ def read(entry: CacheEntry) -> Data | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (SafetensorError, DataError, OSError, *OTHER_FORM) as error:
-        warnings.warn(f"{entry.file} is damaged ({error}) and will be rebuilt", stacklevel=2)
+        warn(f"{entry.file} is damaged ({error}) and will be rebuilt")
         return None
     return data
 
@@ -144,10 +144,9 @@ def write(entry: CacheEntry, data: Data) -> None:
         finally:
             partial.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
-        warnings.warn(
+        warn(
             f"data sets cannot be kept in {entry.file.parent} ({error}); "
-            "each load decodes anew (set TOMBOLA_CACHE to a folder that can be written)",
-            stacklevel=2,
+            "each load decodes anew (set TOMBOLA_CACHE to a folder that can be written)"
         )
 
 

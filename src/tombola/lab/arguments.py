@@ -173,6 +173,8 @@ class ArgumentWriter:
             if not math.isfinite(value):
                 raise JobError(f"{self._function}: {key} is {value}; a job takes finite numbers only")
             return value
+        if isinstance(value, Mapping) and wants_pairs(hint) and all(isinstance(name, str) for name in value):
+            value = sorted(value.items())  # as chains write them
         if isinstance(value, list | tuple):
             return [
                 self.write(f"{key}[{index}]", item, item_hint(hint, index))
@@ -326,6 +328,16 @@ def wants_augmentation(hint: Any) -> bool:
 def wants_length(hint: Any) -> bool:
     """Whether text of this type is a length, in epochs or iterations: 2 and "2ep" must not be two jobs."""
     return Iterations in alternatives(hint)
+
+
+@cache
+def wants_pairs(hint: Any) -> bool:
+    """Whether a mapping of this type may be written as pairs of a name and a value."""
+    kinds = alternatives(hint)
+    pairs = (item_hint(kind, 0) for kind in kinds if typing.get_origin(kind) is Sequence)
+    return any(typing.get_origin(kind) is Mapping for kind in kinds) and any(
+        typing.get_origin(pair) is tuple and typing.get_args(pair)[0] is str for pair in pairs
+    )
 
 
 @cache

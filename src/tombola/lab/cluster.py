@@ -18,7 +18,6 @@ import sys
 import threading
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker, spawn
@@ -32,6 +31,7 @@ from tombola.lab.slots import Crew
 from tombola.lab.store import Store
 from tombola.untrusted import read_regular
 from tombola.version import __version__
+from tombola.warn import warn
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -190,7 +190,7 @@ def _ended_without_workers(cluster: Any, client: Client) -> Iterator[None]:
                 if error := _import_error():
                     cause, missed = f"no new one can import tombola: {error}; see", math.inf
             if missed == _REMARKABLE:
-                warnings.warn("the worker processes ended; waiting for one to come up again", stacklevel=2)
+                warn("the worker processes ended; waiting for one to come up again")
             if missed > _WITHOUT_WORKERS:
                 given_up.set()
                 client.close()
@@ -276,7 +276,7 @@ def remote_cluster(scheduler: str | Path, store: Store) -> Iterator[tuple[Client
         )
     with client, client.as_current():
         if not client.nthreads():
-            warnings.warn(f"no workers at {address} yet; jobs begin when the first is there", stacklevel=2)
+            warn(f"no workers at {address} yet; jobs begin when the first is there")
             client.wait_for_workers(1)
         client.register_plugin(Slots(), name="tombola")
         yield client, _checked_workers(client, store)

@@ -100,7 +100,8 @@ def job(function: Callable[..., object], /, *arguments: Any, **options: Any) -> 
 
     function: a declared one; see :func:`tombola.declare`.
     arguments, options: as the function takes them, except that a :class:`Job` may stand for its result, and a
-        name or folder for a data set. ``device``, ``mode`` and ``watch`` are left to the lab.
+        name or folder for a data set. ``device``, ``mode`` and ``watch`` are left to the lab. Of a public
+        function wrong types are refused as in its call.
 
     Raises :class:`~tombola.errors.JobError` for a function that is not declared, an argument that cannot be
     written down, a call that does not fit the function, or too many that are not stored within each other.
@@ -211,7 +212,8 @@ def call(described: Declaration, arguments: Mapping[str, Any], runtime: Mapping[
     if (changed := described.changed_by(values)) is not None:
         raise JobError(
             f"the job asks for version {described.version} of {described.name}, but version {changed} gives "
-            "this call other numbers; write the call down anew, as another job"
+            "this call other numbers; write the call down anew, as another job, with data that are loaded "
+            "(tombola.load_data) if only that tells their size"
         )
     return described.function(**values, **{key: runtime[key] for key in called.runtime & runtime.keys()})
 

@@ -7,7 +7,6 @@ those to :mod:`tombola.lab.driver`, in this process, in worker processes of this
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -42,6 +41,7 @@ from tombola.one_line import OneLine
 from tombola.table.table import Table
 from tombola.training.device import resolve_device
 from tombola.training.run import ForgettingRecord
+from tombola.warn import warn
 
 
 class Lab(OneLine):
@@ -247,7 +247,7 @@ class Lab(OneLine):
         if line is not None and self.settings.strict:
             raise JobError(f"strict: {line}; {STRICT_REMEDY}")
         if line is not None:
-            warnings.warn(line, stacklevel=3)
+            warn(line)
 
     def _check_data(self, jobs: Iterable[Job], *, needed: bool) -> None:
         """Registers the data behind jobs in the store; StoreError if its results are of other pixels.
@@ -316,9 +316,7 @@ class Lab(OneLine):
         damaged += unreadable
         if damaged:
             count = f"{len(damaged)} damaged job{'s' * (len(damaged) != 1)}"
-            warnings.warn(
-                f"{count} left out of the table, which tombola verify lists: {damaged[0]}", stacklevel=3
-            )
+            warn(f"{count} left out of the table, which tombola verify lists: {damaged[0]}")
         return Table(numbers)
 
     def result(self, job: Job) -> Any:

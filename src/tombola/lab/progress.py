@@ -104,6 +104,8 @@ class Bar(Progress):
         self._console, self._store, self._estimate = console, store, estimate
         self._missing = self._done = self._told = 0
         self._printed = time.monotonic()
+        # Waits are told from a thread of Dask's, and a look may tell a line, too.
+        self._lock = threading.RLock()
         self._waits: dict[str, str] = {}
         self._holders: set[str] = set()
         self._looks = _Looks(self._look)
@@ -173,28 +175,32 @@ class Bar(Progress):
         )
 
     def done(self, job: Job, failed: str | None) -> None:
-        self._done += 1
-        if failed is not None:
-            title = f"job {job.name[:12]} ({job.declaration.name}) failed:"
-            self._console.print(Text.assemble((title, "red"), " ", failed), soft_wrap=True)
-        self.waiting(job, None)
-        self._bar.update(self._task, description=job.declaration.name, advance=1)
-        if time.monotonic() - self._printed > _QUIET:
-            self._tell()
+        with self._lock:
+            self._done += 1
+            if failed is not None:
+                title = f"job {job.name[:12]} ({job.declaration.name}) failed:"
+                self._console.print(Text.assemble((title, "red"), " ", failed), soft_wrap=True)
+            self.waiting(job, None)
+            self._bar.update(self._task, description=job.declaration.name, advance=1)
+            if time.monotonic() - self._printed > _QUIET:
+                self._tell()
 
     def waiting(self, job: Job, holder: str | None) -> None:
-        waits = {name: line for name, line in self._waits.items() if name != job.name}
-        if holder is not None:
-            waits[job.name] = _wait(job, holder)
-            # One line for all jobs of a process: another driver may have thousands.
-            if not self._console.is_terminal and holder not in self._holders:
-                self._console.print(Text(waits[job.name]), soft_wrap=True)
-            self._holders.add(holder)
-        self._waits = self._bar.waits = waits
+        with self._lock:
+            waits = {name: line for name, line in self._waits.items() if name != job.name}
+            if holder is not None:
+                waits[job.name] = _wait(job, holder)
+                # One line for all jobs of a process: another driver may have thousands.
+                if not self._console.is_terminal and holder not in self._holders:
+                    self._console.print(Text(waits[job.name]), soft_wrap=True)
+                self._holders.add(holder)
+            self._waits = self._bar.waits = waits
 
     def _tell(self, trainings: Trainings | None = None) -> None:
         """A line with the count so far, where there is no bar."""
-        if not self._console.is_terminal:
+        if self._console.is_terminal:
+            return
+        with self._lock:
             self._printed, self._told = time.monotonic(), self._done
             line = f"{self._done} of {many(self._missing, 'job')} done"
             if trainings:

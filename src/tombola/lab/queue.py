@@ -1,8 +1,9 @@
 """Queues: the jobs that the commands at work on a store will compute, for whoever watches it.
 
-A driver writes the names of its jobs to the store when it begins and removes the file when it ends; the
-file's time of change is its heartbeat. What became of each job the store knows itself. It is only for
-display: errors on writing are ignored, and no result depends on it.
+A driver writes the names of its jobs, and of those whose results they take, to the store when it begins and
+removes the file when it ends; the file's time of change is its heartbeat. What became of each job the store
+knows itself. Errors on writing are ignored, and no result depends on it: whoever removes or thins results
+spares what a queue needs, and what is gone all the same is computed again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,18 +37,30 @@ class Queue:
     """The jobs of a driver at work, finished or not.
 
     driver: its process, in words. begun: seconds since the epoch. jobs: functions by the names of jobs.
+    made_from: by the name of a job, those that are made from its result.
     """
 
     driver: str
     begun: float
     jobs: Mapping[str, str]
+    made_from: Mapping[str, Sequence[str]]
 
 
 @contextmanager
 def announced(store: Store, jobs: Iterable[Job]) -> Iterator[None]:
-    """Tells, as long as a block lasts, that this process has these jobs computed; tickets are left out."""
+    """Tells, as long as a block lasts, what this process has computed and what that is made from.
+
+    Tickets are left out of its jobs.
+    """
     path = store.root / "work" / f".queue.{uuid.uuid4().hex[:8]}"
-    functions = {job.name: job.declaration.name for job in jobs if job.counted}
+    functions: dict[str, str] = {}
+    made_from: dict[str, list[str]] = {}
+    for job in jobs:
+        if job.counted:
+            functions[job.name] = job.declaration.name
+        for need in job.needs:
+            made_from.setdefault(need.name, []).append(job.name)
+    written = {**process.identity(), "begun": time.time(), "jobs": functions, "made_from": made_from}
     over = threading.Event()
 
     def beat() -> None:
@@ -57,7 +70,7 @@ def announced(store: Store, jobs: Iterable[Job]) -> Iterator[None]:
 
     _remove_dead(path.parent)
     with suppress(StoreError):
-        write_json(path, {**process.identity(), "begun": time.time(), "jobs": functions}, synced=False)
+        write_json(path, written, synced=False)
     heart = threading.Thread(target=beat, name="tombola-queue", daemon=True)
     heart.start()
     try:
@@ -81,7 +94,7 @@ class QueueReader:
     """Reads the queues of a store; each file once, since none changes."""
 
     def __init__(self, store: Store) -> None:
-        self._folder = store.root / "work"
+        self._store, self._folder = store, store.root / "work"
         self._read: dict[str, tuple[dict[str, Any], Queue] | None] = {}
 
     def queues(self) -> list[Queue]:
@@ -93,14 +106,25 @@ class QueueReader:
         queues = [read[1] for name, read in self._read.items() if read and _is_at_work(paths[name], read[0])]
         return sorted(queues, key=lambda queue: queue.begun)
 
+    def needing(self, name: str) -> Queue | None:
+        """A queue with a job that is not there yet and is made from the result of another; None without."""
+        for queue in self.queues():
+            if not all(map(self._store.has, queue.made_from.get(name, ()))):
+                return queue
+        return None
+
 
 def _queue(path: Path) -> tuple[dict[str, Any], Queue] | None:
     """The driver and the queue in a file, which anybody may have written; None for another form."""
     try:
         written = read_json(path)
         jobs = {name: printable(str(kind)) for name, kind in written["jobs"].items() if is_fingerprint(name)}
+        made_from = {
+            name: [job for job in needing if is_fingerprint(job)]
+            for name, needing in written.get("made_from", {}).items()
+        }
         driver = printable(f"process {written['pid']} on {written['host']}")
-        return written, Queue(driver, float(written["begun"]), jobs)
+        return written, Queue(driver, float(written["begun"]), jobs, made_from)
     except (OSError, *OTHER_FORM):
         return None
 

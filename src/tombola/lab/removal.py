@@ -18,6 +18,7 @@ from tombola.errors import JobError, StoreError, StoreUnwritable, reason
 from tombola.lab import lease as leases
 from tombola.lab.description import parents
 from tombola.lab.listing import JobRow, job_row
+from tombola.lab.queue import QueueReader
 from tombola.lab.store import Store
 from tombola.untrusted import OTHER_FORM
 
@@ -61,11 +62,14 @@ def removals(
 def remove_job(store: Store, name: str) -> None:
     """Remove a finished job; one that is gone already stays gone.
 
-    Raises :class:`~tombola.errors.JobError` while a process works on it,
+    Raises :class:`~tombola.errors.JobError` while a process works on it, or will on one made from it,
     :class:`~tombola.errors.StoreError` for one that lies behind a link, and
     :class:`~tombola.errors.StoreUnwritable` if it cannot be removed.
     """
     _check_links(store, name)
+    queue = QueueReader(store).needing(name)
+    if queue is not None:
+        raise JobError(f"{queue.driver} needs job {name[:12]} for others that it computes; stop it first")
     folder = store.folder(name)
     workplace = store.workplace(name)
     lease = leases.acquire(workplace)

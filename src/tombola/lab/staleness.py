@@ -7,7 +7,6 @@ source whenever its result is used, and the user is warned once of each edit.
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, get_args
@@ -20,6 +19,7 @@ from tombola.registry import declaration
 from tombola.source import FORM, Kind, Use, declared_here, is_same, source_fingerprint
 from tombola.ticket import Ticket
 from tombola.training.run import Run
+from tombola.warn import warn
 
 Record = Mapping[Kind, Mapping[str, Any]]
 """The source fingerprints in a provenance: by kind, then by declared name."""
@@ -47,7 +47,7 @@ def warn_stale(
     for use, count in results.items():
         if use not in _warned:
             _warned.add(use)
-            warnings.warn(_warning(use, count), stacklevel=3)
+            warn(_warning(use, count))
 
 
 def forget_warnings(uses: Iterable[Use]) -> None:

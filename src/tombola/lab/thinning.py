@@ -13,6 +13,7 @@ from contextlib import suppress
 from tombola.errors import StoreError
 from tombola.lab.driver import ForwardingProgress, Progress
 from tombola.lab.job import Job, all_needed
+from tombola.lab.queue import QueueReader
 from tombola.lab.store import Store
 
 
@@ -20,14 +21,14 @@ class ThinningProgress(ForwardingProgress):
     """Passes calls on to another progress, and thins runs whose weights no job expected needs any more.
 
     A run from which nothing is made keeps its weights, and so does one behind a job that failed. What cannot
-    be thinned, stays. Only jobs that were expected are known: another driver on the same store that wants the
-    weights of a run of this experiment finds them gone, fails the jobs that need them, and trains the run
-    again when it is started again.
+    be thinned, stays. What another driver at work on the store still needs stays, too, as far as its queue
+    tells (:mod:`tombola.lab.queue`): one that begins at the same moment may find weights gone, fails the jobs
+    that need them, and trains the run again when it is started again.
     """
 
     def __init__(self, progress: Progress, store: Store) -> None:
         super().__init__(progress)
-        self._store = store
+        self._store, self._queues = store, QueueReader(store)
         self._made_from: dict[str, set[str]] = {}
         self._missing = 0
 
@@ -64,10 +65,11 @@ class ThinningProgress(ForwardingProgress):
             self._thin_if_done(name)
 
     def _thin_if_done(self, name: str) -> None:
-        """Thins a job if it is a run, and all that is made from it is there."""
+        """Thins a job if it is a run, and all that is made from it, here or by another driver, is there."""
         made_from_it = self._made_from.get(name)
         if not made_from_it or not all(map(self._store.has, made_from_it)):
             return
         with suppress(StoreError):
-            if not self._store.is_thin(name) and "ticket" in self._store.details(name):
+            is_whole_run = not self._store.is_thin(name) and "ticket" in self._store.details(name)
+            if is_whole_run and self._queues.needing(name) is None:
                 self._store.thin(name)

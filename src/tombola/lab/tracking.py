@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 
-from tombola.errors import StoreError
+from tombola.errors import TombolaError, TrackerError
 from tombola.lab.deadline import Stop
 from tombola.lab.driver import ForwardingProgress, Progress
 from tombola.lab.job import Job
@@ -29,6 +29,8 @@ _PATIENCE, _PATIENCE_STOPPED = 120.0, 5.0
 _TOLD_AFTER = 3.0
 # Characters of the error of another library.
 _LONGEST = 200
+# Jobs in a row that a tracker refuses after which it, and not what they hold, is at fault.
+_MOST_IN_A_ROW = 3
 
 
 def enter_jobs(
@@ -36,17 +38,46 @@ def enter_jobs(
     tracker: Tracker,
     names: Sequence[str],
     entered: Callable[[str], None],
-    damaged: Callable[[StoreError], None],
+    left_out: Callable[[TombolaError], None],
 ) -> None:
     """Enters those of some finished runs and measures that a tracker does not hold.
 
-    entered: is called with the name of each. damaged: with the error of each that cannot be read.
+    entered: is called with the name of each. left_out: with the error of each that cannot be read, or that
+    the tracker refuses: a stranger's job may hold what it does not take.
 
-    Raises whatever the tracker raises.
+    Raises whatever the tracker raises where it is at fault itself: what it wrote to is not there (OSError),
+    or it refuses three jobs in a row.
     """
-    for job in tracked_jobs(store, tracker.absent(names), damaged):
-        tracker.add(job)
-        entered(job.name)
+    _Entry(store, tracker, entered, left_out).enter(names)
+
+
+class _Entry:
+    """Enters jobs into a tracker, as :func:`enter_jobs` in several calls."""
+
+    def __init__(
+        self,
+        store: Store,
+        tracker: Tracker,
+        entered: Callable[[str], None],
+        left_out: Callable[[TombolaError], None],
+    ) -> None:
+        self._store, self._tracker, self._entered, self._left_out = store, tracker, entered, left_out
+        self._in_a_row = 0
+
+    def enter(self, names: Sequence[str]) -> None:
+        for job in tracked_jobs(self._store, self._tracker.absent(names), self._left_out):
+            try:
+                self._tracker.add(job)
+            except OSError:
+                raise
+            except Exception as error:  # of another library, which may raise anything
+                self._in_a_row += 1
+                if self._in_a_row == _MOST_IN_A_ROW:
+                    raise
+                self._left_out(TrackerError(f"job {job.name[:12]}: {one_line(error)[:_LONGEST]}"))
+            else:
+                self._in_a_row = 0
+                self._entered(job.name)
 
 
 class Tracking:
@@ -119,11 +150,12 @@ class _Thread(threading.Thread):
         warn: Callable[[str], None],
     ) -> None:
         super().__init__(name=name, daemon=True)
-        self._store, self._tracker, self._say, self._warn = store, tracker, say, warn
+        self._tracker, self._say, self._warn = tracker, say, warn
         self._names: queue.SimpleQueue[Sequence[str] | None] = queue.SimpleQueue()
         self._seen: set[str] = set()
         self._entered = 0
-        self._damaged: list[StoreError] = []
+        self._left_out: list[TombolaError] = []
+        self._entry = _Entry(store, tracker, self._count, self._left_out.append)
         self._moved = time.monotonic()  # when it last did anything
 
     def add(self, names: Sequence[str]) -> None:
@@ -139,8 +171,8 @@ class _Thread(threading.Thread):
                 self._moved = time.monotonic()
                 unseen = [name for name in dict.fromkeys(names) if name not in self._seen]
                 self._seen.update(unseen)
-                enter_jobs(self._store, self._tracker, unseen, self._count, self._damaged.append)
-            self._say(tracked_line(self.name, self._tracker, self._entered, self._damaged))
+                self._entry.enter(unseen)
+            self._say(tracked_line(self.name, self._tracker, self._entered, self._left_out))
         except (Exception, SystemExit) as error:  # of another library, which may raise anything
             self._warn(f"{self.name} takes no more jobs: {one_line(error)[:_LONGEST]}; {self._remedy()}")
 
@@ -164,8 +196,8 @@ class _Thread(threading.Thread):
         return f"tombola track all --to {self.name} enters what it lacks, and so does the same command"
 
 
-def tracked_line(name: str, tracker: Tracker, entered: int, damaged: Sequence[StoreError]) -> str:
+def tracked_line(name: str, tracker: Tracker, entered: int, left_out: Sequence[TombolaError]) -> str:
     """What came of tracking, in a line."""
     jobs = f"{many(entered, 'job')} entered" if entered else "nothing new"
-    left = f"; {len(damaged)} left out, first {damaged[0]}" if damaged else ""
+    left = f"; {len(left_out)} left out, first {left_out[0]}" if left_out else ""
     return f"{name}: {jobs} {tracker.place()}{left}"

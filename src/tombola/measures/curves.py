@@ -61,6 +61,7 @@ class ConnectingCurve(OneLine):
         ends.
     train_losses: mean loss over the places that were drawn in each epoch of the bend's training, in nats.
     same_mask: whether the two tickets have one mask.
+    ends: fingerprints of the two runs; None where they were not recorded.
     """
 
     shape: Shape
@@ -71,6 +72,7 @@ class ConnectingCurve(OneLine):
     bend: Mapping[str, Tensor]
     train_losses: tuple[float, ...]
     same_mask: bool
+    ends: tuple[str, str] | None = None
 
     @property
     def height(self) -> float:
@@ -209,6 +211,7 @@ def curve(
         bend,
         tuple(train_losses),
         all(torch.equal(keep, second.ticket.mask[name]) for name, keep in first.ticket.mask.items()),
+        (first.fingerprint, second.fingerprint),
     )
 
 

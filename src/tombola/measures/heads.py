@@ -8,7 +8,6 @@ zero.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -33,6 +32,7 @@ from tombola.training.evaluation import EVALUATION_BATCH, device_batches
 from tombola.training.preflight import check_augmentation, check_whole_epochs
 from tombola.training.recipe import Recipe
 from tombola.training.step import TakeStep
+from tombola.warn import warn
 
 Epoch = Callable[[EpochPlan], Iterator[None]]
 """Trains an epoch, and yields now and then so that the caller can give signs of life."""
@@ -148,7 +148,7 @@ def _captured_epoch(take_step: TakeStep, batches: Batches, drawn: Draws, batch_s
 
     steps = captured_or_cause(lambda: CapturedSteps(captured, device_plan))
     if isinstance(steps, str):
-        warnings.warn(f"heads are trained without CUDA graphs: {steps}", stacklevel=3)
+        warn(f"heads are trained without CUDA graphs: {steps}")
         return None
 
     def epoch(plan: EpochPlan) -> Iterator[None]:

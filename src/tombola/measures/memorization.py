@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from tombola.cost import Cost, Outline, Size, forward
-from tombola.data.imageset import DataLike
+from tombola.data.imageset import Data, DataLike
 from tombola.data.load import load_data
 from tombola.errors import RecipeError, TicketError
 from tombola.files import checksum
 from tombola.measures.example_scores import ExampleScores
 from tombola.measures.predictions import logits_of
-from tombola.measures.selection import Selection, members_of, random_selection
+from tombola.measures.selection import Selection, members_of, random_selection, selected
 from tombola.registry import declare
 from tombola.training.checkpoint import Watch
 from tombola.training.run import Run
@@ -48,19 +48,22 @@ def memorization(
 
     runs: each trained on another part of the train images of ``data``.
     share, seeds: of the parts, ``tb.selected(data, tb.random_selection(data, share=share, seed=seed))``, in
-        the order of the runs; by default the seeds are 0, 1, and so on.
-    selections: in place of these, what each run was trained on.
+        the order of the runs; by default the seeds are 0, 1, and so on. A run that was trained on other
+        data is refused, where it knows what it was trained on.
+    selections: in place of these, what each run was trained on, which is not looked into.
 
     NaN for an image that all runs were trained on, or none. With t runs on a share q the standard deviation
     of an estimate is about sqrt(p (1 - p) (1 / (q t) + 1 / ((1 - q) t))): up to 0.11 for a hundred at 0.7.
 
     Raises :class:`~tombola.errors.RecipeError` for other than as many parts as runs, two or more, for seeds
     beside selections, and for parts that are all of the images, :class:`~tombola.errors.TicketError` for a
-    run trained on another number of images, and :class:`~tombola.errors.Undefined` for one that diverged.
+    run trained on another number of images or on other ones than its seed gives, and
+    :class:`~tombola.errors.Undefined` for one that diverged.
     """
     data = load_data(data)
     if selections is not None and seeds is not None:
         raise RecipeError("seeds are given beside selections, which say already what each run was trained on")
+    chosen = selections
     if selections is None:
         numbers = range(len(runs)) if seeds is None else seeds
         selections = [random_selection(data, share=share, seed=number) for number in numbers]
@@ -78,6 +81,8 @@ def memorization(
                 f"a run was trained on {len(run.forgetting.events):,} images, but its part has "
                 f"{selection.count:,}; give the share and the seeds that it was trained with"
             )
+    if chosen is None:
+        _check_parts(runs, data, selections)
     right = []
     for run in runs:
         logits, labels = logits_of(run, data, what="memorization", device=device, watch=watch)
@@ -85,6 +90,16 @@ def memorization(
     values = memorization_of(torch.stack(right), members)
     digest = checksum(data.train.labels)
     return ExampleScores("memorization", values, runs=len(runs), labels_checksum=digest)
+
+
+def _check_parts(runs: Sequence[Run], data: Data, selections: Sequence[Selection]) -> None:
+    """Raises TicketError for a run that was trained on other data than its random selection leaves."""
+    for place, (run, selection) in enumerate(zip(runs, selections, strict=True)):
+        if run.data is not None and run.data != selected(data, selection).fingerprint:
+            raise TicketError(
+                f"runs[{place}] was trained on other data than its part; give the share and the seeds "
+                "that it was trained with, or as selections what each run was trained on"
+            )
 
 
 def memorization_of(right: Tensor, members: Tensor) -> Tensor:

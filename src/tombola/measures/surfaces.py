@@ -18,7 +18,7 @@ from tombola import seeds
 from tombola.cost import Cost, Outline, Size, evaluated_images, forward
 from tombola.data.imageset import Data, DataLike
 from tombola.data.load import load_data
-from tombola.errors import NetworkError, RecipeError
+from tombola.errors import NetworkError, RecipeError, TicketError
 from tombola.measures.alignment import check_one_network
 from tombola.measures.connectivity import Split, check_line, common_precision
 from tombola.measures.curves import ConnectingCurve, shares
@@ -108,8 +108,8 @@ def plane(
 
     runs: three, of one network; the first lies at (0, 0), the second on the horizontal axis, the third above
         it. With a curve the two that it joins.
-    curve: between the two runs (:func:`~tombola.curve`); its bend is the third point, and the whole curve
-        lies in the plane.
+    curve: between the two runs (:func:`~tombola.curve`), from either; its bend is the third point, and the
+        whole curve lies in the plane.
     points: of each side of the grid; at least 3.
     margin: how far the grid reaches beyond the runs on each side, as a share of their extent.
     split: the images that errors and losses are of, without augmentation.
@@ -119,8 +119,9 @@ def plane(
     the unaugmented train split. Positions that all three masks prune are 0 everywhere.
 
     Raises :class:`~tombola.errors.NetworkError` for runs of different networks or images that do not fit,
-    :class:`~tombola.errors.Undefined` for a run that diverged, and :class:`~tombola.errors.RecipeError` for
-    runs that span no plane, runs of different precisions and settings out of range.
+    :class:`~tombola.errors.Undefined` for a run that diverged, :class:`~tombola.errors.TicketError` for a
+    curve that joins others, and :class:`~tombola.errors.RecipeError` for runs that span no plane, runs of
+    different precisions and settings out of range.
     """
     data = load_data(data)
     if len(runs) != (3 if curve is None else 2):
@@ -136,7 +137,7 @@ def plane(
         check_finite_weights(run, "plane")
         precision = common_precision(runs[0], run, where)
     parameters = _parameters(runs[0].ticket.network)
-    corners = [run.weights for run in runs] + ([] if curve is None else [_checked_bend(curve, runs[0])])
+    corners = [run.weights for run in runs] + ([] if curve is None else [_checked_bend(curve, runs)])
     first, second, third = corners
     base, corner, rise = _triangle(first, second, third, parameters)
     horizontal = _stretch([0.0, base, corner], margin, points)
@@ -157,13 +158,15 @@ def plane(
     )
 
 
-def _checked_bend(curve: ConnectingCurve, run: Run) -> State:
-    """The bend of a curve; NetworkError for one of another network."""
-    shapes = [{name: value.shape for name, value in state.items()} for state in (curve.bend, run.weights)]
+def _checked_bend(curve: ConnectingCurve, runs: Sequence[Run]) -> State:
+    """The bend of a curve; NetworkError for one of another network, TicketError for one of other runs."""
+    shapes = [{name: value.shape for name, value in state.items()} for state in (curve.bend, runs[0].weights)]
     if shapes[0] != shapes[1]:
         raise NetworkError(
-            f"the curve is not between runs of {run.ticket.network.name}; give the curve of these"
+            f"the curve is not between runs of {runs[0].ticket.network.name}; give the curve of these"
         )
+    if curve.ends is not None and set(curve.ends) != {run.fingerprint for run in runs}:
+        raise TicketError("the curve joins other runs than these; give the curve of these, or its own runs")
     return curve.bend
 
 

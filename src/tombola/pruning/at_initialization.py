@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,6 +16,7 @@ from tombola.pruning.sensitivity import scored_in_one_batch
 from tombola.pruning.synaptic_flow import OpenWeights, SynapticFlow
 from tombola.registry import declare
 from tombola.ticket import Ticket
+from tombola.warn import warn
 
 SYNFLOW_ROUNDS = 100
 """As in the paper of Tanaka et al. (2020); one round, as in their code by default, loses whole layers."""
@@ -92,13 +92,10 @@ def check_dense(start: Ticket) -> None:
 
 
 def warn_of_collapse(ticket: Ticket) -> None:
-    """Warn, where its caller was called, of layers of a ticket that keep no weight."""
+    """Warn of layers of a ticket that keep no weight."""
     if collapsed := ticket.collapsed_layers:
         shown = ", ".join(collapsed[:3]) + (", ..." if len(collapsed) > 3 else "")
-        warnings.warn(
-            f"layer collapse: {len(collapsed)} of {len(ticket.mask)} layers keep no weight ({shown})",
-            stacklevel=3,
-        )
+        warn(f"layer collapse: {len(collapsed)} of {len(ticket.mask)} layers keep no weight ({shown})")
 
 
 def _check_count(start: Ticket, pruning: Pruning, sparsity: float) -> None:

@@ -8,7 +8,6 @@ measured as it is (:func:`tombola.untrained`), trained, pruned further and contr
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -39,6 +38,7 @@ from tombola.training.estimate import train_cost
 from tombola.training.length import place_of, steps_of_epoch
 from tombola.training.loop import train_until
 from tombola.training.recipe import Recipe
+from tombola.warn import warn
 
 
 def _learning_cost(start: Outline, data: Size, recipe: Recipe) -> Cost:
@@ -226,10 +226,9 @@ def _ticket_under(start: Ticket, mask: Mapping[str, Tensor], scores: Mapping[str
     """The start under a learned mask, which counts as a pruning also where it keeps everything."""
     nonfinite = sum(int((~values.isfinite()).sum()) for values in scores.values())
     if nonfinite:
-        warnings.warn(
+        warn(
             f"the learning of the mask diverged: {nonfinite:,} of {start.total:,} scores are not finite, and "
-            "rank lowest; take a lower rate",
-            stacklevel=3,
+            "rank lowest; take a lower rate"
         )
     return replace(start.with_mask(mask), round=start.round + 1, nonfinite=nonfinite)
 

@@ -82,8 +82,8 @@ class Pruning:
         so that the next round goes on from the trained weights (Renda et al., 2020).
     rates: of scope ``"layerwise"``: how fast layers are pruned in proportion to all others, which have 1, by
         the names of weights or of modules that hold them: ``{"linear": 0.5}`` prunes the output layer at half
-        the rate, as Frankle & Carbin (2019) do. As many weights go in all as without. In a job as pairs,
-        ``[("linear", 0.5)]``.
+        the rate, as Frankle & Carbin (2019) do. As many weights go in all as without. Pairs,
+        ``[("linear", 0.5)]``, are the same.
 
     Raises :class:`~tombola.errors.RecipeError` for a setting out of range.
     """

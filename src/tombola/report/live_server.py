@@ -8,11 +8,13 @@ referrers, frames, and every script but the page's own. Only reading is served.
 from __future__ import annotations
 
 import hmac
+import io
 import json
 import re
 import secrets
 import socket
 import threading
+import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -23,7 +25,7 @@ from tombola.report.live import LivePage
 HOST = "127.0.0.1"
 # Any port: behind a tunnel a browser is told another than ours.
 _OUR_NAMES = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
-# Requests that are answered at once, and seconds that one may take to arrive.
+# Requests that are answered at once, and seconds that one may take to arrive, and an answer to be taken.
 _MOST_AT_ONCE, _PATIENCE = 16, 10.0
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src {scripts}; connect-src 'self'; "
@@ -91,13 +93,34 @@ class LiveServer(ThreadingHTTPServer):
         """Says nothing of a connection that broke off."""
 
 
+class _Arrival(io.RawIOBase):
+    """What arrives on a connection within a time for all of it: one that is fed by the byte ends, too."""
+
+    def __init__(self, connection: socket.socket, seconds: float) -> None:
+        self._connection, self._end = connection, time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the request did not arrive in time")
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)
+
+
 class _Handler(BaseHTTPRequestHandler):
     """Answers one request."""
 
     server: LiveServer
-    timeout = _PATIENCE
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile = io.BufferedReader(_Arrival(self.connection, _PATIENCE))
 
     def do_GET(self) -> None:
+        self.connection.settimeout(_PATIENCE)  # of each write as a whole
         hosts = self.headers.get_all("Host") or []
         if len(hosts) != 1 or not _OUR_NAMES.fullmatch(hosts[0]):
             self._answer(HTTPStatus.FORBIDDEN, "this page is served to this machine alone\n")

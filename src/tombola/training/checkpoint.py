@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from torch import Tensor
 from tombola import disk, files
 from tombola.errors import TicketError, unwritable
 from tombola.training.run import Epoch
+from tombola.warn import warn
 
 _KIND = "tombola.checkpoint/1"
 _NEWEST, _PREVIOUS = "checkpoint", "checkpoint.previous"
@@ -80,7 +80,7 @@ class Checkpoints(Watch):
             try:
                 return Checkpoint(*files.read_tensors(path, _KIND))
             except TicketError as error:
-                warnings.warn(f"skipping a checkpoint: {error}", stacklevel=2)
+                warn(f"skipping a checkpoint: {error}")
                 self._newest_intact = self._newest_intact and path.name != _NEWEST
         return None
 

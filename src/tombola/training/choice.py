@@ -8,7 +8,6 @@ GPU engines are kept for the next training: capturing takes a second, and a prun
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TypeVar
@@ -32,6 +31,7 @@ from tombola.training.device import Mode
 from tombola.training.engines import EagerEngine, Engine, GraphedEngine
 from tombola.training.losses import Teacher
 from tombola.training.recipe import Recipe
+from tombola.warn import warn
 
 T = TypeVar("T")
 
@@ -100,10 +100,9 @@ def _captured(
     if isinstance(engine, str):
         transform = recipe.augmentation.transform()
         under = "" if transform is None else f" under augmentation {transform.name}"
-        warnings.warn(
+        warn(
             f"network {network.name}{under} cannot be captured as a CUDA graph and trains step by step: "
-            f"{engine}",
-            stacklevel=5,
+            f"{engine}"
         )
         return EagerEngine(network, data, recipe, device, precision, draws=draws)
     return engine

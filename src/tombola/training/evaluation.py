@@ -7,7 +7,6 @@ All evaluation of trained networks, at the end of an epoch or along a line betwe
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
@@ -24,6 +23,7 @@ from tombola.training.cuda.capture import knows_this_torch, with_room
 from tombola.training.cuda.memory import watched
 from tombola.training.flat_network import FlatNetwork, channels_last
 from tombola.training.recipe import Recipe
+from tombola.warn import warn
 
 if TYPE_CHECKING:  # Only a GPU needs these, and Triton with them.
     from tombola.training.cuda.fused import (
@@ -149,10 +149,9 @@ def _fused_network(flat_network: FlatNetwork, precision: str) -> FusedNetwork | 
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # tracing a network whose path depends on values may fail in any way
-        warnings.warn(
+        warn(
             f"{type(flat_network.module).__name__} is computed by plain operations, not by fused ones: "
-            f"{reason(error)}",
-            stacklevel=2,
+            f"{reason(error)}"
         )
         return None
 

@@ -8,7 +8,6 @@ Both run a :class:`Training` epoch by epoch: it draws the plan of an epoch, has 
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,6 +36,7 @@ from tombola.training.preflight import check_place, check_rewind, check_teacher,
 from tombola.training.recipe import Recipe
 from tombola.training.run import NOT_MEASURED, Epoch, ForgettingRecord, History, Run
 from tombola.untrusted import OTHER_FORM
+from tombola.warn import warn
 
 
 @declare("train", cost=train_cost, default_to=NOISES)
@@ -99,6 +99,7 @@ def train(
             mode,
             streams.order_noise,
             streams.augmentation_noise,
+            data.fingerprint,
         )
 
 
@@ -224,7 +225,7 @@ def train_until(
         )
         interrupted = watch.resume()
         if interrupted is not None and mode == "autotuned":
-            warnings.warn("an autotuned training does not resume: it begins anew", stacklevel=3)
+            warn("an autotuned training does not resume: it begins anew")
             interrupted = None
         if interrupted is not None and interrupted.description.get("identity") == identity:
             training.restore(interrupted)

@@ -6,7 +6,6 @@ The training loop calls these, so that a hopeless training costs no step.
 from __future__ import annotations
 
 import copy
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +33,7 @@ from tombola.training.losses import check_loss, weights_of
 from tombola.training.optimizers import DeclaredOptimizer
 from tombola.training.recipe import MOST_EPOCHS, Recipe
 from tombola.training.run import Run
+from tombola.warn import warn
 
 
 def check_trainable(
@@ -57,10 +57,9 @@ def check_trainable(
     check_augmentation(recipe.augmentation, data)
     count = len(data.train)
     if recipe.batch_size > count:
-        warnings.warn(
+        warn(
             f"batch size {recipe.batch_size} is larger than the {count} training images: "
-            "every epoch is one partial batch",
-            stacklevel=3,
+            "every epoch is one partial batch"
         )
     check_schedule(recipe, start_epoch, steps)
     check_loss(recipe, data.classes)

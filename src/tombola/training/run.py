@@ -61,6 +61,8 @@ class Run(OneLine):
         what of the recipe is never captured; after ``"fused"``, the fingerprint of convolution plans, if any.
     mode: what could be chosen by timing: nothing in ``"default"``.
     order_noise, augmentation_noise: numbers of the data order and of the augmentation; None for ``noise``.
+    data: fingerprint of the data that it was trained on; None where that is not known, as of a run that was
+        trained elsewhere, or written before there was this field.
     """
 
     ticket: Ticket
@@ -74,6 +76,7 @@ class Run(OneLine):
     mode: str = "default"
     order_noise: int | None = None
     augmentation_noise: int | None = None
+    data: str | None = None
 
     @property
     def foreign(self) -> bool:
@@ -256,6 +259,8 @@ class Run(OneLine):
         }
         if self.foreign:
             description["foreign"] = True
+        if self.data is not None:
+            description["data"] = self.data
         return description, tensors
 
     @classmethod
@@ -285,7 +290,9 @@ class Run(OneLine):
                 str(description["device"]),
                 str(description["engine"]),
                 str(description.get("mode", "default")),
-                *(_optional_whole(description.get(name)) for name in ("order_noise", "augmentation_noise")),
+                _optional_whole(description.get("order_noise")),
+                _optional_whole(description.get("augmentation_noise")),
+                None if (data := description.get("data")) is None else str(data),
             )
         except OTHER_FORM as error:
             raise TicketError(f"not a run: {type(error).__name__} {reason(error)}") from error

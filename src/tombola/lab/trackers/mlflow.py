@@ -37,7 +37,11 @@ def open_tracker(folder: Path | None) -> MLflowTracker:
 
 
 class MLflowTracker:
-    """The runs of an experiment; uri: by default MLflow's own."""
+    """The runs of an experiment; uri: by default MLflow's own.
+
+    What the experiment holds is asked for once. What another driver enters meanwhile is found when a job is
+    added.
+    """
 
     def __init__(self, uri: str | None) -> None:
         self._uri = uri
@@ -47,7 +51,7 @@ class MLflowTracker:
         return f"at {uri}"
 
     def absent(self, names: Sequence[str]) -> list[str]:
-        return [name for name in names if not any(map(_is_finished, self._runs(name)))]
+        return [name for name in names if name not in self._held]
 
     def add(self, job: TrackedJob) -> None:
         from mlflow.entities import Metric, Param
@@ -81,10 +85,24 @@ class MLflowTracker:
         # Another driver may have entered the job at the same time; both keep the same one of the two.
         for run in sorted(filter(_is_finished, self._runs(job.name)), key=lambda run: run.info.run_id)[1:]:
             client.delete_run(run.info.run_id)
+        self._held.add(job.name)
 
     def _runs(self, name: str) -> list[Any]:
         """The runs that were begun for a job."""
         return list(self._client.search_runs([self._experiment], f"tags.`{_JOB}` = '{name}'"))
+
+    @cached_property
+    def _held(self) -> set[str]:
+        """The names of the jobs that the experiment holds whole."""
+        held: set[str] = set()
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment], "attributes.status = 'FINISHED'", page_token=token
+            )
+            held |= {run.data.tags[_JOB] for run in page if _JOB in run.data.tags}
+            if not (token := page.token):
+                return held
 
     @cached_property
     def _client(self) -> MlflowClient:
