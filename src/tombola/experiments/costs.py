@@ -7,7 +7,7 @@ not in :mod:`tombola.data.sizes` is loaded.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -52,7 +52,7 @@ class Costs:
         cost = job.declaration.cost
         if cost is None:
             return self._evaluation(job) if job.stored else Cost()
-        stated = cost(**{key: self._argument(job, key) for key in _parameters(cost)})
+        stated = cost(**dict(self._arguments(job, _parameters(cost))))
         if isinstance(stated.result, Outline) and stated.result.network and not stated.result.weights:
             self.unsized.add(bare_name(stated.result.network))
         return stated
@@ -76,19 +76,18 @@ class Costs:
     def _passed_on(self, job: Job) -> Outline | Size:
         """The size of the data that a data function takes, else the outline of the ticket or run taken."""
         if result_type(job.declaration) is Data:
-            values = (self._argument(job, key) for key in job.arguments)
+            values = (value for _, value in self._arguments(job, job.arguments))
             # Of data made from nothing no size is known.
             return next((value for value in values if isinstance(value, Size)), Size(0, 0, 0))
-        for key in _SUBJECTS:
-            if key in job.arguments and isinstance(outline := self._argument(job, key), Outline):
-                return outline
-        return Outline()
+        subjects = self._arguments(job, [key for key in _SUBJECTS if key in job.arguments])
+        return next((value for _, value in subjects if isinstance(value, Outline)), Outline())
 
-    def _argument(self, job: Job, key: str) -> Any:
-        """An argument of a job, or its default, as a cost function takes it."""
+    def _arguments(self, job: Job, keys: Iterable[str]) -> Iterator[tuple[str, Any]]:
+        """Yields arguments of a job by name, or their defaults, as a cost function takes them."""
         function = job.declaration.function
-        value = job.arguments[key] if key in job.arguments else written_defaults(function)[key]
-        return self._planned(job, value, job_signature(function).hints.get(key, Any))
+        hints, written = job_signature(function).hints, {**written_defaults(function), **job.arguments}
+        for key in keys:
+            yield key, self._planned(job, written[key], hints.get(key, Any))
 
     def _planned(self, job: Job, value: Any, hint: Any) -> Any:
         """The value of a written argument, with outlines and sizes in place of tickets, runs and data."""

@@ -167,7 +167,8 @@ def plan(
     everything = {name: job for needed in behind.values() for name, job in needed.items()}
     counted = {name for name, job in everything.items() if job.counted}  # tickets between trainings left out
     finished = {name for name in counted if store is not None and store.has(name)}
-    epochs = {name: costs.of(job).epochs for name, job in everything.items()}
+    stated = {name: costs.of(job) for name, job in everything.items()}
+    epochs = {name: cost.epochs for name, cost in stated.items()}
     alone = tuple(
         ExperimentPlan(
             name, len(counted & needed.keys()), len(finished & needed.keys()),
@@ -182,13 +183,13 @@ def plan(
     return Plan(
         scale=scale,
         experiments=alone,
-        kinds=_kinds(everything, finished, costs),
+        kinds=_kinds(everything, finished, epochs),
         epochs=math.fsum(epochs.values()),
         epochs_left=math.fsum(map(epochs.__getitem__, left)),
         cheapest=cheapest,
         dearest=dearest,
-        heads=sum(costs.of(job).heads for job in everything.values()),
-        disk=sum(costs.of(job).disk for job in everything.values()),
+        heads=sum(cost.heads for cost in stated.values()),
+        disk=sum(cost.disk for cost in stated.values()),
         longest=_longest(everything, lambda job: epochs[job.name]),
         hours=hours,
         unmeasured=unmeasured,
@@ -240,19 +241,18 @@ def _extremes(
     return [total("cheapest"), total("dearest")] if searches else [math.fsum(epochs)] * 2
 
 
-def _kinds(everything: Mapping[str, Job], finished: set[str], costs: Costs) -> tuple[KindPlan, ...]:
-    """The counted jobs by kind, the commonest first."""
-    kinds: dict[str, list[Job]] = {}
-    for job in everything.values():
+def _kinds(
+    everything: Mapping[str, Job], finished: set[str], epochs: Mapping[str, float]
+) -> tuple[KindPlan, ...]:
+    """The counted jobs by kind, the commonest first; ``epochs`` of each job."""
+    kinds: dict[str, list[str]] = {}
+    for name, job in everything.items():
         if job.counted:
-            kinds.setdefault(job.declaration.name, []).append(job)
+            kinds.setdefault(job.declaration.name, []).append(name)
     plans = (
-        KindPlan(
-            kind, len(jobs), sum(job.name in finished for job in jobs),
-            sum(costs.of(job).epochs for job in jobs),
-        )
+        KindPlan(kind, len(jobs), len(finished.intersection(jobs)), sum(map(epochs.__getitem__, jobs)))
         for kind, jobs in kinds.items()
-    )  # fmt: skip
+    )
     return tuple(sorted(plans, key=lambda plan: -plan.jobs))
 
 

@@ -186,16 +186,11 @@ class ArgumentWriter:
             name = value.fingerprint
             self.values[name] = value
             return {"value": name, "type": type(value).__name__}
-        if isinstance(value, str) and wants_network(hint):
-            return self._write_network(value)
-        if wants_init(hint) and (isinstance(value, str) or callable(value)):
-            return written_init(value)
-        if wants_score(hint) and (isinstance(value, str) or callable(value)):
-            return written_score(value)
-        if isinstance(value, str) and wants_augmentation(hint):
-            return written_augmentation(value)
+        form = form_of_text(hint)
         if isinstance(value, str):
-            return written_length(value) if wants_length(hint) else value
+            return value if form is None else form(value)
+        if callable(value) and form in (written_init, written_score):
+            return form(value)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return self._write_fields(key, value)
         if callable(value):
@@ -279,11 +274,11 @@ def from_json(value: Any, hint: Any) -> Any:
         return value
     if isinstance(value, list):
         return tuple(from_json(item, item_hint(hint, index)) for index, item in enumerate(value))
-    named = wants_network(hint) or wants_init(hint) or wants_score(hint) or wants_augmentation(hint)
-    if isinstance(value, str) and named:
-        return as_written(value)
-    if isinstance(value, str) and Path in alternatives(hint):
-        return Path(value)
+    if isinstance(value, str):
+        if form_of_text(hint) not in (None, written_length):
+            return as_written(value)
+        if Path in alternatives(hint):
+            return Path(value)
     return value
 
 
@@ -301,33 +296,23 @@ def wants_float(hint: Any) -> bool:
     return float in kinds and int not in kinds
 
 
-@cache
-def wants_network(hint: Any) -> bool:
-    """Whether text of this type is the name of a network, whose version must enter the job."""
-    return Factory in alternatives(hint)
+_FORMS_OF_TEXT: dict[Any, Callable[[Any], Any]] = {
+    Factory: written_network,
+    Scheme: written_init,
+    Score: written_score,
+    AugmentationName: written_augmentation,
+    Iterations: written_length,
+}
 
 
 @cache
-def wants_init(hint: Any) -> bool:
-    """Whether text of this type is the name of an initialisation scheme, whose version must enter the job."""
-    return Scheme in alternatives(hint)
+def form_of_text(hint: Any) -> Callable[[Any], Any] | None:
+    """What writes text of this type: a name with its version, a length in one form; None: it stays as it is.
 
-
-@cache
-def wants_score(hint: Any) -> bool:
-    """Whether text of this type is the name of a score, whose version must enter the job."""
-    return Score in alternatives(hint)
-
-
-@cache
-def wants_augmentation(hint: Any) -> bool:
-    """Whether text of this type is the name of an augmentation, whose version must enter the job."""
-    return AugmentationName in alternatives(hint)
-
-
-def wants_length(hint: Any) -> bool:
-    """Whether text of this type is a length, in epochs or iterations: 2 and "2ep" must not be two jobs."""
-    return Iterations in alternatives(hint)
+    Else a new version of a network would be the old job, and 2 and "2ep" two jobs.
+    """
+    kinds = alternatives(hint)
+    return next((written for kind, written in _FORMS_OF_TEXT.items() if kind in kinds), None)
 
 
 @cache

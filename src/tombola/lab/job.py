@@ -57,7 +57,7 @@ class Job:
         """Whether progress and plans count the job; the tickets of rounds are left out."""
         return self.declaration.name != TICKET_FUNCTION
 
-    @cached_property
+    @property
     def parents(self) -> tuple[Job, ...]:
         """The jobs among the arguments."""
         return tuple(_jobs_in(self.arguments.values()))
@@ -74,14 +74,13 @@ class Job:
         return tuple(needs.values())
 
     @cached_property
-    def levels(self) -> int:
-        """How many levels of lists and objects the description has within each other."""
-        return 2 + max(map(_levels, self.arguments.values()), default=0)
+    def extent(self) -> tuple[int, int]:
+        """Levels of lists and objects within each other in the description, and results and data sets named.
 
-    @cached_property
-    def references(self) -> int:
-        """How many results and data sets the description names, those of calls described in full too."""
-        return sum(map(_references, self.arguments.values()))
+        Those of calls described in full count too.
+        """
+        levels, references = _extent_of(self.arguments.values())
+        return 2 + levels, references
 
     def description(self) -> dict[str, Any]:
         """The call as JSON values. A parent that is not stored is described in full."""
@@ -115,6 +114,8 @@ def job(function: Callable[..., object], /, *arguments: Any, **options: Any) -> 
     writer = ArgumentWriter(declared.name, (Job,))
     written: dict[str, Any] = {}
     for key, value in by_parameter.items():
+        if key in defaults and value is defaults[key]:  # a default as it is written
+            continue
         encoded = writer.write(key, value, called.hints.get(key, Any))
         if key not in defaults or encoded != defaults[key]:
             written[key] = encoded
@@ -138,16 +139,17 @@ def _may_be_large(value: object) -> bool:
 def _check_size(written_call: Job) -> None:
     """Raises JobError for a call whose description a store would not read."""
     function = written_call.declaration.name
-    if written_call.levels > DEEPEST:
+    levels, references = written_call.extent
+    if levels > DEEPEST:
         raise JobError(
-            f"{function} takes calls within calls, described {written_call.levels} levels deep; a store "
-            f"reads {DEEPEST}: declare the function of one of them with stored=True"
+            f"{function} takes calls within calls, described {levels} levels deep; a store reads {DEEPEST}: "
+            "declare the function of one of them with stored=True"
         )
-    if written_call.references > MOST_REFERENCES:
+    if references > MOST_REFERENCES:
         raise JobError(
-            f"{function} names {written_call.references:,} results and data sets, counting those of "
-            f"calls within it; a store reads {MOST_REFERENCES:,}: declare functions of calls within it with "
-            "stored=True, or give fewer"
+            f"{function} names {references:,} results and data sets, counting those of calls within it; "
+            f"a store reads {MOST_REFERENCES:,}: declare functions of calls within it with stored=True, or "
+            "give fewer"
         )
 
 
@@ -269,19 +271,18 @@ def _by_name(value: object) -> object:
     return [_by_name(item) for item in value] if isinstance(value, list) else by_name(value)
 
 
-def _references(value: object) -> int:
-    """How many results and data sets an argument of a job names."""
-    if isinstance(value, Job):
-        return 1 if value.stored else 1 + value.references
-    if isinstance(value, list):
-        return sum(map(_references, value))
-    return int(isinstance(value, dict) and is_reference(value))
+def _extent_of(values: Iterable[object]) -> tuple[int, int]:
+    """The levels of the deepest of these arguments, and how many results and data sets all of them name."""
+    extents = [_extent(value) for value in values]
+    return max((levels for levels, _ in extents), default=0), sum(references for _, references in extents)
 
 
-def _levels(value: object) -> int:
-    """How many levels of lists and objects an argument of a job is described in."""
+def _extent(value: object) -> tuple[int, int]:
+    """Levels of lists and objects of an argument, and how many results and data sets it names."""
     if isinstance(value, Job):
-        return 1 if value.stored else 1 + value.levels
+        levels, references = (0, 0) if value.stored else value.extent
+        return 1 + levels, 1 + references
     if isinstance(value, list):
-        return 1 + max(map(_levels, value), default=0)
-    return depth(value) if isinstance(value, dict) else 0
+        levels, references = _extent_of(value)
+        return 1 + levels, references
+    return (depth(value), int(is_reference(value))) if isinstance(value, dict) else (0, 0)

@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from numbers import Real
 from typing import Any, Literal, TypedDict, TypeGuard, get_args
 
@@ -150,7 +151,11 @@ class Pruning:
             "rewinding": self.rewinding,
             "rates": self.rates,
         }
-        return options | ({"data": data} if wants_data(self.score) else {})
+        return options | ({"data": data} if self._takes_data else {})
+
+    @cached_property
+    def _takes_data(self) -> bool:
+        return wants_data(self.score)
 
     def ranked(self, ticket: Ticket) -> list[str]:
         """The names of the weights of a ticket that are ranked, in order.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Literal
 
 from tombola.errors import ExperimentError
@@ -116,6 +117,7 @@ KEY_FIELDS = tuple(field.name for field in fields(Key) if field.name != "more")
 """The names of the fields of a key, in their order, without the further axes."""
 
 
+@cache
 def sparsity_after(prunings: int, fraction: float = 0.2) -> float:
     """Percent of the weights pruned after so many rounds, with two decimals as in the paper's columns.
 
