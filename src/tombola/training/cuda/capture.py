@@ -7,7 +7,6 @@ kept in an LRU cache, which is emptied where memory does not suffice (:func:`wit
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, partial
@@ -20,6 +19,7 @@ from tombola.errors import reason
 from tombola.seeds import borrowing
 from tombola.training.cuda.memory import note_caught, watched
 from tombola.training.epoch import DevicePlan
+from tombola.warn import warn
 
 T = TypeVar("T")
 
@@ -125,10 +125,9 @@ def knows_this_torch() -> bool:
     if _OLDEST <= release <= _NEWEST:
         return True
     oldest, newest = (".".join(map(str, version)) for version in (_OLDEST, _NEWEST))
-    warnings.warn(
+    warn(
         f"GPUs take plain steps, which are slower: captured and fused ones are made for PyTorch {oldest} to "
-        f"{newest}, and this is {torch.__version__}",
-        stacklevel=2,
+        f"{newest}, and this is {torch.__version__}"
     )
     return False
 
