@@ -44,15 +44,17 @@ def scale_jobs(head_epochs: int | None = None) -> PaperJobs:
 def chain_jobs(work: PaperJobs, configuration: Configuration, until: int, store: Store) -> Iterator[Job]:
     """The trainings of a chain up to a round, and what is measured of each round.
 
-    A barrier to a run whose weights are not in the store is left out: it would have that run trained again,
-    and all before it whose tickets did not travel.
+    What needs a run whose weights are not in the store any more, a barrier or its forgetting, is left out: it
+    would have that run trained again, and all before it whose tickets did not travel.
     """
     runs = work.runs(R18_C10, configuration, 0)
     tickets = work.tickets(R18_C10, configuration, 0)
     barriers = work.between_rounds(R18_C10, configuration, 0)
     for number in range(until + 1):
         yield runs[number]
-        yield work.learning(runs[number])
+        learning = work.learning(runs[number])
+        if store.has(learning.name) or not _is_thin(store, runs[number]):
+            yield learning
         for recalibrated in (False, True):
             yield work.untrained(R18_C10, tickets[number], recalibrated=recalibrated)
         if number and not _is_thin(store, runs[number - 1]):
