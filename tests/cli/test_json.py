@@ -130,7 +130,11 @@ def test_files_and_measures(
     options = ("--data", "digits", "--points", 3, "--directions", 2, "--figure", figure)
     told("measure", "measure", "slice", store[1][1].name, *options, store=lab.store)
     assert figure.read_bytes().startswith(b"\x89PNG")
-    assert told("ls", "ls", store=lab.store)["damaged"] == []
+    listed = told("ls", "ls", store=lab.store)
+    assert listed["damaged"] == []
+    assert [job["result"] for job in listed["jobs"] if job["function"] == "slice"] == [
+        "surface of 3 by 3 positions on the test images"
+    ]
 
 
 def test_the_state_of_a_store(

@@ -21,8 +21,8 @@ from tombola.lab.verify import verify
 
 pytestmark = [pytest.mark.slurm, pytest.mark.long]
 
-# Trainings that wait more than they compute, so that they reach a limit of minutes on any machine. They wait for
-# no other: what cannot end in time, as others of its kind tell, is not begun.
+# Trainings that wait more than they compute, so that they reach a limit of minutes on any machine. None comes
+# after another: what cannot end in time, as others of its kind tell, is not begun.
 _EXPERIMENT = """
 import time
 

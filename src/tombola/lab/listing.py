@@ -247,7 +247,7 @@ def _checked_row(
 
 
 def _result_line(store: Store, numbers: Mapping[str, Any], description: Mapping[str, Any]) -> str:
-    """A result in few words: accuracy, sparsity, barrier or else its value; a star where a run failed."""
+    """A result in few words: accuracy, sparsity, barrier, surface or its value; a star where a run failed."""
     if "accuracy" in numbers:
         star = "*" if numbers["failed"] else ""
         return f"{numbers['accuracy']:.2f}%{star} at {100 * numbers['sparsity']:.2f}% sparsity"
@@ -255,8 +255,11 @@ def _result_line(store: Store, numbers: Mapping[str, Any], description: Mapping[
         step = f", step {numbers['step']}" if "step" in numbers else ""
         return f"{100 * numbers['sparsity']:.2f}% sparsity at epoch {numbers['epoch']}{step}"
     value = numbers.get("value", numbers)
+    if isinstance(value, dict) and {"horizontal", "vertical", "split"} <= value.keys():
+        positions = f"{len(value['horizontal'])} by {len(value['vertical'])} positions"
+        return f"surface of {positions} on the {value['split']} images"
     errors = value.get("errors") if isinstance(value, dict) else None
-    if isinstance(errors, list) and len(errors) > 1:  # those of a plane are a tensor
+    if isinstance(errors, list) and len(errors) > 1:
         star = "*" * _has_failed_end(store, value, description["arguments"])
         if any(isinstance(loss, dict) for loss in value.get("losses", ())):  # {"float": "nan"}
             return f"barrier undefined{star}"
