@@ -26,7 +26,8 @@ from tombola.report.live import SECTIONS, LivePage
 from tombola.report.live_server import LiveServer
 from tombola.report.sketch import sketch
 from tombola.report.style import free_look
-from tombola.views.picture import Line, Panel
+from tombola.views.exhibit import Exhibit
+from tombola.views.picture import Line, Panel, Picture
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7 * 7 }}\x1b[31m"
 
@@ -193,6 +194,50 @@ def test_a_look_is_shared_and_a_report_waits_while_something_trains(
     page._draw_report_if_due(idle)  # nothing trains
     page._drawing.join()
     assert made == 2
+
+
+def test_a_first_report_is_at_once_of_what_was_finished_and_waits_for_what_comes_while_something_trains(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gather() -> live.Report:
+        return live.Report(exhibits=[], title="mine", of_paper=False)
+
+    rows = [SimpleNamespace(name="first", function="train")]
+    busy = replace(LivePage(store)._watcher.look(), under_way=[None])  # type: ignore[list-item]
+    opened_early = LivePage(store, gather)
+    monkeypatch.setattr(Watcher, "rows", rows)
+    opened_early._draw_report_if_due(busy)
+    assert opened_early._drawing is None
+    awaited, opened_early._next_look = opened_early._awaited, math.inf
+    assert re.fullmatch(r"\d\d:\d\d:\d\d", awaited)
+    assert awaited in opened_early.parts()["report"]  # so that the section is asked for
+    opened_late = LivePage(store, gather)
+    opened_late._draw_report_if_due(busy)
+    assert opened_late._drawing is not None
+    opened_late._drawing.join()
+    assert "mine" in str(opened_late.report_html())
+
+
+def test_a_figure_is_drawn_again_only_if_it_changed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    page = LivePage(store)
+    monkeypatch.setattr(live, "draw", lambda picture: drawn.append(picture.title))
+    monkeypatch.setattr(live, "svg_text", lambda _: "<svg/>")
+    pictures = [
+        Picture(name, f"{name} {height}", "", [Panel("", "", "", [Line("a", [0.0, 1.0], [0.0, height])])])
+        for height in (1.0, 2.0)
+        for name in ("same", "other")
+    ]
+    shown = [pictures[:2], [pictures[0], pictures[3]]]
+
+    def gather() -> live.Report:
+        exhibits = [Exhibit(name=picture.name, heading="", picture=picture) for picture in shown.pop(0)]
+        return live.Report(exhibits=exhibits, of_paper=False)
+
+    for _ in range(2):
+        page._draw_report(gather)
+        assert page._report_error == ""
+    assert drawn == ["same 1.0", "other 1.0", "other 2.0"]
 
 
 def test_lines_are_drawn_where_their_points_are() -> None:
