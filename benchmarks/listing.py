@@ -67,6 +67,7 @@ def make_store(root: Path, jobs: int) -> Store:
         ):
             if not store.has(each.name):
                 store.publish(each.name, each.description(), packed, provenance)
+                store.workplace(each.name).rmdir()  # as its lease does after a training
     return store
 
 

@@ -2,9 +2,8 @@
 
 A chain of a network trains in a process of its own, in turn without and with a watching process whose page
 is asked for its state every two seconds, as a browser does. Two figures count. The processor time of the
-watching process over the time from when its page was first shown until the chain ended: the share of a core
-that a training would lose if there were no other. And the chain's own processor time with a watch over that
-without.
+watching process over that of the training meanwhile, and over the clock: the share of a core that a training
+would lose if there were no other. And the chain's own processor time with a watch over that without.
 """
 
 from __future__ import annotations
@@ -54,13 +53,13 @@ def processor_seconds(pid: int) -> float:
     return float(times.user + times.system)
 
 
-def chain(folder: Path, experiment: Path, *, watched: bool) -> tuple[float, float, float, float]:
-    """Seconds of a chain, of processor and clock, and of its watch, of processor and clock."""
+def chain(folder: Path, experiment: Path, *, watched: bool) -> tuple[float, ...]:
+    """Seconds of a chain, of processor and clock; of its watch the same; of the chain meanwhile."""
     store = folder / "store"
     training = subprocess.Popen(
         [sys.executable, "-c", CHAIN, str(store), str(experiment)], stdout=subprocess.PIPE, text=True
     )
-    cost = watching = 0.0
+    cost = watching = trained = 0.0
     if watched:
         while not (store / "tombola.json").exists():
             time.sleep(0.1)
@@ -70,16 +69,18 @@ def chain(folder: Path, experiment: Path, *, watched: bool) -> tuple[float, floa
         address = next(line.split()[1] for line in watch.stdout if line.startswith("open "))
         urllib.request.urlopen(address).read()
         before, since = processor_seconds(watch.pid), time.perf_counter()
+        training_before = processor_seconds(training.pid)
         while training.poll() is None:
             urllib.request.urlopen(f"{address}state").read()
             cost = processor_seconds(watch.pid) - before
             watching = time.perf_counter() - since
+            trained = processor_seconds(training.pid) - training_before
             time.sleep(_POLL)
         watch.terminate()
         watch.wait()
     printed, _ = training.communicate()
     processor, clock = json.loads(printed.splitlines()[-1])
-    return processor, clock, cost, watching
+    return processor, clock, cost, watching, trained
 
 
 def main() -> None:
@@ -96,16 +97,17 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 experiment = Path(folder) / "watched.toml"
                 experiment.write_text(EXPERIMENT.format(**vars(options)))
-                processor, clock, cost, watching = chain(Path(folder), experiment, watched=watched)
+                processor, clock, cost, watching, trained = chain(Path(folder), experiment, watched=watched)
             (seen if watched else plain).append(processor)
             text = f"{processor:7.1f} s of processor, {clock:7.1f} s"
             if watched:
-                shares.append(cost / watching)
-                text += f", its watch {cost:.2f} s of processor in {watching:.0f} s: {shares[-1]:.2%}"
+                shares.append(cost / trained)
+                text += f", its watch {cost:.2f} s of processor in {watching:.0f} s ({cost / watching:.2%}), "
+                text += f"{shares[-1]:.2%} of the {trained:.0f} s of the training"
             print("watched  " if watched else "unwatched", text, flush=True)
     ratio = statistics.median(seen) / statistics.median(plain)
     share = statistics.median(shares)
-    print(f"watching process {share:.2%} of a core, processor time of the chain {ratio:.3f} of that without")
+    print(f"watch {share:.2%} of the training's processor time, the chain's own {ratio:.3f} of that without")
     print(json.dumps({"share": share, "ratio": ratio, **vars(options)}))
 
 

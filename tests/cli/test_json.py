@@ -26,6 +26,7 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     "whole": lambda value: isinstance(value, int) and not isinstance(value, bool),
     "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
     "truth": lambda value: isinstance(value, bool),
+    "scalar": lambda value: isinstance(value, str | int | float),
     "any": lambda value: True,
 }
 
@@ -50,11 +51,13 @@ def _check(value: Any, schema: Any, where: str) -> None:
             _check(item, schema[0], f"{where}[{place}]")
     else:
         assert isinstance(value, dict), where
-        if schema.keys() == {"*"}:
-            schema = dict.fromkeys(value, schema["*"])
-        assert value.keys() == schema.keys(), where
+        types = {name.removesuffix("?"): kind for name, kind in schema.items() if name != "*"}
+        if "*" in schema:
+            types = dict.fromkeys(value, schema["*"]) | types
+        optional_names = {name[:-1] for name in schema if name.endswith("?")}
+        assert types.keys() - optional_names <= value.keys() <= types.keys(), where
         for name, item in value.items():
-            _check(item, schema[name], f"{where}.{name}")
+            _check(item, types[name], f"{where}.{name}")
 
 
 @pytest.fixture
@@ -130,7 +133,11 @@ def test_files_and_measures(
     options = ("--data", "digits", "--points", 3, "--directions", 2, "--figure", figure)
     told("measure", "measure", "slice", store[1][1].name, *options, store=lab.store)
     assert figure.read_bytes().startswith(b"\x89PNG")
-    assert told("ls", "ls", store=lab.store)["damaged"] == []
+    listed = told("ls", "ls", store=lab.store)
+    assert listed["damaged"] == []
+    assert [job["result"] for job in listed["jobs"] if job["function"] == "slice"] == [
+        "surface of 3 by 3 positions on the test images"
+    ]
 
 
 def test_the_state_of_a_store(
@@ -175,6 +182,21 @@ def test_work(told: Callable[..., Any], tmp_path: Path) -> None:
     assert Path(report["report"]).exists()
 
 
+def test_predictors(told: Callable[..., Any], tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(
+        'name = "own"\nnetworks = ["convnet"]\ndata = ["digits"]\nrounds = 1\nseeds = 1\n'
+        "[recipe]\nepochs = 1\nbatch_size = [200, 400, 800]\nlr = [0.1, 0.2]\n"
+    )
+    told("run", "run", own, "--workers", 0)
+    rows = told("predictors", "predictors", own)
+    assert [row["lr"] for row in rows if row["metric"] == "gain"] == [0.1, 0.2] * 3
+    noises = [row["batch_size"] * row["value"] / row["lr"] for row in rows if row["metric"] == "candidate"]
+    assert noises == pytest.approx([1 / (1 - 0.9)] * 6)  # the default momentum
+    correlations = {row["metric"]: row["value"] for row in rows if row["metric"].startswith("spearman")}
+    assert correlations["spearman_low"] <= correlations["spearman"] <= correlations["spearman_high"]
+
+
 def test_the_shelf(told: Callable[..., Any], tmp_path: Path) -> None:
     lab = tb.Lab(tmp_path / "tickets")
     ticket = tb.job(tb.prune, tb.job(tb.initialize, "convnet", "digits"), fraction=0.5)
@@ -186,7 +208,7 @@ def test_the_shelf(told: Callable[..., Any], tmp_path: Path) -> None:
 def test_every_command_with_a_table_is_in_the_guide() -> None:
     listed = {name for name in COMMANDS if f"`{name}`" in _GUIDE.read_text().split("In the blocks")[0]}
     assert listed == COMMANDS.keys()
-    # demo prints what run does, table and predictors what docs/table.md says.
+    # demo prints what run does, table what docs/table.md says.
     elsewhere = {"demo", "table"}
     assert {name.removesuffix("-file") for name in _schemas()} == COMMANDS.keys() - _WITHOUT - elsewhere
 

@@ -117,6 +117,13 @@ def _function(place: Path, job: str) -> str:
     return str(tb.Lab(place / "store").store.description(job)["function"])
 
 
+@pytest.mark.parametrize("command", [*sorted(COMMANDS), "measure barrier", "measure plane", "measure train"])
+def test_help_names_no_default_that_is_empty(tombola: Callable[..., Result], command: str) -> None:
+    code, out, _ = tombola(*command.split(), "--help")
+    assert code == 0
+    assert "(default: )" not in " ".join(out.split())
+
+
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_help_shows_options_by_what_they_take(tombola: Callable[..., Result], command: str) -> None:
     code, out, _ = tombola(command, "--help")

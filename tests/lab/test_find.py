@@ -1,7 +1,11 @@
 """Finding jobs again, what is unfinished, how two differ, and taking jobs away."""
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,6 +92,85 @@ def test_words_are_equal_or_not_and_have_no_order() -> None:
     assert not parse_condition("seed=1001").holds(1000)
     assert parse_condition("seed!=1001").holds(1000)
     assert parse_condition("batch_size=256.0").holds(256)
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a command, where nothing is declared outside tombola; here other tests may have."""
+    monkeypatch.setattr("tombola.lab.job_fields.declared_here", dict)
+
+
+def test_what_jobs_measured_is_read_once_and_needs_no_pytorch_then(
+    filled: tuple[tb.Lab, dict[float, list[tb.Job]]], alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab, chains = filled
+    slow = {job.name for job in chains[0.0]}
+    assert names(lab.store, "momentum=0", "kind=run") == slow
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "_json_object", lambda *_: pytest.fail("a job is read again"))
+        assert names(lab.store, "momentum=0", "kind=run") == slow
+    listed = (
+        "import sys; from tombola.lab.listing import listing; from tombola.lab.store import Store; "
+        "found = listing(Store(sys.argv[1]), where=['momentum=0', 'kind=run']).finished; "
+        "print(len(found), 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", listed, str(lab.store.root)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "2 False\n"
+
+
+def test_a_change_of_a_job_changes_what_those_that_rest_on_it_measured(
+    lab: tb.Lab, quick: tb.Recipe, alone: None, tmp_path: Path
+) -> None:
+    (run,) = imp_jobs("convnet", "digits", quick, rounds=0)
+    line = tb.job(
+        tb.barrier, run, tb.job(tb.train, run.parents[0], "digits", quick, noise=7), "digits", points=3
+    )
+    lab.run([run, line]).raise_failures()
+    on_convnet = names(lab.store, "network=convnet")
+    assert on_convnet == {job.name for job in (run, line, *run.parents, *line.parents)}
+    # Without the first weights nothing says of what network all else is.
+    start = lab.store.folder(run.parents[0].name)
+    start.rename(tmp_path / "aside")
+    assert names(lab.store, "network=convnet") == set()
+    (tmp_path / "aside").rename(start)
+    assert names(lab.store, "network=convnet") == on_convnet
+
+
+def test_what_an_own_function_gives_is_kept_in_no_index(lab: tb.Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    @tb.declare("own-start")
+    def own_start(seed: int) -> tb.Ticket:
+        return tb.initialize("convnet", "digits", seed=seed)
+
+    job = tb.job(own_start, 1)
+    lab.run(job).raise_failures()
+    with monkeypatch.context() as patch:
+        patch.setattr("tombola.lab.job_fields.declared_here", dict)
+        names(lab.store, "kind=measure")
+    assert names(lab.store, "kind=ticket") == {job.name}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda row: row.pop(),
+        lambda row: row.__setitem__(1, str(row[1])),
+        lambda row: row.__setitem__(2, 7),
+        lambda row: row[3].update(momentum=[0.9]),
+        lambda row: row.__setitem__(3, [1]),
+    ],
+)
+def test_an_index_of_fields_of_another_form_is_made_again(
+    filled: tuple[tb.Lab, dict[float, list[tb.Job]]], alone: None, change: Callable[[list[Any]], object]
+) -> None:
+    lab, _ = filled
+    index = lab.store.root / ".fields.json"
+    before = names(lab.store, "momentum=0.9")
+    content = json.loads(index.read_text())
+    change(content["rows"][0])
+    index.write_text(json.dumps(content))
+    assert names(lab.store, "momentum=0.9") == before
 
 
 def test_the_last_jobs_of_an_order(filled: tuple[tb.Lab, dict[float, list[tb.Job]]]) -> None:

@@ -28,7 +28,8 @@ from tombola.report.live import SECTIONS, LivePage
 from tombola.report.live_server import LiveServer
 from tombola.report.sketch import sketch
 from tombola.report.style import free_look
-from tombola.views.picture import Line, Panel
+from tombola.views.exhibit import Exhibit
+from tombola.views.picture import Line, Panel, Picture
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7 * 7 }}\x1b[31m"
 
@@ -77,6 +78,8 @@ def test_who_knows_the_address_gets_the_page_and_its_parts(server: LiveServer) -
     assert json.loads(text).keys() == {"now", *SECTIONS}
     assert answer(server, f"/{server.token}/report")[0] == 404
     assert answer(server, f"/{server.token}/", method="HEAD")[::2] == (200, "")
+    status, headers, _ = answer(server, f"/{server.token}")  # without the last slash, as it may be copied
+    assert (status, headers["Location"]) == (308, f"/{server.token}/")
     assert answer(server, "/favicon.ico")[0] == 204
 
 
@@ -105,7 +108,6 @@ def test_odd_requests_end_in_an_answer_and_change_nothing(server: LiveServer) ->
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
         assert answer(server, f"/{server.token}/", method=method)[0] == 501
     assert answer(server, f"/{server.token}/other")[0] == 404
-    assert answer(server, f"/{server.token}")[0] == 404
     assert answer(server, f"/{server.token}/../state")[0] == 404
     for request in (b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: a\r\n\r\n"):
         with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as connection:
@@ -221,6 +223,50 @@ def test_a_look_is_shared_and_a_report_waits_while_something_trains(
     page._draw_report_if_due(idle)  # nothing trains
     page._drawing.join()
     assert made == 2
+
+
+def test_a_first_report_is_at_once_of_what_was_finished_and_waits_for_what_comes_while_something_trains(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gather() -> live.Report:
+        return live.Report(exhibits=[], title="mine", of_paper=False)
+
+    rows = [SimpleNamespace(name="first", function="train")]
+    busy = replace(LivePage(store)._watcher.look(), under_way=[None])  # type: ignore[list-item]
+    opened_early = LivePage(store, gather)
+    monkeypatch.setattr(Watcher, "rows", rows)
+    opened_early._draw_report_if_due(busy)
+    assert opened_early._drawing is None
+    awaited, opened_early._next_look = opened_early._awaited, math.inf
+    assert re.fullmatch(r"\d\d:\d\d:\d\d", awaited)
+    assert awaited in opened_early.parts()["report"]  # so that the section is asked for
+    opened_late = LivePage(store, gather)
+    opened_late._draw_report_if_due(busy)
+    assert opened_late._drawing is not None
+    opened_late._drawing.join()
+    assert "mine" in str(opened_late.report_html())
+
+
+def test_a_figure_is_drawn_again_only_if_it_changed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    page = LivePage(store)
+    monkeypatch.setattr(live, "draw", lambda picture: drawn.append(picture.title))
+    monkeypatch.setattr(live, "svg_text", lambda _: "<svg/>")
+    pictures = [
+        Picture(name, f"{name} {height}", "", [Panel("", "", "", [Line("a", [0.0, 1.0], [0.0, height])])])
+        for height in (1.0, 2.0)
+        for name in ("same", "other")
+    ]
+    shown = [pictures[:2], [pictures[0], pictures[3]]]
+
+    def gather() -> live.Report:
+        exhibits = [Exhibit(name=picture.name, heading="", picture=picture) for picture in shown.pop(0)]
+        return live.Report(exhibits=exhibits, of_paper=False)
+
+    for _ in range(2):
+        page._draw_report(gather)
+        assert page._report_error == ""
+    assert drawn == ["same 1.0", "other 1.0", "other 2.0"]
 
 
 def test_lines_are_drawn_where_their_points_are() -> None:

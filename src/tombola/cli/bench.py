@@ -15,9 +15,15 @@ _STDOUT = Path("-")
 
 
 def bench(
-    networks: Annotated[tuple[str, ...], tyro.conf.arg(help="Default: those of the paper.")] = (),
-    batch_sizes: Annotated[tuple[int, ...], tyro.conf.arg(help="Default: 100 and 256.")] = (),
-    slots: Annotated[tuple[int, ...], tyro.conf.arg(help="Trainings at once; default: 1 and 3.")] = (),
+    networks: Annotated[
+        tuple[str, ...], tyro.conf.arg(help="Default: those of the paper.", help_behavior_hint="")
+    ] = (),
+    batch_sizes: Annotated[
+        tuple[int, ...], tyro.conf.arg(help="Default: 100 and 256.", help_behavior_hint="")
+    ] = (),
+    slots: Annotated[
+        tuple[int, ...], tyro.conf.arg(help="Trainings at once; default: 1 and 3.", help_behavior_hint="")
+    ] = (),
     size: Annotated[int, tyro.conf.arg(help="Side of the images in pixels.")] = 32,
     repeats: Annotated[int, tyro.conf.arg(help="Each figure is the median of so many.")] = 5,
     mode: Mode = "default",

@@ -75,7 +75,9 @@ def imp(
         Literal["weights", "learning_rate"],
         tyro.conf.arg(help="What goes back: weights and learning rate, or the learning rate alone."),
     ] = "weights",
-    exclude: Annotated[tuple[str, ...], tyro.conf.arg(help="Names of weights never to prune.")] = (),
+    exclude: Annotated[
+        tuple[str, ...], tyro.conf.arg(help="Names of weights never to prune.", help_behavior_hint="")
+    ] = (),
     rates: Annotated[
         dict[str, float],
         tyro.conf.arg(

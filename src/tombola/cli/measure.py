@@ -46,6 +46,8 @@ FigureFile = Annotated[
 ]
 _OWN = ("store", "device", "mode", "recompute", "csv", "figure", "as_json")
 _STDOUT = Path("-")
+# Of what is empty the help would say "(default: )".
+_SAYS_NO_DEFAULT = tyro.conf.arg(help_behavior_hint="")
 
 
 def measure(
@@ -104,9 +106,11 @@ def _options(declared: Declaration) -> type:
         if written is None:
             continue
         if parameter.default is not parameter.empty:
+            if parameter.default in ("", ()):
+                written = Annotated[written, _SAYS_NO_DEFAULT]
             options.append((key, written, dataclasses.field(default=parameter.default)))
         elif _kinds(hint):
-            jobs.append((key, Annotated[written, tyro.conf.Positional]))
+            jobs.append((key, Annotated[written, tyro.conf.Positional, _SAYS_NO_DEFAULT]))
         else:
             options.append((key, written))
     shared: list[Any] = [("store", Store, None), ("device", Device, "auto"), ("mode", Mode, "default")]

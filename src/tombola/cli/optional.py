@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
@@ -37,14 +37,35 @@ def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
 
 @OPTIONAL.primitive_rule
 def _length(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    # A Length as tyro hands it on: its iterations, a new type of text, are annotated text.
-    kinds = [getattr(kind, "__origin__", kind) for kind in get_args(info.type)]
-    if kinds != [int, str, str]:
+    if not _is_length(info.type):
         return None
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar="LENGTH",
-        instance_from_str=lambda words: int(words[0]) if words[0].lstrip("-").isdecimal() else words[0],
+        instance_from_str=lambda words: _read_length(words[0]),
         is_instance=lambda value: isinstance(value, int | str),
         str_from_instance=lambda value: [str(value)],
     )
+
+
+@OPTIONAL.primitive_rule
+def _lengths(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    if get_origin(info.type) is not tuple or not _is_length(get_args(info.type)[0]):
+        return None
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[LENGTH [LENGTH ...]]",
+        instance_from_str=lambda words: tuple(map(_read_length, words)),
+        is_instance=lambda value: isinstance(value, tuple) and all(isinstance(v, int | str) for v in value),
+        str_from_instance=lambda value: [str(length) for length in value] or ["none"],
+    )
+
+
+def _is_length(hint: Any) -> bool:
+    # A Length as tyro hands it on: its iterations, a new type of text, are annotated text.
+    kinds = [getattr(kind, "__origin__", getattr(kind, "__supertype__", kind)) for kind in get_args(hint)]
+    return kinds == [int, str, str]
+
+
+def _read_length(word: str) -> int | str:
+    return int(word) if word.lstrip("-").isdecimal() else word

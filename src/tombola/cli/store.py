@@ -100,7 +100,11 @@ def rm(
     jobs: Annotated[
         tuple[str, ...],
         tyro.conf.Positional,
-        tyro.conf.arg(metavar="JOB [JOB ...]", help="Finished jobs, by name or the beginning of it."),
+        tyro.conf.arg(
+            metavar="JOB [JOB ...]",
+            help="Finished jobs, by name or the beginning of it.",
+            help_behavior_hint="",
+        ),
     ],
     dependents: Annotated[bool, tyro.conf.arg(help="Also everything that was made from them.")] = False,
     remove: Annotated[bool, tyro.conf.arg(help="Remove them; otherwise they are only listed.")] = False,

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tombola.errors import JobError, StoreError, unknown
-from tombola.lab.lineages import Lineages
-from tombola.lab.measurement import Measurement, measurement_of
-from tombola.lab.store import Store
+from tombola.errors import JobError, unknown
 from tombola.table.key import Scalar
-from tombola.untrusted import OTHER_FORM
 
 _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     "=": operator.eq,
@@ -64,37 +60,22 @@ def parse_condition(text: str) -> Condition:
     return Condition(match[1].replace("-", "_"), match[2], match[3])
 
 
-def jobs_where(store: Store, names: Iterable[str], conditions: Sequence[Condition]) -> list[str]:
-    """Those of some finished jobs for which all conditions hold, in their order.
-
-    Jobs whose descriptions are damaged are left out.
+def jobs_where(
+    fields_by_name: Mapping[str, Mapping[str, Scalar]], conditions: Sequence[Condition]
+) -> set[str]:
+    """Those of some jobs, by name with their fields, for which all conditions hold.
 
     Raises :class:`~tombola.errors.JobError` for a field that none of the jobs has.
     """
-    lineages = Lineages(store, ())
-    fields_by_name: dict[str, Mapping[str, Scalar]] = {}
-    for name in names:
-        try:
-            fields_by_name[name] = _fields(measurement_of(lineages, name))
-        except (JobError, StoreError, *OTHER_FORM):  # damaged, or removed by another process just now
-            continue
     fields_there = {field for fields in fields_by_name.values() for field in fields}
     for condition in conditions:
         if fields_by_name and condition.field not in fields_there:
             raise JobError(unknown("field", condition.field, fields_there))
-    return [
+    return {
         name
         for name, fields in fields_by_name.items()
         if all(condition.holds(fields.get(condition.field)) for condition in conditions)
-    ]
-
-
-def _fields(measurement: Measurement) -> dict[str, Scalar]:
-    """What a job can be chosen by."""
-    return {
-        **measurement.hidden, **measurement.fields, "function": measurement.function,
-        "kind": measurement.kind, "epochs": measurement.epochs, "seed": measurement.seed,
-    }  # fmt: skip
+    }
 
 
 def _number(value: Scalar) -> float | None:

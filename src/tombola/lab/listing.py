@@ -1,13 +1,10 @@
 """What a store holds, one line a job: behind ``tombola ls``.
 
-A listing reads one line for each job from an index in the store (``.index.json``), which is written again
-whenever it is missing, from another version of tombola, or a job is newer than it.
+A listing reads one line for each job from an index in the store (``.index.json``, :mod:`tombola.lab.index`).
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,13 +18,14 @@ from rich.style import Style
 from rich.text import Text
 
 from tombola.counts import many
-from tombola.disk import write_whole
 from tombola.errors import JobError, StoreError, reason
+from tombola.lab.conditions import jobs_where, parse_condition
 from tombola.lab.description import TICKET_FUNCTION, arguments_line, brief
-from tombola.lab.store import Store, is_at_its_place, read_json
+from tombola.lab.index import change_times, read_index, write_index
+from tombola.lab.job_fields import fields_of_jobs
+from tombola.lab.store import Store
 from tombola.lab.unfinished import UnfinishedJob, unfinished_jobs
 from tombola.untrusted import OTHER_FORM, printable
-from tombola.version import __version__
 
 _INDEX = ".index.json"
 # Between two columns of a listing.
@@ -120,18 +118,15 @@ def listing(
     """
     if last is not None and last < 1:
         raise JobError(f"last is {last}; ask for at least one job")
-    if where:
-        # Imports PyTorch, which takes longer than the listing of a thousand jobs.
-        from tombola.lab.conditions import jobs_where, parse_condition
-
-        conditions = [parse_condition(text) for text in where]
-    every, damaged = _indexed_rows(store)
+    conditions = [parse_condition(text) for text in where]
+    changed = change_times(store)
+    every, damaged = _indexed_rows(store, changed)
     shown = tickets or function == TICKET_FUNCTION
     rows = [row for row in every if function is None or row.function == function]
     hidden = 0 if function or where else sum(row.function == TICKET_FUNCTION for row in rows if not shown)
     rows = [row for row in rows if shown or row.function != TICKET_FUNCTION]
     if where:
-        chosen = set(jobs_where(store, (row.name for row in rows), conditions))
+        chosen = jobs_where(fields_of_jobs(store, [row.name for row in rows], changed), conditions)
         rows = [row for row in rows if row.name in chosen]
     rows.sort(key=_SORTS[sort])
     unfinished = [
@@ -143,7 +138,7 @@ def listing(
 
 def finished_names(store: Store) -> tuple[list[str], list[StoreError]]:
     """The names of all finished jobs but tickets, oldest first, and the errors of those that are damaged."""
-    rows, damaged = _indexed_rows(store)
+    rows, damaged = _indexed_rows(store, change_times(store))
     return [row.name for row in sorted(rows, key=_SORTS["time"]) if row.function != TICKET_FUNCTION], damaged
 
 
@@ -198,14 +193,17 @@ def dim_line(text: str) -> Text:
     return Text(text, style="dim", no_wrap=True, overflow="ignore")
 
 
-def _indexed_rows(store: Store) -> tuple[list[JobRow], list[StoreError]]:
-    """A row for each finished job, and the errors of those that cannot be read; updates the index."""
+def _indexed_rows(store: Store, changed: Mapping[str, int]) -> tuple[list[JobRow], list[StoreError]]:
+    """A row for each finished job, and the errors of those that cannot be read; updates the index.
+
+    changed: for each job of the store the time of its last change.
+    """
     index = _index(store)
     rows: dict[str, tuple[int, JobRow]] = {}
     damaged = []
-    for name, changed in _change_times(store):
+    for name, time in changed.items():
         entry = index.get(name)
-        if entry is not None and entry[0] == changed:
+        if entry is not None and entry[0] == time:
             rows[name] = entry
             continue
         try:
@@ -218,11 +216,9 @@ def _indexed_rows(store: Store) -> tuple[list[JobRow], list[StoreError]]:
             cause = f"its numbers have another form: {type(error).__name__} {reason(error)}"
             damaged.append(store.damaged(name, cause))
         else:
-            rows[name] = changed, row
+            rows[name] = time, row
     if rows != index:
-        content = {"tombola": __version__, "rows": [[changed, *row] for changed, row in rows.values()]}
-        with suppress(StoreError):  # a store of another user's, or a full disk: the jobs are read again then
-            write_whole(store.root / _INDEX, json.dumps(content).encode())
+        write_index(store, _INDEX, [[time, *row] for time, row in rows.values()])
     return [row for _, row in rows.values()], damaged
 
 
@@ -235,37 +231,11 @@ def job_row(store: Store, name: str) -> JobRow:
     )  # fmt: skip
 
 
-def _change_times(store: Store) -> list[tuple[str, int]]:
-    """The names of finished jobs, each with the time its folder was last changed, in nanoseconds."""
-    times = []
-    with os.scandir(store.root / "jobs") as shelves:
-        for shelf in shelves:
-            if len(shelf.name) == 2 and _is_folder(shelf):
-                with os.scandir(shelf) as folders:
-                    times += [
-                        (folder.name, folder.stat().st_mtime_ns)
-                        for folder in folders
-                        if is_at_its_place(folder.name, shelf.name) and _is_folder(folder)
-                    ]
-    return times
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder; links that go round in circles are none."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
 def _index(store: Store) -> dict[str, tuple[int, JobRow]]:
-    """The rows of the index by job, each with its change time; {} if another version of tombola wrote it."""
+    """The rows of the index by job, each with its change time; {} if it has another form."""
     try:
-        content = read_json(store.root / _INDEX)
-        if content["tombola"] != __version__:
-            return {}
-        return {name: (changed, _checked_row(name, *row)) for changed, name, *row in content["rows"]}
-    except (OSError, *OTHER_FORM):
+        return {name: (time, _checked_row(name, *row)) for time, name, *row in read_index(store, _INDEX)}
+    except OTHER_FORM:
         return {}
 
 
@@ -277,7 +247,7 @@ def _checked_row(
 
 
 def _result_line(store: Store, numbers: Mapping[str, Any], description: Mapping[str, Any]) -> str:
-    """A result in few words: accuracy, sparsity, barrier or else its value; a star where a run failed."""
+    """A result in few words: accuracy, sparsity, barrier, surface or its value; a star where a run failed."""
     if "undefined" in numbers:
         return f"undefined*: {numbers['undefined']}"[:60]
     if "accuracy" in numbers:
@@ -287,8 +257,11 @@ def _result_line(store: Store, numbers: Mapping[str, Any], description: Mapping[
         step = f", step {numbers['step']}" if "step" in numbers else ""
         return f"{100 * numbers['sparsity']:.2f}% sparsity at epoch {numbers['epoch']}{step}"
     value = numbers.get("value", numbers)
+    if isinstance(value, dict) and {"horizontal", "vertical", "split"} <= value.keys():
+        positions = f"{len(value['horizontal'])} by {len(value['vertical'])} positions"
+        return f"surface of {positions} on the {value['split']} images"
     errors = value.get("errors") if isinstance(value, dict) else None
-    if isinstance(errors, list) and len(errors) > 1:  # those of a plane are a tensor
+    if isinstance(errors, list) and len(errors) > 1:
         star = "*" * _has_failed_end(store, value, description["arguments"])
         if any(isinstance(loss, dict) for loss in value.get("losses", ())):  # {"float": "nan"}
             return f"barrier undefined{star}"

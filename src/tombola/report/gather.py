@@ -94,9 +94,10 @@ class Report:
     @cached_property
     def board(self) -> Sequence[Row]:
         """The claims board, a row for each verdict; empty where claims are not judged."""
+        if not self.of_paper:
+            return ()
         printed = printed_cells()
-        paper = [*judge_all(printed), *judge_questions(printed)]
-        return board(paper, self.verdicts) if self.of_paper else ()
+        return board([*judge_all(printed), *judge_questions(printed)], self.verdicts)
 
 
 def gather(

@@ -1,8 +1,8 @@
 """The page of a store at work: jobs under way, learning curves, queue, throughput and the report so far.
 
 The page is made anew only while somebody looks at it. Its curves are light sketches; the figures of the
-report, which take seconds of processor time, are drawn again when there are new numbers, and as long as
-something trains for at most a hundredth of the time.
+report, which take seconds of processor time, are drawn again when their numbers changed, and as long as
+something trains for at most half a percent of the time.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ _GAP = 10.0
 # While something trains, looks and reports are made again after so many times the processor time that they
 # took: together they cost at most a hundredth of a core.
 _REST = 200.0
+# Seconds of processor time that a first report may take: some figures. Of the next ones the last tells it.
+_FIRST_REPORT = 1.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,10 @@ class LivePage:
         self._report: _DrawnReport | None = None
         self._report_error = ""
         self._report_of: frozenset[str] | None = None  # the finished jobs that it was made of
-        self._next_report = float("-inf")
+        self._drawn: dict[str, tuple[Picture, str]] = {}  # the figures of the last report, by name
+        # What was finished before anybody looked is shown at once.
+        self._next_report = float("-inf") if self._finished() else time.monotonic() + _REST * _FIRST_REPORT
+        self._awaited = ""  # when the first one is made
         self._drawing: threading.Thread | None = None
         if report is not None:  # loads what draws before anything is watched
             svg_text(
@@ -94,7 +99,7 @@ class LivePage:
         with self._lock:
             self._look()
             number = self._report.number if self._report else 0
-            return {**self._parts, "report": f"{number} {self._report_error}"}
+            return {**self._parts, "report": f"{number} {self._awaited}{self._report_error}"}
 
     def report_part(self) -> str:
         """The HTML of the section of the report."""
@@ -132,6 +137,7 @@ class LivePage:
             _course(activity),
             self._report,
             self._report_error,
+            self._awaited,
             self._gather is not None,
         )
         module: Any = template("live_parts").module
@@ -178,18 +184,29 @@ class LivePage:
         """Begins to make the report again, in a thread of its own, if there is anything new."""
         if self._gather is None or (self._drawing is not None and self._drawing.is_alive()):
             return
-        finished = frozenset(row.name for row in self._watcher.rows if row.function not in _WITHOUT_NUMBERS)
-        if (
-            not finished
-            or finished == self._report_of
-            or (activity.busy and time.monotonic() < self._next_report)
-        ):
+        finished = self._finished()
+        if not finished or finished == self._report_of:
             return
+        wait = self._next_report - time.monotonic()
+        if activity.busy and wait > 0:
+            if self._report is None and math.isfinite(wait) and not self._awaited:
+                self._awaited = time.strftime("%H:%M:%S", time.localtime(activity.moment + wait))
+            return
+        self._awaited = ""
         self._report_of = finished
         self._drawing = threading.Thread(
             target=self._draw_report, args=(self._gather,), name="report", daemon=True
         )
         self._drawing.start()
+
+    def _finished(self) -> frozenset[str]:
+        """The finished jobs that a report may be of."""
+        return frozenset(row.name for row in self._watcher.rows if row.function not in _WITHOUT_NUMBERS)
+
+    def _svg(self, picture: Picture) -> str:
+        """A figure as SVG, drawn anew only if it is not that of the last report."""
+        last, svg = self._drawn.get(picture.name, (None, ""))
+        return svg if last == picture else svg_text(draw(picture))
 
     def _draw_report(self, gather: Callable[[], Report]) -> None:
         from markupsafe import Markup
@@ -198,7 +215,8 @@ class LivePage:
         try:
             report = gather()
             pictures = [exhibit.picture for exhibit in report.exhibits if exhibit.picture]
-            svgs = {picture.name: svg_text(draw(picture)) for picture in pictures}
+            svgs = {picture.name: self._svg(picture) for picture in pictures}
+            self._drawn = {picture.name: (picture, svgs[picture.name]) for picture in pictures}
             figures = [
                 # matplotlib escapes what it is given, and the title is escaped here.
                 (one.title, Markup(inline_svg(svgs[one.name], f"f{place}", escape(one.title))), one.caption)
@@ -225,6 +243,7 @@ class _SentPage:
     course: Markup | None
     report: _DrawnReport | None
     report_error: str
+    awaited: str
     has_experiments: bool
 
 

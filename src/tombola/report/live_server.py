@@ -144,7 +144,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"{' '.join(str(error).split())}\n")
 
     def _serve_page(self, name: str, page: LivePage) -> None:
-        if name == "/":
+        if name == "":  # the address without its last slash, from which a page's own requests would go astray
+            self._answer(HTTPStatus.PERMANENT_REDIRECT, "", place=f"/{self.server.token}/")
+        elif name == "/":
             nonce = secrets.token_urlsafe(16)
             self._answer(HTTPStatus.OK, page.html(nonce), "text/html", scripts=f"'nonce-{nonce}'")
         elif name == "/state":
@@ -161,10 +163,17 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.NOT_FOUND, "no such page\n")
 
     def _answer(
-        self, status: HTTPStatus, text: str, kind: str = "text/plain", scripts: str = "'none'"
+        self,
+        status: HTTPStatus,
+        text: str,
+        kind: str = "text/plain",
+        scripts: str = "'none'",
+        place: str | None = None,
     ) -> None:
         content = text.encode()
         self.send_response(status)
+        if place is not None:
+            self.send_header("Location", place)
         for name, value in _HEADERS.items():
             self.send_header(name, value)
         self.send_header("Content-Security-Policy", _POLICY.format(scripts=scripts))
