@@ -74,6 +74,7 @@ def test_nothing_is_removed_unless_it_is_said(
     start = slow.parents[0]
     code, out, _ = tombola("rm", start.name[:12])
     assert (code, "2 jobs made from it: " in out, "would go; say --remove" in out) == (0, True, True)
+    assert "; kept, though verify will miss what was removed; --dependents removes these too\n" in out
     assert lab.store.has(start.name)
     code, out, _ = tombola("rm", slow.name[:12], "--remove")
     assert (code, out.splitlines()[-1].endswith(" removed")) == (0, True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import tombola as tb
+from tombola.cli.measure import number_lines
 from tombola.lab.chains import imp_jobs
 from tombola.lab.store import Store
 from tombola.registry import function_names
@@ -34,8 +35,9 @@ def runs(tmp_path: Path, recipe: tb.Recipe) -> list[tb.Job]:
 
 
 def numbers(out: str) -> dict[str, float]:
-    """The lines after the first as names and numbers."""
-    return {name: float(value) for name, value in (line.split(": ") for line in out.splitlines()[1:])}
+    """The lines after the first that are a name and its number."""
+    lines = (line.partition(": ") for line in out.splitlines()[1:])
+    return {name: float(value) for name, _, value in lines if value and "," not in value}
 
 
 def test_a_measure_of_finished_jobs_is_a_job_and_its_numbers(
@@ -53,7 +55,37 @@ def test_a_measure_of_finished_jobs_is_a_job_and_its_numbers(
     code, out, _ = tombola("measure", "summarize", *names)
     assert code == 0
     assert out.splitlines()[0].endswith("(not kept)")
-    assert numbers(out)["values[1]"] == pytest.approx(lab.result(runs[1]).accuracy, rel=1e-4)
+    accuracies = ", ".join(f"{lab.result(run).accuracy:g}" for run in runs)
+    assert out.splitlines()[1] == f"values: {accuracies}"
+
+
+def test_a_line_between_runs_is_printed_as_columns(
+    tombola: Tombola, tmp_path: Path, runs: list[tb.Job]
+) -> None:
+    names = [run.name[:10] for run in runs]
+    _, out, _ = tombola("measure", "barrier", *names, "--data", "digits", "--points", 3)
+    lab = tb.Lab(tmp_path / "store")
+    first, second = (100 - lab.result(run).accuracy for run in runs)
+    head, *rows = (line.split() for line in out.splitlines()[1:5])
+    assert head == ["alphas", "errors", "losses"]
+    assert [row[0] for row in rows] == ["0", "0.5", "1"]
+    assert [float(rows[0][1]), float(rows[2][1])] == pytest.approx([first, second], rel=1e-4)
+
+
+def test_lists_of_numbers_are_lines_or_columns_and_all_else_a_line_each() -> None:
+    given = {
+        "x[0]": 1.0,
+        "x[1]": 20.0,
+        "y[0]": 0.5,
+        "y[1]": 3.0,
+        "parts[0].z": 4.0,
+        "": 6.0,
+        "v[0]": 7.0,
+        "v[1]": 8.0,
+    }
+    assert number_lines(given) == [" x    y", " 1  0.5", "20    3", "parts[0].z: 4", "value: 6", "v: 7, 8"]
+    grid = {f"m[{row}][{column}]": row + column for row in range(2) for column in range(2)}
+    assert number_lines(grid) == ["m[0]: 0, 1", "m[1]: 1, 2"]
 
 
 def test_files_stand_for_tickets_and_runs(

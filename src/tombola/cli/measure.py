@@ -8,8 +8,10 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import inspect
+import re
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
@@ -232,10 +234,28 @@ def _compute(declared: Declaration, values: dict[str, Any]) -> None:
     say(console, f"{declared.name} {measure_job.name[:12]}" + ("" if measure_job.stored else " (not kept)"))
     if failures:
         say(console, f"{'undefined' if result is None else 'failed'}: {failures}")
-    for key, number in numbers_of(result).items():
-        say(console, f"{key or 'value'}: {number:g}")
+    for line in number_lines(numbers_of(result)):
+        say(console, line)
     for file in written:
         say(console, f"written: {file}")
+
+
+def number_lines(numbers: Mapping[str, float]) -> list[str]:
+    """The numbers of a result as text: one a line, but a list on one line, and lists of one length as columns."""
+    lists: dict[str, list[str]] = {}
+    for key, number in numbers.items():
+        item = re.fullmatch(r"(.+)\[\d+\]", key)
+        lists.setdefault(item[1] if item else key, []).append(f"{number:g}")
+    lines = []
+    for (length, _), group in groupby(lists.items(), lambda one: (len(one[1]), "[" in one[0])):
+        columns = [[name, *texts] for name, texts in group]
+        if length == 1 or len(columns) == 1 or "[" in columns[0][0]:
+            lines += [f"{name or 'value'}: {', '.join(texts)}" for name, *texts in columns]
+            continue
+        widths = [max(map(len, column)) for column in columns]
+        rows = zip(*columns, strict=True)
+        lines += ["  ".join(map(str.rjust, row, widths)) for row in rows]
+    return lines
 
 
 def check_figure(measure: str, figure: Path, of_plane: bool) -> None:

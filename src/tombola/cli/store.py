@@ -143,8 +143,8 @@ def rm(
         origin = "it" if len(chosen) == 1 else "them"
         say(
             console,
-            f"{many(len(orphans), 'job')} made from {origin}: {named}{others}; their results stay, "
-            "though verify will miss what they were made from; --dependents removes them too",
+            f"{many(len(orphans), 'job')} made from {origin}: {named}{others}; kept, though "
+            "verify will miss what was removed; --dependents removes these too",
         )
     end = "removed" if remove else "would go; say --remove"
     size = _megabytes(sum(removal.size for removal in chosen))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import logging
 import os
 import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -167,13 +170,28 @@ def _write_onnx(subject: Run | Ticket, module: nn.Module, images: Tensor, path: 
             raise ExportError("ONNX needs two packages that are not there; pip install 'tombola[onnx]'")
     batch = torch.export.Dim("batch")
     try:
-        torch.onnx.export(
-            module, (images,), path, dynamo=True, dynamic_shapes=({0: batch},), external_data=False,
-            input_names=["images"], output_names=["logits"], verbose=False,
-        )  # fmt: skip
+        with _quiet_exporter():
+            torch.onnx.export(
+                module, (images,), path, dynamo=True, dynamic_shapes=({0: batch},), external_data=False,
+                input_names=["images"], output_names=["logits"], verbose=False,
+            )  # fmt: skip
     except Exception as error:
         raise ExportError(f"torch.onnx cannot write this network: {reason(error):.200}") from error
     return _read_onnx(path)
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keeps back what torch's exporter says of its own parts: deprecations, operators of torchvision."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _read_onnx(path: Path) -> Logits:

@@ -144,7 +144,7 @@ def exhibits_of(experiment: Bound, entries: Sequence[Entry], scope: Scope | None
     if any(len(entry.numbers) > 1 for entry in accuracies):
         ends = first_and_last(accuracies)
         panels = run_panels(ends, shown.names, metric_of(ACCURACY).axis)
-        exhibits.append(shown.exhibit("runs", "Single runs", ends, panels, _RUNS_CAPTION))
+        exhibits.append(shown.exhibit("runs", "Single runs: test accuracy", ends, panels, _RUNS_CAPTION))
     return _named_apart(exhibits)
 
 
@@ -230,7 +230,7 @@ def _learning_curves(shown: _Shown, accuracies: Sequence[Entry]) -> Exhibit:
     ends = first_and_last(accuracies)
     panels = curve_panels(ends, shown.names, "epoch", _ERROR_AXIS, logarithmic=True)
     errors = list(map(_error_of, ends))
-    return shown.exhibit("learning-curves", "Learning curves", errors, panels, _CURVES_CAPTION)
+    return shown.exhibit("learning-curves", "Learning curves: test error", errors, panels, _CURVES_CAPTION)
 
 
 def _error_of(entry: Entry) -> Entry:

@@ -109,8 +109,8 @@ class Plan:
         lines = [self._heading, *self._table()]
         lines.append(f"{_counted(self.jobs, 'job')}, {self.finished:,} of them in the store")
         without = f", without the weights of {', '.join(self.unsized)}" if self.unsized else ""
-        heads, disk = _counted(self.heads, "linear head"), bytes_text(self.disk)
-        lines.append(f"{heads}, {disk} on disk, about{without}")
+        heads = f"{_counted(self.heads, 'linear head')}, " if self.heads else ""
+        lines.append(f"{heads}{bytes_text(self.disk)} on disk, about{without}")
         lines.append(f"longest chain: {_counted(self.longest, 'epoch')} one after the other")
         if self.cheapest < self.dearest:
             lines.append(
