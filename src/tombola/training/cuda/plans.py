@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from functools import cache
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tombola.training.cuda.cudnn import Algorithm, Convolution
+from tombola.warn import warn
 
 FOLDER = Path(__file__).with_name("plans")
 """Where tables are looked for, each a JSON file."""
@@ -96,4 +96,4 @@ def table_for(gpu: str, cudnn: int) -> PlanTable | None:
 @cache
 def say_once(words: str) -> None:
     """Warn once in a process."""
-    warnings.warn(words, stacklevel=3)
+    warn(words)
