@@ -167,3 +167,28 @@ def test_channels_last_changes_the_layout_only() -> None:
     assert torch.equal(images, laid_out)
     assert laid_out.stride() == (24, 1, 8, 2)
     assert math.prod(laid_out.shape) == 24
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("batch_size", [100, 2000])
+def test_fused_steps_are_made_for_the_batches_that_there_are(
+    digits: tb.Data, monkeypatch: pytest.MonkeyPatch, batch_size: int, streamed: bool
+) -> None:
+    sizes: list[int] = []
+
+    class Noted:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def step(self, batches: object, recipe: tb.Recipe, size: int) -> None:
+            sizes.append(size)
+
+        def __call__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(engines, "Evaluator", Noted)
+    monkeypatch.setattr(engines, "CapturedSteps", lambda *_: None)
+    monkeypatch.setattr(engines, "is_streamed", lambda *_: streamed)
+    network = tb.initialize("convnet", digits).network
+    engines.GraphedEngine(network, digits, tb.Recipe(batch_size=batch_size), CPU, "float32")
+    assert sizes == [min(batch_size, len(digits.train))]

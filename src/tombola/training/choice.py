@@ -111,13 +111,21 @@ def _captured(
 def captured_or_cause(make: Callable[[], T]) -> T | str:
     """What ``make`` returns, or as text why it cannot be captured, because it waits for the GPU, say.
 
+    Where cuDNN fails, as it may while others fill the GPU, idle engines are evicted and it is called again:
+    eager steps have other bits.
+
     Raises ``torch.OutOfMemoryError`` where memory does not suffice, and ``torch.AcceleratorError`` for a
     device in trouble.
     """
-    try:
-        return with_room(make)
-    except (torch.OutOfMemoryError, torch.AcceleratorError):
-        raise
-    except RuntimeError as error:
-        raise_if_lost()  # Triton has an error of its own for a device that another thread has lost
-        return reason(error)
+    for _ in range(2):
+        try:
+            return with_room(make)
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
+            raise
+        except RuntimeError as error:
+            raise_if_lost()  # Triton has an error of its own for a device that another thread has lost
+            cause = reason(error)
+        if "cudnn" not in cause.lower():
+            break
+        forget_engines()
+    return cause

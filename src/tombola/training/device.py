@@ -215,8 +215,9 @@ _streams = _Streams()
 def lent_streams(device: torch.device, count: int) -> Iterator[list[torch.cuda.Stream]]:
     """So many streams of a GPU that no other computation uses meanwhile; they must be idle afterwards."""
     index = torch.cuda.current_device() if device.index is None else device.index
-    streams = [_streams.take(index) for _ in range(count)]
+    streams: list[torch.cuda.Stream] = []
     try:
+        streams.extend(_streams.take(index) for _ in range(count))
         yield streams
     finally:
         for stream in streams:

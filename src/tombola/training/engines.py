@@ -201,7 +201,7 @@ class GraphedEngine:
             self._plan.strays,
         )
         self._evaluator = Evaluator(self.flat_network, precision)
-        fused = self._evaluator.step(batches, recipe)
+        fused = self._evaluator.step(batches, recipe, self._plan.batch_size)
         self._step = fused or PlainStep(self.flat_network, batches, precision, recipe)
         # The steps taken in capturing leave no trace: a training loads a state first, and begins a plan.
         generator = torch.Generator(self._plan.step.device) if draws else None

@@ -122,13 +122,16 @@ class Evaluator:
         self._statistics[1]()
         return True
 
-    def step(self, batches: Batches, recipe: Recipe) -> FusedStep | None:
-        """The training step of the same fused network; None where it cannot be traced, or for no images."""
+    def step(self, batches: Batches, recipe: Recipe, size: int) -> FusedStep | None:
+        """The training step of the same fused network; None where it cannot be traced, or for no images.
+
+        size: images of a full batch.
+        """
         if self._network is None or isinstance(batches, InputBatches):
             return None
         from tombola.training.cuda.fused import FusedStep
 
-        return FusedStep(self._flat_network, self._network, batches, recipe)
+        return FusedStep(self._flat_network, self._network, batches, recipe, size)
 
 
 def _fused_network(flat_network: FlatNetwork, precision: str) -> FusedNetwork | None:

@@ -55,6 +55,16 @@ def test_work_that_waits_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> No
     assert choice.captured_or_cause(failing(RuntimeError("it waits"))) == "it waits"
 
 
+def test_cudnn_that_fails_once_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    error = RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR")
+    left = [failing(error), lambda: "captured"]
+    assert choice.captured_or_cause(lambda: left.pop(0)()) == "captured"
+    assert choice.captured_or_cause(failing(error)) == str(error)
+    left = [failing(RuntimeError("it waits")), lambda: "captured"]
+    assert choice.captured_or_cause(lambda: left.pop(0)()) == "it waits"
+
+
 @pytest.mark.parametrize("error", [torch.AcceleratorError("assert"), RuntimeError("Triton Error: assert")])
 def test_a_device_in_trouble_is_raised_whoever_met_it(
     monkeypatch: pytest.MonkeyPatch, error: RuntimeError

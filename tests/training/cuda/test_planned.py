@@ -77,7 +77,7 @@ class StandIn:
 
 
 class Three(nn.Module):
-    """Convolutions on images, with padding and stride, and one that is called twice."""
+    """Convolutions on images, with padding and stride, one called twice, and one by keyword."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class Three(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.second(torch.relu(self.first(x))))
         x = self.twice(torch.relu(self.twice(x)))
-        return self.biased(x).mean((2, 3)) + self.down(x).mean((2, 3))
+        return self.biased(input=x).mean((2, 3)) + self.down(x).mean((2, 3))
 
 
 NEEDED = [

@@ -166,7 +166,7 @@ class Unlike(nn.Module):
         self.norm, self.head = nn.BatchNorm2d(3), nn.Linear(3, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.again(self.again(self.grouped(self.biased(self.around(self.wide(x))))))
+        x = self.again(self.again(self.grouped(self.biased(self.around(input=self.wide(x))))))
         return self.head(self.norm(self.last(self.down(x))).relu().mean((2, 3)))
 
 

@@ -13,6 +13,7 @@ import math
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -108,27 +109,9 @@ class Plan:
     def __init__(self, convolution: Convolution, algorithm: Algorithm) -> None:
         self.convolution = convolution
         self._handle = _handle(torch.cuda.current_device())
-        engine = _Descriptor(_ENGINE)
-        engine.set(1300, _DESCRIPTOR, [_operation_graph(convolution, self._handle)])
-        engine.set(1301, _INT64, [algorithm.engine])
-        engine.finalize()
-        choices = []
-        for knob, value in algorithm.knobs:
-            choice = _Descriptor(_KNOB_CHOICE)
-            choice.set(600, _KNOB_TYPE, [knob])
-            choice.set(601, _INT64, [value])
-            choice.finalize()
-            choices.append(choice)
-        configuration = _Descriptor(_CONFIGURATION)
-        configuration.set(300, _DESCRIPTOR, [engine])
-        if choices:
-            configuration.set(302, _DESCRIPTOR, choices)
-        configuration.finalize()
-        self._plan = _Descriptor(_PLAN)
-        self._plan.set(400, _HANDLE, [self._handle.pointer])
-        self._plan.set(401, _DESCRIPTOR, [configuration])
-        self._plan.finalize()
-        self.workspace: int = self._plan.get(402, _INT64, 1)[0]
+        with self._handle.on(torch.cuda.current_stream()):
+            self._plan = _finalized_plan(convolution, algorithm, self._handle)
+            self.workspace: int = self._plan.get(402, _INT64, 1)[0]
 
     def __call__(self, input: Tensor, weight: Tensor, output: Tensor) -> None:
         """Compute on the current stream, which may be captured.
@@ -149,10 +132,34 @@ class Plan:
             pack.set(1001, _POINTER, [tensor.data_ptr() for tensor in tensors])
             pack.set(1003, _POINTER, [workspace.data_ptr()])
             pack.finalize()
-            stream = torch.cuda.current_stream(input.device).cuda_stream
-            self._handle.execute(self._plan, pack, stream)
+            with self._handle.on(torch.cuda.current_stream(input.device)):
+                _call("cudnnBackendExecute", self._handle.pointer, self._plan.pointer, pack.pointer)
         finally:
             pack.destroy()
+
+
+def _finalized_plan(convolution: Convolution, algorithm: Algorithm, handle: _Handle) -> _Descriptor:
+    engine = _Descriptor(_ENGINE)
+    engine.set(1300, _DESCRIPTOR, [_operation_graph(convolution, handle)])
+    engine.set(1301, _INT64, [algorithm.engine])
+    engine.finalize()
+    choices = []
+    for knob, value in algorithm.knobs:
+        choice = _Descriptor(_KNOB_CHOICE)
+        choice.set(600, _KNOB_TYPE, [knob])
+        choice.set(601, _INT64, [value])
+        choice.finalize()
+        choices.append(choice)
+    configuration = _Descriptor(_CONFIGURATION)
+    configuration.set(300, _DESCRIPTOR, [engine])
+    if choices:
+        configuration.set(302, _DESCRIPTOR, choices)
+    configuration.finalize()
+    plan = _Descriptor(_PLAN)
+    plan.set(400, _HANDLE, [handle.pointer])
+    plan.set(401, _DESCRIPTOR, [configuration])
+    plan.finalize()
+    return plan
 
 
 def _check(tensor: Tensor, size: tuple[int, ...]) -> None:
@@ -190,8 +197,10 @@ def proposals(convolution: Convolution, modes: Iterable[str] = ("A", "B", "fallb
 
     modes: the heuristics to ask, of ``"A"``, ``"B"`` and ``"fallback"``.
     """
-    graph = _operation_graph(convolution, _handle(torch.cuda.current_device()))
-    return list(dict.fromkeys(one for mode in modes for one in _proposals(graph, _MODES[mode])))
+    handle = _handle(torch.cuda.current_device())
+    with handle.on(torch.cuda.current_stream()):
+        graph = _operation_graph(convolution, handle)
+        return list(dict.fromkeys(one for mode in modes for one in _proposals(graph, _MODES[mode])))
 
 
 def _proposals(graph: _Descriptor, mode: int) -> Iterator[Algorithm]:
@@ -306,10 +315,12 @@ class _Handle:
         self.pointer = ctypes.c_void_p()
         _call("cudnnCreate", ctypes.byref(self.pointer))
 
-    def execute(self, plan: _Descriptor, pack: _Descriptor, stream: int) -> None:
+    @contextmanager
+    def on(self, stream: torch.cuda.Stream) -> Iterator[None]:
+        """Context to build or execute a plan in, not in a stream that another thread may be capturing."""
         with self._lock:
-            _call("cudnnSetStream", self.pointer, ctypes.c_void_p(stream))
-            _call("cudnnBackendExecute", self.pointer, plan.pointer, pack.pointer)
+            _call("cudnnSetStream", self.pointer, ctypes.c_void_p(stream.cuda_stream))
+            yield
 
 
 @cache

@@ -36,11 +36,12 @@ TOGETHER = 2
 class FusedStep:
     """A :class:`~tombola.training.step.Step` of fused passes.
 
+    size: images of a full batch, for which convolutions are planned.
     name: with the fingerprint of the convolution plans that it computes by, if any.
     """
 
     def __init__(
-        self, flat_network: FlatNetwork, network: FusedNetwork, batches: Batches, recipe: Recipe
+        self, flat_network: FlatNetwork, network: FusedNetwork, batches: Batches, recipe: Recipe, size: int
     ) -> None:
         self._optimizer, self._recipe = recipe.optimizer, recipe
         self._flat_network = flat_network
@@ -50,7 +51,7 @@ class FusedStep:
         weights = flat_network.weights[:split] if flat_network.copy is None else flat_network.copy
         self._gradients = torch.zeros_like(weights), torch.zeros_like(flat_network.weights[split:])
         self._all_kept = torch.full_like(self._gradients[1], -1, dtype=torch.int8)
-        plans = network.plan_convolutions(min(recipe.batch_size, len(batches)), self._gradients[0])
+        plans = network.plan_convolutions(size, self._gradients[0])
         self.name = "fused" if plans is None else f"fused, convolution plans {plans}"
         self._numbers = self._numbers_of(recipe).to(flat_network.weights.device)
         self._count_together()

@@ -139,8 +139,10 @@ def _convolution(layer: nn.Module) -> nn.Conv2d:
 
 def _inputs(network: fx.GraphModule, images: Tensor) -> dict[str, _Seen]:
     """How layers that may be planned are called, by name: those called once whose weight is theirs alone."""
-    called = Counter(str(node.target) for node in network.graph.nodes if node.op == "call_module")
-    layers = {name: network.get_submodule(name) for name, calls in called.items() if calls == 1}
+    calls = [node for node in network.graph.nodes if node.op == "call_module"]
+    times = Counter(node.target for node in calls)
+    once = [str(node.target) for node in calls if times[node.target] == 1 and not node.kwargs]
+    layers = {name: network.get_submodule(name) for name in once}
     layers = {
         name: layer
         for name, layer in layers.items()

@@ -148,7 +148,7 @@ def _own_convolution(module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     """What computes a convolution of few channels; None where that is left to PyTorch."""
     layer = _module(module, node)
     convolution = layer.convolution if type(layer) is Biasless else layer
-    if type(convolution) is not nn.Conv2d or (convolution is layer and layer.bias is not None):
+    if type(convolution) is not nn.Conv2d or (convolution is layer and layer.bias is not None) or node.kwargs:
         return None
     source = node.args[0]
     is_first = isinstance(source, fx.Node) and source.op == "placeholder" and len(source.users) == 1
