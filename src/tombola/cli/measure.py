@@ -231,7 +231,7 @@ def _compute(declared: Declaration, values: dict[str, Any]) -> None:
 
 
 def number_lines(numbers: Mapping[str, float]) -> list[str]:
-    """The numbers of a result as text: one a line, but a list on one line, and lists of one length as columns."""
+    """The numbers of a result as lines: one each, a list on one line, lists of one length as columns."""
     lists: dict[str, list[str]] = {}
     for key, number in numbers.items():
         item = re.fullmatch(r"(.+)\[\d+\]", key)
