@@ -119,6 +119,14 @@ def test_rates_that_differ_are_a_part_of_the_noise() -> None:
     assert len(forecast.configurations) == 8
 
 
+def test_a_measure_under_the_default_rate_is_of_no_configuration_with_another() -> None:
+    numbers = made_up(more=(("lr", 0.2),)) + [
+        number("first_stable_epoch", epoch, momentum, size)
+        for epoch, (momentum, size) in enumerate(GAINS, start=1)
+    ]
+    assert "first stable epoch" not in {one.label for one in the_one(numbers).candidates}
+
+
 def test_equal_noise_of_other_momenta_is_a_tie() -> None:
     numbers = made_up()
     numbers += [number("val_accuracy", 90.0 + s / 100, 0.75, 1024, sparsity=s) for s in (0.0, 50.0)]

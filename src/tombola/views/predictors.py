@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from tombola.table.key import Key, Scalar
 from tombola.table.metrics import metric_heading
@@ -33,6 +33,7 @@ NOISE_BY_RATE = "lr / (batch (1 - momentum))"
 _MOST_PANELS = 12
 _MOST = 0.75
 _CONFIGURATION = ("network", "dataset", "momentum", "batch_size", "pretrained")
+_RECIPE = frozenset(field.name for field in fields(Recipe))
 _OF_OTHERS = ("target", "search_share", "sparse_momentum", "sparse_batch_size", "subset_percent", "baseline")
 """Fields by which a number is of something else than a chain and its dense network."""
 _NO_CANDIDATES = ("val_accuracy", "test_error", "layer_sparsity")
@@ -173,12 +174,15 @@ def _says_nothing(metric: str) -> bool:
 def _apart(key: Key, configuration: Key) -> tuple[tuple[str, Scalar], ...] | None:
     """The axes that a number of the dense network has of its own; None for one of another configuration.
 
-    What it leaves open is of all configurations, such as a first stable epoch with and without rewinding.
+    What it leaves open is of all configurations, such as a first stable epoch with and without rewinding. But
+    not a setting of the recipe: where a key has none, it is the default's.
     """
     for name in _CONFIGURATION:
         if getattr(key, name) not in (None, getattr(configuration, name)):
             return None
-    shared = dict(configuration.more)
+    own, shared = dict(key.more), dict(configuration.more)
+    if any(own.get(name) != shared.get(name) for name in _RECIPE & (own.keys() | shared.keys())):
+        return None
     if any(name in shared and shared[name] != value for name, value in key.more):
         return None
     return tuple((name, value) for name, value in key.more if name not in shared)
@@ -186,9 +190,9 @@ def _apart(key: Key, configuration: Key) -> tuple[tuple[str, Scalar], ...] | Non
 
 def _label(key: Key, apart: Sequence[tuple[str, Scalar]]) -> str:
     """What a candidate is called: its metric, and what tells it from others of that metric."""
-    fields = [(name, getattr(key, name)) for name in ("reading", "block", "subset_criterion")]
+    named = [(name, getattr(key, name)) for name in ("reading", "block", "subset_criterion")]
     parts = [metric_heading(key.metric)]
-    parts += [f"{name.replace('_', ' ')} {value}" for name, value in fields if value]
+    parts += [f"{name.replace('_', ' ')} {value}" for name, value in named if value]
     parts += [name if value is True else f"{name.replace('_', ' ')} {value}" for name, value in apart]
     return ", ".join(parts)
 
