@@ -31,10 +31,10 @@ def test_those_of_frankle_and_carbin_are_adam_in_batches_of_sixty(
 
 def test_that_of_snip_drops_its_rate_every_25_000_iterations_of_mnist() -> None:
     recipe = tb.named_recipe("lenet5")
-    assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.momentum) == (100, 100, 0.1, 0.9)
+    assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.momentum) == (100, 100, 0.01, 0.9)
     steps = 60_000 // recipe.batch_size
     rates = [recipe.rate(step // steps, step % steps, steps) for step in (0, 24_999, 25_200, 50_000)]
-    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.001])
+    assert rates == pytest.approx([0.01, 0.01, 0.001, 0.0001])
 
 
 def test_that_of_edge_popup_is_a_hundred_epochs_of_128() -> None:
