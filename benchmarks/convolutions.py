@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 import tombola as tb
 from tombola.training.cuda.convolution import has_own_weight_gradient, is_of_few_channels, is_of_images
-from tombola.training.cuda.cudnn import Algorithm, Convolution, CudnnError, Plan, plan, proposals
+from tombola.training.cuda.cudnn import Algorithm, Convolution, ConvolutionPlan, CudnnError, plan, proposals
 from tombola.training.cuda.plans import fingerprint, read_table
 from tombola.training.device import process_settings
 
@@ -138,7 +138,7 @@ def best(product: Convolution) -> dict[str, Any] | None:
     refused = 0
     for algorithm in proposals(product):
         try:
-            candidate = Plan(product, algorithm)
+            candidate = ConvolutionPlan(product, algorithm)
             if candidate.workspace <= MOST_WORKSPACE and is_promising(candidate, sets[0], pytorch):
                 times[algorithm] = timed(candidate, sets, replays=3)
         except (CudnnError, torch.OutOfMemoryError) as error:
@@ -218,7 +218,7 @@ def product_by_pytorch(product: Convolution) -> Callable[[Tensor, Tensor, Tensor
     return compute
 
 
-def is_promising(candidate: Plan, tensors: Tensors, pytorch: float) -> bool:
+def is_promising(candidate: ConvolutionPlan, tensors: Tensors, pytorch: float) -> bool:
     """Whether one call takes less than four times what PyTorch takes; one before it loads the code."""
     candidate(*tensors)
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))

@@ -24,7 +24,7 @@ _INDEX = ".fields.json"
 Fields = Mapping[str, Scalar]
 
 
-class _Entry(NamedTuple):
+class _IndexedFields(NamedTuple):
     """What is kept of a job.
 
     changed: when its folder was changed, in nanoseconds. behind: the jobs whose results it takes, whether
@@ -48,7 +48,7 @@ def fields_of_jobs(store: Store, names: Iterable[str], changed: Mapping[str, int
     return {name: fields for name, fields in kept if fields is not None}
 
 
-def _indexed(store: Store, changed: Mapping[str, int]) -> dict[str, _Entry]:
+def _indexed(store: Store, changed: Mapping[str, int]) -> dict[str, _IndexedFields]:
     """What is known of all jobs of a store; updates the index."""
     index = _index(store)
     odd = {name for name in changed if name not in index}
@@ -63,7 +63,7 @@ def _indexed(store: Store, changed: Mapping[str, int]) -> dict[str, _Entry]:
     return entries
 
 
-def _resting_on(names: set[str], index: Mapping[str, _Entry]) -> set[str]:
+def _resting_on(names: set[str], index: Mapping[str, _IndexedFields]) -> set[str]:
     """Some jobs and all that take their results, directly or not."""
     taken_by: dict[str, list[str]] = defaultdict(list)
     for name, entry in index.items():
@@ -77,7 +77,7 @@ def _resting_on(names: set[str], index: Mapping[str, _Entry]) -> set[str]:
     return reached
 
 
-def _read(store: Store, names: Iterable[str], changed: Mapping[str, int]) -> dict[str, _Entry]:
+def _read(store: Store, names: Iterable[str], changed: Mapping[str, int]) -> dict[str, _IndexedFields]:
     """What the descriptions of some jobs, and of those behind them, say."""
     from tombola.lab.lineages import Lineages
     from tombola.lab.measurement import measurement_of
@@ -95,11 +95,11 @@ def _read(store: Store, names: Iterable[str], changed: Mapping[str, int]) -> dic
             }  # fmt: skip
         except (JobError, StoreError, *OTHER_FORM):  # damaged, or removed by another process just now
             pass
-        entries[name] = _Entry(changed[name], behind, fields)
+        entries[name] = _IndexedFields(changed[name], behind, fields)
     return entries
 
 
-def _index(store: Store) -> dict[str, _Entry]:
+def _index(store: Store) -> dict[str, _IndexedFields]:
     """What the index has of each job; {} if it has another form."""
     try:
         return {str(name): _checked_entry(*row) for name, *row in read_index(store, _INDEX)}
@@ -107,10 +107,10 @@ def _index(store: Store) -> dict[str, _Entry]:
         return {}
 
 
-def _checked_entry(changed: object, behind: list[Any], fields: dict[str, Any] | None) -> _Entry:
+def _checked_entry(changed: object, behind: list[Any], fields: dict[str, Any] | None) -> _IndexedFields:
     """An entry of values from a file; ValueError or TypeError if one is of another type."""
     if not isinstance(changed, int) or not isinstance(behind, list) or not isinstance(fields, dict | None):
         raise TypeError("an entry of another form")
     if fields is not None and not all(isinstance(value, Scalar | None) for value in fields.values()):
         raise TypeError("a field of another type")
-    return _Entry(changed, tuple(map(str, behind)), fields)
+    return _IndexedFields(changed, tuple(map(str, behind)), fields)

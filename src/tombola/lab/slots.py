@@ -112,17 +112,17 @@ def fitting_slots(jobs: Collection[Job], most: int, free: int | None) -> int:
             (recipe.get("batch_size", Recipe.batch_size), recipe.get("precision", Recipe.precision))
             for recipe in recipes
         }
-        each = [
+        needs = [
             training_bytes(network, size, "float32" if precision == "float32" else "bfloat16")
             for network in networks
             for size, precision in kinds
         ]
     except Exception:  # a user's network may fail in any way; the job that trains it will say so
         return most
-    if not each:
+    if not needs:
         return most
     room = free - CONTEXT_BYTES - sum(map(data_bytes, sets))
-    return max(1, min(most, room // max(each)))
+    return max(1, min(most, room // max(needs)))
 
 
 def free_memory(gpus: Collection[str]) -> int | None:

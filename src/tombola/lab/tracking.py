@@ -48,10 +48,10 @@ def enter_jobs(
     Raises whatever the tracker raises where it is at fault itself: what it wrote to is not there (OSError),
     or it refuses three jobs in a row.
     """
-    _Entry(store, tracker, entered, left_out).enter(names)
+    _Entering(store, tracker, entered, left_out).enter(names)
 
 
-class _Entry:
+class _Entering:
     """Enters jobs into a tracker, as :func:`enter_jobs` in several calls."""
 
     def __init__(
@@ -155,7 +155,7 @@ class _Thread(threading.Thread):
         self._seen: set[str] = set()
         self._entered = 0
         self._left_out: list[TombolaError] = []
-        self._entry = _Entry(store, tracker, self._count, self._left_out.append)
+        self._entry = _Entering(store, tracker, self._count, self._left_out.append)
         self._moved = time.monotonic()  # when it last did anything
 
     def add(self, names: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tombola.training.cuda import cudnn
-from tombola.training.cuda.cudnn import Algorithm, Convolution, CudnnError, Plan
+from tombola.training.cuda.cudnn import Algorithm, Convolution, ConvolutionPlan, CudnnError
 
 CONVOLUTION = Convolution("forward", (4, 8, 9, 7), (16, 8, 3, 3), (2, 1), (1, 0))
 
@@ -50,11 +50,13 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Library:
 
 
 def test_one_thread_at_a_time_uses_a_handle_and_sets_its_stream_first(library: Library) -> None:
-    plan, tensor = Plan(CONVOLUTION, Algorithm(1, ())), torch.zeros(1)
+    plan, tensor = ConvolutionPlan(CONVOLUTION, Algorithm(1, ())), torch.zeros(1)
     library.uses.clear()
     threads = [
         threading.Thread(target=lambda: [plan(tensor, tensor, tensor) for _ in range(10)]),
-        threading.Thread(target=lambda: [Plan(CONVOLUTION, Algorithm(1, ((2, 0),))) for _ in range(10)]),
+        threading.Thread(
+            target=lambda: [ConvolutionPlan(CONVOLUTION, Algorithm(1, ((2, 0),))) for _ in range(10)]
+        ),
     ]
     for thread in threads:
         thread.start()

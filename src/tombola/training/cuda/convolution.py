@@ -100,8 +100,8 @@ def _patches(x, row, real, column, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CH
     wide = (row % WIDTH)[:, None] + along[None, :]
     inside = (tall >= 0) & (tall < HEIGHT) & (wide >= 0) & (wide < WIDTH)
     inside = inside & real[:, None] & (column < 9 * CHANNELS)[None, :]
-    beside = (down * WIDTH + along) * CHANNELS + column % CHANNELS
-    return tl.load(x + row.to(tl.int64)[:, None] * CHANNELS + beside[None, :], mask=inside, other=0)
+    offset = (down * WIDTH + along) * CHANNELS + column % CHANNELS
+    return tl.load(x + row.to(tl.int64)[:, None] * CHANNELS + offset[None, :], mask=inside, other=0)
 
 
 @triton.jit

@@ -98,7 +98,7 @@ class Algorithm:
     knobs: tuple[tuple[int, int], ...]
 
 
-class Plan:
+class ConvolutionPlan:
     """A convolution by one algorithm, on the current GPU; lives as long as the process (:func:`plan`).
 
     workspace: bytes.
@@ -177,16 +177,16 @@ def _check(tensor: Tensor, size: tuple[int, ...]) -> None:
         )
 
 
-_plans: dict[tuple[int, Convolution, Algorithm], Plan] = {}
+_plans: dict[tuple[int, Convolution, Algorithm], ConvolutionPlan] = {}
 _plans_lock = threading.Lock()
 
 
-def plan(convolution: Convolution, algorithm: Algorithm) -> Plan:
-    """The plan of a convolution on the current GPU, built once a process; raises what :class:`Plan` does."""
+def plan(convolution: Convolution, algorithm: Algorithm) -> ConvolutionPlan:
+    """The plan of a convolution on the current GPU, built once a process; raises what :class:`ConvolutionPlan` does."""
     key = torch.cuda.current_device(), convolution, algorithm
     with _plans_lock:
         if key not in _plans:
-            _plans[key] = Plan(convolution, algorithm)
+            _plans[key] = ConvolutionPlan(convolution, algorithm)
         return _plans[key]
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from tombola.training.cuda.convolution import FewChannels, has_own_weight_gradient, weight_gradient
-from tombola.training.cuda.cudnn import ALIGNMENT, Convolution, CudnnError, Plan, plan
+from tombola.training.cuda.cudnn import ALIGNMENT, Convolution, ConvolutionPlan, CudnnError, plan
 from tombola.training.cuda.plans import PlanTable, fingerprint, say_once
 from tombola.training.cuda.rewrite import Biasless
 
@@ -31,7 +31,7 @@ class Planned(nn.Module):
     def __init__(
         self,
         layer: nn.Conv2d | Biasless | FewChannels,
-        plans: Mapping[str, Plan],
+        plans: Mapping[str, ConvolutionPlan],
         gradient: Tensor | None = None,
     ) -> None:
         super().__init__()
