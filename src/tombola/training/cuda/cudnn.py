@@ -182,7 +182,10 @@ _plans_lock = threading.Lock()
 
 
 def plan(convolution: Convolution, algorithm: Algorithm) -> ConvolutionPlan:
-    """The plan of a convolution on the current GPU, built once a process; raises what :class:`ConvolutionPlan` does."""
+    """The plan of a convolution on the current GPU, built once a process.
+
+    Raises what :class:`ConvolutionPlan` does.
+    """
     key = torch.cuda.current_device(), convolution, algorithm
     with _plans_lock:
         if key not in _plans:
