@@ -13,7 +13,7 @@ from tombola.experiments.compute import collect, run_experiments
 from tombola.experiments.experiment import Experiment
 from tombola.lab.listing import listing
 from tombola.lab.queue import announced
-from tombola.lab.removal import remove_job
+from tombola.lab.removal import check_unneeded, remove_job
 
 
 def experiments(quick: tb.Recipe) -> tuple[list[list[tb.Job]], list[Bound]]:
@@ -80,11 +80,12 @@ def test_weights_that_another_driver_still_needs_stay(quick: tb.Recipe, tmp_path
         run_experiments(lab, bound, keep="needed").outcome.raise_failures()
         assert [lab.store.is_thin(run.name) for run in chain] == [False, False, True, True]
         with pytest.raises(JobError, match=rf"process \d+ on .* needs job {chain[1].name[:12]} for others"):
-            remove_job(lab.store, chain[1].name)
+            check_unneeded(lab.store, [chain[1].name])
         lab.run(line).raise_failures()
         # What it needed it has, though it goes on.
         run_experiments(lab, bound, keep="needed").outcome.raise_failures()
         assert all(lab.store.is_thin(run.name) for run in chain)
+        check_unneeded(lab.store, [chain[3].name])
         remove_job(lab.store, chain[3].name)
     assert not lab.store.has(chain[3].name)
 

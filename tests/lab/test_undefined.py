@@ -4,11 +4,13 @@ The run is a real one, at a learning rate of 1e30.
 """
 
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 import tombola as tb
@@ -23,6 +25,7 @@ from tombola.lab.listing import listing
 from tombola.lab.store import Store
 from tombola.lab.tracked_job import tracked_jobs
 from tombola.lab.verify import verify
+from tombola.measures.predictions import check_finite
 
 LOST = tb.Recipe(epochs=1, batch_size=400, lr=1e30, momentum=0.0)
 SOUND = tb.Recipe(epochs=1, batch_size=400, lr=0.1, momentum=0.0)
@@ -90,7 +93,8 @@ def test_it_is_finished_is_not_computed_again_and_says_why(lab: tb.Lab, name: st
     for number in numbers:
         assert (number.state, number.value, number.failed, number.note) == ("undefined", None, True, why)
     [row] = [row for row in listing(lab.store).finished if row.name == measure.name]
-    assert row.result == f"undefined*: {why}"[:60]
+    assert len(row.result) <= 60
+    assert f"undefined*: {why}".startswith(row.result.removesuffix("…"))
     assert f"undefined: {why}" in shown(show_job(lab.store, measure.name))
     [key] = {number.key for number in numbers}
     item = ChainItem(key, measure.declaration.name, (measure,), (0,), 1)
@@ -159,3 +163,12 @@ def test_it_travels_is_intact_and_is_told_to_watchers_and_trackers(
     assert row.result.startswith("undefined*: the run diverged")
     [tracked] = tracked_jobs(other, [measure.name], pytest.fail)
     assert tracked.numbers == {}
+
+
+def test_what_is_not_finite_of_a_run_that_did_not_diverge_is_a_failure(
+    start: tb.Ticket, digits: tb.Data
+) -> None:
+    run = tb.train(start, digits, tb.Recipe(epochs=1, batch_size=100))
+    with pytest.raises(TicketError, match="though the run did not diverge") as raised:
+        check_finite(torch.tensor([math.nan]), "Hessian", "logits", run)
+    assert not isinstance(raised.value, Undefined)

@@ -112,13 +112,14 @@ def rm(
     as_json: AsJson = False,
 ) -> None:
     """Remove jobs from the store; without --remove, what would go and what was made from it."""
-    from tombola.lab.removal import removals, remove_job
+    from tombola.lab.removal import check_unneeded, removals, remove_job
     from tombola.lab.store import Store as StoreFolder
     from tombola.table.number import many
 
     folder = StoreFolder(store, create=False)
     console = InertConsole()
     chosen, orphans = removals(folder, jobs, dependents=dependents)
+    check_unneeded(folder, [removal.name for removal in chosen])
     for removal in chosen:
         what = f"{removal.row.function}: {removal.row.result}" if removal.row else "damaged"
         if not as_json:

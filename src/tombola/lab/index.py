@@ -1,7 +1,7 @@
 """Index files of a store: what was read of its finished jobs, kept for as long as nothing of them changes.
 
-An index is made again whenever it is missing, damaged or from another version of tombola, and of each job
-that is newer than it. Only listings rest on it, and nothing is lost with it.
+An index is made again whenever it is missing, damaged or from another version of tombola or of indexes, and
+of each job whose folder changed. Only listings rest on it, and nothing is lost with it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from tombola.errors import StoreError
 from tombola.lab.store import Store, is_at_its_place, read_json
 from tombola.untrusted import OTHER_FORM
 from tombola.version import __version__
+
+# Raised whenever other things are read of the same job, so that old indexes are made again.
+_FORM = 2
 
 
 def change_times(store: Store) -> dict[str, int]:
@@ -45,13 +48,13 @@ def read_index(store: Store, file: str) -> list[Any]:
     """The rows of an index, of any form; none if it is missing, damaged or of another version of tombola."""
     try:
         content = read_json(store.root / file)
-        return list(content["rows"]) if content["tombola"] == __version__ else []
+        return list(content["rows"]) if content["tombola"] == [__version__, _FORM] else []
     except (OSError, *OTHER_FORM):
         return []
 
 
 def write_index(store: Store, file: str, rows: list[Any]) -> None:
     """Keep the rows of an index, where the store can be written to; else they are made again next time."""
-    content = {"tombola": __version__, "rows": rows}
+    content = {"tombola": [__version__, _FORM], "rows": rows}
     with suppress(StoreError):  # a store of another user's, or a full disk
         write_whole(store.root / file, json.dumps(content).encode())

@@ -58,8 +58,11 @@ def _indexed(store: Store, changed: Mapping[str, int]) -> dict[str, _IndexedFiel
     outdated = _resting_on(odd, index)
     entries = {name: entry for name, entry in index.items() if name not in outdated}
     entries |= _read(store, (name for name in changed if name in outdated), changed)
-    rows = [[name, entry.changed, entry.behind, entry.fields] for name, entry in entries.items()]
-    write_index(store, _INDEX, rows)
+    # What could not be read is read again next time: it may have been another process or a disk.
+    kept = {name: entry for name, entry in entries.items() if entry.fields is not None}
+    if kept != index:
+        rows = [[name, entry.changed, entry.behind, entry.fields] for name, entry in kept.items()]
+        write_index(store, _INDEX, rows)
     return entries
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from textwrap import shorten
 from typing import Any, Literal, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
@@ -248,8 +249,8 @@ def _checked_row(
 
 def _result_line(store: Store, numbers: Mapping[str, Any], description: Mapping[str, Any]) -> str:
     """A result in few words: accuracy, sparsity, barrier, surface or its value; a star where a run failed."""
-    if "undefined" in numbers:
-        return f"undefined*: {numbers['undefined']}"[:60]
+    if numbers.keys() == {"undefined"}:
+        return shorten(f"undefined*: {numbers['undefined']}", 60, placeholder="…")
     if "accuracy" in numbers:
         star = "*" if numbers["failed"] else ""
         return f"{numbers['accuracy']:.2f}%{star} at {100 * numbers['sparsity']:.2f}% sparsity"

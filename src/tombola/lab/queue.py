@@ -2,8 +2,8 @@
 
 A driver writes the names of its jobs, and of those whose results they take, to the store when it begins and
 removes the file when it ends; the file's time of change is its heartbeat. What became of each job the store
-knows itself. Errors on writing are ignored, and no result depends on it: whoever removes or thins results
-spares what a queue needs, and what is gone all the same is computed again.
+knows itself. Errors on writing are ignored, and no result depends on it: ``--keep needed`` and
+``tombola rm`` spare what a queue needs, and what is gone all the same is computed again.
 """
 
 from __future__ import annotations

@@ -59,17 +59,26 @@ def removals(
     return [_removal(store, name) for name in names], orphans
 
 
-def remove_job(store: Store, name: str) -> None:
-    """Remove a finished job; one that is gone already stays gone.
+def check_unneeded(store: Store, names: Iterable[str]) -> None:
+    """Raises :class:`~tombola.errors.JobError` for a job that a driver needs for others that it computes.
 
-    Raises :class:`~tombola.errors.JobError` while a process works on it, or will on one made from it,
+    Asked of all before the first is removed: without what was made from it, a job may be needed again.
+    """
+    reader = QueueReader(store)
+    for name in names:
+        queue = reader.needing(name)
+        if queue is not None:
+            raise JobError(f"{queue.driver} needs job {name[:12]} for others that it computes; stop it first")
+
+
+def remove_job(store: Store, name: str) -> None:
+    """Remove a finished job; one that is gone already stays gone. :func:`check_unneeded` comes before.
+
+    Raises :class:`~tombola.errors.JobError` while a process works on it,
     :class:`~tombola.errors.StoreError` for one that lies behind a link, and
     :class:`~tombola.errors.StoreUnwritable` if it cannot be removed.
     """
     _check_links(store, name)
-    queue = QueueReader(store).needing(name)
-    if queue is not None:
-        raise JobError(f"{queue.driver} needs job {name[:12]} for others that it computes; stop it first")
     folder = store.folder(name)
     workplace = store.workplace(name)
     lease = leases.acquire(workplace)

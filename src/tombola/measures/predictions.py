@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tombola.cost import RESULT_BYTES, Cost, Outline, Size, forward
 from tombola.data.imageset import Data
-from tombola.errors import Undefined
+from tombola.errors import TicketError, Undefined
 from tombola.measures.frozen import network_of
 from tombola.measures.parts import Split, batches, module
 from tombola.ticket import Ticket
@@ -85,10 +85,23 @@ def check_finite_weights(run: Run, what: str) -> None:
         check_finite(values, what, f"values of {name}", run)
 
 
+def _is_finite(run: Run) -> bool:
+    return all(bool(values.isfinite().all()) for values in run.weights.values())
+
+
 def check_finite(values: Tensor, what: str, name: str, subject: Ticket | Run) -> None:
-    """Raises Undefined where not all of some values are finite numbers; ``name`` says what they are."""
+    """Raises Undefined where not all of some values are finite numbers; ``name`` says what they are.
+
+    TicketError for a run that did not diverge.
+    """
     if not bool(values.isfinite().all()):
         kind = "run" if isinstance(subject, Run) else "ticket"
+        if isinstance(subject, Run) and not subject.diverged and _is_finite(subject):
+            # An accident of the computation, which may not happen again: nothing that stays.
+            raise TicketError(
+                f"{name} are not all finite, though the run did not diverge and its weights are; "
+                f"compute its {what} again, in float32 or on another device"
+            )
         raise Undefined(
             f"there is no {what} of this {kind}: {name} are not all finite, "
             "as after a training that diverged",

@@ -74,7 +74,7 @@ def logarithmic_errors(axes: Axes, errors: Sequence[float]) -> None:
 
 
 def logarithmic_x(axes: Axes) -> None:
-    """A logarithmic x axis with plain numbers: matplotlib's own are formulas, which pictures do not parse."""
+    """A logarithmic x axis with plain numbers: matplotlib's own are formulas, which stay unparsed here."""
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     axes.set_xscale("log")

@@ -39,8 +39,8 @@ def open_tracker(folder: Path | None) -> MLflowTracker:
 class MLflowTracker:
     """The runs of an experiment; uri: by default MLflow's own.
 
-    What the experiment holds is asked for once. What another driver enters meanwhile is found when a job is
-    added.
+    What the experiment holds is asked for once. A job that another driver enters meanwhile is entered once
+    more, and the double taken out.
     """
 
     def __init__(self, uri: str | None) -> None:
