@@ -1,13 +1,13 @@
 import hashlib
 import struct
-import sys
-import threading
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from racing import race
 
 from tombola import seeds
 
@@ -104,23 +104,12 @@ def test_a_torch_stream_gives_the_global_generator_back_after_an_error() -> None
 
 def test_threads_that_borrow_torchs_generator_do_not_disturb_each_other() -> None:
     seen: dict[int, set[tuple[float, ...]]] = {number: set() for number in range(4)}
-    together = threading.Barrier(len(seen))
 
     def draw(number: int) -> None:
-        together.wait()
         for _ in range(100):
             with seeds.torch_stream("thread", number):
                 seen[number].add(tuple(torch.cat([torch.randn(3) for _ in range(5)]).tolist()))
 
-    threads = [threading.Thread(target=draw, args=(number,)) for number in seen]
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)  # so that threads do get in each other's way
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
+    race(*(partial(draw, number) for number in seen))
     assert [len(draws) for draws in seen.values()] == [1, 1, 1, 1]
     assert len(set.union(*seen.values())) == 4

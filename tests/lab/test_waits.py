@@ -1,12 +1,12 @@
 """Who waits for another process says for whom, in this process and from a worker of a cluster."""
 
-import sys
-import threading
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
 import pytest
 from distributed import Client, SpecCluster
+from racing import race
 from rich.console import Console
 
 import tombola as tb
@@ -94,24 +94,12 @@ def test_jobs_that_wait_and_end_in_several_threads_are_counted_once_each() -> No
     bar = Bar(console)
     bar.begin(0, len(jobs))
 
-    together = threading.Barrier(4)
-
     def wait_and_end(some: list[tb.Job]) -> None:
-        together.wait()
         for job in some:
             bar.waiting(job, "process 123 on host")
         for job in some:
             bar.done(job, None)
 
-    threads = [threading.Thread(target=wait_and_end, args=(jobs[first::4],)) for first in range(4)]
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
+    race(*(partial(wait_and_end, jobs[first::4]) for first in range(4)))
     assert bar._waits == {}
     assert bar._done == len(jobs)

@@ -4,22 +4,13 @@ Where there is no GPU but Triton, ``TRITON_INTERPRET=1 pytest tests/training/cud
 interpreter.
 """
 
-import importlib.util
-import os
-
 import pytest
 import torch
+from kernels import CUDA, DEVICE, needs_kernels, on_gpu_only
 from torch import Tensor, nn
 from torch.nn import functional, grad
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton") is not None
-CUDA = torch.device("cuda")
-DEVICE = torch.device("cpu") if INTERPRETED else CUDA
-on_gpu_only = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
-pytestmark = [
-    pytest.mark.cuda,
-    pytest.mark.skipif(not (torch.cuda.is_available() or INTERPRETED), reason="PyTorch sees no GPU"),
-]
+pytestmark = needs_kernels
 PRECISIONS = pytest.mark.parametrize(
     ("dtype", "allowed"),
     # Rounding of the result; sums are float32.

@@ -4,13 +4,12 @@ Where there is no GPU but Triton, ``TRITON_INTERPRET=1 pytest tests/training/cud
 interpreter.
 """
 
-import importlib.util
 import math
-import os
 from collections.abc import Callable
 
 import pytest
 import torch
+from kernels import CUDA, DEVICE, INTERPRETED, needs_kernels, on_gpu_only
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,14 +22,7 @@ from tombola.training.epoch import DevicePlan, EpochPlan
 from tombola.training.evaluation import Evaluator, device_batches, evaluate
 from tombola.training.flat_network import FlatNetwork
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton") is not None
-CUDA = torch.device("cuda")
-DEVICE = torch.device("cpu") if INTERPRETED else CUDA
-on_gpu_only = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
-pytestmark = [
-    pytest.mark.cuda,
-    pytest.mark.skipif(not (torch.cuda.is_available() or INTERPRETED), reason="PyTorch sees no GPU"),
-]
+pytestmark = needs_kernels
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:

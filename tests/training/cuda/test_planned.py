@@ -3,14 +3,13 @@
 Where there is no GPU but Triton, ``TRITON_INTERPRET=1 pytest tests/training/cuda`` runs the first.
 """
 
-import importlib.util
 import math
-import os
 import threading
 from contextlib import suppress
 
 import pytest
 import torch
+from kernels import needs_kernels, on_gpu_only
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,13 +23,8 @@ from tombola.training.device import repeatable
 from tombola.training.engines import GraphedEngine
 from tombola.training.epoch import EpochPlan
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton") is not None
-on_gpu_only = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
 on_cpu_only = pytest.mark.skipif(torch.cuda.is_available(), reason="stands in for cuDNN on a CPU")
-pytestmark = [
-    pytest.mark.cuda,
-    pytest.mark.skipif(not (torch.cuda.is_available() or INTERPRETED), reason="PyTorch sees no GPU"),
-]
+pytestmark = needs_kernels
 
 SHAPES = [
     Convolution(operation, *shapes)  # type: ignore[arg-type]
@@ -109,6 +103,15 @@ def network() -> nn.Module:
     return Three().bfloat16().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+@pytest.fixture
+def stood_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans are PyTorch's own convolutions, counted from 0."""
+    from tombola.training.cuda import planned as module
+
+    monkeypatch.setattr(module, "plan", lambda convolution, _: StandIn(convolution))
+    monkeypatch.setattr(StandIn, "calls", 0)
+
+
 def planned(
     network: nn.Module, algorithms: dict[Convolution, Algorithm], gradient: Tensor | None = None
 ) -> tuple[nn.Module, str | None]:
@@ -124,13 +127,8 @@ def planned(
 
 
 @on_cpu_only
-def test_planned_convolutions_have_outputs_and_gradients_of_pytorch(
-    network: nn.Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tombola.training.cuda import planned as module
-
-    monkeypatch.setattr(module, "plan", lambda convolution, _: StandIn(convolution))
-    monkeypatch.setattr(StandIn, "calls", 0)
+@pytest.mark.usefixtures("stood_in")
+def test_planned_convolutions_have_outputs_and_gradients_of_pytorch(network: nn.Module) -> None:
     algorithms = dict.fromkeys(NEEDED, Algorithm(1, ()))
     rewritten, found = planned(network, algorithms)
     assert found == fingerprint(algorithms)
@@ -147,13 +145,8 @@ def test_planned_convolutions_have_outputs_and_gradients_of_pytorch(
 
 
 @on_cpu_only
-def test_other_batches_and_evaluation_compute_as_before(
-    network: nn.Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tombola.training.cuda import planned as module
-
-    monkeypatch.setattr(module, "plan", lambda convolution, _: StandIn(convolution))
-    monkeypatch.setattr(StandIn, "calls", 0)
+@pytest.mark.usefixtures("stood_in")
+def test_other_batches_and_evaluation_compute_as_before(network: nn.Module) -> None:
     rewritten, _ = planned(network, dict.fromkeys(NEEDED, Algorithm(1, ())))
     smaller = drawn((5, 3, 8, 8), 1)
     assert torch.equal(rewritten(smaller), network(smaller))
@@ -165,12 +158,8 @@ def test_other_batches_and_evaluation_compute_as_before(
 
 
 @on_cpu_only
-def test_a_gradient_is_written_where_it_is_wanted(
-    network: nn.Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tombola.training.cuda import planned as module
-
-    monkeypatch.setattr(module, "plan", lambda convolution, _: StandIn(convolution))
+@pytest.mark.usefixtures("stood_in")
+def test_a_gradient_is_written_where_it_is_wanted(network: nn.Module) -> None:
     only_second = {one: Algorithm(1, ()) for one in NEEDED[2:]}
     place = torch.zeros(16, 3, 3, 8, dtype=torch.bfloat16).permute(0, 3, 1, 2)
     rewritten, _ = planned(network, only_second, place)
@@ -181,12 +170,8 @@ def test_a_gradient_is_written_where_it_is_wanted(
 
 
 @on_cpu_only
-def test_a_layer_without_all_of_its_products_in_the_table_stays(
-    network: nn.Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tombola.training.cuda import planned as module
-
-    monkeypatch.setattr(module, "plan", lambda convolution, _: StandIn(convolution))
+@pytest.mark.usefixtures("stood_in")
+def test_a_layer_without_all_of_its_products_in_the_table_stays(network: nn.Module) -> None:
     without = {one: Algorithm(1, ()) for one in NEEDED if one != NEEDED[3]}
     rewritten, found = planned(network, without)
     used = {one: Algorithm(1, ()) for one in NEEDED[:2]}

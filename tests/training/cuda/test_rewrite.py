@@ -1,22 +1,16 @@
 """Networks whose fused form would compute something else are recognised, and those of the paper are not."""
 
-import importlib.util
-import os
 from collections.abc import Callable
 
 import pytest
 import torch
+from kernels import DEVICE, needs_kernels
 from torch import Tensor, nn
 from torch.nn import functional
 
 import tombola as tb
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton") is not None
-DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
-pytestmark = [
-    pytest.mark.cuda,
-    pytest.mark.skipif(not (torch.cuda.is_available() or INTERPRETED), reason="PyTorch sees no GPU"),
-]
+pytestmark = needs_kernels
 
 
 def check(module: nn.Module, size: int = 8) -> None:

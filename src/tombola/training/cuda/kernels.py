@@ -143,7 +143,7 @@ class _HalvingPool(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         count, channels, height, width = x.shape
-        y = _empty_channels_last(x, count, channels, height // 2, width // 2)
+        y = empty_channels_last(x, count, channels, height // 2, width // 2)
         winner = torch.empty_like(y, dtype=torch.int8)
         _launch_over_pixels(_pool_kernel, x, y, winner, small=y)
         ctx.save_for_backward(winner)
@@ -154,12 +154,12 @@ class _HalvingPool(torch.autograd.Function):
         (winner,) = ctx.saved_tensors
         dy = dy.contiguous(memory_format=torch.channels_last)
         count, channels, height, width = dy.shape
-        dx = _empty_channels_last(dy, count, channels, 2 * height, 2 * width)
+        dx = empty_channels_last(dy, count, channels, 2 * height, 2 * width)
         _launch_over_pixels(_pool_gradient_kernel, dy, winner, dx, small=dy)
         return dx
 
 
-def _empty_channels_last(like: Tensor, *shape: int) -> Tensor:
+def empty_channels_last(like: Tensor, *shape: int) -> Tensor:
     """A channels_last tensor of the dtype and device of ``like``, uninitialised."""
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 

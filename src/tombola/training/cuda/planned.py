@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from tombola.training.cuda.convolution import FewChannels, has_own_weight_gradient, weight_gradient
 from tombola.training.cuda.cudnn import ALIGNMENT, Convolution, ConvolutionPlan, CudnnError, plan
+from tombola.training.cuda.kernels import empty_channels_last
 from tombola.training.cuda.plans import PlanTable, fingerprint, say_once
 from tombola.training.cuda.rewrite import Biasless
 
@@ -53,7 +54,7 @@ class _Planned(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, op: Planned) -> Tensor:
         x = _laid_out(x)
         forward = op.plans["forward"]
-        y = _empty_like(x, forward.convolution.output)
+        y = empty_channels_last(x, *forward.convolution.output)
         forward(x, weight, y)
         ctx.save_for_backward(x, weight)
         ctx.op = op
@@ -65,9 +66,9 @@ class _Planned(torch.autograd.Function):
         op, dy = ctx.op, _laid_out(dy)
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = _empty_like(x, x.shape)
+            dx = empty_channels_last(x, *x.shape)
             op.plans["input"](dx, weight, dy)
-        dweight = _empty_like(weight, weight.shape) if op.gradient is None else op.gradient
+        dweight = empty_channels_last(weight, *weight.shape) if op.gradient is None else op.gradient
         if "weight" in op.plans:
             op.plans["weight"](x, dweight, dy)
         else:
@@ -79,10 +80,6 @@ def _laid_out(values: Tensor) -> Tensor:
     """Values in channels_last at an address that a plan takes."""
     values = values.contiguous(memory_format=torch.channels_last)
     return values.clone() if values.data_ptr() % ALIGNMENT else values
-
-
-def _empty_like(values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return torch.empty(shape, dtype=values.dtype, device=values.device, memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)
