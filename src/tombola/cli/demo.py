@@ -19,7 +19,7 @@ def demo(
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """The paper in miniature, on real handwritten digits: a minute or two on two cores."""
+    """The paper in miniature, on real handwritten digits: about a minute on two cores."""
     from tombola.cli.own import print_tables, run_json, write_page
     from tombola.cores import available_cores
     from tombola.experiments.compute import run_experiments

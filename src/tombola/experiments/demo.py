@@ -2,7 +2,7 @@
 
 Eight configurations of a small network on real handwritten digits: momentum 0.0 and 0.9 at two batch sizes,
 with and without late rewinding. The learning rate is higher than the paper's, so that every configuration
-learns the digits in a dozen epochs.
+learns the digits in eight epochs.
 """
 
 from tombola.experiments.experiment import Experiment
@@ -12,7 +12,7 @@ demo = Experiment(
     title="Lottery tickets and the noise of SGD: the paper in miniature",
     networks=["convnet"],
     data=["digits"],
-    recipe={"epochs": 12, "lr": 0.3, "momentum": [0.0, 0.9], "batch_size": [32, 128]},
+    recipe={"epochs": 8, "lr": 0.5, "momentum": [0.0, 0.9], "batch_size": [32, 128]},
     rewind=[0, 2],
     rounds=10,
     fraction=0.2,
