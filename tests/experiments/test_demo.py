@@ -106,7 +106,7 @@ def test_the_demo_is_eight_configurations_with_chains_and_barriers() -> None:
     assert [item.recalibrated for item in barriers[:4]] == [False, True, False, True]
     assert len(barriers) == 8 * 2 * 2
     epochs = {item.epochs for item in runs}
-    assert epochs == {12}
+    assert epochs == {8}
 
 
 def test_a_copy_of_the_file_is_the_same_experiment(tmp_path: Path) -> None:
