@@ -3,9 +3,10 @@
 Pruning chains of all eight configurations from one seed. Of every round: its training, forgetting and
 convergence, the untrained ticket in both readings of batch norm (D3) and under a permuted mask, and the
 barrier to the round before; of rounds 5 and 10 also probes and few-shot trainings, of round 10 transfer to
-MNIST; dense networks of two more seeds. All but the permuted masks are jobs of the paper's studies, so
-`tombola report` shows them. What the store has is not computed again: a leg on a machine that is lent for
-minutes continues the last one.
+MNIST; dense networks of two more seeds, their noise copies, where they end, and how distant rounds are. All
+but the permuted masks are jobs of the paper's studies and of those beside them, so `tombola report` shows
+them. What the store has is not computed again: a leg on a machine that is lent for minutes continues the last
+one.
 
 Run: python results/run.py --store DIR --chains 0.0/100 0.0/256 --stop-after 1200 [--device cuda]
 """
@@ -27,6 +28,7 @@ from tombola.lab.job import Job
 from tombola.lab.lab import Lab
 from tombola.lab.progress import Bar
 from tombola.lab.store import Store
+from tombola.measures.instability import DIFFERENCES
 
 LAST = 10
 """Prunings of the last ticket of a chain: 89.26% sparsity."""
@@ -36,7 +38,13 @@ def scale_jobs(head_epochs: int | None = None) -> PaperJobs:
     """The jobs of the paper's scale with one seed and ten rounds, as the report here shows them."""
     middle = LAST // 2
     scale = overridden(
-        scale_named("paper"), seeds=1, rounds=LAST, columns=(middle, LAST), stride=middle, pairs=["R18/C10"]
+        scale_named("paper"),
+        seeds=1,
+        copies=2,
+        rounds=LAST,
+        columns=(middle, LAST),
+        stride=middle,
+        pairs=["R18/C10"],
     )
     return PaperJobs(scale if head_epochs is None else replace(scale, head_epochs=head_epochs))
 
@@ -94,12 +102,40 @@ def chosen(texts: Sequence[str]) -> list[Configuration]:
     return [configuration.rewound if rewound else configuration for configuration, rewound in named]
 
 
+def copies_jobs(work: PaperJobs, configuration: Configuration, until: int, store: Store) -> Iterator[Job]:
+    """Two noise copies of the dense network, with both treatments of batch norm (Fig. 3)."""
+    yield work.instability(R18_C10, configuration)
+    yield work.instability(R18_C10, configuration, recalibrated=True)
+
+
+def causes_jobs(work: PaperJobs, configuration: Configuration, until: int, store: Store) -> Iterator[Job]:
+    """Copies that differ in data order or in augmentation alone, beside those of all noise (Q4 and Q5)."""
+    for difference in DIFFERENCES:
+        yield work.instability_by(R18_C10, configuration, difference)
+
+
+def ends_jobs(work: PaperJobs, configuration: Configuration, until: int, store: Store) -> Iterator[Job]:
+    """Where the dense network ended: margins, sharpness and trace (C62 and C63)."""
+    run = work.runs(R18_C10, configuration, 0)[0]
+    yield work.margins(R18_C10, run)
+    yield from reversed(work.flatness(R18_C10, run))
+
+
+def distant_jobs(work: PaperJobs, configuration: Configuration, until: int, store: Store) -> Iterator[Job]:
+    """The line from the dense network to the last round, and its projection on that ticket (Q1 and Q2)."""
+    yield from work.between_distant(R18_C10, configuration, 0, 0, until)
+
+
 def main(
     store: Path,
     chains: tuple[str, ...] = (),
     tickets: tuple[str, ...] = (),
     transfer: tuple[str, ...] = (),
     seeds: tuple[str, ...] = (),
+    copies: tuple[str, ...] = (),
+    causes: tuple[str, ...] = (),
+    ends: tuple[str, ...] = (),
+    distant: tuple[str, ...] = (),
     until: int = LAST,
     head_epochs: int | None = None,
     stop_after: float | None = None,
@@ -109,14 +145,18 @@ def main(
 ) -> None:
     """Compute whatever is missing.
 
-    chains, tickets, transfer, seeds: configurations of which each part is wanted, as momentum/batch size,
-    with "pre" behind it for late rewinding, such as 0.0/256pre. until: prunings of each chain.
+    chains, tickets, transfer, seeds, copies, causes, ends, distant: configurations of which each part is
+    wanted, as momentum/batch size, with "pre" behind it for late rewinding, such as 0.0/256pre. A part that
+    needs the weights of a run has it trained again where they did not travel. until: prunings of each chain.
     head_epochs: of transferred heads, if not the paper scale's. stop_after: seconds after which the leg ends.
     slots: trainings at once on each GPU.
     """
     work = scale_jobs(head_epochs)
     lab = Lab(store, workers=1, settings=Settings(device=device, slots=slots, strict=strict))
-    parts = ((chain_jobs, chains), (ticket_jobs, tickets), (transfer_jobs, transfer), (seed_jobs, seeds))
+    parts = (
+        (chain_jobs, chains), (ticket_jobs, tickets), (transfer_jobs, transfer), (seed_jobs, seeds),
+        (copies_jobs, copies), (causes_jobs, causes), (ends_jobs, ends), (distant_jobs, distant),
+    )  # fmt: skip
     jobs = [
         job
         for part_jobs, names in parts
