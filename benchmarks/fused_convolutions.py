@@ -705,7 +705,7 @@ def norm_chain(channels: int, side: int, batch: int) -> tuple[torch.cuda.CUDAGra
     x.requires_grad_()
     layers = [
         norm.FusedNorm(
-            nn.BatchNorm2d(channels).cuda(), relu=True, conv_bias=None, twice=False, signs=True
+            nn.BatchNorm2d(channels).to(DEVICE), relu=True, conv_bias=None, twice=False, signs=True
         ).train()
         for _ in range(4)
     ]
