@@ -149,6 +149,63 @@ def tma_kernel(
         _write_part(partial, part, parts, out, total, second, count, CHANNELS, GRADIENT)
 
 
+@triton.jit(do_not_specialize=["parts"])
+def few_channels_kernel(
+    x, inner, weight, y, seen, centre_before, rstd_before, gamma_before, beta_before, dweight, dbias,
+    mean, rstd, gamma, beta, partial, rows, rows_each, parts,
+    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr,
+    STAGES: tl.constexpr, GRADIENT: tl.constexpr,
+):  # fmt: skip
+    """All channels at once, and the batch norm before the convolution taken along in its prologue.
+
+    Forward, x is normalised and rectified as it is read. Backward, x is the gradient of a norm's output,
+    which becomes that of its input, ``inner``.
+    """
+    part = tl.program_id(0)
+    channel = tl.arange(0, CHANNELS)
+    centre = tl.load(centre_before + channel)
+    deviation = tl.load(rstd_before + channel)
+    scale = deviation * tl.load(gamma_before + channel)
+    if GRADIENT:
+        from_mean = tl.load(dbias + channel) / rows
+        from_variance = tl.load(dweight + channel) * deviation / rows
+    else:
+        shift = tl.load(beta_before + channel)
+    first = part * rows_each
+    last = tl.minimum(first + rows_each, rows)
+    total = tl.zeros((CHANNELS,), tl.float32)
+    second = tl.zeros((CHANNELS,), tl.float32)
+    for start in tl.range(first, last, ROWS):
+        row = start + tl.arange(0, ROWS)
+        tall = row // WIDTH % HEIGHT
+        wide = row % WIDTH
+        acc = tl.zeros((ROWS, CHANNELS), tl.float32)
+        for tap in tl.range(0, 9, num_stages=STAGES):
+            down = tap // 3 - 1
+            along = tap % 3 - 1
+            inside = (
+                (tall + down >= 0) & (tall + down < HEIGHT) & (wide + along >= 0) & (wide + along < WIDTH)
+            )
+            inside = (inside & (row < rows))[:, None]
+            place = (row + down * WIDTH + along)[:, None] * CHANNELS + channel[None, :]
+            value = tl.load(x + place, mask=inside, other=0).to(tl.float32)
+            if GRADIENT:
+                centred = tl.load(inner + place, mask=inside, other=0).to(tl.float32) - centre[None, :]
+                value = (value - from_mean[None, :] - centred * from_variance[None, :]) * scale[None, :]
+                taps = weight + channel[:, None] * (9 * CHANNELS) + (8 - tap) * CHANNELS + channel[None, :]
+            else:
+                value = (value - centre[None, :]) * scale[None, :] + shift[None, :]
+                value = tl.where(value <= 0, 0.0, value)
+                taps = weight + channel[None, :] * (9 * CHANNELS) + tap * CHANNELS + channel[:, None]
+            value = tl.where(inside, value, 0.0).to(x.dtype.element_ty)
+            acc = tl.dot(value, tl.load(taps), acc)
+        total, second = _write_tile(
+            acc, y, seen, mean, rstd, gamma, beta, row, rows, channel, total, second, CHANNELS, GRADIENT, True
+        )
+    count = (last - first).to(tl.float32)
+    _write_part(partial, part, parts, channel, total, second, count, CHANNELS, GRADIENT)
+
+
 @gluon.jit
 def _load_taps(
     weight, channel, tap, out, barrier, tile, CHANNELS: gl.constexpr, GRADIENT: gl.constexpr

@@ -9,6 +9,9 @@ parts, and with these merged, beside the package's named cuDNN plan and the plan
 reduction. It is ``taken`` where it is within 10% of the plan and, with merged sums, faster than plan and
 reduction.
 
+The same for the few channels of ResNet-20 at batch 128, with the batch norm before the convolution taken
+along as its input is read, beside three kernels: the package's pass, the plan, and the package's reduction.
+
 **Programmatic dependent launch.** The package's Triton kernels are given ``griddepcontrol`` instructions and
 launched so that each may start before its predecessor ends: a chain of the batch norms of each stage of
 ResNet-18, and the whole step at batch 256, as they are and so.
@@ -54,13 +57,16 @@ from tombola.training.cuda import convolution, kernels, norm
 from tombola.training.cuda.cudnn import Convolution, ConvolutionPlan, plan
 from tombola.training.cuda.plans import table_for
 
-PARTS = {"plain": 45, "norms": 45, "lines": 70, "step": 60, "tma": 45}
+PARTS = {"plain": 45, "norms": 45, "lines": 70, "step": 60, "few": 40, "tma": 45}
 """Each part and the seconds that it may take once it is its turn."""
 
 SHAPES = ((64, 32), (128, 16), (256, 8), (512, 4))
 """Channels and the side of the images."""
 
 BATCHES = (256, 100)
+FEW_SHAPES, FEW_BATCH = ((16, 32), (32, 16), (64, 8)), 128
+"""Of ResNet-20."""
+
 LAUNCHES, REPLAYS, REPEATS = 20, 20, 100
 DEVICE = "cuda"
 _SPREAD_BYTES = 120e6  # an H200's L2 cache has 60 MB
@@ -92,6 +98,8 @@ def main() -> None:
             measure_norms()
         elif options.part == "step":
             measure_step()
+        elif options.part == "few":
+            measure_few_channels(options.operations)
         else:
             measure_convolutions(options.part, options.operations, options.batches, options.skip)
 
@@ -172,11 +180,11 @@ class Tensors(NamedTuple):
 class Sums:
     """Results of batch norm's sums, and room for those of the parts."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, seed: int = 1) -> None:
         def numbers(value: float) -> Tensor:
             return torch.full((channels,), value, dtype=torch.float32, device=DEVICE)
 
-        draws = torch.Generator(DEVICE).manual_seed(1)
+        draws = torch.Generator(DEVICE).manual_seed(seed)
         self.partial = torch.empty(2 * 2048 * channels, device=DEVICE)
         self.counters = torch.zeros(channels, dtype=torch.int32, device=DEVICE)
         self.mean, self.rstd, self.running_mean, self.running_var = (numbers(value) for value in (0, 1, 0, 1))
@@ -627,6 +635,154 @@ def replay_microseconds(graph: torch.cuda.CUDAGraph) -> float:
     end.record()
     end.synchronize()
     return 1e3 * begin.elapsed_time(end)
+
+
+# Few channels
+
+
+class FewTensors(NamedTuple):
+    """What one launch with a norm before the convolution reads and writes.
+
+    x: the norm's input, or for ``"input"`` the masked gradient of its output. inner: the norm's input.
+    between: what the norm's pass writes for the plan to read. The others are as in :class:`Tensors`.
+    """
+
+    x: Tensor
+    inner: Tensor
+    between: Tensor
+    weight: Tensor
+    y: Tensor
+    seen: Tensor
+
+
+def measure_few_channels(operations: Sequence[str]) -> None:
+    """Norm, convolution and sums in one kernel, beside the package's pass, the plan and its reduction.
+
+    The gradient of the weight, which reads the norm's output too, is left out on both sides.
+    """
+    wait_for_turn()
+    version = torch.backends.cudnn.version()
+    table = table_for(torch.cuda.get_device_name(), version)
+    for operation in operations:
+        for channels, side in FEW_SHAPES:
+            case = Case(operation, channels, side, FEW_BATCH)
+            head = {"part": "few", "operation": operation, "shape": f"{channels}@{side}x{side}"}
+            try:
+                algorithm = None if table is None else table.algorithms.get(case.product)
+                if algorithm is None:
+                    say(**head, error=f"no plan for cuDNN {version}")
+                else:
+                    measure_few_case(head, case, plan(case.product, algorithm))
+            except Exception as error:
+                say(**head, error=short(error))
+
+
+def measure_few_case(head: dict[str, Any], case: Case, named: ConvolutionPlan) -> None:
+    before, after = Sums(case.channels, seed=2), Sums(case.channels)
+    draws = torch.Generator(DEVICE).manual_seed(3)
+    for result in (before.dweight, before.dbias):
+        result.copy_(case.rows * 0.1 * torch.randn(case.channels, generator=draws, device=DEVICE))
+    sets = [few_tensors(case, tensors, before) for tensors in tensors_of(case, sets_of(case))]
+
+    def apart(tensors: FewTensors) -> None:
+        run(pass_launch(case, tensors, before))
+        plain = Tensors(tensors.between, tensors.weight, tensors.y, tensors.seen)
+        run_plan(named, case, plain)
+        run(reduction_launch(case, plain, after))
+
+    work: dict[Any, Callable[[Any], None]] = {
+        "plan": lambda tensors: run_plan(
+            named, case, Tensors(tensors.between, tensors.weight, tensors.y, tensors.seen)
+        ),
+        "apart": apart,
+    }
+    checks = {}
+    for rows, warps in ((128, 4), (256, 8), (64, 2)):
+        own = functools.partial(run_few, case, rows, warps, before, after)
+        try:
+            checks[rows] = few_checks(case, own, apart, sets[0], after)
+            work[rows] = own
+        except Exception as error:
+            say(**head, rows=rows, error=short(error))
+    times = timed_in_turns(work, sets)
+    for rows, check in checks.items():
+        say(
+            **head, batch=FEW_BATCH, plan=times["plan"], norm_plan_and_reduction=times["apart"],
+            ours=times[rows], saved=round(times["apart"] - times[rows], 2), rows=rows, **check,
+        )  # fmt: skip
+
+
+def few_tensors(case: Case, tensors: Tensors, before: Sums) -> FewTensors:
+    x, inner = tensors.x, torch.randn_like(tensors.x)
+    if case.operation == "forward":
+        x = inner
+    else:
+        centred = inner.float() - before.centre[:, None, None]
+        out = centred * (before.deviation * before.gamma)[:, None, None] + before.beta[:, None, None]
+        x = torch.where(out <= 0, 0.0, x.float()).to(x.dtype)
+    between = torch.empty_like(inner)
+    return FewTensors(x, inner, between, tensors.weight, tensors.y, tensors.seen)
+
+
+def pass_launch(case: Case, tensors: FewTensors, before: Sums) -> Launch:
+    """The package's own second pass of a batch norm, forward or backward."""
+    rows, channels = case.rows, case.channels
+    grid, tall, wide = norm._elementwise(rows, channels)
+    sizes = {"RELU": True, "CHANNELS": wide, "ROWS": tall, "num_warps": 8}
+    numbers = before.centre, before.deviation, before.gamma, before.beta
+    if case.operation == "forward":
+        options = {"LEARNED": False, "HAS_CONV_BIAS": False, "RESIDUAL": False, "GRID": None, "SIGNS": False}
+        arguments = tensors.x, None, tensors.between, None, None, *numbers, None, rows, channels, _EPS
+        return norm._normalise_kernel, grid, arguments, {**options, **sizes}
+    sums = before.dweight, before.dbias
+    arguments = tensors.x, tensors.inner, tensors.between, *numbers, *sums, rows, channels
+    return norm._gradient_kernel, grid, arguments, sizes
+
+
+def run_few(case: Case, rows: int, warps: int, before: Sums, after: Sums, tensors: FewTensors) -> None:
+    import convolution_kernels as own
+
+    rows_each = triton.cdiv(triton.cdiv(case.rows, 4 * _MULTIPROCESSORS), rows) * rows
+    parts = triton.cdiv(case.rows, rows_each)
+    x, inner, _, weight, y, seen = tensors
+    own.few_channels_kernel[(parts,)](
+        x, inner, weight, y, seen, before.centre, before.deviation, before.gamma, before.beta,
+        before.dweight, before.dbias, after.centre, after.deviation, after.gamma, after.beta, after.partial,
+        case.rows, rows_each, parts, HEIGHT=case.side, WIDTH=case.side, CHANNELS=case.channels, ROWS=rows,
+        STAGES=3, GRADIENT=case.operation == "input", num_warps=warps,
+    )  # fmt: skip
+    run(merge_launch(case, rows_each, parts, after))
+
+
+def few_checks(
+    case: Case,
+    own: Callable[[FewTensors], None],
+    apart: Callable[[FewTensors], None],
+    tensors: FewTensors,
+    after: Sums,
+) -> dict[str, Any]:
+    """Difference to pass, plan and reduction, of results and of sums, and whether bits repeat."""
+    apart(tensors)
+    expected = [tensors.y.clone(), *(result.clone() for result in after.results(case.operation))]
+    if case.operation == "input":  # which the reduction masks as it reads
+        centred = tensors.seen.float() - after.centre[:, None, None]
+        out = centred * (after.deviation * after.gamma)[:, None, None] + after.beta[:, None, None]
+        expected[0] = torch.where(out <= 0, 0.0, expected[0].float())
+    differences = torch.zeros((), dtype=torch.int64, device=DEVICE)
+    firsts: list[Tensor] = []
+    for _ in range(REPEATS + 1):
+        for result in (tensors.y, *after.results(case.operation), after.partial):
+            result.fill_(math.nan)
+        own(tensors)
+        results = [tensors.y, *after.results(case.operation)]
+        firsts = firsts or [result.clone() for result in results]
+        for result, first in zip(results, firsts, strict=True):
+            differences += (result != first).sum()
+    errors = [relative(first, wanted.double()) for first, wanted in zip(firsts, expected, strict=True)]
+    return {
+        "error_apart": float(f"{errors[0]:.3g}"), "sums_error": float(f"{max(errors[1:]):.3g}"),
+        "bits_repeat": int(differences) == 0,
+    }  # fmt: skip
 
 
 # Programmatic dependent launch
