@@ -246,11 +246,11 @@ def tensors_of(case: Case, sets: int) -> list[Tensors]:
         values = scale * torch.randn(tuple(shape), generator=draws, device=DEVICE)
         return values.bfloat16().contiguous(memory_format=torch.channels_last)
 
-    made = []
+    sets_drawn = []
     for _ in range(sets):
         x, weight, seen = drawn(shape), drawn(square, (9 * case.channels) ** -0.5), drawn(shape)
-        made.append(Tensors(x, weight, torch.empty_like(x), seen))
-    return made
+        sets_drawn.append(Tensors(x, weight, torch.empty_like(x), seen))
+    return sets_drawn
 
 
 def sets_of(case: Case) -> int:
@@ -270,8 +270,8 @@ def convolution_launch(
     at_once = tiles.images * tiles.tall * side
     across = channels // tiles.out
     # Programs that are under way at once; the kernel of lines fills a multiprocessor.
-    each = {"plain": 2, "tma": 2, "lines": 2 if tiles.apart else 1}[kind]
-    wanted = max(1, each * _MULTIPROCESSORS // across)
+    at_a_time = {"plain": 2, "tma": 2, "lines": 2 if tiles.apart else 1}[kind]
+    wanted = max(1, at_a_time * _MULTIPROCESSORS // across)
     rows_each = triton.cdiv(triton.cdiv(case.rows, wanted), at_once) * at_once
     parts = triton.cdiv(case.rows, rows_each)
     gradient = case.operation == "input"
@@ -799,13 +799,13 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 @functools.cache
 def package_kernels() -> tuple[tuple[JITFunction[Any], str], ...]:
     """The package's kernels that are launched, with their source."""
-    found = [
+    launched = [
         value
         for module in (kernels, norm, convolution)
         for name, value in vars(module).items()
         if isinstance(value, JITFunction) and name.endswith("_kernel")
     ]
-    return tuple((kernel, kernel.src) for kernel in dict.fromkeys(found))
+    return tuple((kernel, kernel.src) for kernel in dict.fromkeys(launched))
 
 
 def launch_dependently(variant: str) -> None:
