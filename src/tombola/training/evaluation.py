@@ -86,6 +86,8 @@ class Evaluator:
         self._precision = precision
         self._device = flat_network.weights.device
         self._network = _fused_network(flat_network, precision) if fused else None
+        if self._network is not None:
+            self._network.plan_evaluation(EVALUATION_BATCH)
         self._graphs: dict[ImageSet, GraphedEvaluation] = {}
         self._statistics: tuple[Batches, GraphedStatistics] | None = None
 
