@@ -9,9 +9,8 @@ from contextlib import suppress
 
 import pytest
 import torch
-from kernels import needs_kernels, on_gpu_only
+from kernels import by_pytorch, needs_kernels, on_gpu_only, written
 from torch import Tensor, nn
-from torch.nn import functional
 
 import tombola as tb
 from tombola.data.augmentation import draw
@@ -44,19 +43,6 @@ SHAPES = [
 def drawn(shape: tuple[int, ...], seed: int) -> Tensor:
     values = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).bfloat16()
     return values.contiguous(memory_format=torch.channels_last)
-
-
-def by_pytorch(product: Convolution, x: Tensor, weight: Tensor, y: Tensor) -> Tensor:
-    rest = product.stride, product.padding, (1, 1), False, (0, 0), 1
-    if product.operation == "forward":
-        return functional.conv2d(x, weight, None, product.stride, product.padding)
-    mask = [product.operation == "input", product.operation == "weight", False]
-    gradients = torch.ops.aten.convolution_backward(y, x, weight, None, *rest, mask)
-    return gradients[0] if mask[0] else gradients[1]
-
-
-def written(product: Convolution, tensors: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    return tensors[("input", "weight", "forward").index(product.operation)]
 
 
 class StandIn:
@@ -275,7 +261,7 @@ def test_plans_compute_the_convolution_in_a_graph_with_equal_bits_alone_and_pack
     def compute(algorithm: Algorithm) -> None:
         with repeatable(cuda):
             ours = tuple(tensor.to(cuda) for tensor in tensors)
-            target = written(product, ours)  # type: ignore[arg-type]
+            target = written(product, ours)
             plan = cudnn.plan(product, algorithm)
             plan(*ours)
             graph = capture(lambda: plan(*ours), torch.cuda.graph_pool_handle(), before=lambda: None)
@@ -315,7 +301,7 @@ def test_shipped_plans_are_exact_and_repeat(product: Convolution, algorithm: Alg
     with repeatable(torch.device("cuda")):
         tensors = tuple(drawn(shape, seed).cuda() for seed, shape in enumerate(shapes))
         expected = by_pytorch(product, *(tensor.double() for tensor in tensors))
-        target = written(product, tensors)  # type: ignore[arg-type]
+        target = written(product, tensors)
         plan = cudnn.plan(product, algorithm)
         bits = []
         for _ in range(5):
