@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -120,24 +122,18 @@ def test_memory_of_a_gpu_that_nobody_can_be_asked_about_is_unknown(monkeypatch: 
 
 
 class Driver:
-    """Stands for the library of NVIDIA's driver, with two GPUs."""
+    """Stands for the library of NVIDIA's driver, with three GPUs."""
 
-    free = {"0": gb(5), "GPU-7f": gb(3)}  # noqa: RUF012
+    free = {"GPU-5a": gb(5), "GPU-7f": gb(3), "GPU-9c": gb(7)}  # noqa: RUF012
 
     def nvmlInit_v2(self) -> int:
         return 0
 
     nvmlShutdown = nvmlInit_v2
 
-    def nvmlDeviceGetHandleByIndex_v2(self, index: object, handle: object) -> int:
-        return self._find(str(index.value), handle)  # type: ignore[attr-defined]
-
     def nvmlDeviceGetHandleByUUID(self, name: bytes, handle: object) -> int:
-        return self._find(name.decode(), handle)
-
-    def _find(self, name: str, handle: object) -> int:
-        self._name = name
-        return 0 if name in self.free else 6  # not found
+        self._name = name.decode()
+        return 0 if self._name in self.free else 6  # not found
 
     def nvmlDeviceGetMemoryInfo(self, handle: object, sizes: object) -> int:
         sizes[:] = gb(8), self.free[self._name], gb(8) - self.free[self._name]  # type: ignore[index]
@@ -145,12 +141,23 @@ class Driver:
 
 
 @pytest.mark.parametrize(
-    ("gpus", "free"),
-    [(("0",), 5), (("GPU-7f",), 3), (("0", "GPU-7f"), 3), (("0", "MIG-1"), None), ((), None)],
-)
-def test_the_driver_is_asked_by_index_or_name(
-    monkeypatch: pytest.MonkeyPatch, gpus: tuple[str, ...], free: int | None
+    ("visible", "gpus", "free"),
+    [
+        (None, ("0",), 7), (None, ("1",), 5), (None, ("0", "2"), 3), (None, (), None), (None, ("3",), None),
+        ("2,0", ("2",), 7), ("2,0", ("2", "0"), 5),
+        ("GPU-7f", ("GPU-7f",), 3), ("GPU-7f,MIG-1", ("GPU-7f", "MIG-1"), None),
+    ],
+)  # fmt: skip
+def test_the_driver_is_asked_by_a_gpus_own_name_because_cuda_counts_them_in_another_order(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, gpus: tuple[str, ...], free: int | None
 ) -> None:
+    # As PyTorch counts those that it sees.
+    names = ["9c", "5a", "7f"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(names))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=names[index]))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(slots.ctypes, "CDLL", lambda name: Driver())
     monkeypatch.setattr(slots.ctypes, "byref", lambda value: value)
     assert slots.free_memory(gpus) == (None if free is None else gb(free))

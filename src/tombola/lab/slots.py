@@ -131,12 +131,13 @@ def free_memory(gpus: Collection[str]) -> int | None:
     By the driver's library, because PyTorch would take a part of that memory itself to ask. None where that
     library is missing or does not know them, such as parts of a GPU.
     """
+    names = [_drivers_name(gpu) for gpu in gpus]
     try:
         library = ctypes.CDLL("libnvidia-ml.so.1")
         if library.nvmlInit_v2():
             return None
         try:
-            free = [_free_memory(library, name) for name in gpus]
+            free = [None if name is None else _free_memory(library, name) for name in names]
         finally:
             library.nvmlShutdown()
     except (OSError, AttributeError):
@@ -144,12 +145,22 @@ def free_memory(gpus: Collection[str]) -> int | None:
     return None if None in free else min((value for value in free if value is not None), default=None)
 
 
+def _drivers_name(gpu: str) -> str | None:
+    """The name by which the driver's library knows a GPU; None where it cannot be told.
+
+    A number says nothing there: CUDA counts the fastest GPU first, the library in the order of their slots.
+    """
+    if not gpu.isdecimal():
+        return gpu
+    try:
+        return f"GPU-{torch.cuda.get_device_properties(available_gpus().index(gpu)).uuid}"
+    except (AttributeError, AssertionError, RuntimeError, ValueError):
+        return None
+
+
 def _free_memory(library: ctypes.CDLL, name: str) -> int | None:
     handle, sizes = ctypes.c_void_p(), (ctypes.c_ulonglong * 3)()  # total, free, used
-    if name.isdecimal():
-        failed = library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(int(name)), ctypes.byref(handle))
-    else:
-        failed = library.nvmlDeviceGetHandleByUUID(name.encode(), ctypes.byref(handle))
+    failed = library.nvmlDeviceGetHandleByUUID(name.encode(), ctypes.byref(handle))
     if failed or library.nvmlDeviceGetMemoryInfo(handle, sizes):
         return None
     return int(sizes[1])
