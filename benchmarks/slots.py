@@ -25,7 +25,7 @@ from measure import report
 import tombola as tb
 from tombola.lab.slots import available_gpus, default_slots, fitting_slots, free_memory
 from tombola.networks.network import Network
-from tombola.training.footprint import training_bytes
+from tombola.training.footprint import DataFootprint, training_bytes
 
 _IMAGES = 2048
 _GB = 1e9
@@ -63,9 +63,9 @@ def trained_at_once(network: str, side: int, batch_size: int, device: str) -> No
 
 def least_free(process: subprocess.Popen[str], gpus: tuple[str, ...]) -> int | None:
     """Bytes that were free on the GPU at the least until a process ended."""
-    least = free_memory(gpus)
+    (least,) = free_memory(gpus)
     while process.poll() is None:
-        free = free_memory(gpus)
+        (free,) = free_memory(gpus)
         least = free if least is None or free is None else min(least, free)
         time.sleep(0.02)
     return least
@@ -103,8 +103,8 @@ def main(
             assert process.stdin is not None
             assert process.stdout is not None
             left = leave(round(cap * _GB / 2**20))
-            free = free_memory(gpus)
-            slots = fitting_slots(jobs, default_slots(jobs), free)
+            (free,) = free_memory(gpus)
+            (slots,) = fitting_slots(jobs, default_slots(jobs), [free], {data.name: DataFootprint.of(data)})
             process.stdout.readline()
             process.stdin.write(f"{slots}\n")
             process.stdin.flush()
