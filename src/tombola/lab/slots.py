@@ -68,15 +68,17 @@ def crew_for(
     gpus = available_gpus()
     if device.index is not None:
         gpus = (gpus[device.index],)
-    each = [slots] * len(gpus) if slots else fitting_slots(jobs, default_slots(jobs), free_memory(gpus), data)
+    fitting = (
+        [slots] * len(gpus) if slots else fitting_slots(jobs, default_slots(jobs), free_memory(gpus), data)
+    )
     # The GPUs with most room, in their order.
-    taken, places = 0, list[int]()
-    for place in sorted(range(len(gpus)), key=lambda place: -each[place]):
-        if taken < work:
+    threads, places = 0, list[int]()
+    for place in sorted(range(len(gpus)), key=lambda place: -fitting[place]):
+        if threads < work:
             places.append(place)
-            taken += each[place]
+            threads += fitting[place]
     places.sort()
-    return Crew(tuple(each[place] for place in places), tuple(gpus[place] for place in places))
+    return Crew(tuple(fitting[place] for place in places), tuple(gpus[place] for place in places))
 
 
 def default_slots(jobs: Iterable[Job]) -> int:
@@ -116,11 +118,11 @@ def fitting_slots(
             Network.described(network)
             if isinstance(network, dict)
             else Network.of(
-                network, channels=each.channels, size=each.size, classes=each.classes,
-                vocabulary=each.vocabulary,
+                network, channels=inputs.channels, size=inputs.size, classes=inputs.classes,
+                vocabulary=inputs.vocabulary,
             )
             for network in {json.dumps(network): network for network in described}.values()
-            for each in footprints
+            for inputs in footprints
         ]  # fmt: skip
         kinds = {
             (recipe.get("batch_size", Recipe.batch_size), recipe.get("precision", Recipe.precision))
@@ -135,8 +137,8 @@ def fitting_slots(
         return [most] * len(free)
     if not needs:
         return [most] * len(free)
-    taken = CONTEXT_BYTES + sum(each.bytes for each in footprints)
-    return [most if room is None else max(1, min(most, (room - taken) // max(needs))) for room in free]
+    shared = CONTEXT_BYTES + sum(inputs.bytes for inputs in footprints)
+    return [most if room is None else max(1, min(most, (room - shared) // max(needs))) for room in free]
 
 
 def free_memory(gpus: Sequence[str]) -> list[int | None]:
