@@ -4,8 +4,11 @@ For every product of the convolutions of some networks (forward, gradient of inp
 times what cuDNN's heuristics propose, under a CUDA graph, on so many sets of tensors that no L2 cache holds
 them, beside what PyTorch takes. A proposal is taken if its error against float64 is at most 5% above
 PyTorch's and its bits are equal in 100 repeats over poisoned memory. The file is written after each product.
+With ``--evaluation`` these are the forward products of full batches of evaluations instead; with ``--known``
+they come behind those of a table, which stay as they are. A table that ships with other plans is a new
+version of the GPU's engine (docs/design.md).
 
-Run: python benchmarks/convolutions.py --output table.json [--seconds 240] [--known table.json]
+Run: python benchmarks/convolutions.py --output table.json [--seconds 240] [--known table.json] [--evaluation]
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import tyro
@@ -27,9 +30,18 @@ from torch import Tensor, nn
 
 import tombola as tb
 from tombola.training.cuda.convolution import has_own_weight_gradient, is_of_few_channels, is_of_images
-from tombola.training.cuda.cudnn import Algorithm, Convolution, ConvolutionPlan, CudnnError, plan, proposals
+from tombola.training.cuda.cudnn import (
+    Algorithm,
+    Convolution,
+    ConvolutionPlan,
+    CudnnError,
+    Operation,
+    plan,
+    proposals,
+)
 from tombola.training.cuda.plans import fingerprint, read_table
 from tombola.training.device import process_settings
+from tombola.training.evaluation import EVALUATION_BATCH
 
 # Network, side of its images, batch size: the most wanted first.
 NETWORKS = (
@@ -41,6 +53,12 @@ NETWORKS = (
     ("resnet34", 64, 256),
 )
 
+EVALUATED = tuple(
+    (network, side, EVALUATION_BATCH)
+    for network, side in (("resnet18", 32), ("vgg16", 32), ("resnet20", 32), ("resnet34", 64))
+)
+"""The same of evaluations."""
+
 MOST_WORKSPACE = 2**26
 _SPREAD_BYTES = 100e6  # that the sets of tensors together have at least; an H200's L2 cache has 60 MB
 _FINALISTS, _REPEATS = 5, 100
@@ -51,16 +69,20 @@ Call = Callable[[Tensor, Tensor, Tensor], object]
 Tensors = tuple[Tensor, Tensor, Tensor]
 
 
-def main(output: Path, seconds: float = 240, known: Path | None = None) -> None:
+def main(output: Path, seconds: float = 240, known: Path | None = None, evaluation: bool = False) -> None:
     """Time all products for as long as there is time.
 
     output: the table to write.
     seconds: no product is begun after so long.
     known: a table whose products are left out here and taken over.
+    evaluation: time those of evaluations alone, in place of those of training.
     """
     started = time.perf_counter()
-    counts = {network: products(*network) for network in NETWORKS}
-    print(f"{sum(map(len, counts.values()))} products of {len(NETWORKS)} networks", flush=True)
+    if evaluation:
+        counts = {network: products(*network, operations=("forward",)) for network in EVALUATED}
+    else:
+        counts = {network: products(*network) for network in NETWORKS}
+    print(f"{sum(map(len, counts.values()))} products of {len(counts)} networks", flush=True)
     device = torch.device("cuda")
     rows: dict[Convolution, dict[str, Any]] = {}
     if known is not None:
@@ -102,8 +124,13 @@ def write(output: Path, device: torch.device, rows: dict[Convolution, dict[str, 
     part.replace(output)
 
 
-def products(name: str, side: int, batch: int) -> Counter[Convolution]:
-    """The products of one training step of a network and how often each comes, those of most work first."""
+def products(
+    name: str, side: int, batch: int, operations: Sequence[Operation] = get_args(Operation)
+) -> Counter[Convolution]:
+    """The products of one training step of a network and how often each comes, those of most work first.
+
+    operations: those that are wanted.
+    """
     images = torch.zeros(20, 3, side, side, dtype=torch.uint8), torch.arange(20) % 10
     network = tb.initialize(name, tb.data_from_tensors(images, images, name="shapes")).network
     module = network.initialized(0).eval()
@@ -114,7 +141,7 @@ def products(name: str, side: int, batch: int) -> Counter[Convolution]:
         # As the fused network computes: strided 1x1 convolutions and the first one are matrix products.
         if is_of_images(layer) or (layer.kernel_size == (1, 1) and layer.stride != (1, 1)):
             return
-        for operation in ("forward", "input", "weight"):
+        for operation in operations:
             one = Convolution(operation, shape, tuple(layer.weight.shape), layer.stride, layer.padding)
             own = operation == "weight" and has_own_weight_gradient(one.weight, one.output)
             if not (own and is_of_few_channels(layer)) and (operation != "input" or shape[1] != 3):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,8 @@ from tombola.experiments.costs import Costs
 from tombola.experiments.paper.jobs import PaperJobs
 from tombola.experiments.paper.scales import overridden, scale_named
 from tombola.experiments.paper.studies import STUDIES, study_named
-from tombola.lab.bench import Bench, speeds_file, write_bench
+from tombola.lab import bench
+from tombola.lab.bench import Bench, known_speeds, read_bench, speeds_file, write_bench
 from tombola.lab.item import jobs_of
 from tombola.lab.job import all_needed
 from tombola.lab.store import Store
@@ -91,6 +93,25 @@ def test_a_plan_ends_with_its_totals_and_says_how_to_learn_the_hours(tombola: To
     assert lines[-1] == "total: 10 epochs shared, 12 epochs alone"
 
 
+def test_a_bench_that_ends_early_leaves_what_was_measured(
+    tombola: Tombola, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure_speed = bench.measure_speed
+
+    def measure(network: str, batch_size: int, *others: Any, **options: Any) -> Speed:
+        if batch_size == 16:
+            raise RuntimeError("the device is gone")
+        return measure_speed(network, batch_size, *others, **options)
+
+    monkeypatch.setattr(bench, "measure_speed", measure)
+    cases = ("--networks", "convnet", "--size", 8, "--batch-sizes", 8, 16, 32, "--repeats", 1)
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        tombola("bench", *cases, "--device", "cpu", "--json", tmp_path / "speeds.json")
+    for kept in (read_bench(tmp_path / "speeds.json"), known_speeds(resolve_device("cpu"))):
+        assert kept is not None
+        assert [speed.batch_size for speed in kept.speeds] == [8]
+
+
 def test_hours_come_from_the_measured_speed_and_the_slots(tombola: Tombola) -> None:
     device = resolve_device("cpu")
     speeds = tuple(
@@ -102,8 +123,8 @@ def test_hours_come_from_the_measured_speed_and_the_slots(tombola: Tombola) -> N
         for size, rate in ((32, 0.5), (128, 0.02), (1024, 100.0))
     )  # fmt: skip
     machine = Machine(matrix_tflops=1.0, copy_gbs=1.0)
-    bench = Bench("cpu", "x", "default", "2", None, None, "0", machine, speeds)
-    write_bench(bench, speeds_file(device))
+    measured = Bench("cpu", "x", "default", "2", None, None, "0", machine, speeds)
+    write_bench(measured, speeds_file(device))
     work = quick_work()
     jobs = jobs_of(study_named("table1").at(work).items)
     images = sum(Costs().of(job).images for job in all_needed(jobs).values())

@@ -98,7 +98,7 @@ def one_worker_of_three_slots(place: Path, *scripts: str) -> Iterator[distribute
     (place / "deadly_jobs.py").write_text(DEADLY + HUNG)
     with (
         dask.config.set({"distributed.worker.preload": [*scripts, str(place / "deadly_jobs.py")]}),
-        local_cluster(Crew(1, slots=3)) as client,
+        local_cluster(Crew((3,))) as client,
     ):
         yield client
 
@@ -206,7 +206,7 @@ def test_a_run_ends_at_once_when_no_new_worker_can_import_the_package(
     with pytest.raises(ClusterError, match=words):
         run_jobs()
     with pytest.raises(ClusterError, match=r"^the worker processes do not start: installed"):
-        local_cluster(Crew(1)).__enter__()
+        local_cluster(Crew((1,))).__enter__()
 
 
 def test_a_lost_device_in_this_process_ends_the_run_and_counts_as_a_death(lab: tb.Lab) -> None:

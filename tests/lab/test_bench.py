@@ -102,3 +102,17 @@ def test_a_case_that_does_not_fit_loses_no_other(monkeypatch: pytest.MonkeyPatch
     )  # fmt: skip
     assert [each.network for each in found.speeds] == ["resnet18", "resnet20"]
     assert failed == ["vgg16: CUDA out of memory"]
+
+
+def test_after_each_case_everything_so_far_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_module, "measure_machine", lambda _: Machine(1.0, 1.0))
+    monkeypatch.setattr(
+        bench_module, "measure_speed", lambda network, *_, **__: replace(ONE, network=network)
+    )
+    rows: list[list[str]] = []
+    measured = bench(
+        [Case("resnet18", 256), Case("vgg16", 256)], CPU,
+        on_speed=lambda so_far: rows.append([speed.network for speed in so_far.speeds]),
+    )  # fmt: skip
+    assert rows == [["resnet18"], ["resnet18", "vgg16"]]
+    assert [speed.network for speed in measured.speeds] == rows[-1]

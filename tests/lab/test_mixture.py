@@ -126,6 +126,44 @@ def test_results_of_before_engines_had_versions_are_of_the_first(
     assert "engine version 1 (here 2)" in line
 
 
+@pytest.mark.parametrize(
+    ("there", "here", "what"),
+    [
+        ("none", "58b2f705b4c3", "convolution plans none (here 58b2f705b4c3)"),
+        ("58b2f705b4c3", "1f0000000000", "convolution plans 58b2f705b4c3 (here 1f0000000000)"),
+        ("58b2f705b4c3", "58b2f705b4c3", None),
+        (None, "58b2f705b4c3", None),  # of before they were recorded
+    ],
+)
+def test_other_convolution_plans_are_another_origin(
+    lab: tb.Lab,
+    chain: list[tb.Job],
+    monkeypatch: pytest.MonkeyPatch,
+    there: str | None,
+    here: str,
+    what: str | None,
+) -> None:
+    lab.run(chain[0]).raise_failures()
+    came_from(lab, chain[0], convolution_plans=there)
+    monkeypatch.setattr(mixture, "convolution_plans", lambda _: here)
+    lines = said_in(lab, [chain[1]])
+    assert len(lines) == (what is not None)
+    assert what is None or what in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "cudnn", "plans"),
+    [("NVIDIA H200", 91900, "58b2f705b4c3"), ("NVIDIA H200", 91000, "none"), ("NVIDIA L4", 91900, "none")],
+)
+def test_a_gpu_has_the_plans_of_its_table(
+    monkeypatch: pytest.MonkeyPatch, gpu: str, cudnn: int, plans: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: gpu)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: cudnn)
+    assert origin(torch.device("cuda"))["convolution_plans"] == plans
+    assert origin(CPU)["convolution_plans"] == ""
+
+
 def test_exact_results_and_measures_mix_nothing(lab: tb.Lab, chain: list[tb.Job]) -> None:
     start = chain[0].parents[0]
     lab.run(start).raise_failures()

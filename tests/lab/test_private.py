@@ -158,7 +158,7 @@ def test_another_user_runs_code_on_an_unprotected_cluster(proof: Path) -> None:
 @as_root
 def test_another_user_gets_no_reply_from_a_local_cluster(proof: Path, private_temporary_files: Path) -> None:
     before = listening_unix_sockets()  # such as that of the tests' own processes
-    with local_cluster(Crew(2)) as client:
+    with local_cluster(Crew((1, 1))) as client:
         ports = listening()
         # A scheduler, two nannies and two workers, and nothing else: no HTTP.
         assert set(ports.values()) == {"127.0.0.1"}
@@ -200,7 +200,7 @@ def test_the_key_of_a_cluster_is_in_no_command_line_environment_or_file(
         really(self, certificate, key)
 
     monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", load)
-    with local_cluster(Crew(1)) as client:
+    with local_cluster(Crew((1,))) as client:
         # Each line of the body of a PEM file is as good as unique.
         lines = [line for line in client.security.tls_worker_key.splitlines() if len(line) == 64]
         assert len(lines) > 20
@@ -226,7 +226,7 @@ def test_scratch_files_are_private_and_go_with_the_cluster(
         return dask_worker.local_directory, sys.path
 
     before, finders = list(sys.path), set(sys.path_importer_cache)
-    with local_cluster(Crew(1)) as client:
+    with local_cluster(Crew((1,))) as client:
         (folder,) = private_temporary_files.iterdir()
         assert folder.stat().st_mode & 0o777 == 0o700
         ((worker, paths),) = client.run(scratch_of).values()
@@ -244,7 +244,7 @@ def test_scratch_files_are_private_and_go_with_the_cluster(
 
 
 def test_nothing_of_a_local_cluster_stays_in_memory() -> None:
-    with local_cluster(Crew(1)) as client:
+    with local_cluster(Crew((1,))) as client:
         assert client.submit(abs, -1, key="abs-of-one").result() == 1
         ends = [client.cluster.scheduler, *client.cluster.workers.values(), client]
         kept = [weakref.ref(end) for end in ends]
@@ -274,7 +274,7 @@ def test_nothing_is_imported_from_a_folder_that_another_user_made(planted: str) 
     with plain_cluster() as cluster, Client(cluster):
         assert finds(planted)  # Dask's nannies look for modules there, in the driver
     assert not finds(planted)
-    with local_cluster(Crew(1)) as client:
+    with local_cluster(Crew((1,))) as client:
         assert not finds(planted)
         assert set(client.run(finds, planted).values()) == {False}
 
@@ -299,7 +299,7 @@ def test_the_users_own_dask_configuration_of_tls_does_not_touch_a_local_cluster(
     script.write_text(
         "from tombola.lab.cluster import Crew, local_cluster\n"
         "if __name__ == '__main__':\n"
-        "    with local_cluster(Crew(1)) as client:\n"
+        "    with local_cluster(Crew((1,))) as client:\n"
         "        print(client.submit(int, '7').result(), client.scheduler.address.split(':')[0])\n"
     )
     environment = os.environ | {f"DASK_DISTRIBUTED__{key}": value for key, value in configuration.items()}
@@ -319,7 +319,7 @@ def test_a_worker_process_does_not_load_torch_before_it_is_told_its_gpu() -> Non
 
 def test_the_users_dask_configuration_is_as_before_after_a_local_cluster() -> None:
     before = json.dumps(dask.config.config, default=str)
-    with local_cluster(Crew(1)):
+    with local_cluster(Crew((1,))):
         pass
     assert json.dumps(dask.config.config, default=str) == before
 

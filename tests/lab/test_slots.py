@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -5,7 +7,7 @@ import tombola as tb
 from tombola.lab import slots
 from tombola.lab.slots import Crew, available_gpus, default_slots, fitting_slots
 from tombola.networks.network import Network
-from tombola.training.footprint import training_bytes
+from tombola.training.footprint import DataFootprint, training_bytes
 
 
 def training(network: str, batch_size: int) -> tb.Job:
@@ -58,31 +60,40 @@ def trainings(digits: tb.Data) -> list[tb.Job]:
     return [tb.job(tb.train, start, digits, tb.Recipe(batch_size=256), noise=noise) for noise in range(9)]
 
 
-def test_slots_follow_the_free_memory_of_the_fullest_gpu(
-    monkeypatch: pytest.MonkeyPatch, trainings: list[tb.Job]
+def test_slots_follow_the_free_memory_of_each_gpu_and_jobs_go_where_there_is_most(
+    monkeypatch: pytest.MonkeyPatch, trainings: list[tb.Job], digits: tb.Data
 ) -> None:
-    asked = []
-
-    def free(gpus: tuple[str, ...]) -> int:
-        asked.append(gpus)
-        return gb(2)
-
-    monkeypatch.setattr(slots, "free_memory", free)
+    free = {"4": gb(2), "5": gb(0.9), "6": None, "7": gb(40)}
+    monkeypatch.setattr(slots, "free_memory", lambda gpus: [free[gpu] for gpu in gpus])
     monkeypatch.setattr(slots, "training_bytes", lambda network, batch_size, precision: gb(0.6))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
-    assert slots.crew_for(trainings, torch.device("cuda"), 1, None) == Crew(2, 2, ("4", "5"))
-    assert slots.crew_for(trainings, torch.device("cuda:1"), 1, None) == Crew(1, 2, ("5",))
-    assert asked == [("4", "5"), ("5",)]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    data = {"digits": DataFootprint.of(digits)}
+
+    def crew(device: str, count: int = 9, wanted: int | None = None) -> Crew:
+        return slots.crew_for(trainings[:count], torch.device(device), 1, wanted, data)
+
+    assert crew("cuda") == Crew((2, 1, 3, 3), ("4", "5", "6", "7"))
+    assert crew("cuda", 7) == Crew((2, 3, 3), ("4", "6", "7"))
+    assert crew("cuda", 2) == Crew((3,), ("6",))
+    assert crew("cuda:1") == Crew((1,), ("5",))
     # What a user says is not corrected.
-    assert slots.crew_for(trainings, torch.device("cuda:1"), 1, 8) == Crew(1, 8, ("5",))
+    assert crew("cuda:1", wanted=8) == Crew((8,), ("5",))
+    assert crew("cuda", wanted=8) == Crew((8, 8), ("4", "5"))
+    assert crew("cpu") == Crew((1,))
 
 
-@pytest.mark.parametrize(("free", "fitting"), [(0.1, 1), (2, 2), (8, 3), (None, 3)])
+@pytest.mark.parametrize(("free", "fitting"), [(0, 1), (0.1, 1), (2, 2), (8, 3), (None, 3)])
 def test_there_is_at_least_one_slot_and_never_more_than_usual(
-    monkeypatch: pytest.MonkeyPatch, trainings: list[tb.Job], free: float | None, fitting: int
+    monkeypatch: pytest.MonkeyPatch,
+    trainings: list[tb.Job],
+    digits: tb.Data,
+    free: float | None,
+    fitting: int,
 ) -> None:
     monkeypatch.setattr(slots, "training_bytes", lambda network, batch_size, precision: gb(0.6))
-    assert fitting_slots(trainings, 3, None if free is None else gb(free)) == fitting
+    room, data = None if free is None else gb(free), {"digits": DataFootprint.of(digits)}
+    assert fitting_slots(trainings, 3, [room], data) == [fitting]
+    assert fitting_slots(trainings, 3, [room], {}) == [3]
 
 
 def test_the_largest_training_counts_and_float32_takes_more(
@@ -97,7 +108,8 @@ def test_the_largest_training_counts_and_float32_takes_more(
     monkeypatch.setattr(slots, "training_bytes", need)
     start = tb.job(tb.initialize, "convnet", digits, seed=0)
     recipes = tb.Recipe(batch_size=8), tb.Recipe(batch_size=512, precision="float32")
-    assert fitting_slots([tb.job(tb.train, start, digits, recipe) for recipe in recipes], 6, gb(8)) == 2
+    jobs = [tb.job(tb.train, start, digits, recipe) for recipe in recipes]
+    assert fitting_slots(jobs, 6, [gb(8), gb(40)], {"digits": DataFootprint.of(digits)}) == [2, 6]
     assert set(needs) == {("convnet", 8, "bfloat16"), ("convnet", 512, "float32")}
 
 
@@ -116,28 +128,22 @@ def test_memory_of_a_gpu_that_nobody_can_be_asked_about_is_unknown(monkeypatch: 
         raise OSError(name)
 
     monkeypatch.setattr(slots.ctypes, "CDLL", missing)
-    assert slots.free_memory(("0",)) is None
+    assert slots.free_memory(("0", "1")) == [None, None]
 
 
 class Driver:
-    """Stands for the library of NVIDIA's driver, with two GPUs."""
+    """Stands for the library of NVIDIA's driver, with three GPUs."""
 
-    free = {"0": gb(5), "GPU-7f": gb(3)}  # noqa: RUF012
+    free = {"GPU-5a": gb(5), "GPU-7f": gb(3), "GPU-9c": gb(7)}  # noqa: RUF012
 
     def nvmlInit_v2(self) -> int:
         return 0
 
     nvmlShutdown = nvmlInit_v2
 
-    def nvmlDeviceGetHandleByIndex_v2(self, index: object, handle: object) -> int:
-        return self._find(str(index.value), handle)  # type: ignore[attr-defined]
-
     def nvmlDeviceGetHandleByUUID(self, name: bytes, handle: object) -> int:
-        return self._find(name.decode(), handle)
-
-    def _find(self, name: str, handle: object) -> int:
-        self._name = name
-        return 0 if name in self.free else 6  # not found
+        self._name = name.decode()
+        return 0 if self._name in self.free else 6  # not found
 
     def nvmlDeviceGetMemoryInfo(self, handle: object, sizes: object) -> int:
         sizes[:] = gb(8), self.free[self._name], gb(8) - self.free[self._name]  # type: ignore[index]
@@ -145,12 +151,23 @@ class Driver:
 
 
 @pytest.mark.parametrize(
-    ("gpus", "free"),
-    [(("0",), 5), (("GPU-7f",), 3), (("0", "GPU-7f"), 3), (("0", "MIG-1"), None), ((), None)],
-)
-def test_the_driver_is_asked_by_index_or_name(
-    monkeypatch: pytest.MonkeyPatch, gpus: tuple[str, ...], free: int | None
+    ("visible", "gpus", "free"),
+    [
+        (None, ("0",), [7]), (None, ("1", "2"), [5, 3]), (None, (), []), (None, ("3",), [None]),
+        ("2,0", ("2",), [7]), ("2,0", ("2", "0"), [7, 5]),
+        ("GPU-7f,MIG-1", ("GPU-7f", "MIG-1"), [3, None]),
+    ],
+)  # fmt: skip
+def test_the_driver_is_asked_by_a_gpus_own_name_because_cuda_counts_them_in_another_order(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, gpus: tuple[str, ...], free: list[int | None]
 ) -> None:
+    # As PyTorch counts those that it sees.
+    names = ["9c", "5a", "7f"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(names))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=names[index]))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(slots.ctypes, "CDLL", lambda name: Driver())
     monkeypatch.setattr(slots.ctypes, "byref", lambda value: value)
-    assert slots.free_memory(gpus) == (None if free is None else gb(free))
+    assert slots.free_memory(gpus) == [None if each is None else gb(each) for each in free]

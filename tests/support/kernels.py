@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Sequence
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tombola.training.cuda.cudnn import Convolution
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton") is not None
 CUDA = torch.device("cuda")
@@ -21,3 +26,24 @@ needs_kernels = [
     pytest.mark.skipif(not (torch.cuda.is_available() or INTERPRETED), reason="PyTorch sees no GPU"),
 ]
 """The marks of a file of such tests."""
+
+
+def error(found: Tensor, expected: Tensor) -> float:
+    """Norm of the difference relative to the norm of what is expected, which is in float64."""
+    expected = expected.detach()
+    return float((found.detach().cpu().double() - expected).norm() / expected.norm())
+
+
+def by_pytorch(product: Convolution, x: Tensor, weight: Tensor, y: Tensor) -> Tensor:
+    """A product of a convolution by PyTorch's own choice."""
+    rest = product.stride, product.padding, (1, 1), False, (0, 0), 1
+    if product.operation == "forward":
+        return functional.conv2d(x, weight, None, product.stride, product.padding)
+    mask = [product.operation == "input", product.operation == "weight", False]
+    gradients = torch.ops.aten.convolution_backward(y, x, weight, None, *rest, mask)
+    return gradients[0] if mask[0] else gradients[1]
+
+
+def written(product: Convolution, tensors: Sequence[Tensor]) -> Tensor:
+    """The one of input, weight and output that a product writes."""
+    return tensors[("input", "weight", "forward").index(product.operation)]

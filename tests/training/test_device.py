@@ -106,6 +106,20 @@ def test_without_triton_passes_are_plain_on_a_gpu(monkeypatch: pytest.MonkeyPatc
     assert evaluation._fused_network(network, "float32") is None
 
 
+def test_the_hash_that_compiled_kernels_are_found_by_is_there_before_the_first() -> None:
+    triton = pytest.importorskip("triton.runtime.cache")
+    evaluation._hash_triton.cache_clear()
+    triton.triton_key.cache_clear()
+    evaluation._hash_triton().join()
+    assert triton.triton_key.cache_info().currsize == 1
+
+
+def test_without_triton_nothing_is_hashed_and_nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton.runtime.cache", None)
+    evaluation._hash_triton.cache_clear()
+    evaluation._hash_triton().join()
+
+
 def test_a_gpu_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

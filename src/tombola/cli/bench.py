@@ -60,13 +60,21 @@ def bench(
     printed = json == _STDOUT
     console = progress_console(printed)
     say(console, f"{hardware_name(where)}: {many(len(cases), 'case')}, each the median of {repeats}")
-    measured = bench.bench(
-        cases, where, mode=mode, repeats=repeats,
-        on_speed=lambda speed: say(
+
+    def keep(measured: bench.Bench) -> None:
+        """Tell the last speed, and keep all so far: what is interrupted later has them."""
+        speed = measured.speeds[-1]
+        say(
             console,
             f"{speed.network} batch {speed.batch_size} x{speed.packed}: "
             f"{speed.images_per_second:,.0f} images/s",
-        ),
+        )
+        bench.remember_bench(measured, where)
+        if json is not None and not printed:
+            bench.write_bench(measured, json)
+
+    measured = bench.bench(
+        cases, where, mode=mode, repeats=repeats, on_speed=keep,
         on_failure=lambda case, error: say(
             console, f"{case.network} batch {case.batch_size} x{case.packed}: not measured: {error}"
         ),
@@ -79,8 +87,7 @@ def bench(
         f"{kind} matrix product {measured.machine.matrix_tflops:,.3g} TFLOP/s, "
         f"copy {measured.machine.copy_gbs:,.0f} GB/s, mode {mode}",
     )
-    bench.remember_bench(measured, where)
     if printed:
         write_json(asdict(measured))
     elif json is not None:
-        bench.write_bench(measured, json)
+        bench.write_bench(measured, json)  # with no speed at all, too

@@ -41,6 +41,7 @@ GPU_CASES = (
     Case("resnet18", 256), Case("resnet18", 256, 3), Case("resnet18", 100), Case("resnet18", 100, 3),
     Case("resnet18", 8, 6), Case("vgg16", 256), Case("vgg16", 256, 3), Case("vgg16", 100), Case("vgg16", 100,
     3), Case("resnet20", 128), Case("resnet20", 128, 6), Case("resnet34", 256, 1, 64),
+    Case("resnet34", 256, 2, 64),
 )  # fmt: skip
 CPU_CASES = (Case("convnet", 32, size=8), Case("convnet", 128, size=8), Case("resnet20", 128))
 
@@ -114,24 +115,34 @@ def bench(
     *,
     mode: Mode = "default",
     repeats: int = 5,
-    on_speed: Callable[[Speed], None] = lambda speed: None,
+    on_speed: Callable[[Bench], None] = lambda measured: None,
     on_failure: Callable[[Case, DeviceError], None] = lambda case, error: None,
 ) -> Bench:
     """Measures a machine and the speed of each case on it.
 
-    on_speed, on_failure: called after each case, with its speed or with the error if it does not fit into
-    memory.
+    on_speed: called after each case that was measured, with everything so far, its speed last.
+    on_failure: called after each other, with the error that it does not fit into memory.
     """
     cases = tuple(cases)
     check_cases(cases, device, repeats)
-    speeds = []
+    gpu = device.type == "cuda"
     with intra_op_threads(1):  # as a worker has on a CPU
-        machine = measure_machine(device)
+        measured = Bench(
+            device.type,
+            hardware_name(device),
+            mode,
+            torch.__version__,
+            torch.version.cuda if gpu else None,
+            torch.backends.cudnn.version() if gpu else None,  # type: ignore[no-untyped-call]
+            __version__,
+            measure_machine(device),
+            (),
+        )
         for case in cases:
             try:
                 speed = measure_speed(
-                    case.network, case.batch_size, case.packed, device, machine, size=case.size, mode=mode,
-                    channels=1 if case.network == "convnet" else 3, repeats=repeats,
+                    case.network, case.batch_size, case.packed, device, measured.machine, size=case.size,
+                    mode=mode, channels=1 if case.network == "convnet" else 3, repeats=repeats,
                 )  # fmt: skip
             except (DeviceError, MemoryError, RuntimeError) as error:  # the others are not lost
                 if not _does_not_fit(error):
@@ -139,20 +150,9 @@ def bench(
                 cause = error if isinstance(error, DeviceError) else DeviceError("memory does not suffice")
                 on_failure(case, cause)
             else:
-                on_speed(speed)
-                speeds.append(speed)
-    gpu = device.type == "cuda"
-    return Bench(
-        device.type,
-        hardware_name(device),
-        mode,
-        torch.__version__,
-        torch.version.cuda if gpu else None,
-        torch.backends.cudnn.version() if gpu else None,  # type: ignore[no-untyped-call]
-        __version__,
-        machine,
-        tuple(speeds),
-    )
+                measured = replace(measured, speeds=(*measured.speeds, speed))
+                on_speed(measured)
+    return measured
 
 
 def speed_table(speeds: Sequence[Speed]) -> Table:

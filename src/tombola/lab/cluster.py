@@ -96,10 +96,10 @@ def local_cluster(crew: Crew) -> Iterator[Client]:
         # A dashboard at a fixed port would complain in a second cluster that the port is in use.
         scheduler = {"cls": Scheduler, "options": ends | {"dashboard_address": "127.0.0.1:0"}}
         workers = {}
-        for number in range(crew.processes):
+        for number, slots in enumerate(crew.slots):
             options = ends | {
                 "worker_class": Worker,
-                "nthreads": crew.slots,
+                "nthreads": slots,
                 "memory_limit": 0,
                 "silence_logs": logging.CRITICAL,
                 "env": {"CUDA_VISIBLE_DEVICES": crew.gpus[number]} if crew.gpus else {},

@@ -25,6 +25,7 @@ from tombola.lab.store import Store, default_place
 from tombola.lab.unfinished import unfinished_jobs
 from tombola.table.number import many
 from tombola.training.cuda.capture import knows_this_torch
+from tombola.training.cuda.plans import table_for
 from tombola.training.device import hardware_name, resolve_device
 from tombola.untrusted import printable
 
@@ -89,6 +90,8 @@ def _machine() -> Facts:
         free, total = torch.cuda.mem_get_info(index)
         name, room = torch.cuda.get_device_name(index), f"{free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
         yield f"GPU {index}", f"{name}, compute capability {torch.cuda.get_device_capability(index)}, {room}"
+        planned = table_for(name, _cudnn()) is not None
+        yield f"convolutions on GPU {index}", "named plans" if planned else "chosen by cuDNN's heuristics"
     yield "trainings run on", str(resolve_device("auto"))
 
 

@@ -60,6 +60,7 @@ from tombola.ticket import Ticket
 from tombola.training.device import (
     ENGINE_VERSIONS,
     Mode,
+    convolution_plans,
     gpu_libraries,
     hardware_name,
     process_settings,
@@ -285,4 +286,8 @@ def _provenance(
         "seconds": round(seconds, 3),
         "pid": os.getpid(),
         "data": data_fingerprints(store, description),
-    } | ({"mode": settings.mode} | gpu_libraries(device) if device.type == "cuda" else {})
+    } | (
+        {"mode": settings.mode, "convolution_plans": convolution_plans(device)} | gpu_libraries(device)
+        if device.type == "cuda"
+        else {}
+    )

@@ -40,6 +40,7 @@ from tombola.lab.store import NUMBERS, Store
 from tombola.one_line import OneLine
 from tombola.table.table import Table
 from tombola.training.device import resolve_device
+from tombola.training.footprint import DataFootprint
 from tombola.training.run import ForgettingRecord
 from tombola.warn import warn
 
@@ -79,6 +80,7 @@ class Lab(OneLine):
         # Refused here rather than in every job. The machine that drives a cluster may have no GPU itself.
         self.device = resolve_device(self.settings.device if self.scheduler is None else "cpu")
         self._checked: dict[str, str] = {}
+        self._footprints: dict[str, DataFootprint] = {}
         self._sources: dict[str, Record] = {}
         self._terminated = False  # by SIGTERM
 
@@ -197,7 +199,9 @@ class Lab(OneLine):
         elif self.workers:
             # A worker on a GPU sees no other.
             settings = replace(settings, device=self.device.type)
-            crew = crew_for(missing.values(), self.device, self.workers, self.settings.slots)
+            crew = crew_for(
+                missing.values(), self.device, self.workers, self.settings.slots, self._footprints
+            )
             with ExitStack() as stack:
                 with stop.interruptible():
                     client = stack.enter_context(local_cluster(crew))
@@ -260,12 +264,13 @@ class Lab(OneLine):
             if self._checked.get(name) == version:
                 continue
             try:
-                register_data(self.store, name, source)
+                data = register_data(self.store, name, source)
             except DataError:
                 if needed:
                     raise
             else:
                 self._checked[name] = version
+                self._footprints[name] = DataFootprint.of(data)
 
     def _put_values(self, jobs: Iterable[Job]) -> None:
         """Puts the caller's own tickets and runs behind these jobs into the store, for workers to load."""

@@ -1,8 +1,8 @@
 """Mixed origins: trainings that go on from results of another engine version, torch or kind of device.
 
-Equal jobs have equal bits only where engine version, torch and hardware are equal. A chain that was begun
-elsewhere may be continued here, but no single machine would have given it: the provenance of the training
-lists the differences, the driver warns once, and ``strict`` refuses.
+Equal jobs have equal bits only where engine version, torch, hardware and convolution plans are equal. A chain
+that was begun elsewhere may be continued here, but no single machine would have given it: the provenance of
+the training lists the differences, the driver warns once, and ``strict`` refuses.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tombola.lab.job import Job
 from tombola.lab.starts import maker_of_described_start, maker_of_start
 from tombola.lab.store import Store
 from tombola.registry import declaration
-from tombola.training.device import ENGINE_VERSIONS, hardware_name, resolve_device
+from tombola.training.device import ENGINE_VERSIONS, convolution_plans, hardware_name, resolve_device
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -30,7 +30,12 @@ STRICT_REMEDY = "leave out --strict to mix them, or use another store"
 """What a user can do where strict refuses."""
 
 # The keys of an origin in provenance, and the words for them.
-_WORDS = {"engine_version": "engine version", "torch": "torch", "hardware": "hardware"}
+_WORDS = {
+    "engine_version": "engine version",
+    "torch": "torch",
+    "hardware": "hardware",
+    "convolution_plans": "convolution plans",
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class OriginDifference:
     """A difference between the origins of a training and of a result behind it, as provenance lists it.
 
     job: the name of the result's job.
-    what: ``"engine version"``, ``"torch"`` or ``"hardware"``.
+    what: ``"engine version"``, ``"torch"``, ``"hardware"`` or ``"convolution plans"``.
     there, here: of the result and of the training.
     """
 
@@ -52,11 +57,15 @@ class OriginDifference:
 
 
 def origin(device: torch.device) -> dict[str, str]:
-    """What decides the bits of a training on a device of this process: engine version, torch and hardware."""
+    """What decides the bits of a training on a device of this process.
+
+    Engine version, torch, hardware, and on a GPU the table of convolution plans, else ``""``.
+    """
     return {
         "engine_version": str(ENGINE_VERSIONS[device.type]),
         "torch": _release(torch.__version__),
         "hardware": hardware_name(device),
+        "convolution_plans": convolution_plans(device) or "",
     }
 
 
@@ -91,7 +100,7 @@ def _differences(behind: Mapping[str, Mapping[str, Any]], here: Mapping[str, str
         OriginDifference(name, word, there[key], here[key])
         for name, there in origins.items()
         for key, word in _WORDS.items()
-        if there[key] != here[key]
+        if there[key] != here[key] and "" not in (there[key], here[key])
     ]
 
 
@@ -177,11 +186,16 @@ def _computed_before(store: Store, job: Job) -> Iterator[tuple[str, dict[str, An
 
 
 def origin_of(provenance: Mapping[str, Any]) -> dict[str, str]:
-    """The origin in a provenance; results from before engines had versions have version 1."""
+    """The origin in a provenance.
+
+    Results from before engines had versions have version 1; those of a CPU, or from before tables of
+    convolution plans were recorded, have ``""`` there, which differs from none.
+    """
     return {
         "engine_version": str(provenance.get("engine_version", 1)),
         "torch": _release(str(provenance.get("torch"))),
         "hardware": str(provenance.get("hardware")),
+        "convolution_plans": provenance.get("convolution_plans") or "",
     }
 
 

@@ -17,6 +17,7 @@ import torch
 
 from tombola.errors import DeviceError, RecipeError, reason, unknown
 from tombola.training.cuda.memory import note_caught, out_of_memory, watched
+from tombola.training.cuda.plans import fingerprint, table_for
 from tombola.training.recipe import Recipe
 from tombola.version import __version__
 
@@ -106,6 +107,17 @@ def gpu_libraries(device: torch.device) -> dict[str, Any]:
         return {}
     triton = importlib.util.find_spec("triton") and importlib.metadata.version("triton")
     return {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "triton": triton or None}  # type: ignore[no-untyped-call]
+
+
+def convolution_plans(device: torch.device) -> str | None:
+    """The fingerprint of the table of named convolution plans for a GPU, ``"none"`` for one without.
+
+    None for a CPU.
+    """
+    if device.type == "cpu":
+        return None
+    table = table_for(hardware_name(device), torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
+    return "none" if table is None else fingerprint(table.algorithms)
 
 
 class _Settings:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from functools import lru_cache
+from contextlib import suppress
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -86,6 +87,8 @@ class Evaluator:
         self._precision = precision
         self._device = flat_network.weights.device
         self._network = _fused_network(flat_network, precision) if fused else None
+        if self._network is not None:
+            self._network.plan_evaluation(EVALUATION_BATCH)
         self._graphs: dict[ImageSet, GraphedEvaluation] = {}
         self._statistics: tuple[Batches, GraphedStatistics] | None = None
 
@@ -146,6 +149,7 @@ def _fused_network(flat_network: FlatNetwork, precision: str) -> FusedNetwork | 
         from tombola.training.cuda.rewrite import check_fused
     except ImportError:  # PyTorch without Triton, as on Windows
         return None
+    _hash_triton()
     try:
         check_fused(flat_network.module, flat_network.images)
         return FusedNetwork(flat_network, precision)
@@ -157,6 +161,25 @@ def _fused_network(flat_network: FlatNetwork, precision: str) -> FusedNetwork | 
             f"{reason(error)}"
         )
         return None
+
+
+@cache
+def _hash_triton() -> threading.Thread:
+    """Begin to hash Triton's own files, 400 MB, in a thread, once in a process.
+
+    Triton finds compiled kernels by that hash, and would compute it before the first of them; so it is there
+    when the network is traced and cuDNN is loaded.
+    """
+
+    def compute() -> None:
+        with suppress(Exception):  # a Triton that has it elsewhere computes it in its own time
+            from triton.runtime.cache import triton_key
+
+            triton_key()
+
+    thread = threading.Thread(target=compute, daemon=True)
+    thread.start()
+    return thread
 
 
 @torch.no_grad()

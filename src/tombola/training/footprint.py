@@ -8,6 +8,7 @@ rather too high: a training that does not fit fails.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -52,6 +53,25 @@ def data_bytes(data: Data, pad: int = 4) -> int:
     if data.kind == "images":
         return padded_bytes(data.train, pad) + padded_bytes(data.test, 0)
     return sum(split.images.numel() * split.images.element_size() for split in (data.train, data.test))
+
+
+@dataclass(frozen=True)
+class DataFootprint:
+    """What estimates ask of a data set, without its images.
+
+    channels, size, classes, vocabulary: as of the data. bytes: on a GPU, as :func:`data_bytes` has them.
+    """
+
+    channels: int
+    size: tuple[int, ...]
+    classes: int
+    vocabulary: int | None
+    bytes: int
+
+    @classmethod
+    def of(cls, data: Data) -> DataFootprint:
+        """That of a loaded data set."""
+        return cls(data.channels, data.size, data.classes, data.vocabulary, data_bytes(data))
 
 
 def is_streamed(network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str) -> bool:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -262,8 +263,9 @@ def _raise_first(runners: list[_Runner]) -> None:
             raise runner.error
 
 
+@lru_cache(maxsize=1)
 def _random_data(size: int, channels: int, classes: int, count: int, gpu: bool) -> Data:
-    """A data set of ``count`` train images of random pixels."""
+    """A data set of ``count`` train images of random pixels, kept for the next case on the like."""
     draws = torch.Generator().manual_seed(0)
 
     def split(images: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,7 +6,7 @@ interpreter.
 
 import pytest
 import torch
-from kernels import CUDA, DEVICE, needs_kernels, on_gpu_only
+from kernels import CUDA, DEVICE, error, needs_kernels, on_gpu_only
 from torch import Tensor, nn
 from torch.nn import functional, grad
 
@@ -26,11 +26,6 @@ def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Ten
 
 def on_device(values: Tensor, dtype: torch.dtype) -> Tensor:
     return values.to(DEVICE, dtype).contiguous(memory_format=torch.channels_last)
-
-
-def error(found: Tensor, expected: Tensor) -> float:
-    """Norm of the difference relative to the norm of what is expected."""
-    return float((found.detach().cpu().double() - expected).norm() / expected.norm())
 
 
 @PRECISIONS

@@ -9,12 +9,12 @@ from contextlib import suppress
 
 import pytest
 import torch
-from kernels import needs_kernels, on_gpu_only
+from kernels import by_pytorch, needs_kernels, on_gpu_only, written
 from torch import Tensor, nn
-from torch.nn import functional
 
 import tombola as tb
 from tombola.data.augmentation import draw
+from tombola.errors import DeviceLost
 from tombola.training.cuda import cudnn, plans
 from tombola.training.cuda.capture import capture
 from tombola.training.cuda.cudnn import Algorithm, Convolution, CudnnError
@@ -22,6 +22,8 @@ from tombola.training.cuda.plans import PlanTable, fingerprint
 from tombola.training.device import repeatable
 from tombola.training.engines import GraphedEngine
 from tombola.training.epoch import EpochPlan
+from tombola.training.evaluation import Evaluator
+from tombola.training.flat_network import FlatNetwork
 
 on_cpu_only = pytest.mark.skipif(torch.cuda.is_available(), reason="stands in for cuDNN on a CPU")
 pytestmark = needs_kernels
@@ -41,19 +43,6 @@ SHAPES = [
 def drawn(shape: tuple[int, ...], seed: int) -> Tensor:
     values = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).bfloat16()
     return values.contiguous(memory_format=torch.channels_last)
-
-
-def by_pytorch(product: Convolution, x: Tensor, weight: Tensor, y: Tensor) -> Tensor:
-    rest = product.stride, product.padding, (1, 1), False, (0, 0), 1
-    if product.operation == "forward":
-        return functional.conv2d(x, weight, None, product.stride, product.padding)
-    mask = [product.operation == "input", product.operation == "weight", False]
-    gradients = torch.ops.aten.convolution_backward(y, x, weight, None, *rest, mask)
-    return gradients[0] if mask[0] else gradients[1]
-
-
-def written(product: Convolution, tensors: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    return tensors[("input", "weight", "forward").index(product.operation)]
 
 
 class StandIn:
@@ -114,7 +103,7 @@ def stood_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def planned(
     network: nn.Module, algorithms: dict[Convolution, Algorithm], gradient: Tensor | None = None
-) -> tuple[nn.Module, str | None]:
+) -> tuple[nn.Module, dict[Convolution, Algorithm]]:
     from tombola.training.cuda.planned import plan_convolutions
     from tombola.training.cuda.rewrite import fused
 
@@ -131,7 +120,7 @@ def planned(
 def test_planned_convolutions_have_outputs_and_gradients_of_pytorch(network: nn.Module) -> None:
     algorithms = dict.fromkeys(NEEDED, Algorithm(1, ()))
     rewritten, found = planned(network, algorithms)
-    assert found == fingerprint(algorithms)
+    assert found == algorithms
     images = drawn((6, 3, 8, 8), 1)
     results = []
     for form in (network, rewritten):
@@ -174,10 +163,9 @@ def test_a_gradient_is_written_where_it_is_wanted(network: nn.Module) -> None:
 def test_a_layer_without_all_of_its_products_in_the_table_stays(network: nn.Module) -> None:
     without = {one: Algorithm(1, ()) for one in NEEDED if one != NEEDED[3]}
     rewritten, found = planned(network, without)
-    used = {one: Algorithm(1, ()) for one in NEEDED[:2]}
-    assert found == fingerprint(used)
+    assert found == {one: Algorithm(1, ()) for one in NEEDED[:2]}
     assert type(rewritten.second) is nn.Conv2d
-    assert planned(network, {})[1] is None
+    assert planned(network, {})[1] == {}
 
 
 @on_cpu_only
@@ -196,9 +184,66 @@ def test_one_plan_that_cannot_be_built_leaves_all_to_heuristics_and_is_told(
     monkeypatch.setattr(StandIn, "calls", 0)
     with pytest.warns(UserWarning, match="plans are left out.*engine 1 is not there"):
         rewritten, found = planned(network, dict.fromkeys(NEEDED, Algorithm(1, ())))
-    assert found is None
+    assert found == {}
     rewritten(drawn((6, 3, 8, 8), 1)).sum().backward()
     assert StandIn.calls == 0
+
+
+@on_cpu_only
+@pytest.mark.parametrize(("status", "passing"), [(3003, False), (4000, True), (4004, True), (5003, True)])
+def test_a_plan_that_fails_in_passing_is_no_reason_for_other_bits(
+    network: nn.Module, monkeypatch: pytest.MonkeyPatch, status: int, passing: bool
+) -> None:
+    from tombola.training.cuda import planned as module
+
+    def build(*_: object) -> StandIn:
+        raise CudnnError("cudnnBackendFinalize failed", status)
+
+    plans.say_once.cache_clear()
+    monkeypatch.setattr(module, "plan", build)
+    expected = pytest.raises(DeviceLost, match="failed") if passing else pytest.warns(match="left out")
+    with expected:
+        planned(network, dict.fromkeys(NEEDED, Algorithm(1, ())))
+
+
+@on_cpu_only
+@pytest.mark.usefixtures("stood_in")
+@pytest.mark.parametrize("trained", [False, True])
+def test_evaluations_compute_by_plans_of_their_own_and_trainings_as_before(
+    network: nn.Module, trained: bool
+) -> None:
+    from tombola.training.cuda.planned import plan_convolutions, plan_evaluation
+    from tombola.training.cuda.rewrite import fused
+
+    forward = {
+        Convolution("forward", (5, *one.input[1:]), one.weight, one.stride, one.padding): Algorithm(2, ())
+        for one in NEEDED
+        if one.operation == "forward"
+    }
+    table = PlanTable("GPU", 1, dict.fromkeys(NEEDED, Algorithm(1, ())) | forward)
+    rewritten = fused(network)
+    images = drawn((5, 3, 8, 8), 1)
+    assert plan_evaluation(rewritten, images, table, lambda weight: weight) == forward
+    if trained:
+        found = plan_convolutions(
+            rewritten, drawn((6, 3, 8, 8), 0), table, lambda weight: weight, lambda _: None
+        )
+        assert found == dict.fromkeys(NEEDED, Algorithm(1, ()))
+    StandIn.calls = 0
+    rewritten.eval()
+    with torch.no_grad():
+        assert torch.equal(rewritten(images), network(images))
+    assert StandIn.calls == len(forward) == 2
+    # Whoever differentiates in evaluation mode, and batches of other sizes, go through PyTorch.
+    rewritten(images).sum().backward()
+    with torch.no_grad():
+        rewritten(drawn((6, 3, 8, 8), 1))
+        rewritten(drawn((4, 3, 8, 8), 1))
+    rewritten.train()
+    rewritten(images).sum().backward()
+    assert StandIn.calls == 2
+    rewritten(drawn((6, 3, 8, 8), 1)).sum().backward()
+    assert StandIn.calls == 2 + trained * len(NEEDED)
 
 
 @on_gpu_only
@@ -216,7 +261,7 @@ def test_plans_compute_the_convolution_in_a_graph_with_equal_bits_alone_and_pack
     def compute(algorithm: Algorithm) -> None:
         with repeatable(cuda):
             ours = tuple(tensor.to(cuda) for tensor in tensors)
-            target = written(product, ours)  # type: ignore[arg-type]
+            target = written(product, ours)
             plan = cudnn.plan(product, algorithm)
             plan(*ours)
             graph = capture(lambda: plan(*ours), torch.cuda.graph_pool_handle(), before=lambda: None)
@@ -256,7 +301,7 @@ def test_shipped_plans_are_exact_and_repeat(product: Convolution, algorithm: Alg
     with repeatable(torch.device("cuda")):
         tensors = tuple(drawn(shape, seed).cuda() for seed, shape in enumerate(shapes))
         expected = by_pytorch(product, *(tensor.double() for tensor in tensors))
-        target = written(product, tensors)  # type: ignore[arg-type]
+        target = written(product, tensors)
         plan = cudnn.plan(product, algorithm)
         bits = []
         for _ in range(5):
@@ -340,3 +385,35 @@ def test_packed_trainings_by_plans_have_the_bits_of_one_alone(monkeypatch: pytes
         thread.join()
     assert len(packed) == 3
     assert all(torch.equal(value, state[key]) for state in packed for key, value in alone.items())
+
+
+@on_gpu_only
+def test_an_evaluation_by_plans_repeats_and_is_that_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = torch.cuda.get_device_name(), torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    draws = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (1200, 3, 32, 32), dtype=torch.uint8, generator=draws)
+    labels = torch.arange(1200) % 10
+    data = tb.data_from_tensors((images[:50], labels[:50]), (images, labels))
+    ticket = tb.initialize("resnet20", data, seed=0)
+    cuda = torch.device("cuda")
+
+    def evaluated(table: dict[Convolution, Algorithm]) -> list[tuple[float, float]]:
+        monkeypatch.setattr(plans, "tables", lambda: {key: PlanTable(*key, table)})
+        flat_network = FlatNetwork(ticket.network, cuda)
+        flat_network.load(ticket.start)
+        evaluator = Evaluator(flat_network, "bfloat16")
+        assert evaluator._network is not None
+        used.append(dict(evaluator._network.algorithms))
+        return [evaluator(data, data.test) for _ in range(2)]
+
+    used: list[dict[Convolution, Algorithm]] = []
+    with repeatable(cuda):
+        table = Everything()
+        _ = table[Convolution("forward", (500, 16, 32, 32), (16, 16, 3, 3), (1, 1), (1, 1))]
+        (plain, _), by_plans, again = (evaluated(one) for one in ({}, table, table))
+    assert used[0] == {}
+    assert used[1] == used[2] == table
+    assert {(one.operation, one.input[0]) for one in table} == {("forward", 500)}
+    assert len({*by_plans, *again}) == 1
+    for found, expected, allowed in zip(by_plans[0], plain, (1e-2, 1.0), strict=True):
+        assert found == pytest.approx(expected, abs=allowed)

@@ -19,6 +19,8 @@ import triton.language as tl
 from torch import Tensor, nn
 from triton import next_power_of_2
 
+from tombola.training.cuda.kernels import autocast
+
 
 class Tiles(NamedTuple):
     """How a product over pixels is cut up. Constants, not choices by timing: bits rest on ``programs``.
@@ -291,9 +293,7 @@ class FirstConvolution(nn.Module):
 
 def _applied(function: Any, convolution: nn.Conv2d, x: Tensor) -> Tensor:
     """The convolution by a function of its own in bfloat16, else as PyTorch has it."""
-    weight = convolution.weight
-    if torch.is_autocast_enabled("cuda"):
-        x, weight = x.to(torch.bfloat16), weight.to(torch.bfloat16)
+    x, weight = autocast(x, convolution.weight)
     own = x.dtype == weight.dtype == torch.bfloat16
     out: Tensor = (
         function.apply(x, weight, convolution.stride[0])

@@ -59,8 +59,19 @@ _C_TYPES: Mapping[int, Any] = {
 }  # all others are enumerations
 
 
+# Statuses from here on are of failures within cuDNN or CUDA, an allocation's, say; those below of refusals.
+_FAILURES = 4000
+
+
 class CudnnError(RuntimeError):
-    """cuDNN refused a call."""
+    """cuDNN refused a call, or failed.
+
+    passing: whether another time it might not: memory was short, say.
+    """
+
+    def __init__(self, words: str, status: int = 0) -> None:
+        super().__init__(words)
+        self.passing = status >= _FAILURES
 
 
 @dataclass(frozen=True)
@@ -353,4 +364,4 @@ def _call(name: str, *arguments: Any) -> None:
         message = ctypes.create_string_buffer(512)
         library.cudnnGetLastErrorString(message, ctypes.c_size_t(len(message)))
         words = message.value.decode(errors="replace").strip() or "no reason given"
-        raise CudnnError(f"{name} failed with status {status}: {words}")
+        raise CudnnError(f"{name} failed with status {status}: {words}", status)

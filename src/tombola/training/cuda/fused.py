@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from tombola import seeds
 from tombola.data.batches import Batches
 from tombola.training.cuda.capture import capture
-from tombola.training.cuda.cudnn import ALIGNMENT
+from tombola.training.cuda.cudnn import ALIGNMENT, Algorithm, Convolution
 from tombola.training.cuda.kernels import adamw, adamw_numbers, crop, cross_entropy, sgd
 from tombola.training.cuda.norm import FusedNorm
-from tombola.training.cuda.planned import plan_convolutions
-from tombola.training.cuda.plans import table_for
+from tombola.training.cuda.planned import plan_convolutions, plan_evaluation
+from tombola.training.cuda.plans import PlanTable, fingerprint, table_for
 from tombola.training.cuda.rewrite import fused
 from tombola.training.device import lent_streams
 from tombola.training.epoch import DevicePlan, check_strays, gathered_at_step
@@ -37,7 +37,7 @@ class FusedStep:
     """A :class:`~tombola.training.step.Step` of fused passes.
 
     size: images of a full batch, for which convolutions are planned.
-    name: with the fingerprint of the convolution plans that it computes by, if any.
+    name: with the fingerprint of the convolution plans that it and evaluations compute by, if any.
     """
 
     def __init__(
@@ -51,8 +51,9 @@ class FusedStep:
         weights = flat_network.weights[:split] if flat_network.copy is None else flat_network.copy
         self._gradients = torch.zeros_like(weights), torch.zeros_like(flat_network.weights[split:])
         self._all_kept = torch.full_like(self._gradients[1], -1, dtype=torch.int8)
-        plans = network.plan_convolutions(size, self._gradients[0])
-        self.name = "fused" if plans is None else f"fused, convolution plans {plans}"
+        network.plan_convolutions(size, self._gradients[0])
+        plans = network.algorithms
+        self.name = f"fused, convolution plans {fingerprint(plans)}" if plans else "fused"
         self._numbers = self._numbers_of(recipe).to(flat_network.weights.device)
         self._count_together()
 
@@ -155,6 +156,7 @@ class FusedNetwork:
 
     dtype: of images and convolutions.
     leaves: the tensors to differentiate by, in the order of the flat network's ``prunable`` and ``others``.
+    algorithms: of the convolutions that compute by named plans, in training or in evaluation.
 
     Raises what tracing raises for a network whose path depends on values.
     """
@@ -164,6 +166,7 @@ class FusedNetwork:
         self._flat_network = flat_network
         self._network = fused(flat_network.module)
         self._measuring: list[FusedNorm] = []
+        self.algorithms: dict[Convolution, Algorithm] = {}
         # Convolutions compute with the bfloat16 copies themselves: nothing is cast, forward or backward.
         if self.dtype == torch.bfloat16:
             flat_network.keep_copy()
@@ -198,35 +201,52 @@ class FusedNetwork:
                 parameters[key] = parameter
         return outputs
 
-    def plan_convolutions(self, size: int, gradient: Tensor) -> str | None:
+    def plan_convolutions(self, size: int, gradient: Tensor) -> None:
         """Compute convolutions of training batches of that size by named plans, where a table has them.
 
         gradient: of the prunable weights, one behind the other; what plans compute is written there at once.
-
-        Returns the fingerprint of the algorithms, None where there are none.
         """
-        device = gradient.device
-        # In mode "autotuned" cuDNN chooses by timing.
-        if device.type != "cuda" or self.dtype != torch.bfloat16 or torch.backends.cudnn.benchmark:
-            return None
-        version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-        table = table_for(torch.cuda.get_device_name(device), version)
+        table = self._plan_table()
         if table is None:
-            return None
-        images = torch.zeros(size, *self._flat_network.images, dtype=self.dtype, device=device)
+            return
         prunable = set(self._flat_network.prunable)
-
-        def leaf(parameter: Tensor) -> Tensor:
-            name = self._name_of.get(id(parameter))
-            return parameter if name is None else self._flat_network.leaf(name)
 
         def place(parameter: Tensor) -> Tensor | None:
             name = self._name_of[id(parameter)]
             view = self._flat_network.view(gradient, name) if name in prunable else None
             return None if view is None or view.data_ptr() % ALIGNMENT else view
 
-        with seeds.torch_stream("check", device=device):
-            return plan_convolutions(self._network, channels_last(images), table, leaf, place)
+        with seeds.torch_stream("check", device=gradient.device):
+            self.algorithms |= plan_convolutions(self._network, self._zeros(size), table, self._leaf, place)
+
+    def plan_evaluation(self, size: int) -> None:
+        """Compute convolutions of evaluated batches of that size by named plans, where a table has them."""
+        table = self._plan_table()
+        if table is None or not any(
+            one.operation == "forward" and one.input[0] == size for one in table.algorithms
+        ):
+            return
+        with seeds.torch_stream("check", device=self._flat_network.weights.device):
+            self.algorithms |= plan_evaluation(self._network, self._zeros(size), table, self._leaf)
+
+    def _plan_table(self) -> PlanTable | None:
+        """The table of plans for these convolutions on this GPU, if there is one."""
+        device = self._flat_network.weights.device
+        # In mode "autotuned" cuDNN chooses by timing.
+        if device.type != "cuda" or self.dtype != torch.bfloat16 or torch.backends.cudnn.benchmark:
+            return None
+        version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        return table_for(torch.cuda.get_device_name(device), version)
+
+    def _zeros(self, size: int) -> Tensor:
+        """So many black images."""
+        device = self._flat_network.weights.device
+        return channels_last(torch.zeros(size, *self._flat_network.images, dtype=self.dtype, device=device))
+
+    def _leaf(self, parameter: Tensor) -> Tensor:
+        """The tensor that forward passes use for a parameter."""
+        name = self._name_of.get(id(parameter))
+        return parameter if name is None else self._flat_network.leaf(name)
 
     def norms(self) -> list[nn.BatchNorm2d]:
         """The batch norms whose batches the fused network does not count, once for each call."""

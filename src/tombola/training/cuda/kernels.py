@@ -174,6 +174,13 @@ def _launch_over_pixels(kernel: triton.JITFunction, *tensors: Tensor, small: Ten
     kernel[grid](*tensors, rows, channels, height, width, CHANNELS=wide, ROWS=tall, num_warps=8)
 
 
+def autocast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Input and weight of a convolution in the type in which PyTorch's own would take them now."""
+    if torch.is_autocast_enabled("cuda"):
+        return x.to(torch.bfloat16), weight.to(torch.bfloat16)
+    return x, weight
+
+
 class Pointwise(nn.Module):
     """A strided 1x1 convolution without bias, padding or groups, as one matrix product.
 
@@ -186,9 +193,7 @@ class Pointwise(nn.Module):
         self.stride = (1, 1) if sampled else convolution.stride
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.convolution.weight
-        if torch.is_autocast_enabled("cuda"):
-            x, weight = x.to(torch.bfloat16), weight.to(torch.bfloat16)
+        x, weight = autocast(x, self.convolution.weight)
         out: Tensor = _Pointwise.apply(x, weight, self.stride)  # type: ignore[no-untyped-call]
         return out
 

@@ -1,7 +1,8 @@
-"""Convolutions of a fused network that compute by named plans in training, instead of by cuDNN's heuristics.
+"""Convolutions of a fused network that compute by named plans, instead of by cuDNN's heuristics.
 
 :mod:`.plans` has the table, :mod:`.cudnn` what runs a plan. Only batches of the size that an engine trains on
-are planned: a smaller last batch, evaluations and shapes that no table has go through PyTorch as before.
+are planned, and full batches of evaluations: a smaller last batch and shapes that no table has go through
+PyTorch as before.
 """
 
 from __future__ import annotations
@@ -14,51 +15,56 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from tombola.errors import DeviceLost
 from tombola.training.cuda.convolution import FewChannels, has_own_weight_gradient, weight_gradient
-from tombola.training.cuda.cudnn import ALIGNMENT, Convolution, ConvolutionPlan, CudnnError, plan
+from tombola.training.cuda.cudnn import ALIGNMENT, Algorithm, Convolution, ConvolutionPlan, CudnnError, plan
 from tombola.training.cuda.kernels import empty_channels_last
-from tombola.training.cuda.plans import PlanTable, fingerprint, say_once
+from tombola.training.cuda.plans import PlanTable, say_once
 from tombola.training.cuda.rewrite import Biasless
 
 
 class Planned(nn.Module):
-    """A convolution by plans for training batches of one shape, and as it was for all others.
+    """A convolution by plans for batches of one shape, and as it was for all others.
 
-    plans: by operation; ``"input"`` is missing for images, ``"weight"`` for few channels, whose gradient
-        is that of :mod:`.convolution`.
+    plans: of training by operation, none before :func:`plan_convolutions`; ``"input"`` is missing for images,
+        ``"weight"`` for few channels, whose gradient is that of :mod:`.convolution`.
     gradient: where to write the gradient of the weight, of its shape and layout; None for a new tensor.
+    evaluation: of passes in evaluation mode without gradients; None before :func:`plan_evaluation`.
     """
 
-    def __init__(
-        self,
-        layer: nn.Conv2d | Biasless | FewChannels,
-        plans: Mapping[str, ConvolutionPlan],
-        gradient: Tensor | None = None,
-    ) -> None:
+    def __init__(self, layer: nn.Conv2d | Biasless | FewChannels) -> None:
         super().__init__()
         self.layer = layer
-        self.plans = plans
-        self.gradient = gradient
+        self.plans: Mapping[str, ConvolutionPlan] = {}
+        self.gradient: Tensor | None = None
+        self.evaluation: ConvolutionPlan | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        shape = self.plans["forward"].convolution.input
-        if not self.training or tuple(x.shape) != shape:
+        forward = self.plans.get("forward") if self.training else self.evaluation
+        differentiated = torch.is_grad_enabled() and not self.training
+        if forward is None or tuple(x.shape) != forward.convolution.input or differentiated:
             out: Tensor = self.layer(x)
             return out
-        planned: Tensor = _Planned.apply(x, _convolution(self.layer).weight, self)  # type: ignore[no-untyped-call]
+        weight = _convolution(self.layer).weight
+        if not self.training:
+            return _output(forward, _laid_out(x), weight)
+        planned: Tensor = _Planned.apply(x, weight, self)  # type: ignore[no-untyped-call]
         return planned
+
+
+def _output(forward: ConvolutionPlan, x: Tensor, weight: Tensor) -> Tensor:
+    y = empty_channels_last(x, *forward.convolution.output)
+    forward(x, weight, y)
+    return y
 
 
 class _Planned(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, op: Planned) -> Tensor:
         x = _laid_out(x)
-        forward = op.plans["forward"]
-        y = empty_channels_last(x, *forward.convolution.output)
-        forward(x, weight, y)
         ctx.save_for_backward(x, weight)
         ctx.op = op
-        return y
+        return _output(op.plans["forward"], x, weight)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor, None]:
@@ -97,35 +103,83 @@ def plan_convolutions(
     table: PlanTable,
     leaf: Callable[[Tensor], Tensor],
     gradient: Callable[[Tensor], Tensor | None],
-) -> str | None:
+) -> dict[Convolution, Algorithm]:
     """Let the convolutions of a fused network compute by the plans of a table that it has for their shapes.
 
     images: a batch of the size to plan for, with any values; the network sees it once, in evaluation mode.
     leaf: the tensor that forward passes use for a weight.
     gradient: where the gradient of a weight is to be written, None for a new tensor.
 
-    Returns the :func:`~tombola.training.cuda.plans.fingerprint` of the algorithms used, or None for none. If
-    one cannot be built, that is said, and none is used.
+    Returns the algorithms used. If GPU or cuDNN do not have one of them, that is said, and none is used.
+
+    Raises :class:`~tombola.errors.DeviceLost` where cuDNN fails in passing.
     """
-    seen = _inputs(network, images)
     wanted: dict[str, dict[str, Convolution]] = {}
-    for name, call in seen.items():
-        layer = network.get_submodule(name)
+    for name, call in _inputs(network, images).items():
+        layer = _unplanned(network.get_submodule(name))
         needed = _convolutions(layer, call, leaf(_convolution(layer).weight))
         if needed and all(one in table.algorithms for one in needed.values()):
             wanted[name] = needed
     algorithms = {one: table.algorithms[one] for needed in wanted.values() for one in needed.values()}
+    plans = _built(algorithms)
+    if plans is None:
+        return {}
+    for name, needed in wanted.items():
+        planned = _planned(network, name)
+        planned.plans = {operation: plans[one] for operation, one in needed.items()}
+        planned.gradient = gradient(_convolution(planned.layer).weight)
+    return algorithms
+
+
+def plan_evaluation(
+    network: fx.GraphModule, images: Tensor, table: PlanTable, leaf: Callable[[Tensor], Tensor]
+) -> dict[Convolution, Algorithm]:
+    """Let evaluations of a fused network compute convolutions by the plans of a table, where it has them.
+
+    Arguments, result and errors as for :func:`plan_convolutions`.
+    """
+    wanted: dict[str, Convolution] = {}
+    for name, call in _inputs(network, images).items():
+        layer = _unplanned(network.get_submodule(name))
+        forward = _convolutions(layer, call, leaf(_convolution(layer).weight)).get("forward")
+        if forward is not None and forward in table.algorithms:
+            wanted[name] = forward
+    algorithms = {one: table.algorithms[one] for one in wanted.values()}
+    plans = _built(algorithms)
+    if plans is None:
+        return {}
+    for name, forward in wanted.items():
+        _planned(network, name).evaluation = plans[forward]
+    return algorithms
+
+
+def _built(algorithms: Mapping[Convolution, Algorithm]) -> dict[Convolution, ConvolutionPlan] | None:
+    """The plans of some algorithms; None, which is said, if one cannot be built.
+
+    Raises :class:`~tombola.errors.DeviceLost` where cuDNN fails in passing, because bits would depend on it.
+    """
     try:
-        plans = {one: plan(one, algorithm) for one, algorithm in algorithms.items()}
+        return {one: plan(one, algorithm) for one, algorithm in algorithms.items()}
     except CudnnError as error:
+        if error.passing:
+            raise DeviceLost(
+                f"no convolution plans where there should be; begin a new process: {error}"
+            ) from error
         say_once(f"convolution plans are left out, cuDNN chooses by its own heuristics: {error}")
         return None
-    for name, needed in wanted.items():
-        layer = network.get_submodule(name)
-        by_operation = {operation: plans[one] for operation, one in needed.items()}
-        place = gradient(_convolution(layer).weight)
-        network.set_submodule(name, Planned(layer, by_operation, place))  # type: ignore[arg-type]
-    return fingerprint(algorithms) if algorithms else None
+
+
+def _planned(network: fx.GraphModule, name: str) -> Planned:
+    """The layer of a name, made a planned one unless it is."""
+    layer = network.get_submodule(name)
+    if not isinstance(layer, Planned):
+        layer = Planned(layer)  # type: ignore[arg-type]
+        network.set_submodule(name, layer)
+    return layer
+
+
+def _unplanned(layer: nn.Module) -> nn.Module:
+    return layer.layer if isinstance(layer, Planned) else layer
 
 
 def _convolution(layer: nn.Module) -> nn.Conv2d:
@@ -139,7 +193,7 @@ def _inputs(network: fx.GraphModule, images: Tensor) -> dict[str, _Seen]:
     calls = [node for node in network.graph.nodes if node.op == "call_module"]
     times = Counter(node.target for node in calls)
     once = [str(node.target) for node in calls if times[node.target] == 1 and not node.kwargs]
-    layers = {name: network.get_submodule(name) for name in once}
+    layers = {name: _unplanned(network.get_submodule(name)) for name in once}
     layers = {
         name: layer
         for name, layer in layers.items()

@@ -85,12 +85,9 @@ def tables() -> Mapping[tuple[str, int], PlanTable]:
     return {(table.gpu, table.cudnn): table for table in read}
 
 
-def table_for(gpu: str, cudnn: int) -> PlanTable | None:
-    """The table for a kind of GPU and a version of cuDNN; where there is none, that is said, once."""
-    table = tables().get((gpu, cudnn))
-    if table is None:
-        say_once(f"no convolution plans for {gpu} with cuDNN {cudnn}; cuDNN chooses by its own heuristics")
-    return table
+def table_for(gpu: str, cudnn: int | None) -> PlanTable | None:
+    """The table for a kind of GPU and a version of cuDNN; None where there is none, as for most."""
+    return None if cudnn is None else tables().get((gpu, cudnn))
 
 
 @cache
