@@ -45,6 +45,10 @@ def test_nothing_is_removed_unless_asked(
     assert "say --remove" in out or out.strip() == "nothing to remove"
 
 
+def kilobytes(file: Path) -> int:
+    return round(file.stat().st_size / 1000)
+
+
 def test_a_result_goes_from_store_to_store_as_one_file(
     tombola: Callable[..., Result],
     trained: tuple[tb.Lab, tb.Job],
@@ -54,7 +58,7 @@ def test_a_result_goes_from_store_to_store_as_one_file(
     lab, job = trained
     code, out, _ = tombola("export", job.name[:10], tmp_path / "run.zip")
     assert code == 0
-    assert out.rstrip().endswith("MB")
+    assert out.rstrip().endswith("kB")
     code, out, _ = tombola("import", tmp_path / "run.zip", "--store", tmp_path / "other")
     assert (code, out.strip()) == (0, f"job {job.name[:12]}")
     assert same_run(tb.Lab(tmp_path / "other").result(job), lab.result(job))
@@ -82,9 +86,9 @@ def test_a_chain_goes_on_elsewhere_from_its_tickets(tombola: Callable[..., Resul
     assert code == 0
     # Said alone it means all of them; the ticket after the last run is written down for the way.
     code, out, _ = tombola("export", "all", file, "--store", here, "--tickets")
-    assert (code, out.strip()) == (0, f"{file}: 0.1 MB, 5 jobs without weights, 4 tickets")
+    assert (code, out.strip()) == (0, f"{file}: {kilobytes(file)} kB, 5 jobs without weights, 4 tickets")
     code, out, _ = tombola("export", "all", file, "--store", here, "--tickets", "newest", "1")
-    assert (code, out.strip()) == (0, f"{file}: 0.1 MB, 5 jobs without weights, 2 tickets")
+    assert (code, out.strip()) == (0, f"{file}: {kilobytes(file)} kB, 5 jobs without weights, 2 tickets")
     code, out, _ = tombola("import", file, "--store", there)
     assert (code, out.strip()) == (0, "5 jobs and 2 tickets")
     code, out, _ = tombola("verify", "--store", there)
@@ -109,9 +113,10 @@ def test_tickets_and_a_start_of_ones_own_say_how_large_they_are(
     code, out, _ = tombola("export", "all", tmp_path / "x.zip", "--store", lab.store.root, "--tickets")
     assert code == 0
     fingerprint = lab.result(run).ticket.start_fingerprint
+    size = kilobytes(lab.store.root / "objects" / f"{fingerprint}.safetensors")
     assert out.splitlines()[1] == (
-        f"the dense start {fingerprint[:12]} goes along whole, 0.0 MB of it: it comes from a ticket of the "
-        "caller's own, or from a job that is gone"
+        f"the dense start {fingerprint[:12]} goes along whole, {size} kB of it: it comes from a ticket of "
+        "the caller's own, or from a job that is gone"
     )
 
 

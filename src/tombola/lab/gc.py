@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from tombola import disk
+from tombola.counts import bytes_text
 from tombola.errors import RecipeError, StoreError, StoreUnwritable, reason, unknown
 from tombola.lab.description import is_fingerprint, parents
 from tombola.lab.lease import free
@@ -45,7 +46,7 @@ class Garbage:
     size: int
 
     def __str__(self) -> str:
-        return printable(f"{self.place}: {self.cause} ({self.size:,} bytes)")
+        return printable(f"{self.place}: {self.cause} ({bytes_text(self.size)})")
 
 
 def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float = _GRACE) -> list[Garbage]:
