@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 import tombola as tb
+from tombola.lab.queue import announced
 
 Result = tuple[int, str, str]
 
@@ -43,6 +44,12 @@ def test_nothing_is_removed_unless_asked(
     assert code == 0
     assert same_run(lab.result(job), before)
     assert "say --remove" in out or out.strip() == "nothing to remove"
+    with announced(lab.store, [job]):
+        _, out, _ = tombola("gc", "--keep", "tickets")
+    assert out.splitlines() == [
+        "a driver is at work: only what dead processes left is looked at; ask again when it ended",
+        "nothing to remove",
+    ]
 
 
 def kilobytes(file: Path) -> int:

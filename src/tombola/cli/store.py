@@ -84,12 +84,18 @@ def gc(
     from tombola.table.number import many
 
     folder = StoreFolder(store, create=False)
+    busy = sweeping.is_busy(folder)
     removals = sweeping.gc(folder, keep, dry_run=not remove)
     if as_json:
         garbage = [asdict(removal) for removal in removals]
         write_json({"store": str(folder.root), "removed": remove, "garbage": garbage})
         return
     console = InertConsole()
+    if busy:
+        say(
+            console,
+            "a driver is at work: only what dead processes left is looked at; ask again when it ended",
+        )
     for removal in removals:
         say(console, str(removal))
     total = bytes_text(sum(removal.size for removal in removals))

@@ -21,6 +21,7 @@ from tombola.errors import RecipeError, StoreError, StoreUnwritable, reason, unk
 from tombola.lab.description import is_fingerprint, parents
 from tombola.lab.lease import free
 from tombola.lab.objects import data_record, needed_objects
+from tombola.lab.queue import QueueReader
 from tombola.lab.store import FOLDERS, TENSORS, Store
 from tombola.untrusted import printable
 
@@ -54,7 +55,7 @@ def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float =
 
     keep: "all" keeps the weights of every run; "needed" removes those of runs that other finished jobs were
         made from; "tickets" removes those of all runs. The ticket of a run always stays.
-    grace: seconds for which new files stay. While a job is under way, only workplaces of dead
+    grace: seconds for which new files stay. While a store is busy (:func:`is_busy`), only workplaces of dead
         processes and unfinished files go: a driver may be about to need the rest.
 
     Raises :class:`~tombola.errors.StoreError` if something cannot be removed, a folder of the store is a link
@@ -71,7 +72,7 @@ def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float =
             )
     oldest = time.time() - grace
     garbage = [*_dead_workplaces(store, oldest), *_partial_files(store, oldest)]
-    if not _is_busy(store):
+    if not is_busy(store):
         if keep != "all":
             garbage += _unneeded_weights(store, keep, oldest)
         garbage += _unreferenced_objects(store, oldest)
@@ -86,9 +87,9 @@ def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float =
     return garbage
 
 
-def _is_busy(store: Store) -> bool:
-    """Whether a job is under way in a store."""
-    return any(not free(workplace) for workplace in _workplaces(store))
+def is_busy(store: Store) -> bool:
+    """Whether a job is under way in a store, or a driver at work on it, perhaps between two jobs."""
+    return bool(QueueReader(store).queues()) or any(not free(path) for path in _workplaces(store))
 
 
 def _workplaces(store: Store) -> Iterator[Path]:
