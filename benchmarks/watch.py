@@ -54,12 +54,13 @@ def processor_seconds(pid: int) -> float:
 
 
 def chain(folder: Path, experiment: Path, *, watched: bool) -> tuple[float, ...]:
-    """Seconds of a chain, of processor and clock; of its watch the same; of the chain meanwhile."""
+    """Seconds of a chain, of processor and clock; of its watch the same; of the chain meanwhile; reports."""
     store = folder / "store"
     training = subprocess.Popen(
         [sys.executable, "-c", CHAIN, str(store), str(experiment)], stdout=subprocess.PIPE, text=True
     )
     cost = watching = trained = 0.0
+    reports = 0
     if watched:
         while not (store / "tombola.json").exists():
             time.sleep(0.1)
@@ -71,7 +72,8 @@ def chain(folder: Path, experiment: Path, *, watched: bool) -> tuple[float, ...]
         before, since = processor_seconds(watch.pid), time.perf_counter()
         training_before = processor_seconds(training.pid)
         while training.poll() is None:
-            urllib.request.urlopen(f"{address}state").read()
+            state = json.loads(urllib.request.urlopen(f"{address}state").read())
+            reports = int(state["report"].split()[0])
             cost = processor_seconds(watch.pid) - before
             watching = time.perf_counter() - since
             trained = processor_seconds(training.pid) - training_before
@@ -80,7 +82,7 @@ def chain(folder: Path, experiment: Path, *, watched: bool) -> tuple[float, ...]
         watch.wait()
     printed, _ = training.communicate()
     processor, clock = json.loads(printed.splitlines()[-1])
-    return processor, clock, cost, watching, trained
+    return processor, clock, cost, watching, trained, reports
 
 
 def main() -> None:
@@ -97,13 +99,14 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 experiment = Path(folder) / "watched.toml"
                 experiment.write_text(EXPERIMENT.format(**vars(options)))
-                processor, clock, cost, watching, trained = chain(Path(folder), experiment, watched=watched)
+                measured = chain(Path(folder), experiment, watched=watched)
+            processor, clock, cost, watching, trained, reports = measured
             (seen if watched else plain).append(processor)
             text = f"{processor:7.1f} s of processor, {clock:7.1f} s"
             if watched:
                 shares.append(cost / trained)
                 text += f", its watch {cost:.2f} s of processor in {watching:.0f} s ({cost / watching:.2%}), "
-                text += f"{shares[-1]:.2%} of the {trained:.0f} s of the training"
+                text += f"{shares[-1]:.2%} of the {trained:.0f} s of the training, with {reports:.0f} reports"
             print("watched  " if watched else "unwatched", text, flush=True)
     ratio = statistics.median(seen) / statistics.median(plain)
     share = statistics.median(shares)

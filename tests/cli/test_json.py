@@ -15,6 +15,7 @@ import tombola as tb
 from tombola.cli.console import write_json
 from tombola.cli.main import COMMANDS
 from tombola.lab.store import Store
+from tombola.table.table import COLUMNS, REAL, TRUTH, WHOLE
 
 Result = tuple[int, str, str]
 _GUIDE = Path(__file__).parents[2] / "docs" / "json.md"
@@ -162,7 +163,7 @@ def test_the_paper(told: Callable[..., Any], store: tuple[tb.Lab, list[tb.Job]])
     assert len(told("claims", "claims", *_ONE, store=store[0].store)["claims"]) >= 61
 
 
-def test_work(told: Callable[..., Any], tmp_path: Path) -> None:
+def test_work(told: Callable[..., Any], tombola: Callable[..., Result], tmp_path: Path) -> None:
     chain = told("imp", "imp", "--rounds", 1, "--epochs", 1, "--recipe.batch-size", 400, "--device", "cpu")
     assert [row["round"] for row in chain["rounds"]] == [0, 1]
     shelved = told("shelf", "shelf", "--source", tmp_path / "store")["tickets"]
@@ -178,6 +179,10 @@ def test_work(told: Callable[..., Any], tmp_path: Path) -> None:
     (experiment,) = ran["experiments"]
     assert experiment["name"] == "own"
     assert experiment["jobs"] == experiment["finished"] > 0
+    numbers = ran["numbers"]
+    assert {number["metric"] for number in numbers if "curve" in number} >= {"val_accuracy"}
+    code, out, _ = tombola("table", own, "--json")
+    assert (code, json.loads(out)) == (0, numbers)
     report = told("report", "report", own, "--out", tmp_path / "out", "--page-only")
     assert Path(report["report"]).exists()
 
@@ -211,6 +216,28 @@ def test_every_command_with_a_table_is_in_the_guide() -> None:
     # demo prints what run does, table what docs/table.md says.
     elsewhere = {"demo", "table"}
     assert {name.removesuffix("-file") for name in _schemas()} == COMMANDS.keys() - _WITHOUT - elsewhere
+
+
+def test_the_numbers_of_a_run_have_the_columns_of_the_table_with_their_types() -> None:
+    (number,) = _schemas()["run"]["numbers"]
+    types = {name.removesuffix("?"): kind for name, kind in number.items()}
+    assert types.pop("*") == "scalar?"  # further axes
+    assert types.pop("curve") == {"x": ["number"], "y": ["number?"]}
+    columns = dict.fromkeys(COLUMNS, "text")
+    columns |= dict.fromkeys(WHOLE, "whole") | dict.fromkeys(REAL, "number") | dict.fromkeys(TRUTH, "truth")
+    assert types == columns
+
+
+def test_gaps_and_undefined_numbers_fit_the_guide(
+    store: tuple[tb.Lab, list[tb.Job]], tombola: Callable[..., Result]
+) -> None:
+    lab, (_, _, diverged, _) = store
+    lab.run(tb.job(tb.margins, diverged, "digits")).raise_failures()
+    _, out, _ = tombola("table", "--store", lab.store.root, "--json")
+    gone = tb.Lab(lab.store.root).table([tb.job(tb.margins, tb.job(tb.prune, diverged), "digits")]).records()
+    numbers = [*json.loads(out), *gone]
+    assert {number["state"] for number in numbers} == {"measured", "undefined", "missing"}
+    _check(numbers, _schemas()["run"]["numbers"], "table")
 
 
 def test_numbers_that_json_has_no_token_for_are_null(capsys: pytest.CaptureFixture[str]) -> None:

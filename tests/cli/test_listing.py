@@ -1,6 +1,7 @@
 """``tombola ls``, ``show``, ``diff`` and ``rm`` as they are typed."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -63,6 +64,8 @@ def test_two_jobs_are_compared(tombola: Callable[..., Result], trained: tuple[tb
         ["measured"],
         ["momentum", "0", "0.9"],
     ]
+    for field, unit in (("accuracy", "%"), ("seconds", " s")):
+        assert re.search(rf"^  {field} +[\d.]+{unit} +[\d.]+{unit} *$", out, re.MULTILINE)
     code, out, _ = tombola("diff", slow.name[:12], slow.name[:12])
     assert (code, out) == (0, f"{slow.name[:12]} and {slow.name[:12]} differ in nothing\n")
 

@@ -452,6 +452,60 @@ def test_what_cannot_be_read_as_a_value_ends_with_the_same_code(tombola: Callabl
         assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            "run my.py --out X",
+            "run has no option --out; tombola demo, imp, report and compare have it (see tombola run --help)",
+        ),
+        (
+            "run --stpo-after 3m table2",
+            "run has no option --stpo-after; did you mean --stop-after? (see tombola run --help)",
+        ),
+        (
+            "imp --recipe.augmentation.cutot=3",
+            "imp has no option --recipe.augmentation.cutot; did you mean --recipe.augmentation.cutout? "
+            "(see tombola imp --help)",
+        ),
+        ("ls --networks a", "ls has no option --networks; tombola bench has it (see tombola ls --help)"),
+        ("gc -x", "gc has no option -x (see tombola gc --help)"),
+        (
+            "measure barrier --dta digits",
+            "measure barrier has no option --dta; did you mean --data? (see tombola measure barrier --help)",
+        ),
+        (
+            "ls --sort tme",
+            "--sort is 'tme'; it must be one of time, seconds, function, name; did you mean time? "
+            "(see tombola ls --help)",
+        ),
+        ("run --threads two table2", "--threads: 'two' is no whole number (see tombola run --help)"),
+        ("imp --recipe.lr fast", "--recipe.lr: 'fast' is no number (see tombola imp --help)"),
+        ("ls --last", "ls lacks a value of --last (see tombola ls --help)"),
+        ("show a b", "show takes no 'b' here (see tombola show --help)"),
+        ("diff a", "diff lacks JOB (see tombola diff --help)"),
+        (
+            "measure barrier",
+            "measure barrier lacks FIRST, SECOND, --data (see tombola measure barrier --help)",
+        ),
+        ("--out X", "no command was named; give one, such as demo, run or ls (see tombola --help)"),
+    ],
+)
+def test_what_is_mistyped_is_told_in_one_line_with_the_nearest_that_there_is(
+    tombola: Callable[..., Result], refused: Refused, arguments: str, line: str
+) -> None:
+    assert refused(tombola(*arguments.split())) == line
+
+
+def test_what_is_mistyped_is_refused_by_tyro_itself_where_that_tells_nothing(
+    tombola: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tyro._errors", None)  # as in a version without it
+    code, _, err = tombola("gc", "--kep", "all")
+    assert code == 2
+    assert "--keep" in err
+
+
 def test_debug_shows_where_it_happened(tombola: Callable[..., Result]) -> None:
     with pytest.raises(tb.TombolaError, match=r"fraction is 1\.5"):
         tombola("--debug", "imp", "--fraction", 1.5)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import tombola as tb
+from tombola.cli import own
+from tombola.cli.console import InertConsole
 from tombola.lab.finished import finished_job
 from tombola.lab.store import Store
 
@@ -30,7 +32,9 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("forked_workers")
-def test_the_example_of_the_documents_runs_as_it_stands(tombola: Tombola, example: Path) -> None:
+def test_the_example_of_the_documents_runs_as_it_stands(
+    tombola: Tombola, example: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commands = re.findall(r"^tombola (.+)$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
     assert commands == ["plan wider.py", "run wider.py", "report wider.py --out wider"]
     code, out, _ = tombola(*commands[0].split())
@@ -89,6 +93,19 @@ def test_the_example_of_the_documents_runs_as_it_stands(tombola: Tombola, exampl
     code, out, _ = tombola("run", "wider.toml", "--workers", 0)
     assert code == 0
     assert "jobs were there already; nothing to compute" in out
+
+    # Four rows to each table: on a terminal five of them, and the names of the others.
+    _, out, _ = tombola("report", "wider.py")
+    in_full = re.findall(r"^(\S.*)\n +\n +network ", out, re.MULTILINE)
+    monkeypatch.setattr(own, "table_console", lambda: InertConsole(force_terminal=True, width=200))
+    _, out, _ = tombola("report", "wider.py")
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", out)
+    assert len(in_full) > 5
+    assert re.findall(r"^(\S.*)\n +\n +network ", plain, re.MULTILINE) == in_full[:5]
+    (others,) = re.findall(
+        r"^(\d+) more tables on the page of the report, .* table: (.*)$", plain, re.MULTILINE
+    )
+    assert others == (str(len(in_full) - 5), "; ".join(name.strip() for name in in_full[5:]))
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_run(

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 import tombola as tb
+from tombola.lab.queue import announced
 
 Result = tuple[int, str, str]
 
@@ -43,6 +44,16 @@ def test_nothing_is_removed_unless_asked(
     assert code == 0
     assert same_run(lab.result(job), before)
     assert "say --remove" in out or out.strip() == "nothing to remove"
+    with announced(lab.store, [job]):
+        _, out, _ = tombola("gc", "--keep", "tickets")
+    assert out.splitlines() == [
+        "a driver is at work: only what dead processes left is looked at; ask again when it ended",
+        "nothing to remove",
+    ]
+
+
+def kilobytes(file: Path) -> int:
+    return round(file.stat().st_size / 1000)
 
 
 def test_a_result_goes_from_store_to_store_as_one_file(
@@ -54,7 +65,7 @@ def test_a_result_goes_from_store_to_store_as_one_file(
     lab, job = trained
     code, out, _ = tombola("export", job.name[:10], tmp_path / "run.zip")
     assert code == 0
-    assert out.rstrip().endswith("MB")
+    assert out.rstrip().endswith("kB")
     code, out, _ = tombola("import", tmp_path / "run.zip", "--store", tmp_path / "other")
     assert (code, out.strip()) == (0, f"job {job.name[:12]}")
     assert same_run(tb.Lab(tmp_path / "other").result(job), lab.result(job))
@@ -82,9 +93,9 @@ def test_a_chain_goes_on_elsewhere_from_its_tickets(tombola: Callable[..., Resul
     assert code == 0
     # Said alone it means all of them; the ticket after the last run is written down for the way.
     code, out, _ = tombola("export", "all", file, "--store", here, "--tickets")
-    assert (code, out.strip()) == (0, f"{file}: 0.1 MB, 5 jobs without weights, 4 tickets")
+    assert (code, out.strip()) == (0, f"{file}: {kilobytes(file)} kB, 5 jobs without weights, 4 tickets")
     code, out, _ = tombola("export", "all", file, "--store", here, "--tickets", "newest", "1")
-    assert (code, out.strip()) == (0, f"{file}: 0.1 MB, 5 jobs without weights, 2 tickets")
+    assert (code, out.strip()) == (0, f"{file}: {kilobytes(file)} kB, 5 jobs without weights, 2 tickets")
     code, out, _ = tombola("import", file, "--store", there)
     assert (code, out.strip()) == (0, "5 jobs and 2 tickets")
     code, out, _ = tombola("verify", "--store", there)
@@ -109,9 +120,10 @@ def test_tickets_and_a_start_of_ones_own_say_how_large_they_are(
     code, out, _ = tombola("export", "all", tmp_path / "x.zip", "--store", lab.store.root, "--tickets")
     assert code == 0
     fingerprint = lab.result(run).ticket.start_fingerprint
+    size = kilobytes(lab.store.root / "objects" / f"{fingerprint}.safetensors")
     assert out.splitlines()[1] == (
-        f"the dense start {fingerprint[:12]} goes along whole, 0.0 MB of it: it comes from a ticket of the "
-        "caller's own, or from a job that is gone"
+        f"the dense start {fingerprint[:12]} goes along whole, {size} kB of it: it comes from a ticket of "
+        "the caller's own, or from a job that is gone"
     )
 
 

@@ -1,13 +1,16 @@
 """Finding jobs again, what is unfinished, how two differ, and taking jobs away."""
 
+import io
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import tombola as tb
 from tombola.errors import JobError, StoreError
@@ -22,6 +25,7 @@ from tombola.lab.removal import removals, remove_job
 from tombola.lab.store import Store
 from tombola.lab.unfinished import unfinished_jobs
 from tombola.lab.verify import verify
+from tombola.measures.learning import learning
 
 
 @pytest.fixture(scope="module")
@@ -284,6 +288,28 @@ def test_two_jobs_differ_in_what_they_measured_and_in_what_came_out(
     assert parts["numbers"]["accuracy"] == tuple(each["accuracy"] for each in numbers)
     assert not {"started", "pid", "sums"} & {*parts["provenance"]}
     assert not any(difference(lab.store, slow.name, slow.name).parts.values())
+
+
+def test_numbers_that_differ_have_their_units(lab: tb.Lab, quick: tb.Recipe) -> None:
+    runs = imp_jobs("convnet", "digits", quick, rounds=1)
+    shares = [tb.job(learning, run) for run in runs]
+    tickets = [tb.job(tb.prune, runs[0], fraction=fraction) for fraction in (0.2, 0.9)]
+    before = [tb.job(tb.untrained, ticket, "digits") for ticket in tickets]
+    lab.run([*shares, *before]).raise_failures()
+
+    def shown(pair: Sequence[tb.Job]) -> str:
+        text = io.StringIO()
+        Console(file=text, width=200).print(difference(lab.store, pair[0].name, pair[1].name))
+        return text.getvalue()
+
+    number = r"[\d.]+"
+    for pair, key, unit in (
+        (before, "value.loss", " nats"),
+        (before, "sparsity", "%"),
+        (runs, "best_accuracy", "%"),
+        (shares, "value.forgetting.unforgettable", ""),  # a share from 0 to 1
+    ):
+        assert re.search(rf"^  {key} +{number}{unit} +{number}{unit} *$", shown(pair), re.MULTILINE), key
 
 
 def test_a_curve_is_drawn_from_its_lowest_to_its_highest_value() -> None:

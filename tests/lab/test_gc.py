@@ -18,6 +18,7 @@ from tombola.lab.archive import import_
 from tombola.lab.chains import imp_jobs
 from tombola.lab.export import export
 from tombola.lab.gc import gc
+from tombola.lab.queue import announced
 from tombola.lab.store import Store
 from tombola.lab.verify import verify
 
@@ -165,6 +166,21 @@ def test_needed_takes_the_weights_that_others_were_made_from_and_every_result_is
     assert same_run(lab.result(jobs[1]), made[0].result(jobs[1]))
     assert [lab.store.is_thin(job.name) for job in jobs] == [True, False, True, False]
     assert list((lab.store.root / "work").iterdir()) == []
+
+
+def test_nothing_that_a_driver_at_work_may_need_is_taken_between_two_of_its_jobs(
+    filled: tuple[tb.Lab, list[tb.Job]],
+) -> None:
+    lab, jobs = filled
+    needs_weights = tb.job(tb.barrier, jobs[0], jobs[1], "digits", points=5)
+    whole = {job.name for job in jobs[:3]}
+    for path in lab.store.root.rglob("*.safetensors"):
+        os.utime(path, (1, 1))
+    with announced(lab.store, [needs_weights]):  # no job has a lease
+        assert gc(lab.store, "tickets", dry_run=False) == []
+        assert not any(map(lab.store.is_thin, whole))
+    removed = gc(lab.store, "tickets", dry_run=False)
+    assert {Path(removal.place).parent.name for removal in removed} == whole
 
 
 def test_tickets_leaves_the_ticket_of_every_run(

@@ -1,12 +1,17 @@
 """The scripts for Slurm as bash runs them, with commands in place of Slurm's that note their arguments."""
 
+import http.client
 import os
+import re
+import shlex
 import subprocess
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pytest
+from distributed import Client
 
 from tombola.errors import ExperimentError
 from tombola.lab.slurm_options import SlurmOptions
@@ -20,6 +25,7 @@ printf '%s\\0' "$@" > "$RECORDED/$(basename "$0")"
 [ -z "$KEEPS" ] || touch "$KEEPS"
 exit "${CODE:-0}"
 """
+_PYTHON = sys.executable
 ODD = 'it\'s "odd" $(touch pwned) `touch pwned`; touch pwned # \\ * ü'
 
 
@@ -121,6 +127,59 @@ def test_several_machines_are_a_driver_and_an_array_of_workers(place: Path) -> N
             ["bash", "-n"], input=script.text, text=True, capture_output=True, check=False
         )
         assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_beyond_loopback_nothing_of_dask_listens_but_at_the_address_of_the_machine(place: Path) -> None:
+    """The commands of the scripts, without TLS; for the address of the machine stands that of loopback."""
+    settings = {"DASK_TEMPORARY_DIRECTORY": str(place)}
+    commands = {}
+    for script in scripts(place, "wider.py", nodes=2):
+        settings |= dict(re.findall(r"(DASK_DISTRIBUTED__\w+__HTTP__ROUTES)='(.*?)'", script.text))
+        what, options = re.findall(r"-m dask (scheduler|worker) (.*) \\$", script.text, re.MULTILINE)[0]
+        commands[what] = [what, *shlex.split(options.replace("--protocol tls", "--protocol tcp"))]
+    file = place / "scheduler.json"
+    processes = []
+    try:
+        for what in ("scheduler", "worker"):
+            command = [*commands[what], "--host", "127.0.0.1", "--scheduler-file", str(file)]
+            processes.append(
+                psutil.Popen(
+                    [_PYTHON, "-P", "-m", "dask", *command], env=os.environ | settings, cwd=place,
+                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                )
+            )  # fmt: skip
+        with Client(scheduler_file=str(file), timeout=60) as client:
+            client.wait_for_workers(1, timeout=60)
+            everything = [*processes, *processes[1].children(recursive=True)]
+            ends = {
+                (end.laddr.ip, end.laddr.port)
+                for process in everything
+                for end in process.net_connections(kind="inet")
+                if end.status == psutil.CONN_LISTEN
+            }
+            assert {ip for ip, _ in ends} == {"127.0.0.1"}
+            assert len(ends) == 5  # scheduler, nanny, worker, and HTTP of the first and the last
+            assert sum(map(answers_http, (port for _, port in ends))) == 2
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            process.wait(30)
+
+
+def answers_http(port: int) -> bool:
+    """Whether something at a port speaks HTTP; what Dask would tell there must not be there."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        for page in ("/json/identity.json", "/info/main/workers.html", "/health"):
+            connection.request("GET", page)
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == 404
+    except (http.client.HTTPException, OSError):
+        return False
+    finally:
+        connection.close()
+    return True
 
 
 def test_names_with_line_breaks_are_refused(place: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import warnings
 from collections import Counter
@@ -475,6 +477,44 @@ def test_nothing_is_removed_while_a_job_is_under_way(
     assert sorted(lab.store.names()) == before
     assert (busy / "lease").exists()
     lease.clear()
+    assert lab.run(measure, recompute=["count"]).computed == [measure.name]
+
+
+def test_nothing_is_removed_that_another_driver_has_in_its_queue(
+    lab: tb.Lab, declare: Callable[..., None], quick: tb.Recipe
+) -> None:
+    declare()
+    chain, measure = jobs(quick)[:2]
+    lab.run(measure)
+    before = sorted(lab.store.names())
+    code = (
+        "import json; from tombola.lab import process; "
+        "print(json.dumps(process.identity()), flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout
+        identity = json.loads(other.stdout.readline())
+        queue = lab.store.root / "work" / ".queue.0123abcd"
+        for lists in (
+            {"jobs": {measure.name: "count"}, "made_from": {}},
+            {"jobs": {}, "made_from": {measure.name: ["ab" * 32]}},
+        ):
+            queue.write_text(json.dumps({**identity, "begun": 5, **lists}))
+            words = rf"process {other.pid} on .* with job {measure.name[:12]}, which is to be computed anew"
+            with pytest.raises(StoreError, match=words):
+                lab.run(measure, recompute=["count"])
+            assert sorted(lab.store.names()) == before
+        # What it has of others, and from before, does not matter.
+        queue.write_text(
+            json.dumps({**identity, "begun": 5, "jobs": {chain[0].name: "train"}, "made_from": {}})
+        )
+        assert lab.run(measure, recompute=["count"]).computed == [measure.name]
+        queue.write_text(
+            json.dumps({**identity, "begun": 5, "jobs": {measure.name: "count"}, "made_from": {}})
+        )
+        other.communicate("\n")
     assert lab.run(measure, recompute=["count"]).computed == [measure.name]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tombola.report.terminal import grid_table
+from tombola.report.terminal import first_exhibits, grid_table
 
 Made = Any
 
@@ -82,3 +82,22 @@ def test_names_are_not_taken_for_styles_or_commands(made: Made) -> None:
         assert "\x07" not in text
         assert "\x1b[31m" not in text
         assert ("[bold]loud[/bold]" in text) == (name.startswith("["))
+
+
+def test_a_screen_has_the_first_tables_and_always_one(made: Made) -> None:
+    exhibit = made.exhibit("accuracy")
+    grid = exhibit.grid()
+    assert grid
+    rows = len(grid.rows)
+    fitting = 20 // rows
+    assert first_exhibits([exhibit] * 30) == [exhibit] * fitting
+    assert first_exhibits([exhibit] * fitting) == [exhibit] * fitting
+    entries = tuple(
+        replace(entry, key=replace(entry.key, batch_size=size))
+        for entry in exhibit.entries
+        for size in range(1, 30)
+    )
+    longer = replace(exhibit, entries=entries)
+    assert first_exhibits([longer, exhibit]) == [longer]
+    assert first_exhibits([exhibit, longer, exhibit]) == [exhibit]
+    assert first_exhibits([]) == []

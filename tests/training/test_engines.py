@@ -1,5 +1,7 @@
 import math
+import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,10 +10,12 @@ from torch.nn import functional
 
 import tombola as tb
 from tombola.data.augmentation import draw
+from tombola.data.batches import Batches
 from tombola.training import engines, evaluation
 from tombola.training.engines import EagerEngine
 from tombola.training.epoch import EpochPlan
-from tombola.training.evaluation import channels_last, device_batches, evaluate
+from tombola.training.evaluation import Evaluator, channels_last, device_batches, evaluate
+from tombola.training.flat_network import FlatNetwork
 
 CPU = torch.device("cpu")
 Same = Callable[..., bool]
@@ -192,3 +196,16 @@ def test_fused_steps_are_made_for_the_batches_that_there_are(
     network = tb.initialize("convnet", digits).network
     engines.GraphedEngine(network, digits, tb.Recipe(batch_size=batch_size), CPU, "float32")
     assert sizes == [min(batch_size, len(digits.train))]
+
+
+def test_a_network_has_one_training_step(digits: tb.Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a network that can be fused; here stands something in for it, and for its passes."""
+    passes = SimpleNamespace(FusedStep=lambda *_: "the step")
+    monkeypatch.setitem(sys.modules, "tombola.training.cuda.fused", passes)
+    monkeypatch.setattr(evaluation, "_fused_network", lambda *_: object())
+    start = tb.initialize("convnet", digits)
+    evaluator = Evaluator(FlatNetwork(start.network, torch.device("cpu")), "float32")
+    batches = Batches(digits.train, digits)
+    assert evaluator.step(batches, tb.Recipe(), 100) == "the step"
+    with pytest.raises(ValueError, match="has its training step; make another evaluator"):
+        evaluator.step(batches, tb.Recipe(), 100)

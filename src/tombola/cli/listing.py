@@ -55,7 +55,7 @@ def show(
     name: Annotated[
         str,
         tyro.conf.Positional,
-        tyro.conf.arg(help="A job's name or its beginning, or a ticket or run file."),
+        tyro.conf.arg(metavar="JOB|FILE", help="A job's name or its beginning, or a ticket or run file."),
     ],
     store: Store = None,
     as_json: AsJson = False,
@@ -78,8 +78,10 @@ def show(
 
 
 def diff(
-    first: Annotated[str, tyro.conf.Positional, tyro.conf.arg(help="A job's name or its beginning.")],
-    second: Annotated[str, tyro.conf.Positional, tyro.conf.arg(help="Another.")],
+    first: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(metavar="JOB", help="A job's name or its beginning.")
+    ],
+    second: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="JOB", help="Another.")],
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:

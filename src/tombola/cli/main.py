@@ -23,6 +23,7 @@ from tombola.cli.imp import imp
 from tombola.cli.imports import import_files, split_imports
 from tombola.cli.listing import diff, ls, show
 from tombola.cli.measure import COMMAND, measure, measure_by_name
+from tombola.cli.mistyped import refused_in_one_line
 from tombola.cli.named_recipe import check_budget, with_named_recipe
 from tombola.cli.optional import OPTIONAL
 from tombola.cli.plan import plan, studies
@@ -106,12 +107,17 @@ def _run(arguments: list[str], debug: bool) -> None:
             )  # a recipe among the arguments may name what they declare
         if arguments[:1] in (["verify"], ["table"], ["predictors"], ["upgrades"]):
             split_imports(arguments)  # refuses an --import without a file, and names the remedy
-        with stops_end_here():
+        name, typed = "".join(arguments[:1]), joined(arguments)
+        command = COMMANDS.get(name)
+        with (
+            refused_in_one_line(name if command else "", command, typed[1:], COMMANDS),
+            stops_end_here(),
+        ):
             tyro.extras.subcommand_cli_from_dict(
                 COMMANDS,
                 prog="tombola",
                 description="The laboratory for lottery tickets and SGD noise. --debug shows tracebacks.",
-                args=joined(arguments),
+                args=typed,
                 registry=OPTIONAL,
             )
         sys.stdout.flush()

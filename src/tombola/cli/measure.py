@@ -20,6 +20,7 @@ import tyro
 from tombola.cli.arguments import AsJson, Device, Mode, Store
 from tombola.cli.console import InertConsole, say, write_json, write_out
 from tombola.cli.imports import import_files, split_imports
+from tombola.cli.mistyped import refused_in_one_line
 from tombola.cli.optional import OPTIONAL
 from tombola.errors import JobError, Undefined
 
@@ -78,18 +79,20 @@ def measure_by_name(arguments: Sequence[str]) -> None:
     from tombola.registry import declaration
 
     files, others = split_imports(arguments)
-    if not others:
+    if not others or others[0].startswith("-"):
         raise JobError("no measure was named; give one, such as tombola measure barrier")
     name, *measure_arguments = others
     import_files(files)
     declared = declaration(name)
-    parsed: Any = tyro.cli(
-        _options(declared),
-        prog=f"tombola {COMMAND} {name}",
-        description=(inspect.getdoc(declared.function) or "").partition("\n\n")[0],
-        args=measure_arguments,
-        registry=OPTIONAL,
-    )
+    takes: Any = _options(declared)
+    with refused_in_one_line(f"{COMMAND} {name}", takes, measure_arguments, {}):
+        parsed: Any = tyro.cli(
+            takes,
+            prog=f"tombola {COMMAND} {name}",
+            description=(inspect.getdoc(declared.function) or "").partition("\n\n")[0],
+            args=measure_arguments,
+            registry=OPTIONAL,
+        )
     _compute(declared, {field.name: getattr(parsed, field.name) for field in dataclasses.fields(parsed)})
 
 
@@ -112,7 +115,12 @@ def _options(declared: Declaration) -> type:
                 written = Annotated[written, _SAYS_NO_DEFAULT]
             options.append((key, written, dataclasses.field(default=parameter.default)))
         elif _kinds(hint):
-            jobs.append((key, Annotated[written, tyro.conf.Positional, _SAYS_NO_DEFAULT]))
+            shown = (
+                tyro.conf.arg(metavar=key.upper(), help_behavior_hint="")
+                if _is_one(hint)
+                else _SAYS_NO_DEFAULT
+            )
+            jobs.append((key, Annotated[written, tyro.conf.Positional, shown]))
         else:
             options.append((key, written))
     shared: list[Any] = [("store", Store, None), ("device", Device, "auto"), ("mode", Mode, "default")]

@@ -196,11 +196,21 @@ def write_page(
 
 
 def print_tables(lab: Lab, experiments: Sequence[Bound]) -> None:
-    """The numbers of each experiment in the terminal, a table a metric."""
-    from tombola.report.terminal import grid_table
+    """The numbers of each experiment, a table a metric; on a terminal the first, and what else there is.
+
+    Accuracy comes first. Where standard output is no terminal, all tables are written to it.
+    """
+    from tombola.report.terminal import first_exhibits, grid_table
+    from tombola.table.number import many
 
     console = table_console()
     results = lab.results()
     for experiment in experiments:
-        for exhibit in experiment.exhibits(results):
+        exhibits = experiment.exhibits(results)
+        shown = first_exhibits(exhibits) if console.is_terminal else list(exhibits)
+        for exhibit in shown:
             console.print(grid_table(exhibit, console))
+        if others := [exhibit.full_title for exhibit in exhibits[len(shown) :]]:
+            more = many(len(others), "more table")
+            where = "on the page of the report, and as numbers in tombola table"
+            say(console, f"{more} {where}: {'; '.join(others)}")

@@ -12,6 +12,7 @@ import tyro
 from tombola.cli.arguments import AsJson, Imports, Store
 from tombola.cli.console import InertConsole, say, write_json, write_out
 from tombola.cli.imports import import_files
+from tombola.counts import bytes_text
 from tombola.errors import JobError, StoreError
 
 # Jobs that a line names one by one.
@@ -83,17 +84,23 @@ def gc(
     from tombola.table.number import many
 
     folder = StoreFolder(store, create=False)
+    busy = sweeping.is_busy(folder)
     removals = sweeping.gc(folder, keep, dry_run=not remove)
     if as_json:
         garbage = [asdict(removal) for removal in removals]
         write_json({"store": str(folder.root), "removed": remove, "garbage": garbage})
         return
     console = InertConsole()
+    if busy:
+        say(
+            console,
+            "a driver is at work: only what dead processes left is looked at; ask again when it ended",
+        )
     for removal in removals:
         say(console, str(removal))
-    total = sum(removal.size for removal in removals) / 1e9
+    total = bytes_text(sum(removal.size for removal in removals))
     end = "removed" if remove else "could go; say --remove"
-    say(console, f"{many(len(removals), 'place')}, {total:.3f} GB {end}" if removals else "nothing to remove")
+    say(console, f"{many(len(removals), 'place')}, {total} {end}" if removals else "nothing to remove")
 
 
 def rm(
@@ -123,7 +130,7 @@ def rm(
     for removal in chosen:
         what = f"{removal.row.function}: {removal.row.result}" if removal.row else "damaged"
         if not as_json:
-            say(console, f"{removal.name[:12]} {what} ({_megabytes(removal.size)})")
+            say(console, f"{removal.name[:12]} {what} ({bytes_text(removal.size)})")
         if remove:
             remove_job(folder, removal.name)
     if as_json:
@@ -148,7 +155,7 @@ def rm(
             "verify will miss what was removed; --dependents removes these too",
         )
     end = "removed" if remove else "would go; say --remove"
-    size = _megabytes(sum(removal.size for removal in chosen))
+    size = bytes_text(sum(removal.size for removal in chosen))
     say(console, f"{many(len(chosen), 'job')}, {size} {end}")
 
 
@@ -203,18 +210,14 @@ def export(
     console = InertConsole()
     if tickets is None:
         exporting.export(folder, names, file, weights=weights, compress=compress)
-        say(console, f"{file}: {_megabytes(file.stat().st_size)}")
+        say(console, f"{file}: {bytes_text(file.stat().st_size)}")
         return
     exported = exporting.export_tickets(folder, names, file, tickets, compress=compress)
-    size = _megabytes(file.stat().st_size)
+    size = bytes_text(file.stat().st_size)
     jobs, carried = many(exported.jobs, "job"), many(exported.tickets, "ticket")
     say(console, f"{file}: {size}, {jobs} without weights, {carried}")
     for start, (bytes_, cause) in exported.carried.items():
-        say(console, f"the dense start {start[:12]} goes along whole, {_megabytes(bytes_)} of it: {cause}")
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
+        say(console, f"the dense start {start[:12]} goes along whole, {bytes_text(bytes_)} of it: {cause}")
 
 
 def import_(

@@ -12,10 +12,11 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from tombola.counts import bytes_text
 from tombola.errors import StoreError
 from tombola.experiments.bound import Bound
 from tombola.experiments.costs import Costs
-from tombola.experiments.plan import Speed, bytes_text, hours_left
+from tombola.experiments.plan import Speed, hours_left
 from tombola.lab.item import Results
 from tombola.lab.job import all_needed
 from tombola.lab.store import Store

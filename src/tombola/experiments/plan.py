@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tombola.counts import bytes_text
 from tombola.experiments.bound import Bound
 from tombola.experiments.costs import Costs
 from tombola.lab.item import Guess, Item, Results, jobs_of
@@ -286,15 +287,6 @@ def hours_left(
 
     in_turn = sum(map(seconds, left.values())) / slots
     return max(in_turn, _longest(left, seconds)) / 3600, unmeasured
-
-
-def bytes_text(count: float) -> str:
-    """A number of bytes in words: "35 GB"."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def _time(hours: float | None) -> str:

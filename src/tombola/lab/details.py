@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from tombola.lab.lineages import Lineages
 from tombola.lab.listing import dim_line, job_row
 from tombola.lab.measurement import measurement_of
 from tombola.lab.store import TICKET_KIND, Store
+from tombola.table.metrics import FACTORS, metric_name, metric_of
 from tombola.table.number import many
 from tombola.untrusted import OTHER_FORM, printable
 
@@ -31,6 +32,14 @@ _ACCURACY = "test_accuracy"
 _BLOCKS = "▁▂▃▄▅▆▇█"
 # Parts of the provenance that differ between any two jobs.
 _ALWAYS_DIFFERENT = frozenset({"sums", "pid", "started"})
+# Of numbers that are no metric of the table's by themselves.
+_UNITS = {
+    ("train", "accuracy"): "%",
+    ("train", "best_accuracy"): "%",
+    ("untrained", "loss"): "nats",
+    ("barrier", "errors"): "%",
+    ("barrier", "losses"): "nats",
+}
 # Lines of each part of what is shown of a job, and characters of one of them.
 _MOST_LINES, _LONGEST_LEAF = 500, 2_000
 
@@ -234,12 +243,13 @@ class JobDifference:
     """What two finished jobs differ in; by part, what differs, with its value in each (None: it has none).
 
     The parts: ``measured``, the fields of the keys of their numbers; ``arguments``, ``numbers`` and
-    ``provenance``, as they are written.
+    ``provenance``, as they are written. units: what follows a number on a terminal, by part and key.
     """
 
     first: str
     second: str
     parts: Mapping[str, Mapping[str, tuple[Any, Any]]]
+    units: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def __rich__(self) -> RenderableType:
         if not any(self.parts.values()):
@@ -249,7 +259,8 @@ class JobDifference:
             for index, (key, pair) in enumerate(islice(differences.items(), _MOST_LINES)):
                 if index == 0:
                     table.add_row(Text(part, style="bold"))
-                cells = ("-" if value is None else _cut(printable(brief(value))) for value in pair)
+                unit = self.units.get((part, key), "")
+                cells = ("-" if value is None else _cut(printable(brief(value))) + unit for value in pair)
                 table.add_row(Text(f"  {_cut(printable(key))}"), *map(Text, cells))
             if len(differences) > _MOST_LINES:
                 table.add_row(Text(f"  ... {len(differences) - _MOST_LINES:,} more"))
@@ -290,7 +301,24 @@ def difference(store: Store, first: str, second: str) -> JobDifference:
             ]
         ),
     }
-    return JobDifference(*names, parts)
+    functions = {str(store.description(name)["function"]) for name in names}
+    units = {("numbers", key): _unit(functions, key) for key in parts["numbers"]}
+    return JobDifference(
+        *names, parts, {("measured", "sparsity"): "%", ("provenance", "seconds"): " s"} | units
+    )
+
+
+def _unit(functions: Collection[str], key: str) -> str:
+    """What follows a number of jobs of one function, as the table has it; nothing where it has none."""
+    if len(functions) != 1:
+        return ""
+    (function,) = functions
+    quantity = key.removeprefix("value").removeprefix(".")
+    unit = _UNITS.get((function, quantity))
+    if unit is None:
+        names = {metric_name(function, quantity, between) for between in ("", "copies")} - FACTORS.keys()
+        unit = next((metric.unit for metric in map(metric_of, sorted(names)) if metric.unit), "")
+    return unit if unit in ("", "%") else f" {unit}"
 
 
 def flattened(entries: Mapping[str, Any]) -> dict[str, Any]:

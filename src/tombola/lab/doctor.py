@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from tombola.counts import bytes_text
 from tombola.data import cache
 from tombola.errors import TombolaError, reason
 from tombola.lab.bench import known_speeds
@@ -130,7 +131,7 @@ def _store(place: Path) -> Facts:
         return
     store = Store(place, create=False)
     usage = shutil.disk_usage(place)
-    yield "room", f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB free on {_file_system(place)}"
+    yield "room", f"{bytes_text(usage.free)} of {bytes_text(usage.total)} free on {_file_system(place)}"
     check_file_system(store.root / "work")
     yield "file system", "does all that a store needs"
     yield "holds", many(sum(1 for _ in store.names()), "finished job")
@@ -176,4 +177,4 @@ def _data() -> Facts:
     folder = cache.folder()
     yield "place", str(folder)
     for file in sorted(folder.glob("*.safetensors")):
-        yield file.stem, f"{file.stat().st_size / 1e6:.1f} MB"
+        yield file.stem, bytes_text(file.stat().st_size)

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from tombola import disk
+from tombola.counts import bytes_text
 from tombola.errors import RecipeError, StoreError, StoreUnwritable, reason, unknown
 from tombola.lab.description import is_fingerprint, parents
 from tombola.lab.lease import free
 from tombola.lab.objects import data_record, needed_objects
+from tombola.lab.queue import QueueReader
 from tombola.lab.store import FOLDERS, TENSORS, Store
 from tombola.untrusted import printable
 
@@ -45,7 +47,7 @@ class Garbage:
     size: int
 
     def __str__(self) -> str:
-        return printable(f"{self.place}: {self.cause} ({self.size:,} bytes)")
+        return printable(f"{self.place}: {self.cause} ({bytes_text(self.size)})")
 
 
 def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float = _GRACE) -> list[Garbage]:
@@ -53,7 +55,7 @@ def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float =
 
     keep: "all" keeps the weights of every run; "needed" removes those of runs that other finished jobs were
         made from; "tickets" removes those of all runs. The ticket of a run always stays.
-    grace: seconds for which new files stay. While a job is under way, only workplaces of dead
+    grace: seconds for which new files stay. While a store is busy (:func:`is_busy`), only workplaces of dead
         processes and unfinished files go: a driver may be about to need the rest.
 
     Raises :class:`~tombola.errors.StoreError` if something cannot be removed, a folder of the store is a link
@@ -70,7 +72,7 @@ def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float =
             )
     oldest = time.time() - grace
     garbage = [*_dead_workplaces(store, oldest), *_partial_files(store, oldest)]
-    if not _is_busy(store):
+    if not is_busy(store):
         if keep != "all":
             garbage += _unneeded_weights(store, keep, oldest)
         garbage += _unreferenced_objects(store, oldest)
@@ -85,9 +87,9 @@ def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float =
     return garbage
 
 
-def _is_busy(store: Store) -> bool:
-    """Whether a job is under way in a store."""
-    return any(not free(workplace) for workplace in _workplaces(store))
+def is_busy(store: Store) -> bool:
+    """Whether a job is under way in a store, or a driver at work on it, perhaps between two jobs."""
+    return bool(QueueReader(store).queues()) or any(not free(path) for path in _workplaces(store))
 
 
 def _workplaces(store: Store) -> Iterator[Path]:

@@ -214,8 +214,8 @@ def call(described: Declaration, arguments: Mapping[str, Any], runtime: Mapping[
     if (changed := described.changed_by(values)) is not None:
         raise JobError(
             f"the job asks for version {described.version} of {described.name}, but version {changed} gives "
-            "this call other numbers; write the call down anew, as another job, with data that are loaded "
-            "(tombola.load_data) if only that tells their size"
+            "this call other numbers; give its data loaded, as tombola.load_data(DATA), since their size "
+            "decides the version; an older job is written down anew"
         )
     return described.function(**values, **{key: runtime[key] for key in called.runtime & runtime.keys()})
 

@@ -2,8 +2,8 @@
 
 A driver writes the names of its jobs, and of those whose results they take, to the store when it begins and
 removes the file when it ends; the file's time of change is its heartbeat. What became of each job the store
-knows itself. Errors on writing are ignored, and no result depends on it: ``--keep needed`` and
-``tombola rm`` spare what a queue needs, and what is gone all the same is computed again.
+knows itself. Errors on writing are ignored, and no result depends on it: ``--keep needed``, ``tombola gc``,
+``tombola rm`` and ``--recompute`` spare what a queue needs, and what is gone all the same is computed again.
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ class Queue:
     """The jobs of a driver at work, finished or not.
 
     driver: its process, in words. begun: seconds since the epoch. jobs: functions by the names of jobs.
-    made_from: by the name of a job, those that are made from its result.
+    made_from: by the name of a job, those that are made from its result. own: whether it is of this process.
     """
 
     driver: str
     begun: float
     jobs: Mapping[str, str]
     made_from: Mapping[str, Sequence[str]]
+    own: bool = False
 
 
 @contextmanager
@@ -124,7 +125,8 @@ def _queue(path: Path) -> tuple[dict[str, Any], Queue] | None:
             for name, needing in written.get("made_from", {}).items()
         }
         driver = printable(f"process {written['pid']} on {written['host']}")
-        return written, Queue(driver, float(written["begun"]), jobs, made_from)
+        own = all(written.get(key) == value for key, value in process.identity().items())
+        return written, Queue(driver, float(written["begun"]), jobs, made_from, own)
     except (OSError, *OTHER_FORM):
         return None
 

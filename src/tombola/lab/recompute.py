@@ -18,6 +18,7 @@ from tombola.lab.description import calls, is_fingerprint, own_values, parents
 from tombola.lab.job import Job, all_needed
 from tombola.lab.lease import free
 from tombola.lab.objects import object_path
+from tombola.lab.queue import QueueReader
 from tombola.lab.staleness import forget_warnings, source_record
 from tombola.lab.store import Store
 from tombola.networks.network import Network, network_names
@@ -38,7 +39,7 @@ class Removal:
 
     Raises :class:`~tombola.errors.JobError` for a name that is not declared by the user, and
     :class:`~tombola.errors.StoreError` while a job is under way in the store, since it may be made from these
-    results, or if a job cannot be read.
+    results, while another driver at work has one of them in its queue, or if a job cannot be read.
     """
 
     def __init__(self, store: Store, uses: Iterable[str], jobs: Iterable[Job] = ()) -> None:
@@ -76,7 +77,7 @@ class Removal:
             if any(_used(self._store, name, description, *definition) for definition in self._definitions)
         }
         self.names = _with_descendants(direct, self._parents)
-        _check_idle(self._store)
+        _check_idle(self._store, self.names)
 
 
 def remove_results(store: Store, names: Iterable[str], jobs: Iterable[Job] = ()) -> list[str]:
@@ -94,7 +95,7 @@ def remove_jobs(store: Store, names: Iterable[str]) -> list[str]:
     """
     parents_of = {name: parents(store.description(name)) for name in store.names()}
     affected = _with_descendants(parents_of.keys() & set(names), parents_of)
-    _check_idle(store)
+    _check_idle(store, affected)
     _remove(store, affected, parents_of)
     return sorted(affected)
 
@@ -205,13 +206,23 @@ def _generations(names: set[str], parents_of: Mapping[str, set[str]]) -> Iterato
         group = following
 
 
-def _check_idle(store: Store) -> None:
-    """Raises StoreError while a job is under way, since it may be made from what is to be removed."""
+def _check_idle(store: Store, names: set[str]) -> None:
+    """Raises StoreError while a job is under way, since it may be made from what is to be removed.
+
+    And while another process has one of the jobs in its queue, or others that it makes from them.
+    """
     for workplace in sorted((store.root / "work").iterdir()):
         if is_fingerprint(workplace.name) and not free(workplace):
             raise StoreError(
                 f"job {workplace.name[:12]} is under way in {store.root}, and may rest on what is to be "
                 "computed anew; wait for it or stop it, and run the same again"
+            )
+    for queue in QueueReader(store).queues():
+        rest = sorted(names & (queue.jobs.keys() | queue.made_from.keys()))
+        if rest and not queue.own:
+            raise StoreError(
+                f"{queue.driver} is at work on {store.root} with job {rest[0][:12]}, which is to be computed "
+                "anew; wait for it or stop it, and run the same again"
             )
 
 

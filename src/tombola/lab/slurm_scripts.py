@@ -38,7 +38,8 @@ if [ -n "$end" ]; then
   [ "$left" -ge 120 ] && left=$((left - 60)) || left=$((left / 2))
 fi"""
 
-_DASK = ("--protocol", "tls", "--no-dashboard")
+# Without a dashboard an HTTP server listens all the same, and on every address unless it is given one.
+_DASK = ("--protocol", "tls", "--no-dashboard", "--dashboard-address", "127.0.0.1:0")
 _ADDRESS = 'address=$(hostname -i | cut -d" " -f1)'
 
 
@@ -152,6 +153,7 @@ def _tls() -> str:
 export DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION=True
 export DASK_DISTRIBUTED__COMM__TLS__CA_FILE="$folder/{CERTIFICATE}"
 {ends}\
+export DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES='[]' DASK_DISTRIBUTED__WORKER__HTTP__ROUTES='[]'
 export DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON='{{"OMP_NUM_THREADS": 1}}'
 DASK_TEMPORARY_DIRECTORY=$(mktemp -d) && export DASK_TEMPORARY_DIRECTORY || exit 1
 trap 'rm -rf "$DASK_TEMPORARY_DIRECTORY"' EXIT

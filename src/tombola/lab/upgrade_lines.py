@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 
+from tombola.counts import bytes_text
 from tombola.lab.job_versions import Environment
 from tombola.lab.upgrades import JobGroup, Upgrades
 from tombola.table.number import many
@@ -105,21 +106,17 @@ def _together(groups: Sequence[JobGroup]) -> JobGroup:
 
 def _cost(group: JobGroup) -> str:
     trainings = many(group.trainings, "training")
-    return f"{trainings}, {_time(group.seconds)} as they took, {_size(group.bytes)}"
+    return f"{trainings}, {_time(group.seconds)} as they took, {bytes_text(group.bytes)}"
 
 
 def _words(group: JobGroup) -> str:
     """Number of jobs, trainings, time and disk."""
     trainings = f" ({many(group.trainings, 'training')})" if group.trainings else ""
-    return f"{many(len(group.names), 'job')}{trainings}, {_time(group.seconds)}, {_size(group.bytes)}"
+    return f"{many(len(group.names), 'job')}{trainings}, {_time(group.seconds)}, {bytes_text(group.bytes)}"
 
 
 def _time(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _named(names: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 MISSING = "\N{EN DASH}"
 """What stands where a number is not computed yet."""
+
+# Rows of numbers that are printed on a terminal before what else there is is only named.
+_MOST_ROWS = 20
 
 
 def empty_table(title: str, caption: str = "", padding: int = 1) -> Table:
@@ -35,6 +39,16 @@ def empty_table(title: str, caption: str = "", padding: int = 1) -> Table:
         caption_style="dim",
         padding=(0, padding),
     )
+
+
+def first_exhibits(exhibits: Sequence[Exhibit]) -> list[Exhibit]:
+    """What fits about a screen: the first exhibit, and those after it while their rows are few in all."""
+    rows = 0
+    for place, exhibit in enumerate(exhibits):
+        rows += len(grid.rows) if (grid := exhibit.grid()) else 0
+        if place > 0 and rows > _MOST_ROWS:
+            return list(exhibits[:place])
+    return list(exhibits)
 
 
 def grid_table(exhibit: Exhibit, console: Console | None = None) -> Table:

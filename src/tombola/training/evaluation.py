@@ -91,6 +91,7 @@ class Evaluator:
             self._network.plan_evaluation(EVALUATION_BATCH)
         self._graphs: dict[ImageSet, GraphedEvaluation] = {}
         self._statistics: tuple[Batches, GraphedStatistics] | None = None
+        self._has_step = False
 
     def __call__(self, data: Data, images: ImageSet) -> tuple[float, float]:
         """Mean cross-entropy in nats and accuracy in percent over a split of ``data``."""
@@ -129,9 +130,14 @@ class Evaluator:
         """The training step of the same fused network; None where it cannot be traced, or for no images.
 
         size: images of a full batch.
+
+        Raises ``ValueError`` the second time: the counters of batch norm would follow the second step alone.
         """
         if self._network is None or isinstance(batches, InputBatches):
             return None
+        if self._has_step:
+            raise ValueError("the network of this evaluator has its training step; make another evaluator")
+        self._has_step = True
         from tombola.training.cuda.fused import FusedStep
 
         return FusedStep(self._flat_network, self._network, batches, recipe, size)
