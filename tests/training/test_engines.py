@@ -202,7 +202,8 @@ def test_a_network_has_one_training_step(digits: tb.Data, monkeypatch: pytest.Mo
     """Of a network that can be fused; here stands something in for it, and for its passes."""
     passes = SimpleNamespace(FusedStep=lambda *_: "the step")
     monkeypatch.setitem(sys.modules, "tombola.training.cuda.fused", passes)
-    monkeypatch.setattr(evaluation, "_fused_network", lambda *_: object())
+    network = SimpleNamespace(plan_evaluation=lambda size: None)
+    monkeypatch.setattr(evaluation, "_fused_network", lambda *_: network)
     start = tb.initialize("convnet", digits)
     evaluator = Evaluator(FlatNetwork(start.network, torch.device("cpu")), "float32")
     batches = Batches(digits.train, digits)
