@@ -153,7 +153,7 @@ def main() -> None:
             left = []
             for bound in bounds:
                 left.append((leave(bound), in_own_process(*common)))
-                print(*left[-1], flush=True)  # a lease may end before the table
+                print(*left[-1], flush=True)  # a run may be cut off before the table
         bounds, found = [mebibytes for mebibytes, _ in left], [each for _, each in left]
     outcomes = Counter[str]()
     rows: list[dict[str, Any]] = []

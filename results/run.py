@@ -1,12 +1,11 @@
-"""ResNet-18 on CIFAR-10 at the paper's own budget of 200 epochs a training: what is run, leg by leg.
+"""ResNet-18 on CIFAR-10 at the paper's own budget of 200 epochs a training: what is run, in many parts.
 
 Pruning chains of all eight configurations from one seed. Of every round: its training, forgetting and
 convergence, the untrained ticket in both readings of batch norm (D3) and under a permuted mask, and the
 barrier to the round before; of rounds 5 and 10 also probes and few-shot trainings, of round 10 transfer to
 MNIST; dense networks of two more seeds, their noise copies, where they end, and how distant rounds are. All
 but the permuted masks are jobs of the paper's studies and of those beside them, so `tombola report` shows
-them. What the store has is not computed again: a leg on a machine that is lent for minutes continues the last
-one.
+them. What the store has is not computed again: each call continues where the last was cut off.
 
 Run: python results/run.py --store DIR --chains 0.0/100 0.0/256 --stop-after 1200 [--device cuda]
 """
@@ -147,8 +146,9 @@ def main(
 
     chains, tickets, transfer, seeds, copies, causes, ends, distant: configurations of which each part is
     wanted, as momentum/batch size, with "pre" behind it for late rewinding, such as 0.0/256pre. A part that
-    needs the weights of a run has it trained again where they did not travel. until: prunings of each chain.
-    head_epochs: of transferred heads, if not the paper scale's. stop_after: seconds after which the leg ends.
+    needs the weights of a run has it trained again where the export left them out.
+    until: prunings of each chain. head_epochs: of transferred heads, if not the paper scale's.
+    stop_after: seconds after which it ends.
     slots: trainings at once on each GPU.
     """
     work = scale_jobs(head_epochs)

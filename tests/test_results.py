@@ -5,6 +5,7 @@ another program made of it. They are pinned: whatever the table becomes, it must
 """
 
 import csv
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,11 @@ from types import ModuleType
 import pytest
 from scripts import module_of
 
+from tombola.experiments.bound import jobs_behind
 from tombola.experiments.compute import collect
 from tombola.experiments.paper.jobs import PaperJobs
 from tombola.experiments.paper.scales import overridden, scale_named
-from tombola.experiments.paper.settings import CONFIGURATIONS, R18_C10
+from tombola.experiments.paper.settings import CONFIGURATIONS, R18_C10, STABLE, UNSTABLE
 from tombola.experiments.paper.studies import studies_named
 from tombola.lab.archive import import_
 from tombola.lab.item import Measured
@@ -256,6 +258,22 @@ def test_a_chain_goes_on_from_the_store_without_training_anything_again(store: S
         barriers = [job for job in jobs if job.declaration.name == "barrier"]
         ends = [job.arguments[name] for job in barriers for name in ("first", "second")]
         assert not [end for end in ends if store.has(end.name) and store.is_thin(end.name)]
+
+
+def test_the_commands_of_the_readme_report_all_that_is_run(store: Store) -> None:
+    """But the permuted masks, which are of no study."""
+    run = run_module()
+    work = run.scale_jobs()
+    commands = re.findall(r"--scale paper ([^`]*?)(?:--out|--csv)", (RESULTS / "README.md").read_text())
+    for command in commands:
+        options = re.findall(r"--(\w+) (\S+)", command.replace("\\\n", " "))
+        assert {f"{name} {value}" for name, value in options} >= set(work.scale.changes), command
+    assert len(commands) == 2
+    names = ("fig3", "recalibrated-barriers", "noise-causes", "basins", "small-margins", "distant-rounds")
+    shown = {job.name for study in studies_named(names) for job in jobs_behind([study.at(work)])}
+    for part in (run.copies_jobs, run.causes_jobs, run.ends_jobs, run.distant_jobs):
+        for configuration in (STABLE, UNSTABLE):
+            assert {job.name for job in part(work, configuration, run.LAST, store)} <= shown, part.__name__
 
 
 def test_items_of_the_published_scale_are_of_single_runs(store: Store) -> None:
