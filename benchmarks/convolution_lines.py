@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from tombola.training.cuda import norm
 from tombola.training.cuda.cudnn import Convolution, ConvolutionPlan, plan
-from tombola.training.cuda.lines import Lines, lines_kernel
+from tombola.training.cuda.lines import Lines
 from tombola.training.cuda.norm import FusedNorm, Normed, Note, Parts
 from tombola.training.cuda.plans import fingerprint, table_for
 from tombola.training.cuda.tiles import LineOperation, LineProduct, Tiles, misfit, read_tiles, triton_version
@@ -184,15 +184,7 @@ def compile_one(product: LineProduct, tiles: Tiles) -> object:
     cause = misfit(product, tiles)
     if cause is not None:
         raise ValueError(cause)
-    channels = product.channels
-    x = torch.empty(product.batch, product.side, product.side, channels, device=DEVICE, dtype=torch.bfloat16)
-    weight = x.new_empty(channels, 3, 3, channels).permute(0, 3, 1, 2)
-    numbers = [torch.empty(channels, device=DEVICE) for _ in range(4)]
-    x = x.permute(0, 3, 1, 2)
-    room = torch.empty(2 if product.sums else 1, device=DEVICE)
-    normed = Normed(x, *numbers) if product.sums and product.operation == "input" else None
-    grid, arguments, options = Lines(product, tiles).launch(x, weight, x, room, normed)
-    return lines_kernel.warmup(*arguments, grid=grid, **options)
+    return Lines(product, tiles).compile(torch.device(DEVICE))
 
 
 def best(

@@ -175,7 +175,7 @@ def test_blocks_are_as_near_to_float64_as_those_by_plans(channels: int, side: in
         network = fused(ours)
         plans = PlanTable("GPU", 1, Everything())
         plan_convolutions(network, on_device(x), plans, lambda weight: weight, lambda _: None)
-        used = use_lines(network, cuts)
+        used = use_lines(network, cuts, on_device(x).device)
         assert {(one.operation, one.sums) for one in used} == (set(KINDS) if cuts else set())
         found = results(ours, network, on_device(x), on_device(dy))
         assert found.keys() == wanted.keys()
@@ -195,13 +195,13 @@ def test_a_training_by_lines_says_so_repeats_and_has_the_gradients_of_one_by_pla
     from tombola.training.cuda import pairing
 
     used: dict[LineProduct, Tiles] = {}
-    use_lines = pairing.line
+    lines_of = pairing.lines_of
 
-    def line(product: LineProduct, cut: Tiles) -> pairing.Line:
-        used[product] = cut
-        return use_lines(product, cut)
+    def noted(tiles: dict[LineProduct, Tiles], device: torch.device) -> object:
+        used.update(tiles)
+        return lines_of(tiles, device)
 
-    monkeypatch.setattr(pairing, "line", line)
+    monkeypatch.setattr(pairing, "lines_of", noted)
     table = Everything()
     put_tables(monkeypatch, table)
     plain, expected = trained(network)
@@ -278,7 +278,7 @@ def test_float32_and_other_batches_know_no_tiles(monkeypatch: pytest.MonkeyPatch
     def refuse(*_: object) -> None:
         raise AssertionError("a convolution of our own where there should be none")
 
-    monkeypatch.setattr(pairing, "line", refuse)
+    monkeypatch.setattr(pairing, "lines_of", refuse)
     table = Everything()
     put_tables(monkeypatch, table, tiles_of(64))
     assert trained("resnet18")[0] == f"graphed, fused, convolution plans {fingerprint(table)}"

@@ -98,7 +98,10 @@ class StandInLine:
 def _stood_in(monkeypatch: pytest.MonkeyPatch) -> None:
     from tombola.training.cuda import pairing
 
-    monkeypatch.setattr(pairing, "line", StandInLine)
+    def lines_of(tiles: dict[LineProduct, Tiles], _: torch.device) -> dict[LineProduct, StandInLine]:
+        return {product: StandInLine(product, cut) for product, cut in tiles.items()}
+
+    monkeypatch.setattr(pairing, "lines_of", lines_of)
     CALLS.clear()
 
 
@@ -212,10 +215,10 @@ def test_convolutions_pair_with_the_norms_that_alone_use_them_and_that_they_alon
 
     network = planned(made(), drawn(2, 3, size, size))
     assert pairs(network) == (0, 0)
-    use_lines(network, EveryTile())
+    use_lines(network, EveryTile(), DEVICE)
     assert pairs(network) == paired
     # Anew and without tiles: nothing stays of what was.
-    use_lines(network, {})
+    use_lines(network, {}, DEVICE)
     assert all(not getattr(layer, "lines", None) for layer in network.modules())
 
 
@@ -249,7 +252,7 @@ def test_a_paired_network_computes_what_it_computes_unpaired(
     other = copy.deepcopy(module)
     expected = results(planned(module, images), images)
     network = planned(other, images)
-    used = use_lines(network, EveryTile())
+    used = use_lines(network, EveryTile(), DEVICE)
     found = results(network, images)
     calls = {
         ("forward", True): paired[0], ("forward", False): plain[0] - paired[0],
@@ -283,7 +286,7 @@ def test_what_has_no_tiles_is_computed_as_before(
 
     images = drawn(2, 3, 8, 8)
     network = planned(network_of("resnet18", 8), images)
-    use_lines(network, EveryTile(without))
+    use_lines(network, EveryTile(without), DEVICE)
     network(images).sum().backward()
     assert calls == CALLS
 
@@ -295,7 +298,7 @@ def test_other_batches_evaluations_and_measured_statistics_do_without() -> None:
     module, images, smaller = network_of("resnet20", 8), drawn(3, 3, 8, 8), drawn(2, 3, 8, 8)
     other = copy.deepcopy(module)
     plain, network = planned(module, images), planned(other, images)
-    use_lines(network, EveryTile())
+    use_lines(network, EveryTile(), DEVICE)
     for batch in (smaller, images):
         expected, found = results(plain, batch), results(network, batch)
         if batch is smaller:

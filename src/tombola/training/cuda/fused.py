@@ -230,7 +230,7 @@ class FusedNetwork:
             self.algorithms |= plan_convolutions(self._network, self._zeros(size), table, self._leaf, place)
         tiles = self._tile_table()
         if tiles is not None:
-            self.tiles |= use_lines(self._network, tiles.tiles)
+            self.tiles |= use_lines(self._network, tiles.tiles, gradient.device)
 
     def plan_evaluation(self, size: int) -> None:
         """Compute convolutions of evaluated batches of that size by named plans, where a table has them."""

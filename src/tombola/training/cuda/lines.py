@@ -19,6 +19,8 @@ Imported only where a table has tiles, because Gluon is an experiment that not e
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -40,6 +42,7 @@ from tombola.training.cuda.tiles import LineProduct, Tiles
 
 # Of an H200; a constant because bits rest on how many programs share the pixels.
 _MULTIPROCESSORS = 132
+_COMPILERS = 8
 
 
 @gluon.jit
@@ -337,13 +340,22 @@ class Lines:
         lines_kernel[grid](*arguments, **options)
         return Parts(partial, self.rows_each) if with_sums else None
 
+    def compile(self, device: torch.device) -> object:
+        """Compile what a call launches, unless that was done before; it takes two seconds."""
+        values = torch.empty(8, device=device, dtype=torch.bfloat16)
+        room = torch.empty(2 if self.product.sums else 1, device=device)
+        backward = self.product.sums and self.product.operation == "input"
+        normed = Normed(values, room, room, room, room) if backward else None
+        grid, arguments, options = self.launch(values, values, values, room, normed)
+        return lines_kernel.warmup(*arguments, grid=grid, **options)
+
     def launch(
         self, x: Tensor, weight: Tensor, y: Tensor, partial: Tensor, normed: Normed | None
     ) -> tuple[tuple[int, int], tuple[Any, ...], dict[str, Any]]:
         """Grid, arguments and options of the kernel, which adds up sums if ``partial`` has room for them."""
         tiles, side, channels = self._tiles, self.product.side, self.product.channels
         gradient = self.product.operation == "input"
-        images = [len(x), side, side, channels]
+        images = [self.product.batch, side, side, channels]
         strides = [side * side * channels, side * channels, channels, 1]
         block = [tiles.images, tiles.tall, side, 64]
         taps = [64, tiles.out] if gradient else [tiles.out, 64]
@@ -364,6 +376,15 @@ class Lines:
         }  # fmt: skip
         programs = triton.cdiv(self.parts, 2) if tiles.apart else self.parts
         return (programs, self._across), arguments, options
+
+
+def compiled(tiles: Mapping[LineProduct, Tiles], device: torch.device) -> dict[LineProduct, Lines]:
+    """Convolutions that are cut up so, compiled side by side for a GPU."""
+    lines = {product: Lines(product, cut) for product, cut in tiles.items()}
+    with ThreadPoolExecutor(_COMPILERS, initializer=torch.cuda.set_device, initargs=(device,)) as pool:
+        for _ in pool.map(lambda one: one.compile(device), lines.values()):
+            pass
+    return lines
 
 
 def _descriptor(tensor: Tensor, shape: list[int], strides: list[int], block: list[int]) -> TensorDescriptor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import fx
 
 from tombola.training.cuda.norm import FusedNorm, Note
@@ -17,36 +18,39 @@ from tombola.training.cuda.planned import Line, Planned
 from tombola.training.cuda.tiles import LineOperation, LineProduct, Tiles
 
 
-def line(product: LineProduct, tiles: Tiles) -> Line:
-    """What computes a convolution so; Gluon is imported here first."""
-    from tombola.training.cuda.lines import Lines
+def lines_of(tiles: Mapping[LineProduct, Tiles], device: torch.device) -> Mapping[LineProduct, Line]:
+    """What computes convolutions so on a GPU; Gluon is imported here first."""
+    from tombola.training.cuda.lines import compiled
 
-    return Lines(product, tiles)
+    return compiled(tiles, device)
 
 
-def use_lines(network: fx.GraphModule, tiles: Mapping[LineProduct, Tiles]) -> dict[LineProduct, Tiles]:
+def use_lines(
+    network: fx.GraphModule, tiles: Mapping[LineProduct, Tiles], device: torch.device
+) -> dict[LineProduct, Tiles]:
     """Let planned convolutions of a network compute by lines where there are tiles for them; returns those.
 
     All else stays as planned: gradients of weights, evaluations, and batches of other sizes.
     """
-    used: dict[LineProduct, Tiles] = {}
+    chosen: list[tuple[Planned, LineOperation, LineProduct]] = []
     for node in network.graph.nodes:
         planned = _called(network, node)
         if not isinstance(planned, Planned) or "forward" not in planned.plans:
             continue
-        lines: dict[str, Line] = {}
+        planned.lines = {}
         norms: dict[LineOperation, FusedNorm | None] = {
             "forward": norm_after(network, node), "input": norm_before(network, node),
         }  # fmt: skip
         for operation, norm in norms.items():
             product = _product(planned, operation, norm is not None, tiles)
-            if product is None:
-                continue
-            lines[operation] = line(product, tiles[product])
-            used[product] = tiles[product]
-            if product.sums and norm is not None:
-                _link(planned, operation, norm)
-        planned.lines = lines
+            if product is not None:
+                chosen.append((planned, operation, product))
+                if product.sums and norm is not None:
+                    _link(planned, operation, norm)
+    used = {product: tiles[product] for _, _, product in chosen}
+    lines = lines_of(used, device) if used else {}
+    for planned, operation, product in chosen:
+        planned.lines[operation] = lines[product]
     return used
 
 

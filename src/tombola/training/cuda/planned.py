@@ -55,7 +55,7 @@ class Planned(nn.Module):
         self.plans: Mapping[str, ConvolutionPlan] = {}
         self.gradient: Tensor | None = None
         self.evaluation: ConvolutionPlan | None = None
-        self.lines: Mapping[str, Line] = {}
+        self.lines: dict[str, Line] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         normed = None if self.normed is None else self.normed.take(x)
