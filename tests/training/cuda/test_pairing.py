@@ -197,6 +197,21 @@ class Shared(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class Thrice(nn.Module):
+    """Three convolutions read one activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.readers = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1, bias=False) for _ in range(3))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.norm(self.first(x)))
+        first, second, third = (reader(x) for reader in self.readers)
+        return self.head((first + second * third).mean((2, 3)))
+
+
 # Of 3x3 convolutions with stride 1, as many channels out as in: behind each is a norm. Before the second of a
 # residual block is a norm with ReLU alone, before the first a sum; in VGG16 some come after pooling.
 PAIRS = [
@@ -204,6 +219,7 @@ PAIRS = [
     pytest.param(lambda: network_of("resnet20", 8), 8, (16, 9), (16, 7), id="resnet20"),
     pytest.param(lambda: network_of("vgg16", 32), 32, (9, 8), (9, 1), id="vgg16"),
     pytest.param(lambda: Shared().to(DEVICE), 8, (4, 1), (5, 4), id="shared"),
+    pytest.param(lambda: Thrice().to(DEVICE), 8, (0, 0), (3, 3), id="thrice"),
 ]
 
 
