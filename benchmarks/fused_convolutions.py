@@ -4,10 +4,10 @@ Two questions of [gpu.md](gpu.md), each answered by numbers or by the error that
 
 **Sums in the epilogue.** Forward, a convolution's results are read again for batch norm's statistics;
 backward, the gradient of its input for ReLU's mask and two sums. The kernels of ``convolution_kernels.py``
-add them up as they write. For the 3x3 convolutions of ResNet-18 each is timed without sums, with sums of
-parts, and with these merged, beside the package's named cuDNN plan and the plan followed by the package's own
-reduction. It is ``taken`` where it is within 10% of the plan and, with merged sums, faster than plan and
-reduction.
+and the package's own (``lines``) add them up as they write. For the 3x3 convolutions of ResNet-18 each is
+timed without sums, with sums of parts, and with these merged, beside the package's named cuDNN plan and the
+plan followed by the package's own reduction. It is ``taken`` where it is within 10% of the plan and, with
+merged sums, faster than plan and reduction.
 
 The same for the few channels of ResNet-20 at batch 128, with the batch norm before the convolution taken
 along as its input is read, beside three kernels: the package's pass, the plan, and the package's reduction.
@@ -55,7 +55,10 @@ from triton.runtime.jit import JITFunction
 
 from tombola.training.cuda import convolution, kernels, norm
 from tombola.training.cuda.cudnn import Convolution, ConvolutionPlan, plan
+from tombola.training.cuda.norm import Normed
 from tombola.training.cuda.plans import table_for
+from tombola.training.cuda.tiles import LineProduct
+from tombola.training.cuda.tiles import Tiles as LineTiles
 
 PARTS = {"plain": 45, "norms": 45, "lines": 70, "step": 60, "few": 40, "tma": 45}
 """Each part and the seconds that it may take once it is its turn."""
@@ -264,14 +267,14 @@ def convolution_launch(
     kind: str, case: Case, tiles: Tiles, tensors: Tensors, sums: Sums, with_sums: bool
 ) -> tuple[Launch, int, int]:
     """The launch of one of our kernels, rows of a part, and number of parts."""
+    if kind == "lines":
+        return lines_launch(case, tiles, tensors, sums, with_sums)
     import convolution_kernels as own
 
     side, channels = case.side, case.channels
     at_once = tiles.images * tiles.tall * side
     across = channels // tiles.out
-    # Programs that are under way at once; the kernel of lines fills a multiprocessor.
-    at_a_time = {"plain": 2, "tma": 2, "lines": 2 if tiles.apart else 1}[kind]
-    wanted = max(1, at_a_time * _MULTIPROCESSORS // across)
+    wanted = max(1, 2 * _MULTIPROCESSORS // across)
     rows_each = triton.cdiv(triton.cdiv(case.rows, wanted), at_once) * at_once
     parts = triton.cdiv(case.rows, rows_each)
     gradient = case.operation == "input"
@@ -286,31 +289,32 @@ def convolution_launch(
             {**common, "ROWS": at_once, "DEPTH": 64, "STAGES": tiles.stages[0]},
         )  # fmt: skip
         return launch, rows_each, parts
-    describe = descriptor if kind == "tma" else gluon_descriptor
     images = [len(x), side, side, channels]
     strides = [side * side * channels, side * channels, channels, 1]
     taps = [channels, 9 * channels], [9 * channels, 1], [64, tiles.out] if gradient else [tiles.out, 64]
-    common |= {"IMAGES": tiles.images, "TALL": tiles.tall}
-    block = [tiles.images, tiles.tall, side, 64]
-    pixels, weights = describe(x, images, strides, block), describe(weight, *taps)
-    if kind == "tma":
-        launch = (
-            own.tma_kernel, (parts, across), (pixels, weights, y, seen, *numbers),
-            {**common, "DEPTH": 64, "STAGES": tiles.stages[0]},
-        )  # fmt: skip
-        return launch, rows_each, parts
-    edge = describe(x, images, strides, [tiles.images, 2, side, 64])
-    written, read = describe(y, images, strides, block), describe(seen, images, strides, block)
-    halo = tiles.images == 1
+    pixels = descriptor(x, images, strides, [tiles.images, tiles.tall, side, 64])
     launch = (
-        own.lines_kernel, (triton.cdiv(parts, 2) if tiles.apart else parts, across),
-        (pixels, edge, weights, written, read, *numbers),
-        {
-            **common, "PIXEL_STAGES": tiles.stages[0], "WEIGHT_STAGES": tiles.stages[1], "HALO": halo,
-            "RESIDENT": channels == 64, "APART": tiles.apart,
-        },
+        own.tma_kernel, (parts, across), (pixels, descriptor(weight, *taps), y, seen, *numbers),
+        {**common, "IMAGES": tiles.images, "TALL": tiles.tall, "DEPTH": 64, "STAGES": tiles.stages[0]},
     )  # fmt: skip
     return launch, rows_each, parts
+
+
+def lines_launch(
+    case: Case, tiles: Tiles, tensors: Tensors, sums: Sums, with_sums: bool
+) -> tuple[Launch, int, int]:
+    """The same of the package's kernel."""
+    from tombola.training.cuda.lines import Lines, lines_kernel
+
+    product = LineProduct(case.operation, case.channels, case.side, case.batch, with_sums)  # type: ignore[arg-type]
+    cut = LineTiles(tiles.images, tiles.tall, tiles.out, *tiles.stages, tiles.apart)
+    own = Lines(product, cut)
+    x, weight, y, seen = tensors
+    normed = Normed(seen, sums.centre, sums.deviation, sums.gamma, sums.beta)
+    partial = sums.partial if with_sums else sums.partial[:1]
+    backward = normed if with_sums and case.operation == "input" else None
+    grid, arguments, options = own.launch(x, weight, y, partial, backward)
+    return (lines_kernel, grid, arguments, options), own.rows_each, own.parts
 
 
 def descriptor(tensor: Tensor, shape: list[int], strides: list[int], block: list[int]) -> Any:
@@ -319,25 +323,18 @@ def descriptor(tensor: Tensor, shape: list[int], strides: list[int], block: list
     return TensorDescriptor(tensor, shape, strides, block)
 
 
-def gluon_descriptor(tensor: Tensor, shape: list[int], strides: list[int], block: list[int]) -> Any:
-    from triton.experimental.gluon import language as gl
-    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
-
-    layout = gl.NVMMASharedLayout(128, 16, len(block))
-    return TensorDescriptor(tensor, shape, strides, block, layout)
-
-
 def merge_launch(case: Case, rows_each: int, parts: int, sums: Sums) -> Launch:
-    import convolution_kernels as own
-
+    """The package's own merge of the sums of parts."""
     merged, channels = triton.next_power_of_2(parts), case.channels
-    grid, width = (channels // 16,), {"CHANNELS": 16, "MERGED": merged, "num_warps": 4}
+    width = norm._MERGED_CHANNELS
+    grid, options = (channels // width,), {"CHANNELS": width, "MERGED": merged, "num_warps": 4}
     if case.operation == "input":
         numbers = sums.partial, parts, sums.deviation, sums.dweight, sums.dbias, channels
-        return own.merge_gradients_kernel, grid, numbers, width
-    statistics = sums.mean, sums.rstd, sums.running_mean, sums.running_var
-    sizes = case.rows, channels, rows_each, _MOMENTUM, _EPS
-    return own.merge_statistics_kernel, grid, (sums.partial, parts, *statistics, *sizes), width
+        return norm._merge_gradients_kernel, grid, numbers, options
+    statistics = sums.mean, sums.rstd, sums.running_mean, sums.running_var, None, None
+    sizes = case.rows, channels, rows_each, _MOMENTUM, _EPS, float(case.batch)
+    options |= {"HAS_CONV_BIAS": False, "AVERAGED": False}
+    return norm._merge_statistics_kernel, grid, (sums.partial, parts, *statistics, *sizes), options
 
 
 def reduction_launch(case: Case, tensors: Tensors, sums: Sums) -> Launch:

@@ -8,6 +8,7 @@ import tombola as tb
 from tombola.errors import StoreError
 from tombola.lab import doctor
 from tombola.lab.doctor import examine, examine_parts
+from tombola.training.cuda.tiles import TileTable
 
 
 def part(text: str, heading: str) -> list[str]:
@@ -69,16 +70,22 @@ def test_an_error_of_any_kind_does_not_hide_the_rest(lab: tb.Lab, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("cudnn", "convolutions"), [(91900, "named plans"), (91901, "chosen by cuDNN's heuristics")]
+    ("cudnn", "tiles", "convolutions"),
+    [
+        (91900, None, "named plans"),
+        (91900, TileTable("NVIDIA H200", "3.6.0", {}), "named plans and kernels of our own"),
+        (91901, TileTable("NVIDIA H200", "3.6.0", {}), "chosen by cuDNN's heuristics"),
+    ],
 )
 def test_a_gpu_is_told_with_who_chooses_its_convolutions(
-    monkeypatch: pytest.MonkeyPatch, cudnn: int, convolutions: str
+    monkeypatch: pytest.MonkeyPatch, cudnn: int, tiles: TileTable | None, convolutions: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (3 * 2**30, 4 * 2**30))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H200")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: cudnn)
+    monkeypatch.setattr(doctor, "tiles_for", lambda *_: tiles)
     facts = dict(next(examine_parts()).facts)
     assert facts["GPU 0"] == "NVIDIA H200, compute capability (9, 0), 3 of 4 GiB free"
     assert facts["convolutions on GPU 0"] == convolutions

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tombola.training.cuda.cudnn import Convolution
+from tombola.training.cuda.tiles import Tiles
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton") is not None
 CUDA = torch.device("cuda")
@@ -26,6 +27,22 @@ needs_kernels = [
     pytest.mark.skipif(not (torch.cuda.is_available() or INTERPRETED), reason="PyTorch sees no GPU"),
 ]
 """The marks of a file of such tests."""
+
+with_gluon_only = pytest.mark.skipif(
+    not torch.cuda.is_available()
+    or torch.cuda.get_device_capability() != (9, 0)
+    or importlib.util.find_spec("triton.experimental.gluon") is None,
+    reason="no GPU of compute capability 9.0, or no Gluon",
+)
+"""The mark of tests of our own convolutions."""
+
+LINE_TILES = {
+    (64, 32): (Tiles(1, 4, 64, 4, 9, True), Tiles(1, 8, 64, 2, 9, True)),
+    (128, 16): (Tiles(1, 8, 128, 3, 6, False), Tiles(1, 16, 128, 2, 4, False)),
+    (256, 8): (Tiles(2, 8, 128, 5, 5, False), Tiles(4, 8, 128, 3, 4, False)),
+    (512, 4): (Tiles(8, 4, 128, 5, 5, False), Tiles(4, 4, 128, 6, 6, False)),
+}
+"""By channels and side of the images, the stages of ResNet-18, how our own convolutions may be cut up."""
 
 
 def error(found: Tensor, expected: Tensor) -> float:

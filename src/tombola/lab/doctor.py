@@ -27,6 +27,7 @@ from tombola.lab.unfinished import unfinished_jobs
 from tombola.table.number import many
 from tombola.training.cuda.capture import knows_this_torch
 from tombola.training.cuda.plans import table_for
+from tombola.training.cuda.tiles import tiles_for, triton_version
 from tombola.training.device import hardware_name, resolve_device
 from tombola.untrusted import printable
 
@@ -92,7 +93,9 @@ def _machine() -> Facts:
         name, room = torch.cuda.get_device_name(index), f"{free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
         yield f"GPU {index}", f"{name}, compute capability {torch.cuda.get_device_capability(index)}, {room}"
         planned = table_for(name, _cudnn()) is not None
-        yield f"convolutions on GPU {index}", "named plans" if planned else "chosen by cuDNN's heuristics"
+        own = " and kernels of our own" if tiles_for(name, triton_version()) is not None else ""
+        what = f"named plans{own}" if planned else "chosen by cuDNN's heuristics"
+        yield f"convolutions on GPU {index}", what
     yield "trainings run on", str(resolve_device("auto"))
 
 

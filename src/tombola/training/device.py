@@ -5,8 +5,6 @@ Trainings and measures run within :func:`repeatable`.
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -18,6 +16,7 @@ import torch
 from tombola.errors import DeviceError, RecipeError, reason, unknown
 from tombola.training.cuda.memory import note_caught, out_of_memory, watched
 from tombola.training.cuda.plans import fingerprint, table_for
+from tombola.training.cuda.tiles import tiles_for, triton_version
 from tombola.training.recipe import Recipe
 from tombola.version import __version__
 
@@ -105,19 +104,22 @@ def gpu_libraries(device: torch.device) -> dict[str, Any]:
     """Versions of the libraries behind a GPU's bits; empty for a CPU."""
     if device.type == "cpu":
         return {}
-    triton = importlib.util.find_spec("triton") and importlib.metadata.version("triton")
-    return {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "triton": triton or None}  # type: ignore[no-untyped-call]
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return {"cuda": torch.version.cuda, "cudnn": cudnn, "triton": triton_version()}
 
 
 def convolution_plans(device: torch.device) -> str | None:
     """The fingerprint of the table of named convolution plans for a GPU, ``"none"`` for one without.
 
-    None for a CPU.
+    With that of the table of tiles of our own convolutions, if there is one. None for a CPU.
     """
     if device.type == "cpu":
         return None
-    table = table_for(hardware_name(device), torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
-    return "none" if table is None else fingerprint(table.algorithms)
+    gpu = hardware_name(device)
+    table = table_for(gpu, torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
+    plans = "none" if table is None else fingerprint(table.algorithms)
+    tiles = tiles_for(gpu, triton_version())
+    return plans if tiles is None else f"{plans}, tiles {fingerprint(tiles.tiles)}"
 
 
 class _Settings:

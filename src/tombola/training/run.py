@@ -58,7 +58,8 @@ class Run(OneLine):
     precision: of convolutions and products, ``"float32"`` or ``"bfloat16"``.
     device: kind of device, ``"cpu"`` or ``"cuda"``.
     engine: what took the steps: ``"eager"``, ``"graphed, fused"`` or ``"graphed, plain"``; after ``"eager"``,
-        what of the recipe is never captured; after ``"fused"``, the fingerprint of convolution plans, if any.
+        what of the recipe is never captured; after ``"fused"``, the fingerprints of convolution plans and
+        of the tiles of our own convolutions, if any.
     mode: what could be chosen by timing: nothing in ``"default"``.
     order_noise, augmentation_noise: numbers of the data order and of the augmentation; None for ``noise``.
     data: fingerprint of the data that it was trained on; None where that is not known, as of a run that was

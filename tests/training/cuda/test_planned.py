@@ -5,23 +5,20 @@ Where there is no GPU but Triton, ``TRITON_INTERPRET=1 pytest tests/training/cud
 
 import math
 import threading
-from contextlib import suppress
 
 import pytest
 import torch
 from kernels import by_pytorch, needs_kernels, on_gpu_only, written
+from tabled import Everything, put_tables, trained
 from torch import Tensor, nn
 
 import tombola as tb
-from tombola.data.augmentation import draw
 from tombola.errors import DeviceLost
 from tombola.training.cuda import cudnn, plans
 from tombola.training.cuda.capture import capture
 from tombola.training.cuda.cudnn import Algorithm, Convolution, CudnnError
 from tombola.training.cuda.plans import PlanTable, fingerprint
 from tombola.training.device import repeatable
-from tombola.training.engines import GraphedEngine
-from tombola.training.epoch import EpochPlan
 from tombola.training.evaluation import Evaluator
 from tombola.training.flat_network import FlatNetwork
 
@@ -312,54 +309,17 @@ def test_shipped_plans_are_exact_and_repeat(product: Convolution, algorithm: Alg
         assert all(torch.equal(bits[0].view(torch.int16), other.view(torch.int16)) for other in bits)
 
 
-class Everything(dict[Convolution, Algorithm]):
-    """A table that has the first of cuDNN's proposals that can be built, for any shape."""
-
-    def __contains__(self, product: object) -> bool:
-        return True
-
-    def __missing__(self, product: Convolution) -> Algorithm:
-        for algorithm in cudnn.proposals(product):
-            with suppress(CudnnError):
-                cudnn.plan(product, algorithm)
-                self[product] = algorithm
-                break
-        return dict(self)[product]
-
-
-def trained(
-    network: str, algorithms: dict[Convolution, Algorithm], monkeypatch: pytest.MonkeyPatch
-) -> tuple[str, dict[str, Tensor]]:
-    """The engine's name, and momentum and weights after a full step and a smaller one by a table."""
-    key = torch.cuda.get_device_name(), torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-    monkeypatch.setattr(plans, "tables", lambda: {key: PlanTable(*key, algorithms)})
-    draws = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=draws)
-    labels = torch.arange(40) % 10
-    data = tb.data_from_tensors((images, labels), (images[:10], labels[:10]))
-    recipe = tb.Recipe(epochs=1, batch_size=32, lr=0.1, momentum=0.9, precision="bfloat16")
-    ticket = tb.initialize(network, data, seed=0)
-    cuda = torch.device("cuda")
-    with repeatable(cuda):
-        engine = GraphedEngine(ticket.network, data, recipe, cuda, "bfloat16")
-        engine.flat_network.load(ticket.weights(), ticket.mask)
-        drawn = draw(recipe.augmentation, data, noise=0, round=0, epoch=0)
-        engine.begin(EpochPlan(torch.arange(40), drawn, [0.1, 0.1], 32).to(cuda))
-        engine.advance(0, 1)
-        momentum = engine.flat_network.optimizer_state()
-        engine.advance(1, 2)
-        return engine.name, momentum | engine.flat_network.state()
-
-
 @on_gpu_only
 @pytest.mark.parametrize("network", ["resnet18", "vgg16", "resnet20"])
 def test_a_training_by_plans_says_so_repeats_and_has_the_gradients_of_one_without(
     network: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, expected = trained(network, {}, monkeypatch)
+    put_tables(monkeypatch, {})
+    plain, expected = trained(network)
     table = Everything()
-    name, first = trained(network, table, monkeypatch)
-    again, second = trained(network, table, monkeypatch)
+    put_tables(monkeypatch, table)
+    name, first = trained(network)
+    again, second = trained(network)
     assert plain == "graphed, fused"
     assert name == again == f"graphed, fused, convolution plans {fingerprint(table)}"
     for key, value in first.items():
@@ -372,13 +332,10 @@ def test_a_training_by_plans_says_so_repeats_and_has_the_gradients_of_one_withou
 
 @on_gpu_only
 def test_packed_trainings_by_plans_have_the_bits_of_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = Everything()
-    _, alone = trained("resnet20", table, monkeypatch)
+    put_tables(monkeypatch, Everything())
+    _, alone = trained("resnet20")
     packed: list[dict[str, Tensor]] = []
-    threads = [
-        threading.Thread(target=lambda: packed.append(trained("resnet20", table, monkeypatch)[1]))
-        for _ in range(3)
-    ]
+    threads = [threading.Thread(target=lambda: packed.append(trained("resnet20")[1])) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -389,7 +346,6 @@ def test_packed_trainings_by_plans_have_the_bits_of_one_alone(monkeypatch: pytes
 
 @on_gpu_only
 def test_an_evaluation_by_plans_repeats_and_is_that_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    key = torch.cuda.get_device_name(), torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     draws = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (1200, 3, 32, 32), dtype=torch.uint8, generator=draws)
     labels = torch.arange(1200) % 10
@@ -398,7 +354,7 @@ def test_an_evaluation_by_plans_repeats_and_is_that_without(monkeypatch: pytest.
     cuda = torch.device("cuda")
 
     def evaluated(table: dict[Convolution, Algorithm]) -> list[tuple[float, float]]:
-        monkeypatch.setattr(plans, "tables", lambda: {key: PlanTable(*key, table)})
+        put_tables(monkeypatch, table)
         flat_network = FlatNetwork(ticket.network, cuda)
         flat_network.load(ticket.start)
         evaluator = Evaluator(flat_network, "bfloat16")

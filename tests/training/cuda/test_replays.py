@@ -10,13 +10,25 @@ from functools import partial
 
 import pytest
 import torch
-from kernels import CUDA, DEVICE, INTERPRETED, by_pytorch, error, needs_kernels, on_gpu_only, written
+from kernels import (
+    CUDA,
+    DEVICE,
+    INTERPRETED,
+    LINE_TILES,
+    by_pytorch,
+    error,
+    needs_kernels,
+    on_gpu_only,
+    with_gluon_only,
+    written,
+)
 from torch import Tensor, nn
 from torch.nn import functional, grad
 
 from tombola.training.cuda import cudnn, plans
 from tombola.training.cuda.capture import capture
 from tombola.training.cuda.cudnn import Convolution
+from tombola.training.cuda.tiles import LineProduct
 from tombola.training.device import repeatable
 
 pytestmark = needs_kernels
@@ -182,3 +194,35 @@ def test_planned_convolutions(operation: str) -> None:
         plan = cudnn.plan(product, algorithm)
     (found,) = replayed(partial(compute, plan))
     assert error(found, expected) < PLANNED
+
+
+@with_gluon_only
+@pytest.mark.parametrize("count", [256, 100, 33])
+@pytest.mark.parametrize(("channels", "side"), LINE_TILES)
+def test_our_own_convolutions_with_sums(channels: int, side: int, count: int) -> None:
+    from tombola.training.cuda.lines import Lines
+    from tombola.training.cuda.norm import Normed
+
+    x, seen = (drawn(count, channels, side, side, seed=seed) for seed in (0, 1))
+    weight = drawn(channels, channels, 3, 3, seed=2)
+    numbers = [(1 + 0.1 * drawn(channels, seed=seed)).float().to(CUDA) for seed in (3, 4, 5, 6)]
+    ours, ours_weight, normed = on_device(x), on_device(weight), Normed(on_device(seen), *numbers)
+    cuts = LINE_TILES[channels, side]
+    forward, backward = (
+        [Lines(LineProduct(operation, channels, side, count, True), cut) for cut in cuts]  # type: ignore[arg-type]
+        for operation in ("forward", "input")
+    )
+
+    def compute() -> list[Tensor]:
+        found = []
+        for lines, given in [(one, None) for one in forward] + [(one, normed) for one in backward]:
+            y = torch.empty_like(ours)
+            parts = lines(ours, ours_weight, y, given)
+            assert parts is not None
+            found += [y, parts.values]
+        return found
+
+    y, _, other, *_ = replayed(compute)
+    expected = functional.conv2d(x.to(CUDA), weight.to(CUDA), padding=1).cpu()
+    assert error(y, expected) < ROUNDED
+    assert error(other, expected) < ROUNDED

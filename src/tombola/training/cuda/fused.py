@@ -20,9 +20,11 @@ from tombola.training.cuda.capture import capture
 from tombola.training.cuda.cudnn import ALIGNMENT, Algorithm, Convolution
 from tombola.training.cuda.kernels import adamw, adamw_numbers, crop, cross_entropy, sgd
 from tombola.training.cuda.norm import FusedNorm
+from tombola.training.cuda.pairing import use_lines
 from tombola.training.cuda.planned import plan_convolutions, plan_evaluation
 from tombola.training.cuda.plans import PlanTable, fingerprint, table_for
 from tombola.training.cuda.rewrite import fused
+from tombola.training.cuda.tiles import LineProduct, Tiles, TileTable, tiles_for, triton_version
 from tombola.training.device import lent_streams
 from tombola.training.epoch import DevicePlan, check_strays, gathered_at_step
 from tombola.training.flat_network import FlatNetwork, channels_last
@@ -37,7 +39,8 @@ class FusedStep:
     """A :class:`~tombola.training.step.Step` of fused passes.
 
     size: images of a full batch, for which convolutions are planned.
-    name: with the fingerprint of the convolution plans that it and evaluations compute by, if any.
+    name: with the fingerprints of the convolution plans that it and evaluations compute by, and of the tiles
+        of our own convolutions that take their place, if any.
     """
 
     def __init__(
@@ -52,8 +55,11 @@ class FusedStep:
         self._gradients = torch.zeros_like(weights), torch.zeros_like(flat_network.weights[split:])
         self._all_kept = torch.full_like(self._gradients[1], -1, dtype=torch.int8)
         network.plan_convolutions(size, self._gradients[0])
-        plans = network.algorithms
-        self.name = f"fused, convolution plans {fingerprint(plans)}" if plans else "fused"
+        self.name = "fused"
+        if network.algorithms:
+            self.name += f", convolution plans {fingerprint(network.algorithms)}"
+        if network.tiles:
+            self.name += f", tiles {fingerprint(network.tiles)}"
         self._numbers = self._numbers_of(recipe).to(flat_network.weights.device)
         self._count_together()
 
@@ -157,6 +163,7 @@ class FusedNetwork:
     dtype: of images and convolutions.
     leaves: the tensors to differentiate by, in the order of the flat network's ``prunable`` and ``others``.
     algorithms: of the convolutions that compute by named plans, in training or in evaluation.
+    tiles: of those that are our own in training instead.
 
     Raises what tracing raises for a network whose path depends on values.
     """
@@ -167,6 +174,7 @@ class FusedNetwork:
         self._network = fused(flat_network.module)
         self._measuring: list[FusedNorm] = []
         self.algorithms: dict[Convolution, Algorithm] = {}
+        self.tiles: dict[LineProduct, Tiles] = {}
         # Convolutions compute with the bfloat16 copies themselves: nothing is cast, forward or backward.
         if self.dtype == torch.bfloat16:
             flat_network.keep_copy()
@@ -204,6 +212,8 @@ class FusedNetwork:
     def plan_convolutions(self, size: int, gradient: Tensor) -> None:
         """Compute convolutions of training batches of that size by named plans, where a table has them.
 
+        Where another has tiles for them, our own take the place of plans.
+
         gradient: of the prunable weights, one behind the other; what plans compute is written there at once.
         """
         table = self._plan_table()
@@ -218,6 +228,9 @@ class FusedNetwork:
 
         with seeds.torch_stream("check", device=gradient.device):
             self.algorithms |= plan_convolutions(self._network, self._zeros(size), table, self._leaf, place)
+        tiles = self._tile_table()
+        if tiles is not None:
+            self.tiles |= use_lines(self._network, tiles.tiles, gradient.device)
 
     def plan_evaluation(self, size: int) -> None:
         """Compute convolutions of evaluated batches of that size by named plans, where a table has them."""
@@ -231,12 +244,22 @@ class FusedNetwork:
 
     def _plan_table(self) -> PlanTable | None:
         """The table of plans for these convolutions on this GPU, if there is one."""
+        version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        gpu = self._named_gpu()
+        return None if gpu is None else table_for(gpu, version)
+
+    def _tile_table(self) -> TileTable | None:
+        """The table of tiles for these convolutions on this GPU, if there is one."""
+        gpu = self._named_gpu()
+        return None if gpu is None else tiles_for(gpu, triton_version())
+
+    def _named_gpu(self) -> str | None:
+        """The name of the GPU whose tables say what computes; None where there is no such choice."""
         device = self._flat_network.weights.device
         # In mode "autotuned" cuDNN chooses by timing.
         if device.type != "cuda" or self.dtype != torch.bfloat16 or torch.backends.cudnn.benchmark:
             return None
-        version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-        return table_for(torch.cuda.get_device_name(device), version)
+        return torch.cuda.get_device_name(device)
 
     def _zeros(self, size: int) -> Tensor:
         """So many black images."""

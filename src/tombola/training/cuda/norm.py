@@ -12,7 +12,7 @@ has it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 import triton
@@ -27,6 +27,49 @@ _REDUCED_ROWS = 128
 _REDUCING_PROGRAMS = 264
 _REDUCING_WARPS = 8
 _ELEMENTS = 4096
+_MERGED_CHANNELS = 16
+
+T = TypeVar("T")
+
+
+class Parts(NamedTuple):
+    """Sums over parts of the rows, in the order of the rows.
+
+    values: float32 ``(2, parts, C)``: means and sums of squares around them, or sums of gradients and of
+        their products with the centred input.
+    rows_each: rows of a part; the last may have fewer.
+    """
+
+    values: Tensor
+    rows_each: int
+
+
+class Normed(NamedTuple):
+    """What a batch norm with ReLU has normalised, ``(N, C, H, W)``, and the numbers by which, ``(C,)``."""
+
+    x: Tensor
+    mean: Tensor
+    rstd: Tensor
+    weight: Tensor
+    bias: Tensor
+
+
+class Note(Generic[T]):
+    """What one layer leaves for the next about a tensor that passes from one to the other.
+
+    It is taken once, and with that tensor only.
+    """
+
+    def __init__(self) -> None:
+        self._left: tuple[Tensor, T] | None = None
+
+    def leave(self, tensor: Tensor, words: T) -> None:
+        self._left = tensor, words
+
+    def take(self, tensor: Tensor | None) -> T | None:
+        """What was left about a tensor; None for any other tensor, and nothing is left then."""
+        left, self._left = self._left, None
+        return None if left is None or left[0] is not tensor else left[1]
 
 
 @triton.jit
@@ -104,6 +147,21 @@ def _merge_statistics(
     old_var = tl.load(running_var + channel, mask=real, other=0)
     tl.store(running_mean + channel, (1 - momentum) * old_mean + momentum * mean, mask=real)
     tl.store(running_var + channel, (1 - momentum) * old_var + momentum * spread / (rows - 1), mask=real)
+
+
+@triton.jit(do_not_specialize=["parts"])
+def _merge_statistics_kernel(
+    partial, parts, mean_out, rstd_out, running_mean, running_var, conv_bias, passed,
+    rows, channels, rows_each, momentum, eps, images,
+    HAS_CONV_BIAS: tl.constexpr, AVERAGED: tl.constexpr, CHANNELS: tl.constexpr, MERGED: tl.constexpr,
+):  # fmt: skip
+    """The end of the first pass forward, of parts that another kernel has added up."""
+    channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
+    _merge_statistics(
+        partial, parts, mean_out, rstd_out, running_mean, running_var, conv_bias, passed, channel,
+        channel < channels, rows, channels, rows_each, momentum, eps, images, HAS_CONV_BIAS, AVERAGED,
+        CHANNELS, MERGED,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -223,6 +281,22 @@ def _gradient_sums_kernel(
         tl.store(dweight + channel, tl.sum(products, 0) * deviation, mask=real)
 
 
+@triton.jit(do_not_specialize=["parts"])
+def _merge_gradients_kernel(
+    partial, parts, rstd, dweight, dbias, channels, CHANNELS: tl.constexpr, MERGED: tl.constexpr
+):
+    """The end of the first pass backward, of parts that another kernel has added up."""
+    channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
+    part = tl.arange(0, MERGED)
+    inside = (part < parts)[:, None] & (channel < channels)[None, :]
+    place = partial + part[:, None] * channels + channel[None, :]
+    totals = tl.sum(tl.load(place, mask=inside, other=0), 0)
+    products = tl.sum(tl.load(place + parts * channels, mask=inside, other=0), 0)
+    tl.store(dbias + channel, totals, mask=channel < channels)
+    deviation = tl.load(rstd + channel, mask=channel < channels, other=0)
+    tl.store(dweight + channel, products * deviation, mask=channel < channels)
+
+
 @triton.jit
 def _gradient_kernel(
     g, x, dx, mean, rstd, weight, bias, dweight, dbias, rows, channels,
@@ -277,11 +351,17 @@ class FusedNorm(nn.Module):
         does not read the result again.
     passed: float32 ``(C,)``, by how many images the running statistics were measured so far, to make them the
         mean over these instead of a moving average; shared by all calls of the norm. None for the latter.
+    statistics, gradient_sums: of the input and of the gradient of the result, left by the convolutions before
+        and after, which have added them up already; that gradient is masked already, too. normed: what is
+        left for the convolution after. None beside layers that do not (:mod:`.pairing`).
 
     ``num_batches_tracked`` is left to the caller, who can count all batch norms at once.
     """
 
     passed: Tensor | None = None
+    statistics: Note[Parts] | None = None
+    normed: Note[Normed] | None = None
+    gradient_sums: Note[Parts] | None = None
 
     def __init__(
         self,
@@ -308,8 +388,9 @@ class FusedNorm(nn.Module):
         """``(N, C, H, W)`` in, the same out; ``residual``, of the same shape, is added before ReLU."""
         if residual is not None and residual.shape != x.shape:
             raise ValueError(f"what is added has shape {tuple(residual.shape)}, not {tuple(x.shape)}")
+        parts = None if self.statistics is None else self.statistics.take(x)
         if self.training:
-            out = _FusedNorm.apply(x, residual, self.norm.weight, self.norm.bias, self)
+            out = _FusedNorm.apply(x, residual, self.norm.weight, self.norm.bias, self, parts)
             return out if self.twice else out[0]
         norm = self.norm
         y = _normalise(self, x, residual, norm.running_mean, norm.running_var)
@@ -353,23 +434,55 @@ def _grid(op: FusedNorm, x: Tensor) -> tuple[int, int, int, int] | None:
     return None if op.stride is None else (x.shape[2], x.shape[3], *op.stride)
 
 
+def _statistics(op: FusedNorm, x: Tensor, parts: Parts | None) -> tuple[Tensor, Tensor]:
+    """The first pass forward: mean and reciprocal deviation of a batch; updates the running statistics.
+
+    parts: with their sums, only these are merged.
+    """
+    norm, rows, channels = op.norm, x.numel() // x.shape[1], x.shape[1]
+    mean, rstd = torch.empty(2, channels, device=x.device, dtype=torch.float32)
+    results = mean, rstd, norm.running_mean, norm.running_var, op.conv_bias, op.passed
+    numbers = norm.momentum, norm.eps, float(len(x))
+    options = {"HAS_CONV_BIAS": op.conv_bias is not None, "AVERAGED": op.passed is not None}
+    if parts is None:
+        grid, rows_each, wide = _reduction(rows, channels)
+        partial = torch.empty(2, grid[0], channels, device=x.device, dtype=torch.float32)
+        _statistics_kernel[grid](
+            x, partial, op._counters[0], *results, rows, channels, rows_each, *numbers, **options,
+            CHANNELS=wide, ROWS=_REDUCED_ROWS, MERGED=next_power_of_2(grid[0]), num_warps=_REDUCING_WARPS,
+        )  # fmt: skip
+    else:
+        count = parts.values.shape[1]
+        _merge_statistics_kernel[(triton.cdiv(channels, _MERGED_CHANNELS),)](
+            parts.values, count, *results, rows, channels, parts.rows_each, *numbers, **options,
+            CHANNELS=_MERGED_CHANNELS, MERGED=next_power_of_2(count), num_warps=4,
+        )  # fmt: skip
+    return mean, rstd
+
+
+def _merged_gradients(parts: Parts, rstd: Tensor, dweight: Tensor, dbias: Tensor) -> None:
+    """Write the gradients of scale and shift, from the sums of parts."""
+    _, count, channels = parts.values.shape
+    _merge_gradients_kernel[(triton.cdiv(channels, _MERGED_CHANNELS),)](
+        parts.values, count, rstd, dweight, dbias, channels,
+        CHANNELS=_MERGED_CHANNELS, MERGED=next_power_of_2(count), num_warps=4,
+    )  # fmt: skip
+
+
 class _FusedNorm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, op: FusedNorm
+        ctx: Any,
+        x: Tensor,
+        residual: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        op: FusedNorm,
+        parts: Parts | None,
     ) -> Any:
         x = x.contiguous(memory_format=torch.channels_last)
         rows, channels = x.numel() // x.shape[1], x.shape[1]
-        mean, rstd = torch.empty(2, channels, device=x.device, dtype=torch.float32)
-        grid, rows_each, wide = _reduction(rows, channels)
-        partial = torch.empty(2, grid[0], channels, device=x.device, dtype=torch.float32)
-        norm = op.norm
-        _statistics_kernel[grid](
-            x, partial, op._counters[0], mean, rstd, norm.running_mean, norm.running_var,
-            op.conv_bias, op.passed, rows, channels, rows_each, norm.momentum, norm.eps, float(len(x)),
-            HAS_CONV_BIAS=op.conv_bias is not None, AVERAGED=op.passed is not None,
-            CHANNELS=wide, ROWS=_REDUCED_ROWS, MERGED=next_power_of_2(grid[0]), num_warps=_REDUCING_WARPS,
-        )  # fmt: skip
+        mean, rstd = _statistics(op, x, parts)
         ctx.op, ctx.added = op, residual is not None
         signs = sampled = None
         if ctx.added and op.signs:
@@ -382,6 +495,8 @@ class _FusedNorm(torch.autograd.Function):
         read = ctx.added and op.relu and signs is None
         ctx.save_for_backward(x, y if read else None, signs, mean, rstd, weight, bias)
         ctx.set_materialize_grads(False)
+        if op.normed is not None:
+            op.normed.leave(y, Normed(x.detach(), mean, rstd, weight.detach(), bias.detach()))
         if sampled is not None:
             return y, sampled
         return y, y.detach() if op.twice else None
@@ -390,6 +505,7 @@ class _FusedNorm(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         x, y, signs, mean, rstd, weight, bias = ctx.saved_tensors
         op = ctx.op
+        parts = None if op.gradient_sums is None else op.gradient_sums.take(gradients[0])
         if op.stride is not None and gradients[0] is None:
             gradients = torch.zeros_like(x), gradients[1]
         received = [dy.contiguous(memory_format=torch.channels_last) for dy in gradients if dy is not None]
@@ -398,19 +514,23 @@ class _FusedNorm(torch.autograd.Function):
         rewritten = len(received) == 2 or (ctx.added and op.relu)
         g = torch.empty_like(dy) if rewritten else dy
         dweight, dbias = torch.empty(2, channels, device=x.device, dtype=torch.float32)
-        grid, rows_each, wide = _reduction(rows, channels)
-        partial = torch.empty(2, grid[0], channels, device=x.device, dtype=torch.float32)
-        _gradient_sums_kernel[grid](
-            dy, other, x, y, signs, g, partial, op._counters[1], mean, rstd, weight, bias, dweight, dbias,
-            rows, channels, rows_each,
-            TWICE=len(received) == 2, RESIDUAL=ctx.added, RELU=op.relu, REWRITE=rewritten,
-            GRID=_grid(op, x), SIGNS=signs is not None, CHANNELS=wide, ROWS=_REDUCED_ROWS,
-            MERGED=next_power_of_2(grid[0]), num_warps=_REDUCING_WARPS,
-        )  # fmt: skip
+        if parts is None:
+            grid, rows_each, wide = _reduction(rows, channels)
+            partial = torch.empty(2, grid[0], channels, device=x.device, dtype=torch.float32)
+            _gradient_sums_kernel[grid](
+                dy, other, x, y, signs, g, partial, op._counters[1], mean, rstd, weight, bias, dweight, dbias,
+                rows, channels, rows_each,
+                TWICE=len(received) == 2, RESIDUAL=ctx.added, RELU=op.relu, REWRITE=rewritten,
+                GRID=_grid(op, x), SIGNS=signs is not None, CHANNELS=wide, ROWS=_REDUCED_ROWS,
+                MERGED=next_power_of_2(grid[0]), num_warps=_REDUCING_WARPS,
+            )  # fmt: skip
+        else:
+            _merged_gradients(parts, rstd, dweight, dbias)
         dx = torch.empty_like(x)
         grid, tall, wide = _elementwise(rows, channels)
+        masked = rewritten or parts is not None
         _gradient_kernel[grid](
             g, x, dx, mean, rstd, weight, bias, dweight, dbias, rows, channels,
-            RELU=op.relu and not rewritten, CHANNELS=wide, ROWS=tall, num_warps=8,
+            RELU=op.relu and not masked, CHANNELS=wide, ROWS=tall, num_warps=8,
         )  # fmt: skip
-        return dx, g if ctx.added else None, dweight, dbias, None
+        return dx, g if ctx.added else None, dweight, dbias, None, None

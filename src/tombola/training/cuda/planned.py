@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,8 +19,17 @@ from tombola.errors import DeviceLost
 from tombola.training.cuda.convolution import FewChannels, has_own_weight_gradient, weight_gradient
 from tombola.training.cuda.cudnn import ALIGNMENT, Algorithm, Convolution, ConvolutionPlan, CudnnError, plan
 from tombola.training.cuda.kernels import empty_channels_last
+from tombola.training.cuda.norm import Normed, Note, Parts
 from tombola.training.cuda.plans import PlanTable, say_once
 from tombola.training.cuda.rewrite import Biasless
+
+
+class Line(Protocol):
+    """A convolution of :mod:`.lines`, or the gradient of its input; that module needs Gluon."""
+
+    def __call__(
+        self, x: Tensor, weight: Tensor, y: Tensor, normed: Normed | None = None
+    ) -> Parts | None: ...
 
 
 class Planned(nn.Module):
@@ -30,7 +39,15 @@ class Planned(nn.Module):
         ``"weight"`` for few channels, whose gradient is that of :mod:`.convolution`.
     gradient: where to write the gradient of the weight, of its shape and layout; None for a new tensor.
     evaluation: of passes in evaluation mode without gradients; None before :func:`plan_evaluation`.
+    lines: what computes instead of a plan of training, by operation (:mod:`.pairing`).
+    statistics: left for the batch norm after, those of the result. normed: what the norm before has left.
+        gradient_sums: left for that norm, those of the gradient of its result. None beside norms that add up
+        by themselves.
     """
+
+    statistics: Note[Parts] | None = None
+    normed: Note[Normed] | None = None
+    gradient_sums: Note[Parts] | None = None
 
     def __init__(self, layer: nn.Conv2d | Biasless | FewChannels) -> None:
         super().__init__()
@@ -38,8 +55,10 @@ class Planned(nn.Module):
         self.plans: Mapping[str, ConvolutionPlan] = {}
         self.gradient: Tensor | None = None
         self.evaluation: ConvolutionPlan | None = None
+        self.lines: dict[str, Line] = {}
 
     def forward(self, x: Tensor) -> Tensor:
+        normed = None if self.normed is None else self.normed.take(x)
         forward = self.plans.get("forward") if self.training else self.evaluation
         differentiated = torch.is_grad_enabled() and not self.training
         if forward is None or tuple(x.shape) != forward.convolution.input or differentiated:
@@ -48,7 +67,7 @@ class Planned(nn.Module):
         weight = _convolution(self.layer).weight
         if not self.training:
             return _output(forward, _laid_out(x), weight)
-        planned: Tensor = _Planned.apply(x, weight, self)  # type: ignore[no-untyped-call]
+        planned: Tensor = _Planned.apply(x, weight, self, normed)  # type: ignore[no-untyped-call]
         return planned
 
 
@@ -60,26 +79,38 @@ def _output(forward: ConvolutionPlan, x: Tensor, weight: Tensor) -> Tensor:
 
 class _Planned(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, op: Planned) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, op: Planned, normed: Normed | None) -> Tensor:
         x = _laid_out(x)
-        ctx.save_for_backward(x, weight)
+        ctx.save_for_backward(x, weight, *(normed or ()))
         ctx.op = op
-        return _output(op.plans["forward"], x, weight)
+        plan = op.plans["forward"]
+        if "forward" not in op.lines:
+            return _output(plan, x, weight)
+        y = empty_channels_last(x, *plan.convolution.output)
+        parts = op.lines["forward"](x, weight, y)
+        if parts is not None and op.statistics is not None:
+            op.statistics.leave(y, parts)
+        return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor, None]:
-        x, weight = ctx.saved_tensors
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+        x, weight, *normed = ctx.saved_tensors
         op, dy = ctx.op, _laid_out(dy)
         dx = None
         if ctx.needs_input_grad[0]:
             dx = empty_channels_last(x, *x.shape)
-            op.plans["input"](dx, weight, dy)
+            if "input" in op.lines:
+                parts = op.lines["input"](dy, weight, dx, Normed(*normed) if normed else None)
+                if parts is not None:
+                    op.gradient_sums.leave(dx, parts)
+            else:
+                op.plans["input"](dx, weight, dy)
         dweight = empty_channels_last(weight, *weight.shape) if op.gradient is None else op.gradient
         if "weight" in op.plans:
             op.plans["weight"](x, dweight, dy)
         else:
             weight_gradient(dy, x, weight, _convolution(op.layer).stride[0], total=dweight)
-        return dx, dweight, None
+        return dx, dweight, None, None
 
 
 def _laid_out(values: Tensor) -> Tensor:

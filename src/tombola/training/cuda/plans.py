@@ -36,11 +36,12 @@ class PlanTable:
     algorithms: Mapping[Convolution, Algorithm]
 
 
-def fingerprint(algorithms: Mapping[Convolution, Algorithm]) -> str:
-    """Twelve hexadecimal digits, the same in whatever order the algorithms stand."""
-    rows = sorted(
-        [*astuple(convolution), *astuple(algorithm)] for convolution, algorithm in algorithms.items()
-    )
+def fingerprint(choices: Mapping[Any, Any]) -> str:
+    """Twelve hexadecimal digits, the same in whatever order the choices stand.
+
+    choices: algorithms of convolutions, or tiles of our own (:mod:`.tiles`).
+    """
+    rows = sorted([*astuple(convolution), *astuple(choice)] for convolution, choice in choices.items())
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
 
 
