@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 
 from tombola.errors import DeviceLost
 from tombola.training.cuda.convolution import FewChannels, has_own_weight_gradient, weight_gradient
-from tombola.training.cuda.cudnn import ALIGNMENT, Algorithm, Convolution, ConvolutionPlan, CudnnError, plan
+from tombola.training.cuda.cudnn import ALIGNMENT, Algorithm, Convolution, ConvolutionPlan, CudnnError, built
 from tombola.training.cuda.kernels import empty_channels_last
 from tombola.training.cuda.plans import PlanTable, say_once
 from tombola.training.cuda.rewrite import Biasless
@@ -159,7 +159,7 @@ def _built(algorithms: Mapping[Convolution, Algorithm]) -> dict[Convolution, Con
     Raises :class:`~tombola.errors.DeviceLost` where cuDNN fails in passing, because bits would depend on it.
     """
     try:
-        return {one: plan(one, algorithm) for one, algorithm in algorithms.items()}
+        return built(algorithms)
     except CudnnError as error:
         if error.passing:
             raise DeviceLost(
