@@ -160,6 +160,24 @@ def test_other_batches_and_evaluation_compute_as_before(network: nn.Module) -> N
 
 @on_cpu_only
 @pytest.mark.usefixtures("stood_in")
+def test_planning_computes_no_convolution_that_a_plan_may_be_for(
+    network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[nn.Module] = []
+    forward = nn.Conv2d._conv_forward
+
+    def noted(layer: nn.Conv2d, *arguments: Tensor) -> Tensor:
+        computed.append(layer)
+        return forward(layer, *arguments)
+
+    monkeypatch.setattr(nn.Conv2d, "_conv_forward", noted)
+    _, found = planned(network, dict.fromkeys(NEEDED, Algorithm(1, ())))
+    assert set(found) == set(NEEDED)
+    assert computed == [network.twice, network.twice, network.biased]
+
+
+@on_cpu_only
+@pytest.mark.usefixtures("stood_in")
 def test_a_gradient_is_written_where_it_is_wanted(network: nn.Module) -> None:
     only_second = {one: Algorithm(1, ()) for one in NEEDED[2:]}
     place = torch.zeros(16, 3, 3, 8, dtype=torch.bfloat16).permute(0, 3, 1, 2)
