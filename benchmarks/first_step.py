@@ -25,10 +25,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,17 @@ class FirstStepDone(Exception):
     """Ends the training of a measured process."""
 
 
+def _is_waited_for() -> bool:
+    """Whether this is the main thread or one of PyTorch's own, which are not Python's."""
+    thread = threading.current_thread()
+    return thread is threading.main_thread() or isinstance(thread, threading._DummyThread)
+
+
 class Clock:
     """Seconds of phases, each without those within it.
 
     One phase is under way at a time. PyTorch's backward pass runs in a thread of its own, but meanwhile the
-    one that called it waits.
+    one that called it waits. What other threads do beside it is not counted.
     """
 
     def __init__(self, first: str, began: float) -> None:
@@ -101,7 +108,7 @@ class Clock:
 
     def _timed(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
         def timed(*arguments: Any, **named: Any) -> Any:
-            with self.phase(name):
+            with self.phase(name) if _is_waited_for() else nullcontext():
                 return function(*arguments, **named)
 
         return timed

@@ -149,7 +149,7 @@ def _fused_network(flat_network: FlatNetwork, precision: str) -> FusedNetwork | 
         from tombola.training.cuda.rewrite import check_fused
     except ImportError:  # PyTorch without Triton, as on Windows
         return None
-    _hash_triton()
+    prepare_triton(device)
     try:
         check_fused(flat_network.module, flat_network.images)
         return FusedNetwork(flat_network, precision)
@@ -164,22 +164,33 @@ def _fused_network(flat_network: FlatNetwork, precision: str) -> FusedNetwork | 
 
 
 @cache
-def _hash_triton() -> threading.Thread:
-    """Begin to hash Triton's own files, 400 MB, in a thread, once in a process.
+def prepare_triton(device: torch.device) -> threading.Thread:
+    """Begin what Triton does before its first kernel on a GPU, in a thread, once a process.
 
-    Triton finds compiled kernels by that hash, and would compute it before the first of them; so it is there
-    when the network is traced and cuDNN is loaded.
+    It is imported, hashes its own files, 400 MB, by which it finds compiled kernels, and asks other programs
+    for the versions of its assembler and for where the driver lies. Meanwhile the network is built and traced
+    and CUDA and cuDNN are loaded.
     """
-
-    def compute() -> None:
-        with suppress(Exception):  # a Triton that has it elsewhere computes it in its own time
-            from triton.runtime.cache import triton_key
-
-            triton_key()
-
-    thread = threading.Thread(target=compute, daemon=True)
+    thread = threading.Thread(target=_prepare_triton, args=(device,), daemon=True)
     thread.start()
     return thread
+
+
+def _prepare_triton(device: torch.device) -> None:
+    # A Triton that has these elsewhere computes them in its own time.
+    with suppress(Exception):
+        from triton.runtime.cache import triton_key
+
+        triton_key()
+    with suppress(Exception):
+        from triton.backends.nvidia.driver import library_dirs
+
+        library_dirs()
+    with suppress(Exception):
+        from triton.backends.nvidia.compiler import get_ptxas_version
+
+        major, minor = torch.cuda.get_device_capability(device)
+        get_ptxas_version(10 * major + minor)
 
 
 @torch.no_grad()
