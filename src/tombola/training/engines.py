@@ -24,7 +24,7 @@ from tombola.training.cuda.capture import STRETCH, CapturedSteps
 from tombola.training.cuda.memory import check
 from tombola.training.definitions import OPTIMIZERS, is_own
 from tombola.training.epoch import DevicePlan, EpochPlan, gathered
-from tombola.training.evaluation import Evaluator, device_batches, prepare_triton
+from tombola.training.evaluation import Evaluator, device_batches, prepare_gpu
 from tombola.training.flat_network import FlatNetwork
 from tombola.training.footprint import is_streamed
 from tombola.training.losses import Teacher
@@ -181,7 +181,7 @@ class GraphedEngine:
         draws: bool = False,
     ) -> None:
         if device.type == "cuda":
-            prepare_triton(device)
+            prepare_gpu(torch.device("cuda", torch.cuda.current_device()))
         self.flat_network = FlatNetwork(network, device, recipe.optimizer_states)
         self._data = data
         self._device = device

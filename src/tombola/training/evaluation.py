@@ -21,7 +21,9 @@ from tombola.data.imageset import Data, ImageSet
 from tombola.data.inputs import InputBatches, batches_of
 from tombola.errors import reason
 from tombola.training.cuda.capture import knows_this_torch, with_room
+from tombola.training.cuda.cudnn import load_cudnn
 from tombola.training.cuda.memory import watched
+from tombola.training.cuda.plans import table_for
 from tombola.training.flat_network import FlatNetwork, channels_last
 from tombola.training.recipe import Recipe
 from tombola.warn import warn
@@ -149,7 +151,7 @@ def _fused_network(flat_network: FlatNetwork, precision: str) -> FusedNetwork | 
         from tombola.training.cuda.rewrite import check_fused
     except ImportError:  # PyTorch without Triton, as on Windows
         return None
-    prepare_triton(device)
+    prepare_gpu(device)
     try:
         check_fused(flat_network.module, flat_network.images)
         return FusedNetwork(flat_network, precision)
@@ -164,16 +166,28 @@ def _fused_network(flat_network: FlatNetwork, precision: str) -> FusedNetwork | 
 
 
 @cache
-def prepare_triton(device: torch.device) -> threading.Thread:
-    """Begin what Triton does before its first kernel on a GPU, in a thread, once a process.
+def prepare_gpu(device: torch.device) -> tuple[threading.Thread, ...]:
+    """Begin in threads, once a process, what the first fused passes on a GPU would wait for.
 
-    It is imported, hashes its own files, 400 MB, by which it finds compiled kernels, and asks other programs
-    for the versions of its assembler and for where the driver lies. Meanwhile the network is built and traced
-    and CUDA and cuDNN are loaded.
+    Triton is imported, hashes its own files, 400 MB, by which it finds compiled kernels, and asks other
+    programs for the versions of its assembler and for where the driver lies. Where convolution plans are
+    named, cuDNN is loaded. Meanwhile the network is built and traced and images are copied. What fails here
+    fails again, and is told, where it is needed.
+
+    device: a GPU with its index, since each thread has a current one of its own.
     """
-    thread = threading.Thread(target=_prepare_triton, args=(device,), daemon=True)
-    thread.start()
-    return thread
+    works = _prepare_triton, _prepare_cudnn
+    threads = tuple(threading.Thread(target=work, args=(device,), daemon=True) for work in works)
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def _prepare_cudnn(device: torch.device) -> None:
+    with suppress(Exception):
+        version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        if table_for(torch.cuda.get_device_name(device), version) is not None:
+            load_cudnn(device)
 
 
 def _prepare_triton(device: torch.device) -> None:

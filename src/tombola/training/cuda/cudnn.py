@@ -371,6 +371,12 @@ def _handle(device: int, number: int) -> _Handle:
         return _Handle()
 
 
+def load_cudnn(device: torch.device) -> None:
+    """Load what plans need before the first of them is built; raises CudnnError where that cannot be."""
+    with torch.cuda.device(device):
+        _handle(torch.cuda.current_device(), 0)
+
+
 @cache
 def _library() -> ctypes.CDLL:
     """The cuDNN that PyTorch has loaded; raises CudnnError where there is none or it is another."""
