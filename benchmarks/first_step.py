@@ -47,6 +47,7 @@ _TIMED_AT_ONCE = (
     ("tombola.training.engines", "device_batches", "images to the GPU"),
     ("tombola.training.evaluation", "device_batches", "images to the GPU"),
     ("tombola.training.evaluation", "_fused_network", "import of Triton and of fused passes"),
+    ("tombola.training.engines", "compile_ahead", "import of Triton, kernels compiled ahead"),
     ("tombola.training.loop", "environment", "names of versions"),
     ("tombola.training.loop", "Training.plan", "plan of the epoch"),
 )

@@ -16,10 +16,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from tombola.data.augmentation import Draws
 from tombola.data.batches import Batches
 from tombola.data.imageset import Data, ImageSet
 from tombola.data.inputs import InputBatches, batches_of
 from tombola.errors import reason
+from tombola.networks.network import Network
 from tombola.training.cuda.capture import knows_this_torch, with_room
 from tombola.training.cuda.cudnn import load_cudnn
 from tombola.training.cuda.memory import watched
@@ -144,7 +146,7 @@ def _fused_network(flat_network: FlatNetwork, precision: str) -> FusedNetwork | 
     device = flat_network.weights.device
     if len(flat_network.images) != 3:  # its passes are those of images
         return None
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0) or not knows_this_torch():
+    if not _has_fused_passes(device):
         return None
     try:
         from tombola.training.cuda.fused import FusedNetwork
@@ -163,6 +165,24 @@ def _fused_network(flat_network: FlatNetwork, precision: str) -> FusedNetwork | 
             f"{reason(error)}"
         )
         return None
+
+
+def _has_fused_passes(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0) and knows_this_torch()
+
+
+def compile_ahead(
+    network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str, drawn: Draws
+) -> None:
+    """Compile kernels of a training before the first is launched, where there are any and Triton can.
+
+    drawn: the draws of one epoch, for their shapes.
+    """
+    if data.kind == "images" and _has_fused_passes(device):
+        with suppress(ImportError, AttributeError):  # no Triton, or one that compiles in its own way
+            from tombola.training.cuda.compilation import compile_kernels
+
+            compile_kernels(network, data, recipe, precision, drawn)
 
 
 @cache
