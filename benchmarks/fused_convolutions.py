@@ -53,7 +53,7 @@ import triton
 from torch import Tensor, nn
 from triton.runtime.jit import JITFunction
 
-from tombola.training.cuda import convolution, kernels, norm
+from tombola.training.cuda import kernels, norm
 from tombola.training.cuda.cudnn import Convolution, ConvolutionPlan, plan
 from tombola.training.cuda.norm import Normed
 from tombola.training.cuda.plans import table_for
@@ -370,7 +370,9 @@ def run(launch: Launch) -> None:
 
 def compile_ahead(launch: Launch) -> Any:
     kernel, grid, arguments, options = launch
-    return kernel.warmup(*arguments, grid=grid, **options)
+    return getattr(kernel, "function", kernel).warmup(
+        *arguments, grid=grid, **options
+    )  # the package's, or ours
 
 
 def run_plan(one: ConvolutionPlan, case: Case, tensors: Tensors) -> None:
@@ -796,13 +798,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 @functools.cache
 def package_kernels() -> tuple[tuple[JITFunction[Any], str], ...]:
     """The package's kernels that are launched, with their source."""
-    launched = [
-        value
-        for module in (kernels, norm, convolution)
-        for name, value in vars(module).items()
-        if isinstance(value, JITFunction) and name.endswith("_kernel")
-    ]
-    return tuple((kernel, kernel.src) for kernel in dict.fromkeys(launched))
+    return tuple((kernel.function, kernel.function.src) for kernel in kernels.KERNELS)
 
 
 def launch_dependently(variant: str) -> None:

@@ -4,6 +4,11 @@ A neighbour fills the GPU but for a cap (:mod:`full_memory`), slots are chosen a
 driver's figure of free memory, and that many trainings run at once in a process of their own, whose memory
 the driver tells meanwhile. All of them must end, with the bits of one that runs alone in what is free.
 
+What it does and what each training came to is printed as it happens, with seconds. It is
+no benchmark of 40 seconds: three processes import PyTorch, each training tries and captures its network, and
+where Triton has compiled none of the kernels they are compiled first, half a minute for ResNet-18 on an H200.
+Allow a minute for a cap where they are compiled, and two where they are not.
+
 Run: python benchmarks/slots.py [--caps 24] [--network resnet18 --side 64 --batch-size 256]
 """
 
@@ -25,10 +30,17 @@ from measure import report
 import tombola as tb
 from tombola.lab.slots import available_gpus, default_slots, fitting_slots, free_memory
 from tombola.networks.network import Network
+from tombola.training.checkpoint import Watch
 from tombola.training.footprint import DataFootprint, training_bytes
 
 _IMAGES = 2048
 _GB = 1e9
+_BEGAN = time.monotonic()
+
+
+def say(words: str) -> None:
+    """Print a line at once, with the seconds since this process had its imports; on standard error."""
+    print(f"{time.monotonic() - _BEGAN:6.1f} s  {words}", file=sys.stderr, flush=True)
 
 
 def made_up(side: int) -> tb.Data:
@@ -38,6 +50,19 @@ def made_up(side: int) -> tb.Data:
     return tb.data_from_tensors((images, labels), (images[:1000], labels[:1000]), name=f"made-{side}")
 
 
+class Progress(Watch):
+    """Says when the first steps of a training are launched: until then its kernels are compiled."""
+
+    def __init__(self, which: str) -> None:
+        super().__init__()
+        self._which, self._said = which, False
+
+    def stepped(self, epoch: float, epochs: float, images: int) -> None:
+        if not self._said:
+            say(f"    {self._which}: first steps launched")
+            self._said = True
+
+
 def trained_at_once(network: str, side: int, batch_size: int, device: str) -> None:
     """Wait for a line with a number of trainings, train so many at once, and print what came of each."""
     data = made_up(side)
@@ -45,19 +70,23 @@ def trained_at_once(network: str, side: int, batch_size: int, device: str) -> No
     recipe = tb.Recipe(epochs=2, batch_size=batch_size)
     outcomes: list[str] = []
 
-    def train() -> None:
+    def train(which: str) -> None:
         try:
-            outcomes.append(tb.train(start, data, recipe, device=device).fingerprint)
-        except tb.TombolaError as error:
-            outcomes.append(f"{type(error).__name__}: {error}")
+            outcome = tb.train(start, data, recipe, device=device, watch=Progress(which)).fingerprint
+        except Exception as error:  # told like any other, or the others would be waited for in silence
+            outcome = f"{type(error).__name__}: {error}"
+        outcomes.append(outcome)
+        say(f"    {which}: {outcome}")
 
+    say("    the training process is ready")
     print("ready", flush=True)
-    threads = [threading.Thread(target=train) for _ in range(int(sys.stdin.readline()))]
+    count = int(sys.stdin.readline())
+    threads = [threading.Thread(target=train, args=(f"training {number}",)) for number in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    train()
+    train("training alone")
     print(json.dumps(outcomes))
 
 
@@ -88,6 +117,7 @@ def main(
     if one:
         trained_at_once(network, side, batch_size, device)
         return
+    say("choosing slots, while a neighbour and a training process begin")
     data, gpus = made_up(side), available_gpus()[:1]
     start = tb.job(tb.initialize, network, data, seed=0)
     recipe = tb.Recipe(epochs=2, batch_size=batch_size)
@@ -103,8 +133,10 @@ def main(
             assert process.stdin is not None
             assert process.stdout is not None
             left = leave(round(cap * _GB / 2**20))
+            say(f"the neighbour leaves {left * 2**20 / _GB:.1f} GB of {cap:g}")
             (free,) = free_memory(gpus)
             (slots,) = fitting_slots(jobs, default_slots(jobs), [free], {data.name: DataFootprint.of(data)})
+            say(f"{slots} trainings at once, then one alone")
             process.stdout.readline()
             process.stdin.write(f"{slots}\n")
             process.stdin.flush()
@@ -119,7 +151,7 @@ def main(
                 "taken GB": None if free is None or least is None else (free - least) / _GB,
                 "same bits": len(set(outcomes)) == 1 and len(outcomes) == slots + 1,
             })  # fmt: skip
-            print(rows[-1], outcomes, flush=True)  # a lease may end before the table
+            print(rows[-1], outcomes, flush=True)  # it may be cut off before the table
     report("slots that follow the free memory of a GPU", rows)
     if not all(row["same bits"] for row in rows):
         raise SystemExit(1)

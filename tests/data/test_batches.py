@@ -4,7 +4,7 @@ import torch
 from PIL import Image, ImageOps
 
 from tombola.data.augmentation import Augmentation, draw
-from tombola.data.batches import Batches
+from tombola.data.batches import Batches, framed
 from tombola.data.imageset import Data, data_from_tensors
 
 
@@ -65,6 +65,15 @@ def test_the_bits_do_not_depend_on_how_an_epoch_is_cut(fill: str) -> None:
             for k in range(0, 20, size)
         ]
         assert torch.equal(torch.cat(parts), whole)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 7, 100])
+def test_images_that_a_gpu_lays_into_their_frames_are_those_padded_with_black(at_once: int) -> None:
+    images = torch.randint(0, 256, (7, 3, 5, 4), dtype=torch.uint8)
+    expected = np.pad(images.numpy(), ((0, 0), (0, 0), (2, 2), (2, 2)))
+    frames = framed(images, 2, torch.device("cpu"), at_once)
+    assert frames.is_contiguous()
+    assert np.array_equal(frames.numpy(), expected)
 
 
 def test_plain_images_are_only_normalised() -> None:

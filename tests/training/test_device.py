@@ -106,18 +106,44 @@ def test_without_triton_passes_are_plain_on_a_gpu(monkeypatch: pytest.MonkeyPatc
     assert evaluation._fused_network(network, "float32") is None
 
 
-def test_the_hash_that_compiled_kernels_are_found_by_is_there_before_the_first() -> None:
-    triton = pytest.importorskip("triton.runtime.cache")
-    evaluation._hash_triton.cache_clear()
-    triton.triton_key.cache_clear()
-    evaluation._hash_triton().join()
-    assert triton.triton_key.cache_info().currsize == 1
+def test_what_compiled_kernels_are_found_by_is_there_before_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache = pytest.importorskip("triton.runtime.cache")
+    compiler = pytest.importorskip("triton.backends.nvidia.compiler")
+    from triton.backends.compiler import GPUTarget
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    evaluation.prepare_gpu.cache_clear()
+    cache.triton_key.cache_clear()
+    compiler.get_ptxas_version.cache_clear()
+    for thread in evaluation.prepare_gpu(torch.device("cuda", 0)):
+        thread.join()
+    assert cache.triton_key.cache_info().currsize == 1
+    monkeypatch.setattr(compiler.subprocess, "check_output", None)  # no other program is asked again
+    assert compiler.CUDABackend(GPUTarget("cuda", 90, 32)).hash().endswith("-90")
 
 
-def test_without_triton_nothing_is_hashed_and_nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "triton.runtime.cache", None)
-    evaluation._hash_triton.cache_clear()
-    evaluation._hash_triton().join()
+def test_without_triton_nothing_is_prepared_and_nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    evaluation.prepare_gpu.cache_clear()
+    for thread in evaluation.prepare_gpu(torch.device("cuda", 0)):
+        thread.join()
+
+
+@pytest.mark.parametrize(("gpu", "loads"), [("GPU X", True), ("GPU Y", False)])
+def test_cudnn_is_loaded_beforehand_where_convolution_plans_are_named(
+    monkeypatch: pytest.MonkeyPatch, gpu: str, loads: bool
+) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: gpu)
+    monkeypatch.setattr(evaluation, "table_for", lambda name, _: "table" if name == "GPU X" else None)
+    loaded: list[torch.device] = []
+    monkeypatch.setattr(evaluation, "load_cudnn", loaded.append)
+    evaluation.prepare_gpu.cache_clear()
+    for thread in evaluation.prepare_gpu(torch.device("cuda", 0)):
+        thread.join()
+    assert loaded == [torch.device("cuda", 0)] * loads
 
 
 def test_a_gpu_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

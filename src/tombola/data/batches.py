@@ -16,6 +16,9 @@ from torch.nn.functional import pad as padded
 
 from tombola.data.imageset import Data, ImageSet
 
+# Images that are copied to a GPU at a time.
+_FRAMED_AT_ONCE = 4096
+
 
 class Batches:
     """The images and labels of one split on a device, from which batches are cut.
@@ -40,7 +43,7 @@ class Batches:
         self.size = (int(height), int(width))
         rows, columns = height + 2 * pad, width + 2 * pad
         self.pad, self.fill = pad, fill
-        self.padded = (padded(split.images, (pad,) * 4) if pad else split.images.contiguous()).to(device)
+        self.padded = _padded(split.images, pad, torch.device(device))
         self.all_labels = split.labels.to(device)
         # (pixel / 255 - mean) / std, as one multiplication and one addition.
         self.scale = (1 / (255 * data.std.double())).float().view(-1, 1, 1).to(device)
@@ -125,6 +128,30 @@ class Batches:
     def _inside(self, position: Tensor, side: Tensor) -> Tensor:
         """Which rows or columns of the padded image belong to the image itself."""
         return (position >= self.pad) & (position < self.pad + len(side))
+
+
+def _padded(images: Tensor, pad: int, device: torch.device) -> Tensor:
+    """Raw images on a device with so many black pixels on each side.
+
+    A GPU lays them into their frames itself, a stretch at a time, so that it holds few of them twice.
+    """
+    if not pad:
+        return images.contiguous().to(device)
+    if device.type == "cpu":
+        return padded(images, (pad,) * 4)
+    return framed(images, pad, device)
+
+
+def framed(images: Tensor, pad: int, device: torch.device, at_once: int = _FRAMED_AT_ONCE) -> Tensor:
+    """The same, copied ``at_once`` images at a time."""
+    count, channels, height, width = images.shape
+    frames = torch.zeros(
+        count, channels, height + 2 * pad, width + 2 * pad, dtype=images.dtype, device=device
+    )
+    inner = frames[:, :, pad : pad + height, pad : pad + width]
+    for places, some in zip(inner.split(at_once), images.split(at_once), strict=True):  # type: ignore[no-untyped-call]
+        places.copy_(some.to(device))
+    return frames
 
 
 def padded_bytes(split: ImageSet, pad: int) -> int:

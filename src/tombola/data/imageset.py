@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -28,6 +29,9 @@ Array = Tensor | np.ndarray[Any, Any]
 _KINDS: dict[torch.dtype, InputKind] = {
     torch.uint8: "images", torch.float32: "features", torch.int64: "tokens"
 }  # fmt: skip
+
+# Whose pixels are counted in threads: a first training on a GPU waits for them.
+_CHANNELS_AT_ONCE = 3
 
 # More than any tokenizer has: a vocabulary from a file that somebody else wrote makes an embedding.
 _LARGEST_VOCABULARY = 10**7
@@ -219,9 +223,12 @@ class Data(OneLine):
             return torch.zeros(self.channels), torch.ones(self.channels)
         # From the histogram of the 256 pixel values: exact, in one pass, without a float copy of the images.
         images = self.train.images
-        counts = torch.stack(
-            [torch.bincount(images[:, c].flatten(), minlength=256) for c in range(self.channels)]
-        )
+
+        def histogram(channel: int) -> Tensor:
+            return torch.bincount(images[:, channel].flatten(), minlength=256)
+
+        with ThreadPoolExecutor(_CHANNELS_AT_ONCE) as pool:
+            counts = torch.stack(list(pool.map(histogram, range(self.channels))))
         weights = counts.double() / counts.sum(dim=1, keepdim=True)
         values = torch.arange(256, dtype=torch.float64) / 255
         mean = (weights * values).sum(dim=1)

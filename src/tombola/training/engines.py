@@ -24,7 +24,7 @@ from tombola.training.cuda.capture import STRETCH, CapturedSteps
 from tombola.training.cuda.memory import check
 from tombola.training.definitions import OPTIMIZERS, is_own
 from tombola.training.epoch import DevicePlan, EpochPlan, gathered
-from tombola.training.evaluation import Evaluator, device_batches
+from tombola.training.evaluation import Evaluator, compile_ahead, device_batches, prepare_gpu
 from tombola.training.flat_network import FlatNetwork
 from tombola.training.footprint import is_streamed
 from tombola.training.losses import Teacher
@@ -180,6 +180,8 @@ class GraphedEngine:
         *,
         draws: bool = False,
     ) -> None:
+        if device.type == "cuda":
+            prepare_gpu(torch.device("cuda", torch.cuda.current_device()))
         self.flat_network = FlatNetwork(network, device, recipe.optimizer_states)
         self._data = data
         self._device = device
@@ -200,6 +202,7 @@ class GraphedEngine:
             torch.zeros(count, dtype=torch.bool, device=device),
             self._plan.strays,
         )
+        compile_ahead(network, data, recipe, device, precision, drawn)
         self._evaluator = Evaluator(self.flat_network, precision)
         fused = self._evaluator.step(batches, recipe, self._plan.batch_size)
         self._step = fused or PlainStep(self.flat_network, batches, precision, recipe)

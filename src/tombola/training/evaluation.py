@@ -16,12 +16,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from tombola.data.augmentation import Draws
 from tombola.data.batches import Batches
 from tombola.data.imageset import Data, ImageSet
 from tombola.data.inputs import InputBatches, batches_of
 from tombola.errors import reason
+from tombola.networks.network import Network
 from tombola.training.cuda.capture import knows_this_torch, with_room
+from tombola.training.cuda.cudnn import load_cudnn
 from tombola.training.cuda.memory import watched
+from tombola.training.cuda.plans import table_for
 from tombola.training.flat_network import FlatNetwork, channels_last
 from tombola.training.recipe import Recipe
 from tombola.warn import warn
@@ -148,14 +152,14 @@ def _fused_network(flat_network: FlatNetwork, precision: str) -> FusedNetwork | 
     device = flat_network.weights.device
     if len(flat_network.images) != 3:  # its passes are those of images
         return None
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0) or not knows_this_torch():
+    if not _has_fused_passes(device):
         return None
     try:
         from tombola.training.cuda.fused import FusedNetwork
         from tombola.training.cuda.rewrite import check_fused
     except ImportError:  # PyTorch without Triton, as on Windows
         return None
-    _hash_triton()
+    prepare_gpu(device)
     try:
         check_fused(flat_network.module, flat_network.images)
         return FusedNetwork(flat_network, precision)
@@ -169,23 +173,68 @@ def _fused_network(flat_network: FlatNetwork, precision: str) -> FusedNetwork | 
         return None
 
 
-@cache
-def _hash_triton() -> threading.Thread:
-    """Begin to hash Triton's own files, 400 MB, in a thread, once in a process.
+def _has_fused_passes(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0) and knows_this_torch()
 
-    Triton finds compiled kernels by that hash, and would compute it before the first of them; so it is there
-    when the network is traced and cuDNN is loaded.
+
+COMPILES_AHEAD = False
+"""Whether trainings do; not until a GPU has run it (benchmarks/first_step.py --ahead)."""
+
+
+def compile_ahead(
+    network: Network, data: Data, recipe: Recipe, device: torch.device, precision: str, drawn: Draws
+) -> None:
+    """Compile kernels of a training before the first is launched, where that is wanted and Triton can.
+
+    drawn: the draws of one epoch, for their shapes.
     """
+    if COMPILES_AHEAD and data.kind == "images" and _has_fused_passes(device):
+        with suppress(ImportError, AttributeError):  # no Triton, or one that compiles in its own way
+            from tombola.training.cuda.compilation import compile_kernels
 
-    def compute() -> None:
-        with suppress(Exception):  # a Triton that has it elsewhere computes it in its own time
-            from triton.runtime.cache import triton_key
+            compile_kernels(network, data, recipe, precision, drawn)
 
-            triton_key()
 
-    thread = threading.Thread(target=compute, daemon=True)
-    thread.start()
-    return thread
+@cache
+def prepare_gpu(device: torch.device) -> tuple[threading.Thread, ...]:
+    """Begin in threads, once a process, what the first fused passes on a GPU would wait for.
+
+    Triton is imported, hashes its own files, 400 MB, by which it finds compiled kernels, and asks other
+    programs for the versions of its assembler and for where the driver lies. Where convolution plans are
+    named, cuDNN is loaded. Meanwhile the network is built and traced and images are copied. What fails here
+    fails again, and is told, where it is needed.
+
+    device: a GPU with its index, since each thread has a current one of its own.
+    """
+    works = _prepare_triton, _prepare_cudnn
+    threads = tuple(threading.Thread(target=work, args=(device,), daemon=True) for work in works)
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def _prepare_cudnn(device: torch.device) -> None:
+    with suppress(Exception):
+        version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        if table_for(torch.cuda.get_device_name(device), version) is not None:
+            load_cudnn(device)
+
+
+def _prepare_triton(device: torch.device) -> None:
+    # A Triton that has these elsewhere computes them in its own time.
+    with suppress(Exception):
+        from triton.runtime.cache import triton_key
+
+        triton_key()
+    with suppress(Exception):
+        from triton.backends.nvidia.driver import library_dirs
+
+        library_dirs()
+    with suppress(Exception):
+        from triton.backends.nvidia.compiler import get_ptxas_version
+
+        major, minor = torch.cuda.get_device_capability(device)
+        get_ptxas_version(10 * major + minor)
 
 
 @torch.no_grad()

@@ -5,6 +5,8 @@ Where there is no GPU but Triton, ``TRITON_INTERPRET=1 pytest tests/training/cud
 
 import math
 import threading
+from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -94,8 +96,19 @@ def stood_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans are PyTorch's own convolutions, counted from 0."""
     from tombola.training.cuda import planned as module
 
-    monkeypatch.setattr(module, "plan", lambda convolution, _: StandIn(convolution))
+    monkeypatch.setattr(module, "built", lambda algorithms: {one: StandIn(one) for one in algorithms})
     monkeypatch.setattr(StandIn, "calls", 0)
+
+
+def build_in_threads_by(build: Callable[..., StandIn], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans are built by the threads that build cuDNN's, without a GPU."""
+    monkeypatch.setattr(cudnn, "ConvolutionPlan", build)
+    monkeypatch.setattr(cudnn, "_handle", lambda *_: None)
+    monkeypatch.setattr(cudnn, "_plans", {})
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: None)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
 
 
 def planned(
@@ -145,6 +158,24 @@ def test_other_batches_and_evaluation_compute_as_before(network: nn.Module) -> N
 
 @on_cpu_only
 @pytest.mark.usefixtures("stood_in")
+def test_planning_computes_no_convolution_that_a_plan_may_be_for(
+    network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[nn.Module] = []
+    forward = nn.Conv2d._conv_forward
+
+    def noted(layer: nn.Conv2d, *arguments: Tensor) -> Tensor:
+        computed.append(layer)
+        return forward(layer, *arguments)
+
+    monkeypatch.setattr(nn.Conv2d, "_conv_forward", noted)
+    _, found = planned(network, dict.fromkeys(NEEDED, Algorithm(1, ())))
+    assert set(found) == set(NEEDED)
+    assert computed == [network.twice, network.twice, network.biased]
+
+
+@on_cpu_only
+@pytest.mark.usefixtures("stood_in")
 def test_a_gradient_is_written_where_it_is_wanted(network: nn.Module) -> None:
     only_second = {one: Algorithm(1, ()) for one in NEEDED[2:]}
     place = torch.zeros(16, 3, 3, 8, dtype=torch.bfloat16).permute(0, 3, 1, 2)
@@ -169,15 +200,13 @@ def test_a_layer_without_all_of_its_products_in_the_table_stays(network: nn.Modu
 def test_one_plan_that_cannot_be_built_leaves_all_to_heuristics_and_is_told(
     network: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tombola.training.cuda import planned as module
-
-    def build(convolution: Convolution, _: Algorithm) -> StandIn:
+    def build(convolution: Convolution, *_: object, **__: object) -> StandIn:
         if convolution == NEEDED[-1]:
             raise CudnnError("engine 1 is not there")
         return StandIn(convolution)
 
     plans.say_once.cache_clear()
-    monkeypatch.setattr(module, "plan", build)
+    build_in_threads_by(build, monkeypatch)
     monkeypatch.setattr(StandIn, "calls", 0)
     with pytest.warns(UserWarning, match="plans are left out.*engine 1 is not there"):
         rewritten, found = planned(network, dict.fromkeys(NEEDED, Algorithm(1, ())))
@@ -191,13 +220,13 @@ def test_one_plan_that_cannot_be_built_leaves_all_to_heuristics_and_is_told(
 def test_a_plan_that_fails_in_passing_is_no_reason_for_other_bits(
     network: nn.Module, monkeypatch: pytest.MonkeyPatch, status: int, passing: bool
 ) -> None:
-    from tombola.training.cuda import planned as module
-
-    def build(*_: object) -> StandIn:
-        raise CudnnError("cudnnBackendFinalize failed", status)
+    def build(convolution: Convolution, *_: object, **__: object) -> StandIn:
+        if convolution == NEEDED[2]:
+            raise CudnnError("cudnnBackendFinalize failed", status)
+        return StandIn(convolution)
 
     plans.say_once.cache_clear()
-    monkeypatch.setattr(module, "plan", build)
+    build_in_threads_by(build, monkeypatch)
     expected = pytest.raises(DeviceLost, match="failed") if passing else pytest.warns(match="left out")
     with expected:
         planned(network, dict.fromkeys(NEEDED, Algorithm(1, ())))

@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor, nn
 from triton import next_power_of_2
 
-from tombola.training.cuda.kernels import autocast
+from tombola.training.cuda.kernels import autocast, launchable
 
 
 class Tiles(NamedTuple):
@@ -53,7 +53,7 @@ FEW_CHANNELS = (16, 32, 64)
 _MANY_ROWS = 2**16
 
 
-@triton.jit
+@launchable
 def _weight_gradient_kernel(
     dy, x, partial, rows, rows_each,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, TALL: tl.constexpr, WIDE: tl.constexpr, STRIDE: tl.constexpr,
@@ -106,7 +106,7 @@ def _patches(x, row, real, column, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CH
     return tl.load(x + row.to(tl.int64)[:, None] * CHANNELS + offset[None, :], mask=inside, other=0)
 
 
-@triton.jit
+@launchable
 def _first_kernel(
     x, weight, y, rows,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -123,7 +123,7 @@ def _first_kernel(
     tl.store(y + place, value.to(y.dtype.element_ty), mask=real[:, None])
 
 
-@triton.jit
+@launchable
 def _first_weight_gradient_kernel(
     dy, x, partial, rows, rows_each,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -145,7 +145,7 @@ def _first_weight_gradient_kernel(
     tl.store(own, total, mask=(column < 9 * CHANNELS)[None, :])
 
 
-@triton.jit
+@launchable
 def _add_parts_kernel(partial, total, parts, count, PARTS: tl.constexpr, ELEMENTS: tl.constexpr):
     place = tl.program_id(0) * ELEMENTS + tl.arange(0, ELEMENTS)
     part = tl.arange(0, PARTS)

@@ -13,6 +13,7 @@ import math
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +26,9 @@ Operation = Literal["forward", "input", "weight"]
 
 ALIGNMENT = 16
 """Bytes at whose multiples the tensors of a plan begin."""
+
+HANDLES = 1
+"""Of a GPU, and so the plans that are built at once: no GPU has run more yet (benchmarks/first_step.py)."""
 
 # Types of descriptors.
 _CONVOLUTION, _ENGINE, _CONFIGURATION, _HEURISTICS, _PLAN, _KNOB_CHOICE = 1, 2, 3, 4, 5, 7
@@ -112,14 +116,15 @@ class Algorithm:
 class ConvolutionPlan:
     """A convolution by one algorithm, on the current GPU; lives as long as the process (:func:`plan`).
 
+    handle: number of the handle of that GPU's that it is built and executed with.
     workspace: bytes.
 
     Raises :class:`CudnnError` for an algorithm that this GPU or this cuDNN does not have for it.
     """
 
-    def __init__(self, convolution: Convolution, algorithm: Algorithm) -> None:
+    def __init__(self, convolution: Convolution, algorithm: Algorithm, handle: int = 0) -> None:
         self.convolution = convolution
-        self._handle = _handle(torch.cuda.current_device())
+        self._handle = _handle(torch.cuda.current_device(), handle)
         with self._handle.on(torch.cuda.current_stream()):
             self._plan = _finalized_plan(convolution, algorithm, self._handle)
             self.workspace: int = self._plan.get(402, _INT64, 1)[0]
@@ -197,11 +202,33 @@ def plan(convolution: Convolution, algorithm: Algorithm) -> ConvolutionPlan:
 
     Raises what :class:`ConvolutionPlan` does.
     """
-    key = torch.cuda.current_device(), convolution, algorithm
+    return built({convolution: algorithm})[convolution]
+
+
+def built(algorithms: Mapping[Convolution, Algorithm]) -> dict[Convolution, ConvolutionPlan]:
+    """The plans of convolutions on the current GPU, each built once a process, a few at a time.
+
+    Raises what :class:`ConvolutionPlan` does, for the first that cannot be built in the order that they are
+    handed in, whichever failed first.
+    """
+    device, stream = torch.cuda.current_device(), torch.cuda.current_stream()
     with _plans_lock:
-        if key not in _plans:
-            _plans[key] = ConvolutionPlan(convolution, algorithm)
-        return _plans[key]
+        missing = [pair for pair in algorithms.items() if (device, *pair) not in _plans]
+        handles = min(HANDLES, len(missing))
+        for number in range(handles):
+            _handle(device, number)  # by one thread, as cuDNN's documentation has it
+
+        def build(place: int) -> ConvolutionPlan:
+            with torch.cuda.device(device), torch.cuda.stream(stream):
+                return ConvolutionPlan(*missing[place], handle=place % handles)
+
+        if missing:
+            with ThreadPoolExecutor(handles) as pool:
+                plans = [pool.submit(build, place) for place in range(len(missing))]
+            # The first error in this order is told, whichever came first.
+            for pair, one in zip(missing, plans, strict=True):
+                _plans[device, *pair] = one.result()
+        return {pair[0]: _plans[device, *pair] for pair in algorithms.items()}
 
 
 def proposals(convolution: Convolution, modes: Iterable[str] = ("A", "B", "fallback")) -> list[Algorithm]:
@@ -211,7 +238,7 @@ def proposals(convolution: Convolution, modes: Iterable[str] = ("A", "B", "fallb
 
     modes: the heuristics to ask, of ``"A"``, ``"B"`` and ``"fallback"``.
     """
-    handle = _handle(torch.cuda.current_device())
+    handle = _handle(torch.cuda.current_device(), 0)
     with handle.on(torch.cuda.current_stream()):
         graph = _operation_graph(convolution, handle)
         return list(dict.fromkeys(one for mode in modes for one in _proposals(graph, _MODES[mode])))
@@ -338,9 +365,16 @@ class _Handle:
 
 
 @cache
-def _handle(device: int) -> _Handle:
+def _handle(device: int, number: int) -> _Handle:
+    """One of a GPU's handles: several threads may use several at once."""
     with torch.cuda.device(device):
         return _Handle()
+
+
+def load_cudnn(device: torch.device) -> None:
+    """Load what plans need before the first of them is built; raises CudnnError where that cannot be."""
+    with torch.cuda.device(device):
+        _handle(torch.cuda.current_device(), 0)
 
 
 @cache

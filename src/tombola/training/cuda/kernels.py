@@ -7,6 +7,7 @@ module of its own, :mod:`.norm`; :mod:`.fused` puts the passes together.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,7 +27,38 @@ _OUTPUT_ELEMENTS = 1024
 _MOVED_WEIGHTS = 2048
 
 
-@triton.jit
+class Kernel:
+    """A kernel of Triton's, launched as ``kernel[grid](...)``.
+
+    On meta tensors, which have shapes and no memory, it is compiled and not launched
+    (:mod:`.compilation`). Its first argument is a tensor.
+    """
+
+    def __init__(self, function: triton.JITFunction) -> None:
+        self.function = function
+
+    def __getitem__(self, grid: Any) -> Any:
+        return partial(self._launch, grid)
+
+    def _launch(self, grid: Any, *arguments: Any, **constants: Any) -> None:
+        if arguments[0].is_meta:
+            self.function.warmup(*arguments, grid=grid, **constants)
+        else:
+            self.function[grid](*arguments, **constants)
+
+
+KERNELS: list[Kernel] = []
+"""All that are launched."""
+
+
+def launchable(function: Any) -> Kernel:
+    """Makes a function a kernel, by ``triton.jit``; those that only kernels call need no more than that."""
+    kernel = Kernel(triton.jit(function))
+    KERNELS.append(kernel)
+    return kernel
+
+
+@launchable
 def _crop_kernel(
     padded, labels, order, rows, columns, flips, step, strays, scale, shift, images, targets,
     count, presented, size, tall, wide, height, width, pad,
@@ -94,7 +126,7 @@ def _corner(row, height, width):
     return (image * (4 * height * width) + (inner // width) * (4 * width) + 2 * (inner % width)).to(tl.int64)
 
 
-@triton.jit
+@launchable
 def _pool_kernel(x, y, winner, rows, channels, height, width, CHANNELS: tl.constexpr, ROWS: tl.constexpr):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
@@ -112,7 +144,7 @@ def _pool_kernel(x, y, winner, rows, channels, height, width, CHANNELS: tl.const
     tl.store(winner + place, which, mask=inside)
 
 
-@triton.jit
+@launchable
 def _pool_gradient_kernel(
     dy, winner, dx, rows, channels, height, width, CHANNELS: tl.constexpr, ROWS: tl.constexpr
 ):
@@ -164,7 +196,7 @@ def empty_channels_last(like: Tensor, *shape: int) -> Tensor:
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
-def _launch_over_pixels(kernel: triton.JITFunction, *tensors: Tensor, small: Tensor) -> None:
+def _launch_over_pixels(kernel: Kernel, *tensors: Tensor, small: Tensor) -> None:
     """Run a kernel over all pooled pixels."""
     count, channels, height, width = small.shape
     rows = count * height * width
@@ -223,7 +255,7 @@ class _Pointwise(torch.autograd.Function):
         return dx, (flat.t() @ seen).view_as(weight), None
 
 
-@triton.jit
+@launchable
 def _cross_entropy_kernel(
     outputs, targets, losses, right, gradient, images, classes,
     SMOOTHING: tl.constexpr, CLASSES: tl.constexpr, ROWS: tl.constexpr,
@@ -277,7 +309,7 @@ def cross_entropy(outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> t
     return losses, right, gradient
 
 
-@triton.jit
+@launchable
 def _sgd_kernel(
     weights, gradient, momentum, kept, copy, rate, numbers, count,
     NESTEROV: tl.constexpr, COPY: tl.constexpr, BLOCK: tl.constexpr,
@@ -328,7 +360,7 @@ def sgd(
     )  # fmt: skip
 
 
-@triton.jit
+@launchable
 def _adamw_kernel(
     weights, gradient, first, second, kept, copy, rate, steps_taken, numbers, count,
     COPY: tl.constexpr, BLOCK: tl.constexpr,

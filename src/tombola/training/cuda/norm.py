@@ -20,6 +20,8 @@ import triton.language as tl
 from torch import Tensor, nn
 from triton import next_power_of_2
 
+from tombola.training.cuda.kernels import launchable
+
 # Channels and rows that one program takes at a time, and how many programs share the rows of a reduction.
 # Constants, not choices by timing: bits rest on how sums are split.
 _REDUCED_CHANNELS = 32
@@ -82,7 +84,7 @@ def _finished_last(counter, programs):
     return last
 
 
-@triton.jit
+@launchable
 def _statistics_kernel(
     x, partial, counters, mean_out, rstd_out, running_mean, running_var, conv_bias, passed,
     rows, channels, rows_each, momentum, eps, images,
@@ -164,7 +166,7 @@ def _merge_statistics_kernel(
     )  # fmt: skip
 
 
-@triton.jit
+@launchable
 def _normalise_kernel(
     x, residual, y, sampled, signs, mean, spread, weight, bias, conv_bias, rows, channels, eps,
     LEARNED: tl.constexpr, HAS_CONV_BIAS: tl.constexpr, RESIDUAL: tl.constexpr, RELU: tl.constexpr,
@@ -219,7 +221,7 @@ def _sampled_row(row, GRID: tl.constexpr):
     return small, (tall % DOWN == 0) & (wide % ALONG == 0)
 
 
-@triton.jit
+@launchable
 def _gradient_sums_kernel(
     dy, other_dy, x, y, signs, g, partial, counters, mean, rstd, weight, bias, dweight, dbias,
     rows, channels, rows_each,
@@ -297,7 +299,7 @@ def _merge_gradients_kernel(
     tl.store(dweight + channel, products * deviation, mask=channel < channels)
 
 
-@triton.jit
+@launchable
 def _gradient_kernel(
     g, x, dx, mean, rstd, weight, bias, dweight, dbias, rows, channels,
     RELU: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr,

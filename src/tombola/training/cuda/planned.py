@@ -10,14 +10,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import torch
 from torch import Tensor, fx, nn
 
 from tombola.errors import DeviceLost
 from tombola.training.cuda.convolution import FewChannels, has_own_weight_gradient, weight_gradient
-from tombola.training.cuda.cudnn import ALIGNMENT, Algorithm, Convolution, ConvolutionPlan, CudnnError, plan
+from tombola.training.cuda.cudnn import (
+    ALIGNMENT,
+    Algorithm,
+    Convolution,
+    ConvolutionPlan,
+    CudnnError,
+    Operation,
+    built,
+)
 from tombola.training.cuda.kernels import empty_channels_last
 from tombola.training.cuda.norm import Normed, Note, Parts
 from tombola.training.cuda.plans import PlanTable, say_once
@@ -137,7 +145,8 @@ def plan_convolutions(
 ) -> dict[Convolution, Algorithm]:
     """Let the convolutions of a fused network compute by the plans of a table that it has for their shapes.
 
-    images: a batch of the size to plan for, with any values; the network sees it once, in evaluation mode.
+    images: a batch of the size to plan for, with any values; the network sees it once, in evaluation mode,
+        without computing the convolutions that a plan may be for.
     leaf: the tensor that forward passes use for a weight.
     gradient: where the gradient of a weight is to be written, None for a new tensor.
 
@@ -190,7 +199,7 @@ def _built(algorithms: Mapping[Convolution, Algorithm]) -> dict[Convolution, Con
     Raises :class:`~tombola.errors.DeviceLost` where cuDNN fails in passing, because bits would depend on it.
     """
     try:
-        return {one: plan(one, algorithm) for one, algorithm in algorithms.items()}
+        return built(algorithms)
     except CudnnError as error:
         if error.passing:
             raise DeviceLost(
@@ -231,47 +240,79 @@ def _inputs(network: fx.GraphModule, images: Tensor) -> dict[str, _Seen]:
         if type(layer) in (nn.Conv2d, Biasless, FewChannels) and type(_convolution(layer)) is nn.Conv2d
     }
     used = Counter(id(_convolution(layer).weight) for layer in layers.values())
-    seen: dict[str, _Seen] = {}
-    hooks = []
-    for name, layer in layers.items():
-        if used[id(_convolution(layer).weight)] == 1:
-
-            def note(_: nn.Module, inputs: tuple[Tensor], name: str = name) -> None:
-                seen[name] = _Seen(tuple(inputs[0].shape), inputs[0].dtype, inputs[0] is images)  # type: ignore[arg-type]
-
-            hooks.append(layer.register_forward_pre_hook(note))
+    own = {name: layer for name, layer in layers.items() if used[id(_convolution(layer).weight)] == 1}
+    shapes = _Shapes(network, own)
     network.eval()
-    try:
-        with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
-            network(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return seen
+    with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
+        shapes.run(images)
+    return shapes.seen
+
+
+class _Shapes(fx.Interpreter):
+    """Runs a network in bfloat16, and notes how some of its convolutions are called.
+
+    Those that a plan may be for are not computed and hand on zeros: cuDNN would look for algorithms, and load
+    them, that nothing uses afterwards.
+    """
+
+    def __init__(self, network: fx.GraphModule, layers: Mapping[str, nn.Module]) -> None:
+        super().__init__(network)
+        self.extra_traceback = False
+        self.seen: dict[str, _Seen] = {}
+        self._layers = layers
+        self._images: Tensor | None = None
+
+    def placeholder(self, target: Any, args: Any, kwargs: Any) -> Any:
+        self._images = super().placeholder(target, args, kwargs)
+        return self._images
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        layer = self._layers.get(target)
+        if layer is None:
+            return super().call_module(target, args, kwargs)
+        x, convolution = args[0], _convolution(layer)
+        self.seen[target] = _Seen(tuple(x.shape), x.dtype, x is self._images)
+        if not _is_plain(convolution) or x.ndim != 4:
+            return super().call_module(target, args, kwargs)
+        product = _product("forward", convolution, tuple(x.shape))
+        y = empty_channels_last(x, *product.output)
+        return torch.zeros_like(y, dtype=torch.bfloat16)
+
+
+def _product(operation: Operation, convolution: nn.Conv2d, images: Any) -> Convolution:
+    """One of the products of a convolution on images of a shape."""
+    weight: Any = tuple(convolution.weight.shape)
+    padding: Any = convolution.padding
+    stride: Any = convolution.stride
+    return Convolution(operation, images, weight, stride, padding)
+
+
+def _is_plain(convolution: nn.Conv2d) -> bool:
+    """Whether a convolution is one of those that plans are for, by its geometry."""
+    return (
+        not isinstance(convolution.padding, str)
+        and convolution.padding_mode == "zeros"
+        and convolution.dilation == (1, 1)
+        and convolution.groups == 1
+    )
 
 
 def _convolutions(layer: nn.Module, call: _Seen, leaf: Tensor) -> dict[str, Convolution]:
     """What a layer computes in a step, by operation; empty for what no plan is for."""
     convolution = _convolution(layer)
-    padding = convolution.padding
     if (
-        isinstance(padding, str)
-        or convolution.padding_mode != "zeros"
-        or convolution.dilation != (1, 1)
-        or convolution.groups != 1
+        not _is_plain(convolution)
         or (convolution.bias is not None and layer is convolution)
         or not call.dtype == leaf.dtype == torch.bfloat16
         or not leaf.requires_grad
         or leaf.data_ptr() % ALIGNMENT
     ):
         return {}
-    weight: Any = tuple(leaf.shape)
-    products = {
-        operation: Convolution(operation, call.shape, weight, convolution.stride, padding)  # type: ignore[arg-type]
-        for operation in ("forward", "input", "weight")
+    products: dict[str, Convolution] = {
+        operation: _product(operation, convolution, call.shape) for operation in get_args(Operation)
     }
     if call.is_image:
         del products["input"]
-    if isinstance(layer, FewChannels) and has_own_weight_gradient(weight, products["weight"].output):
+    if isinstance(layer, FewChannels) and has_own_weight_gradient(leaf.shape, products["weight"].output):
         del products["weight"]
     return products

@@ -235,7 +235,8 @@ def _module(module: fx.GraphModule, node: object) -> Any:
     return None
 
 
-_IMAGES = 4
+CHECKED_IMAGES = 4
+"""Images of the check."""
 # Of the norm of the expected gradient. Rounding decides about a ReLU here and there, and its gradient with
 # it: in deep networks a few percent. A gradient computed by another formula is off by its own size.
 _ALLOWED = 0.15
@@ -258,7 +259,7 @@ def check_fused(module: nn.Module, shape: tuple[int, ...]) -> None:
             ours.add_(0.5 * noise * (ours.abs().mean() + 0.1))
             theirs.copy_(ours)
     rewritten = fused(other)
-    images = torch.randn(_IMAGES, *shape, generator=draws).to(device)
+    images = torch.randn(CHECKED_IMAGES, *shape, generator=draws).to(device)
     images = images.contiguous(memory_format=torch.channels_last)
     for training in (True, False):
         original.train(training)
