@@ -110,7 +110,7 @@ def _run(arguments: list[str], debug: bool) -> None:
         name, typed = "".join(arguments[:1]), joined(arguments)
         command = COMMANDS.get(name)
         with (
-            refused_in_one_line(name if command else "", command, typed[1:], COMMANDS),
+            refused_in_one_line(name if command else "", command, typed[bool(command) :], COMMANDS),
             stops_end_here(),
         ):
             tyro.extras.subcommand_cli_from_dict(
