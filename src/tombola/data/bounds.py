@@ -44,8 +44,8 @@ def check_size(size: int, what: str) -> None:
     largest = largest_data()
     if size > largest:
         raise DataError(
-            f"{what} would take {bytes_text(size)} or more, and a data set may take {bytes_text(largest)}; if "
-            "it is meant to be that large, set TOMBOLA_LARGEST_DATA to more (in GiB, now "
+            f"{what} would take {bytes_text(size)} or more, and a data set may take {bytes_text(largest)}; "
+            "if it is meant to be that large, set TOMBOLA_LARGEST_DATA to more (in GiB, now "
             f"{largest / 2**30:.3g})"
         )
 
