@@ -121,8 +121,8 @@ def _run(arguments: list[str], debug: bool) -> None:
                 registry=OPTIONAL,
             )
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        _leave("interrupted; the same command continues where it was", 130, debug)
+    except KeyboardInterrupt as error:
+        _leave(str(error) or "interrupted; the same command continues where it was", 130, debug)
     except Unfinished as error:
         _leave(" ".join(str(error).split()), UNFINISHED, debug)
     except BrokenPipeError as error:
