@@ -6,12 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
 import tombola as tb
+from tombola.cli import mistyped
 from tombola.lab.chains import imp_jobs
 from tombola.lab.store import Store
 
@@ -476,7 +478,7 @@ def test_what_cannot_be_read_as_a_value_ends_with_the_same_code(tombola: Callabl
         ),
         (
             "ls --sort tme",
-            "--sort is 'tme'; it must be one of time, seconds, function, name; did you mean time? "
+            "--sort is 'tme'; it must be one of 'time', 'seconds', 'function', 'name'; did you mean 'time'? "
             "(see tombola ls --help)",
         ),
         ("run --threads two table2", "--threads: 'two' is no whole number (see tombola run --help)"),
@@ -488,7 +490,21 @@ def test_what_cannot_be_read_as_a_value_ends_with_the_same_code(tombola: Callabl
             "measure barrier",
             "measure barrier lacks FIRST, SECOND, --data (see tombola measure barrier --help)",
         ),
-        ("--out X", "no command was named; give one, such as demo, run or ls (see tombola --help)"),
+        (
+            "bench --batch-sizes 8 x",
+            "--batch-sizes: '8', 'x' cannot be read as [INT [INT ...]] (see tombola bench --help)",
+        ),
+        ("run --stop 3", "run has no option --stop; did you mean --stop-after? (see tombola run --help)"),
+        ("rm --dep a", "rm has no option --dep; did you mean --dependents? (see tombola rm --help)"),
+        ("imp --recipe.nesterov", "imp has no option --recipe.nesterov (see tombola imp --help)"),
+        ("", "no command was named; give one, such as demo, run or ls (see tombola --help)"),
+        ("--out X", "--out stands in place of a command, such as demo, run or ls (see tombola --help)"),
+        (
+            "--store x gc",
+            "--store stands in place of a command; it comes first: tombola gc --store (see tombola --help)",
+        ),
+        ("--hlep", "--hlep stands in place of a command; did you mean --help? (see tombola --help)"),
+        ("-V", "-V stands in place of a command; did you mean --version? (see tombola --help)"),
     ],
 )
 def test_what_is_mistyped_is_told_in_one_line_with_the_nearest_that_there_is(
@@ -497,13 +513,44 @@ def test_what_is_mistyped_is_told_in_one_line_with_the_nearest_that_there_is(
     assert refused(tombola(*arguments.split())) == line
 
 
-def test_what_is_mistyped_is_refused_by_tyro_itself_where_that_tells_nothing(
-    tombola: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+def test_the_option_with_the_mistyped_name_as_its_last_part_comes_before_other_commands(
+    tombola: Callable[..., Result], refused: Refused
 ) -> None:
-    monkeypatch.setitem(sys.modules, "tyro._errors", None)  # as in a version without it
+    line = refused(tombola("imp", "--lr", 0.1))
+    assert line.startswith("imp has no option --lr; did you mean --recipe.lr?; tombola ")
+
+
+@pytest.mark.parametrize("columns", [20, 80, 300])
+def test_no_option_is_denied_in_a_terminal_of_any_width(
+    tombola: Callable[..., Result], refused: Refused, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    line = refused(tombola("imp", "--recipe.augmentation.cutout", 1, "--recipe.lr", "fast"))
+    assert line == "--recipe.lr: 'fast' is no number (see tombola imp --help)"
+    assert os.environ["COLUMNS"] == str(columns)
+
+
+@pytest.mark.parametrize("odd", [None, SimpleNamespace(), SimpleNamespace(on_parse_error=lambda: None)])
+def test_what_is_mistyped_is_refused_by_tyro_itself_where_that_tells_nothing(
+    tombola: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, odd: object
+) -> None:
+    monkeypatch.setitem(sys.modules, "tyro._errors", odd)  # as in a version without it, or with another
     code, _, err = tombola("gc", "--kep", "all")
     assert code == 2
     assert "--keep" in err
+
+
+def test_what_tyro_tells_otherwise_is_refused_by_tyro_itself(
+    tombola: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed(*_: object) -> str:
+        raise TypeError("an event of another form")
+
+    monkeypatch.setattr(mistyped, "_refusal", changed)
+    code, _, err = tombola("gc", "--kep", "all")
+    assert code == 2
+    assert "--keep" in err
+    assert "Traceback" not in err
 
 
 def test_debug_shows_where_it_happened(tombola: Callable[..., Result]) -> None:

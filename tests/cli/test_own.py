@@ -102,10 +102,25 @@ def test_the_example_of_the_documents_runs_as_it_stands(
     plain = re.sub(r"\x1b\[[0-9;]*m", "", out)
     assert len(in_full) > 5
     assert re.findall(r"^(\S.*)\n +\n +network ", plain, re.MULTILINE) == in_full[:5]
-    (others,) = re.findall(
-        r"^(\d+) more tables on the page of the report, .* table: (.*)$", plain, re.MULTILINE
-    )
-    assert others == (str(len(in_full) - 5), "; ".join(name.strip() for name in in_full[5:]))
+    others = "; ".join(name.strip() for name in in_full[5:])
+    where = "on the page of the report, and as numbers in tombola table wider.py"
+    assert f"{len(in_full) - 5} more tables {where}: {others}" in plain.replace("\n", " ")
+    assert tombola("table", "wider.py")[0] == 0
+
+    # After a run there is no page yet, and in a narrow terminal no line is wider than that.
+    monkeypatch.setattr(own, "table_console", lambda: InertConsole(force_terminal=True, width=60))
+    _, out, _ = tombola("run", "wider.py", "--workers", 0)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", out).splitlines()
+    (first,) = [place for place, line in enumerate(lines) if re.match(r"\d+ more tables ", line)]
+    named = " ".join(line.strip() for line in lines[first:])
+    assert " more tables in tombola report wider.py, and as numbers in tombola table wider.py: " in named
+    assert max(map(len, lines[first:-1])) <= 60
+    assert others.split("; ")[-1] in named
+
+    # Of several files the one whose tables they are is named.
+    (example / "narrow.toml").write_text((example / "wider.toml").read_text())
+    _, out, _ = tombola("report", "wider.py", "narrow.toml")
+    assert re.search(r"^wider: \d+ more tables ", re.sub(r"\x1b\[[0-9;]*m", "", out), re.MULTILINE)
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_run(

@@ -112,16 +112,45 @@ def test_a_bench_that_ends_early_leaves_what_was_measured(
         assert [speed.batch_size for speed in kept.speeds] == [8]
 
 
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        (("--json", "speeds.json"), "are in speeds.json"),
+        ((), "are kept for plans"),
+        (("--mode", "autotuned", "--json", "-"), "were measured, and are not kept"),
+    ],
+)
+def test_an_interrupted_bench_says_what_was_measured(
+    tombola: Tombola, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], place: str
+) -> None:
+    def measure(network: str, batch_size: int, *_: Any, **__: Any) -> Speed:
+        if batch_size == 32:
+            raise KeyboardInterrupt
+        return speed_of(network, 8, batch_size, 1.0)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench, "measure_machine", lambda _: Machine(matrix_tflops=1.0, copy_gbs=1.0))
+    monkeypatch.setattr(bench, "measure_speed", measure)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    cases = ("--networks", "convnet", "--size", 8, "--batch-sizes", 8, 16, 32)
+    code, _, err = tombola("bench", *cases, "--device", "cpu", *options)
+    last = f"tombola: interrupted; 2 of 3 cases {place}; the same command measures all again"
+    assert (code, err.splitlines()[-1]) == (130, last)
+
+
+def speed_of(network: str, size: int, batch_size: int, rate: float) -> Speed:
+    return Speed(
+        network=network, size=size, batch_size=batch_size, packed=1, engine="eager", step_ms=1.0,
+        step_ms_spread=0.0, repeats=1, images_per_second=rate, tflops=0.0, share=0.0, between_ms=0.0,
+        evaluation_ms=0.0, epoch_seconds=0.0, chain_seconds=0.0, memory_gb=None,
+    )  # fmt: skip
+
+
 def test_hours_come_from_the_measured_speed_and_the_slots(tombola: Tombola) -> None:
     device = resolve_device("cpu")
     speeds = tuple(
-        Speed(
-            network="convnet", size=8, batch_size=size, packed=1, engine="eager", step_ms=1.0,
-            step_ms_spread=0.0, repeats=1, images_per_second=rate, tflops=0.0, share=0.0, between_ms=0.0,
-            evaluation_ms=0.0, epoch_seconds=0.0, chain_seconds=0.0, memory_gb=None,
-        )
-        for size, rate in ((32, 0.5), (128, 0.02), (1024, 100.0))
-    )  # fmt: skip
+        speed_of("convnet", 8, size, rate) for size, rate in ((32, 0.5), (128, 0.02), (1024, 100.0))
+    )
     machine = Machine(matrix_tflops=1.0, copy_gbs=1.0)
     measured = Bench("cpu", "x", "default", "2", None, None, "0", machine, speeds)
     write_bench(measured, speeds_file(device))

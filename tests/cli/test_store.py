@@ -1,9 +1,13 @@
+import json
+import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import tombola as tb
+from tombola.lab.lease import acquire
 from tombola.lab.queue import announced
 
 Result = tuple[int, str, str]
@@ -44,12 +48,29 @@ def test_nothing_is_removed_unless_asked(
     assert code == 0
     assert same_run(lab.result(job), before)
     assert "say --remove" in out or out.strip() == "nothing to remove"
+
+
+def test_gc_names_who_is_at_work(tombola: Callable[..., Result], trained: tuple[tb.Lab, tb.Job]) -> None:
+    lab, job = trained
+    here = f"process {os.getpid()} on {socket.gethostname()}"
+    rest = ": only what dead processes left is looked at; ask again when it has ended"
+    assert json.loads(tombola("gc", "--json")[1])["busy"] == ""
     with announced(lab.store, [job]):
         _, out, _ = tombola("gc", "--keep", "tickets")
-    assert out.splitlines() == [
-        "a driver is at work: only what dead processes left is looked at; ask again when it ended",
-        "nothing to remove",
-    ]
+        assert json.loads(tombola("gc", "--json")[1])["busy"] == f"{here} is at work"
+    assert out.splitlines() == [f"{here} is at work{rest}", "nothing to remove"]
+    lease = acquire(lab.store.workplace("ab" * 32))  # and where no queue tells, the lease of a job does
+    assert lease is not None
+    _, out, _ = tombola("gc", "--keep", "tickets")
+    lease.clear()
+    assert out.splitlines()[0] == f"{here} holds work/abababababab{rest}"
+
+
+@pytest.mark.parametrize(("command", "lacking"), [("export", "JOB|all, FILE"), ("import", "FILE")])
+def test_what_a_command_lacks_is_named_by_what_it_is(
+    tombola: Callable[..., Result], refused: Callable[[Result], str], command: str, lacking: str
+) -> None:
+    assert refused(tombola(command)) == f"{command} lacks {lacking} (see tombola {command} --help)"
 
 
 def kilobytes(file: Path) -> int:

@@ -103,6 +103,14 @@ def one_worker_of_three_slots(place: Path, *scripts: str) -> Iterator[distribute
         yield client
 
 
+@pytest.mark.usefixtures("forked_workers")
+def test_every_worker_of_a_crew_has_its_own_number_of_slots() -> None:
+    with local_cluster(Crew((2, 1))) as client:
+        threads = client.nthreads()
+        names = {info["name"]: address for address, info in client.scheduler_info()["workers"].items()}
+    assert {number: threads[address] for number, address in names.items()} == {0: 2, 1: 1}
+
+
 def run(client: distributed.Client, store: Store, jobs: list[tb.Job], settings: Settings) -> Outcome:
     outcome = Outcome()
     run_on_cluster(client, store, all_needed(jobs), settings, Progress(), outcome)

@@ -81,11 +81,11 @@ def test_a_gpu_is_told_with_who_chooses_its_convolutions(
     monkeypatch: pytest.MonkeyPatch, cudnn: int, tiles: TileTable | None, convolutions: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (3 * 2**30, 4 * 2**30))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (120_000_000_000, 150_000_000_000))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H200")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: cudnn)
     monkeypatch.setattr(doctor, "tiles_for", lambda *_: tiles)
     facts = dict(next(examine_parts()).facts)
-    assert facts["GPU 0"] == "NVIDIA H200, compute capability (9, 0), 3 of 4 GiB free"
+    assert facts["GPU 0"] == "NVIDIA H200, compute capability (9, 0), 120 GB of 150 GB free"
     assert facts["convolutions on GPU 0"] == convolutions

@@ -18,7 +18,7 @@ from tombola.lab import lease as leases
 from tombola.lab import removal
 from tombola.lab.chains import imp_jobs
 from tombola.lab.conditions import parse_condition
-from tombola.lab.details import difference, sparkline
+from tombola.lab.details import _unit, difference, sparkline
 from tombola.lab.gc import gc
 from tombola.lab.listing import listing
 from tombola.lab.removal import removals, remove_job
@@ -26,6 +26,7 @@ from tombola.lab.store import Store
 from tombola.lab.unfinished import unfinished_jobs
 from tombola.lab.verify import verify
 from tombola.measures.learning import learning
+from tombola.registry import function_names
 
 
 @pytest.fixture(scope="module")
@@ -310,6 +311,25 @@ def test_numbers_that_differ_have_their_units(lab: tb.Lab, quick: tb.Recipe) -> 
         (shares, "value.forgetting.unforgettable", ""),  # a share from 0 to 1
     ):
         assert re.search(rf"^  {key} +{number}{unit} +{number}{unit} *$", shown(pair), re.MULTILINE), key
+
+
+@pytest.mark.parametrize(
+    ("function", "key", "unit"),
+    [
+        ("transfer-training", "accuracy", "%"),
+        ("transfer", "value.frozen_loss", " nats"),
+        ("curve", "value.errors", "%"),
+        ("curve", "value.train_losses", " nats"),
+        ("axial-projection", "value.from_first.errors", "%"),
+        ("axial-projection", "value.removed", ""),
+        ("probe", "value.accuracy", "%"),
+        ("hessian-trace", "value.standard_error", ""),
+        ("of-somebody-else", "value.loss", ""),  # it may be no cross-entropy
+    ],
+)
+def test_the_unit_of_a_number_is_told_by_how_its_name_ends(function: str, key: str, unit: str) -> None:
+    assert function == "of-somebody-else" or function in function_names()
+    assert _unit({function}, key) == unit
 
 
 def test_a_curve_is_drawn_from_its_lowest_to_its_highest_value() -> None:

@@ -61,8 +61,12 @@ def bench(
     console = progress_console(printed)
     say(console, f"{hardware_name(where)}: {many(len(cases), 'case')}, each the median of {repeats}")
 
+    done = 0
+
     def keep(measured: bench.Bench) -> None:
         """Tell the last speed, and keep all so far: what is interrupted later has them."""
+        nonlocal done
+        done = len(measured.speeds)
         speed = measured.speeds[-1]
         say(
             console,
@@ -73,12 +77,20 @@ def bench(
         if json is not None and not printed:
             bench.write_bench(measured, json)
 
-    measured = bench.bench(
-        cases, where, mode=mode, repeats=repeats, on_speed=keep,
-        on_failure=lambda case, error: say(
-            console, f"{case.network} batch {case.batch_size} x{case.packed}: not measured: {error}"
-        ),
-    )  # fmt: skip
+    try:
+        measured = bench.bench(
+            cases, where, mode=mode, repeats=repeats, on_speed=keep,
+            on_failure=lambda case, error: say(
+                console, f"{case.network} batch {case.batch_size} x{case.packed}: not measured: {error}"
+            ),
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        if json is not None and not printed:
+            place = f"are in {json}"
+        else:
+            place = "are kept for plans" if mode == "default" else "were measured, and are not kept"
+        counted = f"{done} of {many(len(cases), 'case')} {place}"
+        raise KeyboardInterrupt(f"interrupted; {counted}; the same command measures all again") from None
     if not printed:
         console.print(bench.speed_table(measured.speeds))
     kind = "bfloat16" if gpu else "float32"

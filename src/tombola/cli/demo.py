@@ -46,7 +46,7 @@ def demo(
     if as_json:
         write_json(run_json(lab, outcome, [bound]))
     else:
-        print_tables(lab, [bound])
+        print_tables(lab, [bound], "on the page of the report")
     made_now = {"computed now": f"{many(len(outcome.computed), 'job')} in {seconds:.0f} s"}
     write_page(lab, [bound], out, provenance=made_now)
     took = time.perf_counter() - started

@@ -110,7 +110,7 @@ def _run(arguments: list[str], debug: bool) -> None:
         name, typed = "".join(arguments[:1]), joined(arguments)
         command = COMMANDS.get(name)
         with (
-            refused_in_one_line(name if command else "", command, typed[1:], COMMANDS),
+            refused_in_one_line(name if command else "", command, typed[bool(command) :], COMMANDS),
             stops_end_here(),
         ):
             tyro.extras.subcommand_cli_from_dict(
@@ -121,8 +121,8 @@ def _run(arguments: list[str], debug: bool) -> None:
                 registry=OPTIONAL,
             )
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        _leave("interrupted; the same command continues where it was", 130, debug)
+    except KeyboardInterrupt as error:
+        _leave(str(error) or "interrupted; the same command continues where it was", 130, debug)
     except Unfinished as error:
         _leave(" ".join(str(error).split()), UNFINISHED, debug)
     except BrokenPipeError as error:

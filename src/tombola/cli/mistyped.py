@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 import io
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from typing import Any
 
 import tyro
@@ -22,31 +23,35 @@ from tombola.errors import ExperimentError
 _MOST_NAMED = 4
 # Where options begin in a page of help, which has several columns where the terminal is wide.
 _IN_HELP = re.compile(r"(?:^|  |│ |, )(--[a-z][\w.-]*\w)(?=[ ,]|$)", re.MULTILINE)
+# Columns of the help that options are read from: in a narrow one long names are broken.
+_COLUMNS = "200"
+# Options that stand in place of a command.
+_WITHOUT_COMMAND = ("--help", "--version")
 
 
 @contextmanager
 def refused_in_one_line(
-    command: str, takes: Any, arguments: Sequence[str], others: Mapping[str, Callable[..., Any]]
+    command: str, takes: Any, arguments: Sequence[str], others: Mapping[str, object]
 ) -> Iterator[None]:
     """Within it, what tyro refuses of the arguments of a command ends as an ExperimentError of one line.
 
-    takes: what tyro makes the options of the command of; None where no command was named.
-    others: the commands that an option may belong to instead, by name.
+    takes: what tyro makes the options of the command of; None where no command was named, so that all
+        arguments are given. others: likewise of the commands that an option may belong to instead, by name.
     """
-    try:
-        from tyro._errors import on_parse_error
-    except ImportError:
-        yield
-        return
 
     def tell(event: Any) -> None:
         line = None
-        with suppress(AttributeError):  # of another version of tyro
+        with suppress(Exception):  # whatever another version of tyro tells: it draws its box then
             line = _refusal(event, command, takes, arguments, others)
         if line is not None:
             raise ExperimentError(f"{line} (see tombola{' ' * bool(command)}{command} --help)")
 
-    with on_parse_error(tell):
+    with ExitStack() as registered:
+        # Private to tyro, and tested with its 1.0.17; another version may lack it or take something else.
+        with suppress(Exception):
+            from tyro._errors import on_parse_error
+
+            registered.enter_context(on_parse_error(tell))
         yield
 
 
@@ -55,11 +60,11 @@ def _refusal(
     command: str,
     takes: Any,
     arguments: Sequence[str],
-    others: Mapping[str, Callable[..., Any]],
+    others: Mapping[str, object],
 ) -> str | None:
     """What was wrong, by the event that tyro tells; None for one that is not known here."""
     if takes is None:
-        return "no command was named; give one, such as demo, run or ls"
+        return _no_command(arguments, others)
     own = _options(takes)
     for argument in arguments:
         option = argument.partition("=")[0].replace("_", "-")
@@ -73,8 +78,8 @@ def _refusal(
         )
     if kind == "InvalidChoice":
         near = difflib.get_close_matches(event.value, event.choices, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        allowed = ", ".join(event.choices)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        allowed = ", ".join(map(repr, event.choices))
         return f"{event.argument.display_name()} is {event.value!r}; it must be one of {allowed}{hint}"
     if kind == "BadValue":
         return f"{command} lacks a value of {_name(event.argument)}"
@@ -82,24 +87,71 @@ def _refusal(
         lacking = ", ".join(_name(missing.arg) for missing in event.missing_arguments)
         return f"{command} lacks {lacking}"
     if kind == "InstantiationFailure" and event.argument is not None:
-        return f"{_name(event.argument)}: {_in_words(event.message)}"
+        return f"{_name(event.argument)}: {_in_words(event.message, event.argument.lowered.metavar)}"
     return None
+
+
+def _no_command(arguments: Sequence[str], commands: Collection[str]) -> str:
+    """What stands where the command does, and what was meant by it."""
+    if not arguments:
+        return "no command was named; give one, such as demo, run or ls"
+    first, *rest = arguments
+    word = first.lstrip("-").lower()
+    near = [option for option in _WITHOUT_COMMAND if word and option[2:].startswith(word)]
+    near += [f"--{name}" for name in difflib.get_close_matches(word, [name[2:] for name in _WITHOUT_COMMAND])]
+    command = next((argument for argument in rest if argument in commands), None)
+    if command is not None:
+        hint = f"; it comes first: tombola {command} {first}"
+    else:
+        hint = f"; did you mean {near[0]}?" if near else ", such as demo, run or ls"
+    return f"{first} stands in place of a command{hint}"
 
 
 def _options(takes: Any) -> set[str]:
     """The options that tyro makes of a function or dataclass, read off its help."""
-    with redirect_stdout(io.StringIO()) as page, suppress(SystemExit):
+    with _wide_terminal(), redirect_stdout(io.StringIO()) as page, suppress(SystemExit):
         tyro.cli(takes, args=["--help"], registry=OPTIONAL)
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", page.getvalue())
-    return set(_IN_HELP.findall(plain))
+    return set(_IN_HELP.findall(re.sub(r"\x1b\[[0-9;]*m", "", page.getvalue())))
 
 
-def _unknown_option(
-    option: str, command: str, own: Iterable[str], others: Mapping[str, Callable[..., Any]]
-) -> str:
-    near = difflib.get_close_matches(option[2:], sorted(name[2:] for name in own), n=1)
+@contextmanager
+def _wide_terminal() -> Iterator[None]:
+    """Within it, a terminal counts as wide, whatever it is."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = _COLUMNS
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
+
+
+def _nearest(option: str, own: Iterable[str]) -> str | None:
+    """Of a command's options the one that was meant: by its last part, its beginning, or as it sounds."""
+    names = sorted(name[2:] for name in own)
+    word = option[2:]
+    last = {name: name.rpartition(".")[2] for name in names}
+    for begun in (
+        [name for name in names if last[name] == word],
+        [name for name in names if name.startswith(word)],
+        [name for name in names if last[name].startswith(word)],
+    ):
+        if begun:
+            return f"--{min(begun, key=len)}"
+    # A prefix in common makes any two names alike, so that it is left out of what is compared.
+    group = f"{word.rpartition('.')[0]}."
+    alike = {name.removeprefix(group): name for name in names if name.startswith(group)}
+    alike = alike or {name: name for name in names}
+    near = difflib.get_close_matches(word.removeprefix(group), alike, n=1)
+    return f"--{alike[near[0]]}" if near else None
+
+
+def _unknown_option(option: str, command: str, own: Iterable[str], others: Mapping[str, object]) -> str:
+    near = _nearest(option, own)
     elsewhere = [name for name, other in others.items() if name != command and option in _options(other)]
-    hints = [f"did you mean --{near[0]}?"] if near else []
+    hints = [f"did you mean {near}?"] if near else []
     if elsewhere:
         named = elsewhere[:_MOST_NAMED]
         more = ["others"] if len(elsewhere) > len(named) else []
@@ -114,12 +166,16 @@ def _name(argument: Any) -> str:
     return str(argument.lowered.metavar if argument.is_positional() else argument.display_name())
 
 
-def _in_words(message: str) -> str:
-    """What Python says of a number that is none, in words."""
-    for words, what in (
-        (r"invalid literal for int\(\) with base 10: (.*)", "whole number"),
-        (r"could not convert string to float: (.*)", "number"),
+def _in_words(message: str, takes: str) -> str:
+    """What Python says of a number that is none, and tyro of a list, in words; another message as it is.
+
+    takes: what the option takes, as help has it.
+    """
+    for pattern, what in (
+        (r"invalid literal for int\(\) with base 10: (.*)", "is no whole number"),
+        (r"could not convert string to float: (.*)", "is no number"),
+        (r"Could not find valid parse for arguments: \[(.*)\]", f"cannot be read as {takes}"),
     ):
-        if found := re.search(words, message):
-            return f"{found[1]} is no {what}"
-    return message.partition(": ")[2] or message
+        if match := re.search(pattern, message):
+            return f"{match[1]} {what}"
+    return message

@@ -20,6 +20,7 @@ from tombola.cli.scales import existing_store
 from tombola.cli.stop import raise_left
 from tombola.cli.track import begin_tracking
 from tombola.errors import ExperimentError
+from tombola.untrusted import printable
 
 if TYPE_CHECKING:
     from tombola.experiments.bound import Bound
@@ -108,6 +109,7 @@ def run_own(
     code = tuple(put_file(lab.store, path) for file in files for path in file.code)
     lab.settings = replace(settings, files=code)
     console = progress_console(as_json)
+    named = " ".join(map(str, paths))
     say(console, f"{', '.join(experiment.name for experiment in experiments)}, store {lab.store.root}")
     estimate = say_estimate(console, lab, experiments)
     with begin_tracking(lab.store, trackers or {}, console, stop) as tracking:
@@ -119,10 +121,10 @@ def run_own(
     if as_json:
         write_json(run_json(lab, ran.outcome, experiments))
     else:
-        print_tables(lab, experiments)
+        print_tables(lab, experiments, f"in tombola report {named}, and as numbers in tombola table {named}")
     raise_left(lab.store, stop, ran.outcome)
     ran.outcome.raise_failures()
-    say(console, f"tombola report {' '.join(map(str, paths))} makes a page of its tables and figures")
+    say(console, f"tombola report {named} makes a page of its tables and figures")
 
 
 def report_own(
@@ -143,7 +145,8 @@ def report_own(
         computed = sum(entry.cell is not None for entry in entries)
         write_json(report_json(lab, out, written, computed, len(entries)))
         return
-    print_tables(lab, experiments)
+    named = " ".join(map(str, paths))
+    print_tables(lab, experiments, f"on the page of the report, and as numbers in tombola table {named}")
     say(InertConsole(), f"report: {(out / 'report.html').absolute()}")
 
 
@@ -195,11 +198,15 @@ def write_page(
     return write_report(report, out, files=files, processes=available_cores())
 
 
-def print_tables(lab: Lab, experiments: Sequence[Bound]) -> None:
+def print_tables(lab: Lab, experiments: Sequence[Bound], elsewhere: str) -> None:
     """The numbers of each experiment, a table a metric; on a terminal the first, and what else there is.
 
     Accuracy comes first. Where standard output is no terminal, all tables are written to it.
+
+    elsewhere: where the other tables are, in words.
     """
+    from rich.text import Text
+
     from tombola.report.terminal import first_exhibits, grid_table
     from tombola.table.number import many
 
@@ -211,6 +218,6 @@ def print_tables(lab: Lab, experiments: Sequence[Bound]) -> None:
         for exhibit in shown:
             console.print(grid_table(exhibit, console))
         if others := [exhibit.full_title for exhibit in exhibits[len(shown) :]]:
+            whose = f"{experiment.name}: " if len(experiments) > 1 else ""
             more = many(len(others), "more table")
-            where = "on the page of the report, and as numbers in tombola table"
-            say(console, f"{more} {where}: {'; '.join(others)}")
+            console.print(Text(printable(f"{whose}{more} {elsewhere}: {'; '.join(others)}")))

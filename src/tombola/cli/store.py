@@ -84,17 +84,17 @@ def gc(
     from tombola.table.number import many
 
     folder = StoreFolder(store, create=False)
-    busy = sweeping.is_busy(folder)
-    removals = sweeping.gc(folder, keep, dry_run=not remove)
+    busy = sweeping.work_under_way(folder)
+    removals = sweeping.gc(folder, keep, dry_run=not remove, busy=busy)
     if as_json:
         garbage = [asdict(removal) for removal in removals]
-        write_json({"store": str(folder.root), "removed": remove, "garbage": garbage})
+        write_json({"store": str(folder.root), "removed": remove, "busy": busy, "garbage": garbage})
         return
     console = InertConsole()
     if busy:
         say(
             console,
-            "a driver is at work: only what dead processes left is looked at; ask again when it ended",
+            f"{busy}: only what dead processes left is looked at; ask again when it has ended",
         )
     for removal in removals:
         say(console, str(removal))
@@ -171,9 +171,11 @@ def doctor(store: Store = None, as_json: AsJson = False) -> None:
 
 def export(
     name: Annotated[
-        str, tyro.conf.Positional, tyro.conf.arg(help="A job's name or its beginning; or all: every job.")
+        str,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="JOB|all", help="A job's name or its beginning; or all: every job."),
     ],
-    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="The file to write.")],
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE", help="The file to write.")],
     weights: Annotated[
         bool,
         tyro.conf.arg(
@@ -221,7 +223,11 @@ def export(
 
 
 def import_(
-    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="A file that tombola export wrote.")],
+    file: Annotated[
+        Path,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="FILE", help="A file that tombola export wrote."),
+    ],
     store: Store = None,
 ) -> None:
     """Take jobs from another store into this one."""

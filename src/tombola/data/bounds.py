@@ -11,6 +11,7 @@ import math
 import os
 from typing import Any
 
+from tombola.counts import bytes_text
 from tombola.errors import DataError
 
 # In GiB. The largest sets of the field fit: TinyImageNet takes 1.3 GB, and ImageNet at 32x32 pixels 4.1 GB.
@@ -43,13 +44,10 @@ def check_size(size: int, what: str) -> None:
     largest = largest_data()
     if size > largest:
         raise DataError(
-            f"{what} would take {_gib(size)} or more, and a data set may take {_gib(largest)}; if it is "
-            "meant to be that large, set TOMBOLA_LARGEST_DATA to more (in GiB)"
+            f"{what} would take {bytes_text(size)} or more, and a data set may take {bytes_text(largest)}; "
+            "if it is meant to be that large, set TOMBOLA_LARGEST_DATA to more (in GiB, now "
+            f"{largest / 2**30:.3g})"
         )
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2g} GiB" if size < 2**30 else f"{size / 2**30:,.1f} GiB"
 
 
 def check_pixels(picture: Any, what: str) -> None:

@@ -16,6 +16,7 @@ import torch
 from rich.table import Table
 
 from tombola.cores import intra_op_threads
+from tombola.counts import bytes_text
 from tombola.data import cache
 from tombola.declarations import bare_name
 from tombola.disk import write_whole
@@ -94,7 +95,7 @@ def check_cases(cases: Iterable[Case], device: torch.device, repeats: int) -> No
         if needed > memory / 4:
             raise RecipeError(
                 f"made-up images of size {case.size} for batches of {case.batch_size} take "
-                f"{needed / 1e9:,.0f} GB, and this machine has {memory / 1e9:,.0f} GB of memory; give a "
+                f"{bytes_text(needed)}, and this machine has {bytes_text(memory)} of memory; give a "
                 "smaller size or batch size"
             )
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from itertools import islice
@@ -23,6 +24,7 @@ from tombola.lab.lineages import Lineages
 from tombola.lab.listing import dim_line, job_row
 from tombola.lab.measurement import measurement_of
 from tombola.lab.store import TICKET_KIND, Store
+from tombola.registry import declaration
 from tombola.table.metrics import FACTORS, metric_name, metric_of
 from tombola.table.number import many
 from tombola.untrusted import OTHER_FORM, printable
@@ -32,13 +34,15 @@ _ACCURACY = "test_accuracy"
 _BLOCKS = "▁▂▃▄▅▆▇█"
 # Parts of the provenance that differ between any two jobs.
 _ALWAYS_DIFFERENT = frozenset({"sums", "pid", "started"})
-# Of numbers that are no metric of the table's by themselves.
+# Of tombola's own numbers by how their names end; a standard error has the unit of what it is the error of.
 _UNITS = {
-    ("train", "accuracy"): "%",
-    ("train", "best_accuracy"): "%",
-    ("untrained", "loss"): "nats",
-    ("barrier", "errors"): "%",
-    ("barrier", "losses"): "nats",
+    "standard_error": "",
+    "accuracy": "%",
+    "accuracies": "%",
+    "error": "%",
+    "errors": "%",
+    "loss": "nats",
+    "losses": "nats",
 }
 # Lines of each part of what is shown of a job, and characters of one of them.
 _MOST_LINES, _LONGEST_LEAF = 500, 2_000
@@ -309,16 +313,24 @@ def difference(store: Store, first: str, second: str) -> JobDifference:
 
 
 def _unit(functions: Collection[str], key: str) -> str:
-    """What follows a number of jobs of one function, as the table has it; nothing where it has none."""
+    """What follows a number of jobs of one function, as its name or the table has it; empty without one."""
     if len(functions) != 1:
         return ""
     (function,) = functions
     quantity = key.removeprefix("value").removeprefix(".")
-    unit = _UNITS.get((function, quantity))
+    last = quantity.rpartition(".")[2]
+    unit = _UNITS.get(last, _UNITS.get(last.rpartition("_")[2])) if _is_built_in(function) else None
     if unit is None:
         names = {metric_name(function, quantity, between) for between in ("", "copies")} - FACTORS.keys()
         unit = next((metric.unit for metric in map(metric_of, sorted(names)) if metric.unit), "")
     return unit if unit in ("", "%") else f" {unit}"
+
+
+def _is_built_in(function: str) -> bool:
+    """Whether the declared function of that name is tombola's own; another's errors may be anything."""
+    with suppress(JobError):  # it is not declared here
+        return declaration(function).function.__module__.startswith("tombola.")
+    return False
 
 
 def flattened(entries: Mapping[str, Any]) -> dict[str, Any]:

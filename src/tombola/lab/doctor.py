@@ -86,11 +86,14 @@ def examine_parts(root: Path | None = None) -> Iterator[Part]:
 def _machine() -> Facts:
     yield "system", platform.platform()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    yield "CPU", f"{many(cores, 'core')}, {hardware_name(torch.device('cpu'))}, {memory:.0f} GiB of memory"
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    yield (
+        "CPU",
+        f"{many(cores, 'core')}, {hardware_name(torch.device('cpu'))}, {bytes_text(memory)} of memory",
+    )
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
-        name, room = torch.cuda.get_device_name(index), f"{free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
+        name, room = torch.cuda.get_device_name(index), f"{bytes_text(free)} of {bytes_text(total)} free"
         yield f"GPU {index}", f"{name}, compute capability {torch.cuda.get_device_capability(index)}, {room}"
         planned = table_for(name, _cudnn()) is not None
         own = " and kernels of our own" if tiles_for(name, triton_version()) is not None else ""

@@ -19,7 +19,7 @@ from tombola import disk
 from tombola.counts import bytes_text
 from tombola.errors import RecipeError, StoreError, StoreUnwritable, reason, unknown
 from tombola.lab.description import is_fingerprint, parents
-from tombola.lab.lease import free
+from tombola.lab.lease import free, holder_text
 from tombola.lab.objects import data_record, needed_objects
 from tombola.lab.queue import QueueReader
 from tombola.lab.store import FOLDERS, TENSORS, Store
@@ -50,13 +50,21 @@ class Garbage:
         return printable(f"{self.place}: {self.cause} ({bytes_text(self.size)})")
 
 
-def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float = _GRACE) -> list[Garbage]:
+def gc(
+    store: Store,
+    keep: Keep = "all",
+    *,
+    dry_run: bool = True,
+    grace: float = _GRACE,
+    busy: str | None = None,
+) -> list[Garbage]:
     """What nothing in a store needs; removed unless ``dry_run``.
 
     keep: "all" keeps the weights of every run; "needed" removes those of runs that other finished jobs were
         made from; "tickets" removes those of all runs. The ticket of a run always stays.
-    grace: seconds for which new files stay. While a store is busy (:func:`is_busy`), only workplaces of dead
-        processes and unfinished files go: a driver may be about to need the rest.
+    grace: seconds for which new files stay.
+    busy: what is at work on the store, as :func:`work_under_way` said; None to ask it here. While anything
+        is, only workplaces of dead processes and unfinished files go: a driver may be about to need the rest.
 
     Raises :class:`~tombola.errors.StoreError` if something cannot be removed, a folder of the store is a link
     to elsewhere, or a job cannot be read, so that what it needs is unknown (see
@@ -72,7 +80,7 @@ def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float =
             )
     oldest = time.time() - grace
     garbage = [*_dead_workplaces(store, oldest), *_partial_files(store, oldest)]
-    if not is_busy(store):
+    if not (work_under_way(store) if busy is None else busy):
         if keep != "all":
             garbage += _unneeded_weights(store, keep, oldest)
         garbage += _unreferenced_objects(store, oldest)
@@ -87,9 +95,14 @@ def gc(store: Store, keep: Keep = "all", *, dry_run: bool = True, grace: float =
     return garbage
 
 
-def is_busy(store: Store) -> bool:
-    """Whether a job is under way in a store, or a driver at work on it, perhaps between two jobs."""
-    return bool(QueueReader(store).queues()) or any(not free(path) for path in _workplaces(store))
+def work_under_way(store: Store) -> str:
+    """Who is at work on a store, perhaps between two jobs, in words; empty where nobody is."""
+    for queue in QueueReader(store).queues():
+        return f"{queue.driver} is at work"
+    for path in _workplaces(store):
+        if not free(path):
+            return printable(f"{holder_text(path)} holds work/{path.name[:12]}")
+    return ""
 
 
 def _workplaces(store: Store) -> Iterator[Path]:

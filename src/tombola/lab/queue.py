@@ -37,7 +37,8 @@ class Queue:
     """The jobs of a driver at work, finished or not.
 
     driver: its process, in words. begun: seconds since the epoch. jobs: functions by the names of jobs.
-    made_from: by the name of a job, those that are made from its result. own: whether it is of this process.
+    made_from: by the name of a job, those that are made from its result. own: whether it is of this process,
+        be it of another run in a thread of its own.
     """
 
     driver: str
@@ -138,6 +139,7 @@ def _is_at_work(path: Path, driver: Mapping[str, Any]) -> bool:
         if runs is not None:
             return runs
     try:
-        return time.time() - path.lstat().st_mtime < _GONE
+        age = time.time() - path.lstat().st_mtime
     except OSError:
         return False  # it ended just now
+    return abs(age) < _GONE  # a date in the future is no heartbeat, but for clocks that differ
