@@ -6,7 +6,8 @@
 Every row is a process of its own with a fresh store: a lab that trains one start so many times under other
 noise, as ``tombola run`` would, over the first N of the visible GPUs. Data are CIFAR-10 if it is in the
 cache, else made-up images of its shape. Rows are printed, and appended to the output, as soon as they are
-there. ``--epochs`` and ``--trainings`` shorten them. On a CPU the trainings are tiny and test this script.
+there; before the first, one short training compiles the kernels. ``--epochs`` and ``--trainings`` shorten
+the rows. On a CPU the trainings are tiny and test this script.
 
 What a row says, of the time from the call of the lab to its return; "from first step" of that from the first
 step of any training to the end of the last:
@@ -36,7 +37,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -292,6 +293,8 @@ def main(
         **asdict(work), "hardware": hardware_name(resolve_device(device)), "torch": torch.__version__,
         "dask": version("distributed"), "tombola": __version__,
     }  # fmt: skip
+    if not tiny:  # kernels are compiled once, and in no row
+        measured(replace(work, trainings=1, epochs=1), 1, visible[:1])
     rows: list[dict[str, Any]] = []
     fingerprints: list[str] = []
     for count in counts:
