@@ -115,6 +115,7 @@ def test_what_trains_nothing_or_does_not_say_is_left_to_dask() -> None:
     chains = chains_of(jobs)
     assert chains.places({"a": 1, "b": 1}) == {}
     assert set(chains.priorities().values()) == {0}
+    assert chains_of(line(start, 2)).places({}) == {}  # all processes have ended
 
 
 @given(

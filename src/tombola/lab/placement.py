@@ -63,8 +63,10 @@ class Chains:
     def places(self, slots: Mapping[str, int]) -> dict[str, str]:
         """The process of each job of a chain.
 
-        slots: of each process.
+        slots: of each process. Without any, as when all have just ended, no job has a place.
         """
+        if not slots:
+            return {}
         load = dict.fromkeys(slots, 0.0)
         places: dict[str, str] = {}
         firsts = [name for name, first in self._first.items() if name == first and self._left[name]]
