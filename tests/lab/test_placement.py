@@ -102,11 +102,12 @@ def test_the_longest_chain_is_placed_first_and_slots_count() -> None:
 def test_the_job_with_the_most_training_left_goes_first_and_measures_do_not_wait_for_all() -> None:
     long, short = line(call("start", 0), 3), line(call("start", 1), 2)
     measures = [call("measured", long[0]), call("measured", short[1])]
+    measures += [call("measured", measures[1]), call("measured", call("start", 2))]
     priorities = chains_of([*long, *short, *measures]).priorities()
     # Left are 3, 2 and 1 of the long chain, 2 and 1 of the short one.
     assert [priorities[job.name] for job in long] == [0, -1, -2]
     assert [priorities[job.name] for job in short] == [-1, -2]
-    assert [priorities[job.name] for job in measures] == [0, -2]
+    assert [priorities[job.name] for job in measures] == [0, -2, -2, 0]
 
 
 def test_what_trains_nothing_or_does_not_say_is_left_to_dask() -> None:

@@ -51,12 +51,12 @@ class Chains:
         """For each job 0 if the most training is left from it on, -1 if the next less, and so on.
 
         One from which on there is none is as urgent as what it is made from, so that it does not wait for the
-        ends of all chains.
+        ends of all chains; one that is made from nothing of the kind may take long, and has 0.
         """
-        left = {
-            name: own or max((self._left[need] for need in self._needs[name]), default=0.0)
-            for name, own in self._left.items()
-        }
+        left: dict[str, float] = {}
+        longest = max(self._left.values(), default=0.0)
+        for name, own in self._left.items():  # those that it needs are before it
+            left[name] = own or max((left[need] for need in self._needs[name]), default=longest)
         ranks = {images: -rank for rank, images in enumerate(sorted(set(left.values()), reverse=True))}
         return {name: ranks[images] for name, images in left.items()}
 
