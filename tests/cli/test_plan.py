@@ -18,12 +18,12 @@ import tombola as tb
 from tombola.errors import DataError
 from tombola.experiments import compute
 from tombola.experiments.claims.all_claims import judge_all
-from tombola.experiments.costs import Costs
 from tombola.experiments.paper.jobs import PaperJobs
 from tombola.experiments.paper.scales import overridden, scale_named
 from tombola.experiments.paper.studies import STUDIES, study_named
 from tombola.lab import bench
 from tombola.lab.bench import Bench, known_speeds, read_bench, speeds_file, write_bench
+from tombola.lab.costs import Costs
 from tombola.lab.item import jobs_of
 from tombola.lab.job import all_needed
 from tombola.lab.store import Store

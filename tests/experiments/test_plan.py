@@ -10,16 +10,16 @@ from torch import nn
 import tombola as tb
 from tombola.cost import Outline, Size
 from tombola.data import load
-from tombola.experiments import costs
 from tombola.experiments.bound import Bound
-from tombola.experiments.costs import Costs
 from tombola.experiments.paper.jobs import PaperJobs
 from tombola.experiments.paper.readers import run_accuracy
 from tombola.experiments.paper.scales import overridden, scale_named
 from tombola.experiments.paper.settings import R18_C10, STABLE, UNSTABLE
 from tombola.experiments.paper.studies import PAPER, STUDIES, study_named
 from tombola.experiments.plan import Plan, plan
+from tombola.lab import costs
 from tombola.lab.chains import imp_jobs
+from tombola.lab.costs import Costs
 from tombola.lab.item import Measured, jobs_of
 from tombola.lab.job import Job, job
 from tombola.measures.few_shot import few_shot_training

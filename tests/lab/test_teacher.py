@@ -8,9 +8,9 @@ import pytest
 
 import tombola as tb
 from tombola.errors import ExperimentError, JobError, RecipeError
-from tombola.experiments.costs import Costs
 from tombola.experiments.experiment import Experiment
 from tombola.lab.chains import imp_jobs
+from tombola.lab.costs import Costs
 from tombola.lab.job import Job, all_needed
 from tombola.lab.teacher import named_teacher
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import tombola as tb
 from tombola.errors import DataError
-from tombola.experiments.costs import Costs
+from tombola.lab.costs import Costs
 from tombola.measures.example_scores import ExampleScores
 
 

@@ -15,8 +15,8 @@ from contextlib import suppress
 from tombola.counts import bytes_text
 from tombola.errors import StoreError
 from tombola.experiments.bound import Bound
-from tombola.experiments.costs import Costs
 from tombola.experiments.plan import Speed, hours_left
+from tombola.lab.costs import Costs
 from tombola.lab.item import Results
 from tombola.lab.job import all_needed
 from tombola.lab.store import Store

@@ -14,7 +14,7 @@ from typing import Any
 
 from tombola.counts import bytes_text
 from tombola.experiments.bound import Bound
-from tombola.experiments.costs import Costs
+from tombola.lab.costs import Costs
 from tombola.lab.item import Guess, Item, Results, jobs_of
 from tombola.lab.job import Job, all_needed
 from tombola.lab.store import Store

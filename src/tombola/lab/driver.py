@@ -25,6 +25,7 @@ from tombola.lab.execute import Settings
 from tombola.lab.halt import halting
 from tombola.lab.job import Job
 from tombola.lab.notebook import sent_definitions
+from tombola.lab.placement import Chains
 from tombola.lab.starts import awaited
 from tombola.lab.store import Store
 from tombola.lab.supervision import device_is_lost
@@ -203,16 +204,19 @@ def run_on_cluster(
     outcome: Outcome,
     gpus: Collection[str] = (),
     stop: Stop | None = None,
+    spread: bool = False,
 ) -> None:
     """Runs jobs on the workers of a Dask cluster, and notes in ``outcome`` what became of each.
 
     client: of the cluster; see :mod:`tombola.lab.cluster`.
     gpus: names of the jobs that ask for a GPU of their worker.
+    spread: whether all workers are there, so that chains can be spread over them before they begin.
 
     Raises :class:`~tombola.errors.ClusterError` if the scheduler is lost,
     :class:`~tombola.errors.StoreUnwritable` if a worker cannot write to the store, and
     :class:`~tombola.errors.JobError` for a definition of a notebook that cannot be sent.
     """
+    from dask.base import annotate
     from distributed import KilledWorker, as_completed
 
     stop = stop or Stop(settings.stop_at)
@@ -231,9 +235,16 @@ def run_on_cluster(
         for name, job in jobs.items()
     } | ({definitions: sent} if sent else {})  # fmt: skip
     resources = partial(_resources, frozenset(keys[name] for name in gpus)) if gpus else None
-    futures = dict(
-        zip(keys, client.get(graph, list(keys.values()), sync=False, resources=resources), strict=True)
-    )
+    annotations: dict[str, Any] = {}
+    if spread:
+        chains = Chains(jobs, needs)
+        priorities = {keys[name]: priority for name, priority in chains.priorities().items() if priority}
+        places = {keys[name]: worker for name, worker in chains.places(client.nthreads()).items()}
+        annotations |= {"priority": partial(_priority, priorities)} if priorities else {}
+        annotations |= {"workers": partial(_workers, places), "allow_other_workers": True} if places else {}
+    with annotate(**annotations):
+        submitted = client.get(graph, list(keys.values()), sync=False, resources=resources)
+    futures = dict(zip(keys, submitted, strict=True))
     names = {future.key: name for name, future in futures.items()}
     resumed: Counter[str] = Counter()
     completed = as_completed(futures.values())
@@ -301,6 +312,16 @@ def _waits_told(client: Client, run: str, jobs: Mapping[str, Job], progress: Pro
 def _resources(gpus: Collection[str], key: str) -> dict[str, float]:
     """What a task asks of its worker."""
     return {"GPU": 1} if key in gpus else {}
+
+
+def _priority(priorities: Mapping[str, int], key: str) -> int:
+    """When a task begins of those that could; the highest first, and 0 unless told otherwise."""
+    return priorities.get(key, 0)
+
+
+def _workers(places: Mapping[str, str], key: str) -> list[str]:
+    """The worker that a task begins in unless it is gone, or others are idle; none for any."""
+    return [places[key]] if key in places else []
 
 
 def _blocked(failed_needs: Iterable[str]) -> str | None:

@@ -206,7 +206,10 @@ class Lab(OneLine):
                 with stop.interruptible():
                     client = stack.enter_context(local_cluster(crew))
                 self._remove(removal, progress, outcome, stop)
-                run_on_cluster(client, self.store, missing, settings, progress, outcome, stop=stop)
+                spread = len(crew.slots) > 1
+                run_on_cluster(
+                    client, self.store, missing, settings, progress, outcome, stop=stop, spread=spread
+                )
         else:
             self._remove(removal, progress, outcome, stop)
             run_here(self.store, missing, settings, progress, outcome, stop)
