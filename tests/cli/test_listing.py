@@ -145,10 +145,10 @@ def test_help_shows_options_by_what_they_take(tombola: Callable[..., Result], co
         (("--repeats", -1), "repeats is -1; measure each case at least once"),
         (("--size", -3), "size is -3; it must be at least 1"),
         (("--batch-sizes", 0), "batch size is 0; it must be at least 1"),
-        (("--size", 10**6), "made-up images of size 1000000 for batches of 100 take 1,200,000 GB, and "),
+        (("--size", 10**6), "made-up images of size 1000000 for batches of 100 take 1,200 TB, and "),
         (
             ("--batch-sizes", 10**12),
-            "made-up images of size 32 for batches of 1000000000000 take 12,288,000 GB, ",
+            "made-up images of size 32 for batches of 1000000000000 take 12,288 TB, ",
         ),
     ],
 )

@@ -116,7 +116,7 @@ def _options(takes: Any) -> set[str]:
 
 @contextmanager
 def _wide_terminal() -> Iterator[None]:
-    """Within it, a terminal counts as wide, whatever it is."""
+    """Within it, a terminal counts as wide."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = _COLUMNS
     try:
@@ -151,6 +151,8 @@ def _nearest(option: str, own: Iterable[str]) -> str | None:
 def _unknown_option(option: str, command: str, own: Iterable[str], others: Mapping[str, object]) -> str:
     near = _nearest(option, own)
     elsewhere = [name for name, other in others.items() if name != command and option in _options(other)]
+    if near is not None and near.endswith(f".{option[2:]}"):
+        elsewhere = []  # it is that option, but for the group that it stands in
     hints = [f"did you mean {near}?"] if near else []
     if elsewhere:
         named = elsewhere[:_MOST_NAMED]

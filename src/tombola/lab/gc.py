@@ -96,7 +96,7 @@ def gc(
 
 
 def work_under_way(store: Store) -> str:
-    """Who is at work on a store, perhaps between two jobs, in words; empty where nobody is."""
+    """Who is at work on a store, perhaps between two jobs, in words; empty without one."""
     for queue in QueueReader(store).queues():
         return f"{queue.driver} is at work"
     for path in _workplaces(store):
