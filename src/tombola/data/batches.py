@@ -7,6 +7,7 @@ batch size alone, so that it can be part of a CUDA graph.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -16,8 +17,8 @@ from torch.nn.functional import pad as padded
 
 from tombola.data.imageset import Data, ImageSet
 
-# Images that are copied to a GPU at a time.
-_FRAMED_AT_ONCE = 4096
+# Of images that are copied to a GPU at a time.
+_FRAMED_BYTES = 2**26
 
 
 class Batches:
@@ -133,17 +134,22 @@ class Batches:
 def _padded(images: Tensor, pad: int, device: torch.device) -> Tensor:
     """Raw images on a device with so many black pixels on each side.
 
-    A GPU lays them into their frames itself, a stretch at a time, so that it holds few of them twice.
+    A GPU lays them into their frames itself, a stretch at a time, so that it holds at most 64 MB of them
+    twice.
     """
     if not pad:
         return images.contiguous().to(device)
     if device.type == "cpu":
         return padded(images, (pad,) * 4)
-    return framed(images, pad, device)
+    bytes_each = math.prod(images.shape[1:]) * images.element_size()
+    frames = framed(images, pad, device, max(1, _FRAMED_BYTES // bytes_each))
+    if device.type == "cuda":  # as after a copy from the host: other streams read and write beside it
+        torch.cuda.current_stream(device).synchronize()
+    return frames
 
 
-def framed(images: Tensor, pad: int, device: torch.device, at_once: int = _FRAMED_AT_ONCE) -> Tensor:
-    """The same, copied ``at_once`` images at a time."""
+def framed(images: Tensor, pad: int, device: torch.device, at_once: int) -> Tensor:
+    """Raw images on a device with so many black pixels on each side, copied ``at_once`` images at a time."""
     count, channels, height, width = images.shape
     frames = torch.zeros(
         count, channels, height + 2 * pad, width + 2 * pad, dtype=images.dtype, device=device

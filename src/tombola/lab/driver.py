@@ -315,12 +315,12 @@ def _resources(gpus: Collection[str], key: str) -> dict[str, float]:
 
 
 def _priority(priorities: Mapping[str, int], key: str) -> int:
-    """When a task begins of those that could; the highest first, and 0 unless told otherwise."""
+    """The priority of a task: the highest begins first."""
     return priorities.get(key, 0)
 
 
 def _workers(places: Mapping[str, str], key: str) -> list[str]:
-    """The worker that a task begins in unless it is gone, or others are idle; none for any."""
+    """The preferred worker of a task; empty for no preference."""
     return [places[key]] if key in places else []
 
 

@@ -6,9 +6,9 @@ other begins one of its own. Dask by itself would send all of them to the proces
 move them on by a few a second while the other processes wait. So chains are spread before they begin, the
 longest first, each to the process that would then have the least training for each of its slots: the greedy
 rule of Graham (1969), "Bounds on multiprocessing timing anomalies". The jobs of a chain stay there, where
-their steps are captured, unless another process has nothing to do or this one ends. Those with the most
-training left behind them go first; where many become ready at once, as after a start that they share, Dask
-begins any of them.
+their steps are captured, unless Dask moves one to a process with less than half the average waiting, or
+this one ends. Those with the most training still to do go first; where many become ready at once, as after a
+start that they share, Dask begins any of them.
 
 How much training there is, the functions state (:mod:`tombola.cost`), in images. Jobs that train nothing, or
 whose function does not say, are left to Dask.

@@ -180,7 +180,7 @@ class GraphedEngine:
         *,
         draws: bool = False,
     ) -> None:
-        if device.type == "cuda":
+        if device.type == "cuda" and data.kind == "images":
             prepare_gpu(torch.device("cuda", torch.cuda.current_device()))
         self.flat_network = FlatNetwork(network, device, recipe.optimizer_states)
         self._data = data

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -157,7 +158,11 @@ def _fused_network(flat_network: FlatNetwork, precision: str) -> FusedNetwork | 
     try:
         from tombola.training.cuda.fused import FusedNetwork
         from tombola.training.cuda.rewrite import check_fused
-    except ImportError:  # PyTorch without Triton, as on Windows
+    except ImportError as error:  # PyTorch without Triton, as on Windows
+        if find_spec("triton") is not None:
+            warn(
+                f"networks are computed by plain operations, since Triton cannot be imported: {reason(error)}"
+            )
         return None
     prepare_gpu(device)
     try:
@@ -206,6 +211,8 @@ def prepare_gpu(device: torch.device) -> tuple[threading.Thread, ...]:
 
     device: a GPU with its index, since each thread has a current one of its own.
     """
+    if not _has_fused_passes(device):
+        return ()
     works = _prepare_triton, _prepare_cudnn
     threads = tuple(threading.Thread(target=work, args=(device,), daemon=True) for work in works)
     for thread in threads:
@@ -221,6 +228,10 @@ def _prepare_cudnn(device: torch.device) -> None:
 
 
 def _prepare_triton(device: torch.device) -> None:
+    # Whole, before parts of it: two threads that import parts in different order hand each other unfinished
+    # ones.
+    with suppress(Exception):
+        import triton  # noqa: F401
     # A Triton that has these elsewhere computes them in its own time.
     with suppress(Exception):
         from triton.runtime.cache import triton_key

@@ -218,16 +218,19 @@ def built(algorithms: Mapping[Convolution, Algorithm]) -> dict[Convolution, Conv
         for number in range(handles):
             _handle(device, number)  # by one thread, as cuDNN's documentation has it
 
-        def build(place: int) -> ConvolutionPlan:
+        def build(place: int) -> None:
+            pair = missing[place]
             with torch.cuda.device(device), torch.cuda.stream(stream):
-                return ConvolutionPlan(*missing[place], handle=place % handles)
+                _plans[device, *pair] = ConvolutionPlan(*pair, handle=place % handles)
 
-        if missing:
+        if handles == 1:
+            for place in range(len(missing)):
+                build(place)
+        elif missing:
             with ThreadPoolExecutor(handles) as pool:
-                plans = [pool.submit(build, place) for place in range(len(missing))]
-            # The first error in this order is told, whichever came first.
-            for pair, one in zip(missing, plans, strict=True):
-                _plans[device, *pair] = one.result()
+                ended = [pool.submit(build, place) for place in range(len(missing))]
+            for one in ended:  # the first error in this order is told, whichever came first
+                one.result()
         return {pair[0]: _plans[device, *pair] for pair in algorithms.items()}
 
 
@@ -373,7 +376,7 @@ def _handle(device: int, number: int) -> _Handle:
 
 def load_cudnn(device: torch.device) -> None:
     """Load what plans need before the first of them is built; raises CudnnError where that cannot be."""
-    with torch.cuda.device(device):
+    with _plans_lock, torch.cuda.device(device):
         _handle(torch.cuda.current_device(), 0)
 
 

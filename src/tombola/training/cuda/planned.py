@@ -241,7 +241,7 @@ def _inputs(network: fx.GraphModule, images: Tensor) -> dict[str, _Seen]:
     }
     used = Counter(id(_convolution(layer).weight) for layer in layers.values())
     own = {name: layer for name, layer in layers.items() if used[id(_convolution(layer).weight)] == 1}
-    shapes = _Shapes(network, own)
+    shapes = _Shapes(network, own, images)
     network.eval()
     with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
         shapes.run(images)
@@ -255,16 +255,12 @@ class _Shapes(fx.Interpreter):
     them, that nothing uses afterwards.
     """
 
-    def __init__(self, network: fx.GraphModule, layers: Mapping[str, nn.Module]) -> None:
+    def __init__(self, network: fx.GraphModule, layers: Mapping[str, nn.Module], images: Tensor) -> None:
         super().__init__(network)
         self.extra_traceback = False
         self.seen: dict[str, _Seen] = {}
         self._layers = layers
-        self._images: Tensor | None = None
-
-    def placeholder(self, target: Any, args: Any, kwargs: Any) -> Any:
-        self._images = super().placeholder(target, args, kwargs)
-        return self._images
+        self._images = images
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         layer = self._layers.get(target)
@@ -275,8 +271,8 @@ class _Shapes(fx.Interpreter):
         if not _is_plain(convolution) or x.ndim != 4:
             return super().call_module(target, args, kwargs)
         product = _product("forward", convolution, tuple(x.shape))
-        y = empty_channels_last(x, *product.output)
-        return torch.zeros_like(y, dtype=torch.bfloat16)
+        like = x.new_empty(0, dtype=torch.bfloat16)
+        return empty_channels_last(like, *product.output).zero_()
 
 
 def _product(operation: Operation, convolution: nn.Conv2d, images: Any) -> Convolution:

@@ -146,5 +146,8 @@ def tiles_for(gpu: str, triton: str | None) -> TileTable | None:
 
 @cache
 def triton_version() -> str | None:
-    """The version of Triton, which is not imported; None where there is none."""
-    return importlib.metadata.version("triton") if importlib.util.find_spec("triton") else None
+    """The version of Triton, which is not imported; None where there is none, or one of another name."""
+    try:
+        return importlib.metadata.version("triton") if importlib.util.find_spec("triton") else None
+    except importlib.metadata.PackageNotFoundError:
+        return None
