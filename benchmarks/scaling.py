@@ -302,7 +302,7 @@ def main(
         fingerprints = fingerprints or row["fingerprints"]
         rows.append(compared(row, rows[0] if rows else row, fingerprints))
         line = json.dumps({**head, **rows[-1]})
-        print(line, flush=True)  # a lease may end before the table
+        print(line, flush=True)  # it may be cut off before the table
         if output is not None:
             with output.open("a") as file:
                 file.write(f"{line}\n")
