@@ -126,6 +126,7 @@ def test_what_compiled_kernels_are_found_by_is_there_before_the_first(
 
 def test_without_triton_nothing_is_prepared_and_nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     evaluation.prepare_gpu.cache_clear()
     for thread in evaluation.prepare_gpu(torch.device("cuda", 0)):
         thread.join()
@@ -136,6 +137,7 @@ def test_cudnn_is_loaded_beforehand_where_convolution_plans_are_named(
     monkeypatch: pytest.MonkeyPatch, gpu: str, loads: bool
 ) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: gpu)
     monkeypatch.setattr(evaluation, "table_for", lambda name, _: "table" if name == "GPU X" else None)
     loaded: list[torch.device] = []
@@ -144,6 +146,12 @@ def test_cudnn_is_loaded_beforehand_where_convolution_plans_are_named(
     for thread in evaluation.prepare_gpu(torch.device("cuda", 0)):
         thread.join()
     assert loaded == [torch.device("cuda", 0)] * loads
+
+
+def test_for_a_gpu_without_fused_passes_nothing_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    evaluation.prepare_gpu.cache_clear()
+    assert evaluation.prepare_gpu(torch.device("cuda", 0)) == ()
 
 
 def test_a_gpu_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
