@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tombola.training.cuda.cudnn import Algorithm, Convolution
 from tombola.warn import warn
 
 FOLDER = Path(__file__).with_name("plans")
 """Where tables are looked for, each a JSON file."""
+
+_Product = TypeVar("_Product")
+_Choice = TypeVar("_Choice")
 
 _LENGTHS = {"input": 4, "weight": 4, "stride": 2, "padding": 2}
 _OPERATIONS = ("forward", "input", "weight")
@@ -47,18 +51,31 @@ def fingerprint(choices: Mapping[Any, Any]) -> str:
 
 def read_table(path: Path) -> PlanTable:
     """The table in a file; raises ``ValueError`` for one that is malformed."""
-    try:
+    with malformed(path, "convolution plans"):
         content = json.loads(path.read_text())
         if not (type(content["gpu"]) is str and type(content["cudnn"]) is int):
             raise ValueError("gpu must be text and cudnn a number")
-        entries = [_entry(row) for row in content["plans"]]
+        algorithms = each_once(_entry(row) for row in content["plans"])
+    return PlanTable(content["gpu"], content["cudnn"], algorithms)
+
+
+@contextmanager
+def malformed(path: Path, rows: str) -> Iterator[None]:
+    """Raises ``ValueError``, naming the file, for what fails while a table of such rows is read."""
+    try:
+        yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         cause = f"no {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"{path.name} is no table of convolution plans: {cause}") from None
-    algorithms = dict(entries)
-    if len(algorithms) < len(entries):
-        raise ValueError(f"{path.name} is no table of convolution plans: it names a convolution twice")
-    return PlanTable(content["gpu"], content["cudnn"], algorithms)
+        raise ValueError(f"{path.name} is no table of {rows}: {cause}") from None
+
+
+def each_once(entries: Iterable[tuple[_Product, _Choice]]) -> dict[_Product, _Choice]:
+    """Choices by convolution; raises ``ValueError`` if one stands twice."""
+    rows = list(entries)
+    choices = dict(rows)
+    if len(choices) < len(rows):
+        raise ValueError("it names a convolution twice")
+    return choices
 
 
 def _entry(row: Mapping[str, Any]) -> tuple[Convolution, Algorithm]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tombola.training.cuda.cudnn import Convolution
+from tombola.training.cuda.plans import each_once, malformed
 
 FOLDER = Path(__file__).with_name("tiles")
 """Where tables are looked for, each a JSON file."""
@@ -101,17 +102,11 @@ def misfit(product: LineProduct, tiles: Tiles) -> str | None:
 
 def read_tiles(path: Path) -> TileTable:
     """The table in a file; raises ``ValueError`` for one that is malformed."""
-    try:
+    with malformed(path, "tiles"):
         content = json.loads(path.read_text())
         if not (type(content["gpu"]) is str and type(content["triton"]) is str):
             raise ValueError("gpu and triton must be text")
-        entries = [_entry(row) for row in content["tiles"]]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        cause = f"no {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"{path.name} is no table of tiles: {cause}") from None
-    tiles = dict(entries)
-    if len(tiles) < len(entries):
-        raise ValueError(f"{path.name} is no table of tiles: it names a convolution twice")
+        tiles = each_once(_entry(row) for row in content["tiles"])
     return TileTable(content["gpu"], content["triton"], tiles)
 
 
